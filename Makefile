@@ -1,0 +1,55 @@
+# `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+EXTRAS ?= dev
+OUT ?= runs/demo
+ARGS ?=
+
+BIN := .venv/bin
+# Twice quiet: errors only.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q -q
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv compare test lint format bench notebooks clean clean-venv
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: PYTHON=$(PYTHON) EXTRAS=$(EXTRAS) OUT=$(OUT) ARGS='...' (handed on)"
+
+venv: $(STAMP)  ## make .venv, with evenhand and its tools in the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "installing into .venv; the first time this takes some minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+compare: $(STAMP)  ## compare the mitigation methods on the demo models -> OUT
+	$(BIN)/evenhand compare --out $(OUT) $(ARGS)
+
+test: $(STAMP)  ## run the tests (ARGS="-m 'not slow'" for the quick ones)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## check style, formatting, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## put the sources into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure speed and memory
+	set -e; for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(ARGS); done
+
+notebooks: $(STAMP)  ## run every notebook from an empty kernel, in place
+	set -e; for file in notebooks/*.ipynb; do $(BIN)/jupyter-execute --inplace "$$file"; done
+
+clean:  ## remove caches and built archives (runs/ and .venv stay)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean-venv:  ## remove .venv
+	rm -rf .venv

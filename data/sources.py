@@ -1,0 +1,153 @@
+"""Finding and reading benchmark files. Errors name file, line and field, and say how to get what is missing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evenhand.errors import DataError
+
+FOLDER_VARIABLE = "EVENHAND_DATA"
+
+
+class Dataset(NamedTuple):
+    """What a benchmark needs and how to get it."""
+
+    name: str
+    hub: str
+    """Hub data set, or "" where there is none."""
+    revision: str
+    patterns: tuple[str, ...]
+    """Files to take from the hub."""
+    licence: str
+    home: str
+    gated: bool = False
+
+
+@dataclass
+class Problems:
+    """What was left out while reading; shown with the results, never silent."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, path: Path, line: int, reason: str) -> None:
+        """Note one line that cannot be used."""
+        self.lines.append(f"{path}:{line}: {reason}")
+
+    def __bool__(self) -> bool:
+        """Whether there were any."""
+        return bool(self.lines)
+
+
+def locate(dataset: Dataset, source: str) -> Path:
+    """The folder (or file) of a data set.
+
+    Args:
+        dataset: Which one.
+        source: A path; "hub" or "hub:NAME" for the hub; "auto" for $EVENHAND_DATA/<name>, else the hub.
+
+    Raises:
+        DataError: It is not there; the message lists every way to provide it.
+    """
+    if source.startswith("hub"):
+        return _from_hub(dataset, source.partition(":")[2] or dataset.hub)
+    if source != "auto":
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise DataError(f"no {dataset.name} data at {source!r}. {how_to_get(dataset)}")
+        return path
+    base = os.environ.get(FOLDER_VARIABLE)
+    if base:
+        path = Path(base).expanduser() / dataset.name
+        if not path.exists():
+            raise DataError(f"{FOLDER_VARIABLE} is {base!r}, but there is no {path}. {how_to_get(dataset)}")
+        return path
+    return _from_hub(dataset, dataset.hub)
+
+
+def how_to_get(dataset: Dataset) -> str:
+    """Every way to provide a data set, in one sentence each."""
+    ways = [f"Put the files into a folder {dataset.name}/ and set {FOLDER_VARIABLE} to the folder above it"]
+    ways.append(f"or name them: {dataset.name}(source='/path/to/{dataset.name}')")
+    if dataset.hub:
+        ways.append(f"or let them be fetched from the hub: {dataset.name}(source=hub), which takes {dataset.hub}")
+    gate = " It is gated: accept its terms there and log in first." if dataset.gated else ""
+    return "; ".join(ways) + f". Home: {dataset.home}; licence {dataset.licence}.{gate}"
+
+
+def _from_hub(dataset: Dataset, name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if not name:
+        raise DataError(f"no {dataset.name} data. {how_to_get(dataset)}")
+    revision = dataset.revision if name == dataset.hub else None
+    try:
+        found = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(dataset.patterns))
+    except Exception as error:  # hub, network and file errors are of many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"cannot fetch {dataset.name} from {name} ({reason}). {how_to_get(dataset)}") from error
+    return Path(found)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked where its name ends in .gz.
+
+    Raises:
+        DataError: It cannot be read or unpacked.
+    """
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def read_jsonl(path: Path, content: bytes, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+    """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else."""
+    rows = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            problems.add(path, number, f"not UTF-8: {error.reason} at byte {error.start}")
+        except json.JSONDecodeError as error:
+            problems.add(path, number, f"not JSON: {error.msg} at column {error.colno}")
+        else:
+            if isinstance(row, dict):
+                rows.append((number, row))
+            else:
+                problems.add(path, number, f"a JSON object was expected, not {type(row).__name__}")
+    return rows
+
+
+def sha256(content: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def stem(path: Path) -> str:
+    """File name without .jsonl or .jsonl.gz."""
+    return path.name.removesuffix(".gz").rpartition(".")[0]
+
+
+def jsonl_files(path: Path, wanted: Sequence[str]) -> list[Path]:
+    """The files of a data set: `path` itself, or those in the folder (or its data/) whose stem is wanted.
+
+    Where none of the wanted names occurs, every jsonl file of the folder is taken.
+    """
+    if path.is_file():
+        return [path]
+    for folder in (path, path / "data"):
+        files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+        known = [f for f in files if stem(f) in wanted]
+        if files:
+            return known or files
+    raise DataError(f"{path} holds no .jsonl or .jsonl.gz file")

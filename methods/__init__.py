@@ -1,0 +1,1 @@
+"""Mitigation methods, one file each. A method turns a `Model` into a `Model`; see `evenhand.interfaces`."""

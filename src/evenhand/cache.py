@@ -1,0 +1,103 @@
+"""The leaf cache: every answer of a loaded model, stored by content and never asked for twice.
+
+A key is a hash of (model fingerprint, verb, request, sampling, draw); a value is JSON. SQLite in WAL mode, no pickle.
+The cache is active inside `with answer_cache(path):`, wherever the models are, however deep they are wrapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import RunError
+
+_active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=None)
+
+
+def key(*parts: Any) -> str:
+    """SHA-256 over the JSON of `parts`; floats are written exactly."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class AnswerCache:
+    """A key-value table on disk; safe for several processes at once."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open or create the table.
+
+        Raises:
+            RunError: The file cannot be opened or is no cache.
+        """
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(f"cannot use {self.path} as answer cache: {error}") from error
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The stored values of those keys that are there."""
+        found: dict[str, Any] = {}
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part)
+            found.update((k, json.loads(v)) for k, v in rows)
+        self.hits += len(found)
+        self.misses += len(wanted) - len(found)
+        return found
+
+    def put(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Store values; all of them are safe on disk, or none.
+
+        Raises:
+            RunError: The disk is full; what was stored before is kept.
+        """
+        pairs = values.items() if isinstance(values, Mapping) else values
+        rows = [(k, json.dumps(v, ensure_ascii=False)) for k, v in pairs]
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise RunError(
+                f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __len__(self) -> int:
+        """Number of stored answers."""
+        return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+
+@contextmanager
+def answer_cache(path: str | Path | None) -> Iterator[AnswerCache | None]:
+    """Use the cache at `path` for everything asked inside; None uses none."""
+    cache = None if path is None else AnswerCache(path)
+    token = _active.set(cache)
+    try:
+        yield cache
+    finally:
+        _active.reset(token)
+        if cache is not None:
+            cache.close()
+
+
+def active() -> AnswerCache | None:
+    """The cache in use, if any."""
+    return _active.get()

@@ -1,0 +1,107 @@
+"""What there is: methods, benchmarks, data sets, ways to load a model, the state of this installation. Plain facts."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import fields
+from typing import Any
+
+from evenhand import provenance, registry
+from evenhand.errors import DataError, EvenhandError
+
+
+def listing(kind: str) -> dict[str, str]:
+    """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
+    known = _registry(kind)
+    found = {name: _about(thing) for name, thing in known.load_all().items()}
+    return found | {f"{n} (broken plugin)": reason.strip().splitlines()[-1] for n, reason in known.problems.items()}
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    """One method or benchmark: description, settings with default and meaning, presets, metrics."""
+    thing = _registry(kind).get(name)
+    documented = getattr(thing, "__pydantic_fields__", {})
+    facts: dict[str, Any] = {
+        "name": name,
+        "about": inspect.getdoc(thing) or "",
+        "defined in": thing.__module__,
+        "settings": {f.name: _setting(f.name, thing, documented) for f in fields(thing) if f.init},
+        "presets": {n: dict(values) for n, values in thing.presets.items()},
+    }
+    if kind == "benchmarks":
+        facts["metrics"] = {m.name: f"{m.about}; better: {m.direction}" for m in thing.metrics_info}
+    return facts
+
+
+def model_forms() -> dict[str, str]:
+    """What `evenhand.load` takes."""
+    forms = {
+        "ORG/NAME": "a causal language model on the Hugging Face hub",
+        "FOLDER": "a model folder, a PEFT adapter's folder, or one saved by `evenhand debias`",
+        "endpoint:URL#MODEL": "an OpenAI-compatible endpoint; the key comes from EVENHAND_API_KEY or OPENAI_API_KEY",
+        "demo": "a tiny random model made in code; it needs no network and says nothing about real models",
+    }
+    plugins = [n for n in registry.models.names() if n not in registry.BUILT_IN["models"]]
+    return forms | {f"{n}:...": "a plugin's loader" for n in plugins}
+
+
+def data_sets() -> dict[str, dict[str, Any]]:
+    """Every data set: whether and where it was found, its licence, and how to get it."""
+    from evenhand.data import sources
+    from evenhand.data.bbq import DATASET
+
+    found = {}
+    for dataset in (DATASET,):
+        facts: dict[str, Any] = {"licence": dataset.licence, "home": dataset.home, "gated": dataset.gated}
+        base = os.environ.get(sources.FOLDER_VARIABLE)
+        try:
+            facts["found"] = (
+                str(sources.locate(dataset, "auto")) if base else f"no ({sources.FOLDER_VARIABLE} is not set)"
+            )
+        except DataError as error:
+            facts["found"] = f"no ({error})"
+        facts["how to get it"] = sources.how_to_get(dataset)
+        found[dataset.name] = facts
+    return found
+
+
+def doctor() -> dict[str, Any]:
+    """State of this installation."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    state: dict[str, Any] = {
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
+        "accelerator": torch.cuda.get_device_name() if cuda else "none; models run on the CPU in float32",
+        "threads": torch.get_num_threads(),
+        "data": {name: facts["found"] for name, facts in data_sets().items()},
+    }
+    for kind in ("methods", "benchmarks"):
+        known = _registry(kind)
+        state[kind] = list(known.load_all())
+        state[f"broken plugins ({kind})"] = dict(known.problems)
+    try:
+        from evenhand.models import load
+
+        state["demo model"] = load("demo").facts()
+    except EvenhandError as error:
+        state["demo model"] = f"cannot be made: {error}"
+    return state
+
+
+def _registry(kind: str) -> registry.Registry:
+    return registry.methods if kind == "methods" else registry.benchmarks
+
+
+def _about(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _setting(name: str, thing: Any, documented: Any) -> str:
+    field = documented.get(name)
+    if field is None:
+        return str(inspect.signature(thing).parameters[name])
+    default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+    return f"{default} - {field.description or ''}".strip(" -")

@@ -1,0 +1,277 @@
+"""`compare`: every model, under every method, on every benchmark, side by side with the untouched model."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evenhand import progress, provenance, registry, statistics
+from evenhand.cache import AnswerCache, answer_cache, key
+from evenhand.errors import DataError, EvenhandError, RunError, SettingsError
+from evenhand.interfaces import Benchmark, Method, Model, Usage
+from evenhand.models import load
+from evenhand.registry import BenchmarkLike, MethodLike
+from evenhand.report import Report
+from evenhand.scoring import Cell, score
+from evenhand.store import RunFolder
+
+ModelLike = str | Path | Model | dict[str, Any]
+
+
+def compare(
+    models: ModelLike | Sequence[ModelLike],
+    methods: MethodLike | Sequence[MethodLike] = "all",
+    benchmarks: BenchmarkLike | Sequence[BenchmarkLike] = "all",
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    replicates: int = statistics.REPLICATES,
+    cache: str | Path | None = None,
+    show_progress: bool = True,
+    **load_options: Any,
+) -> Report:
+    """Compare mitigation methods on models.
+
+    Args:
+        models: What `evenhand.load` takes, {specification: {option: value}}, or a list of these.
+        methods: Methods (names, "name(key=value)", stacks "a+b", objects) or a list; "all" is all that apply. The
+            untouched model is always among them.
+        benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there and says so.
+        out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
+        limit: At most that many items per benchmark, chosen by a seeded hash of their ids.
+        seed: Of that choice and of the bootstrap.
+        replicates: Of the bootstrap.
+        cache: Answer cache to share between runs; None is the run folder's own.
+        show_progress: Show a progress bar with an estimate on standard error.
+        **load_options: Handed to `evenhand.load` for every model given as text.
+
+    Returns:
+        A `Report`; it is saved to `out` if given.
+
+    Raises:
+        SettingsError: Something asked for cannot be used. Nothing was asked of any model by then.
+        DataError: A benchmark's data is missing or broken.
+        RunError: The run folder is in use or cannot be written.
+    """
+    chosen = _methods(methods)
+    if limit is not None and limit < 1:
+        raise SettingsError(f"limit={limit}: give at least 1, or leave it out for all items")
+    folder = None if out is None else RunFolder(out)
+    with ExitStack() as stack:
+        if folder:
+            stack.enter_context(folder.locked())
+        stack.enter_context(progress.show(show_progress))
+        items = _items(_benchmarks(benchmarks), limit, seed, optional=benchmarks == "all")
+        loaded = _models(models, load_options)
+        where = cache or (folder.cache if folder else None)
+        answers = stack.enter_context(answer_cache(where)) if where else None
+        session = _Session(folder, answers, chosen, items)
+        session.describe(loaded, limit, seed)
+        try:
+            for model in loaded:
+                session.ask(model)
+        finally:
+            report = session.close(replicates, seed)
+    return report
+
+
+class _Session:
+    """One call of `compare`: asks what has not been answered yet and keeps the facts."""
+
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        cache: AnswerCache | None,
+        methods: Sequence[Method],
+        items: dict[Benchmark, Sequence[Any]],
+    ) -> None:
+        self.folder, self.cache, self.methods, self.items = folder, cache, methods, items
+        self.cells: list[Cell] = []
+        self.begun = time.monotonic()
+        self.manifest: dict[str, Any] = {"usage": []}
+
+    def describe(self, models: Sequence[Model], limit: int | None, seed: int) -> None:
+        """Write down what is about to be compared, before any long work."""
+        facts = {m.name: {**m.facts(), "fingerprint": m.fingerprint} for m in models}
+        self.manifest |= {
+            "started": _now(),
+            "limit": limit,
+            "seed": seed,
+            "demo": any(f.get("demo") for f in facts.values()),
+            "models": facts,
+            "methods": [m.spec for m in self.methods],
+            "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.items.items()},
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+        }
+        if self.folder:
+            self.folder.write_manifest(self.manifest)
+            self.folder.append_session({"event": "start", **self.manifest})
+
+    def ask(self, model: Model) -> None:
+        """All benchmarks and methods on one model, the untouched model first."""
+        for benchmark in self.items:
+            for method in self.methods:
+                cell = Cell(model.name, method, benchmark)
+                self.cells.append(cell)
+                try:
+                    self._fill(cell, model)
+                except RunError:
+                    raise  # the run folder itself is in trouble
+                except EvenhandError as error:
+                    cell.fail(str(error))
+                except Exception as error:  # a plugin's mistake must not cost the other cells
+                    cell.fail(f"{type(error).__name__}: {error}")
+                    warnings.warn(f"{cell.label} failed:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+
+    def close(self, replicates: int, seed: int) -> Report:
+        """Score what there is, also after an interruption, and write everything."""
+        done = [c for c in self.cells if c.status != "running"]
+        records = score(done, replicates=replicates, seed=seed)
+        self.manifest["seconds"] = round(time.monotonic() - self.begun, 1)
+        report = Report(records, self.manifest, self.folder.path if self.folder else None)
+        if self.folder:
+            self.folder.append_session({"event": "end", "at": _now(), **self._work()})
+            self.folder.write_manifest(self.manifest)
+            self.folder.write_scores(records)
+            report.save(self.folder.path)
+        return report
+
+    def _fill(self, cell: Cell, model: Model) -> None:
+        reason = cell.method.missing(model)
+        if reason:
+            cell.refuse(reason)
+            return
+        mitigated = cell.method.apply(model)
+        lacking = sorted(cell.benchmark.needs - mitigated.abilities)
+        if lacking:
+            cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
+            return
+        items, begun = self.items[cell.benchmark], time.monotonic()
+        before = self.cache.misses if self.cache else 0
+        answers, stored = self._answers(cell, mitigated, [item.id for item in items])
+        cell.finish(items, answers)
+        usage = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
+        self.manifest["usage"].append(
+            {
+                "model": cell.model,
+                "method": cell.method.spec,
+                "benchmark": cell.benchmark.spec,
+                "items": len(items),
+                **asdict(usage),
+                "seconds": round(time.monotonic() - begun, 2),
+                "asked_anew": 0 if stored else (self.cache.misses - before if self.cache else None),
+            }
+        )
+
+    def _answers(self, cell: Cell, model: Model, ids: list[str]) -> tuple[list[Any], bool]:
+        """Answers from the run folder where the cell was finished before, else asked now (through the cache)."""
+        name = key(model.fingerprint, cell.benchmark.name, cell.benchmark.settings, ids)[:24]
+        if self.folder:
+            stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
+            if stored is not None and not any(_is_open(a) for a in stored):
+                return stored, True
+        answers = cell.benchmark.ask(model, self.items[cell.benchmark])
+        if self.folder:
+            about = {"model": cell.model, "method": cell.method.spec, "benchmark": cell.benchmark.spec}
+            self.folder.write_answers(name, answers, ids, about)
+        return answers, False
+
+    def _work(self) -> dict[str, Any]:
+        return {"seconds": self.manifest["seconds"], "usage": self.manifest["usage"]}
+
+
+def _is_open(answer: Any) -> bool:
+    """Whether no answer came; such items are asked again when the run is resumed."""
+    return getattr(answer, "status", "") == "unanswered" or getattr(answer, "text", "") is None
+
+
+def _methods(given: MethodLike | Sequence[MethodLike]) -> list[Method]:
+    """Built methods without repetition, the untouched model first."""
+    if given == "all":
+        wanted: list[MethodLike] = list(registry.methods.load_all())
+    elif isinstance(given, str):
+        wanted = list(registry.split_specs(given))
+    else:
+        wanted = [given] if isinstance(given, Method | dict) else list(given)
+    built = [registry.build_method("none"), *(registry.build_method(m) for m in wanted)]
+    return list({m.spec: m for m in built}.values())
+
+
+def _benchmarks(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmark]:
+    if given == "all":
+        wanted: list[BenchmarkLike] = list(registry.benchmarks.load_all())
+    elif isinstance(given, str):
+        wanted = list(registry.split_specs(given))
+    else:
+        wanted = [given] if isinstance(given, Benchmark | dict) else list(given)
+    if not wanted:
+        raise SettingsError(f"no benchmark was given; known: {', '.join(registry.benchmarks.names())}")
+    return list({b.spec: b for b in (registry.build_benchmark(w) for w in wanted)}.values())
+
+
+def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> list[Model]:
+    wanted: list[ModelLike] = [given] if isinstance(given, str | Path | Model | dict) else list(given)
+    if not wanted:
+        raise SettingsError("no model was given; 'demo' needs no download")
+    loaded = [_opened(w, options) for w in wanted]
+    names = [m.name for m in loaded]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"two models are both called {name!r}; tell them apart: load(..., name='other')")
+    return loaded
+
+
+def _opened(wanted: ModelLike, options: dict[str, Any]) -> Model:
+    if isinstance(wanted, Model):
+        return wanted
+    if not isinstance(wanted, dict):
+        return load(wanted, **options)
+    if len(wanted) != 1:
+        raise SettingsError(
+            f"{wanted!r}: write one model with its options below it: {{'path': {{'dtype': 'float32'}}}}"
+        )
+    spec, own = next(iter(wanted.items()))
+    return load(spec, **{**options, **(own or {})})
+
+
+def _items(
+    benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool
+) -> dict[Benchmark, Sequence[Any]]:
+    """The items of each benchmark; of those asked for by "all", the ones without data are left out with a warning."""
+    found: dict[Benchmark, Sequence[Any]] = {}
+    for benchmark in benchmarks:
+        try:
+            found[benchmark] = subsample(benchmark.items(), limit, seed)
+        except DataError as error:
+            if not optional or len(benchmarks) == 1:
+                raise
+            warnings.warn(f"left out the benchmark {benchmark.name}: {error}", UserWarning, stacklevel=3)
+        else:
+            for line in benchmark.facts().get("dropped", []):
+                warnings.warn(f"{benchmark.name}: left out {line}", UserWarning, stacklevel=3)
+    return found
+
+
+def subsample(items: Sequence[Any], limit: int | None, seed: int) -> Sequence[Any]:
+    """At most `limit` items, in their own order, chosen by a seeded hash of their ids.
+
+    The choice does not depend on the order of the items, and a larger limit contains the smaller one's choice.
+    """
+    if limit is None or limit >= len(items):
+        return items
+    rank = sorted(range(len(items)), key=lambda i: hashlib.sha256(f"{seed}:{items[i].id}".encode()).digest())
+    return [items[i] for i in sorted(rank[:limit])]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

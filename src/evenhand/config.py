@@ -1,0 +1,59 @@
+"""One YAML file that says what to compare; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evenhand.errors import SettingsError, suggest
+
+Named = str | dict[str, Any]
+
+
+class RunConfig(BaseModel):
+    """What `evenhand compare run.yaml` reads; the same names as the options of `evenhand compare`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: str | list[Named]
+    """What `evenhand.load` takes, or {name: {option: value}}."""
+    methods: str | list[Named] = "all"
+    benchmarks: str | list[Named] = "all"
+    out: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    replicates: int = 2_000
+    cache: str | None = None
+    plugins: list[str] = []
+    load: dict[str, Any] = {}
+    """Options for every model, such as dtype."""
+
+
+def read(path: str | Path) -> RunConfig:
+    """Read a run file.
+
+    Raises:
+        SettingsError: It is missing, no YAML, or holds an unknown key or a wrong value; near keys are named.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the run file {str(path)!r}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: a mapping was expected, with keys such as models, methods, benchmarks")
+    known = list(RunConfig.model_fields)
+    for name in content:
+        if name not in known:
+            raise SettingsError(f"{path}: unknown key {name!r}. {suggest(str(name), known)}")
+    try:
+        return RunConfig(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"][:1])
+        raise SettingsError(f"{path}: {where}: {first['msg']}, not {first.get('input')!r}") from error

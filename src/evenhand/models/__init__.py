@@ -1,0 +1,6 @@
+"""The one model-loading layer: `load` makes a `Model` of nearly anything, `wrap` of what is already in memory."""
+
+from evenhand.models.loading import load, wrap
+from evenhand.models.mitigated import Mitigated
+
+__all__ = ["Mitigated", "load", "wrap"]

@@ -1,0 +1,342 @@
+"""One request to an OpenAI-compatible server: secrets kept apart, failures sorted, transient ones tried again.
+
+Nothing here knows of questions or caches. Needs the `openai` package (`pip install 'evenhand[endpoint]'`).
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import math
+import random
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+import openai
+
+from evenhand.errors import EndpointError, SettingsError
+
+LONGEST_WAIT = 60.0
+"""Seconds; a server that asks for more in Retry-After is tried again after this long all the same."""
+QUOTED = 300
+"""Most characters of a server's own error text that a note quotes."""
+
+# openai 2 is built on httpx, openai 3 on httpx2: the transport must come from the same one
+_client_class = next(c for c in openai.DefaultHttpxClient.__mro__ if c.__name__ == "Client")
+_http: Any = importlib.import_module(_client_class.__module__.partition(".")[0])
+
+
+class Answered(NamedTuple):
+    """A usable reply; JSON as a list."""
+
+    text: str
+    finished: bool
+    prompt_tokens: int
+    new_tokens: int
+    top: list[list[Any]] | None = None
+    """[token, log-probability] pairs of the first new token, where they were asked for and came."""
+
+
+class Failed(NamedTuple):
+    """No reply."""
+
+    note: str
+    fatal: bool = False
+    """Whether every other request must fail the same way."""
+
+
+class Address:
+    """Where the server is: `url` and `model` may be shown to anyone, the rest is added to requests only."""
+
+    def __init__(self, rest: str, key: str) -> None:
+        """Take "URL#model" apart.
+
+        Args:
+            rest: The URL, which may hold user, password and a query string, and the model's name.
+            key: The API key; "" where there is none.
+
+        Raises:
+            SettingsError: It is not of that form. The message does not quote it, because it may hold a password.
+        """
+        address, _, self.model = rest.partition("#")
+        try:
+            parts = urlsplit(address.strip())
+            userinfo, _, place = parts.netloc.rpartition("@")
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable or not self.model.strip():
+            raise SettingsError(
+                "an endpoint is written endpoint:URL#model, such as endpoint:http://localhost:8000/v1#my-model; "
+                + ("the URL cannot be read" if not usable else "the part after # (the model's name) is missing")
+            )
+        path = parts.path.rstrip("/").removesuffix("/chat/completions")
+        self.url = urlunsplit((parts.scheme, place, path, "", ""))
+        self.query = parts.query
+        basic = base64.b64encode(unquote(userinfo).encode()).decode()
+        self.authorization = f"Basic {basic}" if userinfo else f"Bearer {key or 'none'}"
+        plain = [key, userinfo, *userinfo.split(":", 1), self.query, basic if userinfo else ""]
+        plain += [value for _, value in parse_qsl(self.query)]
+        forms = (str, unquote, quote, lambda s: json.dumps(s)[1:-1])
+        self._secrets = sorted({form(s) for s in plain if s for form in forms}, key=len, reverse=True)
+
+    def redact(self, text: str) -> str:
+        """The text without any secret; a short one is replaced only where it stands as a word."""
+        for secret in self._secrets:
+            pattern = re.escape(secret)
+            text = re.sub(pattern if len(secret) > 5 else rf"(?<!\w){pattern}(?!\w)", "[secret]", text)
+        return text
+
+
+class _SecretTransport:
+    """Adds the secrets below everything that logs or raises, so that no library can show them."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        limits = _http.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._inner = _http.HTTPTransport(limits=limits, proxy=_proxy(address.url))
+        self._address = address
+
+    def handle_request(self, request: Any) -> Any:
+        headers = request.headers.copy()
+        headers["authorization"] = self._address.authorization
+        url = request.url.copy_with(query=self._address.query.encode()) if self._address.query else request.url
+        sent = _http.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
+        return self._inner.handle_request(sent)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __enter__(self) -> _SecretTransport:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment asks for; a client with a transport of its own does not look there."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+class EndpointClient:
+    """Sends one chat completion at a time; safe to be used by several threads."""
+
+    def __init__(
+        self, address: Address, *, key_variable: str, timeout: float, connections: int, retries: int, backoff: float
+    ) -> None:
+        """Prepare the connection; nothing is sent yet.
+
+        Args:
+            address: Server, model and secrets.
+            key_variable: The environment variable to name when the server refuses the key.
+            timeout: Seconds that the server may be silent.
+            connections: Most requests at a time.
+            retries: How often a request is tried again.
+            backoff: Seconds before the first retry; doubled each time.
+        """
+        self._address, self._key_variable = address, key_variable
+        self._retries, self._backoff = retries, backoff
+        # A redirect could take the key to another host: it is reported, not followed.
+        http = _http.Client(transport=_SecretTransport(address, connections), timeout=timeout, follow_redirects=False)
+        self._openai = openai.OpenAI(
+            api_key="none", base_url=address.url, http_client=http, timeout=timeout, max_retries=0
+        )
+
+    def ask(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
+        """Send one request until it is answered, refused or out of tries; `stop` ends the waiting in between."""
+        create: Any = self._openai.chat.completions.with_raw_response.create
+        note, content = "", b""
+        for attempt in range(self._retries + 1):
+            asked_for = 0.0
+            try:
+                content = create(**body).content
+                return read_reply(content, bool(body.get("logprobs")))
+            except openai.APIStatusError as error:
+                status, note = error.status_code, self._quoted(error)
+                if status in _HOPELESS or getattr(error, "code", None) == "insufficient_quota":
+                    return Failed(self._fix(status, note), fatal=True)
+                if status not in (408, 409, 429) and status < 500:
+                    return Failed(note)
+                asked_for = retry_after(error.response.headers.get("retry-after"))
+            except openai.APITimeoutError:
+                note = "the server did not answer in time"
+            except openai.APIConnectionError as error:
+                note = self._address.redact(f"no connection to {self._address.url} ({error.__cause__ or error})")
+            except _GarbageError as error:
+                note = f"the server sent no usable reply, {error}: {self._excerpt(content.decode(errors='replace'))}"
+            if attempt < self._retries and stop.wait(self._pause(attempt, asked_for)):
+                return Failed("stopped before it was answered")
+        return Failed(f"{note} (tries: {self._retries + 1})")
+
+    def _pause(self, attempt: int, asked_for: float) -> float:
+        """Seconds to wait: at least what the server asked for, and never all clients at the same moment."""
+        backoff = self._backoff * 2.0**attempt * random.uniform(0.5, 1.0)
+        if asked_for:
+            backoff = asked_for + self._backoff * random.uniform(0.0, 0.5)
+        return min(LONGEST_WAIT, backoff)
+
+    def _quoted(self, error: openai.APIStatusError) -> str:
+        """Status and the server's own words, without secrets."""
+        body: Any = error.body
+        said = body.get("message") if isinstance(body, dict) else None
+        text = said if isinstance(said, str) else error.response.text
+        return f"the server answered {error.status_code}: {self._excerpt(text)}"
+
+    def _excerpt(self, text: str) -> str:
+        """The beginning of a text, cut only after the secrets are gone, so that no half of one is left."""
+        return " ".join(self._address.redact(text).split())[:QUOTED]
+
+    def _fix(self, status: int, note: str) -> str:
+        address = self._address
+        if status == 401:  # what servers say here often holds a part of the key
+            return f"{address.url} refused the API key (401); set the environment variable {self._key_variable}"
+        if status == 403:
+            return f"{note}. The key in {self._key_variable} may not use {address.model!r} at {address.url}"
+        if status in (402, 429):
+            return f"{note}. The account behind {self._key_variable} has no credit left at {address.url}"
+        return (
+            f"{note}. Check the model name {address.model!r} and the URL {address.url}; "
+            "for most servers the URL ends in /v1"
+        )
+
+
+_HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
+
+
+class _GarbageError(ValueError):
+    """A reply with status 200 that holds no answer."""
+
+
+def read_reply(content: bytes, wants_top: bool) -> Answered:
+    """Read a chat completion; servers differ in everything but the text, so nothing else is relied on.
+
+    Raises:
+        _GarbageError: There is no text in it.
+    """
+    try:
+        reply = json.loads(content)
+        choice = reply["choices"][0]
+        message = choice["message"]
+        text = message["content"]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _GarbageError(f"{type(error).__name__} while reading it") from None
+    if text is None:
+        text = message.get("refusal")  # where OpenAI puts a refusal
+    if not isinstance(text, str):
+        raise _GarbageError("its message has no text")
+    usage = reply.get("usage")
+    counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+    finished = choice.get("finish_reason") != "length"
+    return Answered(text, finished, counts[0], counts[1], _top(choice) if wants_top else None)
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _top(choice: dict[str, Any]) -> list[list[Any]] | None:
+    try:
+        listed = choice["logprobs"]["content"][0]["top_logprobs"]
+        pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in listed]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return [[token, logprob] for token, logprob in pairs if not math.isnan(logprob)] or None
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for (a number or a date), at most `LONGEST_WAIT`; 0 without one."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(LONGEST_WAIT, seconds) if seconds > 0 else 0.0
+
+
+Done = list[tuple[int, Answered | Failed]]
+
+
+def ask_all(
+    ask: Callable[[dict[str, Any], Event], Answered | Failed],
+    bodies: Sequence[dict[str, Any]],
+    concurrency: int,
+    keep: Callable[[Done], None],
+) -> None:
+    """Ask in parallel and hand over what came, as it comes, in the calling thread.
+
+    The threads are daemons, other than those of a ThreadPoolExecutor, which the interpreter waits for at its end: after
+    Ctrl-C or a refused key nobody has to wait until requests under way time out.
+
+    Raises:
+        EndpointError: A request failed in a way that all others would, too.
+    """
+    jobs: SimpleQueue[int] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Answered | Failed | Exception]] = SimpleQueue()
+    stop = Event()
+    for row in range(len(bodies)):
+        jobs.put(row)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                row = jobs.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((row, ask(bodies[row], stop)))
+            except Exception as error:
+                done.put((row, error))
+
+    for _ in range(min(concurrency, len(bodies))):
+        Thread(target=work, name="evenhand-endpoint", daemon=True).start()
+    left = len(bodies)
+    try:
+        while left:
+            came = [done.get(), *_waiting(done)]
+            left -= len(came)
+            _hand_over(came, keep)
+            _refuse_fatal(came)
+    finally:
+        stop.set()
+        _hand_over(_waiting(done), keep)
+
+
+def _waiting(queue: SimpleQueue[Any]) -> list[Any]:
+    out = []
+    while True:
+        try:
+            out.append(queue.get_nowait())
+        except Empty:
+            return out
+
+
+def _hand_over(came: list[tuple[int, Any]], keep: Callable[[Done], None]) -> None:
+    usable = [(row, outcome) for row, outcome in came if not isinstance(outcome, Exception)]
+    if usable:
+        keep(usable)
+
+
+def _refuse_fatal(came: list[tuple[int, Any]]) -> None:
+    for _, outcome in came:
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Failed) and outcome.fatal:
+            raise EndpointError(outcome.note)

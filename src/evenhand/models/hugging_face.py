@@ -1,0 +1,165 @@
+"""Opening models with transformers and peft; the only place that knows their loading arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import EvenhandError, SettingsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def open_model(
+    source: str,
+    adapter: Path | None,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open tokenizer and causal language model, tokenizer first because it fails fast.
+
+    Raises:
+        EvenhandError: The files cannot be had or read; the message says which and why.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = _tokenizer(str(adapter) if adapter and _has_tokenizer(adapter) else source, revision, trust_remote_code)
+    place = _placement(device, device_map, load_in_4bit or load_in_8bit)
+    arguments: dict[str, Any] = {
+        "revision": revision,
+        "dtype": _dtype(dtype, place),
+        "attn_implementation": attn_implementation,
+        "trust_remote_code": trust_remote_code,
+        "device_map": place if not isinstance(place, str) or device_map or load_in_4bit or load_in_8bit else None,
+        "quantization_config": _quantisation(load_in_4bit, load_in_8bit),
+    }
+    try:
+        with _no_bars():
+            module = AutoModelForCausalLM.from_pretrained(
+                source, **{k: v for k, v in arguments.items() if v is not None}
+            )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise EvenhandError(f"cannot open the model {source!r}: {_first_lines(error)}") from error
+    if adapter is not None:
+        module = _with_adapter(module, adapter)
+    if arguments["device_map"] is None:
+        module = module.to(place)
+    return module.eval(), tokenizer
+
+
+def content_folders(source: str, folder: Path | None, adapter: Path | None, revision: str | None) -> list[Path]:
+    """The folders whose files are the model: for hub names, the snapshot in the local hub cache."""
+    base = folder
+    if base is None:
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(source, "config.json", revision=revision, local_files_only=True)
+        base = Path(found).parent if found else None
+    return [p for p in (base, adapter) if p is not None] if base is not None else []
+
+
+def _tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    if Path(source).is_dir() and not _has_tokenizer(Path(source)):
+        raise EvenhandError(
+            f"the model folder {source} holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
+            "save it there with tokenizer.save_pretrained(folder)"
+        )
+    try:
+        arguments: dict[str, Any] = {"revision": revision} if revision else {}
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code, **arguments
+        )
+    except Exception as error:  # transformers raises nearly anything for a missing tokenizer
+        raise EvenhandError(f"cannot open the tokenizer of {source!r}: {_first_lines(error)}") from error
+    return tokenizer
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+    return any((folder / n).is_file() for n in names) or bool(list(folder.glob("*.tiktoken")))
+
+
+def _placement(device: str | None, device_map: str | dict[str, Any] | None, quantised: bool) -> Any:
+    import torch
+
+    if device is not None and device_map is not None:
+        raise SettingsError(f"give device={device!r} or device_map={device_map!r}, not both")
+    if device_map is not None:
+        return device_map
+    if device is not None:
+        try:
+            torch.device(device)
+        except RuntimeError as error:
+            raise SettingsError(f"device {device!r} is not known: use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SettingsError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use device='cpu'")
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return {"": device or best} if quantised else device or best
+
+
+def _dtype(dtype: str | None, place: Any) -> Any:
+    import torch
+
+    if dtype is None:
+        # half precision is slow on most CPUs and float32 is exact, so a CPU gets float32
+        return torch.float32 if place == "cpu" else "auto"
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise SettingsError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}")
+    return "auto" if name == "auto" else getattr(torch, name)
+
+
+def _quantisation(four: bool, eight: bool) -> Any:
+    if not (four or eight):
+        return None
+    if four and eight:
+        raise SettingsError("load_in_4bit and load_in_8bit exclude one another")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise SettingsError("quantised loading needs bitsandbytes: pip install 'evenhand[quant]'") from error
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=four, load_in_8bit=eight)
+
+
+def _with_adapter(module: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(module, str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EvenhandError(f"cannot put the adapter {adapter} on its base: {_first_lines(error)}") from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Loading bars of transformers hide our own progress."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__

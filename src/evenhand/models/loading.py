@@ -1,0 +1,149 @@
+"""`load`: a hub name, a folder, an adapter, a saved mitigation or an endpoint becomes a `Model`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand import registry, specs
+from evenhand.errors import EvenhandError, SettingsError, suggest
+from evenhand.interfaces import Model
+from evenhand.models.mitigated import SAVED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ASKING = ("answer_by", "sampling", "batch_tokens", "too_long", "name")
+"""Options of `load` that concern asking, not loading."""
+LOADING = (
+    "revision",
+    "dtype",
+    "device",
+    "device_map",
+    "load_in_4bit",
+    "load_in_8bit",
+    "attn_implementation",
+    "trust_remote_code",
+)
+
+
+def load(spec: str | Path | Model, **options: Any) -> Model:
+    """Load a model.
+
+    Args:
+        spec: A hub name ("Qwen/Qwen2.5-0.5B-Instruct"), a model folder, a folder with a PEFT adapter (its base is
+            loaded too), a folder saved by evenhand, "endpoint:URL#model", "demo", the name of a plugin's loader, or a
+            `Model`, which is returned as it is. Options may be appended: "path(dtype=bfloat16,answer_by=text)".
+        **options: For local models `revision`, `dtype` ("auto", "float32", "bfloat16", "float16"; default: float32 on a
+            CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
+            `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
+            `answer_by` ("letters", "text", "text_per_token", "generation"), `sampling`, `batch_tokens`, `too_long`,
+            `name`. Endpoints and plugins have their own.
+
+    Raises:
+        SettingsError: The specification or an option cannot be used.
+        EvenhandError: The files are missing or broken.
+    """
+    if isinstance(spec, Model):
+        return spec
+    text = str(spec)
+    if text.endswith(")") and not Path(text).exists():
+        part = specs.parse(text)
+        return load(part.name, **{**part.settings, **options})
+    scheme, _, rest = text.partition(":")
+    if scheme in registry.models.names():
+        loader: Callable[..., Model] = registry.models.get(scheme)
+        return loader(rest, **options)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder.resolve(), options)
+    if folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
+        raise SettingsError(f"no model folder {text!r}; give a folder with config.json, a hub name, or {_schemes()}")
+    return _load_local(text, None, options)
+
+
+def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model", **options: Any) -> Model:
+    """Make a `Model` of a causal language model that is already in memory.
+
+    Its weights are hashed each time it is asked, so that a training step in between is never missed.
+
+    Args:
+        module: A transformers causal language model or a PEFT model around one.
+        tokenizer: Its tokenizer.
+        name: Label for tables.
+        **options: `answer_by`, `sampling`, `batch_tokens`, `too_long`, as for `load`.
+    """
+    from evenhand.models.local import LocalModel
+
+    _refuse_unknown(options, ASKING)
+    return LocalModel(module, tokenizer, name=name, **options)
+
+
+def _schemes() -> str:
+    return ", ".join(f"{n}:..." if n == "endpoint" else n for n in registry.models.names())
+
+
+def _load_folder(folder: Path, options: dict[str, Any]) -> Model:
+    if (folder / SAVED).is_file():
+        return _load_saved(folder, options)
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(folder, options)
+    if not (folder / "config.json").is_file():
+        raise SettingsError(
+            f"{folder} is no model folder: it holds neither config.json, adapter_config.json nor {SAVED}"
+        )
+    return _load_local(str(folder), folder, options)
+
+
+def _load_saved(folder: Path, options: dict[str, Any]) -> Model:
+    content = json.loads((folder / SAVED).read_text())
+    if content.get("kind") == "endpoint":
+        return load(content["source"], **{**content.get("options", {}), **options})
+    if content.get("kind") != "mitigated":
+        raise SettingsError(f"{folder / SAVED}: kind {content.get('kind')!r} is not known to this version of evenhand")
+    base = content["base"]
+    source = str(folder / base["folder"]) if "folder" in base else base["source"]
+    model = load(source, **{**base.get("options", {}), **options})
+    if not options and "folder" not in base and model.fingerprint != base["fingerprint"]:
+        raise EvenhandError(
+            f"the base model {source} is no longer what {folder} was made from (fingerprint {model.fingerprint}, "
+            f"expected {base['fingerprint']}); restore it, or apply the method to it anew"
+        )
+    return registry.build_method(content["method"]).apply(model)
+
+
+def _load_adapter(folder: Path, options: dict[str, Any]) -> Model:
+    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    if not base:
+        raise SettingsError(f"{folder}/adapter_config.json names no base model (base_model_name_or_path)")
+    if not Path(base).is_absolute() and (folder / base).is_dir():
+        base = str((folder / base).resolve())
+    return _load_local(str(base), Path(base) if Path(base).is_dir() else None, options, adapter=folder)
+
+
+def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapter: Path | None = None) -> Model:
+    from evenhand.models import hugging_face
+    from evenhand.models.local import LocalModel
+
+    _refuse_unknown(options, (*ASKING, *LOADING))
+    loading = {k: options[k] for k in LOADING if k in options}
+    asking = {k: options[k] for k in ASKING if k in options}
+    module, tokenizer = hugging_face.open_model(source, adapter, **loading)
+    asking.setdefault("name", Path(adapter or folder or source).name)
+    model = LocalModel(
+        module,
+        tokenizer,
+        source=str(adapter or source),
+        folders=hugging_face.content_folders(source, folder, adapter, loading.get("revision")),
+        load_options={k: str(v) if k == "dtype" else v for k, v in loading.items()},
+        **asking,
+    )
+    return model
+
+
+def _refuse_unknown(options: dict[str, Any], known: tuple[str, ...]) -> None:
+    for key in options:
+        if key not in known:
+            raise SettingsError(f"unknown option {key!r} for a local model. {suggest(key, known)}")

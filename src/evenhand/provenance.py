@@ -1,0 +1,36 @@
+"""Where a result comes from: versions and the state of the source tree."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("evenhand", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "openai")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the machine and the packages that decide results."""
+    found = {"python": platform.python_version(), "machine": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """Commit and cleanliness of the checkout that evenhand runs from; None for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "clean": not _git(here, "status", "--porcelain", "--untracked-files=no")}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

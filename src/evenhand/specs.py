@@ -1,0 +1,65 @@
+"""The little language of the command line: `none,pcgu(k=0.3,preset=paper)+self_debias`.
+
+A comma separates, a plus stacks, brackets hold settings. Values are Python literals; a bare word is a string.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, NamedTuple
+
+from evenhand.errors import SettingsError
+
+
+class Part(NamedTuple):
+    """A name and its settings."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Split at `separator` outside brackets and quotes; empty parts are dropped."""
+    parts, depth, quote, start = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == separator and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    if depth or quote:
+        raise SettingsError(f"{text!r}: a bracket or quote is not closed")
+    return [p.strip() for p in [*parts, text[start:]] if p.strip()]
+
+
+def parse(text: str) -> Part:
+    """Read `name` or `name(key=value, ...)`.
+
+    Raises:
+        SettingsError: The text is neither, or a value is not a literal.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return Part(name, {})
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+    except SyntaxError as error:
+        raise SettingsError(f"{text!r} cannot be read; write name(key=value, other=2)") from error
+    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        raise SettingsError(f"{text!r} cannot be read; settings are key=value, such as {name}(seed=1)")
+    return Part(name.strip(), {str(k.arg): _value(k.value, text) for k in call.keywords})
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Name):
+        return node.id
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise SettingsError(f"{text!r}: {ast.unparse(node)!r} is no plain value; put text in quotes") from error

@@ -1,0 +1,214 @@
+"""For plugin authors: tiny models, and the conformance suites that every built-in method and benchmark passes.
+
+Example:
+    from evenhand.testing import check_method, tiny_model
+    def test_my_method():
+        check_method(MyMethod())
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from evenhand import registry
+from evenhand.errors import EvenhandError
+from evenhand.interfaces import (
+    Ability,
+    Benchmark,
+    Choice,
+    Dialogue,
+    Method,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Sampling,
+    Score,
+    TrainData,
+    Usage,
+)
+from evenhand.models.fingerprint import digest
+from evenhand.models.loading import load
+from evenhand.models.tiny import tiny_model
+from evenhand.store import from_plain
+
+__all__ = ["ScriptedModel", "check_benchmark", "check_method", "questions", "tiny_model"]
+
+
+class NonconformingError(AssertionError):
+    """A method or benchmark that breaks the contract; the message says which part."""
+
+
+class ScriptedModel(Model):
+    """A fake model that answers by a script and keeps what it was asked, for exact tests of transcripts."""
+
+    def __init__(
+        self,
+        reply: Callable[[Dialogue], str | None] = lambda dialogue: "A",
+        decide: Callable[[Question], int | None] = lambda question: 0,
+        abilities: frozenset[Ability] = frozenset({"choose", "generate"}),
+    ) -> None:
+        """Take the script.
+
+        Args:
+            reply: From a dialogue to the reply; None is a reply that never came.
+            decide: From a question to the chosen identity; None is unparsed.
+            abilities: What it claims to be able to do.
+        """
+        self.name = "scripted"
+        self.reply, self.decide, self._abilities = reply, decide, abilities
+        self.dialogues: list[Dialogue] = []
+        """Everything that `generate` was asked, in order."""
+        self.questions: list[Question] = []
+        """Everything that `choose` was asked, in order."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """As claimed."""
+        return self._abilities
+
+    @property
+    def fingerprint(self) -> str:
+        """Of nothing but the name: a script has no content to hash."""
+        return digest("scripted")
+
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        """Decide by script."""
+        self.questions += questions
+        out = []
+        for q in questions:
+            decision = self.decide(q)
+            out.append(Choice(decision, status="unparsed" if decision is None else "answered", usage=Usage(1)))
+        return out
+
+    def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
+        """Reply by script."""
+        self.dialogues += dialogues
+        return [Reply(self.reply(d), Usage(1)) for d in dialogues]
+
+    def save(self, folder: Any) -> Any:
+        """Not possible."""
+        raise EvenhandError("a scripted model cannot be saved")
+
+
+def questions(count: int = 5) -> list[Question]:
+    """A few questions with two to four options, made of words that the tiny models know."""
+    words = ("dog", "cat", "letter", "question")
+    return [
+        Question(
+            f"q{i}", "Who was there?", words[: 2 + i % 3], context=f"There was a {words[i % 4]} and a {words[i % 3]}."
+        )
+        for i in range(count)
+    ]
+
+
+def check_method(method: Method, model: Model | None = None, data: TrainData | None = None) -> Model:
+    """Check that a method keeps its contract; returns the mitigated model for further tests.
+
+    It must not change the model it is given; be rebuilt from its spec; answer every question with a distribution over
+    the options or an honest lack of one; be deterministic; and, where it is registered, survive saving and loading.
+
+    Raises:
+        NonconformingError: It does not; the message says where.
+    """
+    model = model or tiny_model(source="demo")
+    reason = method.missing(model)
+    _demand(not reason, f"cannot be applied to {model.name}: {reason}")
+    before = model.fingerprint
+    mitigated = method.apply(model, data)
+    _demand(isinstance(mitigated, Model), f"apply() returned {type(mitigated).__name__}, not a Model")
+    answers = _check_answers(mitigated)
+    _demand(model.fingerprint == before, "apply() or an answer changed the model that it was given")
+    _demand(_answers(method.apply(model, data)) == answers, "the same settings and model gave different answers")
+    if any(method.name == name for name in registry.methods.names()):
+        again = registry.build_method(method.spec)
+        _demand(again == method, f"its spec {method.spec!r} does not build it again")
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = load(mitigated.save(folder))
+            _demand(_answers(loaded) == answers, "saving and loading changed its answers")
+    return mitigated
+
+
+def _check_answers(model: Model) -> dict[str, Any]:
+    answers = _answers(model)
+    for q, c in zip(questions(), answers.get("choose", []), strict=False):
+        _demand(isinstance(c, Choice), f"choose() returned {type(c).__name__}, not Choice")
+        _demand(
+            (c.decision is None) == (c.status != "answered"), f"{q.id}: status {c.status!r} with decision {c.decision}"
+        )
+        if c.decision is not None:
+            _demand(0 <= c.decision < len(q.options), f"{q.id}: decision {c.decision} of {len(q.options)} options")
+        if c.probabilities is not None:
+            total = sum(c.probabilities)
+            _demand(len(c.probabilities) == len(q.options), f"{q.id}: {len(c.probabilities)} probabilities")
+            _demand(abs(total - 1) < 1e-6, f"{q.id}: probabilities sum to {total}")
+    return answers
+
+
+def _answers(model: Model) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if "choose" in model.abilities:
+        asked["choose"] = model.choose(questions())
+        _demand(len(asked["choose"]) == len(questions()), "choose() did not answer every question")
+    if "generate" in model.abilities:
+        dialogue = Dialogue(()).user("Who was there?")
+        asked["generate"] = model.generate([dialogue, dialogue.user("Who?")], Sampling(max_new_tokens=4))
+        _demand(all(isinstance(r, Reply) for r in asked["generate"]), "generate() must return Reply objects")
+    if "score" in model.abilities:
+        asked["score"] = model.score([Passage("a dog"), Passage("cat", "a ")])
+        _demand(all(isinstance(s, Score) for s in asked["score"]), "score() must return Score objects")
+    return asked
+
+
+def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int = 40) -> None:
+    """Check that a benchmark keeps its contract, on its first `limit` items.
+
+    Items have unique, stable ids; answers survive storage; the tally is additive over items; every metric is described,
+    and vectorised; and the interval machinery takes it.
+
+    Raises:
+        NonconformingError: It does not; the message says where.
+    """
+    model = model or tiny_model(texts=[], too_long="skip")
+    items = list(benchmark.items())[:limit]
+    _demand(len(items) > 1, "items() must give at least two items")
+    ids = [item.id for item in items]
+    _demand(len(set(ids)) == len(ids), "ids must be unique")
+    _demand([i.id for i in list(benchmark.items())[:limit]] == ids, "items() must give the same list each time")
+    answers = benchmark.ask(model, items)
+    _demand(len(answers) == len(items), f"ask() gave {len(answers)} answers for {len(items)} items")
+    stored = [from_plain(benchmark.answer_type, json.loads(json.dumps(dataclasses.asdict(a)))) for a in answers]
+    _demand(stored == list(answers), f"answers of type {benchmark.answer_type.__name__} do not survive storage as JSON")
+    _check_tally(benchmark, items, answers)
+
+
+def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:
+    tally = benchmark.tally(items, answers)
+    shape = (len(tally.clusters), len(tally.groups))
+    _demand(tally.sums.shape[:2] == shape, f"tally sums are {tally.sums.shape}, clusters and groups {shape}")
+    _demand(set(tally.clusters) == {i.cluster for i in items}, "the tally's clusters are not those of the items")
+    _demand("overall" in tally.groups, "groups must hold 'overall'")
+    half = len(items) // 2
+    parts = [benchmark.tally(items[:half], answers[:half]), benchmark.tally(items[half:], answers[half:])]
+    overall = tally.total[tally.groups.index("overall")]
+    added = sum(p.total[p.groups.index("overall")] for p in parts)
+    _demand(np.allclose(overall, added), "the tally is not additive: halves do not sum to the whole")
+    values = benchmark.metrics(tally.total)
+    described = [m.name for m in benchmark.metrics_info]
+    _demand(sorted(values) == sorted(described), f"metrics {sorted(values)} but described {sorted(described)}")
+    stacked = benchmark.metrics(np.stack([tally.total, tally.total]))
+    for name, measured in values.items():
+        _demand(np.shape(measured.value) == (len(tally.groups),), f"{name} is not one value per group")
+        same = np.allclose(stacked[name].value[1], measured.value, equal_nan=True)
+        _demand(same, f"{name} is not vectorised over leading dimensions")
+
+
+def _demand(condition: bool, message: str) -> None:
+    if not condition:
+        raise NonconformingError(message)

@@ -1,0 +1,536 @@
+"""EndpointModel against a real server on this machine that speaks the chat completions protocol."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evenhand
+from evenhand.cache import answer_cache
+from evenhand.errors import EndpointError, MissingAbilityError, SettingsError
+from evenhand.interfaces import Dialogue, Message, Question, Sampling
+from evenhand.models.endpoint import EndpointModel, open_endpoint
+
+openai_client = pytest.importorskip("evenhand.models.endpoint_client")
+
+KEY = "sk-verysecret-0123456789"
+Answer = tuple[int, dict[str, str], bytes]
+Script = Callable[[str, int], Answer]
+
+
+def ok(text: str | None, **more: Any) -> Answer:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, **more}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return 200, {}, json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
+    return status, headers or {}, json.dumps({"error": {"message": message, **more}}).encode()
+
+
+def first_token(**probabilities: float) -> dict[str, Any]:
+    """`logprobs` field; `_A` stands for " A"."""
+    top = [{"token": t.replace("_", " "), "logprob": math.log(p)} for t, p in probabilities.items()]
+    return {"logprobs": {"content": [{"token": top[0]["token"], "logprob": top[0]["logprob"], "top_logprobs": top}]}}
+
+
+class Server:
+    """Answers as `script(prompt, times asked before)` says and remembers everything it received."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda prompt, before: ok(f"echo {prompt}")
+        self.asked: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.running = self.most = 0
+        lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                prompt = body["messages"][-1]["content"]
+                with lock:
+                    before = server.asked[prompt]
+                    server.asked[prompt] += 1
+                    server.bodies.append(body)
+                    server.headers.append({k.lower(): v for k, v in self.headers.items()})
+                    server.paths.append(self.path)
+                    server.running += 1
+                    server.most = max(server.most, server.running)
+                try:
+                    status, headers, content = server.script(prompt, before)
+                finally:
+                    with lock:
+                        server.running -= 1
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._http.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._thread = threading.Thread(target=lambda: self._http.serve_forever(poll_interval=0.01), daemon=True)
+        self._thread.start()
+
+    def model(self, **options: Any) -> EndpointModel:
+        return open_endpoint(f"{self.url}#my-model", **{"backoff": 0.001, **options})
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("EVENHAND_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    running = Server()
+    yield running
+    running.stop()
+
+
+def say(*texts: str, draw: int = 0) -> list[Dialogue]:
+    return [Dialogue((Message("user", text),), draw=draw) for text in texts]
+
+
+def question(**more: Any) -> Question:
+    return Question("q", "Who?", ("zero", "one", "two"), **more)
+
+
+# ------------------------------------------------------------------------------------------------ normal answers
+
+
+def test_replies_come_in_order_with_their_usage(server: Server) -> None:
+    def script(prompt: str, before: int) -> Answer:
+        time.sleep(0.03 if prompt in "03" else 0.0)
+        return ok(f" echo {prompt} ", finish_reason="length" if prompt == "5" else "stop")
+
+    server.script = script
+    replies = server.model().generate(say(*"0123456789"))
+    assert [r.text for r in replies] == [f"echo {i}" for i in range(10)]
+    assert [r.finished for r in replies] == [i != 5 for i in range(10)]
+    assert replies[0].usage == evenhand.Usage(1, 7, 3)
+
+
+def test_sends_messages_and_sampling(server: Server) -> None:
+    talk = Dialogue((Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "v")))
+    server.model().generate([talk], Sampling(0.7, 33, 0.9, seed=4, stop=("END",)))
+    body = server.bodies[0]
+    assert body["messages"] == [{"role": m.role, "content": m.content} for m in talk.messages]
+    sent = {k: body[k] for k in ("model", "temperature", "top_p", "max_tokens", "stop")}
+    assert sent == {"model": "my-model", "temperature": 0.7, "top_p": 0.9, "max_tokens": 33, "stop": ["END"]}
+    assert isinstance(body["seed"], int) and 0 <= body["seed"] < 2**31
+
+
+def test_identical_requests_are_sent_once_and_draws_only_when_sampling(server: Server) -> None:
+    dialogues = [*say("x"), *say("x"), *say("x", draw=1), *say("x", draw=2)]
+    assert [r.text for r in server.model().generate(dialogues)] == ["echo x"] * 4
+    assert server.asked == {"x": 1} and "seed" not in server.bodies[0]
+    server.model().generate(dialogues, Sampling(temperature=1.0))
+    server.model().generate(dialogues, Sampling(temperature=1.0, seed=1))
+    seeds = [b["seed"] for b in server.bodies[1:]]
+    assert len(seeds) == len(set(seeds)) == 6
+
+
+def test_chooses_by_a_written_reply(server: Server) -> None:
+    replies = {"one letter": "(B)", "refusal": "I would rather not say."}
+    server.script = lambda prompt, before: ok(next(v for k, v in replies.items() if k in prompt))
+    asked = [question(context=k, shown=(1, 2, 0)) for k in replies]
+    first, second = server.model().choose(asked)
+    assert (first.decision, first.status, first.reply) == (2, "answered", "(B)")
+    assert (second.decision, second.status) == (None, "unparsed")
+    assert server.bodies[0]["max_tokens"] == 25
+
+
+def test_nothing_to_ask(server: Server) -> None:
+    assert server.model().generate([]) == [] and server.model().choose([]) == []
+    assert not server.bodies
+
+
+# ------------------------------------------------------------------------------------------------ letters
+
+
+def test_letters_give_probabilities_by_identity(server: Server) -> None:
+    """Shown (1, 2, 0) is no inverse of itself: A is option 1, B is option 2, C is option 0."""
+    server.script = lambda prompt, before: ok("A", **first_token(A=0.3, _A=0.1, B=0.2, The=0.1, _C=0.05, C=0.15))
+    choice = server.model(answer_by="letters").choose([question(shown=(1, 2, 0))])[0]
+    assert choice.decision == 1 and choice.status == "answered"
+    assert choice.probabilities == pytest.approx((0.2 / 0.8, 0.4 / 0.8, 0.2 / 0.8))
+    assert choice.mass == pytest.approx(0.8)
+    assert choice.usage == evenhand.Usage(1, 7, 3)
+    sent = {k: server.bodies[0][k] for k in ("logprobs", "top_logprobs", "max_tokens")}
+    assert sent == {"logprobs": True, "top_logprobs": 20, "max_tokens": 1}
+
+
+def test_all_three_probabilities_differ_by_identity(server: Server) -> None:
+    server.script = lambda prompt, before: ok("A", **first_token(A=0.5, B=0.3, C=0.1))
+    choice = server.model().choose([question(shown=(1, 2, 0), answer_by="letters")])[0]
+    assert choice.probabilities == pytest.approx((0.1 / 0.9, 0.5 / 0.9, 0.3 / 0.9))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (ok("Well", **first_token(Well=0.7, Hm=0.2, D=0.1)), "no option letter"),
+        (ok("A"), "no log-probabilities"),
+        (ok("A", logprobs=None), "no log-probabilities"),
+        (ok("A", logprobs={"content": []}), "no log-probabilities"),
+    ],
+)
+def test_letters_that_cannot_be_read_are_unparsed(server: Server, answer: Answer, said: str) -> None:
+    server.script = lambda prompt, before: answer
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.probabilities, choice.status) == (None, None, "unparsed")
+    assert said in choice.note
+
+
+def test_letters_are_cached_unless_the_server_gave_no_logprobs(server: Server, tmp_path: Path) -> None:
+    answers = [ok("A"), ok("A", **first_token(A=0.25, B=0.5))]
+    server.script = lambda prompt, before: answers[before]
+    with answer_cache(tmp_path / "c.sqlite"):
+        runs = [server.model(answer_by="letters").choose([question()])[0] for _ in range(3)]
+    assert [r.decision for r in runs] == [None, 1, 1] and runs[1] == runs[2]
+    assert runs[1].probabilities == pytest.approx((1 / 3, 2 / 3, 0.0))
+
+
+def test_ways_may_be_mixed(server: Server) -> None:
+    server.script = lambda prompt, before: ok("(C)", **first_token(B=0.9))
+    by_letters = question(context="l", answer_by="letters")
+    choices = server.model().choose([question(context="g"), by_letters, question(context="h")])
+    assert [c.decision for c in choices] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("way", ["text", "text_per_token"])
+def test_option_texts_cannot_be_scored(server: Server, way: str) -> None:
+    with pytest.raises(MissingAbilityError, match="generation"):
+        server.model().choose([question(answer_by=way)])
+    with pytest.raises(MissingAbilityError, match="generation"):
+        server.model(answer_by=way)
+    with pytest.raises(MissingAbilityError):
+        server.model().score([])
+    assert server.model().abilities == {"choose", "generate"}
+
+
+# ------------------------------------------------------------------------------------------------ failures
+
+
+def test_a_prompt_that_always_fails_is_unanswered_and_the_rest_is_not(server: Server, tmp_path: Path) -> None:
+    broken = True
+    server.script = lambda p, before: error(500, "boom") if p == "bad" and broken else ok(p)
+    with answer_cache(tmp_path / "c.sqlite") as cache:
+        replies = server.model(retries=2).generate(say("a", "bad", "b"))
+        assert [r.text for r in replies] == ["a", None, "b"]
+        assert "500" in replies[1].note and "boom" in replies[1].note and "tries: 3" in replies[1].note
+        assert server.asked == {"a": 1, "bad": 3, "b": 1}
+        assert cache is not None and len(cache) == 2
+        broken = False
+        assert [r.text for r in server.model().generate(say("a", "bad", "b"))] == ["a", "bad", "b"]
+    assert server.asked == {"a": 1, "bad": 4, "b": 1}
+
+
+def test_cached_replies_are_the_same_replies(server: Server, tmp_path: Path) -> None:
+    server.script = lambda p, before: ok(f" {p}é ", finish_reason="length")
+    with answer_cache(tmp_path / "c.sqlite"):
+        assert server.model().generate(say("a")) == server.model().generate(say("a"))
+    assert server.asked == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (200, {}, b"\xff\x00garbage"),
+        (200, {"Content-Type": "text/html"}, b"<html>busy</html>"),
+        (200, {}, b""),
+        (200, {}, b"[]"),
+        (200, {}, b"null"),
+        (200, {}, b'{"id": "1"}'),
+        (200, {}, b'{"choices": []}'),
+        (200, {}, b'{"choices": [{"message": null}]}'),
+        (200, {}, b'{"choices": [{"message": {"content": 5}}]}'),
+        ok(None),
+        error(408, "slow"),
+        error(409, "conflict"),
+        error(429, "busy", {"Retry-After": "0.01"}),
+        error(503, "down"),
+    ],
+)
+def test_transient_failures_are_tried_again(server: Server, bad: Answer) -> None:
+    server.script = lambda p, before: bad if before < 2 else ok("fine")
+    assert server.model().generate(say("x"))[0].text == "fine"
+    assert server.asked["x"] == 3
+
+
+def test_garbage_for_ever_is_unanswered(server: Server) -> None:
+    server.script = lambda p, before: ok(None, finish_reason="length")
+    choice = server.model(retries=1).choose([question()])[0]
+    assert choice.status == "unanswered" and "no text" in choice.note and "length" in choice.note
+
+
+def test_a_refusal_in_its_own_field_is_a_reply(server: Server) -> None:
+    server.script = lambda p, before: ok(None, message={"content": None, "refusal": "I cannot."})
+    assert server.model().generate(say("x"))[0].text == "I cannot."
+
+
+def test_usage_may_be_missing(server: Server) -> None:
+    server.script = lambda p, before: (200, {}, b'{"choices": [{"message": {"content": ""}}], "usage": null}')
+    reply = server.model().generate(say("x"))[0]
+    assert reply.text == "" and reply.usage == evenhand.Usage(1, 0, 0)
+
+
+def test_retry_after_is_honoured(server: Server) -> None:
+    server.script = lambda p, before: error(429, "wait", {"Retry-After": "0.4"}) if before == 0 else ok("fine")
+    began = time.monotonic()
+    assert server.model().generate(say("x"))[0].text == "fine"
+    assert 0.4 <= time.monotonic() - began < 3
+
+
+def test_retry_after_is_read_and_capped() -> None:
+    read = openai_client.retry_after
+    assert read("7") == 7 and read("86400") == openai_client.LONGEST_WAIT == 60
+    assert read(None) == read("soon") == read("-3") == read("nan") == 0
+    assert 25 < read(formatdate(time.time() + 30, usegmt=True)) <= 30
+    assert read(formatdate(time.time() - 30, usegmt=True)) == 0
+
+
+def test_no_server_and_a_silent_server_leave_items_unanswered(server: Server) -> None:
+    server.script = lambda p, before: (time.sleep(0.5), ok("late"))[1]
+    reply = server.model(timeout=0.05, retries=0).generate(say("x"))[0]
+    assert reply.text is None and "in time" in reply.note
+    nobody = Server()
+    nobody.stop()
+    replies = nobody.model(retries=1).generate(say("x", "y"))
+    assert [r.text for r in replies] == [None, None] and nobody.url in replies[0].note
+
+
+def test_a_request_that_is_wrong_for_one_item_is_not_repeated(server: Server) -> None:
+    server.script = lambda p, before: error(400, "maximum context length is 8") if p == "long" else ok(p)
+    replies = server.model().generate(say("a", "long", "b"))
+    assert [r.text for r in replies] == ["a", None, "b"] and "maximum context length" in replies[1].note
+    assert server.asked["long"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "fix"),
+    [
+        (error(401, "Incorrect API key provided"), "EVENHAND_API_KEY"),
+        (error(403, "not allowed"), "not allowed"),
+        (error(404, "no such model"), "my-model"),
+        (error(429, "pay", code="insufficient_quota"), "credit"),
+        ((307, {"Location": "http://127.0.0.1:9/steal"}, b""), "URL"),
+    ],
+)
+def test_what_no_retry_can_mend_ends_the_run(server: Server, tmp_path: Path, answer: Answer, fix: str) -> None:
+    server.script = lambda p, before: ok(p) if p in ("0", "1", "2") else answer
+    prompts = [str(i) for i in range(200)]
+    with answer_cache(tmp_path / "c.sqlite") as cache:
+        with pytest.raises(EndpointError, match=fix):
+            server.model(concurrency=1).generate(say(*prompts))
+        assert cache is not None and len(cache) == 3
+    assert server.asked["3"] == 1 and len(server.asked) < 100
+
+
+def test_concurrency_is_used_and_limited(server: Server) -> None:
+    server.script = lambda p, before: (time.sleep(0.05), ok(p))[1]
+    server.model(concurrency=3).generate(say(*map(str, range(12))))
+    assert server.most == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_interrupt_stops_at_once_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def script(prompt: str, before: int) -> Answer:
+        if int(prompt) < 4:
+            return ok(prompt)
+        if prompt == "4":
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+        release.wait(20)
+        return ok(prompt)
+
+    server.script = script
+    began = time.monotonic()
+    with answer_cache(tmp_path / "c.sqlite") as cache:
+        with pytest.raises(KeyboardInterrupt):
+            server.model(concurrency=2).generate(say(*map(str, range(50))))
+        assert cache is not None and len(cache) == 4
+    assert time.monotonic() - began < 3
+    workers = [t for t in threading.enumerate() if t.name == "evenhand-endpoint"]
+    assert workers and all(t.daemon for t in workers)  # the interpreter does not wait for them
+    release.set()
+    for thread in workers:
+        thread.join(5)
+    assert len(server.asked) <= 6
+
+
+def test_works_inside_a_running_event_loop(server: Server) -> None:
+    import asyncio
+
+    async def cell() -> str | None:
+        return server.model().generate(say("x"))[0].text
+
+    assert asyncio.run(cell()) == "echo x"
+
+
+# ------------------------------------------------------------------------------------------------ settings, secrets
+
+
+def test_settings_that_cannot_be_used(server: Server) -> None:
+    for rest in ("http://localhost:8000/v1", "localhost:8000#m", "http://#m", "http://h:99999/v1#m", "#m", ""):
+        with pytest.raises(SettingsError, match="endpoint:http://localhost:8000/v1#my-model"):
+            open_endpoint(rest)
+    with pytest.raises(SettingsError, match="concurrency"):
+        server.model(concurency=3)
+    with pytest.raises(SettingsError, match="must be"):
+        server.model(concurrency=0)
+    with pytest.raises(SettingsError, match="temperature"):
+        server.model(sampling={"temprature": 1})
+    with pytest.raises(SettingsError, match="letters"):
+        server.model(answer_by="leters")
+
+
+def test_a_missing_package_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "evenhand.models.endpoint_client")
+    monkeypatch.delattr("evenhand.models.endpoint_client")
+    with pytest.raises(SettingsError, match=r"pip install 'evenhand\[endpoint\]'"):
+        server.model()
+
+
+def test_key_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sent(**options: Any) -> str:
+        server.model(**options).generate(say("x"))
+        return server.headers[-1]["authorization"]
+
+    assert sent() == "Bearer none"
+    monkeypatch.setenv("OPENAI_API_KEY", "second")
+    assert sent() == "Bearer second"
+    monkeypatch.setenv("EVENHAND_API_KEY", "first")
+    assert sent() == "Bearer first"
+    monkeypatch.setenv("OTHER", "third")
+    assert sent(key_env="OTHER") == "Bearer third"
+    for wrong in (KEY, "NOT_SET"):
+        with pytest.raises(SettingsError, match="key_env") as caught:
+            server.model(key_env=wrong)
+        assert wrong not in str(caught.value)
+
+
+def test_saved_and_loaded_it_is_the_same(server: Server, tmp_path: Path) -> None:
+    spec = f"endpoint:{server.url}/#org/my-model:7b(answer_by=letters,concurrency=2)"
+    model = evenhand.load(spec, sampling=Sampling(0.5, stop=("x",)))
+    folder = model.save(tmp_path / "m")
+    again = evenhand.load(folder)
+    assert isinstance(again, EndpointModel) and folder == tmp_path / "m"
+    assert (again.facts(), again.fingerprint, again.sampling) == (
+        model.facts(),
+        model.fingerprint,
+        Sampling(0.5, stop=("x",)),
+    )
+    assert again.source == f"endpoint:{server.url}#org/my-model:7b" and again.name == "org/my-model:7b"
+    assert json.loads((folder / "evenhand.json").read_text())["kind"] == "endpoint"
+    assert again.facts()["fingerprint_of"] == "url and model name"
+    json.dumps(again.facts())
+
+
+def test_fingerprint_tells_models_servers_and_ways_apart(server: Server) -> None:
+    base = server.model().fingerprint
+    others = [
+        open_endpoint(f"{server.url}#other"),
+        open_endpoint(f"{server.url}/x#my-model"),
+        server.model(answer_by="letters"),
+        server.model(sampling=Sampling(0.5)),
+    ]
+    assert len({base, *(m.fingerprint for m in others)}) == 5
+    assert server.model(concurrency=1, timeout=5, name="n").fingerprint == base
+    assert open_endpoint(f"{server.url}?v=1#my-model").fingerprint == base
+
+
+def test_secrets_are_sent_but_shown_nowhere(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EVENHAND_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    place = f"127.0.0.1:{server.port}/v1"
+    keyed = open_endpoint(f"http://{place}?api-key=quer%20y-secret&v=2#m", retries=0)
+    basic = open_endpoint(f"http://alice:pass%40word-secret@{place}#m", retries=0)
+    told = ""
+
+    def script(prompt: str, before: int) -> Answer:
+        answers = {"500": error(500, told), "html": (500, {}, told.encode()), "junk": (200, {}, told.encode())}
+        answers["odd"] = (200, {}, json.dumps({"choices": told}).encode())
+        return answers.get(prompt) or (error(int(prompt), told) if prompt.isdigit() else ok("ok"))
+
+    server.script = script
+    shown: list[Any] = []
+    with answer_cache(tmp_path / "c.sqlite"):
+        for model, echoed in (
+            (keyed, f"{KEY} | quer y-secret | quer%20y-secret | api-key=quer%20y-secret&v=2"),
+            (basic, f"{KEY} | alice | pass@word-secret | pass%40word-secret | alice:pass%40word-secret"),
+        ):
+            told = f"{'-' * (openai_client.QUOTED - 8)}{KEY} is cut at this length" if model is basic else echoed
+            shown += [r.note for r in model.generate(say("fine", "400", "500", "html", "junk", "odd"))]
+            told = echoed
+            shown += [r.note for r in model.generate(say("400", "500", "html", "junk", "odd"))]
+            shown += [model.name, model.source, model.fingerprint, model.facts(), repr(model), model.load_options]
+            for status in ("401", "403", "404"):
+                with pytest.raises(EndpointError) as caught:
+                    model.generate(say(status))
+                shown += [str(caught.value), repr(caught.value.__cause__), repr(caught.value.__context__)]
+            model.save(tmp_path / model.fingerprint)
+    for wrong in (f"ftp://alice:pass@{place}#m", f"http://alice:pass@{place}"):
+        with pytest.raises(SettingsError) as refused:
+            open_endpoint(wrong)
+        shown += [str(refused.value), repr(refused.value.__context__)]
+    shown.append(caplog.text)
+    shown += [f.read_bytes().decode("utf-8", "replace") for f in tmp_path.rglob("*") if f.is_file()]
+    text = "\n".join(map(str, shown))
+    for secret in (KEY[:8], "alice", "pass", "quer y", "quer%20y", "api-key", "YWxpY2U6"):
+        assert secret not in text, secret
+    assert "[secret]" in text and any(r.name.startswith("httpx") for r in caplog.records)
+    # and yet they arrived
+    assert server.paths[0] == "/v1/chat/completions?api-key=quer%20y-secret&v=2"
+    assert {h["authorization"] for h in server.headers} == {f"Bearer {KEY}", "Basic YWxpY2U6cGFzc0B3b3JkLXNlY3JldA=="}
+
+
+def test_a_key_never_follows_a_redirect(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENHAND_API_KEY", KEY)
+    other = Server()
+    server.script = lambda p, before: (307, {"Location": f"{other.url}/chat/completions"}, b"")
+    with pytest.raises(EndpointError):
+        server.model().generate(say("x"))
+    other.stop()
+    assert not other.bodies
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("no_proxy", "elsewhere")
+    model = open_endpoint("http://server.invalid/v1#m", retries=0)
+    assert model.generate(say("x"))[0].text == "echo x"
+    assert server.paths == ["http://server.invalid/v1/chat/completions"]

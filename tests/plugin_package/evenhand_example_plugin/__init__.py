@@ -1,0 +1,1 @@
+"""An evenhand plugin from outside: the method `shout` and the benchmark `coin`."""
