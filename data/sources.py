@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,9 +108,8 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-def read_jsonl(path: Path, content: bytes, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else."""
-    rows = []
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -122,10 +121,9 @@ def read_jsonl(path: Path, content: bytes, problems: Problems) -> list[tuple[int
             problems.add(path, number, f"not JSON: {error.msg} at column {error.colno}")
         else:
             if isinstance(row, dict):
-                rows.append((number, row))
+                yield number, row
             else:
                 problems.add(path, number, f"a JSON object was expected, not {type(row).__name__}")
-    return rows
 
 
 def sha256(content: bytes) -> str:

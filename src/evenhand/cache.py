@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import RunError
+
+WAIT_SECONDS = 60
+"""How long to wait for another process that holds the file."""
 
 _active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=None)
 
@@ -27,7 +32,7 @@ def key(*parts: Any) -> str:
 
 
 class AnswerCache:
-    """A key-value table on disk; safe for several processes at once."""
+    """A key-value table on disk; safe for several processes and threads at once."""
 
     def __init__(self, path: str | Path) -> None:
         """Open or create the table.
@@ -38,12 +43,13 @@ class AnswerCache:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
+            self._use_wal()
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
         except (sqlite3.Error, OSError) as error:
             raise RunError(f"cannot use {self.path} as answer cache: {error}") from error
+        self._lock = threading.Lock()  # one connection holds one transaction
         self.hits = 0
         self.misses = 0
 
@@ -54,7 +60,8 @@ class AnswerCache:
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part)
+            with self._lock:
+                rows = self._db.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part).fetchall()
             found.update((k, json.loads(v)) for k, v in rows)
         self.hits += len(found)
         self.misses += len(wanted) - len(found)
@@ -67,9 +74,10 @@ class AnswerCache:
             RunError: The disk is full; what was stored before is kept.
         """
         pairs = values.items() if isinstance(values, Mapping) else values
-        rows = [(k, json.dumps(v, ensure_ascii=False)) for k, v in pairs]
+        # Escaped: a reply may hold half a surrogate pair, which SQLite does not take.
+        rows = [(k, json.dumps(v)) for k, v in pairs]
         try:
-            with self._db:
+            with self._lock, self._db:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
         except sqlite3.OperationalError as error:
             raise RunError(
@@ -82,7 +90,20 @@ class AnswerCache:
 
     def __len__(self) -> int:
         """Number of stored answers."""
-        return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def _use_wal(self) -> None:
+        """Switch the journal; SQLite itself does not wait when two processes do so on a new file."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
 
 @contextmanager

@@ -156,35 +156,33 @@ class _Session:
         if lacking:
             cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
             return
-        items, begun = self.items[cell.benchmark], time.monotonic()
-        before = self.cache.misses if self.cache else 0
-        answers, stored = self._answers(cell, mitigated, [item.id for item in items])
+        items = self.items[cell.benchmark]
+        answers, usage = self._answers(cell, mitigated, [item.id for item in items])
         cell.finish(items, answers)
-        usage = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
-        self.manifest["usage"].append(
-            {
-                "model": cell.model,
-                "method": cell.method.spec,
-                "benchmark": cell.benchmark.spec,
-                "items": len(items),
-                **asdict(usage),
-                "seconds": round(time.monotonic() - begun, 2),
-                "asked_anew": 0 if stored else (self.cache.misses - before if self.cache else None),
-            }
-        )
+        self.manifest["usage"].append(usage)
 
-    def _answers(self, cell: Cell, model: Model, ids: list[str]) -> tuple[list[Any], bool]:
-        """Answers from the run folder where the cell was finished before, else asked now (through the cache)."""
+    def _answers(self, cell: Cell, model: Model, ids: list[str]) -> tuple[list[Any], dict[str, Any]]:
+        """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
         name = key(model.fingerprint, cell.benchmark.name, cell.benchmark.settings, ids)[:24]
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
             if stored is not None and not any(_is_open(a) for a in stored):
-                return stored, True
+                return stored, {**self.folder.read_about(name), "asked_anew": 0}
+        begun, before = time.monotonic(), self.cache.misses if self.cache is not None else 0
         answers = cell.benchmark.ask(model, self.items[cell.benchmark])
+        cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
+        usage = {
+            "model": cell.model,
+            "method": cell.method.spec,
+            "benchmark": cell.benchmark.spec,
+            "items": len(ids),
+            **asdict(cost),
+            "seconds": round(time.monotonic() - begun, 2),
+            "asked_anew": None if self.cache is None else self.cache.misses - before,
+        }
         if self.folder:
-            about = {"model": cell.model, "method": cell.method.spec, "benchmark": cell.benchmark.spec}
-            self.folder.write_answers(name, answers, ids, about)
-        return answers, False
+            self.folder.write_answers(name, answers, ids, usage)
+        return answers, usage
 
     def _work(self) -> dict[str, Any]:
         return {"seconds": self.manifest["seconds"], "usage": self.manifest["usage"]}

@@ -7,6 +7,7 @@ ability, `weights`, says that a torch module and tokenizer are there to be train
 
 from __future__ import annotations
 
+import keyword
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -277,17 +278,17 @@ class HasSettings:
         for f in fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
             if f.init and value != _default(f):
-                changed.append(f"{f.name}={value!r}" if not isinstance(value, str) else f"{f.name}={_bare(value)}")
+                changed.append(f"{f.name}={_written(value)}")
         return f"{self.name}({','.join(changed)})" if changed else self.name
 
     @classmethod
-    def build(cls, **given: Any) -> Any:
+    def build(cls, /, **given: Any) -> Any:
         """Make one from settings, `preset` among them; unknown names and wrong values are refused.
 
         Raises:
             SettingsError: An unknown setting or preset, or a value of the wrong type; the message names the near ones.
         """
-        preset = given.pop("preset", "default")
+        preset = str(given.pop("preset", "default"))
         if preset != "default" and preset not in cls.presets:
             raise SettingsError(f"{cls.name}: unknown preset {preset!r}. {suggest(preset, [*cls.presets, 'default'])}")
         values = {**cls.presets.get(preset, {}), **given}
@@ -480,8 +481,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _bare(value: str) -> str:
-    return value if value.isidentifier() else repr(value)
+def _written(value: Any) -> str:
+    """A value as `evenhand.specs` reads it."""
+    if isinstance(value, Path | frozenset | set):
+        value = _plain(value)
+    if not isinstance(value, str):
+        return repr(value)
+    bare = value.isascii() and value.isidentifier() and not keyword.iskeyword(value)  # None, True are keywords
+    return value if bare else repr(value)
 
 
 def _readable(error: ValueError) -> str:

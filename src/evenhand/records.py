@@ -30,7 +30,7 @@ class Record:
     n: float = 0
     """Answers behind the value."""
     clusters: int = 0
-    """Independent clusters (templates) behind the interval; below 2 there is none."""
+    """Independent clusters (templates) behind the interval; below 2, or one per stratum, there is none."""
     difference: float = NAN
     """Value minus the untouched model's, on the same items."""
     difference_low: float = NAN

@@ -67,7 +67,7 @@ class Registry:
             raise SettingsError(f"{thing!r} needs a class attribute `name` that is a plain word, not {label!r}")
         if label in BUILT_IN[self.kind]:
             raise SettingsError(f"the name {label!r} belongs to a built-in; choose another")
-        self._objects[label] = thing
+        self._objects[label] = _checked(thing, self.kind, label)
         self.problems.pop(label, None)
         return thing
 
@@ -86,7 +86,7 @@ class Registry:
         if name not in self.problems:
             try:
                 module, _, attribute = self._places[name].partition(":")
-                self._objects[name] = getattr(importlib.import_module(module), attribute)
+                self._objects[name] = _checked(getattr(importlib.import_module(module), attribute), self.kind, name)
                 return self._objects[name]
             except Exception:
                 if name in BUILT_IN[self.kind]:
@@ -175,7 +175,7 @@ def build_method(what: MethodLike) -> Method:
     parts = [specs.parse(p) for p in specs.split(what, "+")] if isinstance(what, str) else [_one(what)]
     if not parts:
         raise SettingsError("an empty method name; 'none' is the untouched model")
-    built = [_checked(methods.get(p.name), Method, p.name).build(**p.settings) for p in parts]
+    built: list[Method] = [methods.get(p.name).build(**p.settings) for p in parts]
     return built[0] if len(built) == 1 else Stack(tuple(built))
 
 
@@ -184,7 +184,7 @@ def build_benchmark(what: BenchmarkLike) -> Benchmark:
     if isinstance(what, Benchmark):
         return what
     part = specs.parse(what) if isinstance(what, str) else _one(what)
-    built: Benchmark = _checked(benchmarks.get(part.name), Benchmark, part.name).build(**part.settings)
+    built: Benchmark = benchmarks.get(part.name).build(**part.settings)
     return built
 
 
@@ -192,10 +192,13 @@ def _one(what: dict[str, Any]) -> specs.Part:
     if len(what) != 1:
         raise SettingsError(f"{what!r}: write one name with its settings below it, such as {{'bbq': {{'seed': 1}}}}")
     name, given = next(iter(what.items()))
-    return specs.Part(str(name), dict(given or {}))
+    if given is not None and not isinstance(given, dict):
+        raise SettingsError(f"{what!r}: below a name, settings are a mapping, such as {{'bbq': {{'seed': 1}}}}")
+    return specs.Part(str(name), {str(k): v for k, v in (given or {}).items()})
 
 
-def _checked(thing: Any, base: type, name: str) -> Any:
-    if not (isinstance(thing, type) and issubclass(thing, base)):
+def _checked(thing: Any, kind: str, name: str) -> Any:
+    base = {"methods": Method, "benchmarks": Benchmark}.get(kind)
+    if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
         raise SettingsError(f"{name!r} is registered as {thing!r}, which is no subclass of evenhand.{base.__name__}")
     return thing

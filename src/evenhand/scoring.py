@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -79,14 +80,19 @@ def _records(cell: Cell, draws: dict[str, Array], base: _Baseline | None = None)
     tally = _tally(cell)
     values = cell.benchmark.metrics(tally.total)
     before = cell.benchmark.metrics(_tally(base.cell).total) if base else {}
-    clusters = (np.abs(tally.sums).sum(axis=2) > 0).sum(axis=0)
+    takes_part = np.abs(tally.sums).sum(axis=2) > 0
+    clusters = takes_part.sum(axis=0)
+    in_stratum = Counter(tally.strata)
+    redrawn = np.array([in_stratum[s] > 1 for s in tally.strata])
+    # A cluster that is alone in its stratum, resampled, is itself: no interval, rather than one of width 0.
+    varies = (clusters > 1) & (takes_part & redrawn[:, None]).any(axis=0)
     same = base is not None and _same_answers(cell, base.cell)
     records = []
     for info in cell.benchmark.metrics_info:
         value, n = values[info.name]
         low, high = statistics.interval(draws[info.name])
         for g, group in enumerate(tally.groups):
-            enough = clusters[g] > 1  # one cluster resampled is itself: no interval, rather than one of width 0
+            enough = bool(varies[g])
             record = Record(
                 model=cell.model,
                 method=cell.method.spec,
@@ -105,7 +111,7 @@ def _records(cell: Cell, draws: dict[str, Array], base: _Baseline | None = None)
             )
             if base is not None:
                 pair = draws[info.name][:, g], base.draws[info.name][:, g]
-                record = _compared(record, float(before[info.name].value[g]), *pair, enough=bool(enough))
+                record = _compared(record, float(before[info.name].value[g]), *pair, enough=enough)
             records.append(record)
     return records
 

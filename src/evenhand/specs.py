@@ -20,9 +20,12 @@ class Part(NamedTuple):
 
 def split(text: str, separator: str) -> list[str]:
     """Split at `separator` outside brackets and quotes; empty parts are dropped."""
-    parts, depth, quote, start = [], 0, "", 0
+    parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, c in enumerate(text):
-        if quote:
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = c == "\\"
             quote = "" if c == quote else quote
         elif c in "'\"":
             quote = c
@@ -49,11 +52,16 @@ def parse(text: str) -> Part:
         return Part(name, {})
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-    except SyntaxError as error:
-        raise SettingsError(f"{text!r} cannot be read; write name(key=value, other=2)") from error
-    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+    except (SyntaxError, ValueError) as error:
+        raise SettingsError(f"the settings of {name!r} cannot be read; write name(key=value, other=2)") from error
+    one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is two
+    if not isinstance(call, ast.Call) or not one or call.args or any(k.arg is None for k in call.keywords):
         raise SettingsError(f"{text!r} cannot be read; settings are key=value, such as {name}(seed=1)")
-    return Part(name.strip(), {str(k.arg): _value(k.value, text) for k in call.keywords})
+    keys = [str(k.arg) for k in call.keywords]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise SettingsError(f"{text!r}: {key} is given twice")
+    return Part(name.strip(), {key: _value(k.value, text) for key, k in zip(keys, call.keywords, strict=True)})
 
 
 def _value(node: ast.expr, text: str) -> Any:
@@ -61,5 +69,5 @@ def _value(node: ast.expr, text: str) -> Any:
         return node.id
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SettingsError(f"{text!r}: {ast.unparse(node)!r} is no plain value; put text in quotes") from error

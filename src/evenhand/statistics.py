@@ -74,8 +74,11 @@ def gain(direction: str, before: Array, after: Array) -> Array:
 
 
 def p_value(differences: Array) -> Array:
-    """Two-sided bootstrap p of a difference of zero, over the first axis; never below 2 / (replicates + 1)."""
-    count = differences.shape[0]
+    """Two-sided bootstrap p of a difference of zero, over the first axis; never below 2 / (replicates + 1).
+
+    Replicates that are nan (an empty group) are left out, and do not count as replicates.
+    """
+    count = (~np.isnan(differences)).sum(axis=0)
     below = ((differences <= 0).sum(axis=0) + 1) / (count + 1)
     above = ((differences >= 0).sum(axis=0) + 1) / (count + 1)
     p = np.minimum(1.0, 2 * np.minimum(below, above))

@@ -14,7 +14,6 @@ import dataclasses
 import errno
 import json
 import os
-import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +67,7 @@ class RunFolder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [json.dumps(dataclasses.asdict(a), ensure_ascii=False) for a in answers]
+        rows = [json.dumps(dataclasses.asdict(a)) for a in answers]
         table = pa.table({"item": list(ids), "answer": rows})
         table = table.replace_schema_metadata({"evenhand": json.dumps(about, default=str)})
         self._write(self.path / "answers" / f"{key}.parquet", lambda f: pq.write_table(table, f))
@@ -86,6 +85,14 @@ class RunFolder:
             return None
         return [from_plain(answer_type, json.loads(stored[i])) for i in ids]
 
+    def read_about(self, key: str) -> dict[str, Any]:
+        """What was written down with the answers of a cell."""
+        import pyarrow.parquet as pq
+
+        metadata = pq.read_schema(self.path / "answers" / f"{key}.parquet").metadata or {}
+        about: dict[str, Any] = json.loads(metadata.get(b"evenhand", b"{}"))
+        return about
+
     def write_scores(self, records: Sequence[Record]) -> None:
         """Write all numbers."""
         import pyarrow as pa
@@ -102,18 +109,20 @@ class RunFolder:
 
     def append_session(self, entry: dict[str, Any]) -> None:
         """Add one line to the log of sessions."""
-        with _helpful(self.path), open(self.path / "sessions.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")
+        file = self.path / "sessions.jsonl"
+        with _helpful(self.path):
+            torn = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")  # by a full disk or a kill
+            with open(file, "a", encoding="utf-8") as log:
+                log.write("\n" * torn + json.dumps(entry, default=str) + "\n")
 
     def _write(self, target: Path, write: Callable[[Path], object]) -> None:
         with _helpful(self.path):
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            os.close(handle)
+            part = target.with_name(f".{target.name}.{os.getpid()}")  # no mkstemp: others may read a run
             try:
-                write(Path(name))
-                os.replace(name, target)
+                write(part)
+                os.replace(part, target)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
                 raise
 
 

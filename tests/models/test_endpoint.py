@@ -490,7 +490,7 @@ def test_secrets_are_sent_but_shown_nowhere(
     shown: list[Any] = []
     with answer_cache(tmp_path / "c.sqlite"):
         for model, echoed in (
-            (keyed, f"{KEY} | quer y-secret | quer%20y-secret | api-key=quer%20y-secret&v=2"),
+            (keyed, f"x{KEY}x | quer y-secret | quer%20y-secret | api-key=quer%20y-secret&v=2"),
             (basic, f"{KEY} | alice | pass@word-secret | pass%40word-secret | alice:pass%40word-secret"),
         ):
             told = f"{'-' * (openai_client.QUOTED - 8)}{KEY} is cut at this length" if model is basic else echoed

@@ -95,14 +95,14 @@ class Engine:
         self, unique: list[Asked], keys: list[str], compute: Callable[[list[Asked], Emit[Out]], None], label: str
     ) -> list[Out]:
         store = cache.active()
-        known: dict[str, Out] = store.get(keys) if store else {}
+        known: dict[str, Out] = {} if store is None else store.get(keys)
         todo = [i for i, k in enumerate(keys) if k not in known]
         with track(len(todo), label) as step:
 
             def emit(rows: list[int], values: list[Out]) -> None:
                 fresh = {keys[todo[r]]: v for r, v in zip(rows, values, strict=True)}
                 known.update(fresh)
-                if store:
+                if store is not None:
                     store.put(fresh)
                 step(len(rows))
 

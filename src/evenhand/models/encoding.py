@@ -71,4 +71,4 @@ class Encoder:
     def _raw(self, texts: Sequence[str]) -> list[Ids]:
         if not texts:
             return []
-        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False).input_ids]
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]

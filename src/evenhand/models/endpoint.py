@@ -59,7 +59,7 @@ class EndpointModel(Model):
         backoff: float = 1.0,
         key_env: str | None = None,
     ) -> None:
-        """Describe the server; nothing is sent before the first question.
+        """Describe the server.
 
         Args:
             rest: "URL#model". User, password and query string of the URL are sent, but neither shown nor saved.
@@ -70,27 +70,19 @@ class EndpointModel(Model):
             timeout: Seconds that the server may be silent.
             retries: How often a request that met a busy or broken server is tried again.
             backoff: Seconds before the first retry; doubled each time, at most a minute.
-            key_env: The environment variable that holds the API key; by default EVENHAND_API_KEY, else OPENAI_API_KEY,
-                else no key.
-
-        Raises:
-            SettingsError: A setting cannot be used, or the `openai` package is missing.
+            key_env: Environment variable with the API key; by default EVENHAND_API_KEY, else OPENAI_API_KEY.
         """
-        try:
-            from evenhand.models import endpoint_client as client
-        except ImportError as error:
-            raise SettingsError("endpoints need the openai package: pip install 'evenhand[endpoint]'") from error
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0:
             raise SettingsError("concurrency must be >= 1, timeout > 0, retries and backoff >= 0")
         _check_way(answer_by)
-        variable, key = _api_key(key_env)
+        client, (variable, key) = _client_module(), _api_key(key_env)
         address = client.Address(rest, key)
-        self.url, self.model = address.url, address.model
-        self.name, self.source = name or self.model, f"endpoint:{self.url}#{self.model}"
+        self.url, self.model, self.name = address.url, address.model, name or address.model
+        self.source = f"endpoint:{self.url}#{self.model}"
         self.answer_by, self.sampling, self.concurrency = answer_by, sampling, concurrency
         effort = {"concurrency": concurrency, "timeout": timeout, "retries": retries, "backoff": backoff}
-        asking = {"name": self.name, "answer_by": answer_by, "sampling": _plain(sampling)}
-        self.load_options = {**asking, **effort, **({"key_env": key_env} if key_env else {})}
+        self.load_options = {"name": self.name, "answer_by": answer_by, "sampling": _plain(sampling), **effort}
+        self.load_options.update({"key_env": key_env} if key_env else {})
         self._client = client.EndpointClient(
             address, key_variable=variable, timeout=timeout, connections=concurrency, retries=retries, backoff=backoff
         )
@@ -216,6 +208,14 @@ def open_endpoint(rest: str, **options: Any) -> EndpointModel:
     if isinstance(options.get("sampling"), dict):
         options["sampling"] = _sampling(options["sampling"])
     return EndpointModel(rest, **options)
+
+
+def _client_module() -> Any:
+    try:
+        from evenhand.models import endpoint_client
+    except ImportError as error:
+        raise SettingsError("endpoints need the openai package: pip install 'evenhand[endpoint]'") from error
+    return endpoint_client
 
 
 def _sampling(given: dict[str, Any]) -> Sampling:

@@ -13,6 +13,7 @@ import random
 import re
 import time
 import urllib.request
+import weakref
 from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
@@ -151,6 +152,7 @@ class EndpointClient:
         self._retries, self._backoff = retries, backoff
         # A redirect could take the key to another host: it is reported, not followed.
         http = _http.Client(transport=_SecretTransport(address, connections), timeout=timeout, follow_redirects=False)
+        weakref.finalize(self, http.close).atexit = False
         self._openai = openai.OpenAI(
             api_key="none", base_url=address.url, http_client=http, timeout=timeout, max_retries=0
         )
@@ -295,11 +297,7 @@ def ask_all(
         jobs.put(row)
 
     def work() -> None:
-        while not stop.is_set():
-            try:
-                row = jobs.get_nowait()
-            except Empty:
-                return
+        while not stop.is_set() and (row := _next(jobs)) is not None:
             try:
                 done.put((row, ask(bodies[row], stop)))
             except Exception as error:
@@ -319,13 +317,15 @@ def ask_all(
         _hand_over(_waiting(done), keep)
 
 
+def _next(queue: SimpleQueue[Any]) -> Any:
+    try:
+        return queue.get_nowait()
+    except Empty:
+        return None
+
+
 def _waiting(queue: SimpleQueue[Any]) -> list[Any]:
-    out = []
-    while True:
-        try:
-            out.append(queue.get_nowait())
-        except Empty:
-            return out
+    return list(iter(lambda: _next(queue), None))
 
 
 def _hand_over(came: list[tuple[int, Any]], keep: Callable[[Done], None]) -> None:

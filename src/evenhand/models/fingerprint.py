@@ -12,9 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONTENT = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -41,6 +40,8 @@ def _file_hash(path: str, size: int, modified: int) -> str:  # size and time onl
 
 def of_weights(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of the tensors, the configuration, the adapters' state and the tokenizer in memory."""
+    import torch
+
     h = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if isinstance(tensor, torch.Tensor):

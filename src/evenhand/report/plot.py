@@ -1,0 +1,114 @@
+"""The interval plot: one panel a metric, one row a method, the untouched model as the line to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evenhand.errors import SettingsError, suggest
+from evenhand.records import Record
+from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+COLUMNS = 4
+NAME_LENGTH = 36
+
+
+def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, group: str, demo: bool) -> Figure:
+    """Small multiples of value and 95 % interval.
+
+    Args:
+        records: All records of a run.
+        metrics: Which metrics; None takes the main ones.
+        group: Which group.
+        demo: Whether the figure must carry the demo label.
+
+    Raises:
+        SettingsError: There is no such metric or group.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    wanted = _wanted(records, metrics, group)
+    panels = list(dict.fromkeys((r.benchmark, r.metric) for r in wanted))
+    rows = list(dict.fromkeys((r.model, r.method) for r in wanted))
+    if not panels:
+        return _empty(records)
+    columns = min(COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    height = lines * (1.15 + 0.34 * len(rows)) + 0.5
+    figure = Figure(figsize=(2.6 + 2.7 * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    title = f"{group}: value and 95 % interval; dotted line: the untouched model"
+    figure.suptitle(title + (f"  ({DEMO_LABEL})" if demo else ""), fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str) -> list[Record]:
+    numbers = [r for r in records if r.metric]
+    known = sorted({r.metric for r in numbers})
+    for name in metrics or ():
+        if name not in known:
+            raise SettingsError(f"no metric {name!r} in this run. {suggest(name, known)}")
+    groups = {r.group for r in numbers}
+    if numbers and group not in groups:
+        raise SettingsError(f"no group {group!r} in this run. {suggest(group, groups)}")
+    return [r for r in numbers if r.group == group and (r.metric in metrics if metrics else r.main)]
+
+
+def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    models = list(dict.fromkeys(model for model, _ in rows))
+    for r in records:
+        y = rows.index((r.model, r.method))
+        colour = COLOURS[models.index(r.model) % len(COLOURS)]
+        if not math.isnan(r.low):
+            axis.plot([r.low, r.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.55)
+        axis.plot([r.value], [y], marker="o", color=colour, markersize=5)
+        if r.method == "none":
+            same = [rows.index(x) for x in rows if x[0] == r.model]
+            axis.vlines(r.value, min(same) - 0.45, max(same) + 0.45, color=colour, linestyle=":", linewidth=1)
+        if r.status == "no effect":
+            axis.annotate(
+                "no effect", (r.value, y), xytext=(6, 5), textcoords="offset points", fontsize=7, color="#555"
+            )
+    first = records[0]
+    if first.direction == "zero":
+        axis.axvline(0, color="#999999", linewidth=0.8)
+    better = BETTER[first.direction]
+    axis.set_title(metric_name(first.metric) + (f"\n{better}" if better else "\n"), fontsize=9)
+    several = len({m for m, _ in rows}) > 1
+    axis.set_yticks(range(len(rows)), [_name(m, method, several) for m, method in rows], fontsize=8, parse_math=False)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    axis.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+
+
+def _name(model: str, method: str, several: bool) -> str:
+    text = f"{model}: {method}" if several else method
+    return text if len(text) <= NAME_LENGTH else text[: NAME_LENGTH - 1] + "…"
+
+
+def _empty(records: Sequence[Record]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.5))
+    reason = next((r.note for r in records if r.note), "no numbers")
+    figure.text(0.02, 0.5, f"Nothing to plot: {reason[:150]}", fontsize=9, wrap=True, parse_math=False)
+    return figure

@@ -1,0 +1,346 @@
+"""The main job: what it computes, that it resumes, and that nothing is lost when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import evenhand
+from evenhand import Choice, Mitigated, Model, TrainData, settings
+from evenhand.comparison import compare, subsample
+from evenhand.data.demo import bbq_rows
+from evenhand.errors import DataError, RunError, SettingsError, UnknownNameError
+from evenhand.interfaces import Method
+from evenhand.models.tiny import tiny_model
+from evenhand.testing import ScriptedModel
+
+DEMO = "bbq(source=demo)"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as a user runs it."""
+    command = [sys.executable, "-m", "evenhand.cli", *arguments]
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, check=False)
+
+
+def record(report: Any, method: str, metric: str, group: str = "overall") -> Any:
+    (found,) = [r for r in report.records if (r.method, r.metric, r.group) == (method, metric, group)]
+    return found
+
+
+@settings
+class AlwaysUnknown(Method):
+    """Answers every BBQ question with its unknown option."""
+
+    name: ClassVar[str] = "always_unknown"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        def choose(questions: Any) -> list[Choice]:
+            unknown = {"Not known", "Can't be determined", "Not enough info"}
+            return [Choice(next(i for i, o in enumerate(q.options) if o in unknown)) for q in questions]
+
+        return Mitigated(model, self, choose=choose)
+
+
+@settings
+class NoOp(Method):
+    """Wraps the model and changes nothing."""
+
+    name: ClassVar[str] = "no_op"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        return Mitigated(model, self, choose=model.choose)
+
+
+@settings
+class Broken(Method):
+    """Fails when it is asked."""
+
+    name: ClassVar[str] = "broken"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        def choose(questions: Any) -> list[Choice]:
+            raise ZeroDivisionError("a plugin's mistake")
+
+        return Mitigated(model, self, choose=choose)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Model:
+    return evenhand.load("demo")
+
+
+def test_numbers_of_known_answers() -> None:
+    """A model that always names the stereotyped group: bias 1 in ambiguous contexts, and 0 once it always abstains."""
+    from evenhand.evaluation.bbq import items_from_rows
+
+    target = {i.question.id: i.target for i in items_from_rows(bbq_rows())}
+    model = ScriptedModel(decide=lambda q: target[q.id])
+    report = compare(model, [AlwaysUnknown(), NoOp()], DEMO, show_progress=False, replicates=200)
+    base = record(report, "none", "bias_ambiguous")
+    assert (base.value, base.low, base.high, base.n, base.clusters) == (1.0, 1.0, 1.0, 144, 12)
+    mitigated = record(report, "always_unknown", "bias_ambiguous")
+    assert (mitigated.value, mitigated.gain, mitigated.gain_low) == (0.0, 1.0, 1.0)
+    abstains = record(report, "always_unknown", "abstention_disambiguated")
+    assert (abstains.value, abstains.difference) == (1.0, 1.0)
+    assert record(report, "always_unknown", "accuracy_disambiguated").value == 0.0
+    assert record(report, "no_op", "bias_ambiguous").status == "no effect"
+    assert record(report, "always_unknown", "bias_ambiguous").status == "ok"
+
+
+def test_a_failing_method_costs_only_its_own_cell(demo: Model) -> None:
+    with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
+        report = compare(demo, [Broken(), "none"], DEMO, limit=12, show_progress=False, replicates=50)
+    failed = [r for r in report.records if r.method == "broken"]
+    assert [(r.status, r.note) for r in failed] == [("failed", "ZeroDivisionError: a plugin's mistake")]
+    assert record(report, "none", "accuracy_ambiguous").status == "ok"
+
+
+def test_not_applicable_says_why() -> None:
+    blind = ScriptedModel(abilities=frozenset({"generate"}))
+    report = compare(blind, "none", DEMO, show_progress=False)
+    assert [(r.status, r.note) for r in report.records] == [
+        ("not applicable", "bbq needs choose, which scripted lacks")
+    ]
+
+
+def test_the_untouched_model_is_always_there_and_first(demo: Model) -> None:
+    report = compare(demo, "self_debias", DEMO, limit=12, show_progress=False, replicates=50)
+    assert list(dict.fromkeys(r.method for r in report.records)) == ["none", "self_debias"]
+
+
+def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
+    first = tiny_model(name="m")
+    reports = []
+    for model in (first, tiny_model(name="m")):
+        reports.append(compare(model, "self_debias", DEMO, out=tmp_path, limit=30, show_progress=False, replicates=50))
+    assert first.engine.sequences > 0 and model.engine.sequences == 0
+    assert reports[0].records == reports[1].records
+    sessions = [json.loads(line)["event"] for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert sessions == ["start", "end", "start", "end"]
+
+
+def test_an_edited_model_is_asked_anew(tmp_path: Path) -> None:
+    model = tiny_model(name="m")
+    compare(model, "none", DEMO, out=tmp_path, limit=12, show_progress=False, replicates=50)
+    before = model.engine.sequences
+    model.weights.module.get_input_embeddings().weight.data[9] += 1
+    compare(model, "none", DEMO, out=tmp_path, limit=12, show_progress=False, replicates=50)
+    assert model.engine.sequences == 2 * before
+
+
+def test_results_do_not_depend_on_the_batch_size() -> None:
+    reports = [
+        compare(tiny_model(name="m", batch_tokens=b), "self_debias", DEMO, limit=40, show_progress=False, replicates=50)
+        for b in (1, 100_000)
+    ]
+    for a, b in zip(reports[0].records, reports[1].records, strict=True):
+        assert (a.metric, a.group, a.n) == (b.metric, b.group, b.n)
+        assert a.value == pytest.approx(b.value, abs=1e-4, nan_ok=True)
+
+
+def test_a_larger_limit_contains_the_smaller_one(demo: Model) -> None:
+    from evenhand.evaluation.bbq import BBQ
+
+    items = BBQ(source="demo").items()
+    few, many = subsample(items, 20, 0), subsample(items, 90, 0)
+    assert len(few) == 20 and {i.id for i in few} <= {i.id for i in many}
+    assert subsample(items[::-1], 20, 0) == few[::-1] and subsample(items, 20, 1) != few
+    assert subsample(items, 10_000, 0) is items
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(models="demo", methods="self_debia", benchmarks=DEMO), UnknownNameError, "Did you mean 'self_debias'"),
+        (dict(models="demo", methods="none", benchmarks="bqb"), UnknownNameError, "Did you mean 'bbq'"),
+        (dict(models="demo", methods="none", benchmarks=DEMO, limit=0), SettingsError, "limit=0"),
+        (dict(models="no/such/folder", methods="none", benchmarks=DEMO), SettingsError, "no model folder"),
+        (dict(models=["demo", "demo"], methods="none", benchmarks=DEMO), SettingsError, "both called 'demo'"),
+        (dict(models="demo", methods="none", benchmarks="bbq(source='/no/such')"), DataError, "/no/such"),
+        (dict(models="demo", methods="self_debias(variant=x)", benchmarks=DEMO), SettingsError, "variant='x'"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_asked(
+    arguments: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        compare(**arguments, out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
+    """kill -9 in the middle: the second run asks only what is missing and gives the numbers of an unbroken run."""
+    arguments = ["compare", "--model", "demo", "--methods", "self_debias(answer_by=generation)", "--benchmarks", DEMO]
+    folder = tmp_path / "run"
+    script = (
+        "import sys, evenhand.engine.engine as e, time\n"
+        "real = e.generate_batch\n"
+        "def slow(*a):\n    time.sleep(0.3)\n    return real(*a)\n"
+        "e.generate_batch = slow\n"
+        "import evenhand.models.tiny as t\n"
+        "make = t.tiny_model\n"
+        "t.tiny_model = lambda *a, **k: make(*a, **{**k, 'batch_tokens': 2000})\n"
+        "from evenhand.cli import main\nmain()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments, "--out", str(folder)], stderr=subprocess.DEVNULL
+    )
+    try:
+        answered = _wait_for(folder / "cache.sqlite", at_least=40)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    broken = run("show", str(folder))
+    assert broken.returncode == 2 and "run the same command again" in broken.stderr
+    done = run(*arguments, "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    usage = json.loads((folder / "manifest.json").read_text())["usage"]
+    asked = sum(u["asked_anew"] for u in usage)
+    whole = run(*arguments, "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0
+    all_asked = sum(u["asked_anew"] for u in json.loads((tmp_path / "whole" / "manifest.json").read_text())["usage"])
+    assert 0 < asked <= all_asked - answered
+    shown = [json.loads(run("show", str(f), "--json").stdout) for f in (folder, tmp_path / "whole")]
+    assert len(shown[0]) == len(shown[1]) > 100
+    for a, b in zip(*shown, strict=True):
+        assert (a["metric"], a["group"], a["n"]) == (b["metric"], b["group"], b["n"])
+        assert a["value"] == pytest.approx(b["value"], abs=1e-4)  # other batches: float tolerance
+
+
+def _wait_for(cache: Path, at_least: int) -> int:
+    import sqlite3
+
+    for _ in range(600):
+        time.sleep(0.1)
+        if not cache.exists():
+            continue
+        try:
+            count = int(sqlite3.connect(cache).execute("SELECT count(*) FROM answers").fetchone()[0])
+        except sqlite3.OperationalError:
+            continue
+        if count >= at_least:
+            return count
+    raise AssertionError("the run never got going")
+
+
+def test_two_runs_on_one_folder_at_once(tmp_path: Path) -> None:
+    from evenhand.store import RunFolder
+
+    with RunFolder(tmp_path).locked():
+        second = run("compare", "--limit", "4", "--methods", "none", "--out", str(tmp_path))
+    assert second.returncode == 2
+    assert "another run is working in" in second.stderr and "Traceback" not in second.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_what_was_answered_and_resumes(small_disk: Path) -> None:
+    arguments = ["compare", "--methods", "self_debias(answer_by=generation)", "--out", str(small_disk / "run")]
+    full = run(*arguments)
+    assert full.returncode == 2, full.stdout + full.stderr
+    assert "run" in full.stderr and "free some space" in full.stderr and "Traceback" not in full.stderr
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+
+
+def test_show_prints_one_record_per_number(tmp_path: Path) -> None:
+    made = run("compare", "--methods", "self_debias", "--limit", "40", "--replicates", "100", "--out", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    assert "demo model, random weights" in made.stdout
+    rows = json.loads(run("show", str(tmp_path), "--json").stdout)
+    keys = [(r["model"], r["method"], r["benchmark"], r["metric"], r["group"]) for r in rows]
+    assert len(set(keys)) == len(keys)
+    row = rows[keys.index(("demo", "self_debias", DEMO, "accuracy_ambiguous", "overall"))]
+    assert row["low"] <= row["value"] <= row["high"] and row["n"] > 0
+    for file in ("manifest.json", "sessions.jsonl", "scores.parquet", "summary.md", "intervals.png", "cache.sqlite"):
+        assert (tmp_path / file).stat().st_size > 0
+    assert len(list((tmp_path / "answers").glob("*.parquet"))) == 2
+
+
+def test_a_yaml_file_says_it_all(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"models: [demo]\nmethods:\n  - self_debias: {{variant: explanation, max_new_tokens: 4}}\n"
+        f"benchmarks: ['{DEMO}']\nlimit: 20\nreplicates: 50\nout: {tmp_path / 'run'}\n"
+    )
+    made = run("compare", str(file))
+    assert made.returncode == 0, made.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["methods"] == ["none", "self_debias(variant=explanation,max_new_tokens=4)"]
+    file.write_text("models: demo\nmethod: none\n")
+    wrong = run("compare", str(file))
+    assert wrong.returncode == 2 and "Did you mean 'methods'" in wrong.stderr
+
+
+def test_a_broken_line_is_reported_and_the_rest_is_scored(tmp_path: Path) -> None:
+    rows = [json.dumps(r) for r in bbq_rows()]
+    rows[100] = '{"example_id": '
+    (tmp_path / "Age.jsonl").write_text("\n".join(rows))
+    made = run("evaluate", "demo", "--benchmarks", f"bbq(source='{tmp_path}')", "--out", str(tmp_path / "run"))
+    assert made.returncode == 0, made.stderr
+    assert "Age.jsonl:101: not JSON" in made.stderr
+    rows = json.loads(run("show", str(tmp_path / "run"), "--json", "--group", "overall").stdout)
+    (unparsed,) = [r for r in rows if r["metric"] == "unparsed"]
+    assert unparsed["n"] == 287
+
+
+def test_debias_saves_a_model_that_loads(tmp_path: Path) -> None:
+    made = run("debias", "demo", "self_debias", "--out", str(tmp_path / "m"))
+    assert made.returncode == 0, made.stderr
+    loaded = evenhand.load(tmp_path / "m")
+    assert loaded.facts()["method"] == "self_debias"
+
+
+def test_run_folder_errors_are_no_tracebacks(tmp_path: Path) -> None:
+    wrong = run("show", str(tmp_path))
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError):
+        compare("demo", "none", DEMO, out=tmp_path / "file" / "run", limit=4, show_progress=False)
+
+
+@pytest.mark.parametrize("command", ["methods", "benchmarks", "models", "data", "doctor"])
+def test_facts_come_as_text_and_as_json(command: str) -> None:
+    text, facts = run(command), run(command, "--json")
+    assert text.returncode == facts.returncode == 0, text.stderr + facts.stderr
+    assert isinstance(json.loads(facts.stdout), dict) and text.stdout.strip()
+
+
+def test_the_real_model_on_real_rows(real_bbq: Path, real_model: Path, tmp_path: Path) -> None:
+    """The main job on real input; also through Python, with the same numbers."""
+    made = run(
+        "compare", "--model", str(real_model), "--methods", "none,self_debias", "--benchmarks", "bbq", "--limit", "120",
+        "--out", str(tmp_path), "--json",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    rows = json.loads(made.stdout)
+    report = evenhand.compare(
+        evenhand.load(real_model), methods="none,self_debias", benchmarks="bbq", limit=120, show_progress=False
+    )
+    assert len(report.records) == len(rows)
+    for mine, theirs in zip(report.records, rows, strict=True):
+        assert mine.metric == theirs["metric"]
+        assert mine.value == pytest.approx(
+            theirs["value"] if theirs["value"] is not None else float("nan"), nan_ok=True
+        )
