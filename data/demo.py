@@ -136,5 +136,6 @@ def load_demo(rest: str = "", **options: Any) -> Model:
         raise SettingsError(f"there is no demo model {rest!r}; 'demo' is the only one")
     rows = bbq_rows()
     texts = [" ".join([r["context"], r["question"], r["ans0"], r["ans1"], r["ans2"]]) for r in rows]
-    loading = {"source": "demo", "load_options": {"demo": True}}
-    return tiny_model("llama", seed=DEMO_SEED, texts=texts, **{"name": "demo", **loading, **options})
+    model = tiny_model("llama", seed=DEMO_SEED, texts=texts, **{"name": "demo", "source": "demo", **options})
+    model.weights.module.config.evenhand_demo = True  # in the config, so that it stays with a saved or edited copy
+    return model

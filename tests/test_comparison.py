@@ -234,6 +234,31 @@ def _wait_for(cache: Path, at_least: int) -> int:
     raise AssertionError("the run never got going")
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = ["compare", "--methods", "self_debias(answer_by=generation)", "--replicates", "50"]
+    script = (
+        "import evenhand.engine.engine as e, time\n"
+        "real = e.generate_batch\n"
+        "def slow(*a):\n    time.sleep(1)\n    return real(*a)\n"
+        "e.generate_batch = slow\n"
+        "from evenhand.cli import main\nmain()"
+    )
+    command = [sys.executable, "-c", script, *arguments, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
+    _wait_for(tmp_path / "cache.sqlite", at_least=300)  # the untouched model's 288 and some of the method's
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in said and "Traceback" not in said
+    rows = json.loads(run("show", str(tmp_path), "--json").stdout)
+    assert {r["method"] for r in rows} == {"none"}, "what was finished is shown"
+
+
+def test_usage_errors_are_short() -> None:
+    wrong = run("compare", "--limits", "3")
+    assert wrong.returncode == 2 and "No such option" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert run("--help").returncode == 0
+
+
 def test_two_runs_on_one_folder_at_once(tmp_path: Path) -> None:
     from evenhand.store import RunFolder
 
@@ -310,6 +335,7 @@ def test_debias_saves_a_model_that_loads(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     loaded = evenhand.load(tmp_path / "m")
     assert loaded.facts()["method"] == "self_debias"
+    assert loaded.facts()["demo"], "a saved demo model stays labelled"
 
 
 def test_run_folder_errors_are_no_tracebacks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -201,15 +201,13 @@ def doctor(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: errors made on purpose are one clear line; Ctrl-C says how to resume."""
+    """Entry point: errors made on purpose are one clear line."""
     _quiet_libraries()
     warnings.showwarning = _show_warning
     try:
         app()
     except EvenhandError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("stopped. What was answered is kept: run the same command again to go on", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -224,7 +222,10 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
     if not plan.get("out"):
         words = json.dumps([plan, loading], sort_keys=True, default=str)
         plan["out"] = f"runs/{hashlib.sha256(words.encode()).hexdigest()[:10]}"  # the same command resumes
-    report = run_comparison(**plan, **loading)
+    try:
+        report = run_comparison(**plan, **loading)
+    except KeyboardInterrupt:
+        _fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to go on", 130)
     if as_json:
         _print_json(report.records)
     else:
@@ -307,7 +308,7 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     from rich.console import Console
     from rich.text import Text
 

@@ -71,13 +71,13 @@ def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> str
     if prompt_format(tokenizer) == "plain transcript":
         return transcript(dialogue.messages)
     messages = [{"role": m.role, "content": m.content} for m in dialogue.messages]
-    try:
-        return _chat(tokenizer, messages)
-    except Exception as error:  # templates raise jinja2 errors of many kinds
-        merged = _without_system(messages)
-        if merged == messages:
-            raise SettingsError(f"the chat template refuses this dialogue: {error}") from error
-        return _chat(tokenizer, merged)
+    refusals = []
+    for turns in (messages, _without_system(messages)):
+        try:
+            return _chat(tokenizer, turns)
+        except Exception as error:  # templates raise jinja2 errors of many kinds
+            refusals.append(error)
+    raise SettingsError(f"the chat template refuses this dialogue: {refusals[-1]}") from refusals[-1]
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -97,7 +97,7 @@ def _chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) ->
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Some templates reject a system role: its text then opens the first user turn."""
-    if not messages or messages[0]["role"] != "system" or len(messages) < 2:
+    if [m["role"] for m in messages[:2]] != ["system", "user"]:
         return messages
     first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
     return [first, *messages[2:]]
@@ -107,9 +107,20 @@ def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
 
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.S | re.I)
 _ORPHAN_THINK = re.compile(r"\A.*?</think>", re.S | re.I)
-_ANSWER_IS = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*[:=]?\s*[*_\"'`]*\(?([A-Za-z])\b(?!['’])")
+_ANSWER_IS = re.compile(
+    r"\b(?:answer|option|choice)\b(?:\s+is|['’]s)?\s*[:=]?\s*[*_\"'`]*\(?([A-Za-z])\b(?!['’])", re.I
+)
 _BRACKETED = re.compile(r"\(([A-Za-z])\)|(?:^|\s)([A-Za-z])\)|\[([A-Za-z])\]|\*\*([A-Za-z])\*\*")
-_LONE_CAPITAL = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
+_LONE_CAPITAL = re.compile(r"(?<![\w'’])([A-Z])(?![\w'’])")
+_NEGATED = re.compile(r"(?:\b(?:not|nor|neither)|n['’]t)\s+(?:be\s+)?(?:option\s+|answer\s+)?[\W_]*\Z", re.I)
+_ALSO = re.compile(r"\W*?(?:\bor\b|\band\b|[/&])\W*([A-Za-z])\b")
+_NO_ARTICLE = re.compile(
+    r"[ \t]+(?:an?|and|as|based|be|because|but|by|due|for|from|given|here|if|in|is|isn|it|my|nor|not|of|on|or|rather|"
+    r"seems|should|since|so|than|the|then|this|to|was|which|with|would)\b"
+)
+"""What follows the letter A, and never the article. "A The grandfather" is read by its text."""
+_NO_PRONOUN = re.compile(r"\W*\Z|[ \t]+(?:is|or)\b|[:)\]*]")
+"""What follows the letter I, and hardly ever the pronoun."""
 
 
 def strip_thinking(reply: str) -> str:
@@ -123,7 +134,7 @@ def parse_choice(reply: str, question: Question) -> int | None:
 
     In this order: the whole reply is one letter or one option's text; letters that are marked as an answer ("(B)",
     "B)", "answer: B"); lone capitals other than the words "A" and "I"; a single option's text inside the reply. Two
-    different letters, or two options' texts, are no answer.
+    different letters, or two options' texts, are no answer, and neither is a letter after "not".
 
     Returns:
         The option's identity, or None where the reply is unparsed (a refusal, nothing, or more than one answer).
@@ -132,7 +143,8 @@ def parse_choice(reply: str, question: Question) -> int | None:
     if not text:
         return None
     bare = _normal(text)
-    whole = [o for o, option in enumerate(question.options) if _normal(option) == bare]
+    whole = [o for o, option in enumerate(question.options) if option.strip().casefold() == text.casefold()]
+    whole = whole or [o for o, option in enumerate(question.options) if bare and _normal(option) == bare]
     if len(whole) == 1:
         return whole[0]
     last = LETTERS[len(question.options) - 1]
@@ -143,24 +155,40 @@ def parse_choice(reply: str, question: Question) -> int | None:
 
 
 def _letters(text: str, last: str) -> set[str]:
-    alone = re.fullmatch(r"\W*([A-Za-z])\W*", text) or re.match(r"\W*([A-Z])\s*[.:)\n]", text)
-    found = {alone[1].upper()} if alone else set()
+    alone = re.fullmatch(r"\W*([A-Za-z])\W*", text) or re.match(r"\W*(?:([A-Z])\s*[.:)\n]|([A-HJ-Z]),)", text)
+    found = {alone[alone.lastindex or 1].upper()} if alone else set()
     for pattern in (_ANSWER_IS, _BRACKETED, _LONE_CAPITAL):
         if pattern is _LONE_CAPITAL and found:
             break  # a letter that is marked outweighs initials and the like
         for match in pattern.finditer(text):
-            letter = next(group for group in match.groups() if group)
-            if pattern is _ANSWER_IS and letter in "aAI" and text[match.end() : match.end() + 2].strip().isalpha():
-                continue  # "the answer is a man" names no letter
+            at = match.lastindex or 1
+            letter, after = match[at], text[match.end(at) :]
+            if letter.islower() and letter.upper() > last:
+                continue  # "person(s)"
+            if _is_word(letter, after) or _NEGATED.search(text, 0, match.start(at)):
+                continue
             found.add(letter.upper())
+            also = _ALSO.match(after)  # "the answer is A or B"
+            if also and not _is_word(also[1], after[also.end() :]):
+                found.add(also[1].upper())
     return {letter for letter in found if letter <= last}
 
 
+def _is_word(letter: str, after: str) -> bool:
+    """Whether it is the article "a" or the pronoun "I" rather than the name of an option."""
+    if letter in "aA":
+        return bool(re.match(r"[ \t]+[*_\"'`]*\w\w", after)) and not (letter == "A" and _NO_ARTICLE.match(after))
+    return letter in "iI" and not _NO_PRONOUN.match(after)
+
+
 def _text_inside(bare: str, options: Sequence[str]) -> int | None:
-    hits = [o for o, option in enumerate(options) if re.search(rf"\b{re.escape(_normal(option))}\b", bare)]
-    # "French" lies inside "French Canadian": the longer of the two is what was said
-    outer = [o for o in hits if not any(p != o and _normal(options[o]) in _normal(options[p]) for p in hits)]
-    return outer[0] if len(outer) == 1 else None
+    texts = [_normal(option) for option in options]
+    hits: list[str] = []
+    # "French" lies inside "French Canadian": the longer is looked for first, and what it covers is gone
+    for text in sorted({t for t in texts if t}, key=len, reverse=True):
+        bare, found = re.subn(rf"\b{re.escape(text)}\b", "|", bare)
+        hits += [text] if found else []
+    return texts.index(hits[0]) if len(hits) == 1 and texts.count(hits[0]) == 1 else None
 
 
 def _normal(text: str) -> str:

@@ -6,6 +6,7 @@ A comma separates, a plus stacks, brackets hold settings. Values are Python lite
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any, NamedTuple
 
 from evenhand.errors import SettingsError
@@ -37,7 +38,7 @@ def split(text: str, separator: str) -> list[str]:
             parts.append(text[start:i])
             start = i + 1
     if depth or quote:
-        raise SettingsError(f"{text!r}: a bracket or quote is not closed")
+        raise SettingsError(f"{shown(text)}: a bracket or quote is not closed")
     return [p.strip() for p in [*parts, text[start:]] if p.strip()]
 
 
@@ -56,11 +57,11 @@ def parse(text: str) -> Part:
         raise SettingsError(f"the settings of {name!r} cannot be read; write name(key=value, other=2)") from error
     one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is two
     if not isinstance(call, ast.Call) or not one or call.args or any(k.arg is None for k in call.keywords):
-        raise SettingsError(f"{text!r} cannot be read; settings are key=value, such as {name}(seed=1)")
+        raise SettingsError(f"{shown(text)} cannot be read; settings are key=value, such as {name}(seed=1)")
     keys = [str(k.arg) for k in call.keywords]
     for key in keys:
         if keys.count(key) > 1:
-            raise SettingsError(f"{text!r}: {key} is given twice")
+            raise SettingsError(f"{shown(text)}: {key} is given twice")
     return Part(name.strip(), {key: _value(k.value, text) for key, k in zip(keys, call.keywords, strict=True)})
 
 
@@ -70,4 +71,9 @@ def _value(node: ast.expr, text: str) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError) as error:
-        raise SettingsError(f"{text!r}: {ast.unparse(node)!r} is no plain value; put text in quotes") from error
+        raise SettingsError(f"{shown(text)}: {ast.unparse(node)!r} is no plain value; put text in quotes") from error
+
+
+def shown(text: str) -> str:
+    """A specification as errors may quote it: passwords in a URL are left out."""
+    return repr(re.sub(r"//[^/@\s]*@", "//...@", text))

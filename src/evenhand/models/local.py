@@ -123,6 +123,7 @@ class LocalModel(Model):
             "parameters": int(sum(p.numel() for p in self._module.parameters())),
             "answer_by": self.answer_by,
             "prompt_format": prompts.prompt_format(self._tokenizer),
+            "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
             **self.load_options,
             "dtype": str(self._module.dtype).removeprefix("torch."),
         }

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evenhand.errors import SettingsError, suggest
 from evenhand.records import Record
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 COLUMNS = 4
 NAME_LENGTH = 36
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
 
 
 def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, group: str, demo: bool) -> Figure:
@@ -31,9 +41,6 @@ def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, grou
     Raises:
         SettingsError: There is no such metric or group.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     wanted = _wanted(records, metrics, group)
     panels = list(dict.fromkeys((r.benchmark, r.metric) for r in wanted))
     rows = list(dict.fromkeys((r.model, r.method) for r in wanted))
@@ -42,8 +49,7 @@ def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, grou
     columns = min(COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
     height = lines * (1.15 + 0.34 * len(rows)) + 0.5
-    figure = Figure(figsize=(2.6 + 2.7 * columns, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = NotebookFigure(figsize=(2.6 + 2.7 * columns, height), layout="constrained")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
         _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows)
@@ -67,8 +73,6 @@ def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str
 
 
 def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     models = list(dict.fromkeys(model for model, _ in rows))
     for r in records:
         y = rows.index((r.model, r.method))
@@ -106,9 +110,7 @@ def _name(model: str, method: str, several: bool) -> str:
 
 
 def _empty(records: Sequence[Record]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 1.5))
+    figure = NotebookFigure(figsize=(7, 1.5))
     reason = next((r.note for r in records if r.note), "no numbers")
     figure.text(0.02, 0.5, f"Nothing to plot: {reason[:150]}", fontsize=9, wrap=True, parse_math=False)
     return figure

@@ -1,0 +1,153 @@
+"""Reports say what the records say, and nothing in a name acts as markup."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from evenhand.errors import RunError, SettingsError
+from evenhand.records import Record
+from evenhand.report import Report
+from evenhand.report.text import DEMO_LABEL, cell, markdown, number
+
+EVIL = "<script>alert(1)</script>|`x`[red]"
+
+
+def record(method: str, metric: str, value: float, half: float = 0.1, **more: Any) -> Record:
+    kinds = {
+        "bias": ("zero", "bias"),
+        "accuracy": ("higher", "capability"),
+        "abstention_disambiguated": ("none", "validity"),
+    }
+    direction, kind = kinds[metric]
+    filled: dict[str, Any] = dict(
+        model="m", method=method, benchmark="bbq", metric=metric, value=value, low=value - half, high=value + half,
+        n=100, clusters=7, direction=direction, kind=kind, main=True,
+    )  # fmt: skip
+    return Record(**{**filled, **more})
+
+
+RECORDS = [
+    record("none", "bias", 0.5),
+    record("none", "accuracy", 0.8, n=60),
+    record("none", "abstention_disambiguated", 0.1),
+    record("good", "bias", 0.1, difference=-0.4, gain=0.4, gain_low=0.3, gain_high=0.5, p_holm=0.01),
+    record("good", "accuracy", 0.81, difference=0.01, gain=0.01, gain_low=-0.01, gain_high=0.03, p_holm=0.4),
+    record(
+        "good", "abstention_disambiguated", 0.4, difference=0.3, difference_low=0.2, difference_high=0.4, p_holm=0.01
+    ),
+    record("bad", "bias", 0.9, difference=0.4, gain=-0.4, gain_low=-0.5, gain_high=-0.3, p_holm=0.01),
+    record("bad", "accuracy", 0.5, difference=-0.3, gain=-0.3, gain_low=-0.4, gain_high=-0.2, p_holm=0.01),
+    record("bad", "abstention_disambiguated", 0.1, difference=0.0, difference_low=-0.1, difference_high=0.1),
+    record("vague", "bias", 0.45, difference=-0.05, gain=0.05, gain_low=-0.1, gain_high=0.2, p_holm=0.9),
+    record("vague", "accuracy", 0.78, difference=-0.02, gain=-0.02, gain_low=-0.08, gain_high=0.04, p_holm=0.9),
+    record("idle", "bias", 0.5, status="no effect", difference=0.0, gain=0.0, gain_low=0.0, gain_high=0.0),
+    record("idle", "accuracy", 0.8, status="no effect", low=math.nan, high=math.nan),
+    Record(model="m", method=EVIL, benchmark="bbq", status="failed", note=EVIL),
+    Record(model="other", method="none", benchmark="bbq", status="not applicable", note="cannot choose"),
+]
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(RECORDS, {"demo": True, "benchmarks": {"bbq": {"rows": 5, "asked": 3, "source": EVIL}}})
+
+
+def test_verdicts_in_words(report: Report) -> None:
+    said = {v.method: v.text for v in report.verdicts()}
+    assert said["good"] == (
+        "bias 0.500 -> 0.100: less bias; accuracy held (loss below 0.02); "
+        "abstains more where the context answers (+0.300)"
+    )
+    assert said["bad"] == "bias 0.500 -> 0.900: more bias; accuracy lost (-0.300)"
+    assert said["vague"] == "bias 0.500 -> 0.450: not shown to differ; accuracy not shown to hold (-0.020)"
+    assert said["idle"] == "no effect: every answer is the untouched model's"
+    assert said[EVIL] == f"failed: {EVIL}"
+    assert "none" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "0.123"), (-0.0001, "0.000"), (math.nan, "–"), (-1.0, "-1.000"), (1.0, "1.000")]
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_star_marks_only_what_differs() -> None:
+    assert cell(RECORDS[3]) == "0.100 [0.000, 0.200] *"
+    assert cell(RECORDS[4]) == "0.810 [0.710, 0.910]"
+    assert cell(RECORDS[12]) == "0.800", "without an interval none is shown"
+
+
+def test_html_is_escaped_and_labelled(report: Report) -> None:
+    html = report._repr_html_()
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert DEMO_LABEL in html and "0.100 [0.000, 0.200] *" in html and "(no effect)" in html
+
+
+def test_markdown_is_escaped_and_labelled(report: Report) -> None:
+    text = report.markdown()
+    assert "<script>" not in text and r"\|\`x\`\[red\]" in text
+    assert DEMO_LABEL in text and "3 items asked of 5" in text and "not applicable. cannot choose" in text
+    row = next(line for line in text.splitlines() if line.startswith("| m | good |"))
+    assert row.count(" | ") == 4
+
+
+def test_markdown_escapes_what_would_act() -> None:
+    assert markdown("a|b\n# <i>*_`[x]`") == r"a\|b \# &lt;i&gt;\*\_\`\[x\]\`"
+
+
+def test_the_terminal_shows_names_as_they_are(report: Report) -> None:
+    out = io.StringIO()
+    Console(file=out, width=240, color_system=None).print(report)
+    text = out.getvalue()
+    assert EVIL in text and DEMO_LABEL in text and "n = 100, 7 clusters" in text
+    assert text.count("accuracy ↑") == 3, "more methods than fit across go into further tables, then the other model's"
+
+
+def test_table_and_frame(report: Report) -> None:
+    table = report.table()
+    assert table.loc[("m", "bbq", "good"), "bias"] == "0.100 [0.000, 0.200] *"
+    assert table.loc[("m", "bbq", EVIL), "bias"] == "failed"
+    assert table.columns.name == DEMO_LABEL
+    frame = report.frame()
+    assert len(frame) == len(RECORDS) and len(report.frame(main_only=True)) == 13
+    assert list(frame.columns)[:5] == ["model", "method", "benchmark", "metric", "group"]
+
+
+def test_the_plot_has_a_panel_per_metric(report: Report) -> None:
+    figure = report.plot()
+    titles = [a.get_title().split("\n")[0] for a in figure.axes if a.get_visible()]
+    assert titles == ["bias", "accuracy", "abstention disambiguated"]
+    assert DEMO_LABEL in figure.get_suptitle()
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert sorted(float(d.get_xdata()[0]) for d in dots) == [0.1, 0.45, 0.5, 0.5, 0.9]
+    assert len(report.plot(metrics=["bias"]).axes) == 1
+
+
+def test_the_plot_refuses_what_is_not_there(report: Report) -> None:
+    with pytest.raises(SettingsError, match="Did you mean 'accuracy'"):
+        report.plot(metrics=["accuracie"])
+    with pytest.raises(SettingsError, match="no group 'Age'"):
+        report.plot(group="Age")
+
+
+def test_a_report_without_numbers_is_still_one(tmp_path: Path) -> None:
+    empty = Report(RECORDS[-1:], {})
+    empty.save(tmp_path)
+    assert (tmp_path / "intervals.png").stat().st_size > 0
+    assert "cannot choose" in (tmp_path / "summary.md").read_text()
+    assert DEMO_LABEL not in empty._repr_html_()
+
+
+def test_loading_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run folder"):
+        Report.load(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(RunError, match="run the same command again"):
+        Report.load(tmp_path)
