@@ -77,7 +77,10 @@ def load_rows(source: str) -> Loaded:
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable BBQ row{first}")
-    return Loaded(rows, {"source": str(path), "rows": len(rows), "files": files, "dropped": problems.lines})
+    changed = [name for name, facts in files.items() if facts["is"] == "differs from official"]
+    notes = [f"{', '.join(changed)}: not the official content (SHA-256 differs)"] if changed else []
+    facts = {"source": str(path), "rows": len(rows), "files": files, "dropped": problems.lines, "notes": notes}
+    return Loaded(rows, facts)
 
 
 def wrong(row: Mapping[str, Any]) -> str:

@@ -136,6 +136,7 @@ class BBQ(Benchmark):
             for m in _KINDS
         ),
         Metric("unparsed", "lower", "validity", "share of rows without a decision, both contexts", True),
+        Metric("unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)"),
         *(
             Metric(f"position_{i}", "none", "validity", f"share of decisions for the option shown at position {i}")
             for i in (1, 2, 3)
@@ -203,6 +204,7 @@ class BBQ(Benchmark):
                 out[f"{name}_{context}"] = measured
         rows, parsed = both[..., AT["rows"]], both[..., AT["parsed"]]
         out["unparsed"] = Measured(_ratio(rows - parsed, rows), rows)
+        out["unanswered"] = Measured(_ratio(both[..., AT["unanswered"]], rows), rows)
         for i in (1, 2, 3):
             out[f"position_{i}"] = Measured(_ratio(both[..., AT[f"position_{i}"]], parsed), parsed)
         out["letter_mass"] = Measured(

@@ -105,7 +105,7 @@ class SelfDebias(Method):
         asked = [_first_turn(q) for q in questions]
         explained = model.generate(asked, self._sampling)
         turns = {
-            i: _then(asked[i].assistant(r.text), as_dialogue(questions[i], "letters"))
+            i: _then(asked[i].assistant(r.text), Dialogue(as_dialogue(questions[i], "letters").messages[-1:]))
             for i, r in enumerate(explained)
             if r.text is not None
         }
@@ -114,7 +114,7 @@ class SelfDebias(Method):
             [replace(questions[i], dialogue=d, sampling=questions[i].sampling or sampling) for i, d in turns.items()]
         )
         done = {
-            i: replace(c, before=d.messages, usage=c.usage + explained[i].usage)
+            i: replace(c, before=c.before or d.messages, usage=c.usage + explained[i].usage)
             for (i, d), c in zip(turns.items(), second, strict=True)
         }
         return [
@@ -168,4 +168,5 @@ def _then(dialogue: Dialogue, more: Dialogue) -> Dialogue:
 
 
 def _with_history(choice: Choice, turns: Dialogue, first: Choice) -> Choice:
-    return replace(choice, before=turns.messages, usage=first.usage + choice.usage)
+    # a method below this one held further turns after ours
+    return replace(choice, before=choice.before or turns.messages, usage=first.usage + choice.usage)

@@ -127,7 +127,7 @@ def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
     assert first.engine.sequences > 0 and model.engine.sequences == 0
     assert reports[0].records == reports[1].records
     sessions = [json.loads(line)["event"] for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
-    assert sessions == ["start", "end", "start", "end"]
+    assert sessions == ["start", "model", "end"] * 2
 
 
 def test_an_edited_model_is_asked_anew(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_larger_limit_contains_the_smaller_one(demo: Model) -> None:
         (dict(models="demo", methods="none", benchmarks="bqb"), UnknownNameError, "Did you mean 'bbq'"),
         (dict(models="demo", methods="none", benchmarks=DEMO, limit=0), SettingsError, "limit=0"),
         (dict(models="no/such/folder", methods="none", benchmarks=DEMO), SettingsError, "no model folder"),
-        (dict(models=["demo", "demo"], methods="none", benchmarks=DEMO), SettingsError, "both called 'demo'"),
+        (dict(models=["demo", "demo"], methods="none", benchmarks=DEMO), SettingsError, "given twice"),
         (dict(models="demo", methods="none", benchmarks="bbq(source='/no/such')"), DataError, "/no/such"),
         (dict(models="demo", methods="self_debias(variant=x)", benchmarks=DEMO), SettingsError, "variant='x'"),
     ],

@@ -225,11 +225,13 @@ def test_several_processes_open_and_fill_the_same_new_files_at_once(tmp_path: Pa
 
 
 def test_threads_share_one_cache(tmp_path: Path) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that they meet in every call
     cache, errors = AnswerCache(tmp_path / "c.sqlite"), []
 
     def work(who: int) -> None:
         try:
-            for batch in range(60):
+            for batch in range(100):
                 cache.put({f"{who} {batch} {i}": i for i in range(10)})
                 assert len(cache.get([f"{who} {batch} {i}" for i in range(10)])) == 10
         except BaseException as error:
@@ -240,8 +242,9 @@ def test_threads_share_one_cache(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     assert errors == []
-    assert len(cache) == 6 * 60 * 10
+    assert len(cache) == 6 * 100 * 10
 
 
 def test_what_was_put_survives_a_kill(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from evenhand import progress, provenance, registry, statistics
 from evenhand.cache import AnswerCache, answer_cache, key
 from evenhand.errors import DataError, EvenhandError, RunError, SettingsError
 from evenhand.interfaces import Benchmark, Method, Model, Usage
-from evenhand.models import load
+from evenhand.models.loading import check, load
 from evenhand.registry import BenchmarkLike, MethodLike
 from evenhand.report import Report
 from evenhand.scoring import Cell, score
@@ -71,14 +71,14 @@ def compare(
             stack.enter_context(folder.locked())
         stack.enter_context(progress.show(show_progress))
         items = _items(_benchmarks(benchmarks), limit, seed, optional=benchmarks == "all")
-        loaded = _models(models, load_options)
+        wanted = _models(models, load_options)
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where else None
         session = _Session(folder, answers, chosen, items)
-        session.describe(loaded, limit, seed)
+        session.start(limit, seed)
         try:
-            for model in loaded:
-                session.ask(model)
+            for spec, options in wanted:  # one after the other: the largest decides the memory, not their sum
+                session.ask(spec if isinstance(spec, Model) else load(spec, **options))
         finally:
             report = session.close(replicates, seed)
     return report
@@ -99,15 +99,14 @@ class _Session:
         self.begun = time.monotonic()
         self.manifest: dict[str, Any] = {"usage": []}
 
-    def describe(self, models: Sequence[Model], limit: int | None, seed: int) -> None:
+    def start(self, limit: int | None, seed: int) -> None:
         """Write down what is about to be compared, before any long work."""
-        facts = {m.name: {**m.facts(), "fingerprint": m.fingerprint} for m in models}
         self.manifest |= {
             "started": _now(),
             "limit": limit,
             "seed": seed,
-            "demo": any(f.get("demo") for f in facts.values()),
-            "models": facts,
+            "demo": False,
+            "models": {},
             "methods": [m.spec for m in self.methods],
             "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.items.items()},
             "versions": provenance.versions(),
@@ -119,6 +118,7 @@ class _Session:
 
     def ask(self, model: Model) -> None:
         """All benchmarks and methods on one model, the untouched model first."""
+        self._describe(model)
         for benchmark in self.items:
             for method in self.methods:
                 cell = Cell(model.name, method, benchmark)
@@ -145,6 +145,15 @@ class _Session:
             self.folder.write_scores(records)
             report.save(self.folder.path)
         return report
+
+    def _describe(self, model: Model) -> None:
+        known: dict[str, Any] = self.manifest["models"]
+        if model.name in known:
+            raise SettingsError(f"two models are both called {model.name!r}; tell them apart: 'folder(name=other)'")
+        known[model.name] = {**model.facts(), "fingerprint": model.fingerprint}
+        self.manifest["demo"] |= bool(known[model.name].get("demo"))
+        if self.folder:
+            self.folder.append_session({"event": "model", "name": model.name, **known[model.name]})
 
     def _fill(self, cell: Cell, model: Model) -> None:
         reason = cell.method.missing(model)
@@ -217,29 +226,35 @@ def _benchmarks(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmar
     return list({b.spec: b for b in (registry.build_benchmark(w) for w in wanted)}.values())
 
 
-def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> list[Model]:
-    wanted: list[ModelLike] = [given] if isinstance(given, str | Path | Model | dict) else list(given)
-    if not wanted:
+Wanted = tuple[str | Path | Model, dict[str, Any]]
+
+
+def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> list[Wanted]:
+    """What to load and how, checked as far as that goes without opening weights."""
+    several: list[ModelLike] = [given] if isinstance(given, str | Path | Model | dict) else list(given)
+    if not several:
         raise SettingsError("no model was given; 'demo' needs no download")
-    loaded = [_opened(w, options) for w in wanted]
-    names = [m.name for m in loaded]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(f"two models are both called {name!r}; tell them apart: load(..., name='other')")
-    return loaded
+    wanted: list[Wanted] = []
+    for one in several:
+        spec, own = _with_options(one)
+        wanted.append((spec, {**options, **own}))
+        check(spec, **wanted[-1][1])
+    texts = [str(spec) if not isinstance(spec, Model) else spec.name for spec, own in wanted if "name" not in own]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise SettingsError(f"{text!r} is given twice; tell the two apart by name: 'folder(name=other)'")
+    return wanted
 
 
-def _opened(wanted: ModelLike, options: dict[str, Any]) -> Model:
-    if isinstance(wanted, Model):
-        return wanted
+def _with_options(wanted: ModelLike) -> Wanted:
     if not isinstance(wanted, dict):
-        return load(wanted, **options)
+        return wanted, {}
     if len(wanted) != 1:
         raise SettingsError(
             f"{wanted!r}: write one model with its options below it: {{'path': {{'dtype': 'float32'}}}}"
         )
     spec, own = next(iter(wanted.items()))
-    return load(spec, **{**options, **(own or {})})
+    return spec, dict(own or {})
 
 
 def _items(
@@ -255,8 +270,10 @@ def _items(
                 raise
             warnings.warn(f"left out the benchmark {benchmark.name}: {error}", UserWarning, stacklevel=3)
         else:
-            for line in benchmark.facts().get("dropped", []):
-                warnings.warn(f"{benchmark.name}: left out {line}", UserWarning, stacklevel=3)
+            facts = benchmark.facts()
+            said = [*facts.get("notes", []), *(f"left out {line}" for line in facts.get("dropped", []))]
+            for line in said:
+                warnings.warn(f"{benchmark.name}: {line}", UserWarning, stacklevel=3)
     return found
 
 

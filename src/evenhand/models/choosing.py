@@ -34,7 +34,8 @@ def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: i
 
     A variant is clean when the prompt's own tokens stay as they are in front of it; the probabilities of clean
     variants are of the same prompt and may be added. Where a letter has no clean variant (a vocabulary whose tokens
-    glue across the boundary), every letter is read in its blank form instead, so that all are read alike.
+    glue across the boundary), every letter is read in its blank form instead, and from the first token on that any of
+    them changes, so that all are read alike.
     """
     variants = len(wholes) // options
     head = list(head)
@@ -43,9 +44,14 @@ def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: i
     if len({n // variants for n in rows}) < options:
         rows = [n for n in range(len(wholes)) if n % variants == variants - 1]
     rows = list({tuple(wholes[n]): n for n in reversed(rows)}.values())[::-1]  # tokenizers may make variants equal
-    requests = [continuation_request(wholes[n], len(head)) for n in rows]
+    start = min(_common(head, wholes[n]) for n in rows)
+    requests = [continuation_request(wholes[n], start) for n in rows]
     one_token = len({r.ids for r in requests}) == 1 and all(len(r.reads) == 1 for r in requests)
     return LetterPlan(requests, [n // variants for n in rows], one_token)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, prompt_tokens: int) -> Choice:

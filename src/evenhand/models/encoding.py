@@ -45,8 +45,8 @@ class Encoder:
         """Encode prompt + continuation as one string and say how many tokens belong to the prompt.
 
         Trailing blanks of the prompt move to the continuation, since most vocabularies glue a blank to the word after
-        it (the rule of lm-evaluation-harness). An empty prompt is the opening token alone, or, where the tokenizer has
-        none, the end token.
+        it (the rule of lm-evaluation-harness; of a chat prompt only spaces, as its line ends are the template's). An
+        empty prompt is the opening token alone, or, where the tokenizer has none, the end token.
         """
         out: list[tuple[Ids, int]] = [([], 0)] * len(prompts_)
         for is_chat in (True, False):
@@ -56,7 +56,7 @@ class Encoder:
                 for p in (prompts_[i] for i in rows)
             ]
             encode = self.prompted if is_chat else self.plain
-            heads = encode([t.rstrip() if not is_chat else t for t in texts])
+            heads = encode([t.rstrip(" ") if is_chat else t.rstrip() for t in texts])
             wholes = encode([t + continuations[i] for t, i in zip(texts, rows, strict=True)])
             for i, head, whole in zip(rows, heads, wholes, strict=True):
                 out[i] = self._with_opening(whole, len(head))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import EvenhandError, SettingsError
+from evenhand.models.files import has_tokenizer, require_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,7 +36,7 @@ def open_model(
     """
     from transformers import AutoModelForCausalLM
 
-    tokenizer = _tokenizer(str(adapter) if adapter and _has_tokenizer(adapter) else source, revision, trust_remote_code)
+    tokenizer = _tokenizer(str(adapter) if adapter and has_tokenizer(adapter) else source, revision, trust_remote_code)
     place = _placement(device, device_map, load_in_4bit or load_in_8bit)
     arguments: dict[str, Any] = {
         "revision": revision,
@@ -73,11 +74,8 @@ def content_folders(source: str, folder: Path | None, adapter: Path | None, revi
 def _tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    if Path(source).is_dir() and not _has_tokenizer(Path(source)):
-        raise EvenhandError(
-            f"the model folder {source} holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
-            "save it there with tokenizer.save_pretrained(folder)"
-        )
+    if Path(source).is_dir():
+        require_tokenizer(Path(source))
     try:
         arguments: dict[str, Any] = {"revision": revision} if revision else {}
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -86,11 +84,6 @@ def _tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> Pr
     except Exception as error:  # transformers raises nearly anything for a missing tokenizer
         raise EvenhandError(f"cannot open the tokenizer of {source!r}: {_first_lines(error)}") from error
     return tokenizer
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
-    return any((folder / n).is_file() for n in names) or bool(list(folder.glob("*.tiktoken")))
 
 
 def _placement(device: str | None, device_map: str | dict[str, Any] | None, quantised: bool) -> Any:

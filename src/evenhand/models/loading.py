@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from evenhand import registry, specs
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
-from evenhand.models.mitigated import SAVED
+from evenhand.models.files import SAVED, require_model, require_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,20 +48,61 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
     """
     if isinstance(spec, Model):
         return spec
+    found = _resolve(spec, options)
+    if found.kind == "scheme":
+        loader: Callable[..., Model] = registry.models.get(found.name)
+        return loader(found.rest, **found.options)
+    if found.kind == "hub":
+        return _load_local(found.name, None, found.options)
+    return _load_folder(Path(found.name), found.options)
+
+
+def check(spec: str | Path | Model, **options: Any) -> None:
+    """Refuse what `load` would refuse anyway, without opening any weights: a missing folder, tokenizer, wrong option.
+
+    Raises:
+        SettingsError: The specification or an option cannot be used.
+        EvenhandError: Files are missing.
+    """
+    if isinstance(spec, Model):
+        return
+    found = _resolve(spec, options)
+    if found.kind == "scheme":
+        registry.models.get(found.name)
+        return
+    saved = found.kind == "folder" and (Path(found.name) / SAVED).is_file()
+    if not saved:
+        _refuse_unknown(found.options, (*ASKING, *LOADING))
+    if found.kind == "folder":
+        folder = Path(found.name)
+        require_model(folder)
+        if not saved and not (folder / "adapter_config.json").is_file():
+            require_tokenizer(folder)
+
+
+class _Found(NamedTuple):
+    """What a specification stands for."""
+
+    kind: Literal["scheme", "hub", "folder"]
+    name: str
+    rest: str
+    options: dict[str, Any]
+
+
+def _resolve(spec: str | Path, options: dict[str, Any]) -> _Found:
     text = str(spec)
     if text.endswith(")") and not Path(text).exists():
         part = specs.parse(text)
-        return load(part.name, **{**part.settings, **options})
+        return _resolve(part.name, {**part.settings, **options})
     scheme, _, rest = text.partition(":")
     if scheme in registry.models.names():
-        loader: Callable[..., Model] = registry.models.get(scheme)
-        return loader(rest, **options)
+        return _Found("scheme", scheme, rest, options)
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return _load_folder(folder.resolve(), options)
+        return _Found("folder", str(folder.resolve()), "", options)
     if folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
         raise SettingsError(f"no model folder {text!r}; give a folder with config.json, a hub name, or {_schemes()}")
-    return _load_local(text, None, options)
+    return _Found("hub", text, "", options)
 
 
 def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model", **options: Any) -> Model:
@@ -90,10 +131,7 @@ def _load_folder(folder: Path, options: dict[str, Any]) -> Model:
         return _load_saved(folder, options)
     if (folder / "adapter_config.json").is_file():
         return _load_adapter(folder, options)
-    if not (folder / "config.json").is_file():
-        raise SettingsError(
-            f"{folder} is no model folder: it holds neither config.json, adapter_config.json nor {SAVED}"
-        )
+    require_model(folder)
     return _load_local(str(folder), folder, options)
 
 

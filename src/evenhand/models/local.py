@@ -12,7 +12,7 @@ import numpy as np
 from evenhand import prompts
 from evenhand.engine import Engine, Prompt
 from evenhand.engine.requests import continuation_request
-from evenhand.errors import ContextTooLongError
+from evenhand.errors import ContextTooLongError, SettingsError
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -171,8 +171,23 @@ class LocalModel(Model):
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
         """Log-probability of each continuation given its prompt; without prompt, from the opening token on."""
-        pairs = self._encoder.pairs([p.prompt for p in passages], [p.continuation for p in passages])
-        return self._score_pairs(pairs, [p.id or repr(p.continuation[:60]) for p in passages])
+        names = [p.id or repr(p.continuation[:60]) for p in passages]
+        pairs = self._pairs([p.prompt for p in passages], [p.continuation for p in passages], names)
+        return self._score_pairs(pairs, names)
+
+    def _pairs(
+        self, heads: Sequence[str | Dialogue], continuations: Sequence[str], names: Sequence[str]
+    ) -> list[tuple[list[int], int]]:
+        for name, continuation in zip(names, continuations, strict=True):
+            if not continuation.strip():
+                raise SettingsError(f"{name}: an empty text cannot be scored; leave it out or give it words")
+        pairs = self._encoder.pairs(heads, continuations)
+        for name, (whole, _) in zip(names, pairs, strict=True):
+            if len(whole) < 2:
+                raise SettingsError(
+                    f"{name} is a single token, and this tokenizer has none to begin with: give a prompt"
+                )
+        return pairs
 
     def _score_pairs(self, pairs: Sequence[tuple[list[int], int]], names: Sequence[str]) -> list[Score]:
         """Score encoded pairs; those that are skipped as too long are nan over 0 tokens."""
@@ -201,7 +216,7 @@ class LocalModel(Model):
     def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
         blank = "" if self._encoder.templated else " "  # a transcript's turn begins after "Assistant:"
         asked = [(prompts.as_dialogue(q, "text"), blank + option, q.id) for q in questions for option in q.options]
-        pairs = self._encoder.pairs([a[0] for a in asked], [a[1] for a in asked])
+        pairs = self._pairs([a[0] for a in asked], [a[1] for a in asked], [a[2] for a in asked])
         answered = iter(zip(pairs, self._score_pairs(pairs, [a[2] for a in asked]), strict=True))
         out = []
         for q in questions:

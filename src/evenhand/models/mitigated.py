@@ -20,14 +20,12 @@ from evenhand.interfaces import (
     Score,
     Weights,
 )
+from evenhand.models.files import SAVED
 from evenhand.models.fingerprint import digest
 
 Choose = Callable[[Sequence[Question]], list[Choice]]
 Generate = Callable[[Sequence[Dialogue], Sampling], list[Reply]]
 ScoreVerb = Callable[[Sequence[Passage]], list[Score]]
-
-SAVED = "evenhand.json"
-"""The file that marks a folder saved by evenhand."""
 
 
 class Mitigated(Model):

@@ -1,0 +1,32 @@
+"""What a model folder must hold; checked before anything is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evenhand.errors import EvenhandError, SettingsError
+
+SAVED = "evenhand.json"
+"""The file that marks a folder saved by evenhand."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+
+
+def require_model(folder: Path) -> None:
+    """Refuse a folder that is none of the kinds that can be loaded."""
+    names = ("config.json", "adapter_config.json", SAVED)
+    if not any((folder / name).is_file() for name in names):
+        raise SettingsError(f"{folder} is no model folder: it holds none of {', '.join(names)}")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer's files are there."""
+    return any((folder / name).is_file() for name in TOKENIZERS) or bool(list(folder.glob("*.tiktoken")))
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a model folder without tokenizer."""
+    if not has_tokenizer(folder):
+        raise EvenhandError(
+            f"the model folder {folder} holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
+            "save it there with tokenizer.save_pretrained(folder)"
+        )

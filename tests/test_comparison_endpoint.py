@@ -1,0 +1,107 @@
+"""A run against an endpoint that fails for some items: those stay open, the rest is scored, a second run asks them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from evenhand.comparison import compare
+from evenhand.models.loading import load
+
+KEY = "sk-this-must-never-be-written"
+
+
+class Server(ThreadingHTTPServer):
+    """Answers (A); fails for prompts that hold a bad word, in three ways."""
+
+    failing = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: Counter[str] = Counter()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        self.server.asked[prompt] += 1
+        bad = next((word for word in ("garden", "train", "desk") if word in prompt), "") if self.server.failing else ""
+        if bad == "garden":
+            self.reply(500, b"{}")
+        elif bad == "train":
+            self.reply(429, b"{}", {"Retry-After": "0"})
+        elif bad == "desk":
+            self.reply(200, b"<html>no json")
+        else:
+            choice = {"index": 0, "message": {"role": "assistant", "content": "(A)"}, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+            made = {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": [choice],
+                "usage": usage,
+            }
+            self.reply(200, json.dumps(made).encode())
+
+    def reply(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_open_items_are_counted_and_asked_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENHAND_API_KEY", KEY)
+    spec = f"endpoint:http://127.0.0.1:{server.server_port}/v1#m"
+
+    def run():  # type: ignore[no-untyped-def]
+        model = load(spec, retries=1, backoff=0.001, name="m")
+        report = compare(model, "none", "bbq(source=demo)", out=tmp_path, show_progress=False, replicates=50)
+        return {r.metric: r for r in report.records if r.group == "overall"}
+
+    first = run()
+    assert first["unparsed"].value == first["unanswered"].value == pytest.approx(216 / 288)
+    assert first["accuracy_ambiguous"].n == 36
+    assert (
+        first["accuracy_min_ambiguous"].value
+        < first["accuracy_ambiguous"].value
+        < first["accuracy_max_ambiguous"].value
+    )
+    answered = {prompt for prompt in server.asked if "meeting" in prompt}
+    server.failing = False
+    server.asked.clear()
+    second = run()
+    assert second["unparsed"].value == 0.0 and second["position_1"].value == 1.0
+    assert not answered & set(server.asked), "what was answered is not asked again"
+    server.asked.clear()
+    run()
+    assert not server.asked
+    written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+    assert KEY.encode() not in written
