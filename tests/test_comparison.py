@@ -165,6 +165,7 @@ def test_a_larger_limit_contains_the_smaller_one(demo: Model) -> None:
         (dict(models="demo", methods="self_debia", benchmarks=DEMO), UnknownNameError, "Did you mean 'self_debias'"),
         (dict(models="demo", methods="none", benchmarks="bqb"), UnknownNameError, "Did you mean 'bbq'"),
         (dict(models="demo", methods="none", benchmarks=DEMO, limit=0), SettingsError, "limit=0"),
+        (dict(models="demo", methods="none", benchmarks=DEMO, replicates=0), SettingsError, "replicates=0"),
         (dict(models="no/such/folder", methods="none", benchmarks=DEMO), SettingsError, "no model folder"),
         (dict(models=["demo", "demo"], methods="none", benchmarks=DEMO), SettingsError, "given twice"),
         (dict(models="demo", methods="none", benchmarks="bbq(source='/no/such')"), DataError, "/no/such"),

@@ -313,16 +313,18 @@ def test_a_cell_without_answers_is_one_record_that_says_why() -> None:
     assert len(records) == 16 + 2
 
 
-def test_a_single_cluster_has_values_and_no_interval(compared: list[Record]) -> None:
+@pytest.mark.parametrize("stratified", [True, False])
+def test_a_single_cluster_has_values_and_no_interval(stratified: bool) -> None:
+    bench = Hits(stratified=stratified)
+    records = scored(cell(Untouched(), BEFORE, benchmark=bench), cell(Fake(), AFTER, benchmark=bench))
     for method in ("none", "fake"):
-        row = by_name(compared, method)["rate", "C"]
+        row = by_name(records, method)["rate", "C"]
         assert (row.value, row.clusters) == (0.5, 1)
         assert all(map(math.isnan, (row.low, row.high)))
-    row = by_name(compared, "fake")["rate", "C"]
+    row = by_name(records, "fake")["rate", "C"]
     assert row.difference == row.gain == 0
-    assert all(
-        map(math.isnan, (row.difference_low, row.difference_high, row.gain_low, row.gain_high, row.p, row.p_holm))
-    )
+    missing = (row.difference_low, row.difference_high, row.gain_low, row.gain_high, row.p, row.p_holm)
+    assert all(map(math.isnan, missing))
 
 
 def test_clusters_that_are_each_alone_in_their_stratum_have_no_interval_either() -> None:

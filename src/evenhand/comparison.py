@@ -65,6 +65,8 @@ def compare(
     chosen = _methods(methods)
     if limit is not None and limit < 1:
         raise SettingsError(f"limit={limit}: give at least 1, or leave it out for all items")
+    if replicates < 1:
+        raise SettingsError(f"replicates={replicates}: give at least 1; 2000 is usual")
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
         if folder:
@@ -84,6 +86,10 @@ def compare(
     return report
 
 
+Asked = tuple[Benchmark, Sequence[Any]]
+"""A benchmark and the items that are asked of it."""
+
+
 class _Session:
     """One call of `compare`: asks what has not been answered yet and keeps the facts."""
 
@@ -92,9 +98,9 @@ class _Session:
         folder: RunFolder | None,
         cache: AnswerCache | None,
         methods: Sequence[Method],
-        items: dict[Benchmark, Sequence[Any]],
+        asked: list[Asked],
     ) -> None:
-        self.folder, self.cache, self.methods, self.items = folder, cache, methods, items
+        self.folder, self.cache, self.methods, self.asked = folder, cache, methods, asked
         self.cells: list[Cell] = []
         self.begun = time.monotonic()
         self.manifest: dict[str, Any] = {"usage": []}
@@ -108,7 +114,7 @@ class _Session:
             "demo": False,
             "models": {},
             "methods": [m.spec for m in self.methods],
-            "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.items.items()},
+            "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.asked},
             "versions": provenance.versions(),
             "git": provenance.git_state(),
         }
@@ -119,12 +125,12 @@ class _Session:
     def ask(self, model: Model) -> None:
         """All benchmarks and methods on one model, the untouched model first."""
         self._describe(model)
-        for benchmark in self.items:
+        for benchmark, items in self.asked:
             for method in self.methods:
                 cell = Cell(model.name, method, benchmark)
                 self.cells.append(cell)
                 try:
-                    self._fill(cell, model)
+                    self._fill(cell, model, items)
                 except RunError:
                     raise  # the run folder itself is in trouble
                 except EvenhandError as error:
@@ -155,7 +161,7 @@ class _Session:
         if self.folder:
             self.folder.append_session({"event": "model", "name": model.name, **known[model.name]})
 
-    def _fill(self, cell: Cell, model: Model) -> None:
+    def _fill(self, cell: Cell, model: Model, items: Sequence[Any]) -> None:
         reason = cell.method.missing(model)
         if reason:
             cell.refuse(reason)
@@ -165,20 +171,20 @@ class _Session:
         if lacking:
             cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
             return
-        items = self.items[cell.benchmark]
-        answers, usage = self._answers(cell, mitigated, [item.id for item in items])
+        answers, usage = self._answers(cell, mitigated, items)
         cell.finish(items, answers)
         self.manifest["usage"].append(usage)
 
-    def _answers(self, cell: Cell, model: Model, ids: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    def _answers(self, cell: Cell, model: Model, items: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
+        ids = [item.id for item in items]
         name = key(model.fingerprint, cell.benchmark.name, cell.benchmark.settings, ids)[:24]
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
             if stored is not None and not any(_is_open(a) for a in stored):
                 return stored, {**self.folder.read_about(name), "asked_anew": 0}
         begun, before = time.monotonic(), self.cache.misses if self.cache is not None else 0
-        answers = cell.benchmark.ask(model, self.items[cell.benchmark])
+        answers = cell.benchmark.ask(model, items)
         cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
         usage = {
             "model": cell.model,
@@ -257,14 +263,12 @@ def _with_options(wanted: ModelLike) -> Wanted:
     return spec, dict(own or {})
 
 
-def _items(
-    benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool
-) -> dict[Benchmark, Sequence[Any]]:
+def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool) -> list[Asked]:
     """The items of each benchmark; of those asked for by "all", the ones without data are left out with a warning."""
-    found: dict[Benchmark, Sequence[Any]] = {}
+    found: list[Asked] = []
     for benchmark in benchmarks:
         try:
-            found[benchmark] = subsample(benchmark.items(), limit, seed)
+            found.append((benchmark, subsample(benchmark.items(), limit, seed)))
         except DataError as error:
             if not optional or len(benchmarks) == 1:
                 raise

@@ -201,4 +201,6 @@ def _checked(thing: Any, kind: str, name: str) -> Any:
     base = {"methods": Method, "benchmarks": Benchmark}.get(kind)
     if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
         raise SettingsError(f"{name!r} is registered as {thing!r}, which is no subclass of evenhand.{base.__name__}")
+    if base is not None and thing.name != name:
+        raise SettingsError(f"registered as {name!r}, but its class says name = {thing.name!r}; make them the same")
     return thing
