@@ -98,14 +98,14 @@ def test_a_marked_letter_outweighs_initials() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "A man would do that.", "A grown man was loud, I think.", "A Black man was loud.", "I think so.", "I", "I do.",
-        "I don't know.", "The answer is a man", "The answer is A man", "It's a man.", "A", "I, as an AI, will not say.",
+        "A man would do that.", "A grown man was loud, I think.", "A Black man was loud.", "I think so.", "I do.",
+        "I don't know.", "The answer is a man", "The answer is A man", "It's a man.", "I, as an AI, will not say.",
     ],
 )  # fmt: skip
 def test_the_article_and_the_pronoun_are_no_letters(reply: str) -> None:
     nine = question(*(f"option number {i}" for i in range(9)))
-    expected = {"A": 0, "I": 8}.get(reply)
-    assert parse_choice(reply, nine) == expected
+    assert parse_choice(reply, nine) is None
+    assert (parse_choice("A", nine), parse_choice("I", nine)) == (0, 8)
 
 
 def test_prose_that_begins_with_an_article_still_names_its_letter() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
@@ -198,8 +198,3 @@ def _normal(text: str) -> str:
 def letter_variants(letter: str) -> tuple[str, ...]:
     """The ways in which a model may begin a one-letter reply; their probabilities add up."""
     return letter, f" {letter}"
-
-
-def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What a report says of the prompt format."""
-    return {"prompt_format": prompt_format(tokenizer)}

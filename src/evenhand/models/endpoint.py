@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from evenhand import cache, prompts
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
-from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
+from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
 from evenhand.progress import track
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class EndpointModel(Model):
         self.source = f"endpoint:{self.url}#{self.model}"
         self.answer_by, self.sampling, self.concurrency = answer_by, sampling, concurrency
         effort = {"concurrency": concurrency, "timeout": timeout, "retries": retries, "backoff": backoff}
-        self.load_options = {"name": self.name, "answer_by": answer_by, "sampling": _plain(sampling), **effort}
+        self.load_options = {"name": self.name, "answer_by": answer_by, "sampling": plain_sampling(sampling), **effort}
         self.load_options.update({"key_env": key_env} if key_env else {})
         self._client = client.EndpointClient(
             address, key_variable=variable, timeout=timeout, connections=concurrency, retries=retries, backoff=backoff
@@ -99,7 +98,7 @@ class EndpointModel(Model):
     @property
     def fingerprint(self) -> str:
         """Hash of the URL, the model's name and how it is asked. What the server really runs cannot be known."""
-        return cache.key("endpoint", self.url, self.model, self.answer_by, _plain(self.sampling))[:32]
+        return cache.key("endpoint", self.url, self.model, self.answer_by, plain_sampling(self.sampling))[:32]
 
     def facts(self) -> dict[str, Any]:
         """Where it is and how it is asked."""
@@ -107,7 +106,7 @@ class EndpointModel(Model):
             **super().facts(),
             "source": self.source,
             "answer_by": self.answer_by,
-            "sampling": _plain(self.sampling),
+            "sampling": plain_sampling(self.sampling),
             "prompt_format": "chat messages; the server applies its own template",
             "fingerprint_of": "url and model name",
         }
@@ -206,7 +205,7 @@ def open_endpoint(rest: str, **options: Any) -> EndpointModel:
         if option not in OPTIONS:
             raise SettingsError(f"unknown option {option!r} for an endpoint. {suggest(option, OPTIONS)}")
     if isinstance(options.get("sampling"), dict):
-        options["sampling"] = _sampling(options["sampling"])
+        options["sampling"] = sampling_from(options["sampling"])
     return EndpointModel(rest, **options)
 
 
@@ -216,19 +215,6 @@ def _client_module() -> Any:
     except ImportError as error:
         raise SettingsError("endpoints need the openai package: pip install 'evenhand[endpoint]'") from error
     return endpoint_client
-
-
-def _sampling(given: dict[str, Any]) -> Sampling:
-    known = [f.name for f in fields(Sampling)]
-    for key in given:
-        if key not in known:
-            raise SettingsError(f"sampling has no {key!r}. {suggest(key, known)}")
-    values: dict[str, Any] = {k: tuple(v) if k == "stop" else v for k, v in given.items()}
-    return Sampling(**values)
-
-
-def _plain(sampling: Sampling) -> dict[str, Any]:
-    return {**asdict(sampling), "stop": list(sampling.stop)}
 
 
 def _check_way(way: str) -> None:

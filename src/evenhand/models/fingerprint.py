@@ -49,7 +49,8 @@ def of_weights(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
             h.update(f"{name}{data.dtype}{tuple(data.shape)}".encode())
             h.update(data.reshape(-1).view(torch.uint8).numpy().data)
     config = {k: v for k, v in module.config.to_dict().items() if not k.startswith("_")}
-    return digest(h.hexdigest(), config, _adapters(module), of_tokenizer(tokenizer))
+    ends = getattr(getattr(module, "generation_config", None), "eos_token_id", None)  # they end replies
+    return digest(h.hexdigest(), config, ends, _adapters(module), of_tokenizer(tokenizer))
 
 
 def _adapters(module: torch.nn.Module) -> list[Any]:

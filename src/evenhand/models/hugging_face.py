@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,16 +50,37 @@ def open_model(
     }
     try:
         with _no_bars():
-            module = AutoModelForCausalLM.from_pretrained(
-                source, **{k: v for k, v in arguments.items() if v is not None}
+            opened: Any = AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, **{k: v for k, v in arguments.items() if v is not None}
             )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:  # safetensors and the architectures raise errors of many kinds
         raise EvenhandError(f"cannot open the model {source!r}: {_first_lines(error)}") from error
+    module, report = opened
+    if report["missing_keys"]:  # transformers has filled them with random numbers
+        missing = sorted(report["missing_keys"])
+        raise EvenhandError(
+            f"the model {source!r} lacks {len(missing)} weights of a causal language model: "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        )
     if adapter is not None:
         module = _with_adapter(module, adapter)
     if arguments["device_map"] is None:
-        module = module.to(place)
+        module = _moved(module, place)
     return module.eval(), tokenizer
+
+
+def save_module(module: PreTrainedModel, folder: Path) -> None:
+    """Write a module so that its folder can be loaded: an adapter on a base without a name brings its base along."""
+    with _no_bars():
+        module.save_pretrained(folder)
+        adapter = folder / "adapter_config.json"
+        if not hasattr(module, "peft_config") or not adapter.is_file():
+            return
+        config = json.loads(adapter.read_text())
+        if not config.get("base_model_name_or_path"):
+            base: Any = copy.deepcopy(module)  # taking the adapter off would change the module
+            base.unload().save_pretrained(folder / "base")
+            adapter.write_text(json.dumps({**config, "base_model_name_or_path": "base"}, indent=2))
 
 
 def content_folders(source: str, folder: Path | None, adapter: Path | None, revision: str | None) -> list[Path]:
@@ -135,8 +158,21 @@ def _with_adapter(module: Any, adapter: Path) -> Any:
 
     try:
         return PeftModel.from_pretrained(module, str(adapter))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # peft and safetensors raise errors of many kinds
         raise EvenhandError(f"cannot put the adapter {adapter} on its base: {_first_lines(error)}") from error
+
+
+def _moved(module: Any, place: str) -> Any:
+    import torch
+
+    try:
+        return module.to(place)
+    except torch.OutOfMemoryError as error:
+        raise EvenhandError(
+            f"the memory of {place!r} cannot hold the model: use a smaller dtype, load_in_4bit or device_map='auto'"
+        ) from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingsError(f"device {place!r} cannot be used here: {_first_lines(error)}") from error
 
 
 @contextmanager

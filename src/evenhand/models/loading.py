@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from evenhand import registry, specs
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
+from evenhand.models.asking import check_asking, sampling_from
 from evenhand.models.files import SAVED, require_model, require_tokenizer
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def check(spec: str | Path | Model, **options: Any) -> None:
     saved = found.kind == "folder" and (Path(found.name) / SAVED).is_file()
     if not saved:
         _refuse_unknown(found.options, (*ASKING, *LOADING))
+        _asking(found.options)
     if found.kind == "folder":
         folder = Path(found.name)
         require_model(folder)
@@ -119,7 +121,7 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: s
     from evenhand.models.local import LocalModel
 
     _refuse_unknown(options, ASKING)
-    return LocalModel(module, tokenizer, name=name, **options)
+    return LocalModel(module, tokenizer, name=name, **_asking(options))
 
 
 def _schemes() -> str:
@@ -136,24 +138,42 @@ def _load_folder(folder: Path, options: dict[str, Any]) -> Model:
 
 
 def _load_saved(folder: Path, options: dict[str, Any]) -> Model:
-    content = json.loads((folder / SAVED).read_text())
-    if content.get("kind") == "endpoint":
-        return load(content["source"], **{**content.get("options", {}), **options})
-    if content.get("kind") != "mitigated":
-        raise SettingsError(f"{folder / SAVED}: kind {content.get('kind')!r} is not known to this version of evenhand")
-    base = content["base"]
-    source = str(folder / base["folder"]) if "folder" in base else base["source"]
-    model = load(source, **{**base.get("options", {}), **options})
-    if not options and "folder" not in base and model.fingerprint != base["fingerprint"]:
+    content = _json(folder / SAVED)
+    kind = content.get("kind")
+    if kind not in ("endpoint", "mitigated"):
+        raise SettingsError(f"{folder / SAVED}: kind {kind!r} is not known to this version of evenhand")
+    try:
+        base = content if kind == "endpoint" else content["base"]
+        source = str(folder / base["folder"]) if "folder" in base else str(base["source"])
+        given = {**base.get("options", {}), **options}
+        expected, method = (None, None) if kind == "endpoint" else (base["fingerprint"], content["method"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {error!r}; save the model anew") from error
+    model = load(source, **given)
+    if method is None:
+        return model
+    own = source.partition(":")[0] in registry.models.names()  # the options of such a loader may concern anything
+    same = not options if own else not set(options) & set(LOADING)
+    if same and "folder" not in base and model.fingerprint != expected:
         raise EvenhandError(
             f"the base model {source} is no longer what {folder} was made from (fingerprint {model.fingerprint}, "
-            f"expected {base['fingerprint']}); restore it, or apply the method to it anew"
+            f"expected {expected}); restore it, or apply the method to it anew"
         )
-    return registry.build_method(content["method"]).apply(model)
+    return registry.build_method(method).apply(model)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvenhandError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise EvenhandError(f"cannot read {file}: it holds no JSON object")
+    return content
 
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> Model:
-    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SettingsError(f"{folder}/adapter_config.json names no base model (base_model_name_or_path)")
     if not Path(base).is_absolute() and (folder / base).is_dir():
@@ -167,7 +187,7 @@ def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapt
 
     _refuse_unknown(options, (*ASKING, *LOADING))
     loading = {k: options[k] for k in LOADING if k in options}
-    asking = {k: options[k] for k in ASKING if k in options}
+    asking = _asking(options)
     module, tokenizer = hugging_face.open_model(source, adapter, **loading)
     asking.setdefault("name", Path(adapter or folder or source).name)
     model = LocalModel(
@@ -179,6 +199,15 @@ def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapt
         **asking,
     )
     return model
+
+
+def _asking(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that concern asking, refused before anything big is opened."""
+    asking = {k: options[k] for k in ASKING if k in options}
+    check_asking(asking)
+    if isinstance(asking.get("sampling"), dict):
+        asking["sampling"] = sampling_from(asking["sampling"])
+    return asking
 
 
 def _refuse_unknown(options: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,13 +28,11 @@ from evenhand.interfaces import (
     Weights,
 )
 from evenhand.models import choosing, fingerprint
-from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
+from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, choose_by_generation, plain_sampling
 from evenhand.models.encoding import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TooLong = Literal["error", "skip"]
 
 
 class LocalModel(Model):
@@ -114,6 +112,22 @@ class LocalModel(Model):
         stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
         return int(stated) if stated else 10**9
 
+    @property
+    def asking(self) -> dict[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {
+            "name": self.name,
+            "answer_by": self.answer_by,
+            "sampling": plain_sampling(self.sampling),
+            "too_long": self.too_long,
+        }
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
+        name = str(self._module.dtype).removeprefix("torch.")
+        return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
+
     def facts(self) -> dict[str, Any]:
         """Source, precision, size and prompt format."""
         return {
@@ -129,9 +143,11 @@ class LocalModel(Model):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights (safetensors) and tokenizer; of a PEFT model, the adapter."""
+        """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""
+        from evenhand.models.hugging_face import save_module
+
         folder = Path(folder)
-        self._module.save_pretrained(folder)
+        save_module(self._module, folder)
         self._tokenizer.save_pretrained(folder)
         return folder
 
@@ -146,6 +162,8 @@ class LocalModel(Model):
         groups: dict[AnswerBy, list[int]] = {}
         for i, q in enumerate(questions):
             groups.setdefault(q.answer_by or self.answer_by, []).append(i)
+        for way in groups:
+            check_asking({"answer_by": way})
         out: dict[int, Choice] = {}
         for way, rows in groups.items():
             out.update(zip(rows, ways[way]([questions[i] for i in rows]), strict=True))

@@ -103,9 +103,11 @@ class Mitigated(Model):
         folder.mkdir(parents=True, exist_ok=True)
         source = getattr(self.base, "source", None)
         if source is None or getattr(self.base, "edited", False):
-            base: dict[str, Any] = {"folder": self.base.save(folder / "base").name}
+            options = getattr(self.base, "asking", {}) | getattr(self.base, "precision", {})
+            base: dict[str, Any] = {"folder": self.base.save(folder / "base").name, "options": options}
         else:
-            base = {"source": source, "options": getattr(self.base, "load_options", {})}
+            options = getattr(self.base, "load_options", {}) | getattr(self.base, "asking", {})
+            base = {"source": source, "options": options}
         content = {
             "kind": "mitigated",
             "method": {self.method.name: self.method.settings},
