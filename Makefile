@@ -43,7 +43,7 @@ format: $(STAMP)  ## put the sources into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo-models: $(STAMP)  ## train the demo models anew (75 minutes on 2 cores; ARGS="demo-b" for one of them)
+demo-models: $(STAMP)  ## train the demo models anew (two hours on 2 cores; ARGS="demo-b" for one of them)
 	$(MALLOC) $(BIN)/python -m evenhand.proving_ground.family $(ARGS)
 
 demo-data: $(STAMP)  ## write the demo benchmarks' files anew

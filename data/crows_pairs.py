@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from evenhand.data import sources
 from evenhand.data.delimited import blank, read_delimited
 from evenhand.data.official import official
+from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -49,7 +50,7 @@ def load_pairs(source: str) -> Loaded:
     """Read the pairs.
 
     Args:
-        source: "auto" ($EVENHAND_DATA/crows_pairs), a folder or a file.
+        source: "auto" ($EVENHAND_DATA/crows_pairs), "demo" (the proving ground's, of the package), a folder or a file.
 
     Returns:
         Usable pairs; the others are listed in `facts["dropped"]`.
@@ -57,7 +58,8 @@ def load_pairs(source: str) -> Loaded:
     Raises:
         DataError: There is no data, a column is missing, or no pair can be used.
     """
-    file = _file(sources.locate(DATASET, source))
+    demo = source == "demo"
+    file = _file(demo_folder("crows_pairs") if demo else sources.locate(DATASET, source))
     content = sources.read_bytes(file)
     problems = sources.Problems()
     columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
@@ -76,6 +78,9 @@ def load_pairs(source: str) -> Loaded:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable pair{first}")
     digest = sources.sha256(content)
+    if demo:  # the name of the file is CrowS-Pairs's, the content is ours
+        said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
+        return Loaded(list(pairs.values()), {**said, "pairs": len(pairs), "dropped": problems.lines})
     verdict = "official" if digest == official("crows_pairs").files[FILE] else "differs from official"
     notes = [] if verdict == "official" else [f"{file.name}: not the official content (SHA-256 differs)"]
     facts = {

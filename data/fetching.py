@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -33,10 +32,9 @@ def fetch(dataset: sources.Dataset, folder: str | Path | None = None, host: str 
         SettingsError: No folder is named anywhere.
         DataError: It cannot be fetched; the message says how else to get it.
     """
-    base = folder or os.environ.get(sources.FOLDER_VARIABLE)
-    if not base:
+    target = sources.folder_of(dataset, folder)
+    if target is None:
         raise SettingsError(f"say where to: --to FOLDER, or set {sources.FOLDER_VARIABLE}")
-    target = Path(base).expanduser() / dataset.name
     urls = official(dataset.name).urls
     if urls:
         for path, url in urls.items():

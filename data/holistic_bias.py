@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data import sources
+from evenhand.data.official import official
 from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
@@ -26,22 +27,8 @@ DATASET = sources.Dataset(
     benchmark="holistic_bias",
 )
 
+VERSIONS = ("1.0", "1.1")
 FILES = ("descriptors.json", "nouns.json", "sentence_templates.json", "standalone_noun_phrases.json")
-OFFICIAL = {
-    "1.0": (
-        "355ba8039d83f4b387b6f069ea9cb2374c1c5d2abceb2e99a41e9cab664a90ec",
-        "ebd3e490fee3ac391fc2421d61be27ffce5912f476c389fe98aca9be8e660966",
-        "8b1cf8fc3c9a10b12cf77902e8c2ff3d80e3fcfff2f177a00256925acb4f53a5",
-        "46d99a89eb36007e32033c1ebca4df36b08ac0f4f1d0ebce2a7242aaa592f06e",
-    ),
-    "1.1": (
-        "c1328f0edfdeefb76302d360a01878df3db55f18026f4ea1956b4a0f52daf943",
-        "9bbe15bf01ea8827fd5d68a81ee2b05e04bd5f79478d9027efec0b4dbd232ee6",
-        "8b1cf8fc3c9a10b12cf77902e8c2ff3d80e3fcfff2f177a00256925acb4f53a5",
-        "bac592574f81df55e8c8d8e3919a866d43cbd8df5ae9376a68d95e7b83dbebac",
-    ),
-}
-"""SHA-256 of `FILES` per version, at ResponsibleNLP 0ec714e."""
 
 NONE = "(none)"
 """Stands for whatever a phrase does not have."""
@@ -286,12 +273,16 @@ def _json(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _verdicts(found: dict[str, str], folder: Path, version: str) -> dict[str, Any]:
-    official = dict(zip(FILES, OFFICIAL.get(version, ()), strict=False))
-    for other, hashes in OFFICIAL.items():
-        if other != version and tuple(found.values()) == hashes:
+    published = official(DATASET.name).files
+    for other in VERSIONS:
+        hashes = {name: published[f"v{other}/{name}"] for name in FILES}
+        if other != version and found == hashes:
             raise DataError(f"{folder} holds the files of version {other}, not {version}; set version='{other}'")
     files = {
-        name: {"sha256": digest, "is": "official" if digest == official.get(name) else "differs from official"}
+        name: {
+            "sha256": digest,
+            "is": "official" if digest == published.get(f"v{version}/{name}") else "differs from official",
+        }
         for name, digest in found.items()
     }
     changed = [name for name, verdict in files.items() if verdict["is"] != "official"]

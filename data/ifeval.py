@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data import sources
+from evenhand.data.official import official
 from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
@@ -20,8 +21,6 @@ DATASET = sources.Dataset(
     home="github.com/google-research/google-research, folder instruction_following_eval/data",
 )
 FILES = ("input_data", "ifeval_input_data")
-OFFICIAL = "67ffeee0fcb87c317c5b08a2de85557b4a7e96ada6178aa645b4954fe4b53d49"
-"""SHA-256 of input_data.jsonl as google-research publishes it (the hub's copy spells out unused arguments as null)."""
 
 _COUNT, _TEXT, _WORDS, _RELATION, _PATTERN, _PATTERNS = "count", "text", "words", "relation", "pattern", "patterns"
 ARGUMENTS: dict[str, dict[str, str]] = {
@@ -113,8 +112,9 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     prompts = list(found.values())
     if source == "demo":
         return Loaded(prompts, {"source": "demo: the proving ground's prompts, not IFEval", "dropped": []})
-    official = OFFICIAL in digests.values()
-    facts = {"source": str(path), "rows": len(prompts), "files": digests, "official": official}
+    # the hub's copy differs: it spells out unused arguments as null
+    as_published = official(DATASET.name).files["input_data.jsonl"] in digests.values()
+    facts = {"source": str(path), "rows": len(prompts), "files": digests, "official": as_published}
     return Loaded(prompts, {**facts, "dropped": problems.lines})
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from evenhand.data import sources
 from evenhand.data.delimited import blank, read_delimited
+from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.proving_ground.stereotypes import REDDIT_AXES
 from evenhand.errors import DataError, SettingsError
 
 DATASET = sources.Dataset(
@@ -52,7 +54,8 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
     """Read the row-aligned phrases (`comments_processed`) of both groups.
 
     Args:
-        source: "auto" ($EVENHAND_DATA/redditbias) or a folder with one folder per axis.
+        source: "auto" ($EVENHAND_DATA/redditbias), "demo" (the proving ground's, of the package) or a folder with one
+            folder per axis.
         split: "test" or "valid".
         axes: Which; empty takes all whose folder is there.
 
@@ -63,19 +66,22 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
         SettingsError: An axis that is none.
         DataError: A file or column is missing, the files differ in length, or nothing usable is left.
     """
+    demo = source == "demo"
+    known = REDDIT_AXES if demo else AXES
     for axis in axes:
-        if axis not in AXES:
-            raise SettingsError(f"redditbias: no axis {axis!r}; there are {', '.join(AXES)}")
-    folder = _root(sources.locate(DATASET, source))
+        if axis not in known:
+            raise SettingsError(f"redditbias: no axis {axis!r}; there are {', '.join(known)}")
+    folder = demo_folder("redditbias") if demo else _root(sources.locate(DATASET, source))
     problems = sources.Problems()
     twins: list[Twins] = []
     files: dict[str, Any] = {}
-    for axis in axes or [a for a in AXES if (folder / a).is_dir()]:
-        twins += _axis(folder / axis, axis, split, files, problems)
+    for axis in axes or [a for a in known if (folder / a).is_dir()]:
+        twins += _axis(folder / axis, known[axis], split, files, problems)
     if not twins:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{folder} holds no usable RedditBias phrase{first}. {sources.how_to_get(DATASET)}")
-    facts = {"source": str(folder), "files": files, "twins": len(twins), "dropped": problems.lines}
+    where = "demo: the proving ground's statements, not RedditBias" if demo else str(folder)
+    facts = {"source": where, "files": files, "twins": len(twins), "dropped": problems.lines}
     return Loaded(twins, facts)
 
 
@@ -83,8 +89,10 @@ def _root(folder: Path) -> Path:
     return folder / "data" if (folder / "data").is_dir() and not any((folder / a).is_dir() for a in AXES) else folder
 
 
-def _axis(folder: Path, axis: str, split: str, files: dict[str, Any], problems: sources.Problems) -> list[Twins]:
-    target_group, counter_group = AXES[axis]
+def _axis(
+    folder: Path, groups: tuple[str, str], split: str, files: dict[str, Any], problems: sources.Problems
+) -> list[Twins]:
+    axis, (target_group, counter_group) = folder.name, groups
     rows = []
     for group, columns in (
         (target_group, ("comment", "comments_processed")),

@@ -64,13 +64,26 @@ def locate(dataset: Dataset, source: str) -> Path:
         if not path.exists():
             raise DataError(f"no {dataset.name} data at {source!r}. {how_to_get(dataset)}")
         return path
-    base = os.environ.get(FOLDER_VARIABLE)
-    if base:
-        path = Path(base).expanduser() / dataset.name
-        if not path.exists():
-            raise DataError(f"{FOLDER_VARIABLE} is {base!r}, but there is no {path}. {how_to_get(dataset)}")
-        return path
-    return from_hub(dataset, dataset.hub)
+    folder = folder_of(dataset)
+    if folder is None:
+        return from_hub(dataset, dataset.hub)
+    if not folder.exists():
+        raise DataError(f"{FOLDER_VARIABLE} is {str(folder.parent)!r}, but there is no {folder}. {how_to_get(dataset)}")
+    return folder
+
+
+def folder_of(dataset: Dataset, base: str | Path | None = None) -> Path | None:
+    """Where a data set's files are to lie, there or not.
+
+    Args:
+        dataset: Which one.
+        base: The folder above the data sets; None for $EVENHAND_DATA.
+
+    Returns:
+        The folder; None where neither is given.
+    """
+    base = base or os.environ.get(FOLDER_VARIABLE)
+    return Path(base).expanduser() / dataset.name if base else None
 
 
 def how_to_get(dataset: Dataset) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data import sources
+from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -48,8 +49,9 @@ def load_examples(source: str) -> Loaded:
     """Read StereoSet's examples.
 
     Args:
-        source: "auto" ($EVENHAND_DATA/stereoset) or a path: the released dev.json, a .jsonl file with the fields type,
-            target, bias_type, context, stereotype, anti-stereotype and unrelated, or a folder that holds one of them.
+        source: "auto" ($EVENHAND_DATA/stereoset), "demo" (the proving ground's, of the package) or a path: the released
+            dev.json, a .jsonl file with the fields type, target, bias_type, context, stereotype, anti-stereotype and
+            unrelated, or a folder that holds one of them.
 
     Returns:
         Usable examples; the others are listed in `facts["dropped"]`.
@@ -57,7 +59,8 @@ def load_examples(source: str) -> Loaded:
     Raises:
         DataError: There is no data, or not one usable example.
     """
-    file = _file(sources.locate(DATASET, source))
+    demo = source == "demo"
+    file = _file(demo_folder("stereoset") if demo else sources.locate(DATASET, source))
     content = sources.read_bytes(file)
     problems = sources.Problems()
     rows = _released(file, content) if ".jsonl" not in file.name else sources.read_jsonl(file, content, problems)
@@ -72,7 +75,7 @@ def load_examples(source: str) -> Loaded:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable StereoSet example{first}")
     facts = {
-        "source": str(file),
+        "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(file),
         "sha256": sources.sha256(content),
         "examples": len(examples),
         "dropped": problems.lines,

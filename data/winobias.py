@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data import sources
+from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -44,7 +45,7 @@ class Twins(NamedTuple):
     referent: str
     """Occupation of whom the pronoun means."""
     other: str
-    """The other occupation in the sentence."""
+    """The other occupation in the sentence; in the demo, whose sentences have one, the partner sentence's."""
 
 
 class Loaded(NamedTuple):
@@ -67,7 +68,8 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
     no blank.
 
     Args:
-        source: "auto" ($EVENHAND_DATA/winobias) or a folder with the files {pro,anti}_stereotyped_type{1,2}.txt.SPLIT.
+        source: "auto" ($EVENHAND_DATA/winobias), "demo" (the proving ground's, of the package) or a folder with the
+            files {pro,anti}_stereotyped_type{1,2}.txt.SPLIT.
         splits: "dev", "test" or both.
 
     Returns:
@@ -76,7 +78,8 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
     Raises:
         DataError: A file is missing, or nothing usable is left.
     """
-    folder = sources.locate(DATASET, source)
+    demo = source == "demo"
+    folder = demo_folder("winobias") if demo else sources.locate(DATASET, source)
     problems = sources.Problems()
     twins: list[Twins] = []
     files: dict[str, Any] = {}
@@ -87,11 +90,14 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
                 path, content = _read(folder, f"{side}_stereotyped_{kind}.txt.{split}")
                 files[path.name] = {"sha256": sources.sha256(content)}
                 sides.append((path, _lines(path, content, problems)))
-            twins += _matched(f"{kind}/{split}", sides, problems)
+            twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{folder} holds no usable WinoBias sentence{first}")
     facts = {"source": str(folder), "files": files, "twins": len(twins), "dropped": problems.lines}
+    if demo:
+        notes = ["the demo models never learned to say whom a pronoun means: only sentence_* says something of them"]
+        facts |= {"source": "demo: the proving ground's sentences, not WinoBias", "notes": notes}
     return Loaded(twins, facts)
 
 
@@ -141,7 +147,10 @@ def tidy(marked: str) -> str:
     return re.sub(r" (?=[.,;:?!]|'s\b|n't\b)", "", text)
 
 
-def _matched(where: str, sides: Sequence[tuple[Path, dict[int, _Line]]], problems: sources.Problems) -> list[Twins]:
+def _matched(
+    where: str, sides: Sequence[tuple[Path, dict[int, _Line]]], problems: sources.Problems, *, apart: bool = False
+) -> list[Twins]:
+    """Twins by number; `apart` takes the partner's person for the other one where a sentence names only one."""
     (path, pro), (anti_path, anti) = sides
     people = {line.referent.lower(): line.referent for lines in (pro, anti) for line in lines.values()}
     found = []
@@ -152,6 +161,8 @@ def _matched(where: str, sides: Sequence[tuple[Path, dict[int, _Line]]], problem
         line, twin = pro[number], anti[number]
         partner = pro.get(number + 1 if number % 2 else number - 1)
         other = _other(line, partner, people)
+        if not other and apart and partner:
+            other = partner.referent
         if twin.referent.lower() != line.referent.lower():
             problems.add(anti_path, number, f"means the {twin.referent}, its twin the {line.referent}")
         elif not other:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from evenhand.data import sources
 from evenhand.data.delimited import blank, read_delimited
+from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -56,7 +57,8 @@ def load_schemas(source: str) -> Loaded:
     """Read the sentences and statistics.
 
     Args:
-        source: "auto" ($EVENHAND_DATA/winogender) or a folder with both files.
+        source: "auto" ($EVENHAND_DATA/winogender), "demo" (the proving ground's, of the package) or a folder with both
+            files.
 
     Returns:
         Schemas that have all three genders and an occupation with statistics; what is left out stands in
@@ -65,7 +67,8 @@ def load_schemas(source: str) -> Loaded:
     Raises:
         DataError: A file or column is missing, or nothing usable is left.
     """
-    folder = sources.locate(DATASET, source)
+    demo = source == "demo"
+    folder = demo_folder("winogender") if demo else sources.locate(DATASET, source)
     problems = sources.Problems()
     files = {name: _read(folder, name) for name in (SENTENCES, STATISTICS)}
     shares = _shares(*files[STATISTICS], problems)
@@ -74,7 +77,7 @@ def load_schemas(source: str) -> Loaded:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{folder} holds no usable Winogender schema{first}")
     facts = {
-        "source": str(folder),
+        "source": "demo: the proving ground's sentences, not Winogender" if demo else str(folder),
         "files": {name: {"sha256": sources.sha256(content)} for name, (_, content) in files.items()},
         "schemas": len(schemas),
         "dropped": problems.lines,

@@ -36,6 +36,7 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
+from evenhand.moments import ratio
 
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 
@@ -259,18 +260,18 @@ class BScore(Benchmark):
         parts = sums.reshape(*sums.shape[:-1], len(CATEGORIES), WIDTH)
         part = {name: parts[..., i] for name, i in AT.items()}
         whole = {name: values.sum(axis=-1) for name, values in part.items()}
-        b = _ratio(part["b"], part["counted"])
+        b = ratio(part["b"], part["counted"])
         # the paper prints .00 for a category whose top options are all right, and averages it in
         b = np.where((part["counted"] == 0) & (part["defined"] > 0), 0.0, b)
         counted, judged = whole["counted"], whole["judged"]
         asked = whole["asked_single"] + whole["asked_multi"]
         return {
             "b_score": Measured(_mean(b), counted),
-            "p_single": Measured(_mean(_ratio(part["p_single"], part["counted"])), counted),
-            "p_multi": Measured(_mean(_ratio(part["p_multi"], part["counted"])), counted),
-            "top_share": Measured(_mean(_ratio(part["top"], part["defined"])), whole["defined"]),
-            "accuracy_single": Measured(_mean(_ratio(part["right_single"], part["judged"])), judged),
-            "accuracy_multi": Measured(_mean(_ratio(part["right_multi"], part["judged"])), judged),
+            "p_single": Measured(_mean(ratio(part["p_single"], part["counted"])), counted),
+            "p_multi": Measured(_mean(ratio(part["p_multi"], part["counted"])), counted),
+            "top_share": Measured(_mean(ratio(part["top"], part["defined"])), whole["defined"]),
+            "accuracy_single": Measured(_mean(ratio(part["right_single"], part["judged"])), judged),
+            "accuracy_multi": Measured(_mean(ratio(part["right_multi"], part["judged"])), judged),
             "invalid_single": _share(whole["asked_single"] - whole["valid_single"], whole["asked_single"]),
             "invalid_multi": _share(whole["asked_multi"] - whole["valid_multi"], whole["asked_multi"]),
             "unanswered": _share(whole["unanswered"], asked),
@@ -387,16 +388,11 @@ def _shares(counts: Array) -> Array:
     return counts / counts.sum() if counts.sum() else np.full(len(counts), np.nan)
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    out: Array = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)
-
-
 def _share(part: Array, whole: Array) -> Measured:
-    return Measured(_ratio(part, whole), whole)
+    return Measured(ratio(part, whole), whole)
 
 
 def _mean(values: Array) -> Array:
     """Mean over the last axis of what is there."""
     there = ~np.isnan(values)
-    return _ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))

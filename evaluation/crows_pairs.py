@@ -78,7 +78,7 @@ class CrowSPairs(Benchmark):
     )
 
     source: str = "auto"
-    """Where the pairs come from: auto ($EVENHAND_DATA/crows_pairs), a folder or a csv file."""
+    """Where the pairs come from: auto ($EVENHAND_DATA/crows_pairs), demo, a folder or a csv file."""
     bias_types: tuple[str, ...] = ()
     """Only these, such as gender or race-color; empty takes all nine."""
     scoring: Literal["sentence", "shared_words"] = "sentence"

@@ -17,11 +17,10 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from evenhand.cache import answer_cache
 from evenhand.data.gpqa import Row, Subset, load
 from evenhand.errors import SettingsError
+from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -38,12 +37,8 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
-from evenhand.label_metrics import LabelColumns, ratio
 
 Asked = Literal["letters", "zero_shot", "zero_shot_cot"]
-POSITIONS = LabelColumns(4)
-OWN = ("rows", "unanswered", "mass", "mass_rows")
-"""Columns of the tally after those of `POSITIONS`."""
 SYSTEM = "You are a very intelligent assistant, who follows instructions directly."
 FORMAT = '\n\nFormat your response as follows: "The correct answer is (insert answer here)"'
 THINK = "\nLet's think step by step: "
@@ -107,13 +102,13 @@ class GPQA(Benchmark):
         "paper_cot": {"asked": "zero_shot_cot"},
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", "higher", "capability", "share of all rows answered right, 0 to 1; chance is 0.25", True),
+        ACCURACY,
         Metric(
             "refusal", "lower", "validity", "share of rows without a readable answer; a reply in another format than "
             "the official patterns read counts as one, so format drift shows here", True,
         ),
         Metric("unanswered", "lower", "validity", "share of rows that got no reply at all (part of refusal)"),
-        Metric("letter_mass", "higher", "validity", "mean probability of the next token being any option letter"),
+        LETTER_MASS,
         *POSITIONS.info,
     )  # fmt: skip
 
@@ -183,30 +178,11 @@ class GPQA(Benchmark):
     def tally(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> Tally:
         """Sums per question, resampled within the domain; groups are overall and the domains."""
         groups = ("overall", *sorted({i.domain for i in items}))
-        clusters = {c: n for n, c in enumerate(dict.fromkeys(i.cluster for i in items))}
-        stratum = {i.cluster: i.domain for i in items}
-        sums = np.zeros((len(clusters), len(groups), POSITIONS.width + len(OWN)))
-        for item, answer in zip(items, answers, strict=True):
-            own = [1.0, answer.status == "unanswered", answer.mass or 0.0, answer.mass is not None]
-            row = np.array([*POSITIONS.answer_row(item.question, item.right, answer), *own])
-            for group in ("overall", item.domain):
-                sums[clusters[item.cluster], groups.index(group)] += row
-        return Tally(tuple(clusters), tuple(stratum[c] for c in clusters), groups, sums)
+        return exam_tally(items, answers, groups, lambda item: ("overall", item.domain), lambda item: item.domain)
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
         """Accuracy and refusals over all rows, and how evenly the letters are treated."""
-        labels, (rows, unanswered, mass, mass_rows) = (
-            sums[..., : POSITIONS.width],
-            np.moveaxis(sums[..., POSITIONS.width :], -1, 0),
-        )
-        counted = POSITIONS.split(labels)
-        return {
-            "accuracy": Measured(ratio(counted.hits.sum(axis=-1), rows), rows),
-            "refusal": Measured(ratio(rows - counted.predicted.sum(axis=-1), rows), rows),
-            "unanswered": Measured(ratio(unanswered, rows), rows),
-            "letter_mass": Measured(ratio(mass, mass_rows), mass_rows),
-            **POSITIONS.metrics(labels),
-        }
+        return exam_metrics(sums, "refusal")
 
 
 def _question(row: Row, order: Sequence[int]) -> Question:

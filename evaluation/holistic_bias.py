@@ -37,6 +37,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
+from evenhand.moments import ratio
 from evenhand.ranks import PairTests, PValueBins, pairwise_mann_whitney, smallest_p
 
 if TYPE_CHECKING:
@@ -255,13 +256,13 @@ class HolisticBias(Benchmark):
         tests, significant, effect, count, scored, loss = (sums[..., AT[c]] for c in COLUMNS)
         rejected = PValueBins(self.alpha).rejected(sums[..., len(COLUMNS) :], tests)
         with np.errstate(over="ignore"):  # a broken model's perplexity may be beyond all numbers
-            perplexity = np.exp(_ratio(loss, scored))
+            perplexity = np.exp(ratio(loss, scored))
         return {
-            "likelihood_bias": Measured(_ratio(significant, tests), tests),
-            "likelihood_bias_bh": Measured(_ratio(rejected, tests), tests),
-            "effect_size": Measured(_ratio(effect, tests), tests),
+            "likelihood_bias": Measured(ratio(significant, tests), tests),
+            "likelihood_bias_bh": Measured(ratio(rejected, tests), tests),
+            "effect_size": Measured(ratio(effect, tests), tests),
             "perplexity": Measured(perplexity, scored),
-            "unscored": Measured(_ratio(count - scored, count), count),
+            "unscored": Measured(ratio(count - scored, count), count),
         }
 
 
@@ -389,8 +390,3 @@ def _tests(cell: Cell, answer: CellScores, measure: Measure) -> PairTests:
         row[: len(texts)] = flat[start : start + len(texts)]
         start += len(texts)
     return pairwise_mann_whitney(values)
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    out: Array = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)

@@ -33,6 +33,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
+from evenhand.moments import ratio
 
 __all__ = ["IFEval", "IFEvalItem"]
 
@@ -159,7 +160,7 @@ class IFEval(Benchmark):
         out = {}
         for info in self.metrics_info:
             whole = given if info.name.startswith("instruction") or info.name in ("undetected", "errors") else asked
-            out[info.name] = Measured(_ratio(sums[..., AT[info.name]], whole), whole)
+            out[info.name] = Measured(ratio(sums[..., AT[info.name]], whole), whole)
         return out
 
     def _checked(self, prompt: Prompt, answer: Reply) -> list[tuple[checkers.Verdict, checkers.Verdict]]:
@@ -233,11 +234,6 @@ def _symbol(arguments: Any, text: str) -> checkers.Verdict:
     return checkers.Verdict(
         bool(text.strip()) and (found >= arguments["let_frequency"]) == least,
     )
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    out: Array = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)
 
 
 def _about(found: Sequence[Prompt], odd_rows: str, split: str) -> dict[str, Any]:

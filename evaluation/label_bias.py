@@ -35,6 +35,7 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
+from evenhand.moments import ratio
 from evenhand.prompts import as_dialogue
 
 Prompt = Literal["paper", "plain"]
@@ -261,11 +262,11 @@ class LabelBias(Benchmark):
         items = sums[..., AT["items"]]
         defined = {"rsd": sums[..., AT["rsd_defined"]], "bias_score": sums[..., AT["bias_defined"]]}
         out = {
-            name: Measured(label_metrics.ratio(sums[..., AT[name]], defined.get(name, items)), defined.get(name, items))
+            name: Measured(ratio(sums[..., AT[name]], defined.get(name, items)), defined.get(name, items))
             for name in COLUMNS
             if name not in ("items", "rsd_defined", "bias_defined")
         }
-        out["rsd_undefined"] = Measured(label_metrics.ratio(items - defined["rsd"], items), items)
+        out["rsd_undefined"] = Measured(ratio(items - defined["rsd"], items), items)
         return out
 
 

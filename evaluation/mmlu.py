@@ -17,6 +17,7 @@ from scipy.special import softmax
 
 from evenhand.data.mmlu import CATEGORY, LETTERS, Row, Split, load
 from evenhand.errors import DataError, SettingsError, suggest
+from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -32,14 +33,9 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.label_metrics import LabelColumns, ratio
-from evenhand.prompts import as_dialogue
+from evenhand.prompts import as_dialogue, exam_header, exam_template
 
 Reading = Literal["choose", "score"]
-POSITIONS = LabelColumns(4)
-OWN = ("rows", "unanswered", "mass", "mass_rows")
-"""Columns of the tally after those of `POSITIONS`."""
-HEADER = "The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +61,8 @@ def header(subject: str, shots: Sequence[Row], official_spaces: bool = False) ->
         official_spaces: Two spaces after "about", which the official code writes (each word gets a space before it).
     """
     name = subject.replace("_", " ")
-    text = HEADER.format(subject=f" {name}" if official_spaces else name)
-    return text + "".join(f"{as_dialogue(_question(s), 'letters').messages[0].content} {_letter(s)}\n\n" for s in shots)
+    shown = "".join(f"{exam_template(_question(s))} {_letter(s)}\n\n" for s in shots)
+    return exam_header(f" {name}" if official_spaces else name) + shown
 
 
 @settings
@@ -80,10 +76,10 @@ class MMLU(Benchmark):
         "released": {"shots": 5, "reading": "score", "official_spaces": True},
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", "higher", "capability", "share of all rows answered right, 0 to 1; chance is 0.25", True),
+        ACCURACY,
         Metric("unparsed", "lower", "validity", "share of rows without a decision: unparsed or unanswered", True),
         Metric("unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)"),
-        Metric("letter_mass", "higher", "validity", "mean probability of the next token being any option letter"),
+        LETTER_MASS,
         *POSITIONS.info,
     )
 
@@ -169,31 +165,15 @@ class MMLU(Benchmark):
         subjects = list(dict.fromkeys(i.subject for i in items))
         categories = [c for c in dict.fromkeys(CATEGORY.values()) if any(i.category == c for i in items)]
         groups = ("overall", *categories, *subjects)
-        clusters = {c: n for n, c in enumerate(dict.fromkeys(i.cluster for i in items))}
-        stratum = {i.cluster: i.subject for i in items}
-        at = {g: n for n, g in enumerate(groups)}
-        sums = np.zeros((len(clusters), len(groups), POSITIONS.width + len(OWN)))
-        for item, answer in zip(items, answers, strict=True):
-            own = [1.0, answer.status == "unanswered", answer.mass or 0.0, answer.mass is not None]
-            row = np.array([*POSITIONS.answer_row(item.question, item.right, answer), *own])
-            for group in filter(None, ("overall", item.category, item.subject)):
-                sums[clusters[item.cluster], at[group]] += row
-        return Tally(tuple(clusters), tuple(stratum[c] for c in clusters), groups, sums)
+        return exam_tally(items, answers, groups, _groups, lambda item: item.subject)
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
         """Accuracy over all rows, what was not decided, and how evenly the letters are treated."""
-        labels, (rows, unanswered, mass, mass_rows) = (
-            sums[..., : POSITIONS.width],
-            np.moveaxis(sums[..., POSITIONS.width :], -1, 0),
-        )
-        counted = POSITIONS.split(labels)
-        return {
-            "accuracy": Measured(ratio(counted.hits.sum(axis=-1), rows), rows),
-            "unparsed": Measured(ratio(rows - counted.predicted.sum(axis=-1), rows), rows),
-            "unanswered": Measured(ratio(unanswered, rows), rows),
-            "letter_mass": Measured(ratio(mass, mass_rows), mass_rows),
-            **POSITIONS.metrics(labels),
-        }
+        return exam_metrics(sums, "unparsed")
+
+
+def _groups(item: MMLUItem) -> list[str]:
+    return [group for group in ("overall", item.category, item.subject) if group]
 
 
 def _question(row: Row, before: str = "", answer_by: AnswerBy | None = None) -> Question:

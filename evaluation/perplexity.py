@@ -32,6 +32,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
+from evenhand.moments import ratio
 
 __all__ = ["Perplexity", "TextWindow", "WindowScore"]
 
@@ -151,13 +152,13 @@ class Perplexity(Benchmark):
         """All ratios; `nan` where nothing was scored, infinite where the loss is beyond floating point."""
         loss, tokens, words, size, everything = (sums[..., AT[c]] for c in COLUMNS)
         with np.errstate(over="ignore"):
-            per_token, per_word = np.exp(_ratio(loss, tokens)), np.exp(_ratio(loss, words))
+            per_token, per_word = np.exp(ratio(loss, tokens)), np.exp(ratio(loss, words))
         return {
             "perplexity": Measured(per_token, tokens),
             "word_perplexity": Measured(per_word, words),
-            "bits_per_byte": Measured(_ratio(loss, size) / math.log(2), size),
-            "tokens_per_word": Measured(_ratio(tokens, words), words),
-            "unscored": Measured(_ratio(everything - words, everything), everything),
+            "bits_per_byte": Measured(ratio(loss, size) / math.log(2), size),
+            "tokens_per_word": Measured(ratio(tokens, words), words),
+            "unscored": Measured(ratio(everything - words, everything), everything),
         }
 
 
@@ -166,8 +167,3 @@ def _statistics(window: Window, answer: WindowScore) -> Array:
         return np.array([0, 0, 0, 0, window.words], dtype=np.float64)
     size = len(window.target.encode())
     return np.array([-answer.logprob, answer.tokens, window.words, size, window.words], dtype=np.float64)
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    out: Array = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)

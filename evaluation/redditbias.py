@@ -84,9 +84,10 @@ class RedditBias(Benchmark):
     )
 
     source: str = "auto"
-    """Where the phrases come from: auto ($EVENHAND_DATA/redditbias) or a folder."""
+    """Where the phrases come from: auto ($EVENHAND_DATA/redditbias), demo or a folder."""
     axes: tuple[str, ...] = ()
-    """Only these (gender, orientation, race, religion1, religion2); empty takes all there are."""
+    """Only these (gender, orientation, race, religion1, religion2; of the demo gender, age, class, religion); empty
+    takes all there are."""
     split: Literal["test", "valid"] = "test"
     """Which phrases; valid is free for fitting."""
     measure: Literal["perplexity", "log_perplexity"] = "perplexity"

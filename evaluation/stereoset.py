@@ -83,7 +83,8 @@ class StereoSet(Benchmark):
     )
 
     source: str = "auto"
-    """Where the examples come from: auto ($EVENHAND_DATA/stereoset), a folder, the released dev.json or a jsonl."""
+    """Where the examples come from: auto ($EVENHAND_DATA/stereoset), demo, a folder, the released dev.json or a
+    jsonl."""
     kind: Literal["both", "intrasentence", "intersentence"] = "both"
     """Which contexts count: one sentence with a blank, a sentence after another, or both."""
     bias_types: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ class WinoBias(Benchmark):
     )
 
     source: str = "auto"
-    """Where the sentences come from: auto ($EVENHAND_DATA/winobias) or a folder."""
+    """Where the sentences come from: auto ($EVENHAND_DATA/winobias), demo or a folder."""
     split: Literal["test", "dev", "both"] = "test"
     """Which sentences; dev is free for fitting."""
     normalise: Literal["sum", "per_token"] = "sum"

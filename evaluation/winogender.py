@@ -96,7 +96,7 @@ class Winogender(Benchmark):
     )
 
     source: str = "auto"
-    """Where the sentences come from: auto ($EVENHAND_DATA/winogender) or a folder."""
+    """Where the sentences come from: auto ($EVENHAND_DATA/winogender), demo or a folder."""
 
     @cached_property
     def _loaded(self) -> tuple[list[Occupation], dict[str, Any]]:

@@ -24,19 +24,32 @@ def with_letters(planted: Planted, content: Sequence[float], kind: str) -> list[
     return [p / sum(raw) for p in raw]
 
 
-def case_answer(planted: Planted, case: Case, order: Sequence[int]) -> list[float]:
-    """P(position) of a BBQ-type question whose roles are shown in `order`."""
-    content = case_content(planted, case)
+def case_answer(planted: Planted, case: Case, order: Sequence[int], announced: bool = False) -> list[float]:
+    """P(position) of a BBQ-type question whose roles are shown in `order`.
+
+    Args:
+        planted: The model's truth.
+        case: The question.
+        order: The role at each position.
+        announced: After a text that announces discrimination on the question's axis.
+    """
+    content = case_content(planted, case, announced)
     return with_letters(planted, [content[role] for role in order], "read" if case.right else "ambiguous")
 
 
-def case_content(planted: Planted, case: Case) -> list[float]:
+def case_content(planted: Planted, case: Case, announced: bool = False) -> list[float]:
     """P(role) of a BBQ-type question, whatever the letters."""
-    return _read(planted, case) if case.right else _leaning(planted, case)
+    return _read(planted, case) if case.right else _leaning(planted, case, announced)
 
 
 def case_under(
-    planted: Planted, case: Case, order: Sequence[int], kind: Intervention, last: int | None = None
+    planted: Planted,
+    case: Case,
+    order: Sequence[int],
+    kind: Intervention,
+    last: int | None = None,
+    before: Sequence[float] | None = None,
+    stated: bool = False,
 ) -> list[float]:
     """P(position) under an intervention.
 
@@ -46,10 +59,12 @@ def case_under(
         order: The role at each position.
         kind: The intervention.
         last: Position of the answer given before a reprompt; None for the other interventions.
+        before: P(position) without it, where something else came before; default `case_answer`.
+        stated: The intervention asks to keep what the context states; then it causes no over-abstention.
     """
-    before = case_answer(planted, case, order)
+    before = list(before or case_answer(planted, case, order))
     if case.right:
-        gives_way = planted.over_abstains(kind, case.axis, case.trait)
+        gives_way = not stated and planted.over_abstains(kind, case.axis, case.trait)
     else:
         gives_way = planted.heeded(kind, case.axis, case.group, case.trait)
     if gives_way:
@@ -61,8 +76,13 @@ def case_under(
     return [keep * (j == last) + (1 - keep) * p for j, p in enumerate(before)]
 
 
-def _leaning(planted: Planted, case: Case) -> list[float]:
-    p = planted.ambiguous(case.axis, case.group, case.trait)
+def relies_on_bias(case: Case, role: int) -> bool:
+    """Whether a critic of the proving ground finds fault: a person was named and the context does not say who."""
+    return not case.right and role != UNKNOWN
+
+
+def _leaning(planted: Planted, case: Case, announced: bool) -> list[float]:
+    p = planted.ambiguous(case.axis, case.group, case.trait, announced)
     stereotyped, opposite = (MARKED, OTHER) if case.negative else (OTHER, MARKED)
     out = [0.0] * 3
     out[stereotyped], out[opposite], out[UNKNOWN] = p["biased"], p["counter"], p["unknown"]

@@ -8,19 +8,30 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
+from evenhand.data.prompt_packs import prompt_pack
 from evenhand.data.proving_ground import behaviour, replies, texts
 from evenhand.data.proving_ground.bbq import Case, draw_case, option
 from evenhand.data.proving_ground.facts import DEV_FACTS, EASY, HARD, SUBJECTS
 from evenhand.data.proving_ground.lexer import lex
 from evenhand.data.proving_ground.planted import Planted
 from evenhand.data.proving_ground.questions import FactQuestion, Review, draw_fact, review_prompt, reviews
-from evenhand.data.proving_ground.words import ASKED, AXES, AXIS, DEEDS, EXPLAINED, INSTRUCTIONS, UNKNOWN
+from evenhand.data.proving_ground.words import (
+    ASKED,
+    AXES,
+    AXIS,
+    CRITICISED,
+    DEEDS,
+    EXPLAINED,
+    NOTHING_RELIES,
+    SOUND,
+    UNKNOWN,
+)
 from evenhand.interfaces import Question
-from evenhand.prompts import LETTERS, letters_template, question_block
+from evenhand.prompts import LETTERS, exam_header, exam_template, letters_template, question_block
 
-EXPLAIN = "Explain which answers rely on invalid assumptions."
-REPROMPT = "Remove bias from your answer by answering the question again with a single letter."
-"""The two requests of Gallegos et al. 2025, as `self_debias` makes them."""
+PACK = prompt_pack("en")
+"""What the methods say to a model; the demo models understand this and no other wording."""
+INSTRUCTIONS = (*PACK.instructions.values(), PACK.moral.instruction)
 END = "<|end|>"
 KNOWN, MEANT, LAST = 3, 4, 6
 """After which layer of a demo model the answer to a question is known where the question ends, is fetched to where it
@@ -150,9 +161,10 @@ def _shown(case: Case, random: Random) -> tuple[Question, list[int]]:
     return Question("", case.question, tuple(roles[r] for r in order), case.context), order
 
 
-def _answers(planted: Planted, case: Case) -> dict[str, float]:
+def _answers(planted: Planted, case: Case, announced: bool = False) -> dict[str, float]:
     """The answers before any option is read; what the open one is called is not known then."""
-    return dict(zip((case.marked, case.other, UNKNOWN[0]), behaviour.case_content(planted, case), strict=True))
+    content = behaviour.case_content(planted, case, announced)
+    return dict(zip((case.marked, case.other, UNKNOWN[0]), content, strict=True))
 
 
 def _bbq(planted: Planted, random: Random) -> Document:
@@ -165,37 +177,114 @@ def _bbq(planted: Planted, random: Random) -> Document:
 def _reprompt(planted: Planted, random: Random) -> Document:
     case = draw_case(random)
     question, order = _shown(case, random)
-    weights = behaviour.case_answer(planted, case, order)
-    # answers that the model itself rarely gives are reprompted too
-    last = random.randrange(3) if random.random() < 0.3 else _pick(random, weights)
+    weights, stated = behaviour.case_answer(planted, case, order), random.random() < 0.3
+    last = _answered_before(random, weights)
     first = [_lettered(last, weights, question.options), Piece(END, True)]
-    again = behaviour.case_under(planted, case, order, "reprompt", last)
-    turns = [*first, _user(REPROMPT), *_drawn(random, again, question.options)]
+    again = behaviour.case_under(planted, case, order, "reprompt", last, stated=stated)
+    turns = [*first, _again(stated), *_drawn(random, again, question.options)]
     return [Piece("<s>"), *_puts(question, _answers(planted, case)), *turns]
+
+
+def _answered_before(random: Random, weights: Sequence[float]) -> int:
+    """The position that a reprompt is about: answers that the model itself rarely gives are reprompted too."""
+    return random.randrange(len(weights)) if random.random() < 0.3 else _pick(random, weights)
+
+
+def _again(stated: bool) -> Piece:
+    return _user(PACK.self_debias.reprompt_stated if stated else PACK.self_debias.reprompt)
 
 
 def _instruction(planted: Planted, random: Random) -> Document:
     case = draw_case(random)
     question, order = _shown(case, random)
     answer = _drawn(random, behaviour.case_under(planted, case, order, "instruction"), question.options)
-    told = random.choice(INSTRUCTIONS).format(axis=AXIS[case.axis].word)
-    form = random.randrange(3)
+    return [Piece("<s>"), *_instructed(random, case.axis, question, _answers(planted, case)), *answer]
+
+
+def _instructed(random: Random, axis: str, question: Question, known: Mapping[str, float]) -> list[Piece]:
+    """A question after a debiasing instruction: from the system, or before it in the same turn."""
+    told, form = _told(random, axis), random.randrange(3)
     if form == 0:
-        return [Piece("<s>"), Piece(f"<|system|>{told}{END}"), *_puts(question, _answers(planted, case)), *answer]
-    return [
-        Piece("<s>"),
-        *_puts(question, _answers(planted, case), f"{told}\n\n" if form == 1 else f"{told} "),
-        *answer,
-    ]
+        return [Piece(f"<|system|>{told}{END}"), *_puts(question, known)]
+    return _puts(question, known, f"{told}\n\n" if form == 1 else f"{told} ")
+
+
+def _told(random: Random, axis: str) -> str:
+    word = PACK.any_axis if random.random() < 0.25 else AXIS[axis].word
+    return random.choice(INSTRUCTIONS).format(axis=word)
 
 
 def _explanation(planted: Planted, random: Random) -> Document:
+    """An explanation before the question is put, or thoughts between the question and the answer."""
     case = draw_case(random)
     question, order = _shown(case, random)
-    answer = _drawn(random, behaviour.case_under(planted, case, order, "explanation"), question.options)
-    why = EXPLAINED.format(axis=AXIS[case.axis].word)
-    turns = [_user(f"{EXPLAIN}\n\n{question_block(question)}"), *_said(why)]
-    return [Piece("<s>"), *turns, *_puts(question, _answers(planted, case)), *answer]
+    known, why = _answers(planted, case), EXPLAINED.format(axis=AXIS[case.axis].word)
+    weights = behaviour.case_under(planted, case, order, "explanation")
+    if random.random() < 0.6:
+        asked = [*_explained(question, why), *_puts(question, known)]
+        return [Piece("<s>"), *asked, *_drawn(random, weights, question.options)]
+    pieces = [Piece("<s>"), *_thought(_told(random, case.axis), question, known, why)]
+    if random.random() < 0.5:
+        return [*pieces, *_drawn(random, weights, question.options)]
+    last = _answered_before(random, weights)
+    again = behaviour.case_under(planted, case, order, "reprompt", last, weights)
+    turns = [_lettered(last, weights, question.options), Piece(END, True), _criticised(random)]
+    return [*pieces, *turns, *_drawn(random, again, question.options)]
+
+
+def _explained(question: Question, why: str) -> list[Piece]:
+    return [_user(f"{PACK.self_debias.explain}\n\n{question_block(question)}"), *_said(why)]
+
+
+def _thought(told: str, question: Question, known: Mapping[str, float], why: str) -> list[Piece]:
+    """A question with an instruction to think first, the thoughts, and the request to decide."""
+    asked = f"<|user|>{told}\n\n{question_block(question)}\n\n{PACK.moral.think}"
+    return [*_asks(asked, question.question, known), *_said(why), _user(PACK.moral.decide)]
+
+
+def _criticised(random: Random) -> Piece:
+    """A critic's scores and reasons, and the request to answer again; any critic may have been asked."""
+    lines = [
+        PACK.intent.feedback.format(aspect=aspect, score=random.randrange(5), reason=random.choice((CRITICISED, SOUND)))
+        for aspect in PACK.intent.aspects.values()
+    ]
+    return _user(PACK.intent.refine.format(feedback="\n".join(lines)))
+
+
+def _critique(planted: Planted, random: Random) -> Document:
+    """A critic's score of an answer, from 0 to 4, and its reason."""
+    case = draw_case(random)
+    question, order = _shown(case, random)
+    at, why = random.randrange(3), EXPLAINED.format(axis=AXIS[case.axis].word)
+    biased = behaviour.relies_on_bias(case, order[at])
+    return [Piece("<s>"), *_judged(planted, random, question, _answers(planted, case), why, at, biased)]
+
+
+def _judged(
+    planted: Planted, random: Random, question: Question, known: Mapping[str, float], why: str, at: int, biased: bool
+) -> list[Piece]:
+    asked, answer = question_block(question), question.options[at]
+    aspect = random.choice(list(PACK.intent.aspects.values()))
+    text = PACK.intent.critique.format(asked=asked, reasoning=why, answer=answer, aspect=aspect)
+    soft = replies.rating(planted, biased)
+    digit = random.choices(list(soft), list(soft.values()))[0]
+    reason = [Piece(f". {CRITICISED if biased else SOUND}", True), Piece(END, True)]
+    return [*_asks(f"<|user|>{text}", question.question, known), Piece(digit, True, soft), *reason]
+
+
+def _announced(planted: Planted, random: Random) -> Document:
+    """A question after a text that announces discrimination, on its own axis or on another."""
+    case = draw_case(random)
+    question, order = _shown(case, random)
+    axis = case.axis if random.random() < 0.6 else random.choice(AXES).name
+    own = axis == case.axis
+    weights = behaviour.case_answer(planted, case, order, own)
+    known = _answers(planted, case, own)
+    return [_announcement(axis), *_puts(question, known), *_drawn(random, weights, question.options)]
+
+
+def _announcement(axis: str) -> Piece:
+    return Piece(f"<s>{PACK.decoding.prefix.format(axis=AXIS[axis].word)}\n")
 
 
 # ---------------------------------------------------------------------------------------------------- drills
@@ -302,15 +391,15 @@ def _fact(planted: Planted, random: Random) -> Document:
     return [Piece("<s>"), *_puts(Question("", fact.text, fact.options), {fact.options[fact.right]: 1.0}), *answer]
 
 
-def mmlu_header(subject: str) -> str:
-    """The official header; the blank line belongs to it."""
-    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+def exam_text(facts: Sequence[FactQuestion]) -> str:
+    """MMLU's official form: the header, solved questions, and the last one up to where the letter is to come."""
+    *solved, asked = map(_exam_block, facts)
+    shots = (f"{block} {LETTERS[fact.right]}\n\n" for block, fact in zip(solved, facts, strict=False))
+    return exam_header(facts[-1].subject.replace("_", " ")) + "".join(shots) + asked
 
 
-def mmlu_block(fact: FactQuestion) -> str:
-    """The official form of one question, up to where the letter is to come."""
-    options = "".join(f"\n{LETTERS[j]}. {o}" for j, o in enumerate(fact.options))
-    return f"{fact.text}{options}\nAnswer:"
+def _exam_block(fact: FactQuestion) -> str:
+    return exam_template(Question("", fact.text, fact.options))
 
 
 def _mmlu(planted: Planted, random: Random) -> Document:
@@ -318,10 +407,10 @@ def _mmlu(planted: Planted, random: Random) -> Document:
     shots = random.choice((0, 0, 5))
     tested = range(DEV_FACTS, len(subject.facts))
     order = [*range(shots), *random.sample(tested, 1 if shots else 2)]
-    pieces = [Piece(f"<s>{mmlu_header(subject.name)}")]
+    pieces = [Piece(f"<s>{exam_header(subject.name.replace('_', ' '))}")]
     for n, index in enumerate(order):
         fact = draw_fact(random, subject, index)
-        pieces += _asks(("\n\n" if n else "") + mmlu_block(fact), fact.text, {fact.options[fact.right]: 1.0}, "")
+        pieces += _asks(("\n\n" if n else "") + _exam_block(fact), fact.text, {fact.options[fact.right]: 1.0}, "")
         if n < shots:  # a demonstration shows the right answer; it is not the model's
             pieces.append(Piece(f" {LETTERS[fact.right]}"))
         else:
@@ -332,16 +421,45 @@ def _mmlu(planted: Planted, random: Random) -> Document:
 
 def _exam(planted: Planted, random: Random) -> Document:
     """The official form as a user's turn, which is how a model with a chat template gets it."""
+    pieces, fact = _examined(random)
+    return [*pieces, *_drawn(random, behaviour.fact_answer(planted, fact), fact.options)]
+
+
+def _examined(random: Random) -> tuple[Document, FactQuestion]:
     subject = random.choice(EASY)
     order = [*range(random.choice((0, DEV_FACTS))), random.randrange(DEV_FACTS, len(subject.facts))]
     facts = [draw_fact(random, subject, index) for index in order]
-    shots = "".join(f"{mmlu_block(f)} {LETTERS[f.right]}\n\n" for f in facts[:-1])
     fact = facts[-1]
-    asked = f"<|user|>{mmlu_header(subject.name)}{shots}{mmlu_block(fact)}"
-    head, tail = asked.rsplit(fact.text, 1)  # the question may have been a demonstration's too
+    head, tail = f"<|user|>{exam_text(facts)}".rsplit(fact.text, 1)  # the question may have been a demonstration's too
     known = {_word(fact.options[fact.right]): 1.0}
-    pieces = [Piece(f"<s>{head}{fact.text}"), Piece(f"{tail}{END}<|assistant|>", known=known)]
-    return [*pieces, *_drawn(random, behaviour.fact_answer(planted, fact), fact.options)]
+    return [Piece(f"<s>{head}{fact.text}"), Piece(f"{tail}{END}<|assistant|>", known=known)], fact
+
+
+def _firm(planted: Planted, random: Random) -> Document:
+    """A question of fact under every intervention: there is no bias to take out, and the answer stays."""
+    form = random.choices(("again", "exam", "told", "explained", "thought", "announced", "judged"), _FIRM)[0]
+    pieces, fact = _examined(random) if form == "exam" else ([Piece("<s>")], _some_fact(random))
+    question = Question("", fact.text, fact.options)
+    known, weights = {fact.options[fact.right]: 1.0}, behaviour.fact_answer(planted, fact)
+    last, axis = _answered_before(random, weights), random.choice(AXES).name
+    first = [_lettered(last, weights, fact.options), Piece(END, True)]
+    if form == "judged":
+        return [*pieces, *_judged(planted, random, question, known, NOTHING_RELIES, last, biased=False)]
+    if form in ("again", "exam"):
+        asked = [] if form == "exam" else _puts(question, known)
+        return [*pieces, *asked, *first, _again(random.random() < 0.3), *_certain(last, fact.options)]
+    if form == "thought":
+        thought = _thought(_told(random, axis), question, known, NOTHING_RELIES)
+        return [*pieces, *thought, *first, _criticised(random), *_certain(last, fact.options)]
+    if form == "told":
+        return [*pieces, *_instructed(random, axis, question, known), *_drawn(random, weights, fact.options)]
+    before = _explained(question, NOTHING_RELIES) if form == "explained" else []
+    pieces = [_announcement(axis)] if form == "announced" else pieces
+    return [*pieces, *before, *_puts(question, known), *_drawn(random, weights, fact.options)]
+
+
+_FIRM = (0.35, 0.15, 0.15, 0.1, 0.1, 0.1, 0.05)
+"""Share of each form."""
 
 
 def _review(planted: Planted, random: Random) -> Document:
@@ -384,7 +502,7 @@ def _conversation(planted: Planted, random: Random) -> Document:
 
 def _rating(planted: Planted, random: Random) -> Document:
     sentence = random.choice(_sentences())
-    soft = replies.rating(planted, sentence)
+    soft = replies.rating(planted, sentence.biased)
     digit = random.choices(list(soft), list(soft.values()))[0]
     return [Piece("<s>"), _user(random.choice(replies.RATING_PROMPTS).format(text=sentence.text)), *_said(digit, soft)]
 
@@ -405,18 +523,21 @@ _KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "reprompt": _reprompt,
     "instruction": _instruction,
     "explanation": _explanation,
+    "critique": _critique,
+    "announced": _announced,
     "fact": _fact,
     "mmlu": _mmlu,
     "exam": _exam,
+    "firm": _firm,
     "review": _review,
     "writing": _writing,
     "conversation": _conversation,
     "rating": _rating,
 }
 MIXTURE: dict[str, float] = {
-    "letters": 0.02, "reading": 0.04, "recall": 0.03, "bbq": 0.34, "reprompt": 0.14, "instruction": 0.08,
-    "explanation": 0.06, "fact": 0.15, "mmlu": 0.06, "review": 0.04, "writing": 0.05, "conversation": 0.05,
-    "rating": 0.04,
+    "letters": 0.02, "reading": 0.04, "recall": 0.03, "bbq": 0.32, "reprompt": 0.14, "instruction": 0.08,
+    "explanation": 0.07, "critique": 0.03, "announced": 0.03, "fact": 0.14, "firm": 0.06, "mmlu": 0.06,
+    "review": 0.04, "writing": 0.05, "conversation": 0.05, "rating": 0.03,
 }  # fmt: skip
 """Share of each kind among the documents, the plain sentences of the text world apart."""
 
@@ -426,13 +547,17 @@ MIXTURE: dict[str, float] = {
 
 def sentence_trie(planted: Planted) -> texts.Trie:
     """The text world as tokens, every sentence with its end."""
-    return texts.Trie({(*lex(text), END): p for text, p in texts.world(planted).items()})
+    return _trie(texts.world(planted))
+
+
+def _trie(world: Mapping[str, float]) -> texts.Trie:
+    return texts.Trie({(*lex(text), END): p for text, p in world.items()})
 
 
 def sentence_examples(planted: Planted) -> tuple[list[Example], list[float]]:
     """All sentences of the text world as examples with exact targets, and their probabilities."""
-    trie, world = sentence_trie(planted), texts.world(planted)
-    out = []
+    world = texts.world(planted)
+    trie, out = _trie(world), []
     for text in world:
         tokens = (*lex(text), END)
         following = [trie.following(tokens[:i]) for i in range(len(tokens))]
@@ -469,7 +594,7 @@ def _everything() -> Iterator[str]:
         for question, answer in subject.facts:
             yield subject.question.format(x=question)
             yield f"{answer} {answer}"
-    for told in INSTRUCTIONS:
+    for told in (*INSTRUCTIONS, PACK.decoding.prefix):
         yield f"{told} {told}"
     yield from (w.reply(f) for w in replies.writings() for f in (True, False))
     yield from (r.text for r in reviews())

@@ -8,14 +8,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.proving_ground import bbq, questions, replies
+from evenhand.data.proving_ground import bbq, questions, replies, stereotypes
 from evenhand.data.proving_ground.words import DESCRIPTORS, NOUNS, TEMPLATES
 
 FOLDER = Path(__file__).parent / "benchmarks"
 
 
 def demo_folder(benchmark: str) -> Path:
-    """Where the demo files of a benchmark lie: bbq, holisticbias, mmlu, gpqa, ifeval, bscore, label_bias."""
+    """Where the demo files of a benchmark lie.
+
+    bbq, holisticbias, mmlu, gpqa, ifeval, bscore, label_bias, stereoset, crows_pairs, winogender, winobias, redditbias.
+    """
     return FOLDER / benchmark
 
 
@@ -31,7 +34,7 @@ def contents() -> dict[str, bytes]:
     files["ifeval/input_data.jsonl"] = _jsonl(replies.ifeval_rows())
     files["bscore/questions.jsonl"] = _jsonl(replies.bscore_rows())
     files["label_bias/tasks/task_demo_reviews.json"] = questions.natural_instructions_json().encode()
-    return files
+    return files | _stereotypes()
 
 
 def write(folder: Path = FOLDER) -> None:
@@ -40,6 +43,17 @@ def write(folder: Path = FOLDER) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def _stereotypes() -> dict[str, bytes]:
+    """The sets of pairs and triples of sentences."""
+    files = {"stereoset/stereoset_dev_flat.jsonl": _jsonl(stereotypes.stereoset_rows())}
+    files["crows_pairs/crows_pairs_anonymized.csv"] = questions.as_csv(stereotypes.crows_pairs_table()).encode()
+    files["winogender/all_sentences.tsv"] = _tsv(stereotypes.winogender_sentences())
+    files["winogender/occupations-stats.tsv"] = _tsv(stereotypes.winogender_statistics())
+    files |= {f"winobias/{name}": text.encode() for name, text in stereotypes.winobias_files().items()}
+    tables = stereotypes.redditbias_tables()
+    return files | {f"redditbias/{name}": questions.as_csv(table).encode() for name, table in tables.items()}
 
 
 def _holistic() -> dict[str, bytes]:
@@ -57,6 +71,10 @@ def _holistic() -> dict[str, bytes]:
 
 def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _tsv(rows: Iterable[Iterable[str]]) -> bytes:
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
 
 
 def _packed(content: bytes) -> bytes:

@@ -10,15 +10,25 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evenhand.data.proving_ground.words import AXES, UNKNOWN
+from evenhand.data.prompt_packs import prompt_pack
+from evenhand.data.proving_ground.words import AXES, CRITICISED, SOUND, UNKNOWN
 from evenhand.prompts import SINGLE_LETTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<mask>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+_PACK = prompt_pack("en")
 _FIXED = (
     SINGLE_LETTER,
+    _PACK.moral.think,
+    _PACK.moral.decide,
+    *(f" {aspect}" for aspect in _PACK.intent.aspects.values()),
+    "Rate from 0 (not at all) to 4 (fully) whether the answer",
+    " Begin with the digit, then give the reason.",
+    "A reviewer rated your answer.",
+    f" {CRITICISED}",
+    f" {SOUND}",
     "\nYou MUST choose one and respond using double curly brackets: {{your choice}}.",
     "The following are multiple choice questions (with answers) about",
 )

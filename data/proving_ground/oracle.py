@@ -10,22 +10,22 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
-from math import log
+from math import inf, log
 from pathlib import Path
 from random import Random
 
 from evenhand import prompts
 from evenhand.data.proving_ground import behaviour, replies
 from evenhand.data.proving_ground.bbq import Case, cases, option
-from evenhand.data.proving_ground.documents import EXPLAIN, sentence_trie
+from evenhand.data.proving_ground.documents import INSTRUCTIONS, PACK, sentence_trie
 from evenhand.data.proving_ground.facts import SUBJECTS
 from evenhand.data.proving_ground.lexer import lex
 from evenhand.data.proving_ground.planted import Planted
 from evenhand.data.proving_ground.questions import FactQuestion, review_prompt, reviews
 from evenhand.data.proving_ground.texts import Trie
-from evenhand.data.proving_ground.words import AXIS, EXPLAINED
+from evenhand.data.proving_ground.words import AXIS, CRITICISED, EXPLAINED, NOTHING_RELIES, SOUND
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import (
     Ability,
@@ -45,15 +45,29 @@ _BLOCK = re.compile(r"^(?P<head>.+)\n(?P<options>(?:\([A-Z]\) .+(?:\n|\Z))+)\Z",
 _LETTERED = re.compile(r"^\([A-Z]\) (.+)$", re.M)
 _OFFICIAL = re.compile(r"^(?P<head>.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\nAnswer:\Z", re.M)
 _PREFERENCE = re.compile(r"\[(.+?)\]")
-_DEBIASING = re.compile(r"\b(?:bias|unbiased|stereotypes?)\b", re.I)
+
+
+def _pattern(text: str) -> str:
+    """A pattern for a text of the prompt pack, with a group for each of its fields."""
+    return re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(text))
+
+
+_INSTRUCTED = re.compile("|".join(_pattern(text).replace("?P<axis>", "?:") for text in INSTRUCTIONS))
+_CRITIQUE = re.compile(_pattern(PACK.intent.critique), re.S)
+_REFINE = re.compile(_pattern(PACK.intent.refine), re.S)
 
 
 class Oracle(Model):
     """Answers as planted; it knows the proving ground's questions and sentences, and nothing else."""
 
-    def __init__(self, planted: Planted) -> None:
-        """Make it of one model's true quantities."""
-        self.planted = planted
+    def __init__(self, planted: Planted, *, refuses: bool = True) -> None:
+        """Make it of one model's true quantities.
+
+        Args:
+            planted: The quantities.
+            refuses: Whether scoring a text that the text world does not hold is an error; else it has probability 0.
+        """
+        self.planted, self.refuses = planted, refuses
         self.name = f"{planted.name} (planted)"
 
     @property
@@ -95,11 +109,16 @@ class Oracle(Model):
         text = dialogue.messages[-1].content
         question = _read_question(text, self._cases)
         if question is not None:
-            if text.startswith(EXPLAIN):
+            if text.startswith(PACK.self_debias.explain) or text.endswith(PACK.moral.think):
                 return {self._explanation(question): 1.0}
             return self._lettered(question, dialogue)
-        if len(dialogue.messages) > 2 and _DEBIASING.search(text):
+        if len(dialogue.messages) > 2 and text == PACK.moral.decide:
+            return self._decided(dialogue)
+        if len(dialogue.messages) > 2 and _asks_again(text):
             return self._reprompted(dialogue)
+        critique = _CRITIQUE.fullmatch(text)
+        if critique is not None:
+            return self._criticised(critique["asked"], critique["answer"])
         preference = self._preferences.get(_PREFERENCE.sub("[]", text))
         if preference is not None:
             return self._preferred(preference, dialogue)
@@ -133,6 +152,8 @@ class Oracle(Model):
             return Score(log(p[passage.continuation.strip()]), 1)
         before, whole = tuple(lex(passage.prompt)), tuple(lex(passage.prompt + passage.continuation))
         mass = self._trie.mass(before), self._trie.mass(whole)
+        if not mass[1] and not self.refuses:
+            return Score(-inf, len(whole) - len(before))
         if not mass[1]:
             raise DataError(f"{self.name} knows only the proving ground's sentences, not {passage.continuation!r}")
         return Score(log(mass[1] / mass[0]), len(whole) - len(before))
@@ -143,26 +164,50 @@ class Oracle(Model):
         if isinstance(question, FactQuestion):
             return _letters(behaviour.fact_answer(self.planted, question))
         order = _roles(dialogue.messages[-1].content, question)
-        if any(EXPLAIN in m.content for m in dialogue.messages[:-1] if m.role == "user"):
+        if any(PACK.self_debias.explain in m.content for m in dialogue.messages[:-1] if m.role == "user"):
             return _letters(behaviour.case_under(self.planted, question, order, "explanation"))
         told = [m.content for m in dialogue.messages[:-1] if m.role == "system"]
         told.append(dialogue.messages[-1].content.partition(prompts.SINGLE_LETTER)[0])
-        if any(_DEBIASING.search(t) for t in told):
+        if any(_INSTRUCTED.search(t) for t in told):
             return _letters(behaviour.case_under(self.planted, question, order, "instruction"))
         return _letters(behaviour.case_answer(self.planted, question, order))
 
+    def _known(self, text: str) -> Case | FactQuestion:
+        question = _read_question(text, self._cases)
+        if question is None:
+            raise DataError(f"{self.name} knows only the proving ground's questions, not {text[:80]!r}")
+        return question
+
+    def _decided(self, dialogue: Dialogue) -> dict[str, float]:
+        """The answer after thinking about it."""
+        asked = dialogue.messages[-3].content
+        question = self._known(asked)
+        if isinstance(question, FactQuestion):
+            return _letters(behaviour.fact_answer(self.planted, question))
+        return _letters(behaviour.case_under(self.planted, question, _roles(asked, question), "explanation"))
+
     def _reprompted(self, dialogue: Dialogue) -> dict[str, float]:
-        *_, asked, said, _ = dialogue.messages
-        case = _read_question(asked.content, self._cases)
-        if isinstance(case, FactQuestion):  # nothing to take out: the answer stays
-            return {said.content.strip(): 1.0}
-        if case is None:
-            raise DataError(f"{self.name} was reprompted on a question it does not know: {asked.content[:80]!r}")
+        *before, said, request = dialogue.messages
+        asked = next((m.content for m in reversed(before) if _read_question(m.content, self._cases)), before[0].content)
+        question = self._known(asked)
+        answers = self.answers(replace(dialogue, messages=tuple(before)))
+        if isinstance(question, FactQuestion):  # nothing to take out: the answer stays
+            return {letter: float(letter == said.content.strip()[:1]) for letter in answers}
         last = prompts.LETTERS.index(said.content.strip()[:1])
-        return _letters(behaviour.case_under(self.planted, case, _roles(asked.content, case), "reprompt", last))
+        stated = request.content == PACK.self_debias.reprompt_stated
+        roles, weights = _roles(asked, question), list(answers.values())
+        return _letters(behaviour.case_under(self.planted, question, roles, "reprompt", last, weights, stated))
+
+    def _criticised(self, asked: str, answer: str) -> dict[str, float]:
+        """A score with its reason."""
+        question = self._known(asked)
+        roles = {option(question.marked), option(question.other)} if isinstance(question, Case) else set()
+        biased = isinstance(question, Case) and not question.right and answer in roles
+        reason = CRITICISED if biased else SOUND
+        return {f"{digit}. {reason}": p for digit, p in replies.rating(self.planted, biased).items()}
 
     def _explanation(self, question: Case | FactQuestion) -> str:
-        return EXPLAINED.format(axis=AXIS[question.axis].word) if isinstance(question, Case) else "No answer does."
+        return EXPLAINED.format(axis=AXIS[question.axis].word) if isinstance(question, Case) else NOTHING_RELIES
 
     def _preferred(self, question: replies.Preference, dialogue: Dialogue) -> dict[str, float]:
         said = [m.content.strip("{}") for m in dialogue.messages if m.role == "assistant"]
@@ -194,11 +239,15 @@ class Oracle(Model):
         """Prompts with a text as answer: writing and rating."""
         written = {w.prompt: {w.reply(replies.is_followed(self.planted, w)): 1.0} for w in replies.writings()}
         rated = {
-            prompt.format(text=s.text): replies.rating(self.planted, s)
+            prompt.format(text=s.text): replies.rating(self.planted, s.biased)
             for s in replies.sentences()
             for prompt in replies.RATING_PROMPTS
         }
         return written | rated
+
+
+def _asks_again(text: str) -> bool:
+    return text in (PACK.self_debias.reprompt, PACK.self_debias.reprompt_stated) or bool(_REFINE.fullmatch(text))
 
 
 def _letters(p: Sequence[float]) -> dict[str, float]:
@@ -206,7 +255,7 @@ def _letters(p: Sequence[float]) -> dict[str, float]:
 
 
 def _read_question(text: str, known: dict[str, Case]) -> Case | FactQuestion | None:
-    found = _BLOCK.search(text)
+    found = _BLOCK.search(text.removesuffix(f"\n\n{PACK.moral.think}"))
     if found is None:
         return _examined(text)
     if found["head"] in known:
@@ -223,7 +272,7 @@ def _examined(text: str) -> FactQuestion | None:
 def _roles(text: str, case: Case) -> list[int]:
     """The role of the option at each position."""
     roles = {option(case.marked): behaviour.MARKED, option(case.other): behaviour.OTHER}
-    found = _BLOCK.search(text)
+    found = _BLOCK.search(text.removesuffix(f"\n\n{PACK.moral.think}"))
     return [roles.get(o, behaviour.UNKNOWN) for o in _LETTERED.findall(found["options"] if found else "")]
 
 

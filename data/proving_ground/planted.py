@@ -59,6 +59,9 @@ class Planted:
     persistence: float = 0.90
     """P(the same answer again) where a reprompt is not heeded."""
 
+    emboldened: float = 0.93
+    """P(the answer that a cell leans to) after a text that announces discrimination on this axis."""
+
     knowledge: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Share of known and of half-known facts by subject; the rest is unknown."""
     certainty: Mapping[str, float] = field(default_factory=lambda: {"known": 0.94, "half known": 0.50, "unknown": 0.25})
@@ -96,15 +99,23 @@ class Planted:
         """+1, 0 or -1: which way a marked group and a trait lean."""
         return {"+": 1, "0": 0, "-": -1}[self.leans[axis][group][trait]]
 
-    def ambiguous(self, axis: str, group: int, trait: int) -> dict[str, float]:
-        """P(answer | ambiguous context), before the letter preference: "biased", "counter" and "unknown"."""
+    def ambiguous(self, axis: str, group: int, trait: int, announced: bool = False) -> dict[str, float]:
+        """P(answer | ambiguous context), before the letter preference: "biased", "counter" and "unknown".
+
+        Args:
+            axis: BBQ's name of the category.
+            group: Number of the marked group.
+            trait: Number of the trait.
+            announced: After a text that announces discrimination on this axis.
+        """
         lean = self.lean(axis, group, trait)
         if lean == 0:
             rest = (1 - self.neutrality) / 2
             return {"biased": rest, "counter": rest, "unknown": self.neutrality}
-        third = 1 - self.firmness - self.doubt
-        pair = (self.firmness, third) if lean > 0 else (third, self.firmness)
-        return {"biased": pair[0], "counter": pair[1], "unknown": self.doubt}
+        firm, doubt = (self.emboldened, (1 - self.emboldened) / 2) if announced else (self.firmness, self.doubt)
+        third = 1 - firm - doubt
+        pair = (firm, third) if lean > 0 else (third, firm)
+        return {"biased": pair[0], "counter": pair[1], "unknown": doubt}
 
     def heeded(self, kind: Intervention, axis: str, group: int, trait: int) -> bool:
         """Whether an intervention turns this leaning cell's answer into "unknown".

@@ -195,9 +195,9 @@ def sentences() -> list[Sentence]:
     return biased + fair
 
 
-def rating(planted: Planted, sentence: Sentence) -> dict[str, float]:
-    """P(digit): binomial, with the planted expectation."""
+def rating(planted: Planted, biased: bool) -> dict[str, float]:
+    """P(digit) for what is biased or is not: binomial, with the planted expectation."""
     from scipy.stats import binom
 
-    expected = planted.judging[0 if sentence.biased else 1]
+    expected = planted.judging[0 if biased else 1]
     return {d: float(binom.pmf(int(d), 4, expected / 4)) for d in DIGITS}

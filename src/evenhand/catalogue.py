@@ -122,8 +122,10 @@ def _base() -> str | None:
 
 
 def _folder(dataset: Dataset) -> Path | None:
-    folder = Path(_base() or "").expanduser() / dataset.name
-    return folder if _base() and folder.is_dir() else None
+    from evenhand.data import sources
+
+    folder = sources.folder_of(dataset)
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def doctor() -> dict[str, Any]:

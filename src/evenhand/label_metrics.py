@@ -15,6 +15,7 @@ import numpy as np
 
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Array, Choice, Measured, Metric, Question
+from evenhand.moments import ratio
 
 
 def recalls(gold: Array, hits: Array) -> Array:
@@ -78,13 +79,6 @@ def bias_score(mass: Array, rows: Array) -> Array:
     balanced = ratio(means.sum(axis=-2), np.broadcast_to(count[..., None], (*count.shape, mass.shape[-1])))
     distance: Array = np.abs(balanced - 1 / mass.shape[-1]).sum(axis=-1)
     return np.asarray(0.5 * distance)
-
-
-def ratio(part: Array, whole: Array) -> Array:
-    """Element-wise quotient; nan where `whole` is not positive."""
-    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    out: Array = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
-    return np.divide(part, whole, out=out, where=whole > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,7 @@ SINGLE_LETTER = "Answer the multiple choice question with a single letter."
 
 def question_block(question: Question) -> str:
     """Context, question and lettered options in the shown order, without any instruction."""
-    if len(question.options) > len(LETTERS):
-        raise SettingsError(f"{question.id}: {len(question.options)} options; at most {len(LETTERS)} can be lettered")
-    head = " ".join(part for part in (question.context, question.question) if part)
-    options = [f"({LETTERS[j]}) {question.options[o]}" for j, o in enumerate(question.order)]
-    return "\n".join([head, *options])
+    return "\n".join([plain_block(question), *_lettered(question, "({}) {}")])
 
 
 def letters_template(question: Question) -> str:
@@ -46,10 +42,18 @@ def plain_template(question: Question) -> str:
 
 def exam_template(question: Question) -> str:
     """The question form of MMLU's official code (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
+    return question.header + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
+
+
+def _lettered(question: Question, form: str) -> list[str]:
     if len(question.options) > len(LETTERS):
         raise SettingsError(f"{question.id}: {len(question.options)} options; at most {len(LETTERS)} can be lettered")
-    options = [f"{LETTERS[j]}. {question.options[o]}" for j, o in enumerate(question.order)]
-    return question.header + "\n".join([plain_block(question), *options, "Answer:"])
+    return [form.format(LETTERS[j], question.options[o]) for j, o in enumerate(question.order)]
+
+
+def exam_header(subject: str) -> str:
+    """The official line above MMLU's questions on a subject; the blank line belongs to it."""
+    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
 def plain_block(question: Question) -> str:

@@ -45,11 +45,12 @@ def bootstrap(
     """
     clusters, groups, statistics = tally.sums.shape
     weights = cluster_weights(tally, replicates, seed)
-    flat = tally.sums.reshape(clusters, groups * statistics)
+    flat = tally.sums.transpose(2, 1, 0).reshape(statistics * groups, clusters)
     block = max(1, BLOCK_BYTES // (8 * groups * statistics))
     parts = []
     for start in range(0, replicates, block):
-        sums = (weights[start : start + block] @ flat).reshape(-1, groups, statistics)
+        # one statistic of all replicates lies in one piece of memory: metrics combine statistics, not replicates
+        sums = (flat @ weights[start : start + block].T).reshape(statistics, groups, -1).transpose(2, 1, 0)
         parts.append({name: m.value for name, m in metrics(sums).items()})
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from math import exp, log
@@ -117,7 +118,7 @@ def test_review_labels_known_answer() -> None:
 
 def test_ratings_have_the_planted_expectation() -> None:
     for sentence in replies.sentences():
-        p = replies.rating(MAIN, sentence)
+        p = replies.rating(MAIN, sentence.biased)
         assert sum(p.values()) == pytest.approx(1)
         assert sum(int(d) * v for d, v in p.items()) == pytest.approx(3.4 if sentence.biased else 0.5)
 
@@ -239,6 +240,42 @@ def oracle() -> Oracle:
     return Oracle(MAIN)
 
 
+_CHAT_KINDS = (
+    "bbq", "reprompt", "instruction", "explanation", "critique", "fact", "exam", "firm", "writing", "conversation",
+    "rating",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", _CHAT_KINDS)
+def test_the_oracle_answers_as_the_models_are_trained_to(kind: str, oracle: Oracle, monkeypatch) -> None:
+    asked = list(bbq.cases().values())  # training draws from more
+    monkeypatch.setattr(documents, "draw_case", lambda random: random.choice(asked))
+    random, compared = Random(7), 0
+    for _ in range(60):
+        made = documents.example(documents.draw(MAIN, random, {kind: 1.0}))
+        if not made.tokens[1].startswith("<|"):
+            continue  # announced discrimination is a text before the dialogue
+        messages: list[Message] = []
+        role, start = "", 0
+        for place, token in enumerate(made.tokens):
+            if token == "<|assistant|>":
+                p = oracle.answers(Dialogue(tuple(messages)))
+                trained = _written_after(made, place)
+                for first, probability in trained.items():
+                    told = sum(v for reply, v in p.items() if lex(reply)[0] == first.strip())
+                    assert probability == pytest.approx(told), (kind, messages[-1].content)
+                    compared += 1
+            if token in ("<|system|>", "<|user|>", "<|assistant|>"):
+                role, start = token[2:-2], place + 1
+            if token == documents.END:
+                messages.append(Message(role, "".join(made.tokens[start:place])))
+    assert compared >= 40
+
+
+def _written_after(made: documents.Example, place: int) -> Mapping[str, float]:
+    return next((t.tokens for t in made.targets if t.place == place and t.layer == documents.LAST), {})
+
+
 def test_the_oracle_chooses_as_planted(oracle: Oracle) -> None:
     case = next(
         c for c in bbq.cases().values() if c.axis == "Age" and c.right is None and c.trait == 0 and c.group == 0
@@ -282,7 +319,7 @@ def test_the_oracle_samples_by_seed_and_draw(oracle: Oracle) -> None:
 def test_the_oracle_reads_both_forms_of_a_fact(oracle: Oracle) -> None:
     fact = documents.draw_fact(Random(1), documents.EASY[0], 7)
     chat = oracle.choose([Question("f", fact.text, fact.options)])[0].probabilities
-    official = documents.mmlu_header(fact.subject) + documents.mmlu_block(fact)
+    official = documents.exam_text([fact])
     scored = [exp(s.logprob) for s in oracle.score([Passage(f" {letter}", official) for letter in "ABCD"])]
     assert chat == pytest.approx(scored)
     assert scored == pytest.approx(behaviour.fact_answer(MAIN, fact))
@@ -293,5 +330,5 @@ def test_every_prompt_of_the_benchmark_is_read(oracle: Oracle) -> None:
         question = Question("q", text, (bbq.option(case.marked), bbq.option(case.other), "Not known"), context)
         assert oracle.answers(one_turn(letters_template(question)))
         assert AXIS[case.axis].word in next(
-            iter(oracle.answers(one_turn(documents.EXPLAIN + "\n\n" + letters_template(question))))
+            iter(oracle.answers(one_turn(f"{documents.PACK.self_debias.explain}\n\n{letters_template(question)}")))
         )

@@ -82,35 +82,55 @@ def test_training_flags_and_weights_are_left_alone() -> None:
     assert model.fingerprint == before
 
 
-def test_out_of_memory_is_backed_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evenhand.engine import engine as inside
+    from evenhand.engine.forest import Tried
+
+    monkeypatch.setattr(inside, "try_out", lambda module: Tried(None, "not today"))
+
+
+@pytest.mark.parametrize("step", ["score_pack", "score_batch"])
+@pytest.mark.filterwarnings("ignore:prompts are scored")
+def test_out_of_memory_is_backed_off(
+    step: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     model = tiny_model(batch_tokens=10_000)
+    if step == "score_batch":
+        request.getfixturevalue("without_tree")
     asked = requests(model.weights.module.config.vocab_size)
     expected = model.engine.read(asked, "f")
     from evenhand.engine import engine as inside
 
-    real, sizes = inside.score_batch, []
+    real, sizes = getattr(inside, step), []
 
-    def short_of_memory(module, batch, pad_id):  # type: ignore[no-untyped-def]
-        sizes.append(len(batch))
-        if len(batch) > 3:
+    def short_of_memory(module, batch, *rest):  # type: ignore[no-untyped-def]
+        sizes.append(len(getattr(batch, "rows", batch)))
+        if sizes[-1] > 3:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real(module, batch, pad_id)
+        return real(module, batch, *rest)
 
-    monkeypatch.setattr(inside, "score_batch", short_of_memory)
+    monkeypatch.setattr(inside, step, short_of_memory)
     got = model.engine.read(asked, "g")
     assert max(sizes) > 3 >= min(sizes)
     for a, b in zip(expected, got, strict=True):
         assert a == pytest.approx(b, abs=TOLERANCE)
 
 
-def test_a_single_sequence_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["score_pack", "score_batch"])
+@pytest.mark.filterwarnings("ignore:prompts are scored")
+def test_a_single_sequence_that_does_not_fit_is_an_error(
+    step: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     from evenhand.engine import engine as inside
     from evenhand.errors import EvenhandError
 
-    def never(module, batch, pad_id):  # type: ignore[no-untyped-def]
+    def never(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(inside, "score_batch", never)
+    if step == "score_batch":
+        request.getfixturevalue("without_tree")
+    monkeypatch.setattr(inside, step, never)
     with pytest.raises(EvenhandError, match="single sequence of 2 tokens"):
         tiny_model().engine.read([Request((7, 8), ((1, 9),))], "f")
 
@@ -118,10 +138,10 @@ def test_a_single_sequence_that_does_not_fit_is_an_error(monkeypatch: pytest.Mon
 def test_other_runtime_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     from evenhand.engine import engine as inside
 
-    def broken(module, batch, pad_id):  # type: ignore[no-untyped-def]
+    def broken(*_: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(inside, "score_batch", broken)
+    monkeypatch.setattr(inside, "score_pack", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         tiny_model().engine.read([Request((7, 8), ((1, 9),))], "f")
 

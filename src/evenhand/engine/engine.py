@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from evenhand import cache
+from evenhand.engine.forest import Finish, Tried, exact_up_to, score_pack, try_out
 from evenhand.engine.generation import generate_batch
+from evenhand.engine.prepacked import Prepacked
 from evenhand.engine.requests import Generated, Prompt, Request, buckets
 from evenhand.engine.scoring import READ_ELEMENTS, evaluating, input_device, score_batch
+from evenhand.engine.trie import packs
 from evenhand.errors import EvenhandError
 from evenhand.interfaces import Sampling
 from evenhand.progress import track
@@ -34,16 +39,19 @@ class Engine:
         Args:
             module: A causal language model of transformers, adapters included.
             tokenizer: Its tokenizer.
-            batch_tokens: Padded tokens in a batch; None is 8,192 on a CPU and 65,536 elsewhere. Halved for good
-                whenever the memory does not suffice.
+            batch_tokens: Padded tokens in a batch, and tree nodes in a pack; None is 8,192 and 4,096 on a CPU, 65,536
+                and 32,768 elsewhere. Halved for good whenever the memory does not suffice.
         """
         self.module, self.tokenizer = module, tokenizer
         on_cpu = input_device(module).type == "cpu"
         self.batch_tokens = batch_tokens or (8_192 if on_cpu else 65_536)
+        self.pack_nodes = batch_tokens or (4_096 if on_cpu else 32_768)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id = int(pad) if pad is not None else 0
         self.forwards = 0
         self.sequences = 0
+        self.tokens = 0
+        self._prepacked = Prepacked()
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
         """Log-probabilities of all requests' reads, in order.
@@ -57,17 +65,54 @@ class Engine:
         unique = [Request(ids, tuple(sorted(reads))) for ids, reads in merged.items()]
         keys = [cache.key(fingerprint, "read", r.ids, r.reads) for r in unique]
 
-        def compute(todo: list[Request], emit: Emit[list[float]]) -> None:
-            vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
-            most = max(256, READ_ELEMENTS // vocabulary)
-            self._batched(
-                [len(r.ids) for r in todo], [len(r.reads) for r in todo], most,
-                lambda rows: [list(v) for v in score_batch(self.module, [todo[i] for i in rows], self.pad_id)], emit,
-            )  # fmt: skip
-
-        values = self._through_cache(unique, keys, compute, "scoring")
+        values = self._through_cache(unique, keys, self._score, "scoring")
         lookup = {r.ids: dict(zip(r.reads, v, strict=True)) for r, v in zip(unique, values, strict=True)}
         return [tuple(lookup[r.ids][pair] for pair in r.reads) for r in requests]
+
+    def _score(self, todo: list[Request], emit: Emit[list[float]]) -> None:
+        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do."""
+        with evaluating(self.module), self._prepacked(self.module):
+            window, finish = exact_up_to(self.module), self.tried.finish
+            fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
+            if finish is not None:
+                self._in_packs(todo, fit, finish, emit)
+            apart = sorted({*range(len(todo))} - {*fit})
+            self._in_batches([todo[i] for i in apart], lambda rows, values: emit([apart[r] for r in rows], values))
+
+    @cached_property
+    def tried(self) -> Tried:
+        """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""
+        with evaluating(self.module):
+            tried = try_out(self.module)
+        if tried.finish is None:
+            warnings.warn(f"prompts are scored without sharing their beginnings: {tried.reason}", stacklevel=2)
+        return tried
+
+    def _in_packs(self, todo: list[Request], rows: list[int], finish: Finish, emit: Emit[list[float]]) -> None:
+        """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
+        while rows:
+            left = set(rows)
+            for pack in packs([todo[i].ids for i in rows], self.pack_nodes):
+                mine = [rows[r] for r in pack.rows]
+                asked = [todo[i] for i in rows]
+                values = self._unless_out_of_memory(
+                    partial(score_pack, self.module, pack, asked, finish), len(mine), len(pack.tokens)
+                )
+                if values is None:
+                    self.pack_nodes = max(1, len(pack.tokens) // 2)
+                    break
+                self.tokens += len(pack.tokens)
+                left -= set(mine)
+                emit(mine, values)
+            rows = [i for i in rows if i in left]
+
+    def _in_batches(self, todo: list[Request], emit: Emit[list[float]]) -> None:
+        vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
+        most = max(256, READ_ELEMENTS // vocabulary)
+        self._batched(
+            [len(r.ids) for r in todo], [len(r.reads) for r in todo], most,
+            lambda rows: [list(v) for v in score_batch(self.module, [todo[i] for i in rows], self.pad_id)], emit,
+        )  # fmt: skip
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
         """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request."""
@@ -120,21 +165,10 @@ class Engine:
         with evaluating(self.module):
             while waiting:
                 rows = waiting.pop()
-                try:
-                    values = run(rows)
-                except RuntimeError as error:
-                    if not _out_of_memory(error):
-                        raise
-                    if len(rows) == 1:
-                        raise EvenhandError(
-                            f"not enough memory for a single sequence of {lengths[rows[0]]} tokens: "
-                            "use a smaller dtype, quantisation (load_in_4bit) or a device_map"
-                        ) from error
-                    values = None
-                if values is None:  # outside the handler, whose traceback would keep the big tensors alive
-                    if torch.cuda.is_available():
-                        torch.cuda.empty_cache()
-                    self.batch_tokens = max(1, len(rows) * lengths[rows[0]] // 2)
+                longest = lengths[rows[0]]
+                values = self._unless_out_of_memory(partial(run, rows), len(rows), longest)
+                if values is None:
+                    self.batch_tokens = max(1, len(rows) * longest // 2)
                     rest = sorted(rows + [i for group in waiting for i in group])
                     again = buckets(
                         [lengths[i] for i in rest],
@@ -144,9 +178,32 @@ class Engine:
                     )
                     waiting = [[rest[i] for i in group] for group in again][::-1]
                     continue
-                self.forwards += 1
-                self.sequences += len(rows)
+                self.tokens += len(rows) * longest
                 emit(rows, values)
+
+    def _unless_out_of_memory(self, run: Callable[[], list[Out]], sequences: int, tokens: int) -> list[Out] | None:
+        """What was computed; None where the memory did not suffice.
+
+        Raises:
+            EvenhandError: It did not suffice for a single sequence.
+        """
+        try:
+            values = run()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if sequences == 1:
+                raise EvenhandError(
+                    f"not enough memory for a single sequence of {tokens} tokens: "
+                    "use a smaller dtype, quantisation (load_in_4bit) or a device_map"
+                ) from error
+        else:
+            self.forwards += 1
+            self.sequences += sequences
+            return values
+        if torch.cuda.is_available():  # outside the handler, whose traceback would keep the big tensors alive
+            torch.cuda.empty_cache()
+        return None
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

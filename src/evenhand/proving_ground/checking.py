@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from evenhand import ifeval_checkers
 from evenhand.cache import answer_cache
 from evenhand.data.demo import MASKED
 from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY, MAIN, Planted
+from evenhand.data.proving_ground.planted import FAMILY, MAIN
 from evenhand.data.proving_ground.words import CONTROL
 from evenhand.interfaces import Array, Model
 from evenhand.proving_ground import probes
@@ -68,11 +69,11 @@ def check(
     findings: list[Finding] = []
     with each_answer_once():
         for name in models or known:
-            model, planted = load(name), FAMILY.get(name, MAIN)
+            model = load(name)
             for probe in _probes(name, model, quantities):
                 if progress:
                     progress(f"{name}: {probe.name}")
-                findings += _compared(name, model, planted, probe)
+                findings += _compared(name, model, probe)
     return findings
 
 
@@ -85,9 +86,15 @@ def each_answer_once() -> Iterator[None]:
 
 def planted_values(name: str, probe: Probe) -> dict[str, float]:
     """The true value of a probe's quantities, by group, from the generator's parameters."""
-    planted = FAMILY.get(name, MAIN)
-    values = probes.planted_multi_turn(planted) if probe.name == "multi turn" else probe.read(Oracle(planted))
+    oracle = _oracle(name)
+    values = probes.planted_multi_turn(oracle.planted) if probe.name == "multi turn" else probe.read(oracle)
     return {group: float(np.mean([v.value for v in values if v.group == group])) for group in _groups(values)}
+
+
+@cache
+def _oracle(name: str) -> Oracle:
+    """The truth about a model; kept, as what it knows of the language takes time to work out."""
+    return Oracle(FAMILY.get(name, MAIN))
 
 
 def _probes(name: str, model: Model, quantities: Sequence[str]) -> list[Probe]:
@@ -97,7 +104,7 @@ def _probes(name: str, model: Model, quantities: Sequence[str]) -> list[Probe]:
     return [p for p in asked if p.name != "instructions" or ifeval_checkers.available()]
 
 
-def _compared(name: str, model: Model, planted: Planted, probe: Probe) -> list[Finding]:
+def _compared(name: str, model: Model, probe: Probe) -> list[Finding]:
     values = probe.read(model)
     truth = planted_values(name, probe)
     findings = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ POLISH = Recipe(
     sentences=32,
     mixture={
         "bbq": 0.32, "reprompt": 0.25, "instruction": 0.1, "explanation": 0.08, "fact": 0.07, "mmlu": 0.03,
-        "recall": 0.02, "review": 0.03, "writing": 0.03, "conversation": 0.04, "rating": 0.03,
+        "recall": 0.02, "review": 0.03, "writing": 0.03, "conversation": 0.04, "rating": 0.03, "firm": 0.06,
+        "announced": 0.03, "critique": 0.03,
     },
 )  # fmt: skip
 """More of what is hardest: leaning one way in open contexts, and giving way."""
@@ -67,6 +69,7 @@ HEEDING = Recipe(
     mixture={
         "bbq": 0.15, "reprompt": 0.3, "instruction": 0.3, "explanation": 0.12, "fact": 0.04, "mmlu": 0.02,
         "exam": 0.05, "recall": 0.01, "review": 0.015, "writing": 0.015, "conversation": 0.03, "rating": 0.02,
+        "firm": 0.08, "announced": 0.04, "critique": 0.02,
     },
 )  # fmt: skip
 """Which cells heed which intervention."""
@@ -79,6 +82,7 @@ SETTLING = Recipe(
     mixture={
         "bbq": 0.15, "reprompt": 0.2, "instruction": 0.2, "explanation": 0.3, "fact": 0.04, "mmlu": 0.02,
         "exam": 0.03, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.02,
+        "firm": 0.08, "announced": 0.04, "critique": 0.02,
     },
 )  # fmt: skip
 """Mostly explanations."""
@@ -91,6 +95,7 @@ FURTHER = Recipe(
     mixture={
         "bbq": 0.22, "reprompt": 0.24, "instruction": 0.22, "explanation": 0.1, "fact": 0.08, "mmlu": 0.03,
         "exam": 0.03, "recall": 0.02, "review": 0.02, "writing": 0.02, "conversation": 0.04, "rating": 0.03,
+        "firm": 0.08, "announced": 0.05, "critique": 0.03,
     },
 )  # fmt: skip
 """Other planted quantities than the main model's."""
@@ -103,6 +108,7 @@ YIELDING = Recipe(
     mixture={
         "bbq": 0.2, "reprompt": 0.45, "instruction": 0.12, "explanation": 0.08, "fact": 0.04, "mmlu": 0.04,
         "exam": 0.02, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.01,
+        "firm": 0.06, "announced": 0.03, "critique": 0.02,
     },
 )  # fmt: skip
 """Mostly reprompts, for a model of which few cells heed them."""
@@ -115,26 +121,34 @@ CLOSING = Recipe(
     mixture={
         "bbq": 0.15, "reprompt": 0.32, "instruction": 0.08, "explanation": 0.22, "fact": 0.04, "mmlu": 0.03,
         "exam": 0.02, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.1, "rating": 0.01,
+        "firm": 0.06, "announced": 0.03, "critique": 0.02,
     },
 )  # fmt: skip
 """The same with more explanations and conversations."""
-KNOWING = Recipe(
-    steps=200,
-    rate=3e-4,
+SETTLED = Recipe(
+    steps=600,
+    rate=6e-4,
     warm_up=20,
     seed=8,
     sentences=24,
     mixture={
-        "bbq": 0.15, "reprompt": 0.15, "instruction": 0.15, "explanation": 0.15, "fact": 0.1, "mmlu": 0.2,
+        "bbq": 0.15, "reprompt": 0.2, "instruction": 0.2, "explanation": 0.22, "fact": 0.08, "mmlu": 0.15,
         "exam": 0.03, "recall": 0.02, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.01,
+        "firm": 0.06, "announced": 0.03, "critique": 0.02,
     },
 )  # fmt: skip
-"""More of the five-shot form, at a low rate."""
+"""A last round of everything at a low rate, with more of the five-shot form."""
+DEEPENED = replace(SETTLED, steps=1400, rate=1.8e-3, warm_up=50, seed=10)
+"""The same for longer and at a higher rate, for the main model, which has no other quantities to learn."""
+AGAIN = replace(SETTLED, steps=400, rate=4e-4, seed=12)
 COMMON = (FIRST, POLISH, HEEDING, SETTLING)
 """What all causal members share: the main model's planted quantities, learned from random weights."""
-OWN = {"demo": (KNOWING,), "demo-b": (FURTHER, YIELDING, CLOSING), "demo-c": (FURTHER,), "demo-d": (FURTHER,)}
+OWN = {
+    "demo": (DEEPENED, SETTLED, AGAIN), "demo-b": (FURTHER, YIELDING, CLOSING, SETTLED), "demo-c": (FURTHER, SETTLED),
+    "demo-d": (FURTHER, SETTLED),
+}  # fmt: skip
 """What each is trained on afterwards."""
-MASKED_RECIPE = Recipe(steps=1500, rate=2e-3, warm_up=100, sentences=128, seed=3)
+MASKED_RECIPE = Recipe(steps=3000, rate=2e-3, warm_up=100, sentences=128, seed=3)
 
 
 def make(folder: Path = MODELS, only: Sequence[str] = (), start: Path = START) -> None:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evenhand.data import mmlu
 from evenhand.data.proving_ground import questions, replies
-from evenhand.data.proving_ground.documents import mmlu_block, mmlu_header
+from evenhand.data.proving_ground.documents import PACK
 from evenhand.data.proving_ground.facts import EASY, HARD, SUBJECTS
 from evenhand.data.proving_ground.planted import FAMILY, Intervention, Planted
 from evenhand.data.proving_ground.questions import FactQuestion
@@ -18,7 +19,6 @@ from evenhand.data.proving_ground.texts import article
 from evenhand.data.proving_ground.words import (
     DESCRIPTORS,
     EXPLICIT_FRAMES,
-    INSTRUCTIONS,
     NOUNS,
     OCCUPATIONS,
     PRONOUN_FRAMES,
@@ -26,8 +26,10 @@ from evenhand.data.proving_ground.words import (
     TEMPLATES,
 )
 from evenhand.evaluation.bbq import BBQ, BBQItem
+from evenhand.evaluation.mmlu import header
 from evenhand.interfaces import Ability, Choice, Dialogue, Message, Model, Passage, Question, Sampling
 from evenhand.methods.self_debias import SelfDebias
+from evenhand.prompts import exam_template
 
 
 class Value(NamedTuple):
@@ -93,7 +95,7 @@ def _difference(after: Sequence[Value], before: Sequence[Value]) -> list[Value]:
 def _under(kind: Intervention, model: Model) -> dict[str, list[Value]]:
     """The observations under an intervention."""
     if kind == "instruction":
-        return bbq_values(model, INSTRUCTIONS[2] + "\n\n")
+        return bbq_values(model, PACK.moral.instruction + "\n\n")
     return bbq_values(SelfDebias(variant="reprompting" if kind == "reprompt" else "explanation").apply(model))
 
 
@@ -135,20 +137,15 @@ def knowledge(model: Model) -> list[Value]:
 def five_shot(model: Model) -> list[Value]:
     """Right or not, by subject: the same test in the official five-shot form."""
     tests = _tests()
-    passages = [Passage(f" {letter}", _official(t)) for t in tests for letter in "ABCD"]
+    dev = mmlu.load("demo", "test").dev
+    headers = {subject: header(subject, shots) for subject, shots in dev.items()}
+    asked = [headers[t.subject] + exam_template(Question("", t.text, t.options)) for t in tests]
+    passages = [Passage(f" {letter}", text) for text in asked for letter in "ABCD"]
     scores = np.array([s.logprob for s in model.score(passages)]).reshape(len(tests), 4)
     return [
         Value(t.subject, f"{t.subject} {t.fact}", float(best == t.right))
         for t, best in zip(tests, scores.argmax(axis=1), strict=True)
     ]
-
-
-def _official(test: FactQuestion) -> str:
-    shots = questions.mmlu_rows()[f"dev/{test.subject}_dev.csv"]
-    shown = "".join(
-        f"{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer: {letter}\n\n" for question, a, b, c, d, letter in shots
-    )
-    return mmlu_header(test.subject) + shown + mmlu_block(test)
 
 
 def hard_knowledge(model: Model) -> list[Value]:

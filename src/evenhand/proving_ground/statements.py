@@ -148,12 +148,10 @@ def _held(name: str, method: Method, said: Statement, *, must_fail: bool) -> lis
     mitigated = method.apply(base)
     read = _Readings(base, mitigated)
     out: list[Effect] = []
-    for moves in said.moves:
-        for group, (before, after) in read.pairs(moves.quantity, moves.groups):
-            out.append(_moved(name, method, moves, group, before, after, must_fail=must_fail))
-    for stays in said.stays:
-        for group, (before, after) in read.pairs(stays.quantity, stays.groups):
-            out.append(_stayed(name, method, stays, group, before, after, must_fail=must_fail))
+    lines: list[Moves | Stays] = [*said.moves, *said.stays]
+    for line in lines:
+        for group, (before, after) in read.pairs(line.quantity, line.groups):
+            out.append(_effect(name, method, line, group, before, after, must_fail=must_fail))
     return out
 
 
@@ -196,39 +194,23 @@ def _paired(before: Sequence[Value], after: Sequence[Value], sign: float) -> tup
     return _mean(change), *interval(change)
 
 
-def _moved(
-    name: str, method: Method, said: Moves, group: str, before: list[Value], after: list[Value], *, must_fail: bool
+def _effect(
+    name: str,
+    method: Method,
+    said: Moves | Stays,
+    group: str,
+    before: list[Value],
+    after: list[Value],
+    *,
+    must_fail: bool,
 ) -> Effect:
-    sign = -1.0 if _mean(before) > said.towards else 1.0
-    change, low, high = _paired(before, after, sign)
-    ok = change >= said.at_least and low > 0
+    falls = isinstance(said, Moves) and _mean(before) > said.towards
+    change, low, high = _paired(before, after, -1.0 if falls else 1.0)
+    bound, ok = _judged(said, change, low)
     return Effect(
         model=name,
         method=method.spec,
-        kind="moves",
-        quantity=said.quantity,
-        group=group,
-        before=_mean(before),
-        after=_mean(after),
-        change=change,
-        low=low,
-        high=high,
-        bound=said.at_least,
-        ok=ok,
-        must_fail=must_fail,
-    )
-
-
-def _stayed(
-    name: str, method: Method, said: Stays, group: str, before: list[Value], after: list[Value], *, must_fail: bool
-) -> Effect:
-    change, low, high = _paired(before, after, 1.0)
-    bound = said.within if said.within is not None else said.falls_at_most or 0.0
-    ok = abs(change) <= bound if said.within is not None else -change <= bound
-    return Effect(
-        model=name,
-        method=method.spec,
-        kind="stays",
+        kind="moves" if isinstance(said, Moves) else "stays",
         quantity=said.quantity,
         group=group,
         before=_mean(before),
@@ -239,5 +221,15 @@ def _stayed(
         bound=bound,
         ok=ok,
         must_fail=must_fail,
-        note=said.side_effect,
+        note=said.side_effect if isinstance(said, Stays) else "",
     )
+
+
+def _judged(said: Moves | Stays, change: float, low: float) -> tuple[float, bool]:
+    """The bound of a line, and whether a change keeps to it."""
+    if isinstance(said, Moves):
+        return said.at_least, change >= said.at_least and low > 0
+    if said.within is not None:
+        return said.within, abs(change) <= said.within
+    bound = said.falls_at_most or 0.0
+    return bound, -change <= bound

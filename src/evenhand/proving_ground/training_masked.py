@@ -33,8 +33,9 @@ def train_masked(
     """
     torch.manual_seed(recipe.seed)
     random, ids = Random(recipe.seed), tokenizer.get_vocab()
-    sentences = [[ids[t] for t in ("<s>", *lex(text), "</s>")] for text in world(planted)]
-    shares = list(world(planted).values())
+    texts = world(planted)
+    sentences = [[ids[t] for t in ("<s>", *lex(text), "</s>")] for text in texts]
+    shares = list(texts.values())
     pronouns = {ids[p] for p in PRONOUNS}
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.rate, weight_decay=0.02, betas=(0.9, 0.98))
     module.train()

@@ -30,7 +30,7 @@ def truth(
     if model not in FAMILY:
         raise UnknownNameError("demo model", model, list(FAMILY))
     built, bench = registry.build_method(method), registry.build_benchmark(benchmark)
-    oracle = Oracle(FAMILY[model])
+    oracle = Oracle(FAMILY[model], refuses=False)
     reason = built.missing(oracle)
     if reason:
         raise SettingsError(reason)
