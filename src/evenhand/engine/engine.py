@@ -91,10 +91,9 @@ class Engine:
     def _in_packs(self, todo: list[Request], rows: list[int], finish: Finish, emit: Emit[list[float]]) -> None:
         """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
         while rows:
-            left = set(rows)
-            for pack in packs([todo[i].ids for i in rows], self.pack_nodes):
+            left, asked = set(rows), [todo[i] for i in rows]
+            for pack in packs([r.ids for r in asked], self.pack_nodes):
                 mine = [rows[r] for r in pack.rows]
-                asked = [todo[i] for i in rows]
                 values = self._unless_out_of_memory(
                     partial(score_pack, self.module, pack, asked, finish), len(mine), len(pack.tokens)
                 )

@@ -44,14 +44,15 @@ class Prepacked:
                 del vars(linear)["forward"]
 
     def _forward(self, linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-        state = (linear.weight.data_ptr(), linear.weight._version)
+        weight = linear.weight
+        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if linear not in self._packed or self._packed[linear].state != state:
-            self._packed[linear] = _Packed(state, _laid_out(linear.weight))
-        weight, bias = self._packed[linear].weight, linear.bias
+            self._packed[linear] = _Packed(state, _laid_out(weight))
+        packed, bias = self._packed[linear].weight, linear.bias
         multiply = torch.ops.mkldnn._linear_pointwise
 
         def forward(x: Tensor) -> Tensor:
-            out: Tensor = multiply(x, weight, bias, "none", [], "")
+            out: Tensor = multiply(x, packed, bias, "none", [], "")
             return out
 
         return forward
