@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evenhand.data import holistic_bias, mmlu
@@ -89,6 +89,7 @@ def tokenizer_for(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     backend.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>"]
     backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=8000, special_tokens=special))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
