@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from evenhand import prompts
+from evenhand.conversation import conversation
 from evenhand.data.bscore import CATEGORIES, BScoreQuestion, load_questions
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
@@ -230,17 +231,18 @@ class BScore(Benchmark):
             warnings.warn("b_score at temperature 0: all single queries get the same reply", UserWarning, stacklevel=2)
         queries, talks = self._queries(items), self._talks(items)
         replies: list[Reply] = []
-        for turn in range(self.n_turns):
-            orders = [self._order(items[t.item].question, t.run, f"turn {turn}") for t in talks]
-            for talk, shown in zip(talks, orders, strict=True):
-                talk.dialogue = talk.dialogue.user(items[talk.item].question.text(shown))
-            waiting = [q.dialogue for q in queries] if turn == 0 else []
-            asked = [*waiting, *(t.dialogue for t in talks if t.alive)]
-            told = model.generate(asked, self.sampling) if asked else []
-            replies += told[: len(waiting)]
-            later = iter(told[len(waiting) :])
-            for talk, shown in zip(talks, orders, strict=True):
-                _advance(talk, shown, next(later) if talk.alive else NO_REPLY)
+        with conversation():
+            for turn in range(self.n_turns):
+                orders = [self._order(items[t.item].question, t.run, f"turn {turn}") for t in talks]
+                for talk, shown in zip(talks, orders, strict=True):
+                    talk.dialogue = talk.dialogue.user(items[talk.item].question.text(shown))
+                waiting = [q.dialogue for q in queries] if turn == 0 else []
+                asked = [*waiting, *(t.dialogue for t in talks if t.alive)]
+                told = model.generate(asked, self.sampling) if asked else []
+                replies += told[: len(waiting)]
+                later = iter(told[len(waiting) :])
+                for talk, shown in zip(talks, orders, strict=True):
+                    _advance(talk, shown, next(later) if talk.alive else NO_REPLY)
         return [self._answer(i, queries, replies, talks) for i in range(len(items))]
 
     def tally(self, items: Sequence[BScoreItem], answers: Sequence[BScoreAnswer]) -> Tally:

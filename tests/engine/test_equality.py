@@ -85,7 +85,7 @@ def test_training_flags_and_weights_are_left_alone() -> None:
 @pytest.fixture
 def without_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     from evenhand.engine import engine as inside
-    from evenhand.engine.forest import Tried
+    from evenhand.engine.trying import Tried
 
     monkeypatch.setattr(inside, "try_out", lambda module: Tried(None, "not today"))
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from evenhand.engine import Engine, Request, forest, tree_attention
+from evenhand.engine import Engine, Request, attention, tree_attention, trying
 from evenhand.engine.prepacked import Prepacked
 from evenhand.engine.scoring import evaluating
 from evenhand.engine.trie import Pack
@@ -113,7 +113,7 @@ def test_attention_is_put_back() -> None:
     module = tiny_module(WORDS)
     before = module.config._attn_implementation
     read(engine_of(module), family(5))
-    assert module.config._attn_implementation == before != tree_attention.NAME
+    assert module.config._attn_implementation == before != attention.NAME
     module.train()
     with evaluating(module):
         assert module(torch.tensor([[7, 8, 9]])).logits.shape == (1, 3, WORDS)
@@ -131,8 +131,8 @@ def test_a_wrong_position_or_mask_would_be_noticed(mistake: str, monkeypatch: py
     if mistake == "positions":
         add = Pack.add
 
-        def by_index(self: Pack, row: int, ids: Any, shared: int) -> None:
-            add(self, row, ids, shared)
+        def by_index(self: Pack, row: int, ids: Any, shared: int, kept: Any) -> None:
+            add(self, row, ids, shared, kept)
             self.positions = list(range(len(self.tokens)))
 
         monkeypatch.setattr(Pack, "add", by_index)
@@ -148,7 +148,7 @@ def test_a_wrong_position_or_mask_would_be_noticed(mistake: str, monkeypatch: py
         monkeypatch.setattr(tree_attention, "_group", unmasked)
     assert np.abs(np.subtract(read(engine, asked), expected)).max() > 0.01  # a hundred times the tolerance
     with evaluating(engine.module):
-        assert forest.try_out(engine.module).finish is None, "trying out would have refused"
+        assert trying.try_out(engine.module).finish is None, "trying out would have refused"
 
 
 # ------------------------------------------------------------------------------------------------- fall-backs
@@ -172,7 +172,7 @@ def test_sequences_longer_than_the_window_go_by_themselves() -> None:
     module = made_of("mistral", sliding_window=8)
     engine, asked = engine_of(module), family()
     assert {len(r.ids) > 8 for r in asked} == {True, False}
-    assert forest.exact_up_to(module) == 8
+    assert trying.exact_up_to(module) == 8
     assert read(engine, asked) == pytest.approx(plainly(module, asked), abs=1e-4)
 
 

@@ -1,10 +1,13 @@
-"""Linear layers with weights laid out for oneDNN: about twice as fast in float32 on CPUs whose default path is slow.
+"""What makes forwards faster on CPUs and changes no result: weights laid out for oneDNN, and MLPs run in blocks.
 
-The laid-out weights are a copy, so they are made only where the memory allows, and made anew when weights change.
+In float32 the default path of many CPUs is half as fast as oneDNN's; the laid-out weights are a copy, so they are made
+only where the memory allows, and made anew when weights change. The hidden states of an MLP are its largest tensors: of
+a block of tokens they stay in the processor's cache, and of few tokens the allocator need not fetch new pages.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +17,16 @@ from torch import Tensor, nn
 
 SPARE = 2.0
 """The free memory must be this many times the copy."""
+BLOCK = 1024
+"""Tokens that go through an MLP at once."""
+FUSED: dict[str, tuple[str, list[float], str]] = {
+    # activation's class: what oneDNN calls it
+    "SiLU": ("swish", [1.0], ""),
+    "SiLUActivation": ("swish", [1.0], ""),
+    "GELUTanh": ("gelu", [], "tanh"),
+}
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class _Packed(NamedTuple):
@@ -31,24 +44,22 @@ class Prepacked:
 
     @contextmanager
     def __call__(self, module: nn.Module) -> Iterator[None]:
-        """Let the module's linear layers use laid-out weights; where that is impossible nothing changes."""
+        """Let the module's layers run the faster way; where that is impossible nothing changes."""
         linears = [m for m in module.modules() if isinstance(m, nn.Linear) and _eligible(m)]
         if not _room_for([m for m in linears if m not in self._packed]):
             linears = []
-        for linear in linears:
-            vars(linear)["forward"] = self._forward(linear)
+        patched: dict[nn.Module, Forward] = {linear: self._linear(linear) for linear in linears}
+        patched |= {m: _in_blocks(self._gated(m) or m.forward) for m in module.modules() if _is_mlp(m)}
+        for layer, forward in patched.items():
+            vars(layer)["forward"] = forward
         try:
             yield
         finally:
-            for linear in linears:
-                del vars(linear)["forward"]
+            for layer in patched:
+                del vars(layer)["forward"]
 
-    def _forward(self, linear: nn.Linear) -> Callable[[Tensor], Tensor]:
-        weight = linear.weight
-        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if linear not in self._packed or self._packed[linear].state != state:
-            self._packed[linear] = _Packed(state, _laid_out(weight))
-        packed, bias = self._packed[linear].weight, linear.bias
+    def _linear(self, linear: nn.Linear) -> Forward:
+        packed, bias = self._laid_out(linear), linear.bias
         multiply = torch.ops.mkldnn._linear_pointwise
 
         def forward(x: Tensor) -> Tensor:
@@ -56,6 +67,56 @@ class Prepacked:
             return out
 
         return forward
+
+    def _gated(self, mlp: Any) -> Forward | None:
+        """down(activation(gate(x)) * up(x)) with activation and product inside the multiplications.
+
+        Returns:
+            None where the MLP is another one, or its weights are not laid out.
+        """
+        parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+        activation = FUSED.get(type(getattr(mlp, "act_fn", None)).__name__)
+        if activation is None or not all(isinstance(p, nn.Linear) and p in self._packed and _eligible(p) for p in parts):
+            return None
+        gate, up, down = ((self._laid_out(p), p.bias) for p in parts if isinstance(p, nn.Linear))
+        multiply = torch.ops.mkldnn._linear_pointwise
+
+        def forward(x: Tensor) -> Tensor:
+            gated = multiply(x, *gate, *activation)
+            out: Tensor = multiply(multiply.binary(x, gated, *up, "mul"), *down, "none", [], "")
+            return out
+
+        return forward
+
+    def _laid_out(self, linear: nn.Linear) -> Tensor:
+        weight = linear.weight
+        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if linear not in self._packed or self._packed[linear].state != state:
+            reorder: Any = torch.ops.mkldnn._reorder_linear_weight
+            self._packed[linear] = _Packed(state, reorder(weight.detach()))
+        return self._packed[linear].weight
+
+
+def _in_blocks(forward: Forward) -> Forward:
+    def run(x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, x.shape[-1])
+        if len(tokens) <= BLOCK:
+            return forward(x)
+        out = torch.empty_like(tokens)
+        for start in range(0, len(tokens), BLOCK):
+            part = slice(start, start + BLOCK)
+            out[part] = forward(tokens[None, part])[0]
+        return out.reshape(x.shape)
+
+    return run
+
+
+def _is_mlp(module: nn.Module) -> bool:
+    """A layer's MLP on the CPU: from hidden states to hidden states, token by token."""
+    if not type(module).__name__.endswith("MLP") or "forward" in vars(module):
+        return False
+    on_cpu = all(p.device.type == "cpu" for p in module.parameters())
+    return on_cpu and len(inspect.signature(module.forward).parameters) == 1
 
 
 def _eligible(module: nn.Linear) -> bool:
@@ -67,12 +128,6 @@ def _eligible(module: nn.Linear) -> bool:
         and "forward" not in vars(module)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     )
-
-
-def _laid_out(weight: Tensor) -> Tensor:
-    reorder: Any = torch.ops.mkldnn._reorder_linear_weight
-    packed: Tensor = reorder(weight.detach())
-    return packed
 
 
 def _room_for(linears: list[nn.Linear]) -> bool:

@@ -20,6 +20,8 @@ class Prompt(NamedTuple):
 
     ids: tuple[int, ...]
     draw: int = 0
+    beside: tuple[tuple[int, ...], ...] = ()
+    """Sequences that get the same new tokens, and whose logits have a say in them."""
 
 
 class Generated(NamedTuple):
