@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from itertools import permutations
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -18,6 +18,10 @@ from evenhand.evaluation.bbq import items_from_rows
 from evenhand.evaluation.mmlu import header
 from evenhand.interfaces import Question
 from evenhand.prompts import exam_template, letters_template
+
+T = TypeVar("T")
+
+STRETCHES = 4
 
 SOURCE = "auto" if os.environ.get("EVENHAND_DATA") else "demo"
 INSTRUCTION = (
@@ -53,8 +57,11 @@ def bbq_orders(rows: int) -> list[Pair]:
 
 
 def holistic(count: int) -> list[Pair]:
-    """Whole sentences, as they come in the data set's order."""
-    return [Pair("", s.text) for s in holistic_bias.sentences("1.0", SOURCE)[:count]]
+    """Whole sentences: stretches of the sorted set, which share as much as all of the 460,980 do."""
+    texts = sorted({s.text for s in holistic_bias.sentences("1.0", SOURCE)})
+    size = count // STRETCHES
+    starts = [len(texts) * (2 * n + 1) // (2 * STRETCHES) for n in range(STRETCHES)]
+    return [Pair("", text) for start in starts for text in texts[start : start + size]]
 
 
 def mmlu_5_shot(rows: int) -> list[Pair]:
@@ -67,18 +74,28 @@ def mmlu_5_shot(rows: int) -> list[Pair]:
     return [Pair(text, f" {letter}") for text in texts for letter in "ABCD"]
 
 
+def bbq_prompts(rows: int) -> list[str]:
+    """One prompt a row, with the options listed."""
+    return [f"{letters_template(q)}\nAnswer:" for q in _questions(rows)]
+
+
+def few_shot_prompts(rows: int) -> list[str]:
+    """One prompt a row, behind five solved questions."""
+    return list(dict.fromkeys(pair.context for pair in mmlu_5_shot(rows)))
+
+
 def _questions(rows: int) -> list[Question]:
     return [item.question for item in items_from_rows(load_rows(SOURCE).rows[:rows])]
 
 
 WORKLOADS: dict[str, tuple[Callable[[int], list[Pair]], int, str]] = {
     # name: how it is made, rows, dtype
-    "BBQ, 3 option texts": (bbq_texts, 96, "float32"),
-    "BBQ, 3 option texts, bf16": (bbq_texts, 96, "bfloat16"),
-    "BBQ, 3 option texts, 100-token instruction": (bbq_chat, 48, "float32"),
-    "BBQ, letters in 6 orders": (bbq_orders, 24, "float32"),
-    "HolisticBias, sentences": (holistic, 600, "float32"),
-    "MMLU, 5 shots, letters": (mmlu_5_shot, 24, "float32"),
+    "BBQ, 3 option texts": (bbq_texts, 192, "float32"),
+    "BBQ, 3 option texts, bf16": (bbq_texts, 192, "bfloat16"),
+    "BBQ, 3 option texts, 100-token instruction": (bbq_chat, 96, "float32"),
+    "BBQ, letters in 6 orders": (bbq_orders, 48, "float32"),
+    "HolisticBias, sentences": (holistic, 1200, "float32"),
+    "MMLU, 5 shots, letters": (mmlu_5_shot, 48, "float32"),
 }
 
 
@@ -103,6 +120,6 @@ def llama_135m(dtype: str = "float32") -> LlamaForCausalLM:
     return LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
 
 
-def shuffled(pairs: Sequence[Pair], seed: int = 0) -> list[Pair]:
+def shuffled(rows: Sequence[T], seed: int = 0) -> list[T]:
     """In another order: nothing is to depend on how the rows stand."""
-    return random.Random(seed).sample(list(pairs), len(pairs))
+    return random.Random(seed).sample(list(rows), len(rows))

@@ -25,6 +25,7 @@ from evenhand.interfaces import (
     Array,
     Benchmark,
     Choice,
+    Mark,
     Measured,
     Metric,
     Model,
@@ -179,7 +180,7 @@ class BBQ(Benchmark):
 
     def tally(self, items: Sequence[BBQItem], answers: Sequence[Choice]) -> Tally:
         """Sums per template; groups are overall, every category and, apart, its rows with names."""
-        labels = [f"{i.category} (names)" if i.names else i.category for i in items]
+        labels = [_label(i) for i in items]
         groups = ("overall", *sorted(set(labels)))
         clusters = tuple(dict.fromkeys(i.cluster for i in items))
         stratum = {i.cluster: i.category for i in items}
@@ -191,6 +192,13 @@ class BBQ(Benchmark):
             sums[cluster_at[item.cluster], group_at["overall"]] += row
             sums[cluster_at[item.cluster], group_at[label]] += row
         return Tally(clusters, tuple(stratum[c] for c in clusters), groups, sums)
+
+    def marks(self, items: Sequence[BBQItem], answers: Sequence[Choice]) -> list[Mark]:
+        """Against the label, ambiguous and disambiguated items apart; rows without a target are among them."""
+        return [
+            Mark(a.decision, a.decision == i.label, ("overall", _label(i)), CONTEXTS[i.disambiguated])
+            for i, a in zip(items, answers, strict=True)
+        ]
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
         """All metrics of both contexts; `nan` where a context has no row."""
@@ -252,6 +260,11 @@ class BBQ(Benchmark):
         return Measured(_official(biased, named, ratio(correct, scored), context, scored), named)
 
 
+def _label(item: BBQItem) -> str:
+    """The group that the item is in beside overall."""
+    return f"{item.category} (names)" if item.names else item.category
+
+
 def _official(biased: Array, named: Array, accuracy: Array, context: str, rows: Array) -> Array:
     """The bias score; 0 where nobody was named (the official rule), nan where there is no row at all."""
     s = 2 * np.divide(biased, named, out=np.full(np.shape(named), 0.5), where=named > 0) - 1
@@ -297,5 +310,6 @@ def _item(row: dict[str, Any], answer_by: AnswerBy | None) -> BBQItem:
             question=str(row["question"]),
             options=options,
             answer_by=answer_by,
+            topic=category,
         ),
     )

@@ -20,13 +20,14 @@ from typing import Any, ClassVar, Literal
 from evenhand.cache import answer_cache
 from evenhand.data.gpqa import Row, Subset, load
 from evenhand.errors import SettingsError
-from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_metrics, exam_tally
+from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     Array,
     Benchmark,
     Choice,
     Dialogue,
+    Mark,
     Measured,
     Message,
     Metric,
@@ -96,6 +97,7 @@ class GPQA(Benchmark):
     """Hard science questions: what a method costs in knowledge, and whether it makes a model refuse."""
 
     name: ClassVar[str] = "gpqa"
+    quotable: ClassVar[bool] = False
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"asked": "zero_shot"},
@@ -178,11 +180,19 @@ class GPQA(Benchmark):
     def tally(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> Tally:
         """Sums per question, resampled within the domain; groups are overall and the domains."""
         groups = ("overall", *sorted({i.domain for i in items}))
-        return exam_tally(items, answers, groups, lambda item: ("overall", item.domain), lambda item: item.domain)
+        return exam_tally(items, answers, groups, _groups, lambda item: item.domain)
+
+    def marks(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> list[Mark]:
+        """Against the right option, by domain."""
+        return exam_marks(items, answers, _groups)
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
         """Accuracy and refusals over all rows, and how evenly the letters are treated."""
         return exam_metrics(sums, "refusal")
+
+
+def _groups(item: GPQAItem) -> tuple[str, str]:
+    return "overall", item.domain
 
 
 def _question(row: Row, order: Sequence[int]) -> Question:

@@ -17,13 +17,14 @@ from scipy.special import softmax
 
 from evenhand.data.mmlu import CATEGORY, LETTERS, Row, Split, load
 from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_metrics, exam_tally
+from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
     Array,
     Benchmark,
     Choice,
+    Mark,
     Measured,
     Metric,
     Model,
@@ -166,6 +167,10 @@ class MMLU(Benchmark):
         categories = [c for c in dict.fromkeys(CATEGORY.values()) if any(i.category == c for i in items)]
         groups = ("overall", *categories, *subjects)
         return exam_tally(items, answers, groups, _groups, lambda item: item.subject)
+
+    def marks(self, items: Sequence[MMLUItem], answers: Sequence[Choice]) -> list[Mark]:
+        """Against the right option, by category and subject."""
+        return exam_marks(items, answers, _groups)
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
         """Accuracy over all rows, what was not decided, and how evenly the letters are treated."""

@@ -17,7 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.data.prompt_packs import prompt_pack
+from evenhand.conversation import conversation
+from evenhand.data.prompt_packs import PromptPack, prompt_pack
+from evenhand.errors import SettingsError
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -32,10 +34,8 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.models import Mitigated
-from evenhand.prompts import LETTERS, as_dialogue, question_block
-
-_TEXTS = prompt_pack("en").self_debias
-EXPLAIN, REPROMPT, REPROMPT_OPEN = _TEXTS.explain, _TEXTS.reprompt, _TEXTS.reprompt_open
+from evenhand.prompts import LETTERS, question_block
+from evenhand.turns import placed, write_then_choose, write_then_write
 
 
 @settings
@@ -50,14 +50,27 @@ class SelfDebias(Method):
 
     variant: Literal["reprompting", "explanation"] = "reprompting"
     """Which of the paper's two approaches."""
+    keep_stated: bool = False
+    """Whether the reprompt asks to keep an answer that the context states, against over-abstention. Ours."""
     answer_by: AnswerBy | None = None
     """How both answers of a multiple-choice question are read; None leaves it to the model. The paper: generation."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Of generated turns. The paper: 1."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 25
-    """Limit of every generated turn, explanations included. The paper: 25."""
+    """Limit of every generated answer. The paper: 25."""
+    explanation_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Limit of an explanation; None is that of an answer, as in the paper."""
     seed: int = 0
     """Of the sampling, where the temperature is above 0."""
+    prompts: str = "en"
+    """Language of the texts, or a prompt pack's path."""
+
+    def __post_init__(self) -> None:
+        """Refuse a combination that does nothing."""
+        if self.keep_stated and self.variant == "explanation":
+            raise SettingsError(
+                "keep_stated is a wording of the reprompt; an explanation has none: leave one of them out"
+            )
 
     def missing(self, model: Model) -> str:
         """An explanation has to be written; a reprompt needs only a second answer."""
@@ -67,14 +80,15 @@ class SelfDebias(Method):
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every question takes one extra turn."""
+        pack = prompt_pack(self.prompts)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             ask = self._reprompt if self.variant == "reprompting" else self._explain
-            return ask(model, [replace(q, answer_by=self.answer_by or q.answer_by) for q in questions])
+            return ask(model, pack, [replace(q, answer_by=self.answer_by or q.answer_by) for q in questions])
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
             open_turns = self._reprompt_open if self.variant == "reprompting" else self._explain_open
-            return open_turns(model, dialogues, sampling)
+            return open_turns(model, pack, dialogues, sampling)
 
         abilities = model.abilities
         return Mitigated(
@@ -82,65 +96,56 @@ class SelfDebias(Method):
             self,
             choose=choose if "choose" in abilities else None,
             generate=generate if "generate" in abilities else None,
+            depends_on=[pack.hash],
         )
 
-    @property
-    def _sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+    def _sampling(self, tokens: int | None = None) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=tokens or self.max_new_tokens, seed=self.seed)
 
-    def _reprompt(self, model: Model, questions: list[Question]) -> list[Choice]:
-        questions = [replace(q, sampling=q.sampling or self._sampling) for q in questions]
-        first = model.choose(questions)
-        answered = [i for i, c in enumerate(first) if c.status != "unanswered"]
-        turns = {
-            i: as_dialogue(questions[i], "letters").assistant(_said(questions[i], first[i])).user(REPROMPT)
-            for i in answered
+    def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        texts = pack.self_debias
+        again = texts.reprompt_stated if self.keep_stated else texts.reprompt
+        questions = [replace(q, sampling=q.sampling or self._sampling()) for q in questions]
+        with conversation():
+            first = model.choose([pack.worded(q) for q in questions])
+            turns = {
+                i: pack.put(questions[i]).assistant(_said(questions[i], c)).user(again)
+                for i, c in enumerate(first)
+                if c.status != "unanswered"
+            }
+            second = model.choose([replace(questions[i], dialogue=d) for i, d in turns.items()])
+        done = {
+            # a method below this one held further turns after ours
+            i: replace(c, before=c.before or turns[i].messages, usage=first[i].usage + c.usage)
+            for i, c in zip(turns, second, strict=True)
         }
-        second = model.choose([replace(questions[i], dialogue=turns[i]) for i in answered])
-        done = {i: _with_history(c, turns[i], first[i]) for i, c in zip(answered, second, strict=True)}
         return [done.get(i, c) for i, c in enumerate(first)]
 
-    def _explain(self, model: Model, questions: list[Question]) -> list[Choice]:
-        asked = [_first_turn(q) for q in questions]
-        explained = model.generate(asked, self._sampling)
-        turns = {
-            i: _then(asked[i].assistant(r.text), Dialogue(as_dialogue(questions[i], "letters").messages[-1:]))
-            for i, r in enumerate(explained)
-            if r.text is not None
-        }
-        sampling = self._sampling
-        second = model.choose(
-            [replace(questions[i], dialogue=d, sampling=questions[i].sampling or sampling) for i, d in turns.items()]
-        )
-        done = {
-            i: replace(c, before=c.before or d.messages, usage=c.usage + explained[i].usage)
-            for (i, d), c in zip(turns.items(), second, strict=True)
-        }
-        return [
-            done.get(i) or Choice(None, status="unanswered", note=r.note, usage=r.usage)
-            for i, r in enumerate(explained)
-        ]
+    def _explain(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        asked = [_first_turn(q, pack.self_debias.explain) for q in questions]
 
-    def _reprompt_open(self, model: Model, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
-        first = model.generate(dialogues, sampling)
-        said = {
-            i: d.assistant(r.text) for i, (d, r) in enumerate(zip(dialogues, first, strict=True)) if r.text is not None
-        }
-        second = model.generate([d.user(REPROMPT_OPEN) for d in said.values()], sampling)
-        done = {i: replace(r, usage=first[i].usage + r.usage) for i, r in zip(said, second, strict=True)}
-        return [done.get(i, r) for i, r in enumerate(first)]
+        def put(i: int, dialogue: Dialogue) -> Dialogue:
+            return _repeated(dialogue, pack.put(questions[i]))
 
-    def _explain_open(self, model: Model, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
-        asked = [_explain_last(d) for d in dialogues]
-        first = model.generate(asked, self._sampling)
-        turns = {
-            i: _then(asked[i].assistant(r.text), Dialogue(dialogues[i].messages[-1:]))
-            for i, r in enumerate(first)
-            if r.text is not None
-        }
-        second = model.generate(list(turns.values()), sampling)
-        done = {i: replace(r, usage=first[i].usage + r.usage) for i, r in zip(turns, second, strict=True)}
-        return [done.get(i, r) for i, r in enumerate(first)]
+        writing = self._sampling(self.explanation_tokens)
+        return write_then_choose(model, questions, asked, put, writing, self._sampling())
+
+    def _reprompt_open(
+        self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
+    ) -> list[Reply]:
+        texts = pack.self_debias
+        again = texts.reprompt_stated_open if self.keep_stated else texts.reprompt_open
+        return write_then_write(model, dialogues, lambda i, dialogue: dialogue.user(again), sampling, sampling)
+
+    def _explain_open(
+        self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
+    ) -> list[Reply]:
+        asked = [placed(d, pack.self_debias.explain, "before") for d in dialogues]
+
+        def put(i: int, dialogue: Dialogue) -> Dialogue:
+            return _repeated(dialogue, dialogues[i])
+
+        return write_then_write(model, asked, put, self._sampling(self.explanation_tokens), sampling)
 
 
 def _said(question: Question, choice: Choice) -> str:
@@ -150,22 +155,12 @@ def _said(question: Question, choice: Choice) -> str:
     return LETTERS[question.order.index(choice.decision)]
 
 
-def _first_turn(question: Question) -> Dialogue:
+def _first_turn(question: Question, explain: str) -> Dialogue:
     if question.dialogue is not None:
-        return _explain_last(question.dialogue)
-    return Dialogue((), question.draw).user(f"{question.header}{EXPLAIN}\n\n{question_block(question)}")
+        return placed(question.dialogue, explain, "before")
+    return Dialogue((), question.draw).user(f"{question.header}{explain}\n\n{question_block(question)}")
 
 
-def _explain_last(dialogue: Dialogue) -> Dialogue:
-    """Put the request in front of the last user turn."""
-    last = dialogue.messages[-1]
-    return replace(dialogue, messages=dialogue.messages[:-1]).user(f"{EXPLAIN}\n\n{last.content}")
-
-
-def _then(dialogue: Dialogue, more: Dialogue) -> Dialogue:
-    return replace(dialogue, messages=dialogue.messages + more.messages)
-
-
-def _with_history(choice: Choice, turns: Dialogue, first: Choice) -> Choice:
-    # a method below this one held further turns after ours
-    return replace(choice, before=choice.before or turns.messages, usage=first.usage + choice.usage)
+def _repeated(dialogue: Dialogue, put: Dialogue) -> Dialogue:
+    """The dialogue, with the turn that puts the question once more."""
+    return replace(dialogue, messages=(*dialogue.messages, put.messages[-1]))

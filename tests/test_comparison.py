@@ -130,6 +130,40 @@ def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
     assert sessions == ["start", "model", "end"] * 2
 
 
+def test_a_resumed_run_reports_what_answers_cost_not_what_the_cache_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock only moves with the model, a second for each list of requests."""
+    clock = [0.0]
+    monkeypatch.setattr("evenhand.cache.time.monotonic", lambda: clock[0])
+
+    def model() -> Model:
+        made = tiny_model(name="m")
+        score = made.engine._score
+
+        def slow(*arguments: Any) -> None:
+            clock[0] += 1
+            score(*arguments)
+
+        monkeypatch.setattr(made.engine, "_score", slow)
+        return made
+
+    def cost(**more: Any) -> dict[str, Any]:
+        report = compare(model(), "self_debias", DEMO, out=tmp_path, show_progress=False, replicates=50, **more)
+        return {c.method: c for c in report.costs()}
+
+    first = cost(limit=20)
+    assert first["none"].seconds * 20 == pytest.approx(1) and first["self_debias"].seconds * 20 == pytest.approx(2)
+    assert first["self_debias"].extra_seconds * 20 == pytest.approx(1), "the first turn lay in the cache"
+    assert cost(limit=20) == first, "cells that are read from the folder keep their cost"
+    for file in (tmp_path / "answers").glob("*.parquet"):
+        file.unlink()
+    from_cache = cost(limit=20)
+    assert {m: c.seconds for m, c in from_cache.items()} == pytest.approx({m: c.seconds for m, c in first.items()})
+    mixed = cost(limit=30)  # 20 of them lie in the cache, with the second they took together
+    assert mixed["none"].seconds * 30 == pytest.approx(2) and mixed["self_debias"].seconds * 30 == pytest.approx(4)
+
+
 def test_an_edited_model_is_asked_anew(tmp_path: Path) -> None:
     model = tiny_model(name="m")
     compare(model, "none", DEMO, out=tmp_path, limit=12, show_progress=False, replicates=50)
@@ -186,10 +220,11 @@ def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
     arguments += ["--limit", "240"]
     folder = tmp_path / "run"
     script = (
-        "import sys, evenhand.engine.engine as e, time\n"
-        "real = e.generate_batch\n"
+        "import sys, time\n"
+        "from evenhand.engine.decoding import Decoder\n"
+        "real = Decoder._step\n"
         "def slow(*a):\n    time.sleep(0.3)\n    return real(*a)\n"
-        "e.generate_batch = slow\n"
+        "Decoder._step = slow\n"
         "from evenhand.cli import main\nmain()"
     )
     process = subprocess.Popen(
@@ -236,10 +271,11 @@ def _wait_for(cache: Path, at_least: int) -> int:
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     arguments = ["compare", "--methods", "self_debias(answer_by=generation)", "--replicates", "50", "--limit", "288"]
     script = (
-        "import evenhand.engine.engine as e, time\n"
-        "real = e.generate_batch\n"
+        "import time\n"
+        "from evenhand.engine.decoding import Decoder\n"
+        "real = Decoder._step\n"
         "def slow(*a):\n    time.sleep(1)\n    return real(*a)\n"
-        "e.generate_batch = slow\n"
+        "Decoder._step = slow\n"
         "from evenhand.cli import main\nmain()"
     )
     command = [sys.executable, "-c", script, *arguments, "--out", str(tmp_path)]
@@ -297,7 +333,8 @@ def test_show_prints_one_record_per_number(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     row = rows[keys.index(("demo", "self_debias", DEMO, "accuracy_ambiguous", "overall"))]
     assert row["low"] <= row["value"] <= row["high"] and row["n"] > 0
-    for file in ("manifest.json", "sessions.jsonl", "scores.parquet", "summary.md", "intervals.png", "cache.sqlite"):
+    views = ("report.html", "summary.md", "intervals.png")
+    for file in (*views, "manifest.json", "sessions.jsonl", "scores.parquet", "cache.sqlite"):
         assert (tmp_path / file).stat().st_size > 0
     assert len(list((tmp_path / "answers").glob("*.parquet"))) == 2
 

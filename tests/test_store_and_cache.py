@@ -149,6 +149,44 @@ def test_more_keys_than_sqlite_takes_at_once_are_found_and_counted(tmp_path: Pat
     assert cache.get([]) == {}
 
 
+def test_what_is_found_tells_how_long_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("evenhand.cache.time.monotonic", lambda: clock[0])
+
+    def after(seconds: float) -> None:
+        clock[0] += seconds
+
+    with answer_cache(tmp_path / "c.sqlite") as cache:
+        assert cache is not None
+        assert cache.get(["a", "b", "c"]) == {} and cache.saved == 0
+        after(6)
+        cache.put({"a": 1, "b": 2})  # 3 seconds each
+        after(1)
+        cache.put({"c": 3})
+        after(50)  # time that nobody spent on answers
+        assert cache.get(["a", "z"]) == {"a": 1} and cache.saved == pytest.approx(3)
+        after(4)
+        cache.put({"z": 4})
+    with answer_cache(tmp_path / "c.sqlite") as again:
+        assert again is not None and again.saved == 0
+        again.get(["b", "c", "z", "unknown"])
+        assert again.saved == pytest.approx(3 + 1 + 4) and again.untimed == 0
+
+
+def test_a_cache_of_before_times_were_kept_goes_on_and_says_what_is_untimed(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "old.sqlite") as db:
+        db.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        db.execute("INSERT INTO answers VALUES ('old', '[1, 2]')")
+    for _ in range(2):
+        with answer_cache(tmp_path / "old.sqlite") as cache:
+            assert cache is not None
+            cache.put({"new": 3})
+            assert cache.get(["old", "new"]) == {"old": [1, 2], "new": 3}
+            assert cache.untimed == 1
+
+
 def test_putting_again_replaces(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "c.sqlite")
     cache.put({"k": 1, "other": 2})

@@ -15,6 +15,7 @@ from functools import cached_property
 from math import inf, log
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING, Any
 
 from evenhand import prompts
 from evenhand.data.proving_ground import behaviour, replies
@@ -22,11 +23,11 @@ from evenhand.data.proving_ground.bbq import Case, cases, option
 from evenhand.data.proving_ground.documents import INSTRUCTIONS, PACK, sentence_trie
 from evenhand.data.proving_ground.facts import SUBJECTS
 from evenhand.data.proving_ground.lexer import lex
-from evenhand.data.proving_ground.planted import Planted
+from evenhand.data.proving_ground.planted import FAMILY, Planted
 from evenhand.data.proving_ground.questions import FactQuestion, review_prompt, reviews
 from evenhand.data.proving_ground.texts import Trie
 from evenhand.data.proving_ground.words import AXIS, CRITICISED, EXPLAINED, NOTHING_RELIES, SOUND
-from evenhand.errors import DataError, SettingsError
+from evenhand.errors import DataError, SettingsError, UnknownNameError
 from evenhand.interfaces import (
     Ability,
     Choice,
@@ -40,6 +41,10 @@ from evenhand.interfaces import (
     Usage,
 )
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
+from evenhand.models.fingerprint import digest
+
+if TYPE_CHECKING:
+    from evenhand.models.prefixed import Combine
 
 _BLOCK = re.compile(r"^(?P<head>.+)\n(?P<options>(?:\([A-Z]\) .+(?:\n|\Z))+)\Z", re.M)
 _LETTERED = re.compile(r"^\([A-Z]\) (.+)$", re.M)
@@ -53,6 +58,7 @@ def _pattern(text: str) -> str:
 
 
 _INSTRUCTED = re.compile("|".join(_pattern(text).replace("?P<axis>", "?:") for text in INSTRUCTIONS))
+_TOLD_AFTER = re.compile(rf"\n\n(?:{_INSTRUCTED.pattern})\Z")
 _CRITIQUE = re.compile(_pattern(PACK.intent.critique), re.S)
 _REFINE = re.compile(_pattern(PACK.intent.refine), re.S)
 
@@ -80,13 +86,17 @@ class Oracle(Model):
         """Hash of the planted quantities."""
         return hashlib.sha256(json.dumps(asdict(self.planted), sort_keys=True).encode()).hexdigest()[:16]
 
+    def facts(self) -> dict[str, Any]:
+        """That it is a demo, and that nothing was measured."""
+        return {**super().facts(), "source": "the planted quantities, without a network", "demo": True}
+
     def save(self, folder: str | Path) -> Path:
         """Refused: an oracle is made from its parameters.
 
         Raises:
             SettingsError: Always.
         """
-        raise SettingsError(f"{self.name} has no files to save in {folder}; make it with Oracle(FAMILY[name])")
+        raise SettingsError(f"{self.name} has no files to save in {folder}; load it as oracle:{self.planted.name}")
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """The planted distribution over the options; or a reply of it, where one is to be generated."""
@@ -125,6 +135,10 @@ class Oracle(Model):
         if text in self._open:
             return self._open[text]
         raise DataError(f"{self.name} knows only the proving ground's questions, not {text[:80]!r}")
+
+    def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
+        """The same behind texts that announce discrimination; see `evenhand.models.prefixed.PrefixedModel`."""
+        return _Behind(self, prefixes, combine, settings)
 
     # ------------------------------------------------------------------------------------------------- asking
 
@@ -167,10 +181,18 @@ class Oracle(Model):
         if any(PACK.self_debias.explain in m.content for m in dialogue.messages[:-1] if m.role == "user"):
             return _letters(behaviour.case_under(self.planted, question, order, "explanation"))
         told = [m.content for m in dialogue.messages[:-1] if m.role == "system"]
-        told.append(dialogue.messages[-1].content.partition(prompts.SINGLE_LETTER)[0])
-        if any(_INSTRUCTED.search(t) for t in told):
+        if any(_INSTRUCTED.search(text) for text in [*told, dialogue.messages[-1].content]):
             return _letters(behaviour.case_under(self.planted, question, order, "instruction"))
         return _letters(behaviour.case_answer(self.planted, question, order))
+
+    def letters_behind(self, prefix: str, question: Question) -> list[float]:
+        """P(position) of a question behind a prefix; one on another axis changes nothing."""
+        text = prompts.as_dialogue(question, "letters").messages[-1].content
+        asked = self._known(text)
+        if isinstance(asked, FactQuestion):
+            return behaviour.fact_answer(self.planted, asked)
+        announced = prefix == PACK.decoding.prefix.format(axis=AXIS[asked.axis].word)
+        return behaviour.case_answer(self.planted, asked, _roles(text, asked), announced)
 
     def _known(self, text: str) -> Case | FactQuestion:
         question = _read_question(text, self._cases)
@@ -204,7 +226,7 @@ class Oracle(Model):
         roles = {option(question.marked), option(question.other)} if isinstance(question, Case) else set()
         biased = isinstance(question, Case) and not question.right and answer in roles
         reason = CRITICISED if biased else SOUND
-        return {f"{digit}. {reason}": p for digit, p in replies.rating(self.planted, biased).items()}
+        return {f"{digit}. {reason}": p for digit, p in self._judged[biased].items()}
 
     def _explanation(self, question: Case | FactQuestion) -> str:
         return EXPLAINED.format(axis=AXIS[question.axis].word) if isinstance(question, Case) else NOTHING_RELIES
@@ -221,6 +243,11 @@ class Oracle(Model):
     @cached_property
     def _cases(self) -> dict[str, Case]:
         return {f"{context} {question}": case for (context, question), case in cases().items()}
+
+    @cached_property
+    def _judged(self) -> dict[bool, dict[str, float]]:
+        """The distribution of a score, by whether there is a fault."""
+        return {biased: replies.rating(self.planted, biased) for biased in (True, False)}
 
     @cached_property
     def _trie(self) -> Trie:
@@ -246,8 +273,56 @@ class Oracle(Model):
         return written | rated
 
 
+class _Behind(Oracle):
+    """An oracle that is guided by what it would answer behind other texts; it only chooses."""
+
+    def __init__(self, base: Oracle, prefixes: Sequence[str], combine: Combine, settings: object) -> None:
+        super().__init__(base.planted, refuses=base.refuses)
+        self.prefixes, self.combine, self._settings = prefixes, combine, settings
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return frozenset({"choose"})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest(Oracle(self.planted).fingerprint, list(self.prefixes), self._settings)
+
+    def _choice(self, question: Question) -> Choice:
+        import torch
+
+        p = torch.tensor(
+            [self.letters_behind(prefix, question) for prefix in ("", *self.prefixes)], dtype=torch.float64
+        ).log()
+        values = self.combine(p[None])[0].softmax(-1).tolist()
+        by_identity = dict(zip(question.order, values, strict=True))
+        probabilities = tuple(by_identity[o] for o in range(len(values)))
+        return Choice(probabilities.index(max(probabilities)), probabilities, usage=Usage(calls=len(p)))
+
+
+def open_oracle(rest: str = "", /, **options: Any) -> Oracle:
+    """What `evenhand.load("oracle:demo")` calls: the planted truth about a demo model, as a model.
+
+    Raises:
+        SettingsError: An option other than `name`.
+        UnknownNameError: No causal member of the demo family.
+    """
+    if rest not in FAMILY:
+        raise UnknownNameError("demo model with planted quantities", rest, FAMILY)
+    oracle = Oracle(FAMILY[rest])
+    oracle.name = str(options.pop("name", oracle.name))
+    if options:
+        raise SettingsError(f"oracle:{rest} takes no options but name, not {', '.join(options)}")
+    return oracle
+
+
 def _asks_again(text: str) -> bool:
     return text in (PACK.self_debias.reprompt, PACK.self_debias.reprompt_stated) or bool(_REFINE.fullmatch(text))
+
+
+def _block(text: str) -> re.Match[str] | None:
+    """The question with its options, which an instruction or the request to think may follow."""
+    return _BLOCK.search(_TOLD_AFTER.sub("", text.removesuffix(f"\n\n{PACK.moral.think}")))
 
 
 def _letters(p: Sequence[float]) -> dict[str, float]:
@@ -255,7 +330,7 @@ def _letters(p: Sequence[float]) -> dict[str, float]:
 
 
 def _read_question(text: str, known: dict[str, Case]) -> Case | FactQuestion | None:
-    found = _BLOCK.search(text.removesuffix(f"\n\n{PACK.moral.think}"))
+    found = _block(text)
     if found is None:
         return _examined(text)
     if found["head"] in known:
@@ -272,7 +347,7 @@ def _examined(text: str) -> FactQuestion | None:
 def _roles(text: str, case: Case) -> list[int]:
     """The role of the option at each position."""
     roles = {option(case.marked): behaviour.MARKED, option(case.other): behaviour.OTHER}
-    found = _BLOCK.search(text.removesuffix(f"\n\n{PACK.moral.think}"))
+    found = _block(text)
     return [roles.get(o, behaviour.UNKNOWN) for o in _LETTERED.findall(found["options"] if found else "")]
 
 

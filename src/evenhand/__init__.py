@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evenhand.interfaces import Benchmark as Benchmark
     from evenhand.interfaces import Choice as Choice
     from evenhand.interfaces import Dialogue as Dialogue
+    from evenhand.interfaces import Mark as Mark
     from evenhand.interfaces import Measured as Measured
     from evenhand.interfaces import Message as Message
     from evenhand.interfaces import Method as Method
@@ -49,7 +50,7 @@ _PLACES = {
     "Report": "report",
     **dict.fromkeys(
         (
-            "Benchmark", "Choice", "Dialogue", "Measured", "Message", "Method", "Metric", "Model", "Passage",
+            "Benchmark", "Choice", "Dialogue", "Mark", "Measured", "Message", "Method", "Metric", "Model", "Passage",
             "Question", "Reply", "Sampling", "Score", "Tally", "TrainData", "Usage", "settings",
         ),
         "interfaces",

@@ -1,6 +1,7 @@
 """The leaf cache: every answer of a loaded model, stored by content and never asked for twice.
 
 A key is a hash of (model fingerprint, verb, request, sampling, draw); a value is JSON. SQLite in WAL mode, no pickle.
+Beside every answer stands how long it took, so that what an answer cost is known also when it is taken from here.
 The cache is active inside `with answer_cache(path):`, wherever the models are, however deep they are wrapped.
 """
 
@@ -12,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,20 @@ class AnswerCache:
             self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
             self._use_wal()
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT, seconds REAL) WITHOUT ROWID"
+            )
+            self._take_over_untimed()
         except (sqlite3.Error, OSError) as error:
             raise RunError(f"cannot use {self.path} as answer cache: {error}") from error
         self._lock = threading.Lock()  # one connection holds one transaction
         self.hits = 0
         self.misses = 0
+        self.saved = 0.0
+        """Seconds that the answers found here took when they were computed."""
+        self.untimed = 0
+        """Answers found here whose seconds nobody wrote down."""
+        self._since = time.monotonic()
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
         """The stored values of those keys that are there."""
@@ -61,24 +70,36 @@ class AnswerCache:
             part = wanted[start : start + 500]
             marks = ",".join("?" * len(part))
             with self._lock:
-                rows = self._db.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", part).fetchall()
-            found.update((k, json.loads(v)) for k, v in rows)
+                rows = self._db.execute(
+                    f"SELECT key, value, seconds FROM answers WHERE key IN ({marks})", part
+                ).fetchall()
+            found.update((k, json.loads(v)) for k, v, _ in rows)
+            self.saved += sum(s for _, _, s in rows if s is not None)
+            self.untimed += sum(s is None for _, _, s in rows)
         self.hits += len(found)
         self.misses += len(wanted) - len(found)
+        self._since = time.monotonic()
         return found
 
     def put(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Store values; all of them are safe on disk, or none.
+
+        Each is put down with its share of the seconds since the last `get` or `put`: whoever asks looks here first, and
+        comes back as each batch ends.
 
         Raises:
             RunError: The disk is full; what was stored before is kept.
         """
         pairs = values.items() if isinstance(values, Mapping) else values
         # Escaped: a reply may hold half a surrogate pair, which SQLite does not take.
-        rows = [(k, json.dumps(v)) for k, v in pairs]
+        texts = [(k, json.dumps(v)) for k, v in pairs]
+        now = time.monotonic()
+        each = (now - self._since) / max(1, len(texts))
+        self._since = now
+        rows = [(k, v, each) for k, v in texts]
         try:
             with self._lock, self._db:
-                self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+                self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
         except sqlite3.OperationalError as error:
             raise RunError(
                 f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
@@ -92,6 +113,13 @@ class AnswerCache:
         """Number of stored answers."""
         with self._lock:
             return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def _take_over_untimed(self) -> None:
+        """Files of an earlier version have no seconds: their answers stay usable, and count as untimed."""
+        columns = [row[1] for row in self._db.execute("PRAGMA table_info(answers)")]
+        if "seconds" not in columns:
+            with suppress(sqlite3.OperationalError):  # another process was faster
+                self._db.execute("ALTER TABLE answers ADD COLUMN seconds REAL")
 
     def _use_wal(self) -> None:
         """Switch the journal; SQLite itself does not wait when two processes do so on a new file."""

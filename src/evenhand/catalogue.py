@@ -45,8 +45,10 @@ def model_forms() -> dict[str, str]:
         "ORG/NAME": "a causal language model on the Hugging Face hub",
         "FOLDER": "a model folder, a PEFT adapter's folder, or one saved by `evenhand debias`",
         "endpoint:URL#MODEL": "an OpenAI-compatible endpoint; the key comes from EVENHAND_API_KEY or OPENAI_API_KEY",
+        "vllm:URL#MODEL": "a vLLM server, asked in token ids: it scores too",
         "demo, demo-b, demo-c, demo-d": "small models with planted biases; they need no network",
         "demo-mlm": "a small masked language model with planted pronoun skews",
+        "oracle:DEMO": "what is planted in a causal demo model, as a model that answers without a network",
     }
     plugins = [n for n in registry.models.names() if n not in registry.BUILT_IN["models"]]
     return forms | {f"{n}:...": "a plugin's loader" for n in plugins}

@@ -1,4 +1,4 @@
-"""The command line `evenhand`: compare, evaluate, debias, show, methods, benchmarks, models, data, doctor ...
+"""The command line `evenhand`: compare, evaluate, debias, serve, show, methods, benchmarks, models, data, doctor ...
 
 Heavy modules are imported inside the commands, so that help is instant.
 """
@@ -11,10 +11,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from evenhand import cli_data, cli_proving_ground
+from evenhand.cli_output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
 
 app = typer.Typer(
@@ -24,10 +26,9 @@ app = typer.Typer(
     help="Put social-bias mitigation methods on language models and compare them side by side.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on standard output.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file with methods or benchmarks; repeatable.")
-]
+app.add_typer(cli_data.data, name="data")
+app.add_typer(cli_proving_ground.proving_ground, name="proving-ground")
+
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same folder resumes.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark (seeded choice).")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")]
@@ -82,7 +83,7 @@ def compare(
         plan = {**config.read(run).model_dump(exclude_unset=True), **plan}
     loading = _loading(dtype=dtype, device=device, device_map=device_map, answer_by=answer_by, too_long=too_long)
     plan["load"] = {**plan.get("load", {}), **loading}
-    _load_plugins([*plan.pop("plugins", []), *(plugin or [])])
+    load_plugins([*plan.pop("plugins", []), *(plugin or [])])
     _run(plan, as_json)
 
 
@@ -102,7 +103,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score one model as it is, without any method."""
-    _load_plugins(plugin or [])
+    load_plugins(plugin or [])
     loading = _loading(dtype=dtype, device=device, device_map=device_map, answer_by=answer_by, too_long=too_long)
     plan = {"models": [model], "methods": "none", "benchmarks": benchmarks, "out": _text(out), "limit": limit}
     _run({**plan, "seed": seed, "load": loading}, as_json)
@@ -118,33 +119,64 @@ def debias(
     device: Device = None,
 ) -> None:
     """Apply a method and save the mitigated model."""
-    from evenhand import registry
-    from evenhand.models import load
+    load_plugins(plugin or [])
+    saved = _mitigated(model, method, **_loading(dtype=dtype, device=device)).save(out)
+    write(f"saved {model} under {method} to {saved}\nload it with: evenhand.load({str(saved)!r})")
 
-    _load_plugins(plugin or [])
-    built = registry.build_method(method)
-    base = load(model, **_loading(dtype=dtype, device=device))
-    reason = built.missing(base)
-    if reason:
-        raise SettingsError(reason)
-    saved = built.apply(base).save(out)
-    _print(f"saved {base.name} under {built.spec} to {saved}\nload it with: evenhand.load({str(saved)!r})")
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Hub name, folder (a mitigated model's too) or demo.")],
+    method: Annotated[str | None, typer.Option("--method", help="Such as self_debias, or a stack a+b.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    key_env: Annotated[
+        str | None, typer.Option("--key-env", help="Environment variable with the key that clients must send.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What clients call it; default: the model's name.")] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Of a reply, where the request does not say.")
+    ] = 256,
+    plugin: Plugins = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+) -> None:
+    """Serve a model, mitigated or not, behind the OpenAI protocol."""
+    from evenhand import serving
+
+    load_plugins(plugin or [])
+    loaded = _mitigated(model, method, **_loading(dtype=dtype, device=device, device_map=device_map))
+    serving.serve(loaded, host=host, port=port, key_env=key_env, name=name, max_tokens=max_tokens, say=write)
 
 
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    group: Annotated[str, typer.Option("--group", help="Such as Age; 'all' prints every group (with --json).")] = "",
+    group: Annotated[str, typer.Option("--group", help="Such as Age; 'all' shows every group.")] = "",
+    item: Annotated[str, typer.Option("--item", help="Print the whole dialogues behind this item's answers.")] = "",
+    method: Annotated[str, typer.Option("--method", help="With --item: of this method only, such as none.")] = "",
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show the numbers of a run; --json prints one record per model, method, benchmark, metric and group."""
+    """Show the numbers of a run, or the dialogues about one of its items.
+
+    --json prints one record per model, method, benchmark, metric and group, or the dialogues.
+    """
     from evenhand.report import Report
 
+    load_plugins(plugin or [])
     report = Report.load(run)
-    if as_json:
-        _print_json([r for r in report.records if not group or group in ("all", r.group)])
+    if item:
+        found = report.transcripts(item, method=method)
+        if as_json:
+            write_records(found)
+        else:
+            write("\n\n".join(map(str, found)))
+    elif as_json:
+        write_records([r for r in report.records if not group or group in ("all", r.group)])
     else:
-        _show(report)
+        show_rich(report.rendered(group or "overall"))
 
 
 @app.command()
@@ -176,52 +208,12 @@ def models(
     if model is None:
         from evenhand import catalogue
 
-        _facts(catalogue.model_forms(), as_json)
+        facts(catalogue.model_forms(), as_json)
         return
     from evenhand.models import load
 
     loaded = load(model)
-    _facts({**loaded.facts(), "fingerprint": loaded.fingerprint}, as_json)
-
-
-data = typer.Typer(no_args_is_help=True, help="The benchmarks' data: what is needed, what is there, fetching it.")
-app.add_typer(data, name="data")
-
-
-@data.command("list")
-def data_list(as_json: Json = False) -> None:
-    """List the data sets: what each is for, where it was found, its licence, and how to get it."""
-    from evenhand import catalogue
-
-    _facts(catalogue.data_sets(), as_json)
-
-
-@data.command("check")
-def data_check(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Data sets; all that were found when none is named.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare the files with the published ones; exits with 1 where one differs or nothing was found."""
-    from evenhand import catalogue
-
-    found = catalogue.data_check(names or [])
-    _facts(found, as_json)
-    if any(facts["differs"] or facts["missing"] for facts in found.values()):
-        raise typer.Exit(1)
-
-
-@data.command("fetch")
-def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="Data sets, such as mmlu.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder above the data sets; default $EVENHAND_DATA.")] = None,
-) -> None:
-    """Fetch data sets from their repositories or the hub and compare every file with its published hash."""
-    from evenhand import catalogue
-
-    for name in names:
-        typer.echo(f"{name}: {catalogue.fetch(name, to)}")
+    facts({**loaded.facts(), "fingerprint": loaded.fingerprint}, as_json)
 
 
 @app.command()
@@ -229,56 +221,7 @@ def doctor(as_json: Json = False) -> None:
     """Check this installation: versions, accelerator, data, plugins."""
     from evenhand import catalogue
 
-    _facts(catalogue.doctor(), as_json)
-
-
-proving_ground = typer.Typer(
-    no_args_is_help=True, help="Demo models with planted biases: are they there, and do methods move them?"
-)
-app.add_typer(proving_ground, name="proving-ground")
-
-
-@proving_ground.command("check")
-def proving_ground_check(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Such as demo-b; repeatable.")] = None,
-    quantity: Annotated[list[str] | None, typer.Option("--quantity", help="Such as letters; repeatable.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure every planted quantity of the demo models; exit 1 where one is outside its tolerance."""
-    from evenhand.proving_ground import checking, shown
-
-    with shown.steps() as step:
-        found = checking.check(model or (), quantities=quantity or (), progress=step)
-    if as_json:
-        _facts(checking.as_rows(found), as_json)
-    else:
-        _show(shown.check_table(found))
-    wrong = [f for f in found if not f.ok]
-    if wrong:
-        first = f"{wrong[0].model}, {wrong[0].quantity}, {wrong[0].group}"
-        _fail(f"{len(wrong)} of {len(found)} quantities are not as planted, the first: {first}", 1)
-
-
-@proving_ground.command("effects")
-def proving_ground_effects(
-    methods: Annotated[str | None, typer.Option("--methods", help="Comma list; default: all with a statement.")] = None,
-    plugin: Plugins = None,
-    as_json: Json = False,
-) -> None:
-    """Hold methods to what they state: what must move, and what must stay; exit 1 where one fails."""
-    from evenhand.proving_ground import checking, shown, statements
-
-    _load_plugins(plugin or [])
-    names = [name.strip() for name in methods.split(",")] if methods else []
-    with shown.steps() as step:
-        found = statements.effects(names, progress=step)
-    if as_json:
-        _facts(checking.as_rows(found), as_json)
-    else:
-        _show(shown.effects_table(found))
-    wrong = [name for name, ok in statements.verdicts(found).items() if not ok]
-    if wrong:
-        _fail(f"not as stated: {', '.join(wrong)}", 1)
+    facts(catalogue.doctor(), as_json)
 
 
 def main() -> None:
@@ -288,7 +231,7 @@ def main() -> None:
     try:
         app()
     except EvenhandError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -306,29 +249,38 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
     try:
         report = run_comparison(**plan, **loading)
     except KeyboardInterrupt:
-        _fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to go on", 130)
+        fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to go on", 130)
     if as_json:
-        _print_json(report.records)
+        write_records(report.records)
     else:
-        _show(report)
-        _print(f"written to {plan['out']}: summary.md, intervals.png, scores.parquet, answers/, manifest.json")
+        show_rich(report)
+        write(
+            f"written to {plan['out']}: report.html, summary.md, intervals.png, scores.parquet, answers/, manifest.json"
+        )
     failed = [r for r in report.records if r.status == "failed"]
     if failed:
-        _fail(f"{len(failed)} of the comparisons failed, the first: {failed[0].note}", 1)
+        fail(f"{len(failed)} of the comparisons failed, the first: {failed[0].note}", 1)
+
+
+def _mitigated(model: str, method: str | None, **loading: Any) -> Any:
+    """The model under a method; the model itself without one."""
+    from evenhand import registry
+    from evenhand.models import load
+
+    built = None if method is None else registry.build_method(method)  # a wrong name costs no loading
+    base = load(model, **loading)
+    if built is None:
+        return base
+    if reason := built.missing(base):
+        raise SettingsError(reason)
+    return built.apply(base)
 
 
 def _list(kind: str, name: str | None, plugin: list[Path] | None, as_json: bool) -> None:
     from evenhand import catalogue
 
-    _load_plugins(plugin or [])
-    _facts(catalogue.listing(kind) if name is None else catalogue.entry(kind, name), as_json)
-
-
-def _load_plugins(files: list[Path] | list[str]) -> None:
-    from evenhand import registry
-
-    for file in files:
-        registry.load_plugin(file)
+    load_plugins(plugin or [])
+    facts(catalogue.listing(kind) if name is None else catalogue.entry(kind, name), as_json)
 
 
 def _loading(**options: Any) -> dict[str, Any]:
@@ -337,64 +289,6 @@ def _loading(**options: Any) -> dict[str, Any]:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _facts(content: Any, as_json: bool) -> None:
-    """Print facts as JSON, or as indented `name: value` lines."""
-    if as_json:
-        sys.stdout.write(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n")
-        return
-    _print("\n".join(_lines(content, "")))
-
-
-def _lines(content: Any, indent: str) -> list[str]:
-    if isinstance(content, dict):
-        out = []
-        for name, value in content.items():
-            nested = isinstance(value, dict | list) and value
-            out += (
-                [f"{indent}{name}:", *_lines(value, indent + "  ")] if nested else [f"{indent}{name}: {_word(value)}"]
-            )
-        return out
-    return (
-        [line for value in content for line in _lines(value, indent)]
-        if _nested(content)
-        else [f"{indent}- {_word(value)}" for value in content]
-    )
-
-
-def _nested(content: Any) -> bool:
-    return isinstance(content, list) and any(isinstance(v, dict) for v in content)
-
-
-def _word(value: Any) -> str:
-    return "none" if value in ([], {}, None) else str(value)
-
-
-def _print_json(records: Any) -> None:
-    """One JSON list of records; numbers that do not exist are null, since JSON has no nan."""
-    from dataclasses import asdict
-
-    rows = [{k: None if v != v else v for k, v in asdict(r).items()} for r in records]
-    sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-
-
-def _show(report: Any) -> None:
-    from rich.console import Console
-
-    Console().print(report)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True, soft_wrap=True).print(Text("error: ", style="bold red") + Text(message))
-    sys.exit(code)
 
 
 def _show_warning(message: Any, category: type, *_: Any, **__: Any) -> None:

@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from evenhand import progress, provenance, registry, statistics
 from evenhand.cache import AnswerCache, answer_cache, key
 from evenhand.errors import DataError, EvenhandError, RunError, SettingsError
-from evenhand.interfaces import Benchmark, Method, Model, Usage
+from evenhand.interfaces import Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
 from evenhand.models.loading import check, load
 from evenhand.registry import BenchmarkLike, MethodLike
 from evenhand.report import Report
@@ -102,6 +102,8 @@ class _Session:
     ) -> None:
         self.folder, self.cache, self.methods, self.asked = folder, cache, methods, asked
         self.cells: list[Cell] = []
+        self.resting: Model | None = None
+        """The model, until it is asked for the first time."""
         self.begun = time.monotonic()
         self.manifest: dict[str, Any] = {"usage": []}
 
@@ -125,6 +127,7 @@ class _Session:
     def ask(self, model: Model) -> None:
         """All benchmarks and methods on one model, the untouched model first."""
         self._describe(model)
+        self.resting = model
         for benchmark, items in self.asked:
             for method in self.methods:
                 cell = Cell(model.name, method, benchmark)
@@ -179,28 +182,61 @@ class _Session:
         """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
         ids = [item.id for item in items]
         name = key(model.fingerprint, cell.benchmark.name, cell.benchmark.settings, ids)[:24]
+        whose = {"model": cell.model, "method": cell.method.spec, "benchmark": cell.benchmark.spec, "answers": name}
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
             if stored is not None and not any(_is_open(a) for a in stored):
-                return stored, {**self.folder.read_about(name), "asked_anew": 0}
-        begun, before = time.monotonic(), self.cache.misses if self.cache is not None else 0
+                return stored, {**self.folder.read_about(name), **whose, "asked_anew": 0}
+        if self.resting is not None:
+            resting, self.resting = self.resting, None
+            _start(resting)
+        watch = _Watch(self.cache)
         answers = cell.benchmark.ask(model, items)
         cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
-        usage = {
-            "model": cell.model,
-            "method": cell.method.spec,
-            "benchmark": cell.benchmark.spec,
-            "items": len(ids),
-            **asdict(cost),
-            "seconds": round(time.monotonic() - begun, 2),
-            "asked_anew": None if self.cache is None else self.cache.misses - before,
-        }
+        usage = {**whose, "items": len(ids), **asdict(cost), **watch.read()}
         if self.folder:
             self.folder.write_answers(name, answers, ids, usage)
         return answers, usage
 
     def _work(self) -> dict[str, Any]:
         return {"seconds": self.manifest["seconds"], "usage": self.manifest["usage"]}
+
+
+def _start(model: Model) -> None:
+    """Put a first question to a local model: its first call also imports and tries out, which is no method's cost."""
+    if "weights" not in model.abilities:
+        return
+    with answer_cache(None), suppress(Exception):  # what fails here fails again where it matters, and is told there
+        if "choose" in model.abilities:
+            model.choose([Question("start", "Is this the start?", ("yes", "no"))])
+        if "score" in model.abilities:
+            model.score([Passage("This is the start.", id="start")])
+        if "generate" in model.abilities:
+            model.generate([Dialogue(()).user("Is this the start?")], Sampling(max_new_tokens=2))
+
+
+class _Watch:
+    """How long the answers of a cell took, those that lay in the cache included.
+
+    The cache would make a method look faster than the untouched model whose first turn it shares, and a resumed run
+    faster than an unbroken one. So the seconds that cached answers took when they were computed are added.
+    """
+
+    def __init__(self, cache: AnswerCache | None) -> None:
+        self.cache = cache
+        self.begun, self.before = time.monotonic(), self._counts()
+
+    def read(self) -> dict[str, Any]:
+        """Seconds of the wall clock now, those saved by the cache (None where not all are known), and requests."""
+        seconds = round(time.monotonic() - self.begun, 4)
+        misses, hits, saved, untimed = (a - b for a, b in zip(self._counts(), self.before, strict=True))
+        anew = None if self.cache is None else int(misses)
+        known = None if untimed else round(saved, 4)
+        return {"seconds": seconds, "seconds_saved": known, "asked_anew": anew, "from_cache": int(hits)}
+
+    def _counts(self) -> tuple[float, ...]:
+        c = self.cache
+        return (0, 0, 0, 0) if c is None else (c.misses, c.hits, c.saved, c.untimed)
 
 
 def _is_open(answer: Any) -> bool:

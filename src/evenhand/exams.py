@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from evenhand.interfaces import Array, Choice, Measured, Metric, Question, Tally
+from evenhand.interfaces import Array, Choice, Mark, Measured, Metric, Question, Tally
 from evenhand.label_metrics import LabelColumns
 from evenhand.moments import ratio
 
@@ -62,6 +62,13 @@ def exam_tally(
         for name in member_of(item):
             sums[cluster[item.cluster], group[name]] += row
     return Tally(tuple(strata), tuple(strata.values()), tuple(groups), sums)
+
+
+def exam_marks(
+    items: Sequence[Item], answers: Sequence[Choice], member_of: Callable[[Item], Sequence[str]]
+) -> list[Mark]:
+    """Which answers are right; `member_of` as in `exam_tally`."""
+    return [Mark(a.decision, a.decision == i.right, tuple(member_of(i))) for i, a in zip(items, answers, strict=True)]
 
 
 def exam_metrics(sums: Array, undecided: str) -> dict[str, Measured]:

@@ -30,9 +30,9 @@ def question_block(question: Question) -> str:
     return "\n".join([plain_block(question), *_lettered(question, "({}) {}")])
 
 
-def letters_template(question: Question) -> str:
-    """The baseline multiple-choice prompt, to be answered with one letter."""
-    return f"{question.header}{SINGLE_LETTER}\n\n{question_block(question)}"
+def letters_template(question: Question, request: str = SINGLE_LETTER) -> str:
+    """The baseline multiple-choice prompt, to be answered with one letter; `request` asks for it in some language."""
+    return f"{question.header}{request}\n\n{question_block(question)}"
 
 
 def plain_template(question: Question) -> str:

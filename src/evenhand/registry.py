@@ -20,6 +20,10 @@ BUILT_IN = {
     "methods": {
         "none": "evenhand.methods.none:Untouched",
         "self_debias": "evenhand.methods.self_debias:SelfDebias",
+        "instruction": "evenhand.methods.instruction:Instruction",
+        "self_debias_decoding": "evenhand.methods.self_debias_decoding:SelfDebiasDecoding",
+        "moral_self_correction": "evenhand.methods.moral_self_correction:MoralSelfCorrection",
+        "intent_self_correction": "evenhand.methods.intent_self_correction:IntentSelfCorrection",
     },
     "benchmarks": {
         "bbq": "evenhand.evaluation.bbq:BBQ",
@@ -42,7 +46,9 @@ BUILT_IN = {
         "demo-c": "evenhand.data.demo:demo_c",
         "demo-d": "evenhand.data.demo:demo_d",
         "demo-mlm": "evenhand.data.demo:demo_mlm",
+        "oracle": "evenhand.data.proving_ground.oracle:open_oracle",
         "endpoint": "evenhand.models.endpoint:open_endpoint",
+        "vllm": "evenhand.models.vllm:open_vllm",
     },
 }
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from evenhand import statistics
-from evenhand.interfaces import Array, Benchmark, Choice, Method, Reply, Tally
+from evenhand.changes import change_metrics, change_tallies, described
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Array, Benchmark, Choice, Mark, Measured, Method, Metric, Reply, Tally
 from evenhand.records import NAN, Record
 
 
@@ -24,7 +27,11 @@ class Cell:
     status: Literal["running", "ok", "not applicable", "failed"] = "running"
     note: str = ""
     answers: Sequence[Any] = ()
+    clusters: Sequence[str] = ()
+    """Of the items."""
     tally: Tally | None = None
+    marks: Sequence[Mark] | None = None
+    """Which answers are right, where the benchmark knows."""
 
     @property
     def label(self) -> str:
@@ -32,9 +39,20 @@ class Cell:
         return f"{self.model} x {self.method.spec} x {self.benchmark.spec}"
 
     def finish(self, items: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Take the answers."""
-        self.answers, self.tally = answers, self.benchmark.tally(items, answers)
-        self.status = "ok"
+        """Take the answers.
+
+        Raises:
+            SettingsError: The benchmark's marks do not fit its items or its tally.
+        """
+        self.answers, self.clusters = answers, [item.cluster for item in items]
+        tally, self.marks = self.benchmark.tally(items, answers), self.benchmark.marks(items, answers)
+        if self.marks is not None:
+            if len(self.marks) != len(items):
+                raise SettingsError(f"{self.benchmark.name}: {len(self.marks)} marks for {len(items)} items")
+            unknown = {group for mark in self.marks for group in mark.groups} - {*tally.groups}
+            if unknown:
+                raise SettingsError(f"{self.benchmark.name}: marks name {sorted(unknown)[0]!r}, which is no group")
+        self.status, self.tally = "ok", tally
 
     def refuse(self, reason: str) -> None:
         """The method or benchmark does not fit the model."""
@@ -62,6 +80,7 @@ def score(cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, see
             else:
                 against = _Baseline(base, base_draws)
                 records += _records(cell, _draws(cell, replicates, seed), against)
+                records += _changes(cell, base, replicates, seed)
     return _with_holm(records)
 
 
@@ -77,22 +96,48 @@ def _draws(cell: Cell, replicates: int, seed: int) -> dict[str, Array]:
 
 
 def _records(cell: Cell, draws: dict[str, Array], base: _Baseline | None = None) -> list[Record]:
-    tally = _tally(cell)
-    values = cell.benchmark.metrics(tally.total)
-    before = cell.benchmark.metrics(_tally(base.cell).total) if base else {}
+    tally, metrics = _tally(cell), cell.benchmark.metrics
+    records = _values(cell, tally, cell.benchmark.metrics_info, metrics(tally.total), draws)
+    if base is None:
+        return records
+    before = metrics(_tally(base.cell).total)
+    status = _status(cell, base.cell)
+    out = []
+    for record in records:
+        g, name = tally.groups.index(record.group), record.metric
+        pair = draws[name][:, g], base.draws[name][:, g]
+        out.append(_compared(replace(record, status=status), float(before[name].value[g]), *pair))
+    return out
+
+
+def _changes(cell: Cell, base: Cell, replicates: int, seed: int) -> list[Record]:
+    """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
+    if cell.marks is None or base.marks is None:
+        return []
+    records = []
+    for part, tally in change_tallies(base.marks, cell.marks, cell.clusters, _tally(cell)).items():
+        metrics = partial(change_metrics, part=part)
+        draws = statistics.bootstrap(tally, metrics, replicates=replicates, seed=seed)
+        records += _values(cell, tally, described(part), metrics(tally.total), draws)
+    status = _status(cell, base)
+    return [replace(r, status=status) for r in records]
+
+
+def _values(
+    cell: Cell, tally: Tally, infos: Sequence[Metric], values: dict[str, Measured], draws: dict[str, Array]
+) -> list[Record]:
+    """A record per metric and group, with its interval."""
     takes_part = np.abs(tally.sums).sum(axis=2) > 0
     clusters = takes_part.sum(axis=0)
     in_stratum = Counter(tally.strata)
     redrawn = np.array([in_stratum[s] > 1 for s in tally.strata])
     # A cluster that is alone in its stratum, resampled, is itself: no interval, rather than one of width 0.
     varies = (clusters > 1) & (takes_part & redrawn[:, None]).any(axis=0)
-    same = base is not None and _same_answers(cell, base.cell)
     records = []
-    for info in cell.benchmark.metrics_info:
+    for info in infos:
         value, n = values[info.name]
         low, high = statistics.interval(draws[info.name])
         for g, group in enumerate(tally.groups):
-            enough = bool(varies[g])
             record = Record(
                 model=cell.model,
                 method=cell.method.spec,
@@ -100,28 +145,28 @@ def _records(cell: Cell, draws: dict[str, Array], base: _Baseline | None = None)
                 metric=info.name,
                 group=group,
                 value=float(value[g]),
-                low=float(low[g]) if enough else NAN,
-                high=float(high[g]) if enough else NAN,
+                low=float(low[g]) if varies[g] else NAN,
+                high=float(high[g]) if varies[g] else NAN,
                 n=float(n[g]),
                 clusters=int(clusters[g]),
                 direction=info.direction,
                 kind=info.kind,
                 main=info.main,
-                status="no effect" if same else "ok",
             )
-            if base is not None:
-                pair = draws[info.name][:, g], base.draws[info.name][:, g]
-                record = _compared(record, float(before[info.name].value[g]), *pair, enough=enough)
             records.append(record)
     return records
 
 
-def _compared(record: Record, before: float, draws: Array, base_draws: Array, *, enough: bool) -> Record:
+def _status(cell: Cell, base: Cell) -> Literal["ok", "no effect"]:
+    return "no effect" if _same_answers(cell, base) else "ok"
+
+
+def _compared(record: Record, before: float, draws: Array, base_draws: Array) -> Record:
     """Add the paired difference, the gain in the metric's direction and the p-value."""
     after, was = np.array(record.value), np.array(before)
     gain = NAN if record.direction == "none" else float(statistics.gain(record.direction, was, after))
     record = replace(record, difference=record.value - before, gain=gain)
-    if not enough:
+    if np.isnan(record.low):  # too few clusters
         return record
     low, high = statistics.interval(draws - base_draws)
     record = replace(record, difference_low=float(low), difference_high=float(high))

@@ -5,7 +5,7 @@ sessions.jsonl     one line per session that worked on this folder; only ever ap
 cache.sqlite       the leaf cache; with it a killed run takes up where it stopped
 answers/*.parquet  one file per finished (model, method, benchmark), written once and never edited
 scores.parquet     the numbers, computed anew from the answers at the end of every session
-summary.md, intervals.png
+report.html, summary.md, intervals.png
 """
 
 from __future__ import annotations
@@ -74,16 +74,20 @@ class RunFolder:
 
     def read_answers(self, key: str, ids: Sequence[str], answer_type: type) -> list[Any] | None:
         """The answers of a finished cell, in the order of `ids`; None where they are not all there."""
+        stored = self.stored(key)
+        if any(i not in stored for i in ids) or not stored:
+            return None
+        return [from_plain(answer_type, json.loads(stored[i])) for i in ids]
+
+    def stored(self, key: str) -> dict[str, str]:
+        """The answers of a finished cell as JSON, by item; none where there is no such cell."""
         import pyarrow.parquet as pq
 
         file = self.path / "answers" / f"{key}.parquet"
         if not file.is_file():
-            return None
+            return {}
         columns = pq.read_table(file).to_pydict()
-        stored = dict(zip(columns["item"], columns["answer"], strict=True))
-        if any(i not in stored for i in ids):
-            return None
-        return [from_plain(answer_type, json.loads(stored[i])) for i in ids]
+        return dict(zip(columns["item"], columns["answer"], strict=True))
 
     def read_about(self, key: str) -> dict[str, Any]:
         """What was written down with the answers of a cell."""

@@ -170,7 +170,7 @@ def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int
     """Check that a benchmark keeps its contract, on its first `limit` items.
 
     Items have unique, stable ids; answers survive storage; the tally is additive over items; every metric is described,
-    and vectorised; and the interval machinery takes it.
+    and vectorised; marks, where there are any, fit the items and the tally's groups.
 
     Raises:
         NonconformingError: It does not; the message says where.
@@ -186,6 +186,7 @@ def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int
     stored = [from_plain(benchmark.answer_type, json.loads(json.dumps(dataclasses.asdict(a)))) for a in answers]
     _demand(stored == list(answers), f"answers of type {benchmark.answer_type.__name__} do not survive storage as JSON")
     _check_tally(benchmark, items, answers)
+    _check_marks(benchmark, items, answers)
 
 
 def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:
@@ -207,6 +208,23 @@ def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any])
         _demand(np.shape(measured.value) == (len(tally.groups),), f"{name} is not one value per group")
         same = np.allclose(stacked[name].value[1], measured.value, equal_nan=True)
         _demand(same, f"{name} is not vectorised over leading dimensions")
+
+
+def _check_marks(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:
+    marks = benchmark.marks(items, answers)
+    if marks is None:
+        return
+    groups = set(benchmark.tally(items, answers).groups)
+    _demand(len(marks) == len(items), f"marks() gave {len(marks)} for {len(items)} items")
+    for item, mark in zip(items, marks, strict=True):
+        _demand("overall" in mark.groups, f"{item.id}: its mark is not in the group 'overall'")
+        _demand(groups >= set(mark.groups), f"{item.id}: its mark is in {mark.groups}, the tally has {sorted(groups)}")
+    parts = [m.part for m in marks]
+    empty = [dataclasses.replace(a, decision=None) for a in answers if isinstance(a, Choice)]
+    if len(empty) == len(items):
+        again = benchmark.marks(items, empty) or ()
+        _demand([m.part for m in again] == parts, "an item's part must not depend on the answer")
+        _demand(all(m.decision is None for m in again), "an answer without a decision must have none in its mark")
 
 
 def _demand(condition: bool, message: str) -> None:

@@ -128,6 +128,22 @@ def test_position_shares_follow_the_shown_order() -> None:
     assert [float(values[f"position_{p}"].value[0]) for p in (1, 2, 3)] == [0.0, 0.0, 1.0]
 
 
+def test_marks_tell_contexts_and_groups_apart_and_keep_rows_without_a_target() -> None:
+    rows = [*rows_of("Age", "ambig", 3), *rows_of("Age", "disambig", 2), *rows_of("SES", "disambig", 2)]
+    items = items_from_rows(rows)
+    items[0] = replace(items[0], target=None)
+    items[6] = replace(items[6], names=True)
+    answers = [Choice(i.label) for i in items]
+    answers[1], answers[4] = Choice((items[1].label + 1) % 3), Choice((items[4].label + 2) % 3)
+    answers[2], answers[5] = Choice(None, status="unparsed"), Choice(None, status="unanswered")
+    marks = BBQ(source="demo").marks(items, answers)
+    assert [m.decision for m in marks] == [a.decision for a in answers]
+    assert [m.right for m in marks] == [True, False, False, True, False, False, True]
+    assert [m.part for m in marks] == ["ambiguous"] * 3 + ["disambiguated"] * 4
+    assert [m.groups[1] for m in marks] == ["Age"] * 5 + ["SES", "SES (names)"]
+    assert {m.groups[0] for m in marks} == {"overall"}
+
+
 def test_keeps_the_contract() -> None:
     for convention in ("paper", "helm", "lm-eval-like"):
         check_benchmark(BBQ.build(source="demo", convention=convention), limit=200)

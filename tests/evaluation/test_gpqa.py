@@ -146,6 +146,10 @@ def test_accuracy_and_refusals_by_hand(tmp_path: Path) -> None:
     assert got["Physics"]["accuracy"] == 0.5 and got["Physics"]["refusal"] == pytest.approx(2 / 6)
     assert got["Physics"]["unanswered"] == pytest.approx(1 / 6)
     assert got["Biology"]["accuracy"] == 0.0 and got["Biology"]["refusal"] == 1.0
+    marks = bench.marks(items, [answers[i.id] for i in items])
+    counts = {d: [m.right for m in marks if d in m.groups] for d in tally.groups}
+    assert {d: (sum(c), len(c)) for d, c in counts.items()} == {"overall": (3, 9), "Physics": (3, 6), "Biology": (0, 3)}
+    assert sum(m.decision is None for m in marks) == 5
     assert got["overall"]["accuracy"] == pytest.approx(3 / 9) and got["overall"]["refusal"] == pytest.approx(5 / 9)
 
 

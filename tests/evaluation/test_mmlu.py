@@ -183,6 +183,19 @@ def test_questions_with_the_same_text_are_one_cluster() -> None:
     assert len({i.cluster for i in items}) == 72, "every tested fact is asked four times"
 
 
+def test_marks_say_what_the_tally_counts() -> None:
+    bench = MMLU(source="demo")
+    items = bench.items()
+    answers = [Choice((i.right + n) % 4) if n % 5 else Choice(None, status="unparsed") for n, i in enumerate(items)]
+    tally, marks = bench.tally(items, answers), bench.marks(items, answers)
+    right = bench.metrics(tally.total)["accuracy"]
+    for g, group in enumerate(tally.groups):
+        mine = [m for m in marks if group in m.groups]
+        assert len(mine) == right.n[g] and sum(m.right for m in mine) == pytest.approx(right.value[g] * right.n[g])
+    assert {m.part for m in marks} == {""} and sum(m.decision is None for m in marks) == 58
+    assert 0 < sum(m.right for m in marks) < len(items)
+
+
 def test_keeps_the_contract() -> None:
     check_benchmark(MMLU(source="demo"), limit=60)
     check_benchmark(MMLU.build(source="demo", preset="released"), tiny_model(texts=[], too_long="skip"), limit=20)

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from evenhand.data.prompt_packs import prompt_pack
 from evenhand.errors import MissingAbilityError, SettingsError
 from evenhand.interfaces import Ability, Choice, Dialogue, Message, Question, Sampling, Usage
-from evenhand.methods.self_debias import EXPLAIN, REPROMPT, REPROMPT_OPEN, SelfDebias
+from evenhand.methods.self_debias import SelfDebias
 from evenhand.models.mitigated import Mitigated
 from evenhand.registry import build_method
 from evenhand.testing import ScriptedModel, check_method, tiny_model
 
+TEXTS = prompt_pack("en").self_debias
+EXPLAIN, REPROMPT, REPROMPT_OPEN = TEXTS.explain, TEXTS.reprompt, TEXTS.reprompt_open
 INSTRUCTION = "Answer the multiple choice question with a single letter."
 QA = "They met. Who was loud?\n(A) y two\n(B) z three\n(C) x one"
 """In the shown order (1, 2, 0), whose inverse is another one."""
@@ -183,6 +186,52 @@ def test_a_stack_of_both_variants_records_the_turns_that_were_held() -> None:
     assert choice.usage == Usage(4)
 
 
+# ----------------------------------------------------------------------------------------- over-abstention, limits
+
+
+def test_a_reprompt_can_ask_to_keep_what_the_context_states() -> None:
+    model = ScriptedModel(reply=lambda d: "ok", decide=lambda q: 2)
+    mitigated = SelfDebias(keep_stated=True).apply(model)
+    stated = f"{REPROMPT} Keep your answer if the context states it."
+    assert mitigated.choose([question()])[0].before == turns(BASELINE, "B", stated)
+    mitigated.generate([Dialogue(turns("Who?"))])
+    assert model.dialogues[-1].messages == turns("Who?", "ok", f"{REPROMPT_OPEN} Keep what the context states.")
+
+
+def test_an_explanation_has_no_such_wording() -> None:
+    with pytest.raises(SettingsError, match="an explanation has none"):
+        SelfDebias.build(variant="explanation", keep_stated=True)
+
+
+def test_the_limits_of_explanation_and_answer_are_apart() -> None:
+    model = Listening(reply=lambda d: "B")
+    method = SelfDebias(variant="explanation", explanation_tokens=90, max_new_tokens=4, answer_by="generation")
+    method.apply(model).choose([question()])
+    assert model.heard == [Sampling(max_new_tokens=90)]
+    assert model.questions[0].sampling == Sampling(max_new_tokens=4)
+    method.apply(model).generate([Dialogue(turns("Who?"))], Sampling(0.5, 70))
+    assert model.heard[1:] == [Sampling(max_new_tokens=90), Sampling(0.5, 70)]
+
+
+@pytest.mark.parametrize("variant", ["reprompting", "explanation"])
+def test_every_turn_of_all_items_is_one_batch(variant: str) -> None:
+    batches: list[int] = []
+
+    class Counting(ScriptedModel):
+        def choose(self, questions):  # type: ignore[no-untyped-def]
+            batches.append(len(questions))
+            return ScriptedModel.choose(self, questions)
+
+        def generate(self, dialogues, sampling=Sampling()):  # type: ignore[no-untyped-def]
+            batches.append(len(dialogues))
+            return ScriptedModel.generate(self, dialogues, sampling)
+
+    mitigated = SelfDebias.build(variant=variant).apply(Counting())
+    mitigated.choose([question()] * 5)
+    mitigated.generate([Dialogue(turns("Who?"))] * 3)
+    assert batches == [5, 5, 3, 3]
+
+
 # --------------------------------------------------------------------------------------------- open dialogues
 
 OPEN = Dialogue((Message("system", "Be kind."), *turns("Hi", "Yes?", "Who was loud?")), draw=4)
@@ -294,3 +343,10 @@ def test_usage_adds_up_the_tokens_of_all_turns() -> None:
     got = SelfDebias().apply(model).choose([question()])[0]
     assert got.usage == first.usage + second.usage and got.usage.calls == 2
     assert got.reply == second.reply and first.usage.new_tokens > 0
+
+
+@pytest.mark.parametrize("variant", ["reprompting", "explanation"])
+def test_open_replies_keep_what_was_said_before(variant: str) -> None:
+    model = ScriptedModel(reply=lambda d: f"reply {len(d.messages)}")
+    (reply,) = SelfDebias(variant=variant).apply(model).generate([Dialogue(()).user("Who was loud?")])  # type: ignore[arg-type]
+    assert reply.text == "reply 3" and reply.before == model.dialogues[-1].messages and len(reply.before) == 3

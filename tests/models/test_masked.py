@@ -46,13 +46,13 @@ def by_hand(model: MaskedModel, text: str, start: int) -> float:
     return total
 
 
-def test_scores_equal_a_plain_loop_whatever_the_batch(masked: MaskedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_equal_a_plain_loop_whatever_the_batch(masked: MaskedModel) -> None:
     passages = [*(Passage(t) for t in TEXTS), Passage(" saw a cat", "the dog")]
     got = masked.score(passages)
     want = [by_hand(masked, t, 1) for t in TEXTS] + [by_hand(masked, "the dog saw a cat", 3)]
     assert [s.logprob for s in got] == pytest.approx(want, abs=1e-4)
     assert [s.tokens for s in got] == [5, 2, 10, 3]
-    monkeypatch.setattr("evenhand.models.masked.BATCH_TOKENS", 1)
+    masked.engine.budget = 1
     assert [s.logprob for s in masked.score(passages)] == pytest.approx(want, abs=1e-4)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import evenhand
-from evenhand import proving_ground
+from evenhand import proving_ground, registry
 from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.data.proving_ground.words import AXES, CONTROL
 from evenhand.errors import SettingsError, UnknownNameError
@@ -40,6 +40,51 @@ def test_truth_of_a_method_is_its_planted_effect() -> None:
     assert after["Age"]["bias_ambiguous"] == pytest.approx(8 / 36)
     assert before["overall"]["accuracy_disambiguated"] == 1.0
     assert after["overall"]["accuracy_disambiguated"] == pytest.approx(5 / 6), "one trait of six over-abstains"
+
+
+def test_truth_of_the_methods_that_only_ask() -> None:
+    """Ambiguous bias on Age and accuracy where the context tells, from the planted cells."""
+    got = {}
+    for method in (
+        "self_debias(keep_stated=True)",
+        "instruction",
+        "instruction(wording=high_2,axis=any,place=system)",
+        "moral_self_correction(variant=instruction,preset=paper)",
+        "moral_self_correction",
+        "moral_self_correction(preset=paper)",
+        "intent_self_correction",
+    ):
+        values = proving_ground.truth("demo", method=method)
+        got[method] = round(values["Age"]["bias_ambiguous"] * 36), values["overall"]["accuracy_disambiguated"]
+    kept, *told, thought, thought_too, corrected = got.values()
+    assert kept == (8, 1.0) and told == [(14, 1.0)] * 3
+    assert thought == thought_too == (11, pytest.approx(2 / 3))
+    assert corrected == (3, pytest.approx(2 / 3)), "what heeds neither thinking nor a reprompt"
+
+
+def test_truth_asks_the_planted_critic_not_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A critic who scores everything 2 questions sound answers at a threshold of 1, and finds no fault at 2."""
+    monkeypatch.setattr("evenhand.data.demo.load_demo", lambda *a, **k: pytest.fail("a network was loaded"))
+    method = "intent_self_correction(critic='demo-d',threshold={})"
+    strict, lenient = (proving_ground.truth("demo", method=method.format(n)) for n in (1, 2))
+    assert round(strict["Age"]["bias_ambiguous"] * 36) == 3 and round(lenient["Age"]["bias_ambiguous"] * 36) == 11
+    right = [t["overall"]["accuracy_disambiguated"] for t in (strict, lenient)]
+    assert right == [pytest.approx(1 / 2), pytest.approx(2 / 3)]
+    stacked = proving_ground.truth("demo", "mmlu(source=demo)", f"none+{method.format(2)}")
+    assert stacked["overall"]["accuracy"] > 0.6, "in a stack too"
+
+
+def test_the_planted_truth_is_a_model_like_any_other() -> None:
+    model = evenhand.load("oracle:demo")
+    report = evenhand.compare(model, ["instruction"], "bbq(source=demo)", replicates=20, show_progress=False)
+    frame = report.frame().set_index(["method", "metric", "group"])["value"]
+    assert frame["none", "bias_ambiguous", "Age"] == pytest.approx(26 / 36)
+    assert frame["instruction", "bias_ambiguous", "Age"] == pytest.approx(14 / 36)
+    assert report.manifest["demo"], "nobody must take it for a measurement"
+    with pytest.raises(UnknownNameError, match="demo-b"):
+        evenhand.load("oracle:demo-bb")
+    with pytest.raises(SettingsError, match="dtype"):
+        evenhand.load("oracle:demo", dtype="float32")
 
 
 def test_truth_of_other_benchmarks() -> None:
@@ -140,6 +185,25 @@ def test_a_method_that_breaks_its_statement_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(held, "statements", lambda: {"self_debias": strict})
     got = proving_ground.effects(["self_debias"], controls=False)
     assert held.verdicts(got) == {"demo x self_debias": False}
+
+
+def test_a_method_that_does_more_than_it_states_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the planted truth: a change by half."""
+    load = evenhand.load
+    monkeypatch.setattr("evenhand.models.load", lambda name: load(f"oracle:{name}"))
+    line = {"quantity": "ambiguous bias", "groups": ["Age"], "at_least": 0.1}
+    for most, ok in ((0.3, False), (0.6, True)):
+        said = Statement.model_validate({"moves": [{**line, "at_most": most}], "stays": []})
+        monkeypatch.setattr(held, "statements", lambda said=said: {"self_debias": said})
+        got = proving_ground.effects(["self_debias"], controls=False)
+        assert [(e.ok, e.at_most, e.change) for e in got] == [(ok, most, pytest.approx(18 / 36))]
+
+
+def test_every_statement_is_of_a_method_that_can_be_built() -> None:
+    for name, said in statements().items():
+        built = registry.build_method(said.spec or name)
+        assert said.moves and said.stays and set(said.models) <= set(FAMILY)
+        assert registry.build_method(built.spec) == built
 
 
 def test_statements_are_read_strictly(tmp_path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from evenhand.errors import RunError, SettingsError
 from evenhand.records import Record
 from evenhand.report import Report
-from evenhand.report.text import DEMO_LABEL, cell, markdown, number
+from evenhand.report.text import DEMO_LABEL, cell, markdown, number, visible
 
 EVIL = "<script>alert(1)</script>|`x`[red]"
 
@@ -87,7 +87,115 @@ def test_a_star_marks_only_what_differs() -> None:
 def test_html_is_escaped_and_labelled(report: Report) -> None:
     html = report._repr_html_()
     assert "<script>" not in html and "&lt;script&gt;" in html
-    assert DEMO_LABEL in html and "0.100 [0.000, 0.200] *" in html and "(no effect)" in html
+    assert DEMO_LABEL in html and "0.100*<br><small>[0.000, 0.200]</small>" in html and "(no effect)" in html
+
+
+def changed(method: str, metric: str, value: float, group: str = "overall", n: int = 50, **more: Any) -> Record:
+    return Record(
+        model="m", method=method, benchmark="bbq", metric=metric, group=group, value=value, low=value / 2,
+        high=value * 2, n=n, clusters=7, kind="change", **more,
+    )  # fmt: skip
+
+
+KINDS = ("became_right", "became_wrong", "changed_wrong", "decision_lost", "decision_gained")
+CHANGES = [
+    changed(method, f"{kind}_{part}", value * (1 + ("became" in kind)), group, n)
+    for method, value in (("good", 0.2), (EVIL, 0.0))
+    for part in ("ambiguous", "disambiguated")
+    for kind in (*KINDS, "became_right_max", "became_wrong_max")
+    for group, n in (("overall", 50), (f"Age {EVIL}", 20), ("SES", 0))
+    if not (part == "ambiguous" and kind.startswith("decision") and value)
+]
+GROUPED = [
+    record("none", "bias", 0.5, group="Age"),
+    record("good", "bias", -0.25, group="Age", difference=-0.75, p_holm=0.01),
+    record("good", "abstention_disambiguated", 0.4, group="Age", difference=0.3),
+]
+USAGE = [
+    dict(model="m", method=method, benchmark="bbq", items=60, calls=calls, prompt_tokens=600 * calls, new_tokens=0,
+         seconds=seconds, seconds_saved=3.0)
+    for method, calls, seconds in (("none", 60, 3.0), ("good", 120, 9.0))
+]  # fmt: skip
+
+
+@pytest.fixture
+def full() -> Report:
+    return Report([*RECORDS, *CHANGES, *GROUPED], {"demo": True, "usage": USAGE})
+
+
+def test_changes_show_what_there_is_and_leave_out_columns_of_nothing(full: Report) -> None:
+    ambiguous, disambiguated, cost = full.sections("bbq", "m")
+    assert ambiguous.title == "Answer changes, ambiguous items"
+    assert ambiguous.head == ("method", "n", "wrong → right", "right → wrong", "wrong → other wrong")
+    assert ambiguous.rows[0] == ("good", "50", "0.400 [0.200, 0.800]", *ambiguous.rows[0][3:])
+    assert disambiguated.head[-2:] == ("decided → undecided", "undecided → decided")
+    assert disambiguated.rows[1][0] == EVIL and disambiguated.rows[1][2] == "0.000 [0.000, 0.000]"
+    assert cost.rows[1] == ("good", "2.00 (+1.00)", "1200.0 (+600.0)", "0.0 (+0.0)", "200 ms (+100 ms)")
+    assert full.sections("bbq", "other") == []
+
+
+def test_a_share_that_could_be_larger_says_how_large() -> None:
+    rows = [changed("good", "became_right", 0.2), changed("good", "became_right_max", 0.31)]
+    rows += [changed("good", "became_wrong", 0.1), changed("good", "became_wrong_max", 0.1)]
+    (block,) = Report([*rows, changed("good", "changed_wrong", 0.0)], {}).sections("bbq", "m")
+    assert block.title == "Answer changes"
+    assert block.rows == [
+        ("good", "50", "0.200 [0.100, 0.400] (≤0.310)", "0.100 [0.050, 0.200]", "0.000 [0.000, 0.000]")
+    ]
+
+
+def test_bias_and_abstention_stand_side_by_side_by_group(full: Report) -> None:
+    by_title = {b.title: b for b in full.by_group("bbq", "m")}
+    good = by_title["By group: good"]
+    assert good.head == ("group", "bias", "abstention disambiguated", "accuracy")
+    assert good.rows == [
+        ("overall", "0.500 → 0.100*", "0.100 → 0.400*", "0.800 → 0.810"),
+        ("Age", "0.500 → -0.250*", "0.100 → 0.400", "–"),
+    ]
+    changes = by_title["By group: Answer changes, disambiguated items"]
+    assert [r[:3] for r in changes.rows] == [
+        ("good", "overall", "50"), ("", f"Age {EVIL}", "20"), (EVIL, "overall", "50"), ("", f"Age {EVIL}", "20")
+    ]  # fmt: skip
+
+
+def test_every_view_shows_changes_groups_and_cost_and_escapes_them(full: Report, tmp_path: Path) -> None:
+    full.save(tmp_path)
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "summary.md").read_text()
+    assert page.startswith("<!doctype html>") and "data:image/png;base64,iVBOR" in page and DEMO_LABEL in page
+    for view in (page, text, full._repr_html_()):
+        assert "<script>" not in view
+        for words in (
+            "Answer changes, ambiguous items",
+            "By group: good",
+            "100 ms",
+            "undecided, not wrong",
+            "wall clock",
+        ):
+            assert words in view
+    assert "Age &lt;script&gt;" in page and r"Age &lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`\[red\]" in text
+
+
+@pytest.mark.parametrize(("group", "there", "missing"), [
+    ("overall", ["wrong→right", "0.400 [0.200, 0.800]", "+100 ms"], ["By group"]),
+    ("all", ["By group: good", "0.500→-0.250*", f"Age {EVIL}"], []),
+    ("Age", ["-0.250 [-0.350, -0.150] *", "+100 ms"], ["By group", "wrong→right"]),
+])  # fmt: skip
+def test_the_terminal_shows_one_group_or_all(full: Report, group: str, there: list[str], missing: list[str]) -> None:
+    out = io.StringIO()
+    Console(file=out, width=240, color_system=None).print(full.rendered(group))
+    for words in there:
+        assert words in out.getvalue()
+    for words in missing:
+        assert words not in out.getvalue()
+
+
+def test_the_terminal_refuses_an_unknown_group(full: Report) -> None:
+    with pytest.raises(RunError, match=r"no group 'Aeg'.*Did you mean 'Age'"):
+        full.rendered("Aeg")
+
+
+def test_control_characters_are_spelled_out() -> None:
+    assert visible("a\tb\n\x1b[2J\u202e é 日\u00a0\ud83d") == "a\tb\n\\x1b[2J\\u202e é 日\u00a0\\ud83d"
 
 
 def test_markdown_is_escaped_and_labelled(report: Report) -> None:
@@ -108,6 +216,13 @@ def test_the_terminal_shows_names_as_they_are(report: Report) -> None:
     text = out.getvalue()
     assert EVIL in text and DEMO_LABEL in text and "n = 100, 7 clusters" in text
     assert text.count("accuracy ↑") == 3, "more methods than fit across go into further tables, then the other model's"
+
+
+def test_a_narrow_terminal_takes_fewer_methods_side_by_side(report: Report) -> None:
+    out = io.StringIO()
+    Console(file=out, width=80, color_system=None).print(report)
+    assert out.getvalue().count("accuracy ↑") == 6, "one method beside the untouched model, then the other model's"
+    assert "0.100 [0.000, 0.200] *" in out.getvalue(), "an interval is not torn apart"
 
 
 def test_table_and_frame(report: Report) -> None:

@@ -18,6 +18,8 @@ KEPT = 0.125
 MOST_NODES = {"cpu": 4_096, "other": 65_536}
 """More makes nothing faster: on a CPU the sharing that is lost at the borders of packs is below one per cent."""
 LEAST_NODES = 256
+ROWS = 400_000_000
+"""Bytes that keys and values of rows which are continued may take on a CPU, where more rows make nothing faster."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -36,17 +38,30 @@ def pack_nodes(module: PreTrainedModel) -> int:
     return max(LEAST_NODES, min(MOST_NODES["cpu" if device.type == "cpu" else "other"], fitting))
 
 
+def row_tokens(module: PreTrainedModel) -> int:
+    """Tokens of rows that are continued side by side."""
+    device = input_device(module)
+    room = int(free_bytes(device) * SHARE)
+    return max(LEAST_NODES, (min(room, ROWS) if device.type == "cpu" else room) // token_bytes(module))
+
+
 def kept_bytes(module: PreTrainedModel) -> int:
     """What keys and values of a conversation may take."""
     return int(free_bytes(input_device(module)) * KEPT)
 
 
 def node_bytes(module: PreTrainedModel) -> int:
-    """What a node takes, roughly: a layer's activations, and keys and values of all layers."""
+    """What a node takes while it is read, roughly: a layer's activations, and keys and values of all layers."""
     config: Any = module.config.get_text_config()
-    hidden = int(config.hidden_size)
+    hidden = int(getattr(config, "hidden_size", None) or 4096)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    shared = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or hidden // config.num_attention_heads)
-    size = torch.finfo(module.dtype).bits // 8
-    return size * (10 * hidden + 3 * inner + 2 * int(config.num_hidden_layers) * shared * width)
+    return torch.finfo(module.dtype).bits // 8 * (10 * hidden + 3 * inner) + token_bytes(module)
+
+
+def token_bytes(module: PreTrainedModel) -> int:
+    """Keys and values of one token in all layers."""
+    config: Any = module.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
+    return torch.finfo(module.dtype).bits // 8 * 2 * int(config.num_hidden_layers) * shared * width

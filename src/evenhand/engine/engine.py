@@ -1,47 +1,38 @@
-"""The engine: whole lists in, batches through the module, out-of-memory backed off, nothing computed twice."""
+"""The engine: whole lists in, as few forwards as possible; memory backed off, nothing computed twice."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from evenhand import cache
 from evenhand.conversation import remembered
 from evenhand.engine import budget
+from evenhand.engine.batching import NO_ROOM, Batches, empty_cache, out_of_memory, read_once
+from evenhand.engine.cached import Emit, through_cache
 from evenhand.engine.decoding import Combine, Decoder
 from evenhand.engine.forest import Finish, score_pack
 from evenhand.engine.generation import generate_batch
 from evenhand.engine.kept import Kept
 from evenhand.engine.prepacked import Prepacked
-from evenhand.engine.requests import Generated, Prompt, Request, buckets
+from evenhand.engine.requests import Generated, Prompt, Request
 from evenhand.engine.scoring import READ_ELEMENTS, evaluating, input_device, score_batch
 from evenhand.engine.trie import packs
 from evenhand.engine.trying import Tried, exact_up_to, try_out
 from evenhand.errors import EvenhandError
 from evenhand.interfaces import Sampling
-from evenhand.progress import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Asked = TypeVar("Asked", Request, Prompt)
-Out = TypeVar("Out")
-Emit = Callable[[list[int], list[Out]], None]
-
 AT_ONCE = 16
 """Replies that are handed over together: each time is a transaction of the cache."""
-NO_ROOM = (
-    "not enough memory for a single sequence of {tokens} tokens: "
-    "use a smaller dtype, quantisation (load_in_4bit) or a device_map"
-)
 
 
-class Engine:
-    """Runs requests on one module. Counts what it fed, so that sharing can be tested."""
+class Engine(Batches):
+    """Runs requests on one module."""
 
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
@@ -52,45 +43,16 @@ class Engine:
             module: A causal language model of transformers, adapters included.
             tokenizer: Its tokenizer.
             batch_tokens: Padded tokens in a batch, tokens of rows that are continued side by side, and tree nodes in a
-                pack. None is 8,192 on a CPU and 65,536 elsewhere, and of nodes what the free memory allows (see
-                `evenhand.engine.budget`). Halved for good whenever the memory does not suffice.
+                pack. None takes what the free memory allows (see `evenhand.engine.budget`), and 8,192 padded tokens on
+                a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
         """
+        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
         self.module, self.tokenizer = module, tokenizer
-        self.batch_tokens = batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536)
         self.pack_nodes = batch_tokens or budget.pack_nodes(module)
+        self.row_tokens = batch_tokens or budget.row_tokens(module)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id = int(pad) if pad is not None else 0
-        self.forwards = 0
-        self.sequences = 0
-        self.tokens = 0
         self._prepacked = Prepacked()
-
-    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order.
-
-        Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
-        each batch ends.
-        """
-        merged: dict[tuple[int, ...], dict[tuple[int, int], None]] = {}
-        for r in requests:
-            merged.setdefault(r.ids, {}).update(dict.fromkeys(r.reads))
-        unique = [Request(ids, tuple(sorted(reads))) for ids, reads in merged.items()]
-        keys = [cache.key(fingerprint, "read", r.ids, r.reads) for r in unique]
-
-        kept = self._kept(fingerprint)
-        values = self._through_cache(unique, keys, partial(self._score, kept), "scoring")
-        lookup = {r.ids: dict(zip(r.reads, v, strict=True)) for r, v in zip(unique, values, strict=True)}
-        return [tuple(lookup[r.ids][pair] for pair in r.reads) for r in requests]
-
-    def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
-        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do."""
-        with evaluating(self.module), self._prepacked(self.module):
-            window, finish = exact_up_to(self.module), self.tried.finish
-            fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
-            if finish is not None:
-                self._in_packs(todo, fit, finish, kept if self.tried.continues else None, emit)
-            apart = sorted({*range(len(todo))} - {*fit})
-            self._in_batches([todo[i] for i in apart], lambda rows, values: emit([apart[r] for r in rows], values))
 
     @cached_property
     def tried(self) -> Tried:
@@ -107,6 +69,31 @@ class Engine:
         """What this model keeps within a conversation; an edit of its weights begins anew."""
         return remembered((id(self), fingerprint), lambda: Kept(budget.kept_bytes(self.module)))
 
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
+        """Log-probabilities of all requests' reads, in order.
+
+        Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
+        each batch ends.
+        """
+        return read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)))
+
+    def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
+        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do."""
+        with evaluating(self.module), self._prepacked(self.module):
+            window, finish = exact_up_to(self.module), self.tried.finish
+            fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
+            if finish is not None:
+                self._in_packs(todo, fit, finish, kept if self.tried.continues else None, emit)
+            vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
+            self.run(
+                [len(r.ids) for r in todo],
+                lambda rows: [list(v) for v in score_batch(self.module, [todo[i] for i in rows], self.pad_id)], emit,
+                rows=sorted({*range(len(todo))} - {*fit}), widths=[len(r.reads) for r in todo],
+                width=max(256, READ_ELEMENTS // vocabulary),
+            )  # fmt: skip
+
     def _in_packs(
         self, todo: list[Request], rows: list[int], finish: Finish, kept: Kept | None, emit: Emit[list[float]]
     ) -> None:
@@ -116,7 +103,7 @@ class Engine:
             known = None if kept is None else [kept.find(r.ids, min(p for p, _ in r.reads)) for r in asked]
             for pack in packs([r.ids for r in asked], self.pack_nodes, known):
                 mine = [rows[r] for r in pack.rows]
-                values = self._unless_out_of_memory(
+                values = self.attempt(
                     partial(score_pack, self.module, pack, asked, finish, kept), len(mine), len(pack.tokens)
                 )
                 if values is None:
@@ -127,13 +114,7 @@ class Engine:
                 emit(mine, values)
             rows = [i for i in rows if i in left]
 
-    def _in_batches(self, todo: list[Request], emit: Emit[list[float]]) -> None:
-        vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
-        most = max(256, READ_ELEMENTS // vocabulary)
-        self._batched(
-            [len(r.ids) for r in todo], [len(r.reads) for r in todo], most,
-            lambda rows: [list(v) for v in score_batch(self.module, [todo[i] for i in rows], self.pad_id)], emit,
-        )  # fmt: skip
+    # --------------------------------------------------------------------------------------------- generation
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str, combine: Combine | None = None
@@ -156,7 +137,7 @@ class Engine:
         def compute(todo: list[Prompt], emit: Emit[list[Any]]) -> None:
             self._continue(todo, sampling, combine, self._kept(fingerprint), emit)
 
-        values = self._through_cache(unique, keys, compute, "generating")
+        values = through_cache(unique, keys, compute, "generating")
         made = {p: Generated(tuple(v[0]), v[1], v[2]) for p, v in zip(unique, values, strict=True)}
         return [made[p] for p in prompts]
 
@@ -171,7 +152,7 @@ class Engine:
         with evaluating(self.module), self._prepacked(self.module):
             window, tried = exact_up_to(self.module), self.tried
             longest = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in todo]
-            fit = [i for i, length in enumerate(longest) if tried.finish and tried.continues and length <= window]
+            fit = [i for i, length in enumerate(longest) if tried.continues and length <= window]
             if tried.finish is not None and fit:
                 decoder = partial(
                     Decoder, self.module, self.tokenizer, sampling, tried.finish, combine=combine, kept=kept
@@ -183,12 +164,10 @@ class Engine:
                     f"{type(self.module).__name__} cannot be guided by other texts: "
                     + (tried.reason or f"{len(apart)} texts are longer than its attention window")
                 )
-            self._batched(
-                [longest[i] for i in apart], None, 0,
-                lambda rows: [
-                    list(g) for g in generate_batch(
-                        self.module, self.tokenizer, [todo[apart[r]] for r in rows], sampling, self.pad_id)
-                ], lambda rows, values: emit([apart[r] for r in rows], values),
+            write = partial(generate_batch, self.module, self.tokenizer)
+            self.run(
+                longest, lambda rows: [list(g) for g in write([todo[i] for i in rows], sampling, self.pad_id)], emit,
+                rows=apart,
             )  # fmt: skip
 
     def _decode(
@@ -196,7 +175,7 @@ class Engine:
     ) -> None:
         """Row by row as they end; what did not fit the memory begins anew with half as many at once."""
         while rows:
-            decoder, places = new_decoder(), max(1, self.batch_tokens // room)
+            decoder, places = new_decoder(), max(1, self.row_tokens // room)
             ended = _handed_over(decoder.run([todo[i] for i in rows], self.pack_nodes, places), rows, emit)
             self.forwards, self.tokens = self.forwards + decoder.forwards, self.tokens + decoder.tokens
             self.sequences += len(ended)
@@ -205,73 +184,8 @@ class Engine:
                 return
             if places == 1 and self.pack_nodes <= room:
                 raise EvenhandError(NO_ROOM.format(tokens=room))
-            self.batch_tokens, self.pack_nodes = max(1, places * room // 2), max(1, self.pack_nodes // 2)
-            _empty_cache()
-
-    def _through_cache(
-        self, unique: list[Asked], keys: list[str], compute: Callable[[list[Asked], Emit[Out]], None], label: str
-    ) -> list[Out]:
-        store = cache.active()
-        known: dict[str, Out] = {} if store is None else store.get(keys)
-        todo = [i for i, k in enumerate(keys) if k not in known]
-        with track(len(todo), label) as step:
-
-            def emit(rows: list[int], values: list[Out]) -> None:
-                fresh = {keys[todo[r]]: v for r, v in zip(rows, values, strict=True)}
-                known.update(fresh)
-                if store is not None:
-                    store.put(fresh)
-                step(len(rows))
-
-            if todo:
-                compute([unique[i] for i in todo], emit)
-        return [known[k] for k in keys]
-
-    def _batched(
-        self, lengths: list[int], widths: list[int] | None, width: int,
-        run: Callable[[list[int]], list[Out]], emit: Emit[Out],
-    ) -> None:  # fmt: skip
-        """Run bucket by bucket; a bucket that does not fit is cut in two, and the budget stays halved."""
-        waiting = list(buckets(lengths, self.batch_tokens, widths, width))
-        waiting.reverse()
-        with evaluating(self.module):
-            while waiting:
-                rows = waiting.pop()
-                longest = lengths[rows[0]]
-                values = self._unless_out_of_memory(partial(run, rows), len(rows), longest)
-                if values is None:
-                    self.batch_tokens = max(1, len(rows) * longest // 2)
-                    rest = sorted(rows + [i for group in waiting for i in group])
-                    again = buckets(
-                        [lengths[i] for i in rest],
-                        self.batch_tokens,
-                        [widths[i] for i in rest] if widths else None,
-                        width,
-                    )
-                    waiting = [[rest[i] for i in group] for group in again][::-1]
-                    continue
-                self.tokens += len(rows) * longest
-                emit(rows, values)
-
-    def _unless_out_of_memory(self, run: Callable[[], list[Out]], sequences: int, tokens: int) -> list[Out] | None:
-        """What was computed; None where the memory did not suffice.
-
-        Raises:
-            EvenhandError: It did not suffice for a single sequence.
-        """
-        try:
-            values = run()
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            if sequences == 1:
-                raise EvenhandError(NO_ROOM.format(tokens=tokens)) from error
-        else:
-            self.forwards += 1
-            self.sequences += sequences
-            return values
-        _empty_cache()  # outside the handler, whose traceback would keep the big tensors alive
-        return None
+            self.row_tokens, self.pack_nodes = max(1, places * room // 2), max(1, self.pack_nodes // 2)
+            empty_cache()
 
 
 def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: Emit[list[Any]]) -> set[int]:
@@ -294,19 +208,8 @@ def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: E
             if len(waiting) == AT_ONCE:
                 flush()
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
     finally:
         flush()
     return ended
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error class of its own; the CPU allocator only a message."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text

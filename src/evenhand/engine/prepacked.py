@@ -76,9 +76,10 @@ class Prepacked:
         """
         parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
         activation = FUSED.get(type(getattr(mlp, "act_fn", None)).__name__)
-        if activation is None or not all(isinstance(p, nn.Linear) and p in self._packed and _eligible(p) for p in parts):
+        linears = [p for p in parts if isinstance(p, nn.Linear) and p in self._packed and _eligible(p)]
+        if activation is None or len(linears) < len(parts):
             return None
-        gate, up, down = ((self._laid_out(p), p.bias) for p in parts if isinstance(p, nn.Linear))
+        gate, up, down = ((self._laid_out(linear), linear.bias) for linear in linears)
         multiply = torch.ops.mkldnn._linear_pointwise
 
         def forward(x: Tensor) -> Tensor:

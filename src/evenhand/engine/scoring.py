@@ -36,7 +36,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _only_rows(head: torch.nn.Module, rows: torch.Tensor) -> Iterator[None]:
+def only_rows(head: torch.nn.Module, rows: torch.Tensor) -> Iterator[None]:
     """Let the output embedding see only `rows` of the flattened [batch * sequence] hidden states."""
 
     def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -57,10 +57,18 @@ def input_device(module: PreTrainedModel) -> torch.device:
     return torch.device(embedding.weight.device)
 
 
-def score_batch(module: PreTrainedModel, batch: Sequence[Request], pad_id: int) -> list[tuple[float, ...]]:
+def score_batch(
+    module: PreTrainedModel, batch: Sequence[Request], pad_id: int, *, causal: bool = True
+) -> list[tuple[float, ...]]:
     """One right-padded forward over `batch`.
 
     Right padding leaves a causal model's real positions untouched: they attend only to what stands before them.
+
+    Args:
+        module: A language model.
+        batch: At least one request.
+        pad_id: What rows are filled up with.
+        causal: Whether the model is one that might keep keys and values, and is told not to.
 
     Returns:
         Per request its reads, natural log, computed in float32.
@@ -75,8 +83,9 @@ def score_batch(module: PreTrainedModel, batch: Sequence[Request], pad_id: int) 
     flat = torch.tensor([row * length + p for row, ps in enumerate(positions) for p in ps])
     device = input_device(module)
     head: torch.nn.Module = module.get_output_embeddings()
-    with _only_rows(head, flat):
-        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits[0].float()
+    options = {"use_cache": False} if causal else {}
+    with only_rows(head, flat):
+        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), **options).logits[0].float()
     slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
     at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)
     token = torch.tensor([t for r in batch for _, t in r.reads], device=logits.device)

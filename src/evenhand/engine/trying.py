@@ -37,18 +37,18 @@ class Tried(NamedTuple):
 
 def try_out(module: PreTrainedModel) -> Tried:
     """Whether a model gives the same on a tree as sequence by sequence."""
-    if "position_ids" not in inspect.signature(_inner(module).forward).parameters:
+    if "position_ids" not in inspect.signature(inner(module).forward).parameters:
         return Tried(None, "it takes no position ids")
     words = int(module.config.get_text_config().vocab_size)
     asked = [tuple(token % words for token in ids) for ids in PROBE]
-    plain = [_plain(module, ids) for ids in asked]
+    plain = [plain_forward(module, ids) for ids in asked]
     pack = next(packs(asked, 10**6))
     try:
         tree, _ = hidden_states(module, pack)
     except REFUSALS as error:
         return Tried(None, f"it does not run on a tree: {error}")
     for row, path in zip(pack.rows, pack.paths, strict=True):
-        if not _near(tree[torch.from_numpy(path).to(tree.device)], plain[row][0]):
+        if not near(tree[torch.from_numpy(path).to(tree.device)], plain[row][0]):
             return Tried(None, "its attention is not that of a plain causal model")
     finish = finish_of(module, *plain[-1])
     if finish is None:
@@ -69,7 +69,7 @@ def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Se
             module(input_ids=tokens, position_ids=positions, use_cache=False)
     except REFUSALS:
         return False
-    return all(_near(made[None], last[row]) for made, row in zip(seen[0], pack.rows, strict=True))
+    return all(near(made[None], last[row]) for made, row in zip(seen[0], pack.rows, strict=True))
 
 
 def exact_up_to(module: PreTrainedModel) -> int:
@@ -83,14 +83,14 @@ def exact_up_to(module: PreTrainedModel) -> int:
     return min([int(limit) for limit in limits if limit], default=10**9)
 
 
-def _plain(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+def plain_forward(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Hidden states before the output embedding, and the last position's logits, of one sequence."""
     with caught(module.get_output_embeddings()) as seen:
         out = module(input_ids=torch.tensor([ids], device=input_device(module)), use_cache=False)
     return seen[0], out.logits[0, -1]
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
+def near(one: Tensor, other: Tensor) -> bool:
     """Equal but for rounding; a wrong mask or position shows in whole parts, not in per mille."""
     return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)
 
@@ -111,13 +111,13 @@ def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish
         ways.append(lambda x: torch.tanh(x / cap) * cap)
     ways += [lambda x, f=factor: x * f for factor in factors if factor]  # type: ignore[misc]
     best = min(ways, key=lambda way: _distance(way(raw), logits))  # small logits are near under a wrong cap, too
-    return best if _near(best(raw), logits) else None
+    return best if near(best(raw), logits) else None
 
 
 def _inverse(value: float | None) -> float | None:
     return 1 / value if value else None
 
 
-def _inner(module: Any) -> Any:
+def inner(module: Any) -> Any:
     """The transformers model inside an adapter's wrapper."""
     return module.get_base_model() if hasattr(module, "get_base_model") else module

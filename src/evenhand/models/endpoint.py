@@ -74,7 +74,7 @@ class EndpointModel(Model):
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0:
             raise SettingsError("concurrency must be >= 1, timeout > 0, retries and backoff >= 0")
         _check_way(answer_by)
-        client, (variable, key) = _client_module(), _api_key(key_env)
+        client, (variable, key) = client_module(), api_key(key_env)
         address = client.Address(rest, key)
         self.url, self.model, self.name = address.url, address.model, name or address.model
         self.source = f"endpoint:{self.url}#{self.model}"
@@ -209,7 +209,12 @@ def open_endpoint(rest: str, **options: Any) -> EndpointModel:
     return EndpointModel(rest, **options)
 
 
-def _client_module() -> Any:
+def client_module() -> Any:
+    """`evenhand.models.endpoint_client`, which needs the openai package.
+
+    Raises:
+        SettingsError: It is not installed.
+    """
     try:
         from evenhand.models import endpoint_client
     except ImportError as error:
@@ -221,13 +226,13 @@ def _check_way(way: str) -> None:
     if way in ("text", "text_per_token"):
         raise MissingAbilityError(
             f"an endpoint cannot answer by {way!r}: servers do not score given texts. "
-            "Use answer_by='generation' or 'letters', or load the weights as a local model"
+            "Use answer_by='generation' or 'letters', open a vLLM server as vllm:URL#model, or load the weights here"
         )
     if way not in ("generation", "letters"):
         raise SettingsError(f"unknown answer_by {way!r}. {suggest(way, ('generation', 'letters'))}")
 
 
-def _api_key(variable: str | None) -> tuple[str, str]:
+def api_key(variable: str | None) -> tuple[str, str]:
     """The name of the variable to blame and the key; "" where there is none.
 
     Raises:

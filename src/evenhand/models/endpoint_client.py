@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import openai
@@ -33,6 +33,9 @@ QUOTED = 300
 # openai 2 is built on httpx, openai 3 on httpx2: the transport must come from the same one
 _client_class = next(c for c in openai.DefaultHttpxClient.__mro__ if c.__name__ == "Client")
 _http: Any = importlib.import_module(_client_class.__module__.partition(".")[0])
+
+Body = TypeVar("Body")
+Read = TypeVar("Read")
 
 
 class Answered(NamedTuple):
@@ -57,12 +60,13 @@ class Failed(NamedTuple):
 class Address:
     """Where the server is: `url` and `model` may be shown to anyone, the rest is added to requests only."""
 
-    def __init__(self, rest: str, key: str) -> None:
+    def __init__(self, rest: str, key: str, scheme: str = "endpoint") -> None:
         """Take "URL#model" apart.
 
         Args:
             rest: The URL, which may hold user, password and a query string, and the model's name.
             key: The API key; "" where there is none.
+            scheme: What stood in front of the URL, for the error message.
 
         Raises:
             SettingsError: It is not of that form. The message does not quote it, because it may hold a password.
@@ -76,7 +80,7 @@ class Address:
             usable = False
         if not usable or not self.model.strip():
             raise SettingsError(
-                "an endpoint is written endpoint:URL#model, such as endpoint:http://localhost:8000/v1#my-model; "
+                f"an endpoint is written {scheme}:URL#model, such as {scheme}:http://localhost:8000/v1#my-model; "
                 + ("the URL cannot be read" if not usable else "the part after # (the model's name) is missing")
             )
         path = parts.path.rstrip("/").removesuffix("/chat/completions")
@@ -133,7 +137,7 @@ def _proxy(url: str) -> str | None:
 
 
 class EndpointClient:
-    """Sends one chat completion at a time; safe to be used by several threads."""
+    """Sends one request at a time; safe to be used by several threads."""
 
     def __init__(
         self, address: Address, *, key_variable: str, timeout: float, connections: int, retries: int, backoff: float
@@ -158,14 +162,26 @@ class EndpointClient:
         )
 
     def ask(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
-        """Send one request until it is answered, refused or out of tries; `stop` ends the waiting in between."""
-        create: Any = self._openai.chat.completions.with_raw_response.create
+        """Send one chat completion until it is answered, refused or out of tries."""
+        return self.send(
+            "/chat/completions", body, lambda content: read_reply(content, bool(body.get("logprobs"))), stop
+        )
+
+    def send(self, path: str, body: dict[str, Any] | None, read: Callable[[bytes], Read], stop: Event) -> Read | Failed:
+        """Send one request until it is answered, refused or out of tries; `stop` ends the waiting in between.
+
+        Args:
+            path: Below the server's URL, such as "/models".
+            body: What is posted; None only gets.
+            read: Makes something of a reply with status 200; a reply that it finds unreadable is asked for again.
+            stop: Set when nobody waits any longer.
+        """
         note, content = "", b""
         for attempt in range(self._retries + 1):
             asked_for = 0.0
             try:
-                content = create(**body).content
-                return read_reply(content, bool(body.get("logprobs")))
+                content = self._once(path, body)
+                return read(content)
             except openai.APIStatusError as error:
                 status, note = error.status_code, self._quoted(error)
                 if status in _HOPELESS or getattr(error, "code", None) == "insufficient_quota":
@@ -177,11 +193,19 @@ class EndpointClient:
                 note = "the server did not answer in time"
             except openai.APIConnectionError as error:
                 note = self._address.redact(f"no connection to {self._address.url} ({error.__cause__ or error})")
-            except _GarbageError as error:
+            except UnreadableError as error:
                 note = f"the server sent no usable reply, {error}: {self._excerpt(content.decode(errors='replace'))}"
             if attempt < self._retries and stop.wait(self._pause(attempt, asked_for)):
                 return Failed("stopped before it was answered")
         return Failed(f"{note} (tries: {self._retries + 1})")
+
+    def _once(self, path: str, body: dict[str, Any] | None) -> bytes:
+        kind = _http.Response
+        reply: Any = (
+            self._openai.get(path, cast_to=kind) if body is None else self._openai.post(path, cast_to=kind, body=body)
+        )
+        content: bytes = reply.content
+        return content
 
     def _pause(self, attempt: int, asked_for: float) -> float:
         """Seconds to wait: at least what the server asked for, and never all clients at the same moment."""
@@ -218,7 +242,7 @@ class EndpointClient:
 _HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
 
 
-class _GarbageError(ValueError):
+class UnreadableError(ValueError):
     """A reply with status 200 that holds no answer."""
 
 
@@ -226,7 +250,7 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
     """Read a chat completion; servers differ in everything but the text, so nothing else is relied on.
 
     Raises:
-        _GarbageError: There is no text in it.
+        UnreadableError: There is no text in it.
     """
     try:
         reply = json.loads(content)
@@ -234,11 +258,11 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
         message = choice["message"]
         text = message["content"]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _GarbageError(f"{type(error).__name__} while reading it") from None
+        raise UnreadableError(f"{type(error).__name__} while reading it") from None
     if text is None:
         text = message.get("refusal")  # where OpenAI puts a refusal
     if not isinstance(text, str):
-        raise _GarbageError("its message has no text")
+        raise UnreadableError("its message has no text")
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     finished = choice.get("finish_reason") != "length"
@@ -277,10 +301,10 @@ Done = list[tuple[int, Answered | Failed]]
 
 
 def ask_all(
-    ask: Callable[[dict[str, Any], Event], Answered | Failed],
-    bodies: Sequence[dict[str, Any]],
+    ask: Callable[[Body, Event], Read | Failed],
+    bodies: Sequence[Body],
     concurrency: int,
-    keep: Callable[[Done], None],
+    keep: Callable[[list[tuple[int, Read | Failed]]], None],
 ) -> None:
     """Ask in parallel and hand over what came, as it comes, in the calling thread.
 
@@ -291,7 +315,7 @@ def ask_all(
         EndpointError: A request failed in a way that all others would, too.
     """
     jobs: SimpleQueue[int] = SimpleQueue()
-    done: SimpleQueue[tuple[int, Answered | Failed | Exception]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Read | Failed | Exception]] = SimpleQueue()
     stop = Event()
     for row in range(len(bodies)):
         jobs.put(row)
@@ -328,7 +352,7 @@ def _waiting(queue: SimpleQueue[Any]) -> list[Any]:
     return list(iter(lambda: _next(queue), None))
 
 
-def _hand_over(came: list[tuple[int, Any]], keep: Callable[[Done], None]) -> None:
+def _hand_over(came: list[tuple[int, Any]], keep: Callable[[list[tuple[int, Any]]], None]) -> None:
     usable = [(row, outcome) for row, outcome in came if not isinstance(outcome, Exception)]
     if usable:
         keep(usable)

@@ -40,7 +40,9 @@ def open_model(
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    tokenizer = _tokenizer(str(adapter) if adapter and has_tokenizer(adapter) else source, revision, trust_remote_code)
+    tokenizer = open_tokenizer(
+        str(adapter) if adapter and has_tokenizer(adapter) else source, revision, trust_remote_code
+    )
     place = _placement(device, device_map, load_in_4bit or load_in_8bit)
     arguments: dict[str, Any] = {
         "revision": revision,
@@ -97,7 +99,14 @@ def content_folders(source: str, folder: Path | None, adapter: Path | None, revi
     return [p for p in (base, adapter) if p is not None] if base is not None else []
 
 
-def _tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def open_tokenizer(
+    source: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Open a tokenizer from a folder or by its hub name.
+
+    Raises:
+        EvenhandError: It cannot be had or read.
+    """
     from transformers import AutoTokenizer
 
     if Path(source).is_dir():

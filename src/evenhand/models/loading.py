@@ -35,8 +35,9 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
 
     Args:
         spec: A hub name ("Qwen/Qwen2.5-0.5B-Instruct"), a model folder, a folder with a PEFT adapter (its base is
-            loaded too), a folder saved by evenhand, "endpoint:URL#model", "demo", the name of a plugin's loader, or a
-            `Model`, which is returned as it is. Options may be appended: "path(dtype=bfloat16,answer_by=text)".
+            loaded too), a folder saved by evenhand, "endpoint:URL#model", "vllm:URL#model", "demo", the name of a
+            plugin's loader, or a `Model`, which is returned as it is. Options may be appended:
+            "path(dtype=bfloat16,answer_by=text)".
         **options: For local models `revision`, `dtype` ("auto", "float32", "bfloat16", "float16"; default: float32 on a
             CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
             `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
@@ -125,7 +126,7 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: s
 
 
 def _schemes() -> str:
-    return ", ".join(f"{n}:..." if n == "endpoint" else n for n in registry.models.names())
+    return ", ".join(f"{n}:..." if n in ("endpoint", "vllm") else n for n in registry.models.names())
 
 
 def _load_folder(folder: Path, options: dict[str, Any]) -> Model:

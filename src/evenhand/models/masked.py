@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from evenhand.engine.encoder import EncoderEngine
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score, Weights
 from evenhand.models import fingerprint
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-BATCH_TOKENS = 16384
 
 
 class _Encoded(NamedTuple):
@@ -42,6 +39,7 @@ class MaskedModel(Model):
         name: str = "model",
         source: str | None = None,
         folders: Sequence[Path] = (),
+        batch_tokens: int | None = None,
     ) -> None:
         """Take a module; `evenhand.load` is the usual way here.
 
@@ -51,6 +49,7 @@ class MaskedModel(Model):
             name: Label for tables.
             source: What `evenhand.load` takes to load the same again; None for an object in memory.
             folders: Where the untouched files lie, for a fast fingerprint; none from memory.
+            batch_tokens: See `evenhand.engine.encoder.EncoderEngine`.
 
         Raises:
             SettingsError: The tokenizer has no mask token.
@@ -60,6 +59,7 @@ class MaskedModel(Model):
         self.name, self.source = name, source
         self._module, self._tokenizer, self._folders = module, tokenizer, tuple(folders)
         self._handed_out = not folders
+        self.engine = EncoderEngine(module, tokenizer.pad_token_id or 0, batch_tokens)
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -114,7 +114,7 @@ class MaskedModel(Model):
             places += span
             tokens += [[ids[at]] for at in span]
             lengths.append(len(span))
-        values = iter(self._logprobs(rows, places, tokens))
+        values = iter(self.engine.masked(rows, places, tokens, self.fingerprint))
         return [Score(sum(next(values)[0] for _ in range(n)), n) for n in lengths]
 
     def fill(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Array]:
@@ -132,7 +132,8 @@ class MaskedModel(Model):
             if ids.count(self._mask) != 1:
                 raise SettingsError(f"{text!r} must hold {self._tokenizer.mask_token} exactly once")
         tokens = [[self._one_token(c) for c in group] for group in candidates]
-        return [np.array(v) for v in self._logprobs(rows, [ids.index(self._mask) for ids in rows], tokens)]
+        places = [ids.index(self._mask) for ids in rows]
+        return [np.array(v) for v in self.engine.masked(rows, places, tokens, self.fingerprint)]
 
     # ------------------------------------------------------------------------------------------------ internals
 
@@ -157,63 +158,7 @@ class MaskedModel(Model):
             raise SettingsError(f"candidate {text!r} is {len(ids)} tokens for {self.name}; give single tokens")
         return int(ids[0])
 
-    def _logprobs(
-        self, rows: Sequence[Sequence[int]], places: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> list[list[float]]:
-        """Log-probabilities of `tokens[n]` at `places[n]` of row n; rows of like length go together."""
-        out: list[list[float]] = [[] for _ in rows]
-        for batch in _batches([len(r) for r in rows]):
-            values = self._forward([rows[n] for n in batch], [places[n] for n in batch])
-            for n, value in zip(batch, values, strict=True):
-                out[n] = [float(value[t]) for t in tokens[n]]
-        return out
-
-    def _forward(self, rows: Sequence[Sequence[int]], places: Sequence[int]) -> torch.Tensor:
-        """[rows, vocabulary] log-probabilities at one place of every row; no other place's logits are made."""
-        import torch
-
-        device, length = self._module.device, max(map(len, rows))
-        pad = self._tokenizer.pad_token_id or 0
-        ids = torch.tensor([[*r, *[pad] * (length - len(r))] for r in rows], device=device)
-        seen = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=device)
-        training = self._module.training
-        self._module.eval()
-        try:
-            with torch.inference_mode(), _only_at(self._module, torch.tensor(places, device=device)):
-                logits = self._module(input_ids=ids, attention_mask=seen).logits
-        finally:
-            self._module.train(training)
-        return torch.log_softmax(logits[:, 0].float(), dim=-1).cpu()
-
 
 def _leading(special: Sequence[int]) -> int:
     """Number of special tokens at the beginning."""
     return next((i for i, flag in enumerate(special) if not flag), len(special))
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of rows, those of like length together, at most `BATCH_TOKENS` padded tokens each."""
-    batch: list[int] = []
-    for n in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[n] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(n)
-    if batch:
-        yield batch
-
-
-@contextmanager
-def _only_at(module: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
-    """Let the last layer see one place of every row."""
-    import torch
-
-    def pick(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        hidden = inputs[0]
-        return (hidden[torch.arange(len(hidden), device=hidden.device), places][:, None],)
-
-    handle = module.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()

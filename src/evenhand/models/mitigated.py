@@ -44,6 +44,7 @@ class Mitigated(Model):
         generate: Generate | None = None,
         score: ScoreVerb | None = None,
         abilities: frozenset[Ability] | None = None,
+        depends_on: Sequence[str] = (),
     ) -> None:
         """Put functions in place of verbs.
 
@@ -54,11 +55,13 @@ class Mitigated(Model):
             generate: Replaces `generate`.
             score: Replaces `score`.
             abilities: What the result can do, where that differs from the base.
+            depends_on: Hashes of what settings only name, such as a file or another model; part of the fingerprint.
         """
         self.base, self.method = base, method
         self.name = f"{base.name}+{method.spec}"
         self._verbs: dict[str, Any] = {"choose": choose, "generate": generate, "score": score}
         self._abilities = base.abilities if abilities is None else abilities
+        self._depends_on = tuple(depends_on)
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -67,8 +70,8 @@ class Mitigated(Model):
 
     @property
     def fingerprint(self) -> str:
-        """Of the base, the method and its settings."""
-        return digest(self.base.fingerprint, self.method.name, self.method.settings)
+        """Of the base, the method, its settings, and what these depend on."""
+        return digest(self.base.fingerprint, self.method.name, self.method.settings, *self._depends_on)
 
     @property
     def acts_on(self) -> frozenset[str]:

@@ -75,6 +75,7 @@ def effects_table(found: Sequence[Effect]) -> Group:
         table.add_column(name, justify="right")
     for e in found:
         bound = f">= {e.bound:.2f}" if e.kind == "moves" else f"<= {e.bound:.2f}"
+        bound += "" if e.at_most != e.at_most else f", <= {e.at_most:.2f}"
         cells = [e.model, e.method, f"must {'move' if e.kind == 'moves' else 'stay'}", e.quantity, e.group]
         cells += [f"{e.before:.3f}", f"{e.after:.3f}", f"{e.change:+.3f}", _interval(e.low, e.high), bound]
         table.add_row(*cells, "ok" if e.ok else "no", style="" if e.ok else "dim" if e.must_fail else "red")

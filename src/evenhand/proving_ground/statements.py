@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ class Moves(_Strict):
     quantity: str
     groups: list[str] = []
     at_least: float
+    at_most: float = inf
     towards: float = 0.0
 
 
@@ -81,6 +83,8 @@ class Effect:
     high: float
     bound: float
     ok: bool
+    at_most: float = float("nan")
+    """Upper bound of a move, where there is one."""
     must_fail: bool = False
     """Whether this is a control, whose method as a whole must fail."""
     note: str = ""
@@ -220,6 +224,7 @@ def _effect(
         high=high,
         bound=bound,
         ok=ok,
+        at_most=said.at_most if isinstance(said, Moves) and said.at_most < inf else float("nan"),
         must_fail=must_fail,
         note=said.side_effect if isinstance(said, Stays) else "",
     )
@@ -228,7 +233,7 @@ def _effect(
 def _judged(said: Moves | Stays, change: float, low: float) -> tuple[float, bool]:
     """The bound of a line, and whether a change keeps to it."""
     if isinstance(said, Moves):
-        return said.at_least, change >= said.at_least and low > 0
+        return said.at_least, said.at_least <= change <= said.at_most and low > 0
     if said.within is not None:
         return said.within, abs(change) <= said.within
     bound = said.falls_at_most or 0.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evenhand import registry
 from evenhand.data.proving_ground.oracle import Oracle
 from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.interfaces import Method, Stack
 
 
 def truth(
@@ -19,7 +22,7 @@ def truth(
     Args:
         model: A causal member of the demo family.
         benchmark: A benchmark on the demo's files.
-        method: A method that needs no weights.
+        method: A method that needs no weights. Where it asks a second demo model, that one answers as planted too.
 
     Returns:
         Group ("overall", "Age", ...) -> metric -> value.
@@ -29,7 +32,7 @@ def truth(
     """
     if model not in FAMILY:
         raise UnknownNameError("demo model", model, list(FAMILY))
-    built, bench = registry.build_method(method), registry.build_benchmark(benchmark)
+    built, bench = _planted(registry.build_method(method)), registry.build_benchmark(benchmark)
     oracle = Oracle(FAMILY[model], refuses=False)
     reason = built.missing(oracle)
     if reason:
@@ -38,3 +41,11 @@ def truth(
     tally = bench.tally(items, bench.ask(built.apply(oracle), items))
     values = bench.metrics(tally.total)
     return {group: {name: float(m.value[g]) for name, m in values.items()} for g, group in enumerate(tally.groups)}
+
+
+def _planted(method: Method) -> Method:
+    """The method, with the oracle in place of every demo model that a setting names."""
+    if isinstance(method, Stack):
+        return Stack(tuple(_planted(part) for part in method.parts))
+    asked = {name: f"oracle:{value}" for name, value in method.settings.items() if value in list(FAMILY)}
+    return replace(method, **asked) if asked else method  # type: ignore[type-var]

@@ -6,12 +6,13 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.errors import RunError
+from evenhand.errors import RunError, suggest
 from evenhand.records import Record
+from evenhand.report import blocks
+from evenhand.report.cost import Cost, costs
 from evenhand.report.text import DEMO_LABEL, INTERVALS, cell, markdown, metric_name, number
 from evenhand.report.verdict import Verdict, verdicts
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import RenderableType
+
+    from evenhand.report.transcript import Transcript
+
+FEW = 30
+"""Tables by group stand open on the page where they have at most that many rows together."""
 
 
 class Report:
@@ -95,31 +101,86 @@ class Report:
         """A verdict in words for every method."""
         return verdicts(self.records)
 
+    def costs(self) -> list[Cost]:
+        """Calls, tokens and time per item of every cell, and what is more than the untouched model."""
+        return costs(self.manifest)
+
+    def transcripts(self, item: str, *, model: str = "", method: str = "", benchmark: str = "") -> list[Transcript]:
+        """The whole dialogues behind the answers to one item, of every cell that fits.
+
+        Args:
+            item: Its id, as in answers/*.parquet.
+            model: Only this one; "" takes all.
+            method: Only this spec, such as "none".
+            benchmark: Only this spec.
+
+        Raises:
+            RunError: The report has no run folder, or no such answer.
+        """
+        from evenhand.report.transcript import transcripts
+
+        if self.folder is None:
+            raise RunError("answers are kept in a run folder only; give compare(..., out=FOLDER)")
+        wanted = {"model": model, "method": method, "benchmark": benchmark}
+        usage = self.manifest.get("usage", [])
+        return transcripts(self.folder, usage, item, {k: v for k, v in wanted.items() if v})
+
     def markdown(self) -> str:
         """The summary as Markdown; names from models and plugins are escaped."""
+        return self._rendered("summary.md.j2", markup=False)
+
+    def html(self) -> str:
+        """A page of its own: all tables, by group too, and the interval plot. Every name is escaped."""
+        import base64
+        import io
+
+        picture = io.BytesIO()
+        self.plot().savefig(picture, dpi=110, format="png")
+        return self._rendered("page.html.j2", plot=base64.b64encode(picture.getvalue()).decode())
+
+    def save(self, folder: str | Path) -> None:
+        """Write report.html, summary.md and intervals.png; each appears whole or not at all."""
+        target = Path(folder)
+        _replace(target / "report.html", lambda f: f.write_text(self.html(), encoding="utf-8"))
+        _replace(target / "summary.md", lambda f: f.write_text(self.markdown(), encoding="utf-8"))
+        _replace(target / "intervals.png", lambda f: self.plot().savefig(f, dpi=130, format="png"))
+
+    def _rendered(self, template: str, *, markup: bool = True, **more: Any) -> str:
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
             loader=PackageLoader("evenhand.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-            autoescape=False,  # Markdown, not HTML: every name goes through the md filter
+            autoescape=markup,  # in Markdown every name goes through the md filter instead
         )  # fmt: skip
         environment.filters["md"] = markdown
         environment.filters["words"] = metric_name
-        template = environment.get_template("summary.md.j2")
-        return template.render(
+        return environment.get_template(template).render(
             manifest=self.manifest,
             demo=DEMO_LABEL if self.demo else "",
             grids=list(self._grid("overall")),
+            counts=self.counts,
+            sections=self.sections,
+            by_group=self.by_group,
             verdicts=self.verdicts(),
             troubles=[r for r in self.records if r.status in ("failed", "not applicable")],
-            intervals=INTERVALS,
+            few=FEW,
+            meanings=". ".join([INTERVALS, *blocks.meanings(self.records, self.costs())]),
+            **more,
         )
 
-    def save(self, folder: str | Path) -> None:
-        """Write summary.md and intervals.png; each appears whole or not at all."""
-        target = Path(folder)
-        _replace(target / "summary.md", lambda f: f.write_text(self.markdown(), encoding="utf-8"))
-        _replace(target / "intervals.png", lambda f: self.plot().savefig(f, dpi=130, format="png"))
+    def sections(self, benchmark: str, model: str, group: str = "overall") -> list[blocks.Block]:
+        """What stands below a benchmark's main table: answer changes and cost."""
+        cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
+        return [*blocks.change_blocks(self._of(benchmark, model), group), *blocks.cost_block(cost)]
+
+    def by_group(self, benchmark: str, model: str) -> list[blocks.Block]:
+        """The main metrics under every method, and the answer changes, group by group."""
+        mine = self._of(benchmark, model)
+        found = [*blocks.group_blocks(mine), *blocks.change_blocks(mine)]
+        return [b._replace(title=f"By group: {b.title}") for b in found if len(b.rows) > 1]
+
+    def _of(self, benchmark: str, model: str) -> list[Record]:
+        return [r for r in self.records if (r.benchmark, r.model) == (benchmark, model)]
 
     def _grid(self, group: str) -> Iterator[tuple[str, list[str], dict[tuple[str, str], list[str]]]]:
         """Per benchmark: main metrics, and for every (model, method) its cells."""
@@ -140,35 +201,33 @@ class Report:
             yield benchmark, metrics, lines
 
     def _repr_html_(self) -> str:
-        parts = [f"<p><b>{escape(DEMO_LABEL)}</b></p>"] if self.demo else []
-        for benchmark, metrics, lines in self._grid("overall"):
-            head = "".join(f"<th>{escape(metric_name(m))}</th>" for m in ("model", "method", *metrics))
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in (model, method, *cells)) + "</tr>"
-                for (model, method), cells in lines.items()
-            )
-            parts.append(
-                f"<p>{escape(benchmark)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            )
-        verdict = "".join(f"<li>{escape(f'{v.model}, {v.method}: {v.text}')}</li>" for v in self.verdicts())
-        return (
-            "".join(parts) + (f"<ul>{verdict}</ul>" if verdict else "") + f"<p><small>{escape(INTERVALS)}</small></p>"
-        )
+        return self._rendered("body.html.j2")
 
     def __rich__(self) -> RenderableType:
         """The terminal view; rich calls this."""
-        from evenhand.report.terminal import render
+        return self.rendered()
 
-        return render(self)
+    def rendered(self, group: str = "overall") -> RenderableType:
+        """The terminal view of one group; "all" shows the overall numbers and those by group.
+
+        Raises:
+            RunError: There is no such group.
+        """
+        from evenhand.report.terminal import View
+
+        groups = {r.group for r in self.records}
+        if group != "all" and group not in groups and groups:
+            raise RunError(f"no group {group!r} in this run. {suggest(group, groups)}")
+        return View(self, group)
 
     def __repr__(self) -> str:
         """Short, for logs."""
         cells = {(r.model, r.method, r.benchmark) for r in self.records}
         return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={self.folder})"
 
-    def grids(self) -> list[tuple[str, list[str], dict[tuple[str, str], list[str]]]]:
+    def grids(self, group: str = "overall") -> list[tuple[str, list[str], dict[tuple[str, str], list[str]]]]:
         """Per benchmark the main metrics and every (model, method)'s cells, for renderers."""
-        return list(self._grid("overall"))
+        return list(self._grid(group))
 
     def counts(self, benchmark: str) -> str:
         """How many answers and clusters stand behind a benchmark's overall numbers."""

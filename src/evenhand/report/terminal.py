@@ -4,34 +4,88 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from evenhand.report.blocks import Block, meanings
 from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, INTERVALS, metric_name
 
 if TYPE_CHECKING:
     from evenhand.report.report import Report
 
-ACROSS = 3
-"""Methods beside the untouched model in one table; more go into further tables."""
+ACROSS = 4
+"""Most methods in one table, the untouched model included; more go into further tables, as on a narrow terminal."""
+LABEL, CELL = 26, 25
+"""Characters of the first column and of one with a value and its interval."""
+COLUMNS = 4
+"""Metrics in one table by group."""
 
 
-def render(report: Report) -> RenderableType:
+class View:
     """All tables, then the verdicts. Names are put in as plain text, so that no markup in them acts."""
+
+    def __init__(self, report: Report, group: str = "overall") -> None:
+        """Take what to show.
+
+        Args:
+            report: The report.
+            group: Which group; "all" shows the overall tables, then those by group.
+        """
+        self.report, self.group = report, group
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many methods side by side as the terminal is wide; rich calls this."""
+        fit = (options.max_width - LABEL) // CELL
+        yield _view(self.report, self.group, max(2, min(ACROSS, fit)))
+
+
+def _view(report: Report, group: str, across: int) -> RenderableType:
     parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if report.demo else []
-    for benchmark, metrics, lines in report.grids():
+    overall = "overall" if group == "all" else group
+    for benchmark, metrics, lines in report.grids(overall):
         for model in dict.fromkeys(m for m, _ in lines):
             methods = {method: cells for (m, method), cells in lines.items() if m == model}
             others = [m for m in methods if m != "none"]
-            for start in range(0, max(1, len(others)), ACROSS):
-                shown = [m for m in methods if m == "none"] + others[start : start + ACROSS]
+            for start in range(0, max(1, len(others)), across - 1):
+                shown = [m for m in methods if m == "none"] + others[start : start + across - 1]
                 title = Text(f"{model}   {benchmark}   {report.counts(benchmark)}", style="bold")
                 parts += [title, _table(metrics, {m: methods[m] for m in shown}, report), Text()]
+            for block in report.sections(benchmark, model, overall):
+                parts += _block(block, across)
+            for block in report.by_group(benchmark, model) if group == "all" else ():
+                parts += _block(block, across)
     for v in report.verdicts():
         parts.append(Text(f"{v.model}, {v.method}: ", style="bold") + Text(v.text))
-    parts.append(Text(f"{INTERVALS}; {ARROWS_MEAN}", style="dim"))
+    said = [f"{INTERVALS}; {ARROWS_MEAN}", *meanings(report.records, report.costs())]
+    parts.append(Text(". ".join(said), style="dim"))
     return Group(*parts)
+
+
+def _block(block: Block, across: int) -> list[RenderableType]:
+    """Metrics downwards and methods across where there is one group; else groups downwards, a few columns at a time."""
+    if block.head[0] == "group":
+        starts = range(1, len(block.head), COLUMNS)
+        pieces = [[(row[0], *row[n : n + COLUMNS]) for row in (block.head, *block.rows)] for n in starts]
+    elif "group" not in block.head:
+        starts = range(0, len(block.rows), across)
+        pieces = [_turned([block.head, *block.rows[n : n + across]]) for n in starts]
+    else:
+        pieces = [[block.head, *block.rows]]
+    parts: list[RenderableType] = []
+    for head, *rows in pieces:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in head:
+            table.add_column(Text(name), overflow="fold", no_wrap=name == "group")
+        for row in rows:
+            table.add_row(*(Text(c.replace(" → ", "→")) for c in row))
+        parts += [Text(block.title, style="bold"), table, Text()]
+    return parts
+
+
+def _turned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows across and columns downwards, like the main table."""
+    return [("", *(row[0] for row in rows[1:])), *list(zip(*rows, strict=True))[1:]]
 
 
 def _table(metrics: list[str], methods: dict[str, list[str]], report: Report) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 
 from evenhand.records import Record
 
@@ -31,6 +32,31 @@ def cell(record: Record) -> str:
     if not math.isnan(record.low):
         text += f" [{number(record.low)}, {number(record.high)}]"
     return text + (" *" if differs(record) else "")
+
+
+def shift(record: Record) -> str:
+    """From the untouched model's value to this one, with a star where they differ."""
+    if math.isnan(record.difference):
+        return number(record.value)
+    return f"{number(record.value - record.difference)} → {number(record.value)}" + "*" * differs(record)
+
+
+def duration(seconds: float) -> str:
+    """Three digits with a unit that suits; a dash for what does not exist."""
+    if math.isnan(seconds):
+        return "–"
+    if seconds >= 99.95:
+        return f"{seconds:,.0f} s"
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 0.9995:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.0f} µs"
+
+
+def visible(text: str) -> str:
+    """Text from a model with its control characters spelled out: they could act on a terminal."""
+    acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
+    return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))
 
 
 def differs(record: Record) -> bool:

@@ -1,0 +1,118 @@
+"""A local model whose next token depends on what it would write behind other texts, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evenhand import prompts
+from evenhand.engine import Generated, Prompt
+from evenhand.errors import MissingAbilityError
+from evenhand.interfaces import Array, Choice, Dialogue, Question, Sampling, Usage
+from evenhand.models import choosing
+from evenhand.models.fingerprint import digest
+from evenhand.models.local import LocalModel
+from evenhand.models.token_model import TokenModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Combine = Callable[["Tensor"], "Tensor"]
+"""From log-probabilities [rows, 1 + prefixes, tokens] to [rows, tokens], each by itself, normalised or not."""
+
+
+class PrefixedModel(TokenModel):
+    """Chooses by letters or by writing. It cannot score: that takes the whole vocabulary at every token of a text."""
+
+    def __init__(self, base: LocalModel, prefixes: Sequence[str], combine: Combine, settings: object) -> None:
+        """Take the model and the prefixes.
+
+        Args:
+            base: The model.
+            prefixes: What stands before a prompt, on lines of their own.
+            combine: How the log-probabilities behind no prefix and behind each of them become one.
+            settings: JSON values that `combine` depends on, for the fingerprint.
+        """
+        super().__init__(
+            base._tokenizer, base.engine, name=base.name, answer_by=base.answer_by, sampling=base.sampling,
+            too_long=base.too_long,
+        )  # fmt: skip
+        self.base, self.prefixes, self.combine = base, list(prefixes), combine
+        self._settings = settings
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the base, the prefixes and the settings."""
+        return digest(self.base.fingerprint, self.prefixes, self._settings)
+
+    @property
+    def context(self) -> int:
+        """The base's."""
+        return self.base.context
+
+    def save(self, folder: str | Path) -> Path:
+        """Not by itself: the method that made it is saved with the base."""
+        raise MissingAbilityError(f"{self.name} behind prefixes is saved with the method that made it")
+
+    def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
+        """Each dialogue in tokens with what stands beside it, and what was written after it."""
+        if not self._encoder.templated:
+            sampling = replace(sampling, stop=(*sampling.stop, *prompts.TRANSCRIPT_STOP))
+        texts = self._encoder.dialogue_texts(dialogues)
+        own = self._encoder.prompted(texts)
+        beside = list(zip(*(self._encoder.prompted(self._behind(p, texts)) for p in self.prefixes), strict=True))
+        asked = [
+            Prompt(tuple(ids), d.draw, tuple(tuple(b) for b in others))
+            for ids, d, others in zip(own, dialogues, beside, strict=True)
+        ]
+        lengths = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in asked]
+        fits = self._fitting(lengths, [f"dialogue {i}" for i in range(len(asked))])
+        made = self.base.engine.generate([asked[i] for i in fits], sampling, self.fingerprint, self._of_logits)
+        done = dict(zip(fits, made, strict=True))
+        return [(p, done.get(i)) for i, p in enumerate(asked)]
+
+    def _by_letters(self, questions: list[Question]) -> list[Choice]:
+        own = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
+        texts = [own, *(self._behind(p, own) for p in self.prefixes)]
+        heads = [self._encoder.prompted(t) for t in texts]
+        lengths = [max(len(h[i]) for h in heads) + 1 for i in range(len(questions))]
+        fits = self._fitting(lengths, [q.id for q in questions])
+        plans = [[self._letter_plan(t[i], h[i], questions[i]) for i in fits] for t, h in zip(texts, heads, strict=True)]
+        requests = [r for per_text in plans for plan in per_text for r in plan.requests]
+        reads = iter(self.engine.read(requests, self.base.fingerprint))
+        logprobs = [[np.array([sum(next(reads)) for _ in p.requests]) for p in per_text] for per_text in plans]
+        done = {}
+        for n, i in enumerate(fits):
+            values = self._combined([per_text[n] for per_text in logprobs])
+            choice = choosing.choice_from_letters(questions[i], plans[0][n], values, 0)
+            usage = Usage(len(texts), sum(len(h[i]) for h in heads))
+            done[i] = replace(choice, mass=None, usage=usage)  # what the other tokens lost is not known
+        return [done.get(i) or self._skipped(lengths[i]) for i in range(len(questions))]
+
+    def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
+        raise MissingAbilityError(
+            f"{self.name} behind prefixes cannot answer by text: use answer_by='letters' or 'generation'"
+        )
+
+    def _letter_plan(self, text: str, head: Sequence[int], question: Question) -> choosing.LetterPlan:
+        options = len(question.options)
+        wholes = self._encoder.prompted([text + v for v in choosing.letter_strings(options)])
+        return choosing.letter_plan(head, wholes, options)
+
+    def _of_logits(self, logits: Tensor) -> Tensor:
+        return self.combine(logits.log_softmax(-1))
+
+    def _combined(self, logprobs: Sequence[Array]) -> Array:
+        """Of the letters' log-probabilities behind no prefix and behind each, [letters]."""
+        import torch
+
+        return np.asarray(self.combine(torch.tensor(np.stack(logprobs))[None])[0].numpy())
+
+    def _behind(self, prefix: str, texts: Sequence[str]) -> list[str]:
+        """The texts behind a prefix; the opening token stays in front of all."""
+        opening = self._tokenizer.bos_token or ""
+        return [f"{prefix}\n{text.removeprefix(opening)}" for text in texts]

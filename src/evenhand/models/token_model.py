@@ -1,0 +1,248 @@
+"""A model that is asked in token ids: its tokenizer is here, its engine here or on a server."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from evenhand import prompts
+from evenhand.engine import Generated, Prompt, Request
+from evenhand.engine.requests import continuation_request
+from evenhand.errors import ContextTooLongError, SettingsError
+from evenhand.interfaces import (
+    Ability,
+    AnswerBy,
+    Choice,
+    Dialogue,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Sampling,
+    Score,
+    Usage,
+)
+from evenhand.models import choosing
+from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, choose_by_generation, plain_sampling
+from evenhand.models.encoding import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenEngine(Protocol):
+    """Whole lists of token ids in, numbers and token ids out; see `evenhand.engine`."""
+
+    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
+        """Log-probabilities of all requests' reads, in order."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
+        """Continue all prompts, in order."""
+
+
+class TokenModel(Model):
+    """Chooses, writes and scores with a tokenizer and an engine.
+
+    `choose` reads, by default, the log-probabilities of the option letters (`answer_by="letters"`): a letter with and
+    without leading blank is added up, and the distribution is normalised over the shown letters. `"text"` and
+    `"text_per_token"` score the option texts as continuations; `"generation"` parses a written reply.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        engine: TokenEngine,
+        *,
+        name: str,
+        source: str | None = None,
+        load_options: dict[str, Any] | None = None,
+        answer_by: AnswerBy = "letters",
+        sampling: Sampling = CHOICE_SAMPLING,
+        too_long: TooLong = "error",
+    ) -> None:
+        """Take what answers.
+
+        Args:
+            tokenizer: The model's own.
+            engine: Runs the model on token ids.
+            name: Label for tables.
+            source: What `evenhand.load` takes to load the same again; None for an object in memory.
+            load_options: What it was loaded with.
+            answer_by: How `choose` reads the answer where a question does not say.
+            sampling: How `choose` generates where a question does not say.
+            too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
+        """
+        self.name, self.source, self.load_options = name, source, load_options or {}
+        self.answer_by, self.sampling, self.too_long = answer_by, sampling, too_long
+        self.engine = engine
+        self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """All verbs; the weights are another matter."""
+        return frozenset({"choose", "generate", "score"})
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """Most tokens of a prompt and its continuation."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return len(self._tokenizer)
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {
+            "name": self.name,
+            "answer_by": self.answer_by,
+            "sampling": plain_sampling(self.sampling),
+            "too_long": self.too_long,
+        }
+
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        """Answer each question the way it asks for (`answer_by`), or the model's way where it does not say."""
+        ways: dict[AnswerBy, Callable[[list[Question]], list[Choice]]] = {
+            "letters": self._by_letters,
+            "text": lambda qs: self._by_text(qs, per_token=False),
+            "text_per_token": lambda qs: self._by_text(qs, per_token=True),
+            "generation": self._by_generation,
+        }
+        groups: dict[AnswerBy, list[int]] = {}
+        for i, q in enumerate(questions):
+            groups.setdefault(q.answer_by or self.answer_by, []).append(i)
+        for way in groups:
+            check_asking({"answer_by": way})
+        out: dict[int, Choice] = {}
+        for way, rows in groups.items():
+            out.update(zip(rows, ways[way]([questions[i] for i in rows]), strict=True))
+        return [out[i] for i in range(len(questions))]
+
+    def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
+        """Write the next turn of each dialogue."""
+        replies = []
+        for prompt, made in self.written(dialogues, sampling):
+            if made is None:
+                note = self._overflow(len(prompt.ids) + sampling.max_new_tokens)
+                replies.append(Reply(None, finished=False, note=note))
+            else:
+                usage = Usage(1, len(prompt.ids), len(made.ids))
+                replies.append(Reply(made.text.strip(), usage, made.finished))
+        return replies
+
+    def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
+        """Each dialogue in tokens, and what was written after it; None where it is skipped as too long."""
+        if not self._encoder.templated:
+            sampling = replace(sampling, stop=(*sampling.stop, *prompts.TRANSCRIPT_STOP))
+        encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues))
+        asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
+        return list(zip(asked, self.continued(asked, sampling, "dialogue"), strict=True))
+
+    def plain_prompt(self, text: str) -> Prompt:
+        """A bare text in tokens, as it is to be gone on with."""
+        return Prompt(tuple(self._encoder.plain([text])[0]))
+
+    def continued(self, asked: Sequence[Prompt], sampling: Sampling, what: str = "prompt") -> list[Generated | None]:
+        """What follows each prompt; None where it is skipped as too long.
+
+        Args:
+            asked: Token ids, as the model's tokenizer makes them.
+            sampling: How tokens are drawn, and the stop strings.
+            what: What an error calls them.
+        """
+        lengths = [len(p.ids) + sampling.max_new_tokens for p in asked]
+        fits = self._fitting(lengths, [f"{what} {i}" for i in range(len(asked))])
+        made = self.engine.generate([asked[i] for i in fits], sampling, self.fingerprint)
+        done = dict(zip(fits, made, strict=True))
+        return [done.get(i) for i in range(len(asked))]
+
+    def score(self, passages: Sequence[Passage]) -> list[Score]:
+        """Log-probability of each continuation given its prompt; without prompt, from the opening token on."""
+        names = [p.id or repr(p.continuation[:60]) for p in passages]
+        pairs = self._pairs([p.prompt for p in passages], [p.continuation for p in passages], names)
+        return self._score_pairs(pairs, names)
+
+    def _pairs(
+        self, heads: Sequence[str | Dialogue], continuations: Sequence[str], names: Sequence[str]
+    ) -> list[tuple[list[int], int]]:
+        for name, continuation in zip(names, continuations, strict=True):
+            if not continuation.strip():
+                raise SettingsError(f"{name}: an empty text cannot be scored; leave it out or give it words")
+        pairs = self._encoder.pairs(heads, continuations)
+        for name, (whole, _) in zip(names, pairs, strict=True):
+            if len(whole) < 2:
+                raise SettingsError(
+                    f"{name} is a single token, and this tokenizer has none to begin with: give a prompt"
+                )
+        return pairs
+
+    def _score_pairs(self, pairs: Sequence[tuple[list[int], int]], names: Sequence[str]) -> list[Score]:
+        """Score encoded pairs; those that are skipped as too long are nan over 0 tokens."""
+        fits = self._fitting([len(whole) for whole, _ in pairs], names)
+        reads = self.engine.read([continuation_request(*pairs[i]) for i in fits], self.fingerprint)
+        done = {i: Score(float(sum(values)), len(values)) for i, values in zip(fits, reads, strict=True)}
+        return [done.get(i, Score(float("nan"), 0)) for i in range(len(pairs))]
+
+    def _by_letters(self, questions: list[Question]) -> list[Choice]:
+        texts = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
+        heads = self._encoder.prompted(texts)
+        fits = self._fitting([len(h) + 1 for h in heads], [q.id for q in questions])
+        strings = [[texts[i] + v for v in choosing.letter_strings(len(questions[i].options))] for i in fits]
+        encoded = iter(self._encoder.prompted([s for group in strings for s in group]))
+        plans = [
+            choosing.letter_plan(heads[i], [next(encoded) for _ in group], len(questions[i].options))
+            for i, group in zip(fits, strings, strict=True)
+        ]
+        reads = iter(self.engine.read([r for plan in plans for r in plan.requests], self.fingerprint))
+        done = {}
+        for i, plan in zip(fits, plans, strict=True):
+            logprobs = np.array([sum(next(reads)) for _ in plan.requests])
+            done[i] = choosing.choice_from_letters(questions[i], plan, logprobs, len(heads[i]))
+        return [done.get(i) or self._skipped(len(heads[i]) + 1) for i in range(len(questions))]
+
+    def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
+        blank = "" if self._encoder.templated else " "  # a transcript's turn begins after "Assistant:"
+        asked = [(prompts.as_dialogue(q, "text"), blank + option, q.id) for q in questions for option in q.options]
+        pairs = self._pairs([a[0] for a in asked], [a[1] for a in asked], [a[2] for a in asked])
+        answered = iter(zip(pairs, self._score_pairs(pairs, [a[2] for a in asked]), strict=True))
+        out = []
+        for q in questions:
+            mine = [next(answered) for _ in q.options]
+            tokens = [len(whole) for (whole, _), _ in mine]
+            if any(s.tokens == 0 for _, s in mine):
+                out.append(self._skipped(max(tokens)))
+                continue
+            values = np.array([s.logprob / (s.tokens if per_token else 1) for _, s in mine])
+            out.append(choosing.distribution_choice(values, Usage(len(mine), sum(tokens))))
+        return out
+
+    def _by_generation(self, questions: list[Question]) -> list[Choice]:
+        return choose_by_generation(self, questions, self.sampling)
+
+    def _fitting(self, lengths: Sequence[int], names: Sequence[str]) -> list[int]:
+        """Indices of the rows that fit the context.
+
+        Raises:
+            ContextTooLongError: Some do not and `too_long` is "error". Nothing was computed by then.
+        """
+        long = [i for i, n in enumerate(lengths) if n > self.context]
+        if long and self.too_long == "error":
+            raise ContextTooLongError(
+                f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} items are too "
+                "long. Nothing is cut silently: take a model with a longer context, shorten the prompt, "
+                "or leave such items unanswered with too_long='skip'"
+            )
+        return [i for i, n in enumerate(lengths) if n <= self.context]
+
+    def _overflow(self, tokens: int) -> str:
+        return f"needs {tokens} tokens, the context holds {self.context}"
+
+    def _skipped(self, tokens: int) -> Choice:
+        return Choice(None, status="unanswered", note=self._overflow(tokens))

@@ -1,0 +1,296 @@
+"""Token-id requests answered by a vLLM server: the verbs of `evenhand.engine.Engine` over HTTP.
+
+Everything goes to `/v1/completions` with prompts of token ids, so that this machine's tokenizer decides and no text is
+tokenised twice. The protocol is that of vLLM 0.33.0 (`vllm/entrypoints/openai/completion/protocol.py`, `serving.py`);
+what is used of it has been there since 0.10.2 (`return_token_ids`), but for `logprob_token_ids`, which older servers
+ignore: they are asked once more for what is then missing.
+
+- Probabilities of given tokens: `prompt_logprobs=0` gives the log-probability of every token of the prompt. vLLM reads
+  no shared prefixes from its cache for such requests (`SamplingParams.skip_reading_prefix_cache`).
+- Probabilities of some next tokens (option letters): one new token with `logprobs` and `logprob_token_ids`. Prefixes
+  are shared then.
+- Replies: token ids come back and are decoded here, as for a local model. Draws differ from a local model's, since
+  vLLM samples in its own way; they are repeatable as far as the server is (seed per prompt and draw).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from evenhand import cache
+from evenhand.engine import Generated, Prompt, Request
+from evenhand.engine.batching import read_once
+from evenhand.engine.cached import Emit, through_cache
+from evenhand.engine.sampling import reply, row_seed
+from evenhand.errors import EndpointError
+from evenhand.interfaces import Sampling
+from evenhand.models.endpoint_client import EndpointClient, Failed, UnreadableError, ask_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOP = 20
+"""Next tokens that every server gives (its own default for `--max-logprobs`)."""
+CHOSEN = 128
+"""Most `logprob_token_ids` of a request (vLLM's MAX_LOGPROB_TOKEN_IDS)."""
+STOPS = 4
+"""Most stop strings of a request (vLLM's VLLM_MAX_STOP_STRINGS); others are cut here."""
+PLAIN = {
+    "n": 1, "stream": False, "echo": False, "add_special_tokens": False, "return_token_ids": True,
+    "return_tokens_as_token_ids": True, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+    "presence_penalty": 0.0, "frequency_penalty": 0.0,
+}  # fmt: skip
+"""What is not named would be filled from the model's own generation config on the server."""
+ONE_TOKEN = {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
+"""Neutral, so that log-probabilities are the model's own also with `--logprobs-mode processed_logprobs`."""
+NO_VLLM = "it must be vLLM 0.10.2 or newer; for other servers use endpoint:URL#model"
+
+Job = TypeVar("Job")
+Read = tuple[int, int]
+Values = dict[Read, float]
+
+
+class _Wanted(NamedTuple):
+    """One prompt, and what is read from the reply."""
+
+    row: int
+    """Which request it belongs to."""
+    ids: tuple[int, ...]
+    reads: tuple[Read, ...]
+    """As in `Request`; of the tokens of the prompt itself, or, all at its end, of the next token."""
+    inside: bool
+    """Whether the tokens read are the prompt's own."""
+
+
+class VllmEngine:
+    """Runs requests on one vLLM server, several at a time."""
+
+    def __init__(
+        self, client: EndpointClient, model: str, tokenizer: PreTrainedTokenizerBase, *, concurrency: int, batch: int
+    ) -> None:
+        """Take the connection.
+
+        Args:
+            client: Sends requests.
+            model: The name that the server knows the model by.
+            tokenizer: The model's own.
+            concurrency: Most requests at a time.
+            batch: Most prompts in a request. Sampled replies go one by one: each prompt has a seed of its own.
+        """
+        self._client, self._model, self._tokenizer = client, model, tokenizer
+        self._concurrency, self._batch = concurrency, batch
+
+    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
+        """Log-probabilities of all requests' reads, in order.
+
+        Raises:
+            EndpointError: A request failed for good; what was answered before is in the active cache.
+        """
+        return read_once(requests, fingerprint, "read", self._score)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
+        """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
+
+        Raises:
+            EndpointError: A request failed for good; what was answered before is in the active cache.
+        """
+        greedy = sampling.temperature == 0
+        if greedy:
+            prompts = [p._replace(draw=0) for p in prompts]
+        unique = list(dict.fromkeys(prompts))
+        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
+        seed = 0 if greedy else sampling.seed
+        keys = [cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
+        values: list[list[Any]] = through_cache(unique, keys, partial(self._continue, sampling), "generating")
+        made = {p: Generated(tuple(v[0]), v[1], v[2]) for p, v in zip(unique, values, strict=True)}
+        return [made[p] for p in prompts]
+
+    # -------------------------------------------------------------------------------------------- log-probabilities
+
+    def _score(self, todo: list[Request], emit: Emit[list[float]]) -> None:
+        """Ask for what is wanted, then once more for next tokens that an older server left out."""
+        found: list[Values] = [{} for _ in todo]
+
+        def keep(came: list[tuple[_Wanted, Values]]) -> None:
+            for wanted, values in came:
+                found[wanted.row].update(values)
+            rows = sorted({w.row for w, _ in came if len(found[w.row]) == len(todo[w.row].reads)})
+            emit(rows, [[found[i][pair] for pair in todo[i].reads] for i in rows])
+
+        self._wanted([w for row, request in enumerate(todo) for w in _split(row, request)], keep)
+        missing = [(row, r.ids, pair) for row, r in enumerate(todo) for pair in r.reads if pair not in found[row]]
+        self._wanted([_Wanted(row, (*ids[: p + 1], t), ((p, t),), True) for row, ids, (p, t) in missing], keep)
+
+    def _wanted(self, jobs: list[_Wanted], keep: Callable[[list[tuple[_Wanted, Values]]], None]) -> None:
+        # sorted, so that prompts with a common beginning meet in the server's cache
+        jobs = sorted(jobs, key=lambda w: (w.inside, () if w.inside else _tokens(w), w.ids))
+        groups = [
+            part
+            for _, alike in groupby(jobs, key=lambda w: (w.inside, () if w.inside else _tokens(w)))
+            for part in _parts(list(alike), self._batch)
+        ]
+        self._ask(groups, self._reading, keep)
+
+    def _reading(self, group: list[_Wanted]) -> tuple[dict[str, Any], Callable[[bytes], list[Values] | Failed]]:
+        """What is sent for a group, and how its reply is read."""
+        body = {**PLAIN, **ONE_TOKEN, "model": self._model, "prompt": [list(w.ids) for w in group]}
+        if group[0].inside:
+            return {**body, "prompt_logprobs": 0}, partial(_read_inside, group)
+        return {**body, "logprobs": TOP, "logprob_token_ids": list(_tokens(group[0]))}, partial(_read_next, group)
+
+    # ------------------------------------------------------------------------------------------------------ replies
+
+    def _continue(self, sampling: Sampling, todo: list[Prompt], emit: Emit[list[Any]]) -> None:
+        rows = sorted(range(len(todo)), key=lambda i: todo[i].ids)
+        groups = _parts(rows, self._batch if sampling.temperature == 0 else 1)
+
+        def request(group: list[int]) -> tuple[dict[str, Any], Callable[[bytes], list[Generated] | Failed]]:
+            asked = [todo[i] for i in group]
+            return self._writing(asked, sampling), partial(self._read_replies, len(asked), sampling)
+
+        def keep(came: list[tuple[int, Generated]]) -> None:
+            emit([row for row, _ in came], [list(made) for _, made in came])
+
+        self._ask(groups, request, keep)
+
+    def _writing(self, asked: list[Prompt], sampling: Sampling) -> dict[str, Any]:
+        end = self._tokenizer.eos_token_id
+        body = {
+            **PLAIN,
+            "model": self._model,
+            "prompt": [list(p.ids) for p in asked],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "stop": list(sampling.stop[:STOPS]),
+            "stop_token_ids": [] if end is None else [int(end)],
+        }
+        if sampling.temperature > 0:
+            body["seed"] = row_seed(asked[0], sampling.seed) >> 65  # 63 bits are what a server takes
+        return body
+
+    def _read_replies(self, count: int, sampling: Sampling, content: bytes) -> list[Generated] | Failed:
+        made = []
+        for choice in _choices(content, count):
+            new = choice.get("token_ids")
+            if new is None:
+                return Failed(f"the server gave no token ids of its replies (return_token_ids): {NO_VLLM}", fatal=True)
+            ended = choice.get("finish_reason") == "stop" and not isinstance(choice.get("stop_reason"), str)
+            ends = frozenset(new[-1:]) if ended else frozenset()
+            made.append(reply(new, ends, sampling, self._tokenizer))
+        return made
+
+    # ------------------------------------------------------------------------------------------------------- asking
+
+    def _ask(
+        self,
+        groups: list[list[Job]],
+        request: Callable[[list[Job]], tuple[dict[str, Any], Callable[[bytes], list[Any] | Failed]]],
+        keep: Callable[[list[tuple[Job, Any]]], None],
+    ) -> None:
+        """Send all groups and hand over what came; failures are told at the end, when nothing is lost by it."""
+        failed: list[tuple[int, str]] = []
+
+        def send(group: list[Job], stop: Event) -> list[Any] | Failed:
+            body, read = request(group)
+            return self._client.send("/completions", body, read, stop)
+
+        def came(done: list[tuple[int, list[Any] | Failed]]) -> None:
+            for at, outcome in done:
+                if isinstance(outcome, Failed):
+                    failed.append((len(groups[at]), outcome.note))
+                else:
+                    keep(list(zip(groups[at], outcome, strict=True)))
+
+        ask_all(send, groups, self._concurrency, came)
+        if failed:
+            total = sum(len(group) for group in groups)
+            raise EndpointError(
+                f"{sum(n for n, _ in failed)} of {total} prompts were not answered, the first because {failed[0][1]}. "
+                "Run again to ask for these only: with an answer cache, what came is kept"
+            )
+
+
+def _split(row: int, request: Request) -> Iterator[_Wanted]:
+    """The prompts that a request needs: one for tokens that it holds itself, and one for each place of others."""
+    elsewhere: dict[int, list[int]] = defaultdict(list)
+    inside: list[Read] = []
+    ids, last = request.ids, len(request.ids) - 1
+    for p, t in request.reads:
+        if p < last and ids[p + 1] == t:
+            inside.append((p, t))
+        else:
+            elsewhere[p].append(t)
+    if inside:
+        if elsewhere[last]:  # the first token after it comes along
+            inside.append((last, elsewhere[last].pop(0)))
+            ids = (*ids, inside[-1][1])
+        yield _Wanted(row, ids, tuple(inside), True)
+    for p, tokens in elsewhere.items():
+        for part in _parts(tokens, CHOSEN):
+            yield _Wanted(row, request.ids[: p + 1], tuple((p, t) for t in part), False)
+
+
+def _tokens(wanted: _Wanted) -> tuple[int, ...]:
+    return tuple(t for _, t in wanted.reads)
+
+
+def _parts(rows: list[Job], size: int) -> list[list[Job]]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _choices(content: bytes, count: int) -> list[dict[str, Any]]:
+    """The choices of a completion, one per prompt, in their order.
+
+    Raises:
+        UnreadableError: It is no completion of that many prompts.
+    """
+    try:
+        choices: list[dict[str, Any]] = sorted(json.loads(content)["choices"], key=lambda c: c["index"])
+        indices = [choice["index"] for choice in choices]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"{type(error).__name__} while reading it") from None
+    if indices != list(range(count)):
+        raise UnreadableError(f"it holds choices {indices} for {count} prompts")
+    return choices
+
+
+def _read_inside(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
+    out: list[Values] = []
+    for wanted, choice in zip(group, _choices(content, len(group)), strict=True):
+        table = choice.get("prompt_logprobs")
+        if table is None:
+            return Failed(f"the server gave no prompt_logprobs: {NO_VLLM}", fatal=True)
+        try:
+            out.append({(p, t): float(table[p + 1][str(t)]["logprob"]) for p, t in wanted.reads})
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UnreadableError(f"{type(error).__name__} while reading its prompt_logprobs") from None
+    return _no_logits(out)
+
+
+def _read_next(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
+    """What is there of the wanted next tokens; an older server gives the most probable ones only."""
+    out: list[Values] = []
+    for wanted, choice in zip(group, _choices(content, len(group)), strict=True):
+        try:
+            top = choice["logprobs"]["top_logprobs"][0]
+            out.append({(p, t): float(top[f"token_id:{t}"]) for p, t in wanted.reads if f"token_id:{t}" in top})
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UnreadableError(f"{type(error).__name__} while reading its logprobs") from None
+    return _no_logits(out)
+
+
+def _no_logits(read: list[Values]) -> list[Values] | Failed:
+    largest = max((value for values in read for value in values.values()), default=0.0)
+    if largest > 1e-3:
+        return Failed(
+            f"the server gave {largest:.3f} as a log-probability; start it with --logprobs-mode raw_logprobs",
+            fatal=True,
+        )
+    return read

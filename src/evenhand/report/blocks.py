@@ -1,0 +1,120 @@
+"""Blocks: small tables of text that every view lays out in its own way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from evenhand.records import Record
+from evenhand.report.cost import Cost
+from evenhand.report.text import cell, duration, metric_name, number, shift
+
+CHANGES = {
+    "became_right": "wrong → right",
+    "became_wrong": "right → wrong",
+    "changed_wrong": "wrong → other wrong",
+    "decision_lost": "decided → undecided",
+    "decision_gained": "undecided → decided",
+}
+CHANGES_MEAN = (
+    "Answer changes: shares of all items; an answer that is unreadable or missing is undecided, not wrong "
+    "(≤x: at most x, had the undecided ones changed that way)"
+)
+COST_MEANS = (
+    "Cost: per item (more than the untouched model). Time: wall clock for all items together by their number, at this "
+    "batch size on this machine, not the wait for one alone; cached answers count with the time they first took"
+)
+ORDER = {"bias": 0, "validity": 1, "capability": 2}
+
+
+class Block(NamedTuple):
+    """One table."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def meanings(records: Sequence[Record], costs: Sequence[Cost]) -> list[str]:
+    """What has to be said below a view that shows these."""
+    return [CHANGES_MEAN] * any(r.kind == "change" for r in records) + [COST_MEANS] * bool(costs)
+
+
+def change_blocks(records: Sequence[Record], group: str | None = None) -> list[Block]:
+    """Answer changes of one model on one benchmark: a block per part, a row per method, and per group.
+
+    Args:
+        records: Of that model and benchmark.
+        group: Only this one; None takes all, and adds a column.
+    """
+    found = {(r.method, r.metric, r.group): r for r in records if r.kind == "change"}
+    whole = "changed_wrong"  # no other metric's name begins like this one
+    parts = dict.fromkeys(name.removeprefix(whole) for _, name, _ in found if name.startswith(whole))
+    blocks = []
+    for part in parts:
+        names = {name + part: words for name, words in CHANGES.items() if _seen(found, name, part)}
+        rows = []
+        for (method, metric, where), r in found.items():
+            if metric == f"became_right{part}" and r.n and group in (None, where):
+                cells = [_bounded(found, method, name, part, where) for name in names]
+                rows.append((method, *([where] if group is None else []), f"{r.n:.0f}", *cells))
+        head = ("method", *(["group"] if group is None else []), "n", *names.values())
+        title = "Answer changes" + (f", {metric_name(part[1:])} items" if part else "")
+        blocks.append(Block(title, head, rows if group else _once(rows)))
+    return [b for b in blocks if b.rows]
+
+
+def group_blocks(records: Sequence[Record]) -> list[Block]:
+    """The main metrics by group, of one model on one benchmark: from the untouched model's value to the method's.
+
+    Bias and abstention stand side by side, capability after them.
+    """
+    shown = [r for r in records if r.main and r.n]
+    metrics = list(dict.fromkeys(r.metric for r in sorted(shown, key=lambda r: ORDER.get(r.kind, len(ORDER)))))
+    methods = list(dict.fromkeys(r.method for r in shown))
+    blocks = []
+    for method in [m for m in methods if m != "none"] or methods:
+        found = {(r.group, r.metric): shift(r) for r in shown if r.method == method}
+        rows = [(g, *(found.get((g, m), "–") for m in metrics)) for g in dict.fromkeys(g for g, _ in found)]
+        blocks.append(Block(method, ("group", *map(metric_name, metrics)), rows))
+    return blocks
+
+
+def cost_block(costs: Sequence[Cost]) -> list[Block]:
+    """Calls, tokens and time per item, of one model on one benchmark."""
+    rows: list[tuple[str, ...]] = [
+        (
+            c.method,
+            _more(c.calls, c.extra_calls, "{:.2f}".format),
+            _more(c.prompt_tokens, c.extra_prompt_tokens, "{:.1f}".format),
+            _more(c.new_tokens, c.extra_new_tokens, "{:.1f}".format),
+            c.note or _more(c.seconds, c.extra_seconds, duration),
+        )
+        for c in costs
+    ]
+    return [Block("Cost", ("method", "calls", "prompt tokens", "new tokens", "time"), rows)] if rows else []
+
+
+def _seen(found: dict[tuple[str, str, str], Record], name: str, part: str) -> bool:
+    """Columns about undecided answers are left out where there is none."""
+    return not name.startswith("decision") or any(r.value > 0 for k, r in found.items() if k[1] == name + part)
+
+
+def _bounded(found: dict[tuple[str, str, str], Record], method: str, name: str, part: str, group: str) -> str:
+    record = found[method, name, group]
+    most = found.get((method, f"{name.removesuffix(part)}_max{part}", group), record)
+    return cell(record) + (f" (≤{number(most.value)})" if number(most.value) != number(record.value) else "")
+
+
+def _once(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The method's name on the first of its rows only."""
+    return [r if n == 0 or rows[n - 1][0] != r[0] else ("", *r[1:]) for n, r in enumerate(rows)]
+
+
+def _more(value: float, extra: float, written: Callable[[float], str]) -> str:
+    if math.isnan(value):
+        return "–"
+    if math.isnan(extra):
+        return written(value)
+    return f"{written(value)} ({'-' if extra < 0 else '+'}{written(abs(extra))})"

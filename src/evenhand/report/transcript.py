@@ -1,0 +1,137 @@
+"""Transcripts: the whole dialogue behind an answer, read from the run folder.
+
+The question itself is not stored with the answers; it is read again from the benchmark's data. Texts of a benchmark
+that must not be published (`quotable = False`) are not shown, wherever they stand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand import registry
+from evenhand.errors import EvenhandError, RunError
+from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
+from evenhand.prompts import as_dialogue
+from evenhand.report.text import visible
+from evenhand.store import RunFolder, from_plain
+
+NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
+GATED = "the texts of this benchmark are not shown: its authors ask that none of it be published"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One answer with everything that was said."""
+
+    model: str
+    method: str
+    benchmark: str
+    item: str
+    turns: tuple[Message, ...]
+    """Oldest first; the model's last words are the last."""
+    outcome: str
+    """The decision, how it was read and whether it is right."""
+    note: str = ""
+
+    def __str__(self) -> str:
+        """The dialogue as text; nothing in it can act on a terminal."""
+        head = f"{self.model}, {self.method}, {self.benchmark}, item {self.item}"
+        lines = [head, "=" * len(head), *(f"({self.note})" for _ in range(bool(self.note)))]
+        lines += [f"[{turn.role}]\n{turn.content}" for turn in self.turns]
+        return visible("\n".join([*lines, f"-> {self.outcome}"]))
+
+
+def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted: Mapping[str, str]) -> list[Transcript]:
+    """The answers to one item.
+
+    Args:
+        folder: Of the run.
+        usage: The manifest's rows, one per finished cell.
+        item: Its id.
+        wanted: Any of model, method and benchmark, as they stand in the report.
+
+    Raises:
+        RunError: There is no such cell or item.
+    """
+    cells = [u for u in usage if all(u.get(k) == v for k, v in wanted.items())]
+    if not cells:
+        known = "; ".join(f"{u['model']}, {u['method']}, {u['benchmark']}" for u in usage) or "none"
+        raise RunError(f"no answers of {', '.join(wanted.values()) or 'any model'} in {folder}; there are: {known}")
+    run, found, ids = RunFolder(folder), [], list[str]()
+    for cell in cells:
+        stored = run.stored(str(cell.get("answers", "")))
+        ids += list(stored)[:1]
+        if item in stored:
+            found.append(_transcript(cell, item, json.loads(stored[item])))
+    if not found:
+        like = f"ids look like {', '.join(dict.fromkeys(ids))}" if ids else "run the same command again to have them"
+        raise RunError(f"no answer to an item {item!r} is kept in {folder}; {like}")
+    return found
+
+
+def _transcript(cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> Transcript:
+    whose = (cell["model"], cell["method"], cell["benchmark"], item)
+    try:
+        benchmark = registry.build_benchmark(cell["benchmark"])
+    except EvenhandError as error:  # such as a plugin's that is not loaded: then nobody knows what may be shown
+        return Transcript(*whose, (), "not shown", f"the benchmark cannot be opened: {error}")
+    answer = from_plain(benchmark.answer_type, stored)
+    unit, note = _unit(benchmark, item)
+    if not benchmark.quotable:
+        return Transcript(*whose, (), _outcome(benchmark, unit, answer, quote=False), note or GATED)
+    asked, why = _asked(unit, answer, cell["method"])
+    turns = tuple(Message(m.role, _whole(m.content)) for m in (*asked, *_said(answer)))
+    return Transcript(*whose, turns, _outcome(benchmark, unit, answer, quote=True), note or why)
+
+
+def _unit(benchmark: Benchmark, item: str) -> tuple[Any, str]:
+    """The benchmark's item, or why it cannot be had."""
+    try:
+        return next((i for i in benchmark.items() if i.id == item), None), ""
+    except EvenhandError as error:
+        return None, f"the question is not shown: {error}"
+
+
+def _asked(unit: Any, answer: Any, method: str) -> tuple[tuple[Message, ...], str]:
+    """What came before the last words: as recorded, else the benchmark's own question."""
+    before = getattr(answer, "before", ())
+    if before:
+        return before, ""
+    note = "" if method == "none" else NOT_RECORDED
+    question, text = getattr(unit, "question", None), getattr(getattr(unit, "prompt", None), "text", "")
+    if isinstance(question, Question):
+        by: AnswerBy = "generation" if getattr(answer, "reply", "") else "letters"
+        return as_dialogue(question, by).messages, note
+    return ((Message("user", text),), note) if text else ((), "")
+
+
+def _said(answer: Any) -> Iterator[Message]:
+    text = answer.reply if isinstance(answer, Choice) else answer.text if isinstance(answer, Reply) else ""
+    if text:
+        yield Message("assistant", text)
+
+
+def _whole(text: str) -> str:
+    """A server may send half a surrogate pair, which no output takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _outcome(benchmark: Benchmark, unit: Any, answer: Any, *, quote: bool) -> str:
+    if isinstance(answer, Reply):
+        return "as written" if answer.text is not None else f"no reply: {answer.note}"
+    if not isinstance(answer, Choice):
+        return json.dumps(dataclasses.asdict(answer), ensure_ascii=False) if quote else "not shown"
+    if answer.decision is None:
+        return f"{answer.status}{f': {answer.note}' if answer.note else ''}"
+    question = getattr(unit, "question", None)
+    known = quote and isinstance(question, Question)
+    text = f"option {answer.decision}" + (f", {question.options[answer.decision]!r}" if known and question else "")
+    if answer.probabilities is not None:
+        text += f", probability {answer.probabilities[answer.decision]:.3f}"
+    marks = benchmark.marks([unit], [answer]) if unit is not None else None
+    return text + (f": {'right' if marks[0].right else 'wrong'}" if marks else "")

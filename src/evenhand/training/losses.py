@@ -1,0 +1,214 @@
+"""Losses of an output embedding's logits that hold a few rows of logits at a time, forward and backward.
+
+A row's gradient is made with its loss, while its logits are there, so nothing is computed twice; the backward pass only
+scales what the forward pass has kept: one gradient in the shape of the hidden states, and one of each weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy, log_softmax
+
+from evenhand.engine.forest import Finish
+from evenhand.errors import SettingsError
+
+CHUNK = 256
+"""Rows of logits that are held at once."""
+
+LossOf = Callable[[Tensor, slice], Tensor]
+"""The loss of some rows as one number, from their logits [rows, vocabulary] and which of all rows they are."""
+Reduction = Literal["mean", "sum"]
+Direction = Literal["forward", "reverse"]
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """The tensor that was given."""
+    return x
+
+
+def chunked_sum(
+    hidden: Tensor, head: nn.Module, loss_of: LossOf, *, chunk: int = CHUNK, finish: Finish = unchanged
+) -> Tensor:
+    """Sum over chunks of rows of any loss of their logits; gradients reach the hidden states and the head.
+
+    Gradients of weights in half precision are summed in float32. There are no second derivatives.
+
+    Args:
+        hidden: [N, H], what the output embedding is given.
+        head: The output embedding: frozen, tied or under an adapter.
+        loss_of: The loss of a chunk of rows; its logits are finished, and in float32 unless they are in float64.
+        chunk: Most rows of logits held at once.
+        finish: What the model does to its logits (`evenhand.training.finish_of`).
+
+    Raises:
+        SettingsError: `chunk` is below 1, or `hidden` has no two dimensions.
+    """
+    if chunk < 1 or hidden.dim() != 2:
+        raise SettingsError(f"chunk={chunk}, hidden {tuple(hidden.shape)}: give chunk >= 1 and hidden states [N, H]")
+    weights = [p for p in head.parameters() if p.requires_grad]
+    graded = torch.is_grad_enabled() and (hidden.requires_grad or bool(weights))
+
+    def loss(rows: Tensor, which: slice) -> Tensor:
+        return loss_of(_exact(finish(head(rows))), which)
+
+    total: Tensor = _ChunkedSum.apply(loss, chunk, graded, hidden, *weights)  # type: ignore[no-untyped-call]
+    return total
+
+
+def chunked_cross_entropy(
+    hidden: Tensor,
+    head: nn.Module,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    chunk: int = CHUNK,
+    finish: Finish = unchanged,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy of each row's logits with its target, natural log; ignored rows are never put through the head.
+
+    Args:
+        hidden: [N, H], what the output embedding is given.
+        head: The output embedding.
+        targets: [N] token ids.
+        ignore_index: The target of rows that do not count.
+        chunk: Most rows of logits held at once.
+        finish: What the model does to its logits.
+        reduction: "mean" over the rows that count (0 where none does), or "sum".
+    """
+    counted = torch.nonzero(targets != ignore_index).flatten()
+    wanted = targets[counted]
+    divisor = _divisor(len(counted), reduction)
+
+    def loss_of(logits: Tensor, rows: slice) -> Tensor:
+        return cross_entropy(logits, wanted[rows].to(logits.device), reduction="sum") / divisor
+
+    return chunked_sum(hidden[counted.to(hidden.device)], head, loss_of, chunk=chunk, finish=finish)
+
+
+def chunked_kl(
+    hidden: Tensor,
+    head: nn.Module,
+    teacher: Tensor,
+    teacher_head: nn.Module | None = None,
+    *,
+    temperature: float = 1.0,
+    direction: Direction = "forward",
+    weights: Tensor | None = None,
+    target: Callable[[Tensor], Tensor] = unchanged,
+    chunk: int = CHUNK,
+    finish: Finish = unchanged,
+    teacher_finish: Finish = unchanged,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Kullback-Leibler divergence between a teacher's and a student's next-token distributions, in nats a row.
+
+    Gradients reach the student only. The factor T^2 of Hinton et al. 2015 (arXiv 1503.02531, section 2) is the
+    caller's.
+
+    Args:
+        hidden: [N, H], what the student's output embedding is given.
+        head: The student's output embedding.
+        teacher: [N, H'], what the teacher's output embedding is given; without `teacher_head` its log-probabilities or
+            logits [N, vocabulary].
+        teacher_head: The teacher's output embedding.
+        temperature: Divides both sides' logits.
+        direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher), which is infinite where the
+            student allows what the teacher excludes.
+        weights: [N] how much each row counts (or whether); rows of weight 0 are never put through a head. None is 1.
+        target: What becomes of the teacher's log-probabilities [rows, vocabulary] at that temperature, such as a rule.
+        chunk: Most rows of either side's logits held at once.
+        finish: What the student does to its logits.
+        teacher_finish: What the teacher does to its own.
+        reduction: "mean" by weight (0 where nothing counts), or the weighted "sum".
+
+    Raises:
+        SettingsError: The temperature is not positive, the direction unknown, or the vocabularies differ.
+    """
+    if temperature <= 0 or direction not in ("forward", "reverse"):
+        raise SettingsError(f"temperature={temperature}, direction={direction!r}: give > 0, 'forward' or 'reverse'")
+    share = torch.ones(len(hidden)) if weights is None else weights
+    counted = torch.nonzero(share).flatten()
+    share, divisor = share[counted], _divisor(float(share.sum()), reduction)
+    places = counted.to(teacher.device)
+
+    def loss_of(logits: Tensor, rows: slice) -> Tensor:
+        ours = log_softmax(logits / temperature, dim=-1)
+        with torch.no_grad():
+            given = teacher[places[rows]]
+            raw = _exact(given if teacher_head is None else teacher_finish(teacher_head(given))).to(ours.device)
+            if raw.shape != ours.shape:
+                raise SettingsError(f"the teacher has {raw.shape[-1]} tokens and the student {ours.shape[-1]}")
+            theirs = target(log_softmax(raw / temperature, dim=-1))
+        divergence = _divergence(theirs, ours) if direction == "forward" else _divergence(ours, theirs)
+        return (divergence * share[rows].to(ours)).sum() / divisor
+
+    return chunked_sum(hidden[counted.to(hidden.device)], head, loss_of, chunk=chunk, finish=finish)
+
+
+def _divergence(p: Tensor, q: Tensor) -> Tensor:
+    """[rows] KL(p || q) of log-probabilities; what has probability 0 under p adds nothing."""
+    mass = p.exp()
+    return (mass * torch.where(mass > 0, p - q, 0.0)).sum(dim=-1)
+
+
+def _divisor(total: float, reduction: Reduction) -> float:
+    """What the sum is divided by.
+
+    Raises:
+        SettingsError: An unknown reduction.
+    """
+    if reduction not in ("mean", "sum"):
+        raise SettingsError(f"reduction={reduction!r}: give 'mean' or 'sum'")
+    return total if reduction == "mean" and total else 1.0
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """In the precision that softmax needs."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class _ChunkedSum(torch.autograd.Function):
+    """Makes each chunk's gradients together with its loss."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Callable[[Tensor, slice], Tensor], chunk: int, graded: bool, hidden: Tensor, *weights: Tensor
+    ) -> Tensor:
+        upwards = graded and hidden.requires_grad
+        total, over_rows = _exact(hidden.new_zeros(())), torch.zeros_like(hidden) if upwards else None
+        over_weights: list[Tensor | None] = [None] * len(weights)
+        for start in range(0, len(hidden), chunk):
+            which = slice(start, start + chunk)
+            with torch.set_grad_enabled(graded):
+                rows = hidden[which].detach().requires_grad_(upwards)
+                value = loss(rows, which)
+            total = total.to(value) + value.detach()
+            if value.requires_grad:
+                found = list(torch.autograd.grad(value, [rows, *weights] if upwards else weights, allow_unused=True))
+                above = found.pop(0) if upwards else None
+                if over_rows is not None and above is not None:
+                    over_rows[which] = above
+                over_weights = [_added(*pair) for pair in zip(over_weights, found, strict=True)]
+        kept = [None if g is None else g.to(w) for g, w in zip(over_weights, weights, strict=True)]
+        ctx.save_for_backward(over_rows, *kept)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, None, *(None if g is None else g * scale.to(g) for g in ctx.saved_tensors))
+
+
+def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """A running sum of gradients; half precision would lose the small ones."""
+    if more is None:
+        return total
+    if total is None:  # a copy: two weights may have been given one and the same gradient
+        return more.to(torch.promote_types(more.dtype, torch.float32), copy=True)
+    return total.add_(more)

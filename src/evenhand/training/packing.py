@@ -1,0 +1,184 @@
+"""Packed sequences: many in one row, none of which sees another, so that hardly anything is padding.
+
+Whether a model can be fed like that is found out by trying. Most models of transformers read position ids that begin
+anew as the border of a sequence; some only obey a mask that says so; for the others each sequence has a row of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenhand.engine.requests import buckets
+from evenhand.engine.scoring import evaluating, input_device
+from evenhand.engine.trying import PROBE, REFUSALS, exact_up_to, inner, near
+from evenhand.errors import SettingsError
+from evenhand.training.causal import final_hidden
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IGNORED = -100
+"""Label of what is not predicted."""
+
+Kind = Literal["positions", "mask", "padding"]
+KINDS: tuple[Kind, ...] = ("positions", "mask", "padding")
+"""Borders told by the position ids, by a mask [rows, 1, length, length], or one sequence a row."""
+
+
+class Layout(NamedTuple):
+    """How sequences are laid out for a model, or for several at once."""
+
+    kind: Kind
+    limit: int = 10**9
+    """The longest sequence that may stand beside others (`evenhand.engine.trying.exact_up_to`)."""
+    dtype: torch.dtype = torch.float32
+    """Of a mask's numbers."""
+
+
+class Batch(NamedTuple):
+    """Rows of sequences."""
+
+    inputs: dict[str, Any]
+    """What the module is called with."""
+    labels: Tensor
+    """[rows, length] `IGNORED` at padding and at the first token of each sequence, which nothing predicts."""
+    owner: Tensor
+    """[rows, length] which sequence a token is of, by its index in what was packed; -1 at padding."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device), self.owner.to(device))
+
+
+def layout_of(*modules: PreTrainedModel) -> Layout:
+    """The densest layout that changes nothing for any of the models, found by trying; a teacher and a student share it.
+
+    A sequence must give what it gives alone, and bit for bit the same whatever stands before it in its row.
+    """
+    limit = min(exact_up_to(module) for module in modules)
+    dtype = modules[0].dtype
+    fitting = (Layout(kind, limit, dtype) for kind in KINDS)
+    return next(x for x in fitting if x.kind == "padding" or all(_fits(module, x) for module in modules))
+
+
+def pack(
+    sequences: Sequence[Sequence[int]],
+    layout: Layout,
+    *,
+    labels: Sequence[Sequence[int]] | None = None,
+    length: int = 256,
+    tokens: int = 2048,
+) -> list[Batch]:
+    """Lay sequences out in rows, and rows in batches, the longest first.
+
+    Args:
+        sequences: Token ids, at least one each.
+        layout: From `layout_of`.
+        labels: Per sequence a label a token: the token itself where it is to be predicted, else `IGNORED`. None
+            predicts everything.
+        length: Most tokens in a row of several sequences. Attention looks at the whole row, so that rows much longer
+            than most sequences cost more than they save.
+        tokens: Most tokens in a batch, padding included, as the memory allows; a longer row is a batch of its own.
+
+    Raises:
+        SettingsError: A sequence is empty, or has not as many labels as tokens.
+    """
+    labels = sequences if labels is None else labels
+    if [len(ids) for ids in sequences] != [len(row) for row in labels] or not all(map(len, sequences)):
+        raise SettingsError("give at least one token in every sequence, and a label for every token")
+    sizes = [len(ids) for ids in sequences]
+    beside = [n for n, size in enumerate(sizes) if size <= layout.limit]
+    alone = [n for n, size in enumerate(sizes) if size > layout.limit]
+    room = 0 if layout.kind == "padding" else length
+    rows = [[beside[n] for n in row] for row in best_fit([sizes[n] for n in beside], room)]
+    filled = [sum(sizes[n] for n in row) for row in rows]
+    groups = [[[n]] for n in alone] + [[rows[r] for r in group] for group in buckets(filled, tokens)]
+    return [_batch(sequences, labels, group, layout) for group in groups]
+
+
+def best_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Put things into bins, the largest first, each where the least room is left; what is larger has its own bin.
+
+    Best-fit decreasing: of many things it needs at most 11/9 of the fewest bins (Johnson et al. 1974, SIAM J. Comput.
+    3(4), 299-325), as first-fit decreasing does, which takes longer to find its bins.
+
+    Args:
+        sizes: Of the things.
+        room: Of a bin.
+
+    Returns:
+        Per bin the indices of its things.
+    """
+    bins: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # room left and bin, ascending
+    for n in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
+        at = bisect_left(free, (sizes[n], -1))
+        left, chosen = free.pop(at) if at < len(free) else (room, len(bins))
+        if chosen == len(bins):
+            bins.append([])
+        bins[chosen].append(n)
+        if left > sizes[n]:
+            insort(free, (left - sizes[n], chosen))
+    return bins
+
+
+def _batch(
+    sequences: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], layout: Layout
+) -> Batch:
+    longest = max(sum(len(sequences[n]) for n in row) for row in rows)
+    ids, positions = (torch.zeros((len(rows), longest), dtype=torch.long) for _ in range(2))
+    wanted, owner = torch.full_like(ids, IGNORED), torch.full_like(ids, -1)
+    for r, row in enumerate(rows):
+        start = 0
+        for n in row:
+            part = slice(start, start + len(sequences[n]))
+            ids[r, part], wanted[r, part] = torch.tensor(sequences[n]), torch.tensor(labels[n])
+            positions[r, part], owner[r, part] = torch.arange(len(sequences[n])), n
+            wanted[r, start] = IGNORED
+            start += len(sequences[n])
+        positions[r, start:] = torch.arange(longest - start)  # padding is a sequence of its own
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}  # with a cache, borders would be overlooked
+    if layout.kind == "padding":
+        return Batch({**inputs, "attention_mask": (owner >= 0).long()}, wanted, owner)
+    inputs["position_ids"] = positions
+    if layout.kind == "mask":
+        inputs["attention_mask"] = _mask(owner, layout.dtype)
+    return Batch(inputs, wanted, owner)
+
+
+def _mask(owner: Tensor, dtype: torch.dtype) -> Tensor:
+    """[rows, 1, length, length] to be added to the attention: 0 for what came before in one's own sequence."""
+    place = torch.arange(owner.shape[1])
+    seen = (owner[:, :, None] == owner[:, None, :]) & (place[:, None] >= place[None, :])
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _fits(module: PreTrainedModel, layout: Layout) -> bool:
+    if "position_ids" not in inspect.signature(inner(module).forward).parameters:
+        return False
+    words = int(module.config.get_text_config().vocab_size)
+    asked = [[token % words for token in ids] for ids in PROBE]
+    rows = [[0, 1, 4], [2, 3]]
+    first = {row[0] for row in rows}
+    other = [[(token + 1) % words for token in ids] if n in first else ids for n, ids in enumerate(asked)]
+    try:
+        with evaluating(module):
+            made, changed = (_by_sequence(module, _batch(x, x, rows, layout)) for x in (asked, other))
+            plain = [final_hidden(module, input_ids=torch.tensor([ids]).to(made[0].device))[0] for ids in asked]
+    except REFUSALS:
+        return False
+    same = all(torch.equal(made[n], changed[n]) for n in range(len(asked)) if n not in first)
+    return same and all(near(one, two) for one, two in zip(made, plain, strict=True))
+
+
+def _by_sequence(module: PreTrainedModel, batch: Batch) -> list[Tensor]:
+    batch = batch.to(input_device(module))
+    hidden = final_hidden(module, **batch.inputs)
+    return [hidden[(batch.owner == n).to(hidden.device)] for n in range(int(batch.owner.max()) + 1)]
