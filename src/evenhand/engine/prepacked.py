@@ -49,7 +49,7 @@ class Prepacked:
         if not _room_for([m for m in linears if m not in self._packed]):
             linears = []
         patched: dict[nn.Module, Forward] = {linear: self._linear(linear) for linear in linears}
-        patched |= {m: _in_blocks(self._gated(m) or m.forward) for m in module.modules() if _is_mlp(m)}
+        patched |= {m: _in_blocks(self._gated(m) or m.forward) for m in module.modules() if _is_token_wise(m)}
         for layer, forward in patched.items():
             vars(layer)["forward"] = forward
         try:
@@ -112,9 +112,9 @@ def _in_blocks(forward: Forward) -> Forward:
     return run
 
 
-def _is_mlp(module: nn.Module) -> bool:
-    """A layer's MLP on the CPU: from hidden states to hidden states, token by token."""
-    if not type(module).__name__.endswith("MLP") or "forward" in vars(module):
+def _is_token_wise(module: nn.Module) -> bool:
+    """An MLP or norm on the CPU: from hidden states to hidden states, token by token."""
+    if not type(module).__name__.endswith(("MLP", "RMSNorm")) or "forward" in vars(module):
         return False
     on_cpu = all(p.device.type == "cpu" for p in module.parameters())
     return on_cpu and len(inspect.signature(module.forward).parameters) == 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,15 +44,22 @@ def of_weights(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     """Hash of the tensors, the configuration, the adapters' state and the tokenizer in memory."""
     import torch
 
-    h = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if isinstance(tensor, torch.Tensor):
-            data = tensor.detach().cpu().contiguous()
-            h.update(f"{name}{data.dtype}{tuple(data.shape)}".encode())
-            h.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    tensors = {name: t.detach() for name, t in sorted(module.state_dict().items()) if isinstance(t, torch.Tensor)}
+    keys = {name: (t.data_ptr(), t.dtype, t.shape, t.stride()) for name, t in tensors.items()}
+    once = {keys[name]: t for name, t in tensors.items()}  # tied weights have two names
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = dict(zip(once, pool.map(_tensor_hash, once.values()), strict=True))
+    content = [(name, str(t.dtype), tuple(t.shape), hashes[keys[name]]) for name, t in tensors.items()]
     config = {k: v for k, v in module.config.to_dict().items() if not k.startswith("_")}
     ends = getattr(getattr(module, "generation_config", None), "eos_token_id", None)  # they end replies
-    return digest(h.hexdigest(), config, ends, _adapters(module), of_tokenizer(tokenizer))
+    return digest(content, config, ends, _adapters(module), of_tokenizer(tokenizer))
+
+
+def _tensor_hash(tensor: torch.Tensor) -> str:
+    import torch
+
+    data = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(data.numpy().data).hexdigest()
 
 
 def _adapters(module: torch.nn.Module) -> list[Any]:
