@@ -31,7 +31,7 @@ from evenhand.methods.self_debias import SelfDebias
 from evenhand.models import Mitigated
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_model
-from evenhand.registry import build_benchmark
+from evenhand.registry import build_benchmark, build_method
 from evenhand.testing import ScriptedModel
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -189,6 +189,31 @@ def test_the_demo_model_decides_the_same_behind_the_protocol(demo: LocalModel, d
         for one, other in zip(served, here, strict=True):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
             assert one.mass == pytest.approx(other.mass, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "self_debias(answer_by=generation)",
+        "self_debias(variant=explanation,answer_by=generation)",
+        "instruction(wording=high_1)",
+        "moral_self_correction(answer_by=generation)",
+        "intent_self_correction(answer_by=generation,rounds=1)",
+    ],
+)
+def test_a_method_decides_the_same_here_and_behind_the_protocol(
+    demo: LocalModel, demo_server: Server, spec: str
+) -> None:
+    """The same turns, the same replies, the same cost."""
+    from dataclasses import replace
+
+    method = build_method(spec)
+    asked = [replace(q, answer_by="generation") for q in bbq(216)]
+    endpoint = evenhand.load(f"endpoint:{demo_server.url}#demo")
+    here, served = method.apply(demo).choose(asked), method.apply(endpoint).choose(asked)
+    assert [c.decision for c in served] == [c.decision for c in here] and len({c.decision for c in here}) > 1
+    assert [c.before for c in served] == [c.before for c in here]
+    assert [c.usage for c in served] == [c.usage for c in here]
 
 
 def test_a_seed_and_a_draw_give_the_models_own_sample(demo: LocalModel, demo_server: Server) -> None:

@@ -20,6 +20,7 @@ from evenhand.data.proving_ground.planted import FAMILY, MAIN
 from evenhand.data.proving_ground.words import CONTROL
 from evenhand.interfaces import Array, Model
 from evenhand.proving_ground import probes
+from evenhand.proving_ground.interventions import observed_once
 from evenhand.proving_ground.probes import PROBES, Probe, Value
 
 REPLICATES = 2000
@@ -80,7 +81,7 @@ def check(
 @contextmanager
 def each_answer_once() -> Iterator[None]:
     """Probes ask much that others asked before; within this they are answered from a cache that goes away after."""
-    with TemporaryDirectory() as folder, answer_cache(Path(folder) / "answers.sqlite"):
+    with TemporaryDirectory() as folder, answer_cache(Path(folder) / "answers.sqlite"), observed_once():
         yield
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import numpy as np
@@ -36,11 +38,29 @@ class Value(NamedTuple):
     value: float
 
 
+_memory: ContextVar[dict[str, dict[str, list[Value]]] | None] = ContextVar("evenhand_observations", default=None)
+
+
+@contextmanager
+def observed_once() -> Iterator[None]:
+    """Within this, several quantities are read from one and the same answers of a model to the questions."""
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
 def bbq_values(model: Model) -> dict[str, list[Value]]:
     """Per kind of observation ("bias", "right", "unknown") the values of every row, in a fixed order."""
-    bench = BBQ(source="demo")
-    items = bench.items()
-    return _rated(items, bench.ask(model, items))
+    memory = _memory.get()
+    known = {} if memory is None else memory
+    name = model.fingerprint
+    if name not in known:
+        bench = BBQ(source="demo")
+        items = bench.items()
+        known[name] = _rated(items, bench.ask(model, items))
+    return known[name]
 
 
 def _rated(items: Sequence[BBQItem], answers: Sequence[Choice]) -> dict[str, list[Value]]:
