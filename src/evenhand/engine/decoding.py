@@ -102,16 +102,16 @@ class Decoder:
             kept = self.kept
             found = None if kept is None else [kept.find(ids, len(ids) - 1) for ids in sequences]
             pack = next(packs(sequences, 10**9, found))
-            hidden, tree = hidden_states(self.module, pack, kept, keep=True)
-            self.tokens, self.forwards = self.tokens + len(pack.tokens), self.forwards + 1
             path_of = dict(zip(pack.rows, pack.paths, strict=True))
             paths = [path_of[n] for n in range(len(sequences))]
+            hidden, tree = hidden_states(self.module, pack, [int(path[-1]) for path in paths], kept, keep=True)
+            self.tokens, self.forwards = self.tokens + len(pack.tokens), self.forwards + 1
             lanes = len(sequences) // len(asked)
             rows = [
                 _Row(i, p, uniforms(p, self.sampling), tree.made, paths[n * lanes : (n + 1) * lanes])
                 for n, (i, p) in enumerate(zip(group.rows, asked, strict=True))
             ]
-            logits = logits_in_chunks(hidden[[int(path[-1]) for path in paths]], self.module, self.finish, lanes)
+            logits = logits_in_chunks(hidden, self.module, self.finish, lanes)
             self._choose(rows, logits)
             yield rows
 

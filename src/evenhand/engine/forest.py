@@ -50,19 +50,20 @@ def score_pack(
         for position, token in requests[row].reads:
             slots.append(wanted.setdefault(int(path[position]), len(wanted)))
             tokens.append(token)
-    hidden, _ = hidden_states(module, pack, kept, keep=kept is not None)
-    values = iter(_read(hidden[list(wanted)], module, finish, torch.tensor(slots), torch.tensor(tokens)))
+    hidden, _ = hidden_states(module, pack, list(wanted), kept, keep=kept is not None)
+    values = iter(_read(hidden, module, finish, torch.tensor(slots), torch.tensor(tokens)))
     return [[next(values) for _ in requests[row].reads] for row in pack.rows]
 
 
 def hidden_states(
-    module: PreTrainedModel, pack: Pack, kept: Kept | None = None, *, keep: bool = False
+    module: PreTrainedModel, pack: Pack, read: Sequence[int], kept: Kept | None = None, *, keep: bool = False
 ) -> tuple[Tensor, TreeAttention]:
-    """What the output embedding is given at the fed nodes, [nodes, hidden], and the attention with what it kept.
+    """What the output embedding is given at some nodes, [read, hidden], and the attention with what it kept.
 
     Args:
         module: The model.
         pack: What is fed.
+        read: The nodes asked for; nothing hangs on the others' way through the last MLP, and it is left out.
         kept: Where the pack's known nodes are; what is read goes there, too.
         keep: Whether keys and values stay in the attention.
     """
@@ -71,11 +72,12 @@ def hidden_states(
     tree = TreeAttention(pack, known, keep=keep)
     device = input_device(module)
     ids, positions = (torch.tensor([row], device=device) for row in (pack.tokens, pack.positions))
-    with attending(module, tree), caught(module.get_output_embeddings()) as seen:
+    rows = torch.tensor(read, device=device)
+    with attending(module, tree), only_at(rows, module), caught(module.get_output_embeddings()) as seen:
         module(input_ids=ids, position_ids=positions, use_cache=False)
     if kept is not None:
         kept.keep_pack(pack, tree.made)
-    return seen[0], tree
+    return seen[0][rows.to(seen[0].device)], tree
 
 
 def logits_in_chunks(hidden: Tensor, module: PreTrainedModel, finish: Finish, together: int = 1) -> Iterator[Tensor]:
@@ -101,6 +103,31 @@ def _logsumexp(logits: Tensor) -> Tensor:
     """Over the last axis, in float32; on a CPU of so few rows at a time that they stay in its cache."""
     rows = max(1, CACHED // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
     return torch.cat([torch.logsumexp(part.float(), dim=-1) for part in torch.split(logits, rows)])
+
+
+@contextmanager
+def only_at(rows: Tensor, module: PreTrainedModel) -> Iterator[None]:
+    """Let some tokens of a row through the last MLP of a model; of the others it gives zeros."""
+    last = next((m for m in reversed(list(module.modules())) if type(m).__name__.endswith("MLP")), None)
+    if last is None:
+        yield
+        return
+
+    whole: list[Tensor] = []
+
+    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        whole.append(inputs[0])
+        return (inputs[0][:, rows.to(inputs[0].device)], *inputs[1:])
+
+    def spread(_: torch.nn.Module, __: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        return torch.zeros_like(whole.pop()).index_copy_(1, rows.to(made.device), made)
+
+    handles = [last.register_forward_pre_hook(select), last.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Attention over a tree of tokens: every node attends to its ancestors and to itself.
 
-The keys and values of each run's path are gathered, so that runs that hang on one prefix see it without its being fed
-again. Everything else of the model runs on the flat row of nodes.
+The keys and values of a path are gathered, so that runs that hang on one prefix see it without its being fed again;
+runs that hang on one another are gathered for together. Everything else of the model runs on the flat row of nodes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from evenhand.engine.attention import attended
-from evenhand.engine.trie import Pack, Run
+from evenhand.engine.blocks import Block, blocks
+from evenhand.engine.trie import Pack
 
-WASTE = 1.3
-"""A group of runs is padded to at most this many times its own attention cells."""
+WASTE = 1.6
+"""A group of blocks is padded to at most this many times its own attention cells."""
 KEYS = 32_768
 """Most gathered keys of a group; bounds the memory."""
 
@@ -28,18 +29,18 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass
 class Group:
-    """Runs of about the same size, padded to [runs, queries] and [runs, keys]."""
+    """Blocks of about the same size, padded to [blocks, queries] and [blocks, keys]."""
 
     causal: bool
     """A single sequence from its first token on: neither gathering nor a mask is needed."""
     queries: Tensor
-    """[runs, Q] node indices; padding repeats the last."""
+    """[blocks, Q] node indices; padding repeats the last."""
     keys: Tensor
-    """[runs, K] node indices of the paths; padding repeats the last."""
+    """[blocks, K] node indices; padding repeats the last."""
     allowed: Tensor
-    """[runs, Q, K] whether a query attends to a key."""
+    """[blocks, Q, K] whether a query attends to a key."""
     kept: Tensor
-    """Which of the flattened [runs * Q] queries are none of the padding."""
+    """Which of the flattened [blocks * Q] queries are none of the padding."""
     biases: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Group:
@@ -48,7 +49,7 @@ class Group:
         return Group(self.causal, queries, keys, allowed, kept)
 
     def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
-        """[runs, 1, repeats * Q, K]: 0 where a query attends and -inf elsewhere; the same for all layers."""
+        """[blocks, 1, repeats * Q, K]: 0 where a query attends and -inf elsewhere; the same for all layers."""
         if (repeats, dtype) not in self.biases:
             blank = torch.zeros(self.allowed.shape, dtype=dtype, device=self.allowed.device)
             blank.masked_fill_(~self.allowed, -torch.inf)
@@ -60,14 +61,14 @@ class TreeAttention:
     """How one pack is attended to."""
 
     def __init__(self, pack: Pack, known: Callable[[int], KeysValues] | None = None, *, keep: bool = False) -> None:
-        """Sort the runs into groups.
+        """Sort the tree into groups.
 
         Args:
             pack: The tree.
             known: Gives a layer's keys and values of the pack's known nodes, in their order.
             keep: Whether all keys and values are kept in `made`.
         """
-        self._groups = [_group(runs) for runs in _alike(pack.runs)]
+        self._groups = [_group(runs) for runs in _alike(blocks(pack.runs))]
         self._on: dict[torch.device, list[Group]] = {}
         self._known = known if pack.known else None
         self._keep = keep
@@ -93,7 +94,7 @@ class TreeAttention:
                 )  # fmt: skip
                 out[part] = made[0].transpose(0, 1)
                 continue
-            # the queries that share a key head stand one below the other: [runs, key heads, repeats * Q, width]
+            # the queries that share a key head stand one below the other: [blocks, key heads, repeats * Q, width]
             folded = q[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)
             keys, values = (t[group.keys].transpose(1, 2) for t in (k, v))
             made = attended(folded, keys, values, group.bias(repeats, query.dtype), scaling, softcap)
@@ -123,29 +124,31 @@ class TreeAttention:
         return self._on[device]
 
 
-def _alike(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    group: list[Run] = []
+def _alike(found: Sequence[Block]) -> Iterator[list[Block]]:
+    group: list[Block] = []
     cells = 0
     widest = 0
-    for run in sorted(runs, key=lambda r: (len(r.own), len(r.path))):
-        more, count, widest = len(run.own) * len(run.path), len(group) + 1, max(widest, len(run.path))
-        if group and (count * len(run.own) * widest > WASTE * (cells + more) or count * widest > KEYS):
+    for block in sorted(found, key=lambda b: (len(b.queries), len(b.keys))):
+        queries, keys = len(block.queries), max(widest, len(block.keys))
+        more, count = queries * len(block.keys), len(group) + 1
+        if group and (count * queries * keys > WASTE * (cells + more) or count * keys > KEYS):
             yield group
-            group, cells, widest = [], 0, len(run.path)
-        group.append(run)
-        cells += more
+            group, cells, keys = [], 0, len(block.keys)
+        group.append(block)
+        cells, widest = cells + more, keys
     if group:
         yield group
 
 
-def _group(runs: Sequence[Run]) -> Group:
-    longest, widest = max(len(r.own) for r in runs), max(len(r.path) for r in runs)
-    queries = np.stack([np.pad(r.own, (0, longest - len(r.own)), mode="edge") for r in runs])
-    keys = np.stack([np.pad(r.path, (0, widest - len(r.path)), mode="edge") for r in runs])
-    depth = np.array([r.depth for r in runs])[:, None, None]
-    allowed = np.arange(widest)[None, None] <= depth + np.arange(longest)[None, :, None]
-    allowed &= np.arange(widest)[None, None] < np.array([len(r.path) for r in runs])[:, None, None]
-    kept = np.flatnonzero(np.arange(longest)[None] < np.array([len(r.own) for r in runs])[:, None])
-    causal = len(runs) == 1 and runs[0].depth == 0
+def _group(found: Sequence[Block]) -> Group:
+    longest, widest = max(len(b.queries) for b in found), max(len(b.keys) for b in found)
+    queries = np.stack([np.pad(b.queries, (0, longest - len(b.queries)), mode="edge") for b in found])
+    keys = np.stack([np.pad(b.keys, (0, widest - len(b.keys)), mode="edge") for b in found])
+    allowed = np.zeros((len(found), longest, widest), dtype=bool)
+    for mine, block in zip(allowed, found, strict=True):
+        mine[: len(block.queries), : len(block.keys)] = block.allowed
+        mine[len(block.queries) :] = mine[len(block.queries) - 1]
+    kept = np.flatnonzero(np.arange(longest)[None] < np.array([len(b.queries) for b in found])[:, None])
+    causal = len(found) == 1 and found[0].straight
     tensors = [torch.from_numpy(a) for a in (queries, keys, allowed, kept)]
     return Group(causal, tensors[0], tensors[1], tensors[2], tensors[3])

@@ -44,11 +44,12 @@ def try_out(module: PreTrainedModel) -> Tried:
     plain = [plain_forward(module, ids) for ids in asked]
     pack = next(packs(asked, 10**6))
     try:
-        tree, _ = hidden_states(module, pack)
+        tree, _ = hidden_states(module, pack, range(1, len(pack.tokens)))  # the first is left out, as most are later
     except REFUSALS as error:
         return Tried(None, f"it does not run on a tree: {error}")
     for row, path in zip(pack.rows, pack.paths, strict=True):
-        if not near(tree[torch.from_numpy(path).to(tree.device)], plain[row][0]):
+        read = path > 0
+        if not near(tree[torch.from_numpy(path[read] - 1).to(tree.device)], plain[row][0][torch.from_numpy(read)]):
             return Tried(None, "its attention is not that of a plain causal model")
     finish = finish_of(module, *plain[-1])
     if finish is None:
@@ -61,7 +62,7 @@ def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Se
     pack = next(packs([ids[:-1] for ids in asked], 10**6))
     slots = Slots(len(asked), max(map(len, asked)))
     try:
-        _, tree = hidden_states(module, pack, keep=True)
+        _, tree = hidden_states(module, pack, [0], keep=True)
         slots.admit(tree.made, pack.paths)
         tokens = torch.tensor([[asked[row][-1]] for row in pack.rows], device=input_device(module))
         positions = torch.tensor(slots.positions(), device=tokens.device)[:, None]
