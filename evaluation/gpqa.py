@@ -54,6 +54,9 @@ _HARMLESS_NOTE = re.compile(
     r"needs \d+ tokens, the context holds \d+"
     r"|no option letter is among the \d+ most probable first tokens"
     r"|the server gave no log-probabilities; use answer_by='generation'"
+    r"|options that speak of positions stay where they are: [A-Z](, [A-Z])*"
+    r"|\d+ of \d+ orders could not be read"
+    r"|not calibrated: \d+ answers share this prior, \d+ are needed"
 )
 """What models themselves say; anything else may come from a server, and quote."""
 HIDDEN_NOTE = "the reason is not kept, as it may quote the question"

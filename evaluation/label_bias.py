@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from math import isnan
@@ -23,6 +23,7 @@ from evenhand.data.super_natural_instructions import Example, Task, load, parts
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
     Ability,
+    AnswerBy,
     Array,
     Benchmark,
     Choice,
@@ -31,6 +32,7 @@ from evenhand.interfaces import (
     Model,
     Passage,
     Question,
+    Shot,
     Tally,
     Usage,
     settings,
@@ -186,35 +188,41 @@ class LabelBias(Benchmark):
             tested=self.instances,
             seed=self.seed,
         )
+        names = [f"{task.name}/{n}" for n in range(len(divided.contexts))]
+        shown = [self._shots(task, shots, name) for shots, name in zip(divided.contexts, names, strict=True)]
         return [
             TaskItem(
-                id=f"{task.name}/{n}",
+                id=name,
                 cluster=task.name,
                 category=task.category,
                 labels=task.labels,
                 gold=tuple(e.label for e in divided.tested),
                 held_out_gold=tuple(e.label for e in divided.held_out),
-                tested=self._questions(task, shots, divided.tested, f"{task.name}/{n} tested"),
-                held_out=self._questions(task, shots, divided.held_out, f"{task.name}/{n} held out"),
+                tested=self._questions(task, shots, divided.tested, f"{name} tested"),
+                held_out=self._questions(task, shots, divided.held_out, f"{name} held out"),
             )
-            for n, shots in enumerate(divided.contexts)
+            for name, shots in zip(names, shown, strict=True)
         ]
 
     def _questions(
-        self, task: Task, shots: Sequence[Example], examples: Sequence[Example], name: str
+        self, task: Task, shots: tuple[Shot, ...], examples: Sequence[Example], name: str
     ) -> tuple[Question, ...]:
-        head, ask = header(task, shots, self.prompt), _asked_paper if self.prompt == "paper" else _asked_plain
+        blank = replace(self._blank(task), header=_title(task, self.prompt), shots=shots)
         return tuple(
-            Question(
-                id=f"label_bias {name} {i}",
-                question=ask(e.input),
-                options=task.labels,
-                header=head,
-                template="bare",
-                answer_by="text_per_token" if self.probability == "mean" else "text",
-            )
+            replace(blank, id=f"label_bias {name} {i}", question=_asked(e.input, self.prompt))
             for i, e in enumerate(examples)
         )
+
+    def _shots(self, task: Task, shots: Sequence[Example], name: str) -> tuple[Shot, ...]:
+        blank = self._blank(task)
+        return tuple(
+            _shot(task, e, self.prompt, replace(blank, id=f"label_bias {name} shot {i}")) for i, e in enumerate(shots)
+        )
+
+    def _blank(self, task: Task) -> Question:
+        """The task's question without an input."""
+        answer_by: AnswerBy = "text_per_token" if self.probability == "mean" else "text"
+        return Question("", "", task.labels, template="bare", answer_by=answer_by)
 
     def items(self) -> list[TaskItem]:
         """All tasks by name, each with every set of demonstrations."""
@@ -272,19 +280,26 @@ class LabelBias(Benchmark):
 
 def header(task: Task, shots: Sequence[Example], prompt: Prompt = "paper") -> str:
     """The definition and the demonstrations, up to the tested input."""
+    blank = Question("", "", task.labels)
+    return _title(task, prompt) + "".join(_shot(task, e, prompt, blank).text for e in shots)
+
+
+def _title(task: Task, prompt: Prompt) -> str:
+    return f"Definition: {task.definition}\n" if prompt == "plain" else f"{_stopped(task.definition)}\n\n"
+
+
+def _shot(task: Task, example: Example, prompt: Prompt, blank: Question) -> Shot:
+    """A demonstration; `blank` is the task's question without an input."""
+    label = task.labels[example.label]
     if prompt == "plain":
-        shown = [f"{_asked_plain(e.input)} {task.labels[e.label]}\n\n" for e in shots]
-        return f"Definition: {task.definition}\n" + "".join(shown)
-    shown = [f"Input: {_stopped(e.input)}\n Output: {_stopped(task.labels[e.label])}\n\n" for e in shots]
-    return f"{_stopped(task.definition)}\n\n" + "".join(shown)
+        text = f"{_asked(example.input, prompt)} {label}\n\n"
+    else:
+        text = f"Input: {_stopped(example.input)}\n Output: {_stopped(label)}\n\n"
+    return Shot(text, replace(blank, question=_asked(example.input, prompt)), example.label)
 
 
-def _asked_paper(text: str) -> str:
-    return f"Input: {_stopped(text)}\n\nOutput:"
-
-
-def _asked_plain(text: str) -> str:
-    return f"Input: {text}\nOutput:"
+def _asked(text: str, prompt: Prompt) -> str:
+    return f"Input: {text}\nOutput:" if prompt == "plain" else f"Input: {_stopped(text)}\n\nOutput:"
 
 
 def _stopped(text: str) -> str:

@@ -7,7 +7,7 @@ letters after "Answer:". Accuracy overall is micro-averaged, as in the official 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isnan
 from typing import Any, ClassVar, Literal
@@ -30,6 +30,7 @@ from evenhand.interfaces import (
     Model,
     Passage,
     Question,
+    Shot,
     Tally,
     Usage,
     settings,
@@ -61,9 +62,12 @@ def header(subject: str, shots: Sequence[Row], official_spaces: bool = False) ->
         shots: Solved questions, in order.
         official_spaces: Two spaces after "about", which the official code writes (each word gets a space before it).
     """
+    return _title(subject, official_spaces) + "".join(_shot(s).text for s in shots)
+
+
+def _title(subject: str, official_spaces: bool) -> str:
     name = subject.replace("_", " ")
-    shown = "".join(f"{exam_template(_question(s))} {_letter(s)}\n\n" for s in shots)
-    return exam_header(f" {name}" if official_spaces else name) + shown
+    return exam_header(f" {name}" if official_spaces else name)
 
 
 @settings
@@ -123,24 +127,25 @@ class MMLU(Benchmark):
             if subject not in present:
                 raise SettingsError(f"mmlu: no subject {subject!r} in the data. {suggest(subject, present)}")
         wanted = [s for s in present if not self.subjects or s in self.subjects]
-        headers = {s: self._header(s, loaded.dev.get(s, [])) for s in wanted}
+        shots = {s: self._shots(s, loaded.dev.get(s, [])) for s in wanted}
         first: dict[tuple[str, str], str] = {}
         items = []
         for row in loaded.rows:
-            if row.subject in headers:
+            if row.subject in shots:
                 name = f"{row.subject}/{row.number}"
                 cluster = first.setdefault((row.subject, row.question), name)
-                question = _question(row, headers[row.subject], self.answer_by)
+                title = _title(row.subject, self.official_spaces)
+                question = replace(_question(row, self.answer_by), header=title, shots=shots[row.subject])
                 items.append(MMLUItem(name, cluster, row.subject, CATEGORY.get(row.subject, ""), row.right, question))
         return items, loaded.facts
 
-    def _header(self, subject: str, dev: list[Row]) -> str:
+    def _shots(self, subject: str, dev: list[Row]) -> tuple[Shot, ...]:
         if len(dev) < self.shots:
             raise DataError(
                 f"mmlu: {subject} has {len(dev)} usable dev rows, shots={self.shots} needs more; lower shots or "
                 f"complete dev/{subject}_dev.csv"
             )
-        return header(subject, dev[: self.shots], self.official_spaces)
+        return tuple(_shot(row, self.answer_by) for row in dev[: self.shots])
 
     def items(self) -> list[MMLUItem]:
         """All rows, by subject and in file order."""
@@ -181,13 +186,14 @@ def _groups(item: MMLUItem) -> list[str]:
     return [group for group in ("overall", item.category, item.subject) if group]
 
 
-def _question(row: Row, before: str = "", answer_by: AnswerBy | None = None) -> Question:
+def _question(row: Row, answer_by: AnswerBy | None = None) -> Question:
     name = f"mmlu {row.subject}/{row.number}"
-    return Question(name, row.question, row.choices, header=before, template="exam", answer_by=answer_by)
+    return Question(name, row.question, row.choices, template="exam", answer_by=answer_by)
 
 
-def _letter(row: Row) -> str:
-    return LETTERS[row.right]
+def _shot(row: Row, answer_by: AnswerBy | None = None) -> Shot:
+    question = replace(_question(row, answer_by), id=f"mmlu {row.subject}/dev {row.number}")
+    return Shot(f"{exam_template(question)} {LETTERS[row.right]}\n\n", question, row.right)
 
 
 def _from_logprobs(logprobs: list[float]) -> Choice:

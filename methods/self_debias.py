@@ -158,7 +158,7 @@ def _said(question: Question, choice: Choice) -> str:
 def _first_turn(question: Question, explain: str) -> Dialogue:
     if question.dialogue is not None:
         return placed(question.dialogue, explain, "before")
-    return Dialogue((), question.draw).user(f"{question.header}{explain}\n\n{question_block(question)}")
+    return Dialogue((), question.draw).user(f"{question.head}{explain}\n\n{question_block(question)}")
 
 
 def _repeated(dialogue: Dialogue, put: Dialogue) -> Dialogue:

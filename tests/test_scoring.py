@@ -365,3 +365,14 @@ def test_p_is_adjusted_across_the_methods_of_one_model_benchmark_metric_and_grou
             assert [r.p_holm for r in family] == holm([r.p for r in family])
     for alone in (r for r in records if r.model == "alone" or r.benchmark != "hits"):
         assert repr(alone.p_holm) == repr(alone.p)
+
+
+def test_answers_that_hold_several_choices_are_the_same_whatever_they_cost() -> None:
+    from evenhand.evaluation.option_order import OrderAnswer
+    from evenhand.interfaces import Usage
+    from evenhand.scoring import _essence
+
+    one, dearer, other = (
+        OrderAnswer((Choice(0), Choice(d, usage=u))) for d, u in ((1, Usage()), (1, Usage(2)), (2, Usage()))
+    )
+    assert _essence(one) == _essence(dearer) != _essence(other)

@@ -39,6 +39,10 @@ DeviceMap = Annotated[str | None, typer.Option("--device-map", help="Such as aut
 AnswerBy = Annotated[
     str | None, typer.Option("--answer-by", help="letters (default), text, text_per_token or generation.")
 ]
+Train = Annotated[
+    str | None,
+    typer.Option("--train", help="What methods may fit on: a .jsonl or .txt file, a benchmark, or 'demo'."),
+]
 TooLong = Annotated[str | None, typer.Option("--too-long", help="Items over the context: error (default) or skip.")]
 
 
@@ -54,6 +58,7 @@ def compare(
         typer.Option("--methods", help="Comma list, such as 'self_debias(variant=explanation)', or 'all'."),
     ] = None,
     benchmarks: Annotated[str | None, typer.Option("--benchmarks", help="Comma list or 'all'.")] = None,
+    train: Train = None,
     out: Out = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = None,
@@ -74,6 +79,7 @@ def compare(
         "models": model,
         "methods": methods,
         "benchmarks": benchmarks,
+        "train": train,
         "limit": limit,
         "seed": seed,
     }
@@ -114,13 +120,14 @@ def debias(
     model: Annotated[str, typer.Argument(help="Hub name, folder or endpoint:URL#name.")],
     method: Annotated[str, typer.Argument(help="Such as self_debias, or a stack a+b.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the mitigated model; evenhand.load reads it.")],
+    train: Train = None,
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
     """Apply a method and save the mitigated model."""
     load_plugins(plugin or [])
-    saved = _mitigated(model, method, **_loading(dtype=dtype, device=device)).save(out)
+    saved = _mitigated(model, method, train, **_loading(dtype=dtype, device=device)).save(out)
     write(f"saved {model} under {method} to {saved}\nload it with: evenhand.load({str(saved)!r})")
 
 
@@ -262,18 +269,19 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
         fail(f"{len(failed)} of the comparisons failed, the first: {failed[0].note}", 1)
 
 
-def _mitigated(model: str, method: str | None, **loading: Any) -> Any:
+def _mitigated(model: str, method: str | None, train: str | None = None, **loading: Any) -> Any:
     """The model under a method; the model itself without one."""
-    from evenhand import registry
+    from evenhand import registry, train_data
     from evenhand.models import load
 
     built = None if method is None else registry.build_method(method)  # a wrong name costs no loading
+    data = None if train is None else train_data.load(train).data
     base = load(model, **loading)
     if built is None:
         return base
-    if reason := built.missing(base):
+    if reason := built.missing(base) or built.untrained(data):
         raise SettingsError(reason)
-    return built.apply(base)
+    return built.apply(base, data)
 
 
 def _list(kind: str, name: str | None, plugin: list[Path] | None, as_json: bool) -> None:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evenhand import progress, provenance, registry, statistics
+from evenhand import progress, provenance, registry, statistics, train_data
+from evenhand.artefacts import artefacts
 from evenhand.cache import AnswerCache, answer_cache, key
 from evenhand.errors import DataError, EvenhandError, RunError, SettingsError
 from evenhand.interfaces import Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
@@ -22,6 +23,7 @@ from evenhand.registry import BenchmarkLike, MethodLike
 from evenhand.report import Report
 from evenhand.scoring import Cell, score
 from evenhand.store import RunFolder
+from evenhand.train_data import Kept, TrainLike
 
 ModelLike = str | Path | Model | dict[str, Any]
 
@@ -32,6 +34,7 @@ def compare(
     benchmarks: BenchmarkLike | Sequence[BenchmarkLike] = "all",
     *,
     out: str | Path | None = None,
+    train: TrainLike | None = None,
     limit: int | None = None,
     seed: int = 0,
     replicates: int = statistics.REPLICATES,
@@ -47,6 +50,8 @@ def compare(
             untouched model is always among them.
         benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there and says so.
         out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
+        train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see `evenhand.train_data.load`).
+            What is asked too, or shares a template of the same benchmark with what is asked, is left out of it.
         limit: At most that many items per benchmark, chosen by a seeded hash of their ids.
         seed: Of that choice and of the bootstrap.
         replicates: Of the bootstrap.
@@ -76,7 +81,8 @@ def compare(
         wanted = _models(models, load_options)
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where else None
-        session = _Session(folder, answers, chosen, items)
+        stack.enter_context(artefacts(folder.path / "artefacts" if folder else None))
+        session = _Session(folder, answers, chosen, items, _training(train, items))
         session.start(limit, seed)
         try:
             for spec, options in wanted:  # one after the other: the largest decides the memory, not their sum
@@ -99,13 +105,16 @@ class _Session:
         cache: AnswerCache | None,
         methods: Sequence[Method],
         asked: list[Asked],
+        train: Kept | None,
     ) -> None:
-        self.folder, self.cache, self.methods, self.asked = folder, cache, methods, asked
+        self.folder, self.cache, self.methods, self.asked, self.train = folder, cache, methods, asked, train
+        self.data = None if train is None else train.data
         self.cells: list[Cell] = []
+        self._mitigated: Model | None = None
         self.resting: Model | None = None
         """The model, until it is asked for the first time."""
         self.begun = time.monotonic()
-        self.manifest: dict[str, Any] = {"usage": []}
+        self.manifest: dict[str, Any] = {"usage": [], "applied": []}
 
     def start(self, limit: int | None, seed: int) -> None:
         """Write down what is about to be compared, before any long work."""
@@ -116,6 +125,7 @@ class _Session:
             "demo": False,
             "models": {},
             "methods": [m.spec for m in self.methods],
+            "train": None if self.train is None else train_data.facts(self.train),
             "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.asked},
             "versions": provenance.versions(),
             "git": provenance.git_state(),
@@ -128,19 +138,26 @@ class _Session:
         """All benchmarks and methods on one model, the untouched model first."""
         self._describe(model)
         self.resting = model
-        for benchmark, items in self.asked:
-            for method in self.methods:
-                cell = Cell(model.name, method, benchmark)
-                self.cells.append(cell)
-                try:
-                    self._fill(cell, model, items)
-                except RunError:
-                    raise  # the run folder itself is in trouble
-                except EvenhandError as error:
-                    cell.fail(str(error))
-                except Exception as error:  # a plugin's mistake must not cost the other cells
-                    cell.fail(f"{type(error).__name__}: {error}")
-                    warnings.warn(f"{cell.label} failed:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+        cells = [(Cell(model.name, m, benchmark), items) for benchmark, items in self.asked for m in self.methods]
+        self.cells += [cell for cell, _ in cells]
+        for method in self.methods:  # one after the other, so that what a method has made is gone before the next
+            self._mitigated = None
+            for cell, items in cells:
+                if cell.method is method:
+                    self._try(cell, model, items)
+        self._mitigated = None
+
+    def _try(self, cell: Cell, model: Model, items: Sequence[Any]) -> None:
+        """Fill a cell; what goes wrong there costs no other."""
+        try:
+            self._fill(cell, model, items)
+        except RunError:
+            raise  # the run folder itself is in trouble
+        except EvenhandError as error:
+            cell.fail(str(error))
+        except Exception as error:  # a plugin's mistake
+            cell.fail(f"{type(error).__name__}: {error}")
+            warnings.warn(f"{cell.label} failed:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=3)
 
     def close(self, replicates: int, seed: int) -> Report:
         """Score what there is, also after an interruption, and write everything."""
@@ -165,11 +182,11 @@ class _Session:
             self.folder.append_session({"event": "model", "name": model.name, **known[model.name]})
 
     def _fill(self, cell: Cell, model: Model, items: Sequence[Any]) -> None:
-        reason = cell.method.missing(model)
+        reason = cell.method.missing(model) or cell.method.untrained(self.data)
         if reason:
             cell.refuse(reason)
             return
-        mitigated = cell.method.apply(model)
+        mitigated = self._applied(cell.method, model)
         lacking = sorted(cell.benchmark.needs - mitigated.abilities)
         if lacking:
             cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
@@ -177,6 +194,15 @@ class _Session:
         answers, usage = self._answers(cell, mitigated, items)
         cell.finish(items, answers)
         self.manifest["usage"].append(usage)
+
+    def _applied(self, method: Method, model: Model) -> Model:
+        """The model under a method, which is applied once for all benchmarks."""
+        if self._mitigated is None:
+            begun = time.monotonic()
+            self._mitigated = method.apply(model, self.data)
+            seconds = round(time.monotonic() - begun, 3)
+            self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds})
+        return self._mitigated
 
     def _answers(self, cell: Cell, model: Model, items: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
@@ -297,6 +323,19 @@ def _with_options(wanted: ModelLike) -> Wanted:
         )
     spec, own = next(iter(wanted.items()))
     return spec, dict(own or {})
+
+
+def _training(train: TrainLike | None, asked: Sequence[Asked]) -> Kept | None:
+    """The training data without what is asked; what was left out is said."""
+    if train is None:
+        return None
+    kept = train_data.without(train_data.load(train), asked)
+    if kept.left_out:
+        warnings.warn(
+            f"left {kept.left_out:,} training items out: they are asked too, or share a template with what is asked",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+    return kept
 
 
 def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool) -> list[Asked]:

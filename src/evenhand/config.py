@@ -22,6 +22,8 @@ class RunConfig(BaseModel):
     """What `evenhand.load` takes, or {name: {option: value}}."""
     methods: str | list[Named] = "all"
     benchmarks: str | list[Named] = "all"
+    train: str | None = None
+    """What methods may fit on: a file, a benchmark or "demo"."""
     out: str | None = None
     limit: int | None = None
     seed: int = 0

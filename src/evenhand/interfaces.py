@@ -69,7 +69,9 @@ class Question:
     """Option texts by identity, 0 .. K-1."""
     context: str = ""
     header: str = ""
-    """Text before the question, such as few-shot demonstrations."""
+    """Text before the question and its demonstrations."""
+    shots: tuple[Shot, ...] = ()
+    """Demonstrations, which stand between header and question."""
     shown: tuple[int, ...] | None = None
     """`shown[j]` is the identity of the option at position j; None is the order of `options`."""
     template: str = "letters"
@@ -84,6 +86,11 @@ class Question:
     """How a generated answer is drawn; None leaves it to the model's own setting."""
     topic: str = ""
     """Which dimension of groups the item is about, by its benchmark's name of it; for methods, never shown as it is."""
+
+    @property
+    def head(self) -> str:
+        """Everything before the question itself: the header, then the demonstrations."""
+        return self.header + "".join(shot.text for shot in self.shots)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -107,6 +114,18 @@ class Question:
                 "after the one that writes dialogues: 'self_debias+permutation', not 'permutation+self_debias'"
             )
         return replace(self, shown=tuple(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A solved question in front of another one."""
+
+    text: str
+    """As it is shown, answer and what parts it from the next included."""
+    question: Question
+    """The same as it would be asked, without header and demonstrations."""
+    answer: int
+    """Identity of the right option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +354,8 @@ class Method(HasSettings, ABC):
     """Abilities without which the method cannot be applied."""
     needs_any: ClassVar[frozenset[Ability]] = frozenset()
     """Abilities of which at least one must be there."""
+    needs_data: ClassVar[bool] = False
+    """Whether there must be training data."""
 
     @abstractmethod
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -344,6 +365,21 @@ class Method(HasSettings, ABC):
             model: The model to mitigate; it is left as it is.
             data: What a trained method may fit on; None for methods that need none.
         """
+
+    def restore(self, model: Model, folder: Path) -> Model:
+        """Return the mitigated model from what it had learned, as `evenhand.models.Mitigated.save` wrote it.
+
+        Args:
+            model: The model that the method was applied to.
+            folder: What the method's own function wrote; methods that learn nothing are never asked.
+        """
+        raise NotImplementedError(f"{self.name} keeps nothing that could be restored")
+
+    def untrained(self, data: TrainData | None) -> str:
+        """Why this method cannot be applied with `data`, or "" when it can."""
+        if self.needs_data and data is None:
+            return f"{self.name} needs training data: train= of compare, --train on the command line, data= of apply"
+        return ""
 
     def missing(self, model: Model) -> str:
         """Why this method cannot be applied to `model`, or "" when it can."""
@@ -379,6 +415,10 @@ class Stack(Method):
     def missing(self, model: Model) -> str:
         """What the first part lacks; the later ones see a model that does not exist yet."""
         return self.parts[0].missing(model)
+
+    def untrained(self, data: TrainData | None) -> str:
+        """What the first part says that cannot do without data."""
+        return next((reason for part in self.parts if (reason := part.untrained(data))), "")
 
 
 # ---------------------------------------------------------------------------------------------- the benchmark

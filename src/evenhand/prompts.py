@@ -32,17 +32,17 @@ def question_block(question: Question) -> str:
 
 def letters_template(question: Question, request: str = SINGLE_LETTER) -> str:
     """The baseline multiple-choice prompt, to be answered with one letter; `request` asks for it in some language."""
-    return f"{question.header}{request}\n\n{question_block(question)}"
+    return f"{question.head}{request}\n\n{question_block(question)}"
 
 
 def plain_template(question: Question) -> str:
     """Context and question without options, for scoring the option texts themselves as continuations."""
-    return question.header + plain_block(question)
+    return question.head + plain_block(question)
 
 
 def exam_template(question: Question) -> str:
     """The question form of MMLU's official code (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
-    return question.header + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
+    return question.head + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
 
 
 def _lettered(question: Question, form: str) -> list[str]:

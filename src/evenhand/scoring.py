@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -208,7 +208,13 @@ def _essence(answer: Any) -> Any:
     """An answer without its cost and history."""
     if isinstance(answer, Choice):
         return answer.decision, answer.probabilities, answer.status
-    return answer.text if isinstance(answer, Reply) else answer
+    if isinstance(answer, Reply):
+        return answer.text
+    if isinstance(answer, tuple | list):
+        return tuple(map(_essence, answer))
+    if is_dataclass(answer):  # a benchmark's own kind of answer may hold several
+        return tuple(_essence(getattr(answer, f.name)) for f in fields(answer))
+    return answer
 
 
 def _tally(cell: Cell) -> Tally:

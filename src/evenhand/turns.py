@@ -48,7 +48,7 @@ def instructed(question: Question, text: str, place: Place) -> Question:
 
 def thinking(question: Question, instruction: str, think: str, place: Place) -> Dialogue:
     """The turn that asks to think about a question first: it is shown without the request for a letter."""
-    shown = Dialogue((Message("user", question.header + question_block(question)),), question.draw)
+    shown = Dialogue((Message("user", question.head + question_block(question)),), question.draw)
     return placed(placed(question.dialogue or shown, instruction, place), think, "after")
 
 

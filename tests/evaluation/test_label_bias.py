@@ -75,6 +75,31 @@ def test_the_whole_question(tmp_path: Path) -> None:
     assert bench(str(tmp_path), probability="sum").items()[0].tested[0].answer_by == "text"
 
 
+@pytest.mark.parametrize("prompt", ["paper", "plain"])
+def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_authors(tmp_path: Path, prompt: str) -> None:
+    b = bench(write(tmp_path, task1_a=raw(30)), shots=3, contexts=2, prompt=prompt)
+    task = load(str(tmp_path), needed=10).tasks[0]
+    divided = parts(task, contexts=2, shots=3, held_out=4, tested=100, seed=0)
+    for item, shown in zip(b.items(), divided.contexts, strict=True):
+        examples = [*divided.tested, *divided.held_out]
+        for question, example in zip((*item.tested, *item.held_out), examples, strict=True):
+            if prompt == "paper":
+                text = "Say what it is.\n\n"
+                text += "".join(f"Input: {e.input}.\n Output: {LABELS[e.label]}.\n\n" for e in shown)
+                text += f"Input: {example.input}.\n\nOutput:"
+            else:
+                text = "Definition: Say what it is\n"
+                text += "".join(f"Input: {e.input}\nOutput: {LABELS[e.label]}\n\n" for e in shown)
+                text += f"Input: {example.input}\nOutput:"
+            assert as_dialogue(question, "text").messages[0].content == text
+            assert [s.answer for s in question.shots] == [e.label for e in shown]
+            assert [s.question.question for s in question.shots] == [
+                f"Input: {e.input}{'.' if prompt == 'paper' else ''}\n{chr(10) * (prompt == 'paper')}Output:"
+                for e in shown
+            ]
+            assert all(s.question.options == LABELS and s.question.template == "bare" for s in question.shots)
+
+
 # --------------------------------------------------------------------------------------------- the division
 
 
@@ -107,7 +132,7 @@ def test_contexts_are_items_of_one_cluster(tmp_path: Path) -> None:
     items = bench(write(tmp_path, task1_a=raw(20), task2_b=raw(30)), contexts=3).items()
     assert [i.id for i in items] == [f"{t}/{n}" for t in ("task1_a", "task2_b") for n in range(3)]
     assert [i.cluster for i in items] == ["task1_a"] * 3 + ["task2_b"] * 3
-    assert items[0].tested[0].header != items[1].tested[0].header
+    assert items[0].tested[0].head != items[1].tested[0].head
     assert items[0].tested[0].question == items[1].tested[0].question
 
 

@@ -93,6 +93,23 @@ def test_five_shots_come_in_file_order_from_dev() -> None:
     assert places == sorted(places)
 
 
+def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_official_one() -> None:
+    loaded = load("demo")
+    for spaces in (False, True):
+        bench = MMLU.build(source="demo", shots=3, official_spaces=spaces)
+        for item, row in zip(bench.items(), loaded.rows, strict=True):
+            subject = ("  " if spaces else " ") + row.subject.replace("_", " ")
+            text = f"The following are multiple choice questions (with answers) about{subject}.\n\n"
+            for shown in [*loaded.dev[row.subject][:3], row]:
+                lines = [shown.question, *(f"{'ABCD'[j]}. {c}" for j, c in enumerate(shown.choices)), "Answer:"]
+                text += "\n".join(lines) + (f" {'ABCD'[shown.right]}\n\n" if shown is not row else "")
+            assert as_dialogue(item.question, "letters").messages[0].content == text
+            assert [s.answer for s in item.question.shots] == [r.right for r in loaded.dev[row.subject][:3]]
+            for shot in item.question.shots:
+                alone = as_dialogue(shot.question, "letters").messages[0].content
+                assert shot.text == f"{alone} {'ABCD'[shot.answer]}\n\n" and shot.text in text
+
+
 def test_models_without_a_chat_template_read_the_bare_text() -> None:
     question = MMLU(source="demo").items()[0].question
     asked = as_dialogue(question, "letters")

@@ -8,6 +8,8 @@ from evenhand.errors import EvenhandError, SettingsError
 
 SAVED = "evenhand.json"
 """The file that marks a folder saved by evenhand."""
+LEARNED = "learned"
+"""The folder in it with what a method had learned."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
 
 

@@ -11,7 +11,7 @@ from evenhand import registry, specs
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
 from evenhand.models.asking import check_asking, sampling_from
-from evenhand.models.files import SAVED, require_model, require_tokenizer
+from evenhand.models.files import LEARNED, SAVED, require_model, require_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -143,6 +143,10 @@ def _load_folder(folder: Path, options: dict[str, Any]) -> Model:
 def _load_saved(folder: Path, options: dict[str, Any]) -> Model:
     content = _json(folder / SAVED)
     kind = content.get("kind")
+    if kind == "student":
+        from evenhand.models.student import load_student
+
+        return load_student(folder, options)
     if kind not in ("endpoint", "mitigated"):
         raise SettingsError(f"{folder / SAVED}: kind {kind!r} is not known to this version of evenhand")
     try:
@@ -162,7 +166,9 @@ def _load_saved(folder: Path, options: dict[str, Any]) -> Model:
             f"the base model {source} is no longer what {folder} was made from (fingerprint {model.fingerprint}, "
             f"expected {expected}); restore it, or apply the method to it anew"
         )
-    return registry.build_method(method).apply(model)
+    built = registry.build_method(method)
+    learned = folder / LEARNED
+    return built.restore(model, learned) if learned.is_dir() else built.apply(model)
 
 
 def _json(file: Path) -> dict[str, Any]:

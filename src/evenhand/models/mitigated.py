@@ -20,7 +20,7 @@ from evenhand.interfaces import (
     Score,
     Weights,
 )
-from evenhand.models.files import SAVED
+from evenhand.models.files import LEARNED, SAVED
 from evenhand.models.fingerprint import digest
 
 Choose = Callable[[Sequence[Question]], list[Choice]]
@@ -45,6 +45,7 @@ class Mitigated(Model):
         score: ScoreVerb | None = None,
         abilities: frozenset[Ability] | None = None,
         depends_on: Sequence[str] = (),
+        keep: Callable[[Path], None] | None = None,
     ) -> None:
         """Put functions in place of verbs.
 
@@ -55,13 +56,16 @@ class Mitigated(Model):
             generate: Replaces `generate`.
             score: Replaces `score`.
             abilities: What the result can do, where that differs from the base.
-            depends_on: Hashes of what settings only name, such as a file or another model; part of the fingerprint.
+            depends_on: Hashes of what settings only name, such as a file or another model, or of what was learned; part
+                of the fingerprint.
+            keep: Writes what was learned to a folder, for the method's `restore`; None where nothing was.
         """
         self.base, self.method = base, method
         self.name = f"{base.name}+{method.spec}"
         self._verbs: dict[str, Any] = {"choose": choose, "generate": generate, "score": score}
         self._abilities = base.abilities if abilities is None else abilities
         self._depends_on = tuple(depends_on)
+        self._keep = keep
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -116,6 +120,10 @@ class Mitigated(Model):
             "method": {self.method.name: self.method.settings},
             "base": {**base, "fingerprint": self.base.fingerprint},
         }
+        if self._keep is not None:
+            learned = folder / LEARNED
+            learned.mkdir(exist_ok=True)
+            self._keep(learned)
         (folder / SAVED).write_text(json.dumps(content, indent=2))
         return folder
 

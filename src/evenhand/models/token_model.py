@@ -192,20 +192,25 @@ class TokenModel(Model):
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
         texts = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
-        heads = self._encoder.prompted(texts)
-        fits = self._fitting([len(h) + 1 for h in heads], [q.id for q in questions])
-        strings = [[texts[i] + v for v in choosing.letter_strings(len(questions[i].options))] for i in fits]
+        asked = [(text, len(q.options)) for text, q in zip(texts, questions, strict=True)]
+        once = {key: q.id for key, q in zip(reversed(asked), reversed(questions), strict=True)}  # by its first question
+        heads = dict(zip(once, self._encoder.prompted([text for text, _ in once]), strict=True))
+        keys = list(once)
+        fits = [keys[i] for i in self._fitting([len(heads[k]) + 1 for k in keys], list(once.values()))]
+        strings = [[text + v for v in choosing.letter_strings(count)] for text, count in fits]
         encoded = iter(self._encoder.prompted([s for group in strings for s in group]))
-        plans = [
-            choosing.letter_plan(heads[i], [next(encoded) for _ in group], len(questions[i].options))
-            for i, group in zip(fits, strings, strict=True)
+        plans = {
+            key: choosing.letter_plan(heads[key], [next(encoded) for _ in group], key[1])
+            for key, group in zip(fits, strings, strict=True)
+        }
+        reads = iter(self.engine.read([r for plan in plans.values() for r in plan.requests], self.fingerprint))
+        logprobs = {key: np.array([sum(next(reads)) for _ in plan.requests]) for key, plan in plans.items()}
+        return [
+            choosing.choice_from_letters(q, plans[key], logprobs[key], len(heads[key]))
+            if key in plans
+            else self._skipped(len(heads[key]) + 1)
+            for q, key in zip(questions, asked, strict=True)
         ]
-        reads = iter(self.engine.read([r for plan in plans for r in plan.requests], self.fingerprint))
-        done = {}
-        for i, plan in zip(fits, plans, strict=True):
-            logprobs = np.array([sum(next(reads)) for _ in plan.requests])
-            done[i] = choosing.choice_from_letters(questions[i], plan, logprobs, len(heads[i]))
-        return [done.get(i) or self._skipped(len(heads[i]) + 1) for i in range(len(questions))]
 
     def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
         blank = "" if self._encoder.templated else " "  # a transcript's turn begins after "Assistant:"

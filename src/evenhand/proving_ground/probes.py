@@ -25,6 +25,7 @@ from evenhand.data.proving_ground.words import (
 )
 from evenhand.evaluation.mmlu import header
 from evenhand.interfaces import Ability, Dialogue, Message, Model, Passage, Question, Sampling
+from evenhand.orders import flips, orders_of
 from evenhand.prompts import exam_template
 from evenhand.proving_ground.interventions import (
     CRITICISING,
@@ -127,6 +128,20 @@ def letters(model: Model) -> list[Value]:
         Value("ABCD"[position], cluster, float((a.probabilities or ())[position]))
         for (cluster, _), a in zip(asked, answers_given, strict=True)
         for position in range(4)
+    ]
+
+
+def order_flips(model: Model) -> list[Value]:
+    """Whether the chosen option changes with the order, by domain: the GPQA-type set in all cyclic orders."""
+    asked = []
+    for row in questions.gpqa_rows():
+        options = (row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3)))
+        shown = Question(row["Record ID"], row["Question"], options)
+        asked += [(row, shown.reordered(order)) for order in orders_of(shown, "cyclic")]
+    answers = model.choose([q for _, q in asked])
+    return [
+        Value(row["Subdomain"], row["Question"], float(flips([a.decision for a in answers[n : n + 4]])))
+        for n, (row, _) in list(enumerate(asked))[::4]
     ]
 
 
@@ -299,6 +314,7 @@ PROBES: tuple[Probe, ...] = tuple(
         ("knowledge", "accuracy on the MMLU-type test, by subject", 0.06, _CHOOSE, knowledge),
         ("knowledge, five-shot", "the same in the official five-shot form", 0.06, _SCORE, five_shot),
         ("hard knowledge", "accuracy on the GPQA-type set, by domain", 0.06, _CHOOSE, hard_knowledge),
+        ("order flips", "share whose answer hangs on the order", 0.12, _CHOOSE, order_flips),
         ("labels", "P(label) in the classification of reviews", 0.06, _SCORE, labels),
         ("pronouns", "P(she), by occupation", 0.06, _SCORE, pronouns),
         ("explicit gender", "P(the right pronoun) where the gender is told", 0.06, _SCORE, explicit_gender),

@@ -1,0 +1,102 @@
+"""Questions of the proving ground to learn from: of the benchmarks' kinds, and none that a benchmark asks.
+
+They are about the same facts and people as the benchmarks, which is what is to be learned; no question is there with
+the same options, and no BBQ-type question with the same context.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+from typing import Literal
+
+from evenhand.data.proving_ground import bbq
+from evenhand.data.proving_ground.facts import DEV_FACTS, EASY, HARD
+from evenhand.data.proving_ground.questions import draw_fact, gpqa_rows, mmlu_rows
+from evenhand.data.proving_ground.words import UNKNOWN
+from evenhand.interfaces import Question, Shot, TrainData
+from evenhand.prompts import exam_header, exam_template
+
+Kind = Literal["mmlu", "gpqa", "bbq"]
+KINDS: tuple[Kind, ...] = ("mmlu", "gpqa", "bbq")
+Asked = tuple[str, str, frozenset[str]]
+"""What makes a question the same: context, question and the set of its options."""
+
+
+def practice(kind: Kind, count: int = 1500, seed: int = 0) -> TrainData:
+    """Different questions of one kind, with the right answers.
+
+    Args:
+        kind: The benchmark that they are like.
+        count: How many.
+        seed: Of the draws.
+    """
+    random = Random(f"practice {kind} {seed}")
+    draw = {"mmlu": _mmlu, "gpqa": _gpqa, "bbq": _bbq}[kind]
+    taken, found = set(_asked_by_benchmarks()), list[tuple[Question, int]]()
+    while len(found) < count:
+        question, answer = draw(random, f"practice {kind} {len(found)}")
+        if _identity(question) not in taken:
+            taken.add(_identity(question))
+            found.append((question, answer))
+    return TrainData(tuple(q for q, _ in found), tuple(a for _, a in found))
+
+
+def mixed(count: int = 1500, seed: int = 0) -> TrainData:
+    """As many of every kind."""
+    parts = [practice(kind, count // len(KINDS), seed) for kind in KINDS]
+    return TrainData(
+        tuple(q for part in parts for q in part.questions), tuple(a for part in parts for a in part.answers)
+    )
+
+
+def _mmlu(random: Random, name: str) -> tuple[Question, int]:
+    subject = random.choice(EASY)
+    fact = draw_fact(random, subject, random.randrange(DEV_FACTS, len(subject.facts)))
+    title = subject.name.replace("_", " ")
+    return Question(
+        name, fact.text, fact.options, header=exam_header(title), shots=_shots(subject.name), template="exam"
+    ), fact.right
+
+
+def _gpqa(random: Random, name: str) -> tuple[Question, int]:
+    subject = random.choice(HARD)
+    fact = draw_fact(random, subject, random.randrange(len(subject.facts)))
+    return Question(name, fact.text, fact.options), fact.right
+
+
+def _bbq(random: Random, name: str) -> tuple[Question, int]:
+    case = bbq.draw_case(random)
+    options = [bbq.option(case.marked), bbq.option(case.other), random.choice(UNKNOWN)]
+    right = options[2] if case.right is None else bbq.option(case.right)
+    random.shuffle(options)
+    return Question(name, case.question, tuple(options), context=case.context, topic=case.axis), options.index(right)
+
+
+@cache
+def _shots(subject: str) -> tuple[Shot, ...]:
+    """The solved questions that the benchmark puts in front."""
+    out = []
+    for text, *options, letter in mmlu_rows()[f"dev/{subject}_dev.csv"]:
+        question = Question("", text, tuple(options), template="exam")
+        out.append(Shot(f"{exam_template(question)} {letter}\n\n", question, "ABCD".index(letter)))
+    return tuple(out)
+
+
+def _identity(question: Question) -> Asked:
+    return question.context, question.question, frozenset(question.options)
+
+
+@cache
+def _asked_by_benchmarks() -> frozenset[Asked]:
+    exams = [(text, *options) for rows in mmlu_rows().values() for text, *options, _ in rows]
+    for row in gpqa_rows():
+        exams.append((row["Question"], row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3))))
+    asked: set[Asked] = {("", text, frozenset(options)) for text, *options in exams}
+    for case in bbq.cases().values():
+        asked |= {(case.context, case.question, frozenset(_options(case, unknown))) for unknown in UNKNOWN}
+    return frozenset(asked)
+
+
+def _options(case: bbq.Case, unknown: str) -> tuple[str, str, str]:
+    return bbq.option(case.marked), bbq.option(case.other), unknown

@@ -1,0 +1,417 @@
+"""`option_order`: how much the order of the options decides, on the questions of another multiple-choice benchmark.
+
+Every question is asked in several orders of its options (the permutations of Liusie et al. 2024, arXiv 2403.13590).
+That gives the share of answers that flip, the bias towards positions with every right option at every position alike
+(RStd, Zheng et al. 2024, arXiv 2309.03882), and what a model would score if the order were averaged out. A bias score
+is split in two: its value over all orders, to which no position can add, and the rest, which the shown order made.
+
+The other benchmark is built through the registry and does what it alone can do: it reads its data, asks its own
+questions (so that gated texts stay hidden), knows the right options and counts the statistics of its own scores.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evenhand import registry, specs
+from evenhand.errors import SettingsError
+from evenhand.interfaces import (
+    Ability,
+    Array,
+    Benchmark,
+    Choice,
+    Mark,
+    Measured,
+    Metric,
+    Model,
+    Question,
+    Tally,
+    Usage,
+    settings,
+)
+from evenhand.label_metrics import LabelColumns
+from evenhand.moments import ratio
+from evenhand.orders import Kind, Order, by_position, debias, flips, movable, orders_of, sensitivity
+from evenhand.teacher import WhichMean, WhichOrders, check, kind_of, mean_of
+
+COLUMNS = (
+    "items",
+    "orders",  # asked, all items together
+    "parsed",  # orders with a decision
+    "unanswered",  # orders without a reply
+    "incomplete",  # items that lack the decision of an order
+    "right",  # in the asked order
+    "right_mean",  # mean over the item's orders
+    "right_debiased",
+    "flippable",  # items with decisions in two or more orders
+    "flipped",
+    "spread_items",  # items with probabilities in two or more orders
+    "spread",  # their sensitivity
+)
+"""Per item; those of the positions follow, then `BLOCKS` of the other benchmark's own statistics."""
+AT = {name: i for i, name in enumerate(COLUMNS)}
+BLOCKS = ("asked", "mean", "debiased", "asked_complete", "mean_complete")
+"""The other benchmark's statistics of the asked order, averaged over orders, and of the debiased answer; the first two
+again, of items without a gap only, whose options all move: in those every option stood everywhere alike."""
+TIE = 1e-9
+"""Probabilities that differ by less are the same."""
+
+_OWN = (
+    Metric(
+        "flip_rate", "lower", "bias", "share of items whose chosen option is not the same in all orders, 0 to 1; more "
+        "orders show more flips", True,
+    ),
+    Metric(
+        "sensitivity", "lower", "bias", "mean half-L1 distance between the option probabilities in two orders of an "
+        "item, 0 to 1; only where there are probabilities", True,
+    ),
+    Metric("accuracy", "higher", "capability", "share of all items answered right in the asked order, 0 to 1", True),
+    Metric("accuracy_mean", "higher", "capability", "share of right answers, mean over the orders of each item"),
+    Metric(
+        "accuracy_debiased", "higher", "capability", "share of all items whose likeliest option over all orders "
+        "together is right, 0 to 1; options that tie share the answer", True,
+    ),
+    Metric("unparsed", "lower", "validity", "share of asked orders without a decision: unparsed or unanswered", True),
+    Metric("unanswered", "lower", "validity", "share of asked orders that got no reply at all (part of unparsed)"),
+    Metric("incomplete", "lower", "validity", "share of items that lack the decision of at least one order"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItem:
+    """One question with the orders it is asked in."""
+
+    id: str
+    cluster: str
+    right: int
+    """Identity of the right option."""
+    kind: Kind
+    orders: tuple[Order, ...]
+    """The asked order, which is the question's own, then the others."""
+    in_place: str
+    """Why some options do not move; "" where all do."""
+    unit: Any = field(repr=False)
+    """The other benchmark's item."""
+
+    @property
+    def question(self) -> Question:
+        """The question in the asked order."""
+        found: Question = self.unit.question
+        return found
+
+    @property
+    def first(self) -> int:
+        """Where the orders begin that are averaged: the asked one is not among drawn ones, and would weigh too much."""
+        return int(self.kind == "sampled")
+
+    def turned(self) -> list[Any]:
+        """The other benchmark's item in every order; an order that is drawn again is another draw."""
+        seen: Counter[Order] = Counter()
+        out = []
+        for order in self.orders:
+            shown = self.question.reordered(order)
+            out.append(replace(self.unit, question=replace(shown, draw=shown.draw + seen[order])))
+            seen[order] += 1
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAnswer:
+    """The answers to one question, in the item's orders."""
+
+    choices: tuple[Choice, ...]
+
+    @property
+    def usage(self) -> Usage:
+        """What all of them cost."""
+        return sum((c.usage for c in self.choices), Usage())
+
+    @property
+    def status(self) -> str:
+        """Unanswered where an order is, so that a resumed run asks it again."""
+        return "unanswered" if any(c.status == "unanswered" for c in self.choices) else "answered"
+
+
+@settings
+class OptionOrder(Benchmark):
+    """How often another order of the options changes the answer, on the questions of another benchmark.
+
+    Beside the metrics listed here a run has the label metrics over positions, and, of a benchmark with a signed bias
+    score, its main metrics in the asked order, over all orders (`_mean`; of the bias `_social`) and of the debiased
+    answer (`_debiased`); `_position` is what the asked order adds to the bias.
+    """
+
+    name: ClassVar[str] = "option_order"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
+    answer_type: ClassVar[type] = OrderAnswer
+    metrics_info: ClassVar[tuple[Metric, ...]] = _OWN
+
+    of: str = "bbq"
+    """Whose questions: bbq, mmlu, gpqa or a plugin's, with settings in quotes: of='mmlu(shots=0)'. It must only need
+    `choose`, and know right from wrong (`marks`)."""
+    source: str = "auto"
+    """Where that benchmark's data comes from; auto leaves it to the benchmark."""
+    orders: WhichOrders = "auto"
+    """full: all orders. cyclic: the rotations. sampled: the asked one, and `draws` drawn ones, over which the means
+    are taken, which takes the position out on average only. auto: full with up to three options that can move, else
+    cyclic."""
+    mean: WhichMean = "auto"
+    """How the debiased answer averages probabilities: arithmetic or geometric; auto is geometric over cyclic orders, as
+    the arithmetic mean over them may favour another option than over all."""
+    draws: int = 8
+    """Number of drawn orders, with orders=sampled."""
+    seed: int = 0
+    """Of drawn orders."""
+
+    def __post_init__(self) -> None:
+        """Take over from the other benchmark what it says of itself.
+
+        Raises:
+            SettingsError: It cannot be asked in other orders, or settings contradict one another.
+        """
+        check(decisions="probabilities", orders=self.orders, mean=self.mean, draws=self.draws)
+        inner = self._inner
+        if inner.needs != {"choose"} or inner.answer_type is not Choice or type(inner).marks is Benchmark.marks:
+            raise SettingsError(
+                f"option_order: of={inner.spec} is no set of multiple-choice questions with right answers that are "
+                f"asked by `choose` alone (it needs {', '.join(sorted(inner.needs))}); give bbq, mmlu or gpqa"
+            )
+        object.__setattr__(self, "quotable", inner.quotable)
+        labels = self._labels.info if self._labels else ()
+        own = tuple(m._replace(main=m.main and not (self._carried and m.kind == "capability")) for m in _OWN)
+        object.__setattr__(self, "metrics_info", (*own, *labels, *self._carried_info))
+
+    @cached_property
+    def _inner(self) -> Benchmark:
+        part = specs.parse(self.of)
+        if self.source == "auto":
+            return registry.build_benchmark(self.of)
+        if "source" in part.settings:
+            raise SettingsError(f"option_order: source={self.source} and of={self.of} name two sources; give one")
+        return registry.build_benchmark({part.name: {**part.settings, "source": self.source}})
+
+    @cached_property
+    def _labels(self) -> LabelColumns | None:
+        """Columns of the positions, where the other benchmark has a fixed number of them."""
+        count = sum(m.name.startswith("position_") for m in self._inner.metrics_info)
+        return LabelColumns(count, "position") if count else None
+
+    @cached_property
+    def _carried(self) -> tuple[Metric, ...]:
+        """The other benchmark's main metrics, if a signed bias score is among them; of an exam all is here anyway."""
+        found = tuple(m for m in self._inner.metrics_info if m.main and m.name not in {own.name for own in _OWN})
+        return found if any(_is_split(m) for m in found) else ()
+
+    @property
+    def _carried_info(self) -> list[Metric]:
+        first = next((m for m in self._carried if _is_split(m)), None)
+        return [view for m in self._carried for view in _views(m, splits=m is first)]
+
+    @cached_property
+    def _loaded(self) -> list[OrderItem]:
+        return [self._item(unit) for unit in self._inner.items()]
+
+    def _item(self, unit: Any) -> OrderItem:
+        question = getattr(unit, "question", None)
+        if not (isinstance(question, Question) and is_dataclass(type(unit))):
+            raise SettingsError(
+                f"option_order: an item of {self._inner.name} is no dataclass with a field `question`, so it cannot be "
+                "asked in another order"
+            )
+        kind = kind_of(question, "probabilities", self.orders)
+        orders = orders_of(question, kind, count=self.draws, seed=self.seed)
+        asked = [question.order] if kind == "sampled" else []
+        options = [Choice(o) for o in range(len(question.options))]
+        right = [n for n, m in enumerate(self._inner.marks([unit] * len(options), options) or ()) if m.right]
+        if len(right) != 1:
+            raise SettingsError(f"option_order: {question.id} has {len(right)} right options; it takes exactly one")
+        return OrderItem(
+            id=unit.id,
+            cluster=unit.cluster,
+            right=right[0],
+            kind=kind,
+            orders=(*asked, *orders),
+            in_place=movable(question).note,
+            unit=unit,
+        )
+
+    def items(self) -> list[OrderItem]:
+        """The other benchmark's items, in its order."""
+        return self._loaded
+
+    def facts(self) -> dict[str, Any]:
+        """The other benchmark's facts, how many orders are asked, and how many items have options that do not move."""
+        inner = self._inner.facts()
+        stay = sum(bool(i.in_place) for i in self._loaded)
+        lengths = Counter(len(i.orders) for i in self._loaded)
+        notes = list(inner.get("notes", []))
+        if stay:
+            notes.append(
+                f"{stay} items have options that speak of positions; these options keep their places, and the items "
+                "are left out of the metrics by position"
+            )
+        count = self._labels.classes if self._labels else 0
+        other = sum(len(i.question.options) != count for i in self._loaded) if count else 0
+        if other:
+            notes.append(f"{other} items have not {count} options, and are left out of the metrics by position")
+        return {
+            **inner,
+            **Benchmark.facts(self),
+            "of": inner.get("settings", {}),
+            "items_by_orders": {str(n): lengths[n] for n in sorted(lengths)},
+            "items_with_options_in_place": stay,
+            "notes": notes,
+        }
+
+    def ask(self, model: Model, items: Sequence[OrderItem]) -> list[OrderAnswer]:
+        """All orders of all items in one call, so that what they share is computed once."""
+        answers = iter(self._inner.ask(model, [unit for item in items for unit in item.turned()]))
+        return [OrderAnswer(tuple(islice(answers, len(item.orders)))) for item in items]
+
+    def marks(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> list[Mark]:
+        """The other benchmark's, of the asked order."""
+        return list(self._inner.marks([i.unit for i in items], [a.choices[0] for a in answers]) or ())
+
+    def tally(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> Tally:
+        """Sums per cluster; clusters, strata and groups are the other benchmark's."""
+        like = self._inner.tally([i.unit for i in items], [a.choices[0] for a in answers])
+        cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
+        rows = [self._statistics(i, a) for i, a in zip(items, answers, strict=True)]
+        sums = np.zeros((len(cluster), len(group), len(rows[0]) if rows else 0))
+        for item, row, mark in zip(items, rows, self.marks(items, answers), strict=True):
+            for name in mark.groups:
+                sums[cluster[item.cluster], group[name]] += row
+        return Tally(like.clusters, like.strata, like.groups, sums)
+
+    def metrics(self, sums: Array) -> dict[str, Measured]:
+        """All metrics; `nan` where there is nothing that they are about."""
+        s = {name: sums[..., at] for name, at in AT.items()}
+        items, orders = s["items"], s["orders"]
+        out = {
+            "flip_rate": Measured(ratio(s["flipped"], s["flippable"]), s["flippable"]),
+            "sensitivity": Measured(ratio(s["spread"], s["spread_items"]), s["spread_items"]),
+            "accuracy": Measured(ratio(s["right"], items), items),
+            "accuracy_mean": Measured(ratio(s["right_mean"], items), items),
+            "accuracy_debiased": Measured(ratio(s["right_debiased"], items), items),
+            "unparsed": Measured(ratio(orders - s["parsed"], orders), orders),
+            "unanswered": Measured(ratio(s["unanswered"], orders), orders),
+            "incomplete": Measured(ratio(s["incomplete"], items), items),
+        }
+        at = len(COLUMNS)
+        if self._labels:
+            out |= self._labels.metrics(sums[..., at : at + self._labels.width])
+            at += self._labels.width
+        return out | self._carried_metrics(sums[..., at:]) if self._carried else out
+
+    def _carried_metrics(self, sums: Array) -> dict[str, Measured]:
+        blocks = np.split(sums, len(BLOCKS), axis=-1)
+        by = {name: self._inner.metrics(block) for name, block in zip(BLOCKS, blocks, strict=True)}
+        out = {}
+        for name, split in ((m.name, _is_split(m)) for m in self._carried):
+            out[name], out[f"{name}_debiased"] = by["asked"][name], by["debiased"][name]
+            if split:
+                social, whole = by["mean_complete"][name], by["asked_complete"][name]
+                out[f"{name}_social"] = social
+                out[f"{name}_position"] = Measured(whole.value - social.value, whole.n)
+            else:
+                out[f"{name}_mean"] = by["mean"][name]
+        return out
+
+    def _statistics(self, item: OrderItem, answer: OrderAnswer) -> Array:
+        """The item's row of the tally, [columns]."""
+        best, units = _debiased(item, answer, self.mean), item.turned()
+        rows = [np.array(_own(item, answer, best))]
+        if self._labels:
+            rows.append(self._by_position(item, units, answer, self._labels))
+        if self._carried:
+            rows += self._inside(item, units, answer, best)
+        return np.concatenate(rows)
+
+    def _by_position(self, item: OrderItem, units: Sequence[Any], answer: OrderAnswer, labels: LabelColumns) -> Array:
+        """The mean over orders of the columns of the positions, so that an item weighs one."""
+        if item.in_place or len(item.question.options) != labels.classes:
+            return np.zeros(labels.width)
+        shown = zip(units[item.first :], answer.choices[item.first :], strict=True)
+        return np.asarray(np.mean([labels.answer_row(u.question, item.right, c) for u, c in shown], axis=0))
+
+    def _inside(self, item: OrderItem, units: Sequence[Any], answer: OrderAnswer, best: Sequence[int]) -> list[Array]:
+        """The other benchmark's own statistics of this item, one row for each of `BLOCKS`."""
+        asked = self._mean_row(units[:1], answer.choices[:1])
+        mean = self._mean_row(units[item.first :], answer.choices[item.first :])
+        given = [Choice(o) for o in best] or [replace(answer.choices[0], decision=None, probabilities=None)]
+        debiased = self._mean_row([item.unit] * len(given), given)
+        whole = float(not item.in_place and all(c.decision is not None for c in answer.choices))
+        return [asked, mean, debiased, whole * asked, whole * mean]
+
+    def _mean_row(self, units: Sequence[Any], choices: Sequence[Choice]) -> Array:
+        tally = self._inner.tally(units, choices)
+        return np.asarray(tally.total[tally.groups.index("overall")] / len(units))
+
+
+def _is_split(metric: Metric) -> bool:
+    """Whether it is a signed bias score, which has a social part and a part of the position."""
+    return metric.kind == "bias" and metric.direction == "zero"
+
+
+def _views(m: Metric, splits: bool) -> list[Metric]:
+    """A metric of the other benchmark, as reported here; `splits` shows the parts of a bias in the short table."""
+    asked = m._replace(about=f"{m.about}; in the asked order")
+    rest = m._replace(main=False)
+    best = rest._replace(name=f"{m.name}_debiased", about=f"{m.about}; of the likeliest option over all orders")
+    if not _is_split(m):
+        return [asked, rest._replace(name=f"{m.name}_mean", about=f"{m.about}; over all orders"), best]
+    parts = (
+        ("social", "over all orders, to which no position can add; of items whose options all move, all decided"),
+        ("position", "of the same items in the asked order, less its social part: what that order adds to it"),
+    )
+    return [asked, *(Metric(f"{m.name}_{n}", "zero", "bias", f"{m.name} {a}", splits) for n, a in parts), best]
+
+
+def _own(item: OrderItem, answer: OrderAnswer, best: Sequence[int]) -> list[float]:
+    """The item's `COLUMNS`."""
+    choices, averaged = answer.choices, answer.choices[item.first :]
+    decided = [c.decision for c in choices if c.decision is not None]
+    unlike = {order: c for order, c in zip(reversed(item.orders), reversed(choices), strict=True)}
+    taken = [c.decision for c in unlike.values() if c.decision is not None]
+    known = [c.probabilities for c in unlike.values() if c.probabilities is not None]
+    values = {
+        "items": 1.0,
+        "orders": len(choices),
+        "parsed": len(decided),
+        "unanswered": sum(c.status == "unanswered" for c in choices),
+        "incomplete": len(decided) < len(choices),
+        "right": choices[0].decision == item.right,
+        "right_mean": sum(c.decision == item.right for c in averaged) / len(averaged),
+        "right_debiased": (item.right in best) / max(1, len(best)),
+        "flippable": len(taken) > 1,
+        "flipped": flips(taken),
+        "spread_items": len(known) > 1,
+        "spread": sensitivity(np.array(known)) if len(known) > 1 else 0.0,
+    }
+    return [float(values[name]) for name in COLUMNS]
+
+
+def _debiased(item: OrderItem, answer: OrderAnswer, mean: WhichMean) -> list[int]:
+    """The likeliest options over all orders together: several where they tie, none where nothing was decided.
+
+    Where an order has no probabilities, decisions are counted instead.
+    """
+    orders, choices = item.orders[item.first :], answer.choices[item.first :]
+    shown = [
+        by_position(c.probabilities, o) for o, c in zip(orders, choices, strict=True) if c.probabilities is not None
+    ]
+    if len(shown) == len(orders):
+        p = debias(np.array(shown), orders, mean_of(item.kind, mean))
+    else:
+        votes = [c.decision for c in choices if c.decision is not None]
+        if not votes:
+            return []
+        p = np.bincount(votes, minlength=len(item.question.options)) / len(votes)
+    return [int(o) for o in np.flatnonzero(p > p.max() - TIE)]

@@ -1,0 +1,81 @@
+"""What was trained is kept by what it was trained from, and never trained twice.
+
+An artefact is a folder named by a key, a hash of everything that decides its content. It is made in a folder of its own
+and renamed when it is finished, so that a folder under its key is always whole. A killed run leaves its unfinished
+folder behind, from which the next one goes on. Artefacts are kept inside `with artefacts(folder):`, however deep they
+are trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from evenhand.errors import RunError, SettingsError
+
+_active: ContextVar[Path | None] = ContextVar("evenhand_artefacts", default=None)
+_KEY = re.compile(r"[\w.-]+", re.A)
+
+
+@contextmanager
+def artefacts(folder: str | Path | None) -> Iterator[Path | None]:
+    """Keep in `folder` what is trained inside; None keeps nothing."""
+    root = None if folder is None else Path(folder).expanduser().absolute()
+    token = _active.set(root)
+    try:
+        yield root
+    finally:
+        _active.reset(token)
+
+
+def active() -> Path | None:
+    """The folder in use, if any."""
+    return _active.get()
+
+
+@contextmanager
+def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """The folder of a finished artefact, made first where it is not there yet.
+
+    Without an active folder it is made in a temporary one, which is gone when the block is left.
+
+    Args:
+        key: Names the content: a hash of everything that decides it.
+        make: Fills a folder, which may hold what an unfinished attempt has left.
+
+    Raises:
+        SettingsError: The key cannot be a folder's name.
+        RunError: The folder cannot be written.
+    """
+    if not _KEY.fullmatch(key) or key.startswith("."):
+        raise SettingsError(f"{key!r} cannot name an artefact; give a hash")
+    root = _active.get()
+    if root is None:
+        with TemporaryDirectory(prefix="evenhand-") as folder:
+            make(Path(folder))
+            yield Path(folder)
+        return
+    if not (root / key).is_dir():
+        _make(root, key, make)
+    yield root / key
+
+
+def _make(root: Path, key: str, make: Callable[[Path], None]) -> None:
+    from filelock import FileLock
+
+    unfinished = root / f".{key}.part"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / f".{key}.lock")
+        with lock:
+            if (root / key).is_dir():  # another process was faster
+                return
+            unfinished.mkdir(exist_ok=True)
+            make(unfinished)
+            unfinished.rename(root / key)
+    except OSError as error:
+        raise RunError(f"cannot keep what was trained in {root}: {error}; free some space or name another") from error

@@ -1,0 +1,149 @@
+"""Dividing a model's answers by what it favours anyway: q ~ p / prior. Numbers only.
+
+A class is whatever a prior is about: a position of the options, or a label. Its K probabilities are the last axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Array
+
+LEAST = 1e-100
+"""Smaller probabilities count as this much. Long labels are that improbable beside short ones, so it is no bound."""
+LEAST_OF_AN_ORDER = 1e-12
+"""Smaller ones count as this much in an item's prior, so that one impossible position does not decide alone."""
+DIGITS = 12
+"""Probabilities that agree so far are a tie; what lies behind is rounding, which depends on the shown order."""
+STEPS = 200
+NEAR = 1e-11
+"""The mean of the classes' probabilities is the target when no class is off by more."""
+STRIDE = 4.0
+"""Longest step of a weight, in nats: where all answers are nearly certain, Newton's own would go anywhere."""
+
+
+def calibrated(p: Array, prior: Array) -> Array:
+    """Probabilities p / prior, normalised, [..., K]. A uniform prior changes nothing, and neither does scaling it.
+
+    Args:
+        p: Probabilities of the classes, [..., K].
+        prior: Positive numbers, [K].
+    """
+    scaled = np.asarray(p, dtype=np.float64) / np.maximum(np.asarray(prior, dtype=np.float64) / np.sum(prior), LEAST)
+    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
+
+
+def decide(p: Array) -> int:
+    """The most probable; of several, the first."""
+    return int(np.argmax(np.round(p, DIGITS)))
+
+
+def smoothed(prior: Array, share: float) -> Array:
+    """The prior with a share of the uniform distribution mixed in, [K]."""
+    normal = np.asarray(prior, dtype=np.float64) / np.sum(prior)
+    return np.asarray((1 - share) * normal + share / len(normal))
+
+
+def item_prior(by_position: Array) -> Array:
+    """PriDe's prior of one item: softmax over positions of the mean over orders of log p(position), [K].
+
+    Source: Zheng et al. 2023 (arXiv 2309.03882), section 4; chujiezheng/LLM-MCQ-Bias, debias_utils.py, `simple`.
+
+    Args:
+        by_position: [orders, K], where each option stands once at each position.
+    """
+    return np.asarray(softmax(np.log(np.maximum(by_position, LEAST_OF_AN_ORDER)).mean(axis=0)))
+
+
+def missing(classes: Sequence[int], count: int) -> list[int]:
+    """The classes, of `count`, that do not occur."""
+    return sorted(set(range(count)) - set(classes))
+
+
+def balanced_mean(p: Array, classes: Sequence[int]) -> Array:
+    """Mean over the classes that occur of the mean over their items, [K].
+
+    Source: Reif & Schwartz 2024 (arXiv 2405.02743), leave-one-out calibration; schwartz-lab-NLP/label-bias,
+    compute_metrics.py, `compute_task_calibration_parameters`.
+
+    Args:
+        p: [N, K].
+        classes: The right class of each row.
+    """
+    rows, of = np.asarray(p, dtype=np.float64), np.asarray(classes)
+    return np.asarray(np.mean([rows[of == c].mean(axis=0) for c in np.unique(of)], axis=0))
+
+
+class Match(NamedTuple):
+    """Weights under which the mean probability of each class is the target."""
+
+    weights: Array
+    """[K] in nats, summing to 0; q ~ p * exp(weights)."""
+    gap: float
+    """How far the class that is farthest off is from its target."""
+
+    @property
+    def prior(self) -> Array:
+        """What to divide by instead, [K]."""
+        return np.asarray(softmax(-self.weights))
+
+
+def match(p: Array, target: Sequence[float] | Array | None = None) -> Match:
+    """Prior matching: minimise mean over x of logsumexp(log p_x + w) - <w, target>, by Newton's method.
+
+    Source: Liusie, Manakul, Gales 2023, "Mitigating Word Bias in Zero-shot Prompt-based Classifiers" (arXiv 2309.04992;
+    adianliusie/robust-prompt-classifier). The objective is convex, and its gradient is the mean of q minus the target.
+    Steps are bounded and halved until the objective falls, so that it converges where a fixed step swings.
+
+    Args:
+        p: [N, K] probabilities of the classes.
+        target: [K] positive numbers in the proportions wanted; None is uniform.
+
+    Raises:
+        SettingsError: No rows, or a target with another length or with a number that is not positive.
+    """
+    log_p = np.log(np.maximum(np.asarray(p, dtype=np.float64), LEAST))
+    if log_p.ndim != 2 or not log_p.size:
+        raise SettingsError(f"probabilities of shape {log_p.shape}: give at least one row of classes")
+    count = log_p.shape[1]
+    wanted = np.full(count, 1 / count) if target is None else np.asarray(target, dtype=np.float64)
+    if wanted.shape != (count,) or not np.all(wanted > 0) or not np.all(np.isfinite(wanted)):
+        raise SettingsError(f"target={wanted.tolist()}: give {count} positive numbers, one a class")
+    wanted = wanted / wanted.sum()
+    w = np.zeros(count)
+    q, slope = _slope(log_p, w, wanted)
+    for _ in range(STEPS):
+        if np.abs(slope).max() <= NEAR:
+            break
+        w = _stepped(log_p, w, wanted, slope, _direction(q, slope))
+        q, slope = _slope(log_p, w, wanted)
+    return Match(w - w.mean(), float(np.abs(slope).max()))
+
+
+def _objective(log_p: Array, w: Array, wanted: Array) -> float:
+    return float(logsumexp(log_p + w, axis=1).mean() - w @ wanted)
+
+
+def _slope(log_p: Array, w: Array, wanted: Array) -> tuple[Array, Array]:
+    q = softmax(log_p + w, axis=1)
+    return q, q.mean(axis=0) - wanted
+
+
+def _direction(q: Array, slope: Array) -> Array:
+    """Newton's step. Adding to all weights changes nothing: that direction is filled up, so that it can be solved."""
+    k = q.shape[1]
+    curvature = np.diag(q.mean(axis=0)) - q.T @ q / len(q)
+    step = np.linalg.solve(curvature + np.full((k, k), 1 / k) + 1e-13 * np.eye(k), -slope)
+    return np.asarray(step * min(1.0, STRIDE / max(np.abs(step).max(), STRIDE)))
+
+
+def _stepped(log_p: Array, w: Array, wanted: Array, slope: Array, step: Array) -> Array:
+    start, fall, part = _objective(log_p, w, wanted), float(slope @ step), 1.0
+    while part > 1e-9 and _objective(log_p, w + part * step, wanted) > start + 1e-4 * part * fall + 1e-14:
+        part /= 2
+    return np.asarray(w + part * step)
