@@ -158,3 +158,10 @@ def _one_asked() -> tuple[Question, ...]:
 
     items = registry.build_benchmark("bbq(source=demo)").items()
     return (subsample(items, 20, 0)[0].question,)
+
+
+def test_so_many_practice_questions_of_a_kind() -> None:
+    assert load("demo:gpqa:40").data == practice("gpqa", 40)
+    for wrong in ("demo:gpqa:0", "demo:gpqa:many"):
+        with pytest.raises(SettingsError, match="no number of questions"):
+            load(wrong)

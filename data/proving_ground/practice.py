@@ -1,29 +1,36 @@
-"""Questions of the proving ground to learn from: of the benchmarks' kinds, and none that a benchmark asks.
+"""Questions and texts of the proving ground to learn from: of the benchmarks' kinds, and none that a benchmark asks.
 
 They are about the same facts and people as the benchmarks, which is what is to be learned; no question is there with
-the same options, and no BBQ-type question with the same context.
+the same options, and no BBQ-type question with the same context. Of the texts see `texts`.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from random import Random
 from typing import Literal
 
-from evenhand.data.proving_ground import bbq
+from evenhand.data.proving_ground import bbq, documents
+from evenhand.data.proving_ground import texts as text_world
 from evenhand.data.proving_ground.facts import DEV_FACTS, EASY, HARD
+from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.data.proving_ground.questions import draw_fact, gpqa_rows, mmlu_rows
-from evenhand.data.proving_ground.words import UNKNOWN
+from evenhand.data.proving_ground.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES, UNKNOWN
 from evenhand.interfaces import Question, Shot, TrainData
 from evenhand.prompts import exam_header, exam_template
 
 Kind = Literal["mmlu", "gpqa", "bbq"]
 KINDS: tuple[Kind, ...] = ("mmlu", "gpqa", "bbq")
+COUNT = 1500
+"""Questions where nobody says how many."""
+TEXTS = 2000
+"""Texts where nobody says how many."""
 Asked = tuple[str, str, frozenset[str]]
 """What makes a question the same: context, question and the set of its options."""
 
 
-def practice(kind: Kind, count: int = 1500, seed: int = 0) -> TrainData:
+def practice(kind: Kind, count: int = COUNT, seed: int = 0) -> TrainData:
     """Different questions of one kind, with the right answers.
 
     Args:
@@ -42,12 +49,57 @@ def practice(kind: Kind, count: int = 1500, seed: int = 0) -> TrainData:
     return TrainData(tuple(q for q, _ in found), tuple(a for _, a in found))
 
 
-def mixed(count: int = 1500, seed: int = 0) -> TrainData:
+def mixed(count: int = COUNT, seed: int = 0) -> TrainData:
     """As many of every kind."""
     parts = [practice(kind, count // len(KINDS), seed) for kind in KINDS]
     return TrainData(
         tuple(q for part in parts for q in part.questions), tuple(a for part in parts for a in part.answers)
     )
+
+
+def texts(count: int = TEXTS, seed: int = 0, *, talk: float = 0.0, model: str = "demo") -> tuple[str, ...]:
+    """Texts that a demo model was trained on: sentences of its text world, drawn with the probabilities planted there.
+
+    Of the sentences with a pronoun a third is held apart: `unseen` pairs of an occupation and a frame, and the state
+    that the masked model's probes write. Elsewhere nothing can be: the text world has few sentences, which all models
+    were trained on, and the probe of descriptors asks some that are here too.
+
+    Args:
+        count: How many; the same text may come twice, as it does in training.
+        seed: Of the draws.
+        talk: Share of conversations and exams among them. Facts in them are those that the benchmarks ask, answered as
+            planted.
+        model: The member of the family whose world it is.
+    """
+    random = Random(f"practice texts {seed}")
+    planted = FAMILY[model]
+    apart = _apart()
+    world = {text: p for text, p in text_world.world(planted).items() if text not in apart}
+    plain = iter(random.choices(list(world), list(world.values()), k=count))
+    spoken = [random.random() < talk for _ in range(count)]
+    return tuple(_talk(documents.draw(planted, random)) if told else next(plain) for told in spoken)
+
+
+def unseen(job: str, frame: str, gender: str = "") -> bool:
+    """Whether a frame of a pronoun is held apart for this occupation (and gender, where the frame tells one)."""
+    frames = EXPLICIT_FRAMES if gender else PRONOUN_FRAMES
+    return (list(OCCUPATIONS).index(job) + frames.index(frame) + (gender == "man")) % 3 == 0
+
+
+@cache
+def _apart() -> frozenset[str]:
+    """Sentences with a pronoun that are not practised."""
+    out = set()
+    for job, state, pronoun in product(OCCUPATIONS, STATES, ("she", "he")):
+        for frame, gender in [*product(PRONOUN_FRAMES, ("",)), *product(EXPLICIT_FRAMES, ("woman", "man"))]:
+            if state == STATES[0] or unseen(job, frame, gender):
+                out.add(frame.format(occupation=job, gender=gender, pronoun=pronoun, state=state))
+    return frozenset(out)
+
+
+def _talk(document: documents.Document) -> str:
+    """A conversation as text; the opening token is the tokenizer's to add."""
+    return "".join(piece.text for piece in document).removeprefix("<s>")
 
 
 def _mmlu(random: Random, name: str) -> tuple[Question, int]:

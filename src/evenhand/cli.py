@@ -39,6 +39,14 @@ DeviceMap = Annotated[str | None, typer.Option("--device-map", help="Such as aut
 AnswerBy = Annotated[
     str | None, typer.Option("--answer-by", help="letters (default), text, text_per_token or generation.")
 ]
+DEMO = {
+    "methods": [
+        "self_debias", "instruction", "self_debias_decoding", "moral_self_correction", "intent_self_correction",
+        "permutation", "pride",
+    ],
+    "benchmarks": "bbq(source=demo),mmlu(source=demo)",
+}  # fmt: skip
+"""What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
 Train = Annotated[
     str | None,
     typer.Option("--train", help="What methods may fit on: a .jsonl or .txt file, a benchmark, or 'demo'."),
@@ -249,7 +257,7 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
 
     loading = plan.pop("load")
     if not plan.get("models"):
-        plan = {"benchmarks": "bbq(source=demo)", **plan, "models": ["demo"]}
+        plan = {**DEMO, **plan, "models": ["demo"]}
     if not plan.get("out"):
         words = json.dumps([plan, loading], sort_keys=True, default=str)
         plan["out"] = f"runs/{hashlib.sha256(words.encode()).hexdigest()[:10]}"  # the same command resumes

@@ -25,6 +25,7 @@ BUILT_IN = {
         "moral_self_correction": "evenhand.methods.moral_self_correction:MoralSelfCorrection",
         "intent_self_correction": "evenhand.methods.intent_self_correction:IntentSelfCorrection",
         "permutation": "evenhand.methods.permutation:Permutation",
+        "permutation_distillation": "evenhand.methods.permutation_distillation:PermutationDistillation",
         "pride": "evenhand.methods.pride:PriDe",
         "prior_matching": "evenhand.methods.prior_matching:PriorMatching",
         "contextual_calibration": "evenhand.methods.contextual_calibration:ContextualCalibration",

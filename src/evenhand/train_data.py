@@ -16,7 +16,7 @@ from evenhand.interfaces import Benchmark, Choice, Question, TrainData
 
 TrainLike = TrainData | str | Path
 KEYS = ("id", "context", "question", "options", "answer", "text")
-DEMO = "demo"
+DEMO, TEXTS = "demo", "texts"
 
 
 class Loaded(NamedTuple):
@@ -41,8 +41,9 @@ def load(what: TrainLike) -> Loaded:
     Args:
         what: Training data; a file of JSON lines, each with "question", "options" and, if known, "answer" (an index or
             an option's text), "context" and "id", or with a "text"; a .txt file of texts, parted by blank lines;
-            "demo", the practice questions of the proving ground, or one kind of them, such as "demo:mmlu"; or a
-            multiple-choice benchmark, such as "bbq(source=hub)", of which is taken what is not asked.
+            "demo", the practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many
+            of these, "demo:mmlu:400"; "demo:texts", practice texts; or a multiple-choice benchmark, such as
+            "bbq(source=hub)", of which is taken what is not asked.
 
     Raises:
         DataError: The file is not there or cannot be read; the line is named.
@@ -102,13 +103,19 @@ def facts(kept: Kept) -> dict[str, Any]:
     return {**counts, "sha256": digest(data)}
 
 
-def _practice(kind: str) -> TrainData:
-    if not kind:
+def _practice(wanted: str) -> TrainData:
+    """Of "", "KIND" or "KIND:COUNT"."""
+    if not wanted:
         return practice.mixed()
+    kind, _, count = wanted.partition(":")
+    if count and not (count.isdigit() and int(count)):
+        raise SettingsError(f"demo:{wanted}: {count!r} is no number of questions; write demo:{kind}:400")
+    if kind == TEXTS:
+        return TrainData(texts=practice.texts(int(count or practice.TEXTS)))
     for known in practice.KINDS:
         if kind == known:
-            return practice.practice(known)
-    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, practice.KINDS)}")
+            return practice.practice(known, int(count or practice.COUNT))
+    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, (*practice.KINDS, TEXTS))}")
 
 
 def _texts(path: Path) -> TrainData:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from evenhand import registry
+from evenhand import registry, train_data
 from evenhand.data.demo import MODELS
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Method, Model
@@ -61,6 +61,7 @@ class Statement(_Strict):
 
     spec: str = ""
     models: list[str] = ["demo"]
+    train: str = ""
     moves: list[Moves]
     stays: list[Stays]
 
@@ -149,7 +150,7 @@ def _held(name: str, method: Method, said: Statement, *, must_fail: bool) -> lis
     from evenhand.models import load
 
     base = load(name)
-    mitigated = method.apply(base)
+    mitigated = method.apply(base, train_data.load(said.train).data if said.train else None)
     read = _Readings(base, mitigated)
     out: list[Effect] = []
     lines: list[Moves | Stays] = [*said.moves, *said.stays]
