@@ -57,6 +57,25 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+# ----------------------------------------------------------------------------------------------- presets in a spec
+
+
+@pytest.mark.parametrize(
+    ("written", "spec"),
+    [
+        ("everything(preset=strong)", "everything(preset=strong)"),
+        ("everything(factor=2.5,text='as in the paper')", "everything(preset=strong)"),
+        ("everything(preset=strong,count=4)", "everything(preset=strong,count=4)"),
+        ("everything(preset=strong,factor=1.0)", "everything(text='as in the paper')"),
+        ("everything(factor=2.5)", "everything(factor=2.5)"),
+    ],
+)
+def test_a_spec_names_a_preset_where_that_says_it_in_fewer_settings(written: str, spec: str) -> None:
+    method = build_method(written)
+    assert method.spec == spec
+    assert build_method(spec) == method
+
+
 # ----------------------------------------------------------------------------------------------------- reading
 
 

@@ -285,7 +285,7 @@ def test_the_paper_preset_is_temperature_1_with_25_tokens_read_from_writing() ->
     paper = Sampling(temperature=1.0, max_new_tokens=25, seed=3)
     assert model.heard == [paper]
     assert [(q.answer_by, q.sampling) for q in model.questions] == [("generation", paper)]
-    assert method.spec == "self_debias(variant=explanation,answer_by=generation,temperature=1.0,seed=3)"
+    assert method.spec == "self_debias(preset=paper,variant=explanation,seed=3)"
 
 
 def test_a_question_keeps_its_own_sampling_and_draw() -> None:
