@@ -158,18 +158,19 @@ class Oracle(Model):
         return random.choices(list(p), [v ** (1 / sampling.temperature) for v in p.values()])[0]
 
     def _score(self, passage: Passage) -> Score:
+        text = passage.continuation + passage.after
         if isinstance(passage.prompt, Dialogue):
-            return Score(log(self.answers(passage.prompt)[passage.continuation]), len(lex(passage.continuation)))
+            return Score(log(self.answers(passage.prompt)[text]), len(lex(text)))
         fact = _examined(passage.prompt)
         p = _letters(behaviour.fact_answer(self.planted, fact)) if fact else self._reviews.get(passage.prompt, {})
-        if passage.continuation.strip() in p:
-            return Score(log(p[passage.continuation.strip()]), 1)
-        before, whole = tuple(lex(passage.prompt)), tuple(lex(passage.prompt + passage.continuation))
+        if text.strip() in p:
+            return Score(log(p[text.strip()]), 1)
+        before, whole = tuple(lex(passage.prompt)), tuple(lex(passage.prompt + text))
         mass = self._trie.mass(before), self._trie.mass(whole)
         if not mass[1] and not self.refuses:
             return Score(-inf, len(whole) - len(before))
         if not mass[1]:
-            raise DataError(f"{self.name} knows only the proving ground's sentences, not {passage.continuation!r}")
+            raise DataError(f"{self.name} knows only the proving ground's sentences, not {text!r}")
         return Score(log(mass[1] / mass[0]), len(whole) - len(before))
 
     # --------------------------------------------------------------------------------------------- understanding

@@ -136,6 +136,10 @@ class Passage:
     prompt: str | Dialogue = ""
     id: str = ""
     """Names the item in errors."""
+    after: str = ""
+    """Text behind the continuation. A masked model sees it, and scores the continuation alone; a causal one cannot look
+    ahead, and scores both together. So the difference between two continuations means the same of either: their
+    log-odds given the text on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +300,16 @@ class HasSettings:
 
     @property
     def spec(self) -> str:
-        """The text that builds this object again: the name and every setting that is not the default."""
-        changed = []
-        for f in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if f.init and value != _default(f):
-                changed.append(f"{f.name}={_written(value)}")
+        """The text that builds this object again: what differs from the defaults, or from a preset if that is less."""
+        beside = [([f"preset={name}"], values) for name, values in self.presets.items()]
+        changed = min((said + self._unlike(values) for said, values in [([], {}), *beside]), key=len)
         return f"{self.name}({','.join(changed)})" if changed else self.name
+
+    def _unlike(self, preset: Mapping[str, Any]) -> list[str]:
+        """The settings that differ from a preset's, and from their defaults where it says nothing."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
+        usual = {f.name: preset.get(f.name, _default(f)) for f in fields(self)}  # type: ignore[arg-type]
+        return [f"{name}={_written(value)}" for name, value in values.items() if value != usual[name]]
 
     @classmethod
     def build(cls, /, **given: Any) -> Any:

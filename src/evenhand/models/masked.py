@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from evenhand.engine.encoder import EncoderEngine
-from evenhand.errors import SettingsError
+from evenhand.engine.encoder import EncoderEngine, Inputs
+from evenhand.engine.scoring import only_rows
+from evenhand.errors import ContextTooLongError, SettingsError
 from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score, Weights
 from evenhand.models import fingerprint
+from evenhand.models.asking import TooLong
+from evenhand.models.mitigated import Mitigated
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+UNLIMITED = 10**9
+"""Tokenizers without a limit state a far larger number."""
+
+
+class Fill(NamedTuple):
+    """A word that a model would put into a blank."""
+
+    text: str
+    """The token, without blanks around it."""
+    logprob: float
+    """Natural log."""
 
 
 class _Encoded(NamedTuple):
     ids: list[int]
     start: int
     """Where the continuation begins."""
-    after: int
-    """Number of special tokens behind it."""
+    end: int
+    """Where it ends."""
 
 
 class MaskedModel(Model):
@@ -40,6 +57,7 @@ class MaskedModel(Model):
         source: str | None = None,
         folders: Sequence[Path] = (),
         batch_tokens: int | None = None,
+        too_long: TooLong = "error",
     ) -> None:
         """Take a module; `evenhand.load` is the usual way here.
 
@@ -50,13 +68,14 @@ class MaskedModel(Model):
             source: What `evenhand.load` takes to load the same again; None for an object in memory.
             folders: Where the untouched files lie, for a fast fingerprint; none from memory.
             batch_tokens: See `evenhand.engine.encoder.EncoderEngine`.
+            too_long: "error" raises when a text does not fit the context; "skip" leaves it unscored.
 
         Raises:
             SettingsError: The tokenizer has no mask token.
         """
         if tokenizer.mask_token_id is None:
             raise SettingsError(f"{name}: its tokenizer has no mask token, which a masked language model needs")
-        self.name, self.source = name, source
+        self.name, self.source, self.too_long = name, source, too_long
         self._module, self._tokenizer, self._folders = module, tokenizer, tuple(folders)
         self._handed_out = not folders
         self.engine = EncoderEngine(module, tokenizer.pad_token_id or 0, batch_tokens)
@@ -80,6 +99,16 @@ class MaskedModel(Model):
         self._handed_out = True
         return Weights(self._module, self._tokenizer)
 
+    @cached_property
+    def context(self) -> int:
+        """Most tokens of a text, special ones included; unlimited where neither model nor tokenizer states any."""
+        stated = [int(self._tokenizer.model_max_length), getattr(self._module.config, "max_position_embeddings", None)]
+        table = next((m for n, m in self._module.named_modules() if n.endswith("position_embeddings")), None)
+        padding = getattr(table, "padding_idx", None)
+        if padding is not None and hasattr(table, "num_embeddings"):
+            stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts positions from behind the padding's
+        return min([UNLIMITED, *(int(s) for s in stated if s)])
+
     def save(self, folder: str | Path) -> Path:
         """Write weights (safetensors) and tokenizer."""
         self._module.save_pretrained(folder)
@@ -97,25 +126,40 @@ class MaskedModel(Model):
             "dtype": str(self._module.dtype).removeprefix("torch."),
         }
 
-    def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Pseudo-log-likelihood of each continuation: its tokens are masked one at a time, in prompt + continuation.
+    def score(self, passages: Sequence[Passage], hiding: Sequence[str] = ()) -> list[Score]:
+        """Pseudo-log-likelihood of each continuation: its tokens are masked one at a time, all others are seen.
+
+        Args:
+            passages: Plain texts.
+            hiding: Per passage a stretch of its other text whose tokens are masked throughout, or "" for none. So a
+                continuation's prior is had, as in Kurita et al. 2019 (arXiv 1906.07337), section 2.
+
+        Returns:
+            One per passage; nan over 0 tokens where one is skipped as too long.
 
         Raises:
-            SettingsError: A prompt is a dialogue, or a text is empty.
+            SettingsError: A prompt is a dialogue, a text is empty, a continuation shares a token with what follows, or
+                what is to be hidden does not stand exactly once beside the continuation.
+            ContextTooLongError: Some do not fit the context and `too_long` is "error". Nothing was computed by then.
         """
+        hidden = hiding or [""] * len(passages)
+        encoded = [self._encoded(p, stretch) for p, stretch in zip(passages, hidden, strict=True)]
+        fits = self._fitting([len(e.ids) for e in encoded], [p.id or repr(p.continuation[:60]) for p in passages])
         rows: list[list[int]] = []
         places: list[int] = []
         tokens: list[list[int]] = []
-        lengths: list[int] = []
-        for passage in passages:
-            ids, start, after = self._encoded(passage)
-            span = range(start, len(ids) - after)
-            rows += [[*ids[:at], self._mask, *ids[at + 1 :]] for at in span]
-            places += span
-            tokens += [[ids[at]] for at in span]
-            lengths.append(len(span))
-        values = iter(self.engine.masked(rows, places, tokens, self.fingerprint))
-        return [Score(sum(next(values)[0] for _ in range(n)), n) for n in lengths]
+        for ids, start, end in encoded:
+            if len(ids) <= self.context:
+                span = range(start, end)
+                rows += [[*ids[:at], self._mask, *ids[at + 1 :]] for at in span]
+                places += span
+                tokens += [[ids[at]] for at in span]
+        values = iter(self.engine.masked(rows, places, tokens, self.fingerprint) if rows else [])
+        out = [Score(float("nan"), 0)] * len(passages)
+        for i in fits:
+            n = encoded[i].end - encoded[i].start
+            out[i] = Score(sum(next(values)[0] for _ in range(n)), n)
+        return out
 
     def fill(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Array]:
         """Log-probabilities of single-token candidates at the one mask of each text.
@@ -126,14 +170,40 @@ class MaskedModel(Model):
 
         Raises:
             SettingsError: A text has no mask or several, or a candidate is not one token.
+            ContextTooLongError: A text does not fit the context.
         """
-        rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
-        for text, ids in zip(texts, rows, strict=True):
-            if ids.count(self._mask) != 1:
-                raise SettingsError(f"{text!r} must hold {self._tokenizer.mask_token} exactly once")
+        rows = self._with_one_mask(texts)
         tokens = [[self._one_token(c) for c in group] for group in candidates]
         places = [ids.index(self._mask) for ids in rows]
         return [np.array(v) for v in self.engine.masked(rows, places, tokens, self.fingerprint)]
+
+    def top_fills(self, blanks: Sequence[tuple[str, str]], k: int) -> list[list[Fill]]:
+        """The `k` most probable single tokens of each blank, the likeliest first; special tokens are none.
+
+        Args:
+            blanks: The text before and behind each blank. The blank between a word and the one before it belongs to the
+                fill, that between it and the one behind it to what stands there.
+            k: How many, 1 to the size of the vocabulary without special tokens.
+
+        Raises:
+            SettingsError: A text holds a mask itself, or there are not `k` tokens.
+            ContextTooLongError: A text does not fit the context.
+        """
+        words = len(self._tokenizer) - len(self._tokenizer.all_special_ids)
+        if not 1 <= k <= words:
+            raise SettingsError(f"{self.name}: k={k} fills; its vocabulary allows 1 to {words}")
+        rows = self._with_one_mask([f"{b.rstrip()}{self._tokenizer.mask_token}{a}" for b, a in blanks])
+        if not rows:
+            return []
+
+        def best(inputs: Inputs) -> Tensor:
+            return self._best(inputs, k)
+
+        found = self.engine.outputs(rows, best, fingerprint=fingerprint.digest(self.fingerprint, "top", k))
+        return [
+            [Fill(self._tokenizer.decode([int(t)]).strip(), float(v)) for t, v in zip(tokens, values, strict=True)]
+            for tokens, values in found
+        ]
 
     # ------------------------------------------------------------------------------------------------ internals
 
@@ -141,16 +211,80 @@ class MaskedModel(Model):
     def _mask(self) -> int:
         return int(self._tokenizer.mask_token_id)
 
-    def _encoded(self, passage: Passage) -> _Encoded:
+    def _best(self, inputs: Inputs, k: int) -> Tensor:
+        """Ids and log-probabilities of the best tokens at the masks, [rows, 2, k]; ids are exact in float32."""
+        import torch
+
+        at = (inputs["input_ids"] == self._mask).flatten().nonzero()[:, 0]
+        head: torch.nn.Module = self._module.get_output_embeddings()
+        with only_rows(head, at):
+            logits = self._module(**inputs).logits[0].float()
+        logprobs = torch.log_softmax(logits, dim=-1)[:, : len(self._tokenizer)]
+        logprobs[:, self._tokenizer.all_special_ids] = -torch.inf
+        values, tokens = logprobs.topk(k)
+        return torch.stack([tokens.float(), values], dim=1)
+
+    def _encoded(self, passage: Passage, hiding: str) -> _Encoded:
         if isinstance(passage.prompt, Dialogue):
             raise SettingsError(f"{self.name} is a masked language model; it scores plain texts, not dialogues")
-        ids = list(self._tokenizer(passage.prompt + passage.continuation)["input_ids"])
-        bare = self._tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
-        before, after = _leading(bare), _leading(bare[::-1])
-        head = self._tokenizer(passage.prompt, add_special_tokens=False)["input_ids"] if passage.prompt else []
-        if len(ids) <= before + after + len(head):
-            raise SettingsError(f"{passage.id or passage.continuation!r}: an empty text cannot be scored")
-        return _Encoded(ids, before + len(head), after)
+        name = passage.id or repr(passage.continuation)
+        until = passage.prompt + passage.continuation
+        ids = list(self._tokenizer(until + passage.after)["input_ids"])
+        bare = list(self._tokenizer(until + passage.after, add_special_tokens=False)["input_ids"])
+        before = next(n for n in range(len(ids) + 1) if ids[n : n + len(bare)] == bare)  # opening tokens
+        start, end = before + len(self._tokens(passage.prompt)), before + len(bare)
+        if passage.after:
+            mine = self._tokens(until)
+            if ids[before : before + len(mine)] != mine:
+                raise SettingsError(
+                    f"{name}: {passage.continuation!r} shares a token with {passage.after!r} behind it; put the "
+                    "boundary before a blank"
+                )
+            end = before + len(mine)
+        if end <= start:
+            raise SettingsError(f"{name}: an empty text cannot be scored")
+        if hiding:
+            first, last = self._stretch(passage, hiding, name)
+            ids[before + first : before + last] = [self._mask] * (last - first)
+        return _Encoded(ids, start, end)
+
+    def _stretch(self, passage: Passage, hiding: str, name: str) -> tuple[int, int]:
+        """Which tokens, counted without special ones, a stretch outside the continuation takes."""
+        sides = (str(passage.prompt), passage.after)
+        if sum(side.count(hiding) for side in sides) != 1:
+            raise SettingsError(f"{name}: {hiding!r} must stand exactly once beside {passage.continuation!r}")
+        begin = sides[0].find(hiding)
+        if begin < 0:
+            begin = len(sides[0] + passage.continuation) + sides[1].find(hiding)
+        whole = sides[0] + passage.continuation + sides[1]
+        return len(self._tokens(whole[:begin])), len(self._tokens(whole[: begin + len(hiding)]))
+
+    def _tokens(self, text: str) -> list[int]:
+        """The beginning of a text in tokens; blanks at its end go with what follows, as most vocabularies have them."""
+        text = text.rstrip()
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _fitting(self, lengths: Sequence[int], names: Sequence[str]) -> list[int]:
+        """Indices of the rows that fit the context, or an error."""
+        long = [i for i, n in enumerate(lengths) if n > self.context]
+        if long and self.too_long == "error":
+            raise ContextTooLongError(
+                f"{names[long[0]]} needs {lengths[long[0]]} tokens, the context of {self.name} holds {self.context}; "
+                f"{len(long)} of {len(lengths)} texts are too long. Nothing is cut silently: shorten the text (of "
+                "perplexity, the window), or take a model with a longer context"
+            )
+        return [i for i, n in enumerate(lengths) if n <= self.context]
+
+    def _with_one_mask(self, texts: Sequence[str]) -> list[list[int]]:
+        rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
+        for text, ids in zip(texts, rows, strict=True):
+            if ids.count(self._mask) != 1:
+                raise SettingsError(f"{text!r} must hold {self._tokenizer.mask_token} exactly once")
+            if len(ids) > self.context:
+                raise ContextTooLongError(
+                    f"{text[:60]!r} needs {len(ids)} tokens, the context of {self.name} holds {self.context}"
+                )
+        return rows
 
     def _one_token(self, text: str) -> int:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -159,6 +293,8 @@ class MaskedModel(Model):
         return int(ids[0])
 
 
-def _leading(special: Sequence[int]) -> int:
-    """Number of special tokens at the beginning."""
-    return next((i for i, flag in enumerate(special) if not flag), len(special))
+def masked_inside(model: Model) -> MaskedModel | None:
+    """The masked language model whose scores a model gives, through methods that leave scores alone; None otherwise."""
+    while isinstance(model, Mitigated) and "score" not in model.acts_on:
+        model = model.base
+    return model if isinstance(model, MaskedModel) else None

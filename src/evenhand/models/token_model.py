@@ -164,9 +164,12 @@ class TokenModel(Model):
         return [done.get(i) for i in range(len(asked))]
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Log-probability of each continuation given its prompt; without prompt, from the opening token on."""
+        """Log-probability of each continuation, with what stands behind it, given its prompt.
+
+        Without prompt it is that from the opening token on.
+        """
         names = [p.id or repr(p.continuation[:60]) for p in passages]
-        pairs = self._pairs([p.prompt for p in passages], [p.continuation for p in passages], names)
+        pairs = self._pairs([p.prompt for p in passages], [p.continuation + p.after for p in passages], names)
         return self._score_pairs(pairs, names)
 
     def _pairs(
