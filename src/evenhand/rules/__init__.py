@@ -1,0 +1,26 @@
+"""Rules that a distribution over the next token is held to: which words are to be equally probable, and where.
+
+`packs` reads the rules from data, `tokens` finds their words in a tokenizer, `projection` moves probability so that
+they hold, and `evidence` tells the positions whose context leaves the choice open.
+"""
+
+from evenhand.rules.evidence import EvidenceGate, open_positions
+from evenhand.rules.packs import Rule, RulePack, WordClass, rule_pack
+from evenhand.rules.projection import MODES, project, released
+from evenhand.rules.tokens import SequenceClass, TokenClass, TokenRules, resolve
+
+__all__ = [
+    "MODES",
+    "EvidenceGate",
+    "Rule",
+    "RulePack",
+    "SequenceClass",
+    "TokenClass",
+    "TokenRules",
+    "WordClass",
+    "open_positions",
+    "project",
+    "released",
+    "resolve",
+    "rule_pack",
+]
