@@ -10,9 +10,11 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 import evenhand
-from evenhand.errors import MissingAbilityError, SettingsError
-from evenhand.interfaces import Dialogue, Passage, Question
-from evenhand.models.masked import MaskedModel
+from evenhand.errors import ContextTooLongError, MissingAbilityError, SettingsError
+from evenhand.interfaces import Dialogue, Method, Model, Passage, Question, Score, TrainData, settings
+from evenhand.models.local import LocalModel
+from evenhand.models.masked import MaskedModel, masked_inside
+from evenhand.models.mitigated import Mitigated
 from evenhand.models.tiny import tiny_tokenizer
 
 TEXTS = ("the dog saw a cat", "a cat", "the little dog and the cat saw the dog there")
@@ -110,3 +112,132 @@ def test_saving_loading_and_fingerprints(masked: MaskedModel, tmp_path: Path) ->
     assert loaded.fingerprint != before
     with pytest.raises(SettingsError, match="unknown option 'answer_by'"):
         evenhand.load(tmp_path / "bert", answer_by="text")
+
+
+# ------------------------------------------------------------------------------------- text behind, priors, blanks
+
+
+def logprobs_at(model: MaskedModel, ids: list[int], at: int) -> torch.Tensor:
+    with torch.no_grad():
+        logits = model.weights.module.eval()(input_ids=torch.tensor([ids])).logits[0, at]
+    return torch.log_softmax(logits, -1)
+
+
+def test_the_text_behind_is_seen_and_not_scored(masked: MaskedModel) -> None:
+    ids = masked.weights.tokenizer("the dog saw a little cat")["input_ids"]
+    want = 0.0
+    for at in (2, 3):
+        want += float(logprobs_at(masked, [*ids[:at], masked._mask, *ids[at + 1 :]], at)[ids[at]])
+    got = masked.score([Passage(" dog saw", "the", after=" a little cat"), Passage(" dog saw", "the ", after="")])
+    assert got[0].tokens == 2 and got[0].logprob == pytest.approx(want, abs=1e-4)
+    assert got[1].tokens == 2 and got[1].logprob != pytest.approx(want, abs=1e-3), (
+        "else the text behind changed nothing"
+    )
+    assert masked.score([Passage("the", "", after=" dog")])[0].tokens == 1
+
+
+def test_a_blank_before_the_continuation_may_stand_in_the_prompt() -> None:
+    model = evenhand.load("demo-mlm")
+    one, other = model.score([Passage(" she", "The nurse said that", after=" was late."),
+                              Passage("she", "The nurse said that ", after=" was late.")])  # fmt: skip
+    assert one == other and one.tokens == 1
+
+
+def test_unknown_words_at_an_end_are_words_too(masked: MaskedModel) -> None:
+    text = "zebra the dog zebra"
+    assert masked.score([Passage(text)])[0].tokens == 4
+    assert masked.score([Passage(text)])[0].logprob == pytest.approx(by_hand(masked, text, 1), abs=1e-4)
+    assert masked.score([Passage(" the dog", "zebra", after=" zebra")])[0].tokens == 2
+
+
+def test_a_causal_model_scores_the_text_behind_with_it(tiny: LocalModel) -> None:
+    both, whole = tiny.score([Passage(" dog", "the", after=" was there"), Passage(" dog was there", "the")])
+    assert both == whole and both.tokens == 3
+
+
+def test_priors_hide_a_stretch_on_either_side(masked: MaskedModel) -> None:
+    ids, mask = masked.weights.tokenizer("the little dog saw a cat")["input_ids"], masked._mask
+    hidden = [*ids[:2], mask, mask, ids[4], mask, ids[6]]
+    want = float(logprobs_at(masked, hidden, 5)[ids[5]])
+    passage = Passage(" a", "the little dog saw", after=" cat")
+    assert masked.score([passage], ["little dog"])[0].logprob == pytest.approx(want, abs=1e-4)
+    behind = [*ids[:4], mask, ids[5], mask]
+    want = float(logprobs_at(masked, behind, 4)[ids[4]])
+    passage = Passage(" saw", "the little dog", after=" a cat")
+    assert masked.score([passage], ["cat"])[0].logprob == pytest.approx(want, abs=1e-4)
+    assert masked.score([passage], [""]) == masked.score([passage])
+
+
+@pytest.mark.parametrize(("prompt", "hidden"), [("the dog", "cat"), ("the dog the", "the"), ("a", "saw")])
+def test_what_is_hidden_stands_once_beside_the_continuation(masked: MaskedModel, prompt: str, hidden: str) -> None:
+    with pytest.raises(SettingsError, match="exactly once beside ' saw'"):
+        masked.score([Passage(" saw", prompt)], [hidden])
+
+
+def test_a_boundary_within_a_token_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"x: ' he' shares a token with 'lpless\.'"):
+        evenhand.load("demo-mlm").score([Passage(" he", "Women are", "x", "lpless.")])
+
+
+def test_top_fills_are_the_best_of_the_distribution(masked: MaskedModel) -> None:
+    tokenizer = masked.weights.tokenizer
+    got = masked.top_fills([("the ", " saw a cat"), ("", " dog"), ("the little dog saw a", "")], 4)
+    for (before, after), fills in zip(
+        [("the", "saw a cat"), ("", "dog"), ("the little dog saw a", "")], got, strict=True
+    ):
+        ids = tokenizer(f"{before} <mask> {after}")["input_ids"]
+        logprobs = logprobs_at(masked, ids, ids.index(masked._mask))
+        special = {*tokenizer.all_special_ids}
+        best = sorted((i for i in range(len(tokenizer)) if i not in special), key=lambda i: -float(logprobs[i]))[:4]
+        assert [f.text for f in fills] == [tokenizer.decode([i]).strip() for i in best]
+        assert [f.logprob for f in fills] == pytest.approx([float(logprobs[i]) for i in best], abs=1e-4)
+    assert masked.top_fills([], 1) == []
+    words = len(tokenizer) - len(tokenizer.all_special_ids)
+    every = masked.top_fills([("the", " saw")], words)[0]
+    assert len(every) == words and not {f.text for f in every} & {*tokenizer.all_special_tokens}
+    for k in (0, len(tokenizer)):
+        with pytest.raises(SettingsError, match="vocabulary allows 1 to"):
+            masked.top_fills([("a", "")], k)
+
+
+def test_a_text_beyond_the_context_is_an_error_or_skipped(masked: MaskedModel) -> None:
+    module, tokenizer = masked.weights
+    assert masked.context == 512
+    long = Passage(" dog" * 511, id="long")
+    assert masked.score([long])[0].tokens == 511
+    with pytest.raises(ContextTooLongError, match=r"longer needs 513 tokens, the context of bert holds 512; 1 of 2"):
+        masked.score([Passage("a cat"), Passage(" dog" * 512, id="longer")])
+    with pytest.raises(ContextTooLongError, match="needs 601 tokens"):
+        masked.top_fills([("the " * 599, "")], 1)
+    skipping = MaskedModel(module, tokenizer, too_long="skip")
+    first, second = skipping.score([Passage(" dog" * 512), Passage("a cat")])
+    assert np.isnan(first.logprob) and first.tokens == 0 and second == skipping.score([Passage("a cat")])[0]
+    assert np.isnan(skipping.score([Passage(" dog" * 512)])[0].logprob)
+
+
+def test_roberta_has_fewer_positions_than_it_states() -> None:
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    tokenizer = tiny_tokenizer(chat=False)
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=20, pad_token_id=1, **sizes)
+    model = MaskedModel(RobertaForMaskedLM(config), tokenizer, too_long="skip")
+    assert model.context == 18
+    assert [s.tokens for s in model.score([Passage(" dog" * 17), Passage(" dog" * 18)])] == [17, 0]
+
+
+@settings
+class _Around(Method):
+    name = "around"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        return Mitigated(model, self)
+
+
+def test_a_masked_model_is_found_within_methods_that_leave_scores_alone(masked: MaskedModel, tiny: LocalModel) -> None:
+    method = _Around()
+    assert masked_inside(masked) is masked
+    assert masked_inside(Mitigated(Mitigated(masked, method), method)) is masked
+    assert masked_inside(Mitigated(masked, method, score=lambda ps: [Score(0.0, 1) for _ in ps])) is None
+    assert masked_inside(tiny) is None

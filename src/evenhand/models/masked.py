@@ -103,10 +103,10 @@ class MaskedModel(Model):
     def context(self) -> int:
         """Most tokens of a text, special ones included; unlimited where neither model nor tokenizer states any."""
         stated = [int(self._tokenizer.model_max_length), getattr(self._module.config, "max_position_embeddings", None)]
-        table = next((m for n, m in self._module.named_modules() if n.endswith("position_embeddings")), None)
-        padding = getattr(table, "padding_idx", None)
-        if padding is not None and hasattr(table, "num_embeddings"):
-            stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts positions from behind the padding's
+        for name, table in self._module.named_modules():
+            padding = getattr(table, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts on from the padding's position
         return min([UNLIMITED, *(int(s) for s in stated if s)])
 
     def save(self, folder: str | Path) -> Path:
@@ -201,7 +201,7 @@ class MaskedModel(Model):
 
         found = self.engine.outputs(rows, best, fingerprint=fingerprint.digest(self.fingerprint, "top", k))
         return [
-            [Fill(self._tokenizer.decode([int(t)]).strip(), float(v)) for t, v in zip(tokens, values, strict=True)]
+            [Fill(str(self._tokenizer.decode([int(t)])).strip(), float(v)) for t, v in zip(tokens, values, strict=True)]
             for tokens, values in found
         ]
 
