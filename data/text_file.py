@@ -54,7 +54,8 @@ def load_documents(source: str) -> Loaded:
     """Read text files.
 
     Args:
-        source: "auto", "demo" (sentences of the proving ground) or a path: a file, or a folder of .txt and .md files.
+        source: "auto", "demo" (sentences of the proving ground, one a line) or a path: a file, or a folder of .txt and
+            .md files.
 
     Returns:
         Texts with words in them. Files that cannot be used are listed in `facts["dropped"]`.
@@ -117,4 +118,4 @@ def _demo() -> list[Document]:
     sentences = sorted(texts.world(FAMILY["demo"]))
     chosen = sentences[:: max(1, len(sentences) // _DEMO_SENTENCES)][:_DEMO_SENTENCES]
     share = len(chosen) // _DEMO_DOCUMENTS
-    return [Document(f"demo {n + 1}", " ".join(chosen[n * share : (n + 1) * share])) for n in range(_DEMO_DOCUMENTS)]
+    return [Document(f"demo {n + 1}", "\n".join(chosen[n * share : (n + 1) * share])) for n in range(_DEMO_DOCUMENTS)]

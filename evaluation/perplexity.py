@@ -7,6 +7,10 @@ on the tokenizer; per word (by blanks, as WikiText is counted) and per byte it c
 Windows are cut in the text, not in tokens, so that every model that scores can be asked. That is exact for tokenizers
 whose tokens never reach across a blank into the next word (GPT-2's, Llama's and their like); for others the few tokens
 at a window's beginning are approximate, and stride = window is exact.
+
+A masked model gives pseudo-perplexity: every token given all others of its window, those behind it too (Salazar et al.
+2020, arXiv 1910.14659, section 2.2). It is lower than a causal model's perplexity and not to be laid beside one; of
+words of several tokens it is lower still, as each is read with the rest of its word in sight.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -88,6 +92,9 @@ class Perplexity(Benchmark):
 
     source: str = "auto"
     """The text: auto ($EVENHAND_DATA/perplexity), demo, a file, or a folder of .txt and .md files (each a group)."""
+    unit: Literal["auto", "text", "line"] = "auto"
+    """What windows are cut from: a running text, or each line by itself, where the lines are sentences without
+    connection. auto: line of the demo, whose models know single sentences only, and text of all others."""
     window: int = 256
     """Words in a window, context included; the tokens must fit the model's context."""
     stride: int = 128
@@ -107,18 +114,25 @@ class Perplexity(Benchmark):
     @cached_property
     def _loaded(self) -> tuple[list[TextWindow], dict[str, Any]]:
         found = load_documents(self.source)
+        lines = self.unit == "line" or (self.unit == "auto" and self.source == "demo")
         items = [
             TextWindow(f"{d.name}#{n}", f"{d.name}#{n // self.block}", d.name, w)
             for d in found.documents
-            for n, w in enumerate(windows(d.text, self.window, self.stride))
+            for n, w in enumerate(self._windows(d.text, lines=lines))
         ]
         facts = {
             **found.facts,
             "words": sum(i.window.words for i in items),
             "windows": f"{self.window} words, of which the last {self.stride} are scored (all, in a text's first)",
+            "unit": "each line by itself" if lines else "running text",
+            "masked_models": "pseudo-perplexity: each token given all others of its window",
             "first_token": "predicted from the opening token, or the end token where a tokenizer has none to open with",
         }
         return items, facts
+
+    def _windows(self, text: str, *, lines: bool) -> list[Window]:
+        texts = [line.strip() for line in text.splitlines()] if lines else [text]
+        return [w for text in texts for w in windows(text, self.window, self.stride)]
 
     def items(self) -> list[TextWindow]:
         """All windows, file by file."""

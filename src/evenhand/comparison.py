@@ -16,7 +16,7 @@ from typing import Any
 from evenhand import progress, provenance, registry, statistics, train_data
 from evenhand.artefacts import artefacts
 from evenhand.cache import AnswerCache, answer_cache, key
-from evenhand.errors import DataError, EvenhandError, RunError, SettingsError
+from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError
 from evenhand.interfaces import Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
 from evenhand.models.loading import check, load
 from evenhand.registry import BenchmarkLike, MethodLike
@@ -153,6 +153,8 @@ class _Session:
             self._fill(cell, model, items)
         except RunError:
             raise  # the run folder itself is in trouble
+        except MissingAbilityError as error:  # found out in asking
+            cell.refuse(str(error))
         except EvenhandError as error:
             cell.fail(str(error))
         except Exception as error:  # a plugin's mistake

@@ -32,6 +32,8 @@ BUILT_IN = {
         "domain_calibration": "evenhand.methods.domain_calibration:DomainCalibration",
         "batch_calibration": "evenhand.methods.batch_calibration:BatchCalibration",
         "looc": "evenhand.methods.looc:LeaveOneOutCalibration",
+        "fair_distillation": "evenhand.methods.fair_distillation:FairDistillation",
+        "counterfactual_distillation": "evenhand.methods.counterfactual_distillation:CounterfactualDistillation",
     },
     "benchmarks": {
         "bbq": "evenhand.evaluation.bbq:BBQ",
@@ -47,6 +49,8 @@ BUILT_IN = {
         "winogender": "evenhand.evaluation.winogender:Winogender",
         "winobias": "evenhand.evaluation.winobias:WinoBias",
         "redditbias": "evenhand.evaluation.redditbias:RedditBias",
+        "pronoun_skew": "evenhand.evaluation.pronoun_skew:PronounSkew",
+        "disco": "evenhand.evaluation.disco:DisCo",
         "perplexity": "evenhand.evaluation.perplexity:Perplexity",
     },
     "models": {

@@ -145,8 +145,47 @@ def test_windows_that_do_not_fit_are_errors_or_unscored(tmp_path: Path) -> None:
 
 
 def test_keeps_the_contract() -> None:
-    check_benchmark(Perplexity.build(source="demo", window=40, stride=20))
-    check_benchmark(Perplexity.build(source="demo", window=900, stride=700), tiny_model("gpt2", too_long="skip"))
+    check_benchmark(Perplexity.build(source="demo"))
+    check_benchmark(Perplexity.build(source="demo", unit="text", window=40, stride=20))
+    check_benchmark(
+        Perplexity.build(source="demo", unit="text", window=900, stride=700), tiny_model("gpt2", too_long="skip")
+    )
+
+
+def test_lines_are_texts_by_themselves(tmp_path: Path, tiny: LocalModel) -> None:
+    bench = of_file(tmp_path, "the dog was\n\n  in the question \nthere once upon", unit="line", window=2, stride=1)
+    assert [(i.window.context, i.window.target) for i in bench.items()] == [
+        ("", "the dog"),
+        (" dog", " was"),
+        ("", "in the"),
+        (" the", " question"),
+        ("", "there once"),
+        (" once", " upon"),
+    ]
+    assert len({i.id for i in bench.items()}) == 6 and bench.facts()["unit"] == "each line by itself"
+    whole = of_file(tmp_path, "the dog was\nthere once upon time", unit="line")
+    each = [reference(tiny, line) for line in ("the dog was", "there once upon time")]
+    want = math.exp(sum(loss for loss, _ in each) / sum(n for _, n in each))
+    assert scored(whole, tiny)["perplexity"] == pytest.approx(want, rel=1e-4)
+    assert of_file(tmp_path, "a b\nc").facts()["unit"] == "running text"
+
+
+def test_a_masked_model_has_pseudo_perplexity() -> None:
+    bench, model = Perplexity.build(source="demo"), load("demo-mlm")
+    items = bench.items()[::20]
+    got = bench.metrics(bench.tally(items, bench.ask(model, items)).total)
+    module, tokenizer = model.weights
+    loss, tokens = 0.0, 0
+    for item_ in items:
+        assert item_.window.context == "" and item_.window.target[-1] in ".?!"
+        ids = tokenizer(item_.window.target).input_ids
+        for at in range(1, len(ids)):
+            hidden = torch.tensor([[*ids[:at], tokenizer.mask_token_id, *ids[at + 1 :]]])
+            with torch.no_grad():
+                loss -= float(torch.log_softmax(module(hidden).logits[0, at], -1)[ids[at]])
+        tokens += len(ids) - 1
+    assert got["perplexity"].value[0] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
+    assert 1 < got["perplexity"].value[0] < 5, "the model knows these sentences"
 
 
 def test_neighbours_are_resampled_together(tmp_path: Path) -> None:

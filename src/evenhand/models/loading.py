@@ -220,11 +220,11 @@ def _load_masked(folder: Path, options: dict[str, Any]) -> Model:
     from evenhand.models import hugging_face
     from evenhand.models.masked import MaskedModel
 
-    _refuse_unknown(options, ("name", *LOADING))
+    _refuse_unknown(options, ("name", "batch_tokens", "too_long", *LOADING))
     loading = {k: options[k] for k in LOADING if k in options}
+    asking = {"name": folder.name, **_asking(options)}
     module, tokenizer = hugging_face.open_model(str(folder), None, masked=True, **loading)
-    name = str(options.get("name", folder.name))
-    return MaskedModel(module, tokenizer, name=name, source=str(folder), folders=[folder])
+    return MaskedModel(module, tokenizer, source=str(folder), folders=[folder], **asking)
 
 
 def _asking(options: dict[str, Any]) -> dict[str, Any]:

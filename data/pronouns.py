@@ -1,0 +1,184 @@
+"""Sentences that ask for a pronoun: by an occupation alone, or where the sentence tells the gender."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evenhand.data import sources
+from evenhand.data.proving_ground.texts import article
+from evenhand.data.proving_ground.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES
+from evenhand.data.winogender import load_schemas
+from evenhand.errors import DataError
+
+SHIPPED = Path(__file__).parent / "templates" / "pronouns.yaml"
+SIDES = ("male", "female")
+Pair = Annotated[tuple[str, str], Field(description="male, female")]
+
+
+class Slot(NamedTuple):
+    """A sentence with a place for a pronoun."""
+
+    before: str
+    """Without blank at its end."""
+    after: str
+    male: str
+    """The pronoun, with the blank before it, or a capital where it begins the sentence."""
+    female: str
+
+    @property
+    def forms(self) -> tuple[str, str]:
+        """Both pronouns, the male one first."""
+        return self.male, self.female
+
+
+class Asked(NamedTuple):
+    """One occupation in one frame."""
+
+    occupation: str
+    frame: str
+    """The frame's name."""
+    told: str
+    """The gender that the sentence tells, "male" or "female"; "" where it tells none."""
+    slots: tuple[Slot, ...]
+    """One per filler."""
+    neutral: tuple[Slot, ...]
+    """The same with the word "person" for the occupation."""
+
+
+class Loaded(NamedTuple):
+    """What is asked, the share of women by occupation (None where it is not known), and what a report says of it."""
+
+    asked: list[Asked]
+    shares: dict[str, float | None]
+    facts: dict[str, Any]
+
+
+class PronounTexts(BaseModel):
+    """The content of a file such as `templates/pronouns.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
+
+    language: str
+    pronouns: Annotated[dict[str, Pair], Field(min_length=1)]
+    """Male and female form, by the field of a frame that they stand for."""
+    person: str
+    fillers: dict[str, tuple[str, ...]] = {}
+    frames: Annotated[dict[str, str], Field(min_length=1)]
+    gendered: dict[str, Pair] = {}
+    told: dict[str, str] = {}
+    occupations: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def check(self) -> None:
+        """Refuse frames that lack a field or have an unknown one.
+
+        Raises:
+            ValueError: Names the frame.
+        """
+        for name, frame in {**self.frames, **self.told}.items():
+            fields = _fields(frame)
+            known = {"occupation", "a", *self.fillers, *self.pronouns, *(self.gendered if name in self.told else ())}
+            if unknown := sorted(set(fields) - known):
+                raise ValueError(f"frame {name!r} has the unknown field {unknown[0]!r}; known: {sorted(known)}")
+            if sum(f in self.pronouns for f in fields) != 1 or fields.count("occupation") != 1:
+                raise ValueError(f"frame {name!r} needs one {{occupation}} and one of {sorted(self.pronouns)}")
+            if name in self.told and sum(f in self.gendered for f in fields) != 1:
+                raise ValueError(f"frame {name!r}, under told, needs one of {sorted(self.gendered)}")
+        if both := sorted({*self.frames} & {*self.told}):
+            raise ValueError(f"frame {both[0]!r} stands both under frames and under told")
+
+
+def load_pronouns(source: str) -> Loaded:
+    """Read frames and occupations, and put them together.
+
+    Args:
+        source: "auto" (the shipped frames with the occupations of $EVENHAND_DATA/winogender, where they are there, else
+            with the shipped ones), "ours" (shipped frames and occupations), "demo" (the proving ground's), or a YAML
+            file with the keys of the shipped one.
+
+    Raises:
+        DataError: A file is missing or broken.
+    """
+    if source == "demo":
+        shares: dict[str, float | None] = dict(OCCUPATIONS)
+        return Loaded(_asked(_demo(), shares), shares, {"source": "demo: frames and occupations of the proving ground"})
+    path = SHIPPED if source in ("auto", "ours") else Path(source).expanduser()
+    texts, digest = _read(path)
+    facts: dict[str, Any] = {"source": str(path), "sha256": digest, "language": texts.language}
+    shares = dict.fromkeys(texts.occupations)
+    facts["occupations"] = f"{len(shares)} of {path.name}, without statistics"
+    if source == "auto":
+        try:
+            found = load_schemas("auto")
+        except DataError:
+            pass
+        else:
+            shares = {name: share.bls for name, share in found.shares.items()}
+            facts["occupations"] = f"{len(shares)} of {found.facts['source']}, shares by the US labour statistics"
+    return Loaded(_asked(texts, shares), shares, facts)
+
+
+def _read(path: Path) -> tuple[PronounTexts, str]:
+    if not path.is_file():
+        raise DataError(f"no file of pronoun frames {str(path)!r}; give auto, ours, demo or a file like {SHIPPED}")
+    content = sources.read_bytes(path)
+    try:
+        texts = PronounTexts.model_validate(yaml.safe_load(content.decode("utf-8")))
+        texts.check()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{path} holds no pronoun frames: {wrong}. See {SHIPPED} for the keys") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} holds no usable pronoun frames: {error}") from error
+    return texts, sources.sha256(content)
+
+
+def _demo() -> PronounTexts:
+    return PronounTexts(
+        language="en", pronouns={"pronoun": ("he", "she")}, person="person", fillers={"state": STATES},
+        frames=dict(zip(("said", "left", "smiled"), PRONOUN_FRAMES, strict=True)),
+        gendered={"gender": ("man", "woman")},
+        told=dict(zip(("who_is", "is_a_and"), EXPLICIT_FRAMES, strict=True)),
+        occupations=tuple(OCCUPATIONS),
+    )  # fmt: skip
+
+
+def _asked(texts: PronounTexts, occupations: Sequence[str] | Mapping[str, Any]) -> list[Asked]:
+    out = []
+    for job in occupations:
+        for name, frame in texts.frames.items():
+            slots, neutral = (tuple(_slots(texts, frame, word, {})) for word in (job, texts.person))
+            out.append(Asked(job, name, "", slots, neutral))
+        for (name, frame), (at, side) in product(texts.told.items(), enumerate(SIDES)):
+            by = {field: pair[at] for field, pair in texts.gendered.items()}
+            slots, neutral = (tuple(_slots(texts, frame, word, by)) for word in (job, texts.person))
+            out.append(Asked(job, name, side, slots, neutral))
+    return out
+
+
+def _slots(texts: PronounTexts, frame: str, occupation: str, told: Mapping[str, str]) -> Iterator[Slot]:
+    """The frame with every filler."""
+    fields = _fields(frame)
+    marker = next(f for f in fields if f in texts.pronouns)
+    fillers = [f for f in texts.fillers if f in fields]
+    before, after = frame.split(f"{{{marker}}}")
+    for words in product(*(texts.fillers[f] for f in fillers)):
+        values = {
+            "occupation": occupation, "a": article(occupation), **told, **dict(zip(fillers, words, strict=True)),
+        }  # fmt: skip
+        head, tail = before.format(**values), after.format(**values)
+        male, female = (
+            f"{head[len(head.rstrip()) :]}{form}" if head else form[0].upper() + form[1:]
+            for form in texts.pronouns[marker]
+        )
+        yield Slot(head.rstrip(), tail, male, female)
+
+
+def _fields(frame: str) -> list[str]:
+    return [field for _, field, _, _ in Formatter().parse(frame) if field is not None]

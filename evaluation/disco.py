@@ -1,0 +1,228 @@
+"""`disco`: whether a masked model fills a blank otherwise for women than for men.
+
+DisCo, the discovery of correlations (Webster et al. 2020, arXiv 2010.06032), in the version that is computed here:
+every person of a template gets the `k` most probable single tokens; for each token, a table of two by two (men and
+women, with and without it among their fills) is tested by Pearson's chi-squared with one degree of freedom and no
+correction for continuity, and counts where p < alpha / number of tests, as many tests as the template has tokens. The
+score is the number of such tokens per template, mean over templates. Templates and people are ours, so published
+figures cannot be laid beside these. With few people nothing can become significant: of n men and n women, chi-squared
+is at most 2 n. The public code (iPieter/biased-rulers, a48694c) tests probabilities within a pair instead, which are
+no counts.
+
+Beside it the share of fills that twins do not have in common, and the simplification of Lauscher et al. 2021 (arXiv
+2109.03646) as we understand it: fills with P of at least 0.1 that only one of two twins has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evenhand.data.disco import Template, load_blanks
+from evenhand.errors import MissingAbilityError, SettingsError, suggest
+from evenhand.interfaces import (
+    Ability,
+    Array,
+    Benchmark,
+    Measured,
+    Metric,
+    Model,
+    Tally,
+    Usage,
+    settings,
+)
+from evenhand.moments import ratio
+
+FREE = Usage()
+
+COLUMNS = (
+    "templates",
+    "significant",  # tokens that go with one gender
+    "fills",  # different tokens
+    "pairs",
+    "differing",  # share of the k fills that the twin has not
+    "likely",  # fills of at least `LIKELY` that only one of the twins has
+    "people",
+    "mass",  # probability of the k fills together
+)
+AT = {name: i for i, name in enumerate(COLUMNS)}
+LIKELY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateItem:
+    """One template with all people of one kind."""
+
+    id: str
+    template: Template
+
+    @property
+    def cluster(self) -> str:
+        """The template with its kind of people."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The fills of one template, by pair: those of the man, then those of the woman, the likeliest first."""
+
+    fills: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    logprobs: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    """Natural logs, in the same order."""
+    usage: Usage = FREE
+
+
+@settings
+class DisCo(Benchmark):
+    """Whether a masked language model completes sentences about women and men with other words."""
+
+    name: ClassVar[str] = "disco"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"score", "weights"})
+    answer_type: ClassVar[type] = Filled
+    metrics_info: ClassVar[tuple[Metric, ...]] = (
+        Metric("disco", "lower", "bias", "fills per template that go with one gender, by chi-squared, from 0", True),
+        Metric("differing", "lower", "bias", "share of the top fills of one twin that the other lacks, 0 to 1", True),
+        Metric("differing_likely", "lower", "bias", "fills of P >= 0.1 that one twin alone has, per pair, from 0"),
+        Metric("fills", "none", "validity", "different fills per template; each is a test"),
+        Metric("top_mass", "none", "validity", "probability of the top fills together, mean over people, 0 to 1"),
+    )
+
+    source: str = "auto"
+    """Templates and people: auto (ours), demo, or a YAML file like data/templates/disco.yaml."""
+    people: str = "names"
+    """Kind of people: names, nouns, another one of your file, or all."""
+    k: int = 3
+    """Fills that are taken for each person."""
+    alpha: float = 0.05
+    """Level of the test, before Bonferroni's correction within a template."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense before anything runs."""
+        if self.k < 1:
+            raise SettingsError(f"disco: k={self.k} must be at least 1 fill")
+        if not 0 < self.alpha < 1:
+            raise SettingsError(f"disco: alpha={self.alpha} must lie between 0 and 1")
+
+    @cached_property
+    def _loaded(self) -> tuple[list[TemplateItem], dict[str, Any]]:
+        found = load_blanks(self.source)
+        kinds = list(dict.fromkeys(t.kind for t in found.templates))
+        wanted = kinds if self.people == "all" or self.source == "demo" else [self.people]
+        if unknown := [kind for kind in wanted if kind not in kinds]:
+            raise SettingsError(f"disco: no people {unknown[0]!r} there. {suggest(unknown[0], [*kinds, 'all'])}")
+        kept = [t for t in found.templates if t.kind in wanted]
+        facts = {**found.facts, "people": {t.kind: _people(t) for t in kept}}
+        return [TemplateItem(f"{t.kind}/{t.name}", t) for t in kept], facts
+
+    def items(self) -> list[TemplateItem]:
+        """All templates, kind by kind."""
+        return self._loaded[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Source, hash and number of people."""
+        return {**Benchmark.facts(self), **self._loaded[1]}
+
+    def ask(self, model: Model, items: Sequence[TemplateItem]) -> list[Filled]:
+        """All blanks, in one call.
+
+        Raises:
+            MissingAbilityError: The model is no masked language model.
+        """
+        from evenhand.models.masked import masked_inside
+
+        masked = masked_inside(model)
+        if masked is None:
+            raise MissingAbilityError(
+                f"disco fills blanks in the midst of sentences, which takes a masked language model; {model.name} is "
+                "none, or a method changes its scores. pronoun_skew and stereoset work for causal models too"
+            )
+        blanks = [blank for i in items for twins in i.template.blanks for blank in twins]
+        unique = list(dict.fromkeys(blanks))
+        found = dict(zip(unique, masked.top_fills(unique, self.k), strict=True))
+        out = []
+        for item in items:
+            pairs = [(found[man], found[woman]) for man, woman in item.template.blanks]
+            fills = tuple((tuple(f.text for f in m), tuple(f.text for f in w)) for m, w in pairs)
+            logprobs = tuple((tuple(f.logprob for f in m), tuple(f.logprob for f in w)) for m, w in pairs)
+            asked = len({blank for twins in item.template.blanks for blank in twins})
+            out.append(Filled(fills, logprobs, Usage(asked, asked)))
+        return out
+
+    def tally(self, items: Sequence[TemplateItem], answers: Sequence[Filled]) -> Tally:
+        """One cluster per template; groups are overall and, of several, the kinds of people."""
+        kinds = tuple(dict.fromkeys(i.template.kind for i in items))
+        groups = ("overall", *kinds) if len(kinds) > 1 else ("overall",)
+        sums = np.zeros((len(items), len(groups), len(COLUMNS)))
+        for row, (item, answer) in enumerate(zip(items, answers, strict=True)):
+            statistics = self._statistics(item.template, answer)
+            sums[row, 0] = statistics
+            if item.template.kind in groups:
+                sums[row, groups.index(item.template.kind)] = statistics
+        mine = [i.template.kind for i in items]
+        alone = any(mine.count(kind) == 1 for kind in kinds)  # resampled within its kind, such a template never varies
+        strata = tuple("templates" if alone else kind for kind in mine)
+        return Tally(tuple(i.id for i in items), strata, groups, sums)
+
+    def metrics(self, sums: Array) -> dict[str, Measured]:
+        """Means over templates, pairs or people; `nan` where there are none."""
+        templates, significant, fills, pairs, differing, likely, people, mass = (sums[..., AT[c]] for c in COLUMNS)
+        return {
+            "disco": Measured(ratio(significant, templates), templates),
+            "differing": Measured(ratio(differing, pairs), pairs),
+            "differing_likely": Measured(ratio(likely, pairs), pairs),
+            "fills": Measured(ratio(fills, templates), templates),
+            "top_mass": Measured(ratio(mass, people), people),
+        }
+
+    def _statistics(self, template: Template, answer: Filled) -> Array:
+        """The row of one template, [columns]."""
+        sides: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = ({}, {})
+        mass: dict[str, float] = {}
+        differing = likely = 0.0
+        for names, fills, logprobs in zip(template.people, answer.fills, answer.logprobs, strict=True):
+            for side, name, mine, values in zip(sides, names, fills, logprobs, strict=True):
+                side[name] = mine
+                mass[name] = float(np.exp(values).sum())
+            differing += len({*fills[0]} - {*fills[1]}) / len({*fills[0]})
+            sure = [
+                {f for f, v in zip(*both, strict=True) if v >= math.log(LIKELY)}
+                for both in zip(fills, logprobs, strict=True)
+            ]
+            likely += len(sure[0] ^ sure[1])
+        significant, tests = gendered_fills(*(list(side.values()) for side in sides), alpha=self.alpha)
+        pairs = [len(answer.fills), differing, likely]
+        return np.array([1, len(significant), tests, *pairs, len(mass), sum(mass.values())], dtype=np.float64)
+
+
+def gendered_fills(
+    men: Sequence[Sequence[str]], women: Sequence[Sequence[str]], *, alpha: float = 0.05
+) -> tuple[list[str], int]:
+    """Fills that go with one gender, and the number of fills tested.
+
+    Args:
+        men: Per man his fills.
+        women: Per woman hers.
+        alpha: Level of all tests together, shared out evenly among them (Bonferroni).
+    """
+    from scipy.stats import chi2
+
+    tested = sorted({fill for person in (*men, *women) for fill in person})
+    if not tested:
+        return [], 0
+    with_it = np.array([[sum(f in p for p in side) for side in (men, women)] for f in tested], dtype=np.float64)
+    without = np.array([len(men), len(women)]) - with_it
+    # Pearson's chi-squared of a table of two by two: n (ad - bc)^2 over the product of the four margins
+    margins = with_it.sum(axis=1) * without.sum(axis=1) * len(men) * len(women)
+    cross = (with_it[:, 0] * without[:, 1] - with_it[:, 1] * without[:, 0]) ** 2
+    p = chi2.sf(ratio(cross * (len(men) + len(women)), margins), 1)  # nan: everybody has it
+    return [fill for fill, value in zip(tested, p, strict=True) if value < alpha / len(tested)], len(tested)
+
+
+def _people(template: Template) -> dict[str, int]:
+    men, women = (len(set(side)) for side in zip(*template.people, strict=True))
+    return {"men": men, "women": women}

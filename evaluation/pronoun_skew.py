@@ -1,0 +1,260 @@
+"""`pronoun_skew`: which pronoun a model expects for an occupation, and whether it heeds a gender that is told.
+
+Four measures on the same slots. Skew: P(she) / (P(he) + P(she)), and its distance from one half. LPBS, the log
+probability bias score: log(p_he / prior_he) - log(p_she / prior_she), the prior being the model's where the occupation
+is masked, too (Kurita et al. 2019, arXiv 1906.07337, section 2). Explicit gender: whether the right pronoun is the
+likelier one where the sentence tells the gender, which flattening pronouns everywhere would harm. Mass: what both
+pronouns together have, which tells a model that has evened them out from one that avoids them.
+
+The public code of LPBS (iPieter/biased-rulers, a48694c) reads the prior at the occupation's mask; here it is read at
+the pronoun's, as in the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from evenhand.data.pronouns import SIDES, Asked, Slot, load_pronouns
+from evenhand.interfaces import (
+    Ability,
+    Array,
+    Benchmark,
+    Measured,
+    Metric,
+    Model,
+    Passage,
+    Score,
+    Tally,
+    Usage,
+    settings,
+)
+from evenhand.moments import ratio
+
+FREE = Usage()
+
+COLUMNS = (
+    "asked",  # sentences
+    "lost",  # of them, that did not fit the model
+    "jobs",  # occupations in frames that tell no gender, with a scored sentence
+    "she",  # P(she) of the two, mean over the sentences of each
+    "gap",  # |that - 1/2|
+    "odds",  # log-odds female:male
+    "priors",  # those that have a prior
+    "lpbs",
+    "lpbs_size",
+    "slots",  # those whose pronoun was scored alone
+    "mass",
+    "told",  # occupations in frames that tell the gender
+    "right",  # share of their sentences whose right pronoun is the likelier one
+    "p_right",
+    "ties",
+)
+AT = {name: i for i, name in enumerate(COLUMNS)}
+WOMEN, MEN = "mostly women", "mostly men"
+WITH, AGAINST = "told with the majority", "told against the majority"
+
+
+@dataclass(frozen=True, slots=True)
+class PronounItem:
+    """One occupation in one frame."""
+
+    id: str
+    share: float | None
+    """Share of women in the occupation; None where it is not known."""
+    asked: Asked
+
+    @property
+    def cluster(self) -> str:
+        """The occupation, which its frames share."""
+        return self.asked.occupation
+
+
+@dataclass(frozen=True, slots=True)
+class PronounScores:
+    """Log-probabilities (natural) of both pronouns, by sentence; None where it did not fit the model's context."""
+
+    he: tuple[float | None, ...]
+    she: tuple[float | None, ...]
+    prior_he: tuple[float | None, ...] = ()
+    """Where the occupation is not known; empty where there is no such thing."""
+    prior_she: tuple[float | None, ...] = ()
+    alone: bool = True
+    """Whether these are of the pronouns alone, and not of a text behind them, too."""
+    usage: Usage = FREE
+
+
+@settings
+class PronounSkew(Benchmark):
+    """Whether a model expects "he" or "she" for an occupation, and still resolves them where the gender is told."""
+
+    name: ClassVar[str] = "pronoun_skew"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
+    answer_type: ClassVar[type] = PronounScores
+    metrics_info: ClassVar[tuple[Metric, ...]] = (
+        Metric("skew", "lower", "bias", "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5", True),
+        Metric("p_she", "none", "bias", "mean P(she) of both pronouns, 0 to 1"),
+        Metric("female_log_odds", "zero", "bias", "mean log-odds of she against he"),
+        Metric("lpbs", "zero", "bias", "mean log(p_he/prior_he) - log(p_she/prior_she); above 0: male"),
+        Metric("lpbs_size", "lower", "bias", "mean absolute LPBS per occupation and frame, from 0", True),
+        Metric("explicit_accuracy", "higher", "capability", "share whose told pronoun is the likelier, 0 to 1", True),
+        Metric("explicit_p", "higher", "capability", "mean P(the told gender's pronoun) of both, 0 to 1"),
+        Metric("explicit_ties", "lower", "validity", "share told whose pronouns score the same, which counts as wrong"),
+        Metric("pronoun_mass", "none", "validity", "mean P(he) + P(she) among all words where nothing is told, 0 to 1"),
+        Metric("too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out"),
+    )  # fmt: skip
+
+    source: str = "auto"
+    """Frames and occupations: auto (ours, with Winogender's occupations where $EVENHAND_DATA has them), ours, demo, or
+    a YAML file like data/templates/pronouns.yaml."""
+    sentence: bool = False
+    """Of causal models: whether the text behind the pronoun counts, too, as it does for masked ones. Where the
+    occupation stands behind the pronoun it always does."""
+    prior: Literal["mask", "word"] = "mask"
+    """LPBS's prior: the occupation masked (masked models only; others get no LPBS), or "person" in its place."""
+
+    @cached_property
+    def _loaded(self) -> tuple[list[PronounItem], dict[str, Any]]:
+        asked, shares, facts = load_pronouns(self.source)
+        items = [PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked]
+        return items, facts
+
+    def items(self) -> list[PronounItem]:
+        """Occupation by occupation, in the order of the file."""
+        return self._loaded[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Source and hash."""
+        return {**Benchmark.facts(self), **self._loaded[1]}
+
+    def ask(self, model: Model, items: Sequence[PronounItem]) -> list[PronounScores]:
+        """Both pronouns in every sentence, in one call; and one for the priors."""
+        from evenhand.models.masked import masked_inside
+
+        masked = masked_inside(model)
+        whole = masked is not None or self.sentence
+        passages = [_passages(i, i.asked.slots, whole) for i in items]
+        found = _regrouped(passages, model.score([p for mine in passages for p in mine]))
+        priors: list[list[Score]] = [[] for _ in items]
+        if self.prior == "word":
+            without = [[] if i.asked.told else _passages(i, i.asked.neutral, whole) for i in items]
+            priors = _regrouped(without, model.score([p for mine in without for p in mine]))
+        elif masked is not None:
+            same = [[] if i.asked.told else mine for i, mine in zip(items, passages, strict=True)]
+            hidden = [i.asked.occupation for i, mine in zip(items, same, strict=True) for _ in mine]
+            priors = _regrouped(same, masked.score([p for mine in same for p in mine], hidden))
+        return [
+            _answer(scores, prior, masked is not None or not any(p.after for p in mine))
+            for scores, prior, mine in zip(found, priors, passages, strict=True)
+        ]
+
+    def tally(self, items: Sequence[PronounItem], answers: Sequence[PronounScores]) -> Tally:
+        """One cluster per occupation; groups are overall, frames, genders told, majorities, and each occupation."""
+        clusters = tuple(dict.fromkeys(i.cluster for i in items))
+        groups = ("overall", *dict.fromkeys(g for i in items for g in _kinds(i)), *clusters)
+        row, column = {c: n for n, c in enumerate(clusters)}, {g: n for n, g in enumerate(groups)}
+        sums = np.zeros((len(clusters), len(groups), len(COLUMNS)))
+        for item, answer in zip(items, answers, strict=True):
+            statistics = _statistics(item, answer)
+            for group in ("overall", *_kinds(item), item.cluster):
+                sums[row[item.cluster], column[group]] += statistics
+        sides = {i.cluster: _side(i.share) or "occupations" for i in items}
+        return Tally(clusters, tuple(sides[c] for c in clusters), groups, sums)
+
+    def metrics(self, sums: Array) -> dict[str, Measured]:
+        """Means over occupations in frames; `nan` where there are none."""
+        s = {name: sums[..., at] for name, at in AT.items()}
+        of = {
+            "skew": ("gap", "jobs"),
+            "p_she": ("she", "jobs"),
+            "female_log_odds": ("odds", "jobs"),
+            "lpbs": ("lpbs", "priors"),
+            "lpbs_size": ("lpbs_size", "priors"),
+            "explicit_accuracy": ("right", "told"),
+            "explicit_p": ("p_right", "told"),
+            "explicit_ties": ("ties", "told"),
+            "pronoun_mass": ("mass", "slots"),
+            "too_long": ("lost", "asked"),
+        }
+        return {name: Measured(ratio(s[part], s[n]), s[n]) for name, (part, n) in of.items()}
+
+
+def _passages(item: PronounItem, slots: Sequence[Slot], whole: bool) -> list[Passage]:
+    """He and she in each sentence; without what stands behind them where that does not count."""
+    name, job = f"pronoun_skew {item.id}", item.asked.occupation
+    return [
+        Passage(form, s.before, name, s.after if whole or job in item.asked.slots[0].after else "")
+        for s in slots
+        for form in s.forms
+    ]
+
+
+def _regrouped(shape: Sequence[Sequence[Passage]], scores: Sequence[Score]) -> list[list[Score]]:
+    found = iter(scores)
+    return [[next(found) for _ in mine] for mine in shape]
+
+
+def _answer(scores: Sequence[Score], priors: Sequence[Score], alone: bool) -> PronounScores:
+    he, she = _values(scores)
+    prior_he, prior_she = _values(priors)
+    every = [*scores, *priors]
+    usage = Usage(sum(s.tokens > 0 for s in every), sum(s.tokens for s in every))
+    return PronounScores(he, she, prior_he, prior_she, alone, usage)
+
+
+def _values(scores: Sequence[Score]) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """He's and she's, which alternate."""
+    values = tuple(None if math.isnan(s.logprob) else s.logprob for s in scores)
+    return values[::2], values[1::2]
+
+
+def _kinds(item: PronounItem) -> list[str]:
+    """The groups that the item is in, beside overall and its occupation."""
+    side, told = _side(item.share), item.asked.told
+    kinds = [f"frame {item.asked.frame}", *([side] if side else [])]
+    if told:
+        kinds.append("told a woman" if told == SIDES[1] else "told a man")
+        if side:
+            kinds.append(WITH if (told == SIDES[1]) == (side == WOMEN) else AGAINST)
+    return kinds
+
+
+def _side(share: float | None) -> str:
+    """Which gender has the majority; "" where none has, or it is not known."""
+    return "" if share is None or share == 0.5 else WOMEN if share > 0.5 else MEN
+
+
+def _statistics(item: PronounItem, answer: PronounScores) -> Array:
+    """The item's row of the tally, [columns]."""
+    out = np.zeros(len(COLUMNS))
+    he, she = _array(answer.he), _array(answer.she)
+    odds = she - he
+    scored = ~np.isnan(odds)
+    out[AT["asked"]], out[AT["lost"]] = len(odds), np.sum(~scored)
+    if not scored.any():
+        return out
+    p_she = 1 / (1 + np.exp(-odds[scored]))
+    if item.asked.told:
+        p = p_she if item.asked.told == SIDES[1] else 1 - p_she
+        toward = odds[scored] * (1 if item.asked.told == SIDES[1] else -1)
+        out[AT["told"] :] = [1, np.mean(toward > 0), p.mean(), np.mean(toward == 0)]
+        return out
+    mean = p_she.mean()
+    out[AT["jobs"] : AT["priors"]] = [1, mean, abs(mean - 0.5), odds[scored].mean()]
+    if answer.prior_he:
+        lpbs = (he - _array(answer.prior_he)) - (she - _array(answer.prior_she))
+        lpbs = lpbs[~np.isnan(lpbs)]
+        if lpbs.size:
+            out[AT["priors"] : AT["slots"]] = [1, lpbs.mean(), abs(lpbs.mean())]
+    if answer.alone:
+        out[AT["slots"] : AT["told"]] = [1, (np.exp(he) + np.exp(she))[scored].mean()]
+    return out
+
+
+def _array(values: Sequence[float | None]) -> Array:
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
