@@ -23,9 +23,12 @@ from evenhand import registry
 from evenhand.cache import AnswerCache, active, answer_cache, key
 from evenhand.errors import RunError
 from evenhand.evaluation.b_score import BScoreAnswer, Shot
+from evenhand.evaluation.disco import Filled
 from evenhand.evaluation.holistic_bias import CellScores
 from evenhand.evaluation.label_bias import TaskAnswer
+from evenhand.evaluation.option_order import OrderAnswer
 from evenhand.evaluation.perplexity import WindowScore
+from evenhand.evaluation.pronoun_skew import PronounScores
 from evenhand.evaluation.redditbias import TwinScores
 from evenhand.interfaces import Choice, Message, Reply, Usage
 from evenhand.likelihood import Scored
@@ -56,6 +59,9 @@ OTHERS = (
     CellScores((-0.1, None), (3, 0)),
     Scored((-0.1, None), (3, 0)),
     TwinScores(Scored((-0.1, -7.0), (3, 4)), True),
+    OrderAnswer(CHOICES[:2]),
+    Filled(((("late", "old"), ()),), (((-0.1, -1 / 3), ()),), Usage(1, 2)),
+    PronounScores((-0.1, None), (-1 / 3, None), (-2.0,), (-3.0,), alone=False),
 )
 IDS = ("a", "b", "ü/ü", "d d", "e")
 
