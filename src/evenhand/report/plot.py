@@ -51,8 +51,9 @@ def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, grou
     height = lines * (1.15 + 0.34 * len(rows)) + 0.5
     figure = NotebookFigure(figsize=(2.6 + 2.7 * columns, height), layout="constrained")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    above = _told_apart([benchmark for benchmark, _ in panels])
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows)
+        _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows, above[panel[0]])
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     title = f"{group}: value and 95 % interval; dotted line: the untouched model"
@@ -72,7 +73,16 @@ def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str
     return [r for r in numbers if r.group == group and (r.metric in metrics if metrics else r.main)]
 
 
-def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]) -> None:
+def _told_apart(benchmarks: Sequence[str]) -> dict[str, str]:
+    """What stands before a metric: the benchmark, where there are several; with settings, where two have one name."""
+    specs = list(dict.fromkeys(benchmarks))
+    names = [spec.partition("(")[0] for spec in specs]
+    if len(specs) == 1:
+        return {specs[0]: ""}
+    return {spec: f"{name if names.count(name) == 1 else spec}: " for spec, name in zip(specs, names, strict=True)}
+
+
+def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]], above: str) -> None:
     models = list(dict.fromkeys(model for model, _ in rows))
     for r in records:
         y = rows.index((r.model, r.method))
@@ -91,7 +101,8 @@ def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]
     if first.direction == "zero":
         axis.axvline(0, color="#999999", linewidth=0.8)
     better = BETTER[first.direction]
-    axis.set_title(metric_name(first.metric) + (f"\n{better}" if better else "\n"), fontsize=9)
+    what = _cut(above + metric_name(first.metric))
+    axis.set_title(f"{what}\n{better}", fontsize=9, parse_math=False)
     several = len({m for m, _ in rows}) > 1
     axis.set_yticks(range(len(rows)), [_name(m, method, several) for m, method in rows], fontsize=8, parse_math=False)
     axis.set_ylim(len(rows) - 0.5, -0.5)
@@ -106,6 +117,10 @@ def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]
 
 def _name(model: str, method: str, several: bool) -> str:
     text = f"{model}: {method}" if several else method
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= NAME_LENGTH else text[: NAME_LENGTH - 1] + "…"
 
 
