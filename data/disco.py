@@ -6,11 +6,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from evenhand.data import sources
-from evenhand.errors import DataError
+from evenhand.data import yaml_file
 
 SHIPPED = Path(__file__).parent / "templates" / "disco.yaml"
 FIELDS = ["blank", "person"]
@@ -81,23 +79,13 @@ def load_blanks(source: str) -> Loaded:
         made = [_template(k, n, text, people) for k, (texts, people) in _DEMO.items() for n, text in texts.items()]
         return Loaded(made, {"source": "demo: sentences of the proving ground"})
     path = SHIPPED if source == "auto" else Path(source).expanduser()
-    if not path.is_file():
-        raise DataError(f"no file of templates with blanks {str(path)!r}; give auto, demo or a file like {SHIPPED}")
-    content = sources.read_bytes(path)
-    try:
-        texts = _Texts.model_validate(yaml.safe_load(content.decode("utf-8")))
-        texts.check()
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise DataError(f"{path} holds no templates with blanks: {wrong}. See {SHIPPED} for the keys") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} holds no usable templates with blanks: {error}") from error
+    texts, sha256 = yaml_file.read(path, _Texts, "templates with blanks", "auto, demo", SHIPPED)
     made = [
         _template(kind, name, text, pairs)
         for kind, pairs in texts.subjects.items()
         for name, text in texts.templates.items()
     ]
-    return Loaded(made, {"source": str(path), "sha256": sources.sha256(content), "language": texts.language})
+    return Loaded(made, {"source": str(path), "sha256": sha256, "language": texts.language})
 
 
 def _template(kind: str, name: str, text: str, people: tuple[tuple[str, str], ...]) -> Template:

@@ -8,10 +8,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from evenhand.data import sources
+from evenhand.data import yaml_file
 from evenhand.data.proving_ground.texts import article
 from evenhand.data.proving_ground.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES
 from evenhand.data.winogender import load_schemas
@@ -109,7 +108,7 @@ def load_pronouns(source: str) -> Loaded:
         shares: dict[str, float | None] = dict(OCCUPATIONS)
         return Loaded(_asked(_demo(), shares), shares, {"source": "demo: frames and occupations of the proving ground"})
     path = SHIPPED if source in ("auto", "ours") else Path(source).expanduser()
-    texts, digest = _read(path)
+    texts, digest = yaml_file.read(path, PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
     facts: dict[str, Any] = {"source": str(path), "sha256": digest, "language": texts.language}
     shares = dict.fromkeys(texts.occupations)
     facts["occupations"] = f"{len(shares)} of {path.name}, without statistics"
@@ -122,21 +121,6 @@ def load_pronouns(source: str) -> Loaded:
             shares = {name: share.bls for name, share in found.shares.items()}
             facts["occupations"] = f"{len(shares)} of {found.facts['source']}, shares by the US labour statistics"
     return Loaded(_asked(texts, shares), shares, facts)
-
-
-def _read(path: Path) -> tuple[PronounTexts, str]:
-    if not path.is_file():
-        raise DataError(f"no file of pronoun frames {str(path)!r}; give auto, ours, demo or a file like {SHIPPED}")
-    content = sources.read_bytes(path)
-    try:
-        texts = PronounTexts.model_validate(yaml.safe_load(content.decode("utf-8")))
-        texts.check()
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise DataError(f"{path} holds no pronoun frames: {wrong}. See {SHIPPED} for the keys") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} holds no usable pronoun frames: {error}") from error
-    return texts, sources.sha256(content)
 
 
 def _demo() -> PronounTexts:
