@@ -16,7 +16,7 @@ from evenhand.interfaces import Model
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
-from evenhand.students.lora import forget_name, with_adapter
+from evenhand.students.lora import base_of, forget_name, with_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -162,11 +162,7 @@ def open_distilled(folder: Path, teacher: Model, name: str) -> Distilled:
 
     module = teacher.weights.module
     adapted = (folder / "adapter_config.json").is_file()
-    base, beside = str(folder), False
-    if adapted:
-        base = str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
-        beside = not Path(base).is_absolute() and (folder / base).is_dir()
-        base = str((folder / base).resolve()) if beside else base
+    base, beside = base_of(folder) if adapted else (str(folder), False)
     masked = isinstance(teacher, MaskedModel)
     opened, tokenizer = hugging_face.open_model(
         base, folder if adapted else None, masked=masked, device=str(module.device),

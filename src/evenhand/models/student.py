@@ -246,13 +246,10 @@ def placed(device: str | None) -> str:
 
 def _load_tuned(folder: Path, options: dict[str, Any], facts: dict[str, Any], detached: bool) -> Model:
     from evenhand.models import hugging_face, loading
-    from evenhand.students.lora import forget_name
+    from evenhand.students.lora import base_of, forget_name
 
     loading._refuse_unknown(options, (*loading.ASKING, *loading.LOADING))
-    base = str(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
-    beside = not Path(base).is_absolute() and (folder / base).is_dir()
-    if beside:
-        base = str((folder / base).resolve())
+    base, beside = base_of(folder)
     given = {key: options[key] for key in loading.LOADING if key in options}
     module, tokenizer = hugging_face.open_model(base, folder, **given)
     if beside:

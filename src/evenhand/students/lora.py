@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +53,14 @@ def forget_name(tuned: Any) -> None:
     base.name_or_path, base.config._name_or_path = "", ""
     for adapter in tuned.peft_config.values():
         adapter.base_model_name_or_path = None
+
+
+def base_of(folder: Path) -> tuple[str, bool]:
+    """Where the base of a saved adapter is, by folder or hub name, and whether it lies in the adapter's folder."""
+    base = str(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    if Path(base).is_absolute() or not (folder / base).is_dir():
+        return base, False
+    return str((folder / base).resolve()), True
 
 
 class Letters:
