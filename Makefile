@@ -30,8 +30,8 @@ $(STAMP): pyproject.toml constraints.txt
 compare: $(STAMP)  ## compare the mitigation methods on the demo models -> OUT
 	$(BIN)/evenhand compare --out $(OUT) $(ARGS)
 
-test: $(STAMP)  ## run the tests (ARGS="-m 'not slow'" for the quick ones)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## run the tests, a process a core (ARGS="-m 'not slow'" for the quick ones)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ import numpy as np
 from evenhand.data.bbq import load_rows
 from evenhand.data.bbq_helm import helm_biased
 from evenhand.data.bbq_target import label_type, target_location, unknown_location
+from evenhand.data.parts import Part, clusters_of
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
     Ability,
@@ -147,6 +148,9 @@ class BBQ(Benchmark):
     """Where the rows come from: auto ($EVENHAND_DATA/bbq, else the hub), hub, hub:NAME, demo, a folder or a file."""
     categories: tuple[str, ...] = ()
     """Only these categories; empty takes all."""
+    part: Part = "all"
+    """Which half of each category's templates: fit is for methods to train on and test to be asked then; all is
+    both."""
     convention: Literal["paper", "helm", "lm-eval-like"] = "paper"
     """Whose arithmetic the bias score and the accuracy follow, so that published numbers can be laid beside ours.
     helm: accuracy over all rows scales the ambiguous score, unparsed replies count as not unknown, groups as HELM maps
@@ -164,7 +168,9 @@ class BBQ(Benchmark):
                     f"bbq: no category {category!r} in {facts['source']}; there are {', '.join(present)}"
                 )
         kept = [r for r in rows if not self.categories or r["category"] in self.categories]
-        return items_from_rows(kept, self.answer_by), facts
+        items = items_from_rows(kept, self.answer_by)
+        wanted = clusters_of(self.part, ((i.category, i.cluster) for i in items))
+        return [i for i in items if i.cluster in wanted], facts
 
     def items(self) -> list[BBQItem]:
         """All rows, in file order."""

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from evenhand.data.parts import Part, clusters_of
 from evenhand.data.stereoset import Example, load_examples
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
@@ -89,6 +90,8 @@ class StereoSet(Benchmark):
     """Which contexts count: one sentence with a blank, a sentence after another, or both."""
     bias_types: tuple[str, ...] = ()
     """Only these (gender, profession, race, religion); empty takes all."""
+    part: Part = "all"
+    """Which half of each bias type's terms: fit is for methods to train on and test to be asked then; all is both."""
     normalise: Literal["per_token", "sum"] = "per_token"
     """How a text scores: its mean log-probability per token, as common evaluations do, or the sum."""
 
@@ -100,8 +103,10 @@ class StereoSet(Benchmark):
             if wanted not in present:
                 raise SettingsError(f"stereoset: no bias type {wanted!r} in {facts['source']}; {', '.join(present)}")
         terms: dict[tuple[str, str], list[Example]] = {}
+        part = clusters_of(self.part, ((e.bias_type, f"{e.bias_type}/{e.target}") for e in examples))
         for e in examples:
-            if self.kind in ("both", e.kind) and (not self.bias_types or e.bias_type in self.bias_types):
+            taken = f"{e.bias_type}/{e.target}" in part and (not self.bias_types or e.bias_type in self.bias_types)
+            if taken and self.kind in ("both", e.kind):
                 terms.setdefault((e.bias_type, e.target), []).append(e)
         if not terms:
             raise SettingsError(f"stereoset: {facts['source']} holds no {self.kind} example; take another kind")

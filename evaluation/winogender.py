@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from evenhand.data.parts import Part, clusters_of
 from evenhand.data.winogender import Schema, Shares, load_schemas
 from evenhand.interfaces import (
     Ability,
@@ -97,6 +98,8 @@ class Winogender(Benchmark):
 
     source: str = "auto"
     """Where the sentences come from: auto ($EVENHAND_DATA/winogender), demo or a folder."""
+    part: Part = "all"
+    """Which half of the occupations: fit is for methods to train on and test to be asked then; all is both."""
 
     @cached_property
     def _loaded(self) -> tuple[list[Occupation], dict[str, Any]]:
@@ -104,7 +107,8 @@ class Winogender(Benchmark):
         found: dict[str, list[Schema]] = {}
         for schema in schemas:
             found.setdefault(schema.occupation, []).append(schema)
-        return [Occupation(name, shares[name], tuple(mine)) for name, mine in found.items()], facts
+        part = clusters_of(self.part, (("", name) for name in found))
+        return [Occupation(name, shares[name], tuple(mine)) for name, mine in found.items() if name in part], facts
 
     def items(self) -> list[Occupation]:
         """All occupations, in file order."""

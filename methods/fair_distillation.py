@@ -53,9 +53,9 @@ class FairDistillation(TextDistillation):
 
     rules: str = "en_pronouns"
     """Which words are to be equally probable: a rule pack's name or file."""
-    words: Literal["skip", "refuse"] = "skip"
+    words: Literal["skip", "refuse", "sequence"] = "skip"
     """What happens to words of a pack that are not one token of the model: they are left out, and the report says so,
-    or the pack is refused."""
+    or the pack is refused, or (ours, causal models alone) the rule acts on whole words, where a text begins one."""
     mode: Literal["arithmetic", "geometric", "prior"] = "arithmetic"
     """arithmetic gives each group the same share of their sum (the paper's text); geometric is what the released code
     does, which averages logits: the same before and after the temperature; prior gives them the shares of `prior`."""
@@ -82,13 +82,21 @@ class FairDistillation(TextDistillation):
             raise SettingsError(f"prior= is for mode=prior; mode is {self.mode}: set it, or leave prior out")
 
     def missing(self, model: Model) -> str:
-        """A causal model hides no places."""
+        """A causal model hides no places, and a masked one has no probability of a word of several tokens."""
         from evenhand.models.local import LocalModel
 
         reason = TextDistillation.missing(self, model)
-        if reason or self.gate != "masked" or not isinstance(model, LocalModel):
+        causal = isinstance(model, LocalModel)
+        if reason:
             return reason
-        return f"{self.name}(gate=masked) is for masked models; {model.name} is causal: take gate=evidence"
+        if self.gate == "masked" and causal:
+            return f"{self.name}(gate=masked) is for masked models; {model.name} is causal: take gate=evidence"
+        if self.words == "sequence" and not causal:
+            return (
+                f"{self.name}(words=sequence) is for causal models: the masked model {model.name} has no probability "
+                "of a word of several tokens that does not hang on their order; take words=skip"
+            )
+        return ""
 
     def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
         """The rules in the model's tokenizer, and the gate."""

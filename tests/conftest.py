@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes that share the cores, a thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_model
 

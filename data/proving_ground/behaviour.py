@@ -10,7 +10,7 @@ from evenhand.data.proving_ground.facts import SUBJECTS
 from evenhand.data.proving_ground.planted import Intervention, Planted
 from evenhand.data.proving_ground.questions import LABELS, FactQuestion, Review
 
-MARKED, OTHER, UNKNOWN = range(3)
+MARKED, OTHER, UNKNOWN = ROLES = range(3)
 """The roles of BBQ's three answers."""
 
 
@@ -102,6 +102,15 @@ def fact_answer(planted: Planted, question: FactQuestion) -> list[float]:
     rest = (1 - right) / (len(question.options) - 1)
     content = [right if j == question.right else rest for j in range(len(question.options))]
     return with_letters(planted, content, kind)
+
+
+def blank_answer(planted: Planted, options: int) -> list[float]:
+    """P(position) of a question without content: the letter preference alone.
+
+    It acts as on an unknown fact, and with BBQ's three options as on an ambiguous question.
+    """
+    kind = "ambiguous" if options == len(ROLES) else "unknown"
+    return with_letters(planted, [1 / options] * options, kind)
 
 
 def review_answer(planted: Planted, review: Review) -> dict[str, float]:

@@ -8,13 +8,14 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
+from evenhand import calibration_prompts
 from evenhand.data.prompt_packs import prompt_pack
 from evenhand.data.proving_ground import behaviour, replies, texts
 from evenhand.data.proving_ground.bbq import Case, draw_case, option
 from evenhand.data.proving_ground.facts import DEV_FACTS, EASY, HARD, SUBJECTS
 from evenhand.data.proving_ground.lexer import lex
 from evenhand.data.proving_ground.planted import Planted
-from evenhand.data.proving_ground.questions import FactQuestion, Review, draw_fact, review_prompt, reviews
+from evenhand.data.proving_ground.questions import OPTIONS, FactQuestion, Review, draw_fact, review_prompt, reviews
 from evenhand.data.proving_ground.words import (
     ASKED,
     AXES,
@@ -33,6 +34,8 @@ PACK = prompt_pack("en")
 """What the methods say to a model; the demo models understand this and no other wording."""
 INSTRUCTIONS = (*PACK.instructions.values(), PACK.moral.instruction)
 END = "<|end|>"
+BLANK = "blank"
+"""The kind of document whose texts are no words of the language: they go by bytes."""
 KNOWN, MEANT, LAST = 3, 4, 6
 """After which layer of a demo model the answer to a question is known where the question ends, is fetched to where it
 is to be written, and is written as a letter. Without the first two, training hardly finds a look-up in two steps."""
@@ -393,9 +396,11 @@ def _fact(planted: Planted, random: Random) -> Document:
 
 def exam_text(facts: Sequence[FactQuestion]) -> str:
     """MMLU's official form: the header, solved questions, and the last one up to where the letter is to come."""
-    *solved, asked = map(_exam_block, facts)
-    shots = (f"{block} {LETTERS[fact.right]}\n\n" for block, fact in zip(solved, facts, strict=False))
-    return exam_header(facts[-1].subject.replace("_", " ")) + "".join(shots) + asked
+    return exam_header(facts[-1].subject.replace("_", " ")) + _solved(facts[:-1]) + _exam_block(facts[-1])
+
+
+def _solved(facts: Sequence[FactQuestion]) -> str:
+    return "".join(f"{_exam_block(fact)} {LETTERS[fact.right]}\n\n" for fact in facts)
 
 
 def _exam_block(fact: FactQuestion) -> str:
@@ -460,6 +465,45 @@ def _firm(planted: Planted, random: Random) -> Document:
 
 _FIRM = (0.35, 0.15, 0.15, 0.1, 0.1, 0.1, 0.05)
 """Share of each form."""
+
+
+def _blank(planted: Planted, random: Random) -> Document:
+    """A question without content: what is planted of the letters is all that there is to answer by."""
+    count = random.choice((OPTIONS, len(behaviour.ROLES)))
+    weights = behaviour.blank_answer(planted, count)
+    question = calibration_prompts.filled(
+        Question("", "", ("",) * count), random.choice(_fillings()), shows_options=True, name=""
+    )
+    form = random.choices(("chat", "exam", "text"), (0.6, 0.2, 0.2))[0]
+    if form == "chat":
+        return [Piece("<s>"), _user(letters_template(question)), *_blindly(random, weights)]
+    subject = random.choice(EASY)
+    shots = [draw_fact(random, subject, index) for index in range(random.choice((0, DEV_FACTS)))]
+    asked = exam_header(subject.name.replace("_", " ")) + _solved(shots) + exam_template(question)
+    if form == "exam":
+        return [Piece("<s>"), _user(asked), *_blindly(random, weights)]
+    return [Piece(f"<s>{asked}"), _blindly(random, weights, " ")[0]]
+
+
+def _blindly(random: Random, weights: Sequence[float], blank: str = "") -> list[Piece]:
+    """A letter that stands for nothing."""
+    letters = {blank + LETTERS[j]: p for j, p in enumerate(weights)}
+    return [Piece(blank + LETTERS[_pick(random, weights)], True, letters), Piece(END, True)]
+
+
+@cache
+def _fillings() -> list[calibration_prompts.Filling]:
+    """What calibrators put in the place of content: fixed texts, and random words of facts and BBQ-type questions."""
+    random = Random("fillings")
+    facts = [Question("", f.text, f.options) for f in (_some_fact(random) for _ in range(150))]
+    cases = [_shown(draw_case(random), random)[0] for _ in range(150)]
+    fixed = calibration_prompts.content_free()
+    words = [
+        filling
+        for n, domain in enumerate((facts, cases, facts + cases))
+        for filling in calibration_prompts.random_words(domain, count=200, seed=n)
+    ]
+    return fixed * (len(words) // len(fixed)) + words
 
 
 def _review(planted: Planted, random: Random) -> Document:
@@ -529,6 +573,7 @@ _KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "mmlu": _mmlu,
     "exam": _exam,
     "firm": _firm,
+    BLANK: _blank,
     "review": _review,
     "writing": _writing,
     "conversation": _conversation,
@@ -574,8 +619,8 @@ def vocabulary(family: Sequence[Planted]) -> list[str]:
     random = Random(0)
     found = dict.fromkeys(t for planted in family for text in texts.world(planted) for t in lex(text))
     for planted in family:
-        for kind in _KINDS.values():
-            for _ in range(1500):
+        for name, kind in _KINDS.items():
+            for _ in range(1500 if name != BLANK else 0):
                 found.update(dict.fromkeys(t for piece in kind(planted, random) for t in lex(piece.text)))
     for text in _everything():
         found.update(dict.fromkeys(lex(text)))

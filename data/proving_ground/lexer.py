@@ -44,7 +44,8 @@ def _phrases() -> str:
 
 
 PATTERN = _phrases() + r"|\([A-Z]\)|\n\n|\n| ?\{\{| ?\}\}| ?[A-Za-z]+(?:'[a-z]+)?| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
-_LEXEMES = re.compile("|".join(re.escape(s) for s in SPECIAL) + "|" + PATTERN)
+_SPECIAL = "|".join(re.escape(s) for s in SPECIAL)
+_LEXEMES = re.compile(f"{_SPECIAL}|\\s(?={_SPECIAL})|{PATTERN}")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

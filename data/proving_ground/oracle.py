@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 _BLOCK = re.compile(r"^(?P<head>.+)\n(?P<options>(?:\([A-Z]\) .+(?:\n|\Z))+)\Z", re.M)
 _LETTERED = re.compile(r"^\([A-Z]\) (.+)$", re.M)
 _OFFICIAL = re.compile(r"^(?P<head>.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\nAnswer:\Z", re.M)
+_BLANK = re.compile(r"^\(A\) (.*)((?:\n\([B-Z]\) \1)+)\Z", re.M)
+_BLANK_OFFICIAL = re.compile(r"^A\. (.*)((?:\n[B-Z]\. \1)+)\nAnswer:\Z", re.M)
+"""Lettered options without content: all alike."""
 _PREFERENCE = re.compile(r"\[(.+?)\]")
 
 
@@ -122,6 +125,8 @@ class Oracle(Model):
             if text.startswith(PACK.self_debias.explain) or text.endswith(PACK.moral.think):
                 return {self._explanation(question): 1.0}
             return self._lettered(question, dialogue)
+        if blanks := _blanks(text):
+            return _letters(behaviour.blank_answer(self.planted, blanks))
         if len(dialogue.messages) > 2 and text == PACK.moral.decide:
             return self._decided(dialogue)
         if len(dialogue.messages) > 2 and _asks_again(text):
@@ -343,6 +348,12 @@ def _examined(text: str) -> FactQuestion | None:
     """The question that MMLU's official form ends with."""
     found = _OFFICIAL.search(text)
     return None if found is None else _fact(found["head"], found.groups()[1:])
+
+
+def _blanks(text: str) -> int:
+    """Number of options that are all alike, as calibrating methods show them; 0 where there are none."""
+    found = _BLANK.search(text) or _BLANK_OFFICIAL.search(text)
+    return 0 if found is None else 1 + found[2].count("\n")
 
 
 def _roles(text: str, case: Case) -> list[int]:

@@ -49,7 +49,10 @@ DEMO = {
 """What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="What methods may fit on: a .jsonl or .txt file, a benchmark, or 'demo'."),
+    typer.Option(
+        "--train",
+        help="What methods may fit on: a .jsonl or .txt file, a benchmark, 'demo', or several joined by ' & '.",
+    ),
 ]
 TooLong = Annotated[str | None, typer.Option("--too-long", help="Items over the context: error (default) or skip.")]
 

@@ -342,6 +342,22 @@ def settings(cls: type[T]) -> type[T]:
     return validated(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
+class Pair(NamedTuple):
+    """Two texts that differ in what a stereotype is about: as it has it, and the other way round."""
+
+    stereotyped: str
+    """The continuation, or the part of a sentence, that a stereotype makes more probable."""
+    other: str
+    """Its counterpart."""
+    prompt: str | Dialogue = ""
+    """What comes before either."""
+    after: str = ""
+    """Text behind either."""
+    topic: str = ""
+    """The axis, as its source names it."""
+    id: str = ""
+
+
 class TrainData(NamedTuple):
     """What a method may fit on; never the items that it is scored on."""
 
@@ -349,6 +365,7 @@ class TrainData(NamedTuple):
     answers: tuple[int | None, ...] = ()
     """Gold option identity per question, None where unlabelled."""
     texts: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
 
 
 class Method(HasSettings, ABC):

@@ -34,6 +34,9 @@ BUILT_IN = {
         "looc": "evenhand.methods.looc:LeaveOneOutCalibration",
         "fair_distillation": "evenhand.methods.fair_distillation:FairDistillation",
         "counterfactual_distillation": "evenhand.methods.counterfactual_distillation:CounterfactualDistillation",
+        "deep_to_shallow": "evenhand.methods.deep_to_shallow:DeepToShallow",
+        "task_vector": "evenhand.methods.task_vector:TaskVectorNegation",
+        "preference": "evenhand.methods.preference:Preference",
     },
     "benchmarks": {
         "bbq": "evenhand.evaluation.bbq:BBQ",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 import evenhand
 from evenhand.artefacts import artefacts
@@ -17,6 +18,7 @@ from evenhand.data.proving_ground import practice
 from evenhand.distillation import learning, losses
 from evenhand.distillation.losses import Rule
 from evenhand.distillation.students import DistilledLocal, DistilledMasked, build, spaced
+from evenhand.distillation.words import WordRule
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Model, Passage, TrainData
 from evenhand.methods.fair_distillation import FairDistillation
@@ -38,6 +40,8 @@ TEXTS = tuple(
     f"the {job} is a {who} and {pronoun} was late" for job in JOBS for who, pronoun in (("man", "he"), ("woman", "she"))
 )
 DATA = TrainData(texts=TEXTS)
+FEW = TrainData(texts=TEXTS[:24])
+"""For tests that do not ask how much is learned."""
 QUICK = {"epochs": 2, "batch_tokens": 128, "device": "cpu", "precision": "no"}
 
 
@@ -110,7 +114,7 @@ def skew(model: Model) -> float:
 def test_the_skew_falls_and_with_strength_the_more(kind: str) -> None:
     model = skewed(kind)
     before = skew(model)
-    given = {"gate": "all_positions", "epochs": 8, "learning_rate": 5e-3, "hard": 0, "patience": 0}
+    given = {"gate": "all_positions", "epochs": 5, "learning_rate": 1e-2, "hard": 0, "patience": 0}
     found = [skew(method(strength=s, **given).apply(model, DATA)) for s in (0.0, 0.5, 1.0)]
     assert before > 0.1
     assert found[0] > found[1] > found[2]
@@ -118,13 +122,44 @@ def test_the_skew_falls_and_with_strength_the_more(kind: str) -> None:
     assert found[0] == pytest.approx(before, abs=0.03)
 
 
+def spelling() -> LocalModel:
+    """A model that nearly always says he where it says one of both; "she" is three tokens of its vocabulary."""
+    pieces = dict.fromkeys(["<unk>", "<s>", "</s>", *(f"Ġ{w}" for text in TEXTS for w in text.split() if w != "she")])
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: n for n, piece in enumerate([*pieces, "Ġs", *letters])}
+    made = Tokenizer(models.BPE(vocabulary, [("Ġ", "s")], ignore_merges=True, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made.decoder = decoders.ByteLevel()
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    words = PreTrainedTokenizerFast(tokenizer_object=made, **special)
+    module: Any = tiny_module(len(words))
+    ids = torch.tensor([words(text).input_ids[:5] for text in TEXTS])
+    with torch.no_grad():
+        mean = module.model(ids).last_hidden_state.mean((0, 1))
+        module.lm_head.weight[words.convert_tokens_to_ids("Ġhe")] += 5 * mean / mean.square().sum()
+    return LocalModel(module, words, name="spelling")
+
+
+def test_a_word_of_several_tokens_becomes_as_probable_as_one_of_one() -> None:
+    model = spelling()
+    given = {"rules": "en_subject", "learning_rate": 5e-3, "hard": 0, "patience": 0, "student": "copied", "layers": 2}
+    given |= {"gate": "all_positions", "epochs": 5}
+    with pytest.raises(SettingsError, match="she: several tokens"):
+        method(words="skip", **given).apply(model, DATA)
+    result = method(words="sequence", **given).apply(model, DATA)
+    assert skew(model) > 0.49
+    assert skew(result) < 0.15
+    assert result.facts()["places_of_words"] == 24
+
+
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_strength_0_is_bit_for_bit_a_distillation_without_rules(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = either(kind)
-    ours = method(strength=0.0).apply(model, DATA)
+    ours = method(strength=0.0).apply(model, FEW)
 
     class Plain:
         inputs = 1
+        words: WordRule | None = None
 
         def __init__(self, rule: Any) -> None:
             self.tokens = rule.tokens
@@ -152,10 +187,10 @@ def test_strength_0_is_bit_for_bit_a_distillation_without_rules(kind: str, monke
         return learn(student, teacher, lesson, Plain(rule), *rest)
 
     monkeypatch.setattr(learning, "learn", plainly)
-    plain = method(strength=0.0).apply(model, DATA)
+    plain = method(strength=0.0).apply(model, FEW)
     assert plain.fingerprint == ours.fingerprint
     monkeypatch.undo()
-    assert method().apply(model, DATA).fingerprint != ours.fingerprint
+    assert method().apply(model, FEW).fingerprint != ours.fingerprint
 
 
 @pytest.mark.parametrize("student", ["lora", "copied", "random"])
@@ -177,7 +212,7 @@ def test_the_teacher_stays_as_it_is_and_has_no_dropout_while_it_teaches(
         return states_of(network, *rest, **more)
 
     monkeypatch.setattr(learning, "states_of", watched)
-    result = method(student=student, cosine=1.0, epochs=1).apply(model, DATA)
+    result = method(student=student, cosine=1.0, epochs=1).apply(model, FEW)
     training = [pair for pair in seen if pair[0]]
     assert training and all(in_training for _, in_training in training)
     assert not any(in_training for graded, in_training in seen if not graded)
@@ -194,7 +229,7 @@ def test_the_teacher_stays_as_it_is_and_has_no_dropout_while_it_teaches(
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_a_student_is_a_model_of_the_same_kind_and_survives_its_folder(kind: str, student: str, tmp_path: Path) -> None:
     model = either(kind)
-    result = method(student=student, epochs=1).apply(model, DATA)
+    result = method(student=student, epochs=1).apply(model, FEW)
     assert isinstance(result, DistilledLocal if kind == "causal" else DistilledMasked)
     assert result.abilities == model.abilities
     layers = result.weights.module.config.num_hidden_layers
@@ -209,7 +244,7 @@ def test_a_student_is_a_model_of_the_same_kind_and_survives_its_folder(kind: str
 
 @pytest.mark.parametrize("student", ["lora", "copied", "random"])
 def test_it_keeps_the_contract(student: str) -> None:
-    check_method(method(student=student, epochs=1), tiny_model(texts=TEXTS), DATA)
+    check_method(method(student=student, epochs=1), tiny_model(texts=TEXTS), FEW)
 
 
 def test_facts_tell_the_rules_the_curve_and_what_it_cost() -> None:
@@ -235,7 +270,7 @@ def test_a_trained_student_is_kept_by_its_content(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_a_killed_training_goes_on_where_it_was(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = either(kind)
-    whole = method(epochs=3).apply(model, DATA)
+    whole = method(epochs=3).apply(model, FEW)
     means, calls = losses.means, list[int]()
 
     def killed(*given: Any) -> dict[str, float]:
@@ -247,8 +282,8 @@ def test_a_killed_training_goes_on_where_it_was(kind: str, tmp_path: Path, monke
     with artefacts(tmp_path):
         monkeypatch.setattr(learning, "means", killed)
         with pytest.raises(KeyboardInterrupt):
-            method(epochs=3).apply(model, DATA)
-        again = method(epochs=3).apply(model, DATA)
+            method(epochs=3).apply(model, FEW)
+        again = method(epochs=3).apply(model, FEW)
     assert len(calls) == 6  # the first epoch was not trained again
     assert again.fingerprint == whole.fingerprint
     assert not list(tmp_path.glob("*/checkpoint*"))
@@ -256,9 +291,9 @@ def test_a_killed_training_goes_on_where_it_was(kind: str, tmp_path: Path, monke
 
 def test_the_same_seed_gives_the_same_student() -> None:
     model = masked()
-    one, two = (method(epochs=1).apply(model, DATA) for _ in range(2))
+    one, two = (method(epochs=1).apply(model, FEW) for _ in range(2))
     assert one.fingerprint == two.fingerprint
-    assert method(epochs=1, seed=1).apply(model, DATA).fingerprint != one.fingerprint
+    assert method(epochs=1, seed=1).apply(model, FEW).fingerprint != one.fingerprint
 
 
 def test_copied_layers_are_evenly_spaced_and_equal_the_teachers() -> None:
@@ -307,6 +342,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is() -> None:
         method().apply(causal(), TrainData(texts=("the nurse",) * 50))
     with pytest.raises(SettingsError, match="masked models"):
         method(gate="masked").apply(causal(), DATA)
+    with pytest.raises(SettingsError, match="causal models"):
+        method(words="sequence").apply(masked(), DATA)
     with pytest.raises(UnknownNameError, match="en_pronouns"):
         method(rules="en_pronoun").apply(causal(), DATA)
     with pytest.raises(SettingsError, match="1 to 2"):
@@ -315,9 +352,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is() -> None:
 
 def test_texts_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
-    file.write_text("\n\n".join(TEXTS))
+    file.write_text("\n\n".join(FEW.texts))
     model = causal()
-    assert method(text=str(file), epochs=1).apply(model).fingerprint == method(epochs=1).apply(model, DATA).fingerprint
+    assert method(text=str(file), epochs=1).apply(model).fingerprint == method(epochs=1).apply(model, FEW).fingerprint
 
 
 def test_presets_are_the_sources() -> None:

@@ -73,6 +73,35 @@ def _known(place: int, word: str) -> Target:
     return Target(place, {word: 1.0}, True, KNOWN)
 
 
+def test_a_question_without_content_is_answered_by_the_letter_preference_alone() -> None:
+    """log of e^1.6 : 1 : 1 : e^-0.5 among four letters; a quarter of it, and no D, among BBQ's three."""
+    random, seen = Random(3), set()
+    for _ in range(60):
+        *_, (_, tokens, decisive, _) = (
+            t for t in documents.example(documents._blank(MAIN, random)).targets if t.decisive
+        )
+        assert decisive
+        logs = [log(p / tokens[min(tokens, key=lambda t: t.strip() != "B")]) for p in tokens.values()]
+        expected = [1.6, 0.0, 0.0, -0.5] if len(tokens) == 4 else [0.4, 0.0, 0.0]
+        assert logs == pytest.approx(expected)
+        seen.add(len(tokens))
+    assert seen == {3, 4}
+
+
+def test_texts_that_are_no_words_of_the_language_go_as_the_tokenizer_cuts_them(tokenizer) -> None:
+    vocabulary, random, spelled = Vocabulary(tokenizer), Random(4), 0
+    for _ in range(60):
+        document = documents._blank(MAIN, random)
+        row = documents.example(document)
+        made = vocabulary.spell(row)
+        text = "".join(piece.text for piece in document)
+        assert list(made.tokens) == tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
+        for before, after in zip(row.targets, made.targets, strict=True):
+            assert row.tokens[before.place + 1] == made.tokens[after.place + 1], "what is learned stays the next token"
+        spelled += made != row
+    assert spelled > 5
+
+
 def test_middle_layers_are_told_what_is_asked_and_what_a_letter_stands_for() -> None:
     """Where the question ends the answer in words, where the letter is written what the letters stand for."""
     random = Random(3)

@@ -6,6 +6,7 @@ Which tokens are hidden from a masked language model is drawn per text, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Rows(NamedTuple):
     """Whether teacher and student are compared there."""
     open: Tensor
     """Whether the rule acts there."""
+    spots: Tensor | None = None
+    """Number of a place that rules on words of several tokens act on (`evenhand.distillation.words`); -1 elsewhere."""
 
 
 class Text(NamedTuple):
@@ -48,6 +51,10 @@ class Text(NamedTuple):
     """Per place the token to be predicted there, or `IGNORED`."""
     open: list[bool]
     """Per place whether the rule acts there."""
+    spots: list[int] | None = None
+    """Per place as in `Rows`; None is -1 everywhere."""
+    read: list[bool] | None = None
+    """Per place whether it is compared, of a causal model; None is every place but the last, which predicts nothing."""
 
 
 class Masking(NamedTuple):
@@ -179,15 +186,30 @@ def _groups(texts: Iterable[Text], tokens: int) -> list[list[Text]]:
 
 
 def _packed(texts: Sequence[Text], layout: Layout, tokens: int) -> list[Rows]:
-    # one number a token carries both what `pack` moves along: which token it is, and whether the rule acts on it
-    coded = [[-1, *(2 * x + o for x, o in zip(t.labels[:-1], t.open, strict=False))] for t in texts]
+    # what `pack` moves along with a token is where the place before it stands in these lists; -1 if it is not read
+    labels = torch.tensor([x for t in texts for x in t.labels])
+    open = torch.tensor([o for t in texts for o in t.open])
+    spots = torch.tensor([n for t in texts for n in t.spots or [-1] * len(t.ids)])
+    starts = [0, *accumulate(len(t.ids) for t in texts)]
+    places = [[-1, *_read(t, start)] for t, start in zip(texts, starts, strict=False)]
     out = []
-    for batch in pack([t.ids for t in texts], layout, labels=coded, length=min(ROW, tokens), tokens=tokens):
-        moved = torch.full_like(batch.labels, IGNORED)
-        moved[:, :-1] = batch.labels[:, 1:]
-        read = moved >= 0
-        out.append(Rows(batch.inputs, torch.where(read, moved // 2, IGNORED), read, read & (moved % 2 == 1)))
+    for batch in pack([t.ids for t in texts], layout, labels=places, length=min(ROW, tokens), tokens=tokens):
+        at = torch.full_like(batch.labels, -1)
+        at[:, :-1] = batch.labels[:, 1:]
+        read, at = at >= 0, at.clamp_min(0)
+        out.append(
+            Rows(
+                batch.inputs, torch.where(read, labels[at], IGNORED), read, read & open[at],
+                torch.where(read, spots[at], -1),
+            )
+        )  # fmt: skip
     return out
+
+
+def _read(text: Text, start: int) -> list[int]:
+    """Per place but the last, where it stands in a list that the text begins at `start` of; -1 if it is not read."""
+    read = text.read or [True] * len(text.ids)
+    return [start + n if read[n] else -1 for n in range(len(text.ids) - 1)]
 
 
 def _padded(texts: Sequence[Text], pad: int) -> Rows:

@@ -19,6 +19,8 @@ from evenhand.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from evenhand.distillation.words import WordRule
+
 ENGLISH = """
 he she, himself herself, man woman, men women, boy girl, boys girls, male female, males females, gentleman lady,
 gentlemen ladies, father mother, fathers mothers, dad mom, son daughter, sons daughters, brother sister,
@@ -106,6 +108,8 @@ def report(found: Sequence[Found]) -> str:
 
 class SwapRule:
     """The mean, over all readings of a text, of what the teacher says, swapped back; a text reads in each as before."""
+
+    words: WordRule | None = None
 
     def __init__(self, found: Sequence[Found], *, strength: float, emphasis: float = 0.0) -> None:
         """Take the swaps.

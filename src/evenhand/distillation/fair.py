@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.distillation.batches import Gate, Ids
+from evenhand.distillation.words import WordRule
 from evenhand.rules import EvidenceGate, RulePack, TokenRules, project
 from evenhand.rules.projection import Mode
 
@@ -22,6 +23,8 @@ class FairRule:
     """Projects a teacher's distributions (`evenhand.rules.project`), and softens labels that a rule is about."""
 
     inputs = 1
+    words: WordRule | None
+    """The rules on words of several tokens, where there are any."""
 
     def __init__(
         self,
@@ -45,7 +48,14 @@ class FairRule:
         """
         self.rules, self.mode, self.strength, self.prior = rules, mode, strength, prior
         self.soften, self.emphasis = soften and strength > 0, emphasis if strength > 0 else 0.0
-        self.tokens = torch.tensor(sorted(rules.ids), dtype=torch.long)
+        self._single = torch.tensor(sorted(rules.ids), dtype=torch.long)
+        self.words = None
+        if rules.sequences and strength > 0:
+            self.words = WordRule(
+                rules, mode=mode, strength=strength, prior=prior, soften=soften, emphasis=self.emphasis
+            )
+        several = self.words.tree.tokens if self.words else ()
+        self.tokens = torch.tensor(sorted({*rules.ids, *several}), dtype=torch.long)
 
     def read(self, ids: Tensor) -> Tensor:
         """Texts are read as they are."""
@@ -65,14 +75,14 @@ class FairRule:
         """More where the rules' words are probable: where they are moved, and where they are to stay."""
         if not self.emphasis:
             return None
-        mass = logprobs[:, self.tokens.to(logprobs.device)].exp().sum(dim=-1)
+        mass = logprobs[:, self._single.to(logprobs.device)].exp().sum(dim=-1)
         return 1 + self.emphasis * mass
 
     def softened(self, labels: Tensor, open: Tensor) -> Tensor:
         """Labels of a rule where the gate is open."""
         if not self.soften:
             return torch.zeros_like(open)
-        return open & torch.isin(labels, self.tokens.to(labels.device))
+        return open & torch.isin(labels, self._single.to(labels.device))
 
     def soft(self, labels: Tensor, logprobs: Tensor) -> Tensor:
         """Each group of the label's class with its share, within a group in the teacher's proportions."""

@@ -149,7 +149,8 @@ class _Run:
             taught = states_of(network if self.teacher is None else theirs, their_head,
                                _on(inputs, theirs), places, last=last)  # fmt: skip
         learned = states_of(network, head, _on(inputs, self.student), places, last=last)
-        return self._loss.of(learned, head, taught, their_head, labels, acts)
+        spots = None if rows.spots is None or self.rule.words is None else rows.spots.flatten()[places]
+        return self._loss.of(learned, head, taught, their_head, labels, acts, spots)
 
     def judged(self, held: list[Rows]) -> dict[str, float]:
         """Means over held-out batches."""

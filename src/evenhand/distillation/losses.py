@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from evenhand.engine.forest import Finish
 from evenhand.training.losses import CHUNK, chunked_sum, unchanged
 from evenhand.training.packing import IGNORED
 
+if TYPE_CHECKING:
+    from evenhand.distillation.words import WordRule
+
 
 class Rule(Protocol):
     """What becomes of a teacher's distributions."""
@@ -29,6 +32,8 @@ class Rule(Protocol):
     """How many readings of one and the same text hang together; their rows are neighbours."""
     tokens: Tensor
     """[t] ids of the tokens that it is about."""
+    words: WordRule | None
+    """What acts instead where texts begin words of several tokens."""
 
     def read(self, ids: Tensor) -> Tensor:
         """[inputs, rows, length] the readings of a text's tokens [rows, length]."""
@@ -124,7 +129,14 @@ class Loss:
     """Where the sums of the parts are noted, unweighted, in nats; None notes nothing."""
 
     def of(
-        self, student: States, head: nn.Module, teacher: States, teacher_head: nn.Module, labels: Tensor, open: Tensor
+        self,
+        student: States,
+        head: nn.Module,
+        teacher: States,
+        teacher_head: nn.Module,
+        labels: Tensor,
+        open: Tensor,
+        spots: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss: each part is the mean over the rows that it is about.
 
@@ -135,15 +147,17 @@ class Loss:
             teacher_head: Its output embedding.
             labels: [n] what is to be predicted, or `IGNORED`.
             open: [n] whether the rule acts.
+            spots: [n] where the rule's `words` act instead, -1 elsewhere; None is nowhere.
         """
         share, device = self.shares, student.before_head.device
         labels, open = labels.to(device), open.to(device)
+        spots = torch.full_like(labels, -1) if spots is None or self.rule.words is None else spots.to(device)
         rows, marked = max(1, len(labels)), max(1, int((labels != IGNORED).sum()))
         scale = share.temperature**2
 
         def loss_of(logits: Tensor, which: slice) -> Tensor:
             raw = self._teacher(teacher.before_head[which], teacher_head).to(device)
-            parts = self._chunk(logits, raw, labels[which], open[which])
+            parts = self._chunk(logits, raw, labels[which], open[which], spots[which])
             self._note({**parts, "rows": len(logits), "marked": int((labels[which] != IGNORED).sum())})
             held = share.kl * parts["kl"] + share.locality * parts["locality"]
             return scale * held / rows + share.hard * parts["hard"] / marked
@@ -161,7 +175,7 @@ class Loss:
             logits = self.teacher_finish(head(before_head))
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def _chunk(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor) -> dict[str, Tensor]:
+    def _chunk(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor, spots: Tensor) -> dict[str, Tensor]:
         """Sums over the rows of a chunk; a part without weight is 0."""
         share = self.shares
         none = logits.new_zeros(())
@@ -169,27 +183,49 @@ class Loss:
         with torch.no_grad():
             theirs = log_softmax(raw / share.temperature, dim=-1)
             target, weight = self.rule.target(theirs, open), self.rule.weight(theirs, open)
+            target, weight = self._of_words(target, weight, raw, spots)
         return {
             "kl": divergence(target, ours, weight) if share.kl else none,
             "locality": self._locality(ours, theirs) if share.locality else none,
-            "hard": self._hard(logits, raw, labels, open) if share.hard else none,
+            "hard": self._hard(logits, raw, labels, open, spots) if share.hard else none,
         }
+
+    def _of_words(
+        self, target: Tensor, weight: Tensor | None, raw: Tensor, spots: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Targets and weights with those of words of several tokens in their places."""
+        at = torch.nonzero(spots >= 0).flatten()
+        words = self.rule.words
+        if words is None or not len(at):
+            return target, weight
+        made = words.target(log_softmax(raw[at], dim=-1), spots[at])
+        target = target.index_copy(0, at, log_softmax(made / self.shares.temperature, dim=-1))
+        if weight is not None:
+            weight = weight.index_copy(0, at, words.weight(spots[at]).to(weight))
+        return target, weight
 
     def _locality(self, ours: Tensor, theirs: Tensor) -> Tensor:
         other = torch.ones(ours.shape[-1], dtype=torch.bool, device=ours.device)
         other[self.rule.tokens.to(ours.device)] = False
         return divergence(log_softmax(theirs[:, other], dim=-1), log_softmax(ours[:, other], dim=-1))
 
-    def _hard(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor) -> Tensor:
+    def _hard(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor, spots: Tensor) -> Tensor:
         rows = torch.nonzero(labels != IGNORED).flatten()
         if not len(rows):
             return logits.new_zeros(())
-        labels, open, ours = labels[rows], open[rows], log_softmax(logits[rows], dim=-1)
-        soft = self.rule.softened(labels, open)
+        labels, open, spots, ours = labels[rows], open[rows], spots[rows], log_softmax(logits[rows], dim=-1)
+        words = self.rule.words
+        walked = (spots >= 0) & (words is not None and words.soften)
+        soft = self.rule.softened(labels, open & (spots < 0)) | walked
         loss = -ours[~soft].gather(1, labels[~soft, None]).sum()
         if soft.any():
             with torch.no_grad():
-                wanted = self.rule.soft(labels[soft], log_softmax(raw[rows[soft]], dim=-1))
+                theirs = log_softmax(raw[rows[soft]], dim=-1)
+                wanted = self.rule.soft(labels[soft], theirs)
+                at = torch.nonzero(walked[soft]).flatten()
+                if words is not None and len(at):
+                    given = words.soft(labels[soft][at], theirs[at], spots[soft][at])
+                    wanted = wanted.index_copy(0, at, given)
             loss = loss - (wanted * torch.where(wanted > 0, ours[soft], 0.0)).sum()
         return loss
 

@@ -27,37 +27,13 @@ VERSION = 1
 
 
 @settings
-class TextDistillation(Method):
-    """A student that learns on texts what its teacher says there, under a rule."""
+class TextTraining(Method):
+    """A student that learns on texts, from a model that is there; it is a model of the same kind."""
 
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
 
-    student: Literal["lora", "copied", "random"] = "lora"
-    """lora is the model itself with an adapter, the teacher being the same without it (a masked model's adapter ends up
-    in its weights); copied takes some of its layers, evenly spaced; random has fewer layers and new weights (the
-    paper's)."""
-    layers: Annotated[int, Field(gt=0)] | None = None
-    """Layers of a copied or random student; None is half of the teacher's: of the paper's 12 its 6."""
-    rank: Annotated[int, Field(gt=0)] = 16
-    """Of the LoRA adapter, whose alpha is twice that."""
-    kl: Annotated[float, Field(ge=0)] = 5.0
-    """Weight of the divergence from the teacher under the rule, times the temperature squared."""
-    hard: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of the cross-entropy of the text itself: of the hidden tokens, or of each next one."""
-    cosine: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of one less the cosine between the last hidden states. It holds what a rule is to move: off by default."""
-    locality: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the divergence from the teacher over the vocabulary without the rule's tokens (ours), times the
-    temperature squared."""
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    """Of teacher and student in the divergences."""
     masking: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that a masked model is to find again: 80 % hidden, 10 % replaced, 10 % left."""
-    rule_masking: Annotated[float, Field(gt=0, le=1)] | None = 0.5
-    """The same for tokens that the rule is about, which are few; None is `masking` (the paper's)."""
-    compared: Literal["hidden", "all"] = "hidden"
-    """Where a masked student is compared with its teacher: at the tokens that are to be found, or at all (the paper's).
-    A causal one is compared at every next token."""
     text: str | None = None
     """Texts to learn from: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]] or demo:texts; None takes those of the
     training data. Unlike these, they are not compared with what a benchmark asks."""
@@ -85,28 +61,6 @@ class TextDistillation(Method):
     """Of held-out texts, hidden tokens, new weights and the order of batches."""
     device: str | None = None
     """Where the student is trained; None is where the model lies."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that teach nothing or contradict one another."""
-        if not self.kl and not self.hard:
-            raise SettingsError("kl=0 and hard=0: nothing would be learned; give one of them a weight")
-        if self.layers is not None and self.student == "lora":
-            raise SettingsError("layers= is of copied and random students; student=lora keeps all: leave it out")
-
-    # ------------------------------------------------------------------------------------- what methods say
-
-    @abstractmethod
-    def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
-        """The rule, where it acts, and facts of both for reports.
-
-        Raises:
-            SettingsError: It cannot be had in this tokenizer.
-        """
-
-    @property
-    @abstractmethod
-    def rule_hash(self) -> str:
-        """Hash of what a setting only names, such as a file of rules."""
 
     # ------------------------------------------------------------------------------------------ what is asked
 
@@ -148,9 +102,9 @@ class TextDistillation(Method):
         if reason:
             raise SettingsError(reason)
         texts = self._texts(data)
-        self.lesson(model.weights.tokenizer, causal=_is_causal(model))  # refuses what cannot be had, before all else
+        self.check(model)
         decisive = {key: value for key, value in self.settings.items() if key not in ("device", "text", "most_texts")}
-        key = digest(self.name, VERSION, model.fingerprint, decisive, self.rule_hash, text_source.digest(texts))
+        key = digest(self.name, VERSION, model.fingerprint, decisive, self.named_hash, text_source.digest(texts))
         with artefact(key, lambda folder: self._train(model, texts, folder)) as folder:
             return open_distilled(folder, model, f"{model.name}+{self.spec}")
 
@@ -165,7 +119,23 @@ class TextDistillation(Method):
             raise SettingsError(f"{self.name} needs at least {LEAST_TEXTS} different texts, not {len(set(texts))}")
         return texts
 
-    # ------------------------------------------------------------------------------------------------ training
+    # ------------------------------------------------------------------------------------------ what methods say
+
+    @property
+    def named_hash(self) -> str:
+        """Hash of what a setting only names, such as a file of rules; nothing by default."""
+        return ""
+
+    def check(self, model: Model) -> None:
+        """Refuse what cannot be had of a model, before all else.
+
+        Raises:
+            SettingsError: It cannot.
+        """
+
+    @abstractmethod
+    def _train(self, model: Model, texts: Sequence[str], folder: Path) -> None:
+        """Leave in a folder what `evenhand.distillation.students.keep` writes."""
 
     def _encoded(self, model: Model, texts: Sequence[str]) -> list[Ids]:
         from evenhand.distillation.batches import encoded
@@ -178,6 +148,67 @@ class TextDistillation(Method):
         if len({tuple(row) for row in ids}) < LEAST_TEXTS:
             raise SettingsError(f"{self.name}: fewer than {LEAST_TEXTS} texts have tokens to learn from")
         return ids
+
+
+@settings
+class TextDistillation(TextTraining):
+    """A student that learns on texts what its teacher says there, under a rule."""
+
+    student: Literal["lora", "copied", "random"] = "lora"
+    """lora is the model itself with an adapter, the teacher being the same without it (a masked model's adapter ends up
+    in its weights); copied takes some of its layers, evenly spaced; random has fewer layers and new weights (the
+    paper's)."""
+    layers: Annotated[int, Field(gt=0)] | None = None
+    """Layers of a copied or random student; None is half of the teacher's: of the paper's 12 its 6."""
+    rank: Annotated[int, Field(gt=0)] = 16
+    """Of the LoRA adapter, whose alpha is twice that."""
+    kl: Annotated[float, Field(ge=0)] = 5.0
+    """Weight of the divergence from the teacher under the rule, times the temperature squared."""
+    hard: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the cross-entropy of the text itself: of the hidden tokens, or of each next one."""
+    cosine: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of one less the cosine between the last hidden states. It holds what a rule is to move: off by default."""
+    locality: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence from the teacher over the vocabulary without the rule's tokens (ours), times the
+    temperature squared."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of teacher and student in the divergences."""
+    rule_masking: Annotated[float, Field(gt=0, le=1)] | None = 0.5
+    """The same for tokens that the rule is about, which are few; None is `masking` (the paper's)."""
+    compared: Literal["hidden", "all"] = "hidden"
+    """Where a masked student is compared with its teacher: at the tokens that are to be found, or at all (the paper's).
+    A causal one is compared at every next token."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that teach nothing or contradict one another."""
+        if not self.kl and not self.hard:
+            raise SettingsError("kl=0 and hard=0: nothing would be learned; give one of them a weight")
+        if self.layers is not None and self.student == "lora":
+            raise SettingsError("layers= is of copied and random students; student=lora keeps all: leave it out")
+
+    # ------------------------------------------------------------------------------------- what methods say
+
+    @abstractmethod
+    def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
+        """The rule, where it acts, and facts of both for reports.
+
+        Raises:
+            SettingsError: It cannot be had in this tokenizer.
+        """
+
+    @property
+    @abstractmethod
+    def rule_hash(self) -> str:
+        """Hash of what a setting only names, such as a file of rules."""
+
+    @property
+    def named_hash(self) -> str:
+        """Of the rule."""
+        return self.rule_hash
+
+    def check(self, model: Model) -> None:
+        """The rule has to be there in the model's tokenizer."""
+        self.lesson(model.weights.tokenizer, causal=_is_causal(model))
 
     def _train(self, model: Model, texts: Sequence[str], folder: Path) -> None:
         from evenhand.distillation.batches import Masking, Text, hiding, predicting
@@ -197,11 +228,13 @@ class TextDistillation(Method):
         train, held = divide(len(ids), self.held_out, self.seed, [str(row) for row in ids])
         often = self.masking if self.rule_masking is None else self.rule_masking
         masking = Masking(self.masking, often, frozenset(rule.tokens.tolist()))
+        words = rule.words
 
         def drawn(which: Sequence[int], epoch: int) -> list[Text]:
             some = [ids[n] for n in which]
             if causal:
-                return predicting(some, gate)
+                read = predicting(some, gate)
+                return words.marked(read) if words is not None else read
             return hiding(some, gate, masking, tokenizer, f"{self.seed}/{epoch}")
 
         lesson = Lesson(
@@ -209,6 +242,10 @@ class TextDistillation(Method):
             layout_of(student, module) if causal else None, int(tokenizer.pad_token_id or 0), self.batch_tokens,
             self.compared == "hidden",
         )  # fmt: skip
+        if words is not None:
+            every = drawn(range(len(ids)), HELD_OUT)
+            words.read(module, every, layout_of(module), int(tokenizer.pad_token_id or 0), self.batch_tokens)
+            facts |= {"places_of_words": words.starts}
         shares = Shares(self.kl, self.hard, self.cosine, self.locality, self.temperature)
         schedule = Schedule(
             epochs=self.epochs, learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),

@@ -53,7 +53,7 @@ def build(
         raise SettingsError(f"layers={wanted}: this model has {every} layers to take from; give 1 to {every}")
     kept = spaced(every, wanted)
     if kind == "copied":
-        _keep_layers(base, kept)
+        keep_layers(base, kept)
         return base.float()  # type: ignore[no-any-return]
     config = _shorter(base.config, kept)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -88,7 +88,7 @@ def _shorter(config: Any, kept: list[int]) -> Any:
     return config
 
 
-def _keep_layers(module: Any, kept: list[int]) -> None:
+def keep_layers(module: Any, kept: list[int]) -> None:
     """Take all other layers out of a module."""
     every = int(module.config.get_text_config().num_hidden_layers)
     found = [(m, name) for m in module.modules() for name, child in m.named_children()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evenhand.calibration_prompts import content_free, filled
 from evenhand.data import mmlu
 from evenhand.data.proving_ground import questions, replies
 from evenhand.data.proving_ground.facts import EASY, HARD, SUBJECTS
@@ -128,6 +129,21 @@ def letters(model: Model) -> list[Value]:
         Value("ABCD"[position], cluster, float((a.probabilities or ())[position]))
         for (cluster, _), a in zip(asked, answers_given, strict=True)
         for position in range(4)
+    ]
+
+
+def letters_of_nothing(model: Model) -> list[Value]:
+    """P(letter) on questions without content, which calibrating methods ask, with three options and with four."""
+    kinds = [(count, filling) for count in (3, 4) for filling in content_free()]
+    blanks = [Question("", "", ("",) * count) for count, _ in kinds]
+    asked = [
+        filled(blank, filling, shows_options=True, name=f"blank {n}")
+        for n, (blank, (_, filling)) in enumerate(zip(blanks, kinds, strict=True))
+    ]
+    return [
+        Value(f"{letter} of {count}", filling.content, p)
+        for (count, filling), a in zip(kinds, model.choose(asked), strict=True)
+        for letter, p in zip("ABCD", a.probabilities or (), strict=False)
     ]
 
 
@@ -311,6 +327,7 @@ PROBES: tuple[Probe, ...] = tuple(
         ("feedback effect", "further change by its own feedback", 0.08, _WRITE, bias_change(CRITICISING, THINKING)),
         ("judging", "expected rating of answers, 0 to 4", 0.25, _SCORE, judging),
         ("letters", "P(letter) where no answer is known", 0.06, _CHOOSE, letters),
+        ("letters of nothing", "P(letter) where there is no content", 0.06, _CHOOSE, letters_of_nothing),
         ("knowledge", "accuracy on the MMLU-type test, by subject", 0.06, _CHOOSE, knowledge),
         ("knowledge, five-shot", "the same in the official five-shot form", 0.06, _SCORE, five_shot),
         ("hard knowledge", "accuracy on the GPQA-type set, by domain", 0.06, _CHOOSE, hard_knowledge),

@@ -10,6 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate, chain
 from random import Random
 from typing import Any, NamedTuple
 
@@ -166,12 +168,22 @@ class Batch(NamedTuple):
 
 
 class Vocabulary:
-    """Token strings to ids, without the detour over a tokenizer."""
+    """Token strings to ids, without the detour over a tokenizer where all words are known."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Take over a tokenizer's vocabulary."""
         self.ids: Mapping[str, int] = tokenizer.get_vocab()
         self.pad = int(tokenizer.pad_token_id)
+        self._spelled = cache(tokenizer.tokenize)
+
+    def spell(self, row: Example) -> Example:
+        """The row with unknown words in the pieces that the tokenizer makes of them; nothing in them is learned."""
+        if all(token in self.ids for token in row.tokens):
+            return row
+        pieces = [[token] if token in self.ids else self._spelled(token) for token in row.tokens]
+        ends = [end - 1 for end in accumulate(map(len, pieces))]
+        targets = tuple(target._replace(place=ends[target.place]) for target in row.targets)
+        return Example(tuple(chain.from_iterable(pieces)), targets)
 
 
 Weighted = tuple[Example, float]
@@ -305,7 +317,7 @@ def train(
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, recipe)
-        rows = list(batches(source.step(step), vocabulary, recipe))
+        rows = list(batches([(vocabulary.spell(row), weight) for row, weight in source.step(step)], vocabulary, recipe))
         total = sum(b.learned[LAST].total for b in rows)
         for batch in rows:
             parts = losses(module, batch)

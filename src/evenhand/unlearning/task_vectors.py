@@ -1,0 +1,310 @@
+"""Task vectors: what a fine-tuning has changed in a model, weight by weight, in float32.
+
+Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); of adapters Zhang et al. 2023
+(arXiv 2306.14870). A change is a tensor in the weight's shape, or a product of two thin ones where an adapter made it.
+Every name of a tied weight has a change of its own: an adapter on the embedding leaves the head as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.errors import EvenhandError, SettingsError
+
+FILE = "task_vector.safetensors"
+HALVES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """scale * up @ down, turned over where the weight stores its inputs first."""
+
+    down: Tensor
+    """[r, inputs]"""
+    up: Tensor
+    """[outputs, r]"""
+    scale: float
+    turned: bool = False
+    """Whether the weight is [inputs, outputs], as embeddings and GPT-2's layers are."""
+
+    def dense(self) -> Tensor:
+        """In the weight's shape, float32."""
+        product = self.scale * (self.up.float() @ self.down.float())
+        return product.T if self.turned else product
+
+    def times(self, factor: float) -> LowRank:
+        """The same, multiplied."""
+        return replace(self, scale=self.scale * factor)
+
+    def norm(self) -> float:
+        """Frobenius norm, without the product: |up down|^2 = tr(down down' up' up)."""
+        down, up = self.down.double(), self.up.double()
+        return abs(self.scale) * math.sqrt(max(0.0, float(((down @ down.T) * (up.T @ up)).sum())))
+
+
+Change = Tensor | tuple[LowRank, ...]
+
+
+@dataclass(frozen=True)
+class TaskVector:
+    """Changes by the names of the weights, as `named_parameters` spells them."""
+
+    changes: Mapping[str, Change] = field(repr=False)
+
+    def dense(self, name: str) -> Tensor:
+        """A change in its weight's shape, float32."""
+        return dense(self.changes[name])
+
+    def norm(self) -> float:
+        """Euclidean norm over all weights; one of two names counts once."""
+        return math.sqrt(sum(norm(change) ** 2 for change in {id(c): c for c in self.changes.values()}.values()))
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether all changes are products, so that an adapter can hold them."""
+        return not any(isinstance(change, Tensor) for change in self.changes.values())
+
+    def save(self, folder: Path) -> None:
+        """Write one safetensors file."""
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        about: dict[str, Any] = {}
+        first: dict[int, str] = {}
+        for name, change in self.changes.items():
+            if id(change) in first:
+                about[name] = {"as": first[id(change)]}
+                continue
+            first[id(change)] = name
+            if isinstance(change, Tensor):
+                tensors[name], about[name] = change.contiguous(), {}
+                continue
+            for n, part in enumerate(change):
+                tensors[f"{name}/{n}/down"], tensors[f"{name}/{n}/up"] = part.down.contiguous(), part.up.contiguous()
+            about[name] = {"parts": [[part.scale, part.turned] for part in change]}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: t.detach().cpu() for key, t in tensors.items()}, folder / FILE, {"changes": json.dumps(about)})
+
+    @classmethod
+    def load(cls, folder: Path) -> TaskVector:
+        """Read what `save` wrote.
+
+        Raises:
+            EvenhandError: It cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        changes: dict[str, Change] = {}
+        try:
+            with safe_open(folder / FILE, "pt") as opened:
+                about = json.loads(opened.metadata()["changes"])
+                for name, entry in about.items():
+                    if "as" in entry:
+                        changes[name] = changes[entry["as"]]
+                    elif "parts" in entry:
+                        changes[name] = tuple(
+                            LowRank(opened.get_tensor(f"{name}/{n}/down"), opened.get_tensor(f"{name}/{n}/up"), *part)
+                            for n, part in enumerate(entry["parts"])
+                        )
+                    else:
+                        changes[name] = opened.get_tensor(name)
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise EvenhandError(f"cannot read the task vector in {folder}: {error}") from error
+        return cls(changes)
+
+
+def dense(change: Change) -> Tensor:
+    """A change in its weight's shape, float32."""
+    if isinstance(change, Tensor):
+        return change.float()
+    parts = [part.dense() for part in change]
+    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+
+def norm(change: Change) -> float:
+    """Frobenius norm."""
+    if isinstance(change, tuple) and len(change) == 1:
+        return change[0].norm()
+    return float(dense(change).double().norm())
+
+
+# ------------------------------------------------------------------------------------------- where they come from
+
+
+def refuse_quantised(module: nn.Module, what: str = "model") -> None:
+    """Quantised weights cannot be subtracted from, nor added to.
+
+    Raises:
+        SettingsError: Some weights are stored as whole numbers.
+    """
+    for name, p in module.named_parameters():
+        if p.dtype not in HALVES or hasattr(p, "quant_state"):
+            raise SettingsError(
+                f"{name} of this {what} is quantised ({p.dtype}): a sum with it would be rounded to a few levels; load "
+                "it in float32, bfloat16 or float16"
+            )
+
+
+def difference(tuned: nn.Module, base: nn.Module) -> TaskVector:
+    """What full fine-tuning has changed.
+
+    Raises:
+        SettingsError: They are not of one architecture, or one is quantised.
+    """
+    refuse_quantised(tuned)
+    refuse_quantised(base)
+    mine, theirs = (dict(m.named_parameters(remove_duplicate=False)) for m in (tuned, base))
+    shapes = [{name: tuple(p.shape) for name, p in found.items()} for found in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        odd = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[0]
+        raise SettingsError(f"the fine-tuned model is no fine-tuning of the base: they differ in {odd[0]} {odd[1]}")
+    made: dict[tuple[int, int], Tensor] = {}
+    changes: dict[str, Change] = {}
+    for name, p in mine.items():
+        both = id(p), id(theirs[name])
+        if both not in made:
+            made[both] = p.detach().cpu().float() - theirs[name].detach().cpu().float()
+        changes[name] = made[both]
+    return TaskVector({name: change for name, change in changes.items() if bool(torch.any(change != 0))})  # type: ignore[arg-type]
+
+
+def from_adapter(tuned: Any, base: nn.Module) -> TaskVector:
+    """What an adapter changes, whole: its layers, its embeddings, modules that it saves, and biases.
+
+    Args:
+        tuned: A PEFT model with one active adapter. LoRA stays two factors (alpha / r or alpha / sqrt(r) in the scale);
+            other kinds are merged into a float32 copy, of which the base is subtracted.
+        base: The model without it, which biases that were trained in place are compared with.
+
+    Raises:
+        SettingsError: There are several active adapters, a quantised base, or a kind that no weights can hold.
+    """
+    refuse_quantised(base)
+    active = list(tuned.active_adapters)
+    if len(active) != 1:
+        raise SettingsError(f"{len(active)} active adapters ({', '.join(active)}): a task vector is of one")
+    name = active[0]
+    config = tuned.peft_config[name]
+    found = _plain_lora(tuned, name) if str(getattr(config.peft_type, "value", config.peft_type)) == "LORA" else None
+    if found is None:
+        return _by_merging(tuned, base)
+    if getattr(config, "bias", "none") != "none":
+        theirs = dict(base.named_parameters(remove_duplicate=False))
+        for key, p in tuned.get_base_model().named_parameters():
+            plain = key.replace(".base_layer.", ".")
+            if plain.endswith("bias") and plain in theirs and not bool(torch.equal(p.cpu(), theirs[plain].cpu())):
+                found[plain] = _plus(found.get(plain), p.detach().cpu().float() - theirs[plain].detach().cpu().float())
+    return TaskVector(found)
+
+
+def _plain_lora(tuned: Any, adapter: str) -> dict[str, Change] | None:
+    """The changes of a LoRA adapter; None where it is not W + scale * up @ down throughout."""
+    from peft.tuners.lora.layer import Embedding, Linear, LoraLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+
+    out: dict[str, Change] = {}
+    for path, part in tuned.get_base_model().named_modules():
+        if isinstance(part, ModulesToSaveWrapper):
+            if adapter in part.modules_to_save:
+                own, theirs = part.modules_to_save[adapter], dict(part.original_module.named_parameters())
+                for key, p in own.named_parameters():
+                    out[f"{path}.{key}"] = p.detach().cpu().float() - theirs[key].detach().cpu().float()
+        elif isinstance(part, AuxiliaryTrainingWrapper):
+            return None
+        elif isinstance(part, LoraLayer) and adapter in part.scaling:
+            if adapter in getattr(part, "lora_variant", {}) or part.merged or type(part) not in (Linear, Embedding):
+                return None
+            layer: Any = part
+            scale = float(layer.scaling[adapter])
+            if isinstance(part, Embedding):
+                down, up, turned = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter], True
+            else:
+                down, up, turned = (
+                    layer.lora_A[adapter].weight,
+                    layer.lora_B[adapter].weight,
+                    bool(layer.fan_in_fan_out),
+                )
+                bias = layer.lora_B[adapter].bias
+                if bias is not None:
+                    out[f"{path}.bias"] = scale * bias.detach().cpu().float()
+            thin = [t.detach().cpu().float().clone() for t in (down, up)]
+            out[f"{path}.weight"] = (LowRank(thin[0], thin[1], scale, turned),)
+    return out
+
+
+def _by_merging(tuned: Any, base: nn.Module) -> TaskVector:
+    import copy
+
+    whole = copy.deepcopy(tuned).float()
+    if getattr(whole.get_base_model().config.get_text_config(), "tie_word_embeddings", False):
+        ends = {id(m.weight) for m in (base.get_input_embeddings(), base.get_output_embeddings())}  # type: ignore[operator]
+        names = {n.rpartition(".")[0] for n, p in base.named_parameters(remove_duplicate=False) if id(p) in ends}
+        if names & {path for path, part in tuned.get_base_model().named_modules() if hasattr(part, "active_adapters")}:
+            raise SettingsError("this kind of adapter on tied embeddings has no task vector: take LoRA, or leave them")
+    try:
+        merged = whole.merge_and_unload()
+    except (AttributeError, ValueError, NotImplementedError) as error:
+        raise SettingsError(f"this kind of adapter cannot be written as a change of weights: {error}") from error
+    return difference(merged, base)
+
+
+# ---------------------------------------------------------------------------------------------------- arithmetic
+
+
+def total(terms: Sequence[tuple[TaskVector, Callable[[str], float]]]) -> TaskVector:
+    """Sum of vectors, each times a factor that may differ by weight; where a factor is 0 nothing is left.
+
+    Products stay products: their factors are stood beside one another, so that no part of one vector meets a part of
+    another, as it does where adapters' factors are averaged.
+    """
+    out: dict[str, Change] = {}
+    made: dict[tuple[Any, ...], Change] = {}
+    names = dict.fromkeys(name for vector, _ in terms for name in vector.changes)
+    for name in names:
+        own = [(v.changes[name], f(name)) for v, f in terms if name in v.changes and f(name) != 0]
+        key = tuple((id(change), factor) for change, factor in own)  # tied names go on sharing one change
+        if own and key not in made:
+            made[key] = _sum(own)
+        if own:
+            out[name] = made[key]
+    return TaskVector(out)
+
+
+def _sum(terms: Sequence[tuple[Change, float]]) -> Change:
+    if all(isinstance(change, tuple) for change, _ in terms):
+        return tuple(part.times(factor) for change, factor in terms for part in change)
+    return torch.stack([factor * dense(change) for change, factor in terms]).sum(0)
+
+
+def _plus(one: Change | None, other: Tensor) -> Tensor:
+    return other if one is None else dense(one) + other
+
+
+def random_like(vector: TaskVector, seed: int) -> TaskVector:
+    """A control: random changes of the same weights, each with the norm and the rank of the vector's."""
+    made: dict[int, Change] = {}
+    for n, change in enumerate(vector.changes.values()):
+        if id(change) not in made:
+            made[id(change)] = _random(change, torch.Generator().manual_seed(seed * 1_000_003 + n))
+    return TaskVector({name: made[id(change)] for name, change in vector.changes.items()})
+
+
+def _random(change: Change, generator: torch.Generator) -> Change:
+    if isinstance(change, Tensor):
+        drawn = torch.randn(change.shape, generator=generator)
+        return drawn * (norm(change) / float(drawn.double().norm()))
+    rank = sum(part.down.shape[0] for part in change)
+    first = change[0]
+    fresh = LowRank(
+        torch.randn((rank, first.down.shape[1]), generator=generator),
+        torch.randn((first.up.shape[0], rank), generator=generator), 1.0, first.turned,
+    )  # fmt: skip
+    return (fresh.times(norm(change) / fresh.norm()),)
