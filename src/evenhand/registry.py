@@ -36,6 +36,7 @@ BUILT_IN = {
         "counterfactual_distillation": "evenhand.methods.counterfactual_distillation:CounterfactualDistillation",
         "deep_to_shallow": "evenhand.methods.deep_to_shallow:DeepToShallow",
         "task_vector": "evenhand.methods.task_vector:TaskVectorNegation",
+        "pcgu": "evenhand.methods.pcgu:PCGU",
         "preference": "evenhand.methods.preference:Preference",
     },
     "benchmarks": {
