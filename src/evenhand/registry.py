@@ -38,6 +38,7 @@ BUILT_IN = {
         "task_vector": "evenhand.methods.task_vector:TaskVectorNegation",
         "pcgu": "evenhand.methods.pcgu:PCGU",
         "preference": "evenhand.methods.preference:Preference",
+        "cross_model_adjudication": "evenhand.methods.cross_model_adjudication:CrossModelAdjudication",
     },
     "benchmarks": {
         "bbq": "evenhand.evaluation.bbq:BBQ",
@@ -64,6 +65,7 @@ BUILT_IN = {
         "demo-d": "evenhand.data.demo:demo_d",
         "demo-mlm": "evenhand.data.demo:demo_mlm",
         "oracle": "evenhand.data.proving_ground.oracle:open_oracle",
+        "judge": "evenhand.data.proving_ground.judges:load_judge",
         "endpoint": "evenhand.models.endpoint:open_endpoint",
         "vllm": "evenhand.models.vllm:open_vllm",
     },

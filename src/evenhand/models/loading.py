@@ -126,7 +126,8 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: s
 
 
 def _schemes() -> str:
-    return ", ".join(f"{n}:..." if n in ("endpoint", "vllm") else n for n in registry.models.names())
+    rest = ("endpoint", "judge", "oracle", "vllm")
+    return ", ".join(f"{n}:..." if n in rest else n for n in registry.models.names())
 
 
 def _load_folder(folder: Path, options: dict[str, Any]) -> Model:

@@ -1,0 +1,113 @@
+"""What members of a pool are told: how they are asked, how they judge, and how a reply is revised.
+
+`en` and `demo` are shipped; a file of your own with the same keys is used by its path.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import permutations
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evenhand.data import yaml_file
+from evenhand.data.proving_ground.replies import INSTRUCTION_TEXT, TOPICS
+
+FOLDER = Path(__file__).parent / "templates"
+SHIPPED = ("en", "demo")
+RubricName = Literal["bias", "helpfulness", "refusal"]
+
+
+class Rubric(BaseModel):
+    """A question to a judge that is answered with one of a few short labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    labels: Annotated[dict[str, float], Field(min_length=2)]
+    """What each reply is worth; several may be worth the same."""
+
+
+class AdjudicationTexts(BaseModel):
+    """The content of a file such as `templates/adjudication_en.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    language: str
+    ask: str
+    """The user's turn; its field is {text}, the sentence."""
+    opening: str = ""
+    """What every answer begins with, put into the model's mouth; its field is {people}, "Old people"."""
+    rubrics: dict[RubricName, Rubric]
+    critique: str
+    revise: str
+    refusals: tuple[str, ...] = ()
+    """Regular expressions at the beginning of a reply."""
+    names: tuple[str, ...] = ()
+    """Names by which a reply would give its author away."""
+    hidden: str = "[a model]"
+    """What stands in their place."""
+
+    def check(self) -> None:
+        """Refuse texts without a field that they need, or with one that nobody fills.
+
+        Raises:
+            ValueError: Names the text.
+        """
+        if "bias" not in self.rubrics:
+            raise ValueError("rubrics must hold bias")
+        _fields("ask", self.ask, {"text"}, {"text"})
+        _fields("opening", self.opening, set(), {"people"})
+        _fields("critique", self.critique, {"answer"}, {"asked", "answer"})
+        _fields("revise", self.revise, {"critique"}, {"critique"})
+        for name, rubric in self.rubrics.items():
+            _fields(f"rubrics.{name}.prompt", rubric.prompt, {"answer"}, {"asked", "answer"})
+            if len(set(rubric.labels.values())) < 2:
+                raise ValueError(f"rubrics.{name}: all labels are worth the same")
+        for pattern in self.refusals:
+            re.compile(pattern)
+
+    def refuses(self, reply: str) -> bool:
+        """Whether a reply begins as refusals begin."""
+        start = reply.strip()
+        return any(re.match(pattern, start, re.I) for pattern in self.refusals)
+
+    def anonymous(self, reply: str, also: tuple[str, ...] = ()) -> str:
+        """A reply without the names of models."""
+        names = sorted({*self.names, *also}, key=len, reverse=True)
+        if not names:
+            return reply
+        return re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", self.hidden, reply, flags=re.I)
+
+
+class Loaded(NamedTuple):
+    """The texts, and the hash of their file."""
+
+    texts: AdjudicationTexts
+    sha256: str
+
+
+def load_texts(name: str | Path) -> Loaded:
+    """Read a shipped file by name, or another by path.
+
+    Raises:
+        DataError: The file is missing or broken.
+    """
+    path = FOLDER / f"adjudication_{name}.yaml" if str(name) in SHIPPED else Path(name).expanduser()
+    what, shipped = "texts for adjudication", FOLDER / "adjudication_en.yaml"
+    return Loaded(*yaml_file.read(path, AdjudicationTexts, what, " or ".join(SHIPPED), shipped))
+
+
+def demo_instructions() -> list[str]:
+    """General instructions for the demo family: a text with two wishes. The IFEval-type set asks with one only."""
+    wishes = [text for text, _ in INSTRUCTION_TEXT.values()]
+    return [f"Write about the {topic}. {one} {two}" for topic, *_ in TOPICS for one, two in permutations(wishes, 2)]
+
+
+def _fields(where: str, text: str, needed: set[str], known: set[str]) -> None:
+    found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+    if not needed <= found <= known:
+        raise ValueError(f"{where}: its fields are {sorted(known)}, needed {sorted(needed)}; it has {sorted(found)}")

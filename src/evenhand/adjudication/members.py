@@ -1,0 +1,136 @@
+"""Who is in the pool: opened one at a time, looked at before anything is asked, and let go again."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Model
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the pool."""
+
+    name: str
+    """Unique within the pool."""
+    open: Callable[[], Model]
+    """Gives the model; what it gives is let go after each use, unless it is `given`."""
+    writes: bool = True
+    """Whether it answers prompts."""
+    judges: bool = True
+    given: bool = False
+    """Whether its caller holds it, so that it stays in memory whatever is done here."""
+
+
+class Seen(NamedTuple):
+    """What a look at a member told."""
+
+    name: str
+    fingerprint: str
+    size: int
+    """Bytes of its weights; 0 where they are elsewhere."""
+    chat: bool
+    """Whether it has a chat template, as far as that can be known."""
+    facts: dict[str, Any]
+
+
+@contextmanager
+def opened(member: Member) -> Iterator[Model]:
+    """The member's model, in memory only inside the block."""
+    model: Model | None = member.open()
+    heavy = not member.given and model is not None and "weights" in model.abilities
+    try:
+        yield model  # type: ignore[misc]
+    finally:
+        model = None
+        if heavy:
+            release()
+
+
+def release() -> None:
+    """Give back what is no longer held."""
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def look(members: Sequence[Member]) -> list[Seen]:
+    """Open every member once, one at a time, and refuse a pool that cannot adjudicate.
+
+    Raises:
+        SettingsError: Fewer than two members, two that are the same model, nobody who writes, or one who cannot do what
+            it is there for.
+    """
+    if len(members) < 2:
+        raise SettingsError(
+            f"a pool of {len(members)} cannot judge: nobody judges its own answers. Name others: pool=[...] for models "
+            "that answer and judge, judges=[...] for such as only judge"
+        )
+    seen = [_look(member) for member in members]
+    for n, one in enumerate(seen):
+        for other in seen[:n]:
+            if one.fingerprint == other.fingerprint:
+                raise SettingsError(f"{other.name} and {one.name} are the same model; it would judge its own answers")
+    if not any(m.writes for m in members):
+        raise SettingsError("nobody in the pool answers; give at least one model in pool=[...]")
+    for writer in members:
+        if writer.writes and not any(j.judges and j.name != writer.name for j in members):
+            raise SettingsError(f"nobody judges {writer.name}; add a judge: judges=[...], or peers=True")
+    return seen
+
+
+def stated(seen: Sequence[Seen], members: Sequence[Member], trains: bool = True) -> dict[str, Any]:
+    """The memory that the pool needs, in bytes of weights, before anything is asked.
+
+    The given model stays with its caller. Beside it one other is held at a time, or, in training, a copy of the member
+    that learns; activations, caches and the optimizer of the adapter come on top.
+    """
+    given = sum(s.size for s, m in zip(seen, members, strict=True) if m.given)
+    others = {s.name: s.size for s, m in zip(seen, members, strict=True) if not m.given}
+    largest = max(others, key=lambda n: others[n], default="")
+    beside = max([others.get(largest, 0), given if trains else 0])
+    return {
+        "weights_bytes": {s.name: s.size for s in seen},
+        "largest_member": max(seen, key=lambda s: s.size).name,
+        "peak_weights_bytes": given + beside,
+        "said": (
+            f"the given model stays in memory ({_gb(given)}); beside it one more at a time, at most {_gb(beside)}: "
+            f"{_gb(given + beside)} of weights at the peak"
+        ),
+    }
+
+
+def _look(member: Member) -> Seen:
+    with opened(member) as model:
+        if member.writes and "generate" not in model.abilities:
+            raise SettingsError(f"{member.name} cannot write answers; name it under judges= instead of pool=")
+        if member.judges and not {"score", "generate"} & model.abilities:
+            raise SettingsError(f"{member.name} can neither score nor write, so it cannot judge")
+        facts = model.facts()
+        chat = facts.get("prompt_format", "chat template") == "chat template"
+        if not chat:
+            warnings.warn(
+                f"{member.name} has no chat template: it is a base model, and is asked in a plain transcript "
+                '("User: ... Assistant:"). Its answers and votes may be poor; take its instruction-tuned sibling if '
+                "there is one",
+                stacklevel=4,
+            )
+        return Seen(member.name, model.fingerprint, _size(model), chat, facts)
+
+
+def _size(model: Model) -> int:
+    if "weights" not in model.abilities:
+        return 0
+    return int(sum(p.numel() * p.element_size() for p in model.weights.module.parameters()))
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
