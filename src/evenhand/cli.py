@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evenhand import cli_data, cli_proving_ground
+from evenhand import cli_data, cli_proving_ground, cli_sweep
 from evenhand.cli_output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
 
@@ -124,6 +124,9 @@ def evaluate(
     loading = _loading(dtype=dtype, device=device, device_map=device_map, answer_by=answer_by, too_long=too_long)
     plan = {"models": [model], "methods": "none", "benchmarks": benchmarks, "out": _text(out), "limit": limit}
     _run({**plan, "seed": seed, "load": loading}, as_json)
+
+
+app.command()(cli_sweep.sweep)
 
 
 @app.command()

@@ -1,7 +1,11 @@
 """The training loop that every method shares: a module, its batches of an epoch, a batch's loss, and an evaluation.
 
-accelerate places the module, casts, and spreads batches over processes; the rest is here: AdamW, linear warm-up and
-decay, clipped gradients, an evaluation after each epoch, the best weights kept, and a checkpoint of every epoch.
+accelerate places the module, casts, and knows the processes; the rest is here: AdamW, linear warm-up and decay, clipped
+gradients, an evaluation after each epoch, the best weights kept, and a checkpoint of every epoch.
+
+Several processes (`accelerate launch --multi_gpu`, or torchrun) share the batches of each step, and every one holds the
+whole module. Gradients are summed here and not by DistributedDataParallel, since losses call a module several times a
+step and use its weights (the output embedding's) outside of its forward pass, which a wrapper does not see.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.progress import track
 from evenhand.training.checkpoints import Checkpoints, put, weights_of
+from evenhand.training.processes import Processes, refuse_sharding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +41,7 @@ class Schedule:
     clip: float = 1.0
     """Largest norm of a step's gradient."""
     accumulate: int = 1
-    """Batches a step; the last step of an epoch may have fewer."""
+    """Batches a step, of all processes together and at least one each; the last step of an epoch may have fewer."""
     patience: int = 3
     """Epochs without a better evaluation after which training ends; 0 never ends early."""
     seed: int = 0
@@ -89,65 +94,78 @@ class Training(Generic[T]):
 
         Raises:
             EvenhandError: The loss or the watched number is no longer finite, or an epoch has no batches.
+            SettingsError: Several processes were launched in a way that cannot be used, or a checkpoint is of another
+                training.
         """
         import torch
 
         accelerator = _accelerator(self.schedule)
+        processes = Processes(accelerator)
         wanted = [p for p in self.module.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(wanted, lr=0.0, weight_decay=self.schedule.weight_decay)
         self.module.to(accelerator.device)
         store = Checkpoints(self.folder, asdict(self.schedule))
         curve, best = store.resume(self.module, adam)
-        module, optimizer = accelerator.prepare(self.module, adam)
+        processes.begin(wanted, len(curve), self.folder)
+        module = accelerator.prepare_model(self.module, evaluation_mode=True)  # the casts, and no wrapper
+        optimizer = accelerator.prepare_optimizer(adam)
         devices = range(torch.cuda.device_count())
         with torch.random.fork_rng(devices=devices), track(self.schedule.epochs, self.label) as step:
             step(len(curve))
             while not self._finished(curve):
                 epoch = len(curve)
-                torch.manual_seed(self.schedule.seed * 1_000_003 + epoch)  # so that a resumed run draws alike
-                train_loss = self._epoch(accelerator, module, optimizer, epoch)
+                # so that a resumed run draws alike, and processes differ
+                torch.manual_seed(self.schedule.seed * 1_000_003 + epoch + (processes.index << 40))
+                train_loss = self._epoch(processes, module, optimizer, epoch)
                 row = {"epoch": float(epoch), "train_loss": train_loss, **self._evaluated()}
+                row = processes.told(row)  # all must agree on which epoch is best
                 if not math.isfinite(row[self.watched]):
                     raise EvenhandError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}")
                 curve.append(row)
                 if self._best(curve) == epoch:
                     best = weights_of(self.module)
-                if accelerator.is_main_process:
+                if processes.main:
                     store.keep(curve, self.module, best, adam)
-                accelerator.wait_for_everyone()
+                processes.wait()
                 step(1)
         accelerator.unwrap_model(module, keep_fp32_wrapper=False)  # takes the casts off the module's forward
         put(self.module, best)
         self.module.eval()
         return Trained(curve, self._best(curve))
 
-    def _epoch(self, accelerator: Any, module: Any, optimizer: Any, epoch: int) -> float:
+    def _epoch(self, processes: Processes, module: Any, optimizer: Any, epoch: int) -> float:
         plan, total, losses = self.schedule, self.schedule.epochs, 0.0
         batches = list(self.batches(epoch, Random(f"{plan.seed}/{epoch}")))
         if not batches:
             raise EvenhandError(f"{self.label}: epoch {epoch} has no batches")
-        batches += batches[: -len(batches) % accelerator.num_processes]  # every process takes as many steps
-        mine = batches[accelerator.process_index :: accelerator.num_processes]
+        size = max(plan.accumulate, processes.count)
         module.train()
-        for start in range(0, len(mine), plan.accumulate):
-            group = mine[start : start + plan.accumulate]
+        for start in range(0, len(batches), size):
+            group = batches[start : start + size]
             for parameters in optimizer.param_groups:
-                parameters["lr"] = plan.rate((epoch + (start + len(group) / 2) / len(mine)) / total)
-            for batch in group[:-1]:
-                with accelerator.no_sync(module):
-                    losses += self._backward(accelerator, module, batch, len(group), epoch)
-            losses += self._backward(accelerator, module, group[-1], len(group), epoch)
-            accelerator.clip_grad_norm_(module.parameters(), plan.clip)
+                parameters["lr"] = plan.rate((epoch + (start + len(group) / 2) / len(batches)) / total)
+            own = 0.0
+            for batch in group[processes.index :: processes.count]:
+                own += self._backward(processes, module, batch, len(group))
+            losses += self._summed(processes, own, epoch)
+            processes.clip(module.parameters(), plan.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return losses / len(mine)
+        return losses / len(batches)
 
-    def _backward(self, accelerator: Any, module: Any, batch: T, parts: int, epoch: int) -> float:
+    def _backward(self, processes: Processes, module: Any, batch: T, parts: int) -> float:
         loss = self.loss(module, batch)
         value = float(loss.detach())
+        if math.isfinite(value):
+            processes.backward(loss / parts)
+        return value
+
+    def _summed(self, processes: Processes, own: float, epoch: int) -> float:
+        """The summed loss of a step, whose gradients are summed too; one that is no number ends all processes."""
+        value = processes.sum_of(own)
         if not math.isfinite(value):
             raise EvenhandError(f"{self.label}: the loss became {value} in epoch {epoch}; take a lower learning_rate")
-        accelerator.backward(loss / parts)
+        processes.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
         return value
 
     def _evaluated(self) -> Mapping[str, float]:
@@ -173,6 +191,7 @@ def _accelerator(schedule: Schedule) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    refuse_sharding()
     device = schedule.device or ("cuda" if torch.cuda.is_available() else "")
     precision = schedule.precision
     if precision == "auto":
@@ -184,8 +203,13 @@ def _accelerator(schedule: Schedule) -> Any:
         fits = accelerator.device.type == device.partition(":")[0] or not device
     except ValueError:
         fits = False
-    if fits:
-        return accelerator
-    # accelerate keeps what a process asked for first; another device or precision needs another state
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if not fits:
+        # accelerate keeps what a process asked for first; another device or precision needs another state
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if accelerator.num_processes > 1 and device.startswith("cuda:") and str(accelerator.device) != device:
+        raise SettingsError(
+            f"process {accelerator.process_index} of {accelerator.num_processes} has its model on {device}: every "
+            f"process needs a GPU of its own, so load it there with device={accelerator.device}"
+        )
+    return accelerator
