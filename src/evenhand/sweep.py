@@ -317,7 +317,7 @@ def _against(axis: Axes, found: Swept) -> None:
     for n, step in enumerate(found.steps):
         place = (step.cost.value, step.bias.value)
         axis.plot(*place, marker="o", color=COLOURS[2], mfc="white" if step.control else COLOURS[2])
-        above = bool(n % 2) and not step.control
+        above = (n == 0 or bool(n % 2)) and not step.control  # a control's label, the longest, goes below
         inwards = step.cost.value > (min(costs) + max(costs)) / 2  # so that no label leaves the panel
         axis.annotate(
             _wrapped(step.label), place, xytext=(-5 if inwards else 5, 5 if above else -5), textcoords="offset points",
