@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -532,12 +532,12 @@ class Held(ScriptedModel):
 def test_a_client_that_goes_away_does_not_hurt_the_others() -> None:
     model = Held()
 
-    def leave(server: Server, text: str) -> None:
+    def leave(server: Server, text: str, after: Callable[[], object]) -> None:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]})
         head = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
         with socket.create_connection(server.socket.getsockname()) as connection:
             connection.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", body]).encode())
-            seen(server)
+            after()
         seen(server)
 
     def seen(server: Server) -> None:
@@ -545,9 +545,9 @@ def test_a_client_that_goes_away_does_not_hurt_the_others() -> None:
         assert [server.fetch("/health")[0] for _ in range(5)] == [200] * 5
 
     with serving(model, name="m") as server:
-        leave(server, "leaves while it is answered")
-        assert model.began.wait(10)
-        leave(server, "leaves while it waits")
+        leave(server, "leaves while it is answered", after=lambda: model.began.wait(30))
+        assert model.began.is_set()
+        leave(server, "leaves while it waits", after=lambda: seen(server))
         with ThreadPoolExecutor(3) as pool:
             waiting = [pool.submit(server.chat) for _ in range(3)]
             model.go.set()
