@@ -13,6 +13,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -150,13 +151,9 @@ class CrossModelAdjudication(Method):
                 f"{self.name} needs a pool of at least two, and {model.name} is alone: pool=[...] for others that "
                 "answer and judge, judges=[...] for such as only judge"
             )
-        from evenhand.models.local import LocalModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel):
-            return f"{self.name} trains a local model itself; {model.name} is none: put it first"
-        if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
-            return f"{self.name} needs weights that are not quantised; load {model.name} without"
-        return ""
+        return untrainable(self.name, model, masked=False)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Adjudicate and train; the given model stays as it is.
@@ -251,7 +248,10 @@ class CrossModelAdjudication(Method):
         questions = data.questions if data else ()
         gold = (data.answers if data else ()) or (None,) * len(questions)
         half = (len(questions) + 1) // 2
-        rows += [(as_dialogue(q, "letters"), "") for q in questions[:half]]
+        asked = list(questions[:half])
+        if rows:  # many questions would drown the other instructions, and what is not practised is forgotten
+            asked = Random(self.seed).sample(asked, min(len(asked), len(rows) // 3))
+        rows += [(as_dialogue(q, "letters"), "") for q in asked]
         exam = tuple((q, g) for q, g in zip(questions[half:], gold[half:], strict=True) if g is not None)
         return General(instructions=tuple(rows), exam=exam)
 

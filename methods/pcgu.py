@@ -124,13 +124,10 @@ class PCGU(Method):
         reason = Method.missing(self, model)
         if reason:
             return reason
-        from evenhand.models.local import LocalModel
-        from evenhand.models.masked import MaskedModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel | MaskedModel):
-            return f"{self.name} edits a local model itself; {model.name} is none: put it first"
-        if any(key.startswith("load_in_") and on for key, on in getattr(model, "load_options", {}).items()):
-            return f"{self.name} needs weights that are not quantised; load {model.name} without"
+        if reason := untrainable(self.name, model, masked=True):
+            return reason
         if hasattr(model.weights.module, "peft_config"):
             return f"{self.name} edits weights, and {model.name} has an adapter; merge it first (merge_and_unload)"
         return ""

@@ -88,13 +88,9 @@ class Preference(Method):
             return reason
         if find_spec("trl") is None:
             return f"{self.name} trains with TRL: pip install 'evenhand[trl]'"
-        from evenhand.models.local import LocalModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel):
-            return f"{self.name} trains a local causal model; {model.name} is none: put it first"
-        if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
-            return f"{self.name} needs weights that are not quantised; load {model.name} without"
-        return ""
+        return untrainable(self.name, model, masked=False)
 
     def untrained(self, data: TrainData | None) -> str:
         """Pairs are needed."""

@@ -160,16 +160,9 @@ class TaskVectorNegation(Method):
         reason = Method.missing(self, model)
         if reason:
             return reason
-        from evenhand.models.local import LocalModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel):
-            return f"{self.name} edits a local causal model; {model.name} is none: put it first"
-        if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
-            return (
-                f"{self.name} subtracts from the weights, which would be rounded to a few levels in quantised ones; "
-                f"load {model.name} without"
-            )
-        return ""
+        return untrainable(self.name, model, masked=False)
 
     def untrained(self, data: TrainData | None) -> str:
         """Biased texts are needed: of a source, of the training data, or in a fine-tune that is there."""

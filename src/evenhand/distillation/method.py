@@ -69,15 +69,9 @@ class TextTraining(Method):
         reason = Method.missing(self, model)
         if reason:
             return reason
-        from evenhand.models.local import LocalModel
-        from evenhand.models.masked import MaskedModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel | MaskedModel):
-            return f"{self.name} trains a local model itself; {model.name} is none: put it first"
-        options = getattr(model, "load_options", {})
-        if any(key.startswith("load_in_") and on for key, on in options.items()):
-            return f"{self.name} needs weights that are not quantised; load {model.name} without"
-        return ""
+        return untrainable(self.name, model, masked=True)
 
     def untrained(self, data: TrainData | None) -> str:
         """Texts are needed: of a source, or of the training data."""
