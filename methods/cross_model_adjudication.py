@@ -102,8 +102,8 @@ class CrossModelAdjudication(Method):
     """Whether a prompt of which nothing was taken gets one critique, revision and new judgement."""
     general: str | None = None
     """A .jsonl file of general instructions: "prompt", and "response" where the member's own answer is not to be taken;
-    demo takes some of the proving ground. Beside it half of the training data's questions are mixed in; the other half
-    is the exam."""
+    demo takes some of the proving ground. Beside them questions from one half of the training data are mixed in, at
+    most one to three of these; the other half is the exam."""
     general_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of general instructions in what is learned."""
     rank: Annotated[int, Field(gt=0)] = 16
@@ -250,7 +250,7 @@ class CrossModelAdjudication(Method):
         half = (len(questions) + 1) // 2
         asked = list(questions[:half])
         if rows:  # many questions would drown the other instructions, and what is not practised is forgotten
-            asked = Random(self.seed).sample(asked, min(len(asked), len(rows) // 3))
+            asked = Random(self.seed).sample(asked, min(len(asked), -(-len(rows) // 3)))
         rows += [(as_dialogue(q, "letters"), "") for q in asked]
         exam = tuple((q, g) for q, g in zip(questions[half:], gold[half:], strict=True) if g is not None)
         return General(instructions=tuple(rows), exam=exam)

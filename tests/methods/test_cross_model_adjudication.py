@@ -241,8 +241,10 @@ def test_general_instructions_are_read_and_refused_by_line(tmp_path: Path) -> No
     path = tmp_path / "g.jsonl"
     path.write_text('{"prompt": "Say hello.", "response": "Hello."}\n\n{"prompt": "Go."}\n')
     found = CrossModelAdjudication(pool=("b",), general=str(path))._general(practice.practice("mmlu", 5))
-    assert [answer for _, answer in found.instructions] == ["Hello.", "", "", "", ""]
+    assert [answer for _, answer in found.instructions] == ["Hello.", "", ""], "one question beside"
     assert len(found.exam) == 2
+    many = CrossModelAdjudication(pool=("b",), general="demo")._general(practice.practice("mmlu", 400)).instructions
+    assert len(many) == 360 + 120, "questions do not drown the others"
     asked = {row["prompt"] for row in replies.ifeval_rows()}
     own = CrossModelAdjudication(pool=("b",), general="demo")._general(None).instructions
     assert len(own) == 360 and not asked & {d.messages[0].content for d, _ in own}
