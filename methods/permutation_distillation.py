@@ -106,15 +106,12 @@ class PermutationDistillation(Method):
         reason = Method.missing(self, model)
         if reason or self.student != "lora":
             return reason
-        from evenhand.models.local import LocalModel
+        from evenhand.models.trainable import untrainable
 
-        if not isinstance(model, LocalModel):
-            return f"{self.name}(student=lora) trains a local model itself; {model.name} is none: put it first"
-        if model.answer_by != "letters":
-            return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"
-        if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
-            return f"{self.name}(student=lora) needs weights that are not quantised; load {model.name} without"
-        return ""
+        reason = untrainable(f"{self.name}(student=lora)", model, masked=False)
+        if not reason and model.answer_by != "letters":  # type: ignore[attr-defined]
+            return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"  # type: ignore[attr-defined]
+        return reason
 
     def untrained(self, data: TrainData | None) -> str:
         """A student learns from questions, and from enough of them."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -86,11 +85,10 @@ class Preference(Method):
         reason = Method.missing(self, model)
         if reason:
             return reason
-        if find_spec("trl") is None:
-            return f"{self.name} trains with TRL: pip install 'evenhand[trl]'"
         from evenhand.models.trainable import untrainable
+        from evenhand.training import through_trl
 
-        return untrainable(self.name, model, masked=False)
+        return through_trl.missing(self.name) or untrainable(self.name, model, masked=False)
 
     def untrained(self, data: TrainData | None) -> str:
         """Pairs are needed."""

@@ -86,11 +86,6 @@ def biased(axis: str = "", count: int | None = None, seed: int = 0) -> tuple[str
     return tuple(random.choice(said) if plain else _told(next(cases), n, seed) for n, plain in enumerate(statement))
 
 
-def is_axis(name: str) -> bool:
-    """Whether this names an axis, in any case."""
-    return name.casefold() in {a.name.casefold() for a in AXES}
-
-
 def _axis(name: str, more: tuple[str, ...] = ()) -> str:
     known = {n.casefold(): n for n in ("", *AXIS, *more)}
     if name.casefold() not in known:

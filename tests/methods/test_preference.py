@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
 from pathlib import Path
@@ -15,12 +16,12 @@ import evenhand
 from evenhand.artefacts import artefacts
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Dialogue, Message, Pair, Passage, TrainData
-from evenhand.methods import preference
 from evenhand.methods.preference import Preference
 from evenhand.models.fingerprint import of_weights
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
 from evenhand.testing import ScriptedModel
+from evenhand.training import through_trl
 from evenhand.unlearning import choosing, dpo
 
 JOBS = ("nurse", "doctor", "pilot", "baker")
@@ -77,7 +78,7 @@ def test_what_the_trainer_seeds_is_put_back() -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
-    with dpo._own_chance():
+    with through_trl.own_generators():
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(0)
         assert drawn() != expected
@@ -144,6 +145,6 @@ def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         method().apply(tiny(), TrainData(pairs=PAIRS[:3] * 9))
     with pytest.raises(SettingsError, match="not quantised"):
         method().apply(tiny(load_options={"load_in_8bit": True}), DATA)
-    monkeypatch.setattr(preference, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'evenhand\[trl\]'"):
         method().apply(tiny(), DATA)

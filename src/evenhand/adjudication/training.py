@@ -6,10 +6,7 @@ exactly where the member would write it; only the answer counts in the loss.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from evenhand import prompts
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Dialogue
+from evenhand.training import through_trl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,10 +63,8 @@ def require() -> None:
     Raises:
         SettingsError: TRL is not installed.
     """
-    if importlib.util.find_spec("trl") is None:
-        raise SettingsError(
-            "cross_model_adjudication trains through TRL, which is not here: pip install 'evenhand[trl]'"
-        )
+    if reason := through_trl.missing("cross_model_adjudication"):
+        raise SettingsError(reason)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded:
@@ -104,6 +100,8 @@ def tune(
         EvenhandError: Nothing is left to learn from.
     """
     require()
+    import torch
+
     from evenhand.students.lora import with_adapter
 
     read = [encode(tokenizer, x) for x in lessons if how.objective == "sft" or x.rejected]
@@ -111,14 +109,10 @@ def tune(
     if not kept:
         raise EvenhandError(f"nothing to learn from: {len(lessons)} answers taken, none usable for {how.objective}")
     tuned = with_adapter(module, rank=how.rank, alpha=how.alpha, dropout=0.0, seed=how.seed, named=named)
-    with _generators(how.seed), _quiet():
+    with through_trl.own_generators(), _quiet():
+        torch.manual_seed(how.seed)
         trainer = _trainer(tuned, tokenizer, kept, how, folder)
-        from transformers import PrinterCallback
-        from transformers.trainer_utils import get_last_checkpoint
-
-        trainer.remove_callback(PrinterCallback)  # it writes to standard output
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        through_trl.run(trainer)
     curve = [{k: float(v) for k, v in row.items() if k in ("epoch", "loss")} for row in trainer.state.log_history
              if "loss" in row]  # fmt: skip
     facts = {
@@ -133,9 +127,9 @@ def tune(
 
 
 def _trainer(tuned: Any, tokenizer: Any, rows: Sequence[Encoded], how: Tuning, folder: Path) -> Any:
-    trl: Any = importlib.import_module("trl")
     from datasets import Dataset
 
+    trl = through_trl.library()
     parameters = sum(p.numel() for p in tuned.parameters())
     device = next(tuned.parameters()).device
     steps = how.epochs * math.ceil(len(rows) / (how.batch_size * how.accumulate))
@@ -153,7 +147,7 @@ def _trainer(tuned: Any, tokenizer: Any, rows: Sequence[Encoded], how: Tuning, f
     if how.objective == "dpo":
         data = [{"prompt_ids": e.prompt, "chosen_ids": e.answer, "rejected_ids": e.rejected} for e in rows]
         dpo = trl.DPOConfig(beta=how.beta, **shared)
-        ready = type("Ready", (trl.DPOTrainer,), {"_prepare_dataset": lambda self, dataset, *_: dataset})  # token ids
+        ready = through_trl.for_tokens(trl.DPOTrainer)
         return ready(model=tuned, args=dpo, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
     masked = [
         {"input_ids": e.prompt + e.answer, "completion_mask": [0] * len(e.prompt) + [1] * len(e.answer)} for e in rows
@@ -180,22 +174,6 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     while n < min(len(a), len(b)) and a[n] == b[n]:
         n += 1
     return n
-
-
-@contextmanager
-def _generators(seed: int) -> Iterator[None]:
-    """TRL seeds the process's generators; they are put back as they were."""
-    import numpy as np
-    import torch
-
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
 
 
 @contextmanager

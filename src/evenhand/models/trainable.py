@@ -16,8 +16,8 @@ def untrainable(method: str, model: Model, *, masked: bool) -> str:
         masked: Whether masked models will do, too.
     """
     if not isinstance(model, LocalModel | MaskedModel if masked else LocalModel):
-        kind = "local model" if masked else "local causal model"
-        return f"{method} changes the weights of a {kind}; {model.name} is none: put {method} first"
+        kind = "" if masked else " (a causal one)"
+        return f"{method} trains a local model itself{kind}; {model.name} is none: put it first"
     if any(key.startswith("load_in_") and on for key, on in getattr(model, "load_options", {}).items()):
         return f"{method} needs weights that are not quantised; load {model.name} without"
     return ""

@@ -7,19 +7,15 @@ evenhand are asked.
 from __future__ import annotations
 
 import copy
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import torch
 
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Pair
 from evenhand.models.encoding import Encoder
+from evenhand.training import through_trl
 from evenhand.unlearning.fine_tuning import Adapter, lora_config
 
 if TYPE_CHECKING:
@@ -45,19 +41,6 @@ class Plan(NamedTuple):
     precision: str
     seed: int
     cpu: bool
-
-
-def trl() -> Any:
-    """The library.
-
-    Raises:
-        SettingsError: It is not installed.
-    """
-    try:
-        import trl
-    except ImportError as error:
-        raise SettingsError("preference trains with TRL: pip install 'evenhand[trl]'") from error
-    return trl
 
 
 def rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, list[int]]]:
@@ -95,27 +78,22 @@ def optimise(
         The module under its adapter; and facts: the curve, the steps and the seconds.
 
     Raises:
+        SettingsError: TRL is not installed.
         EvenhandError: The loss is no longer finite.
     """
-    library = trl()
-    with _own_chance():
-        return _optimised(library, module, tokenizer, train, held, plan, folder)
+    if reason := through_trl.missing("preference"):
+        raise SettingsError(reason)
+    with through_trl.own_generators():
+        return _optimised(module, tokenizer, train, held, plan, folder)
 
 
 def _optimised(
-    library: Any,
-    module: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    train: list[Any],
-    held: list[Any],
-    plan: Plan,
-    folder: Path,
+    module: Any, tokenizer: PreTrainedTokenizerBase, train: list[Any], held: list[Any], plan: Plan, folder: Path
 ) -> tuple[Any, dict[str, Any]]:
     from datasets import Dataset
-    from transformers import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
 
-    arguments = library.DPOConfig(
+    trl = through_trl.library()
+    arguments = trl.DPOConfig(
         output_dir=str(folder / PLACE), beta=plan.beta, learning_rate=plan.learning_rate, lr_scheduler_type="cosine",
         warmup_steps=plan.warm_up, num_train_epochs=plan.epochs, max_steps=plan.steps or -1,
         per_device_train_batch_size=plan.batch_size, per_device_eval_batch_size=plan.batch_size,
@@ -124,15 +102,13 @@ def _optimised(
         save_total_limit=1, logging_strategy="epoch", report_to="none", push_to_hub=False, disable_tqdm=True,
         gradient_checkpointing=False, max_length=None, dataloader_pin_memory=not plan.cpu,
     )  # fmt: skip
-    trainer_class = _ready(library.DPOTrainer)
+    trainer_class = through_trl.for_tokens(trl.DPOTrainer)
     began = time.monotonic()
     trainer = trainer_class(
         model=module, args=arguments, train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(held),
         processing_class=copy.deepcopy(tokenizer), peft_config=lora_config(module, plan.adapter),
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)  # the curve is among the facts
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    through_trl.run(trainer)
     history: list[Mapping[str, float]] = trainer.state.log_history
     losses = [row["loss"] for row in history if "loss" in row]
     if not all(map(_finite, losses)):
@@ -140,28 +116,6 @@ def _optimised(
     tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     steps, seconds = int(trainer.state.global_step), round(time.monotonic() - began, 1)
     return tuned.eval(), {"curve": _curve(history), "steps": steps, "seconds": seconds}
-
-
-@contextmanager
-def _own_chance() -> Iterator[None]:
-    """The trainer seeds everything; what was drawn from before goes on as if it had not."""
-    python, arrays = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-
-
-def _ready(kind: Any) -> Any:
-    """TRL's trainer for data that is in tokens already."""
-
-    class Ready(kind):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-    return Ready
 
 
 def _finite(value: float) -> bool:
