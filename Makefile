@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help venv compare test lint format demo-models demo-data bench notebooks clean clean-venv
+.PHONY: help venv compare test lint format demo-models demo-data coverage bench notebooks clean clean-venv
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ demo-models: $(STAMP)  ## train the demo models anew (two hours on 2 cores; ARGS
 
 demo-data: $(STAMP)  ## write the demo benchmarks' files anew
 	$(BIN)/python -m evenhand.data.proving_ground.files
+
+coverage: $(STAMP)  ## simulate how often intervals cover and tests err (ten minutes)
+	$(BIN)/python benchmarks/coverage.py $(ARGS)
 
 bench: $(STAMP)  ## measure speed and memory
 	set -e; for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(ARGS); done

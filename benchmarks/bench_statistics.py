@@ -1,4 +1,4 @@
-"""Statistics: HolisticBias-sized Mann-Whitney tests beside a loop over scipy, and a BBQ-sized bootstrap.
+"""Statistics: HolisticBias-sized Mann-Whitney tests beside a loop over scipy, and a BBQ-sized tally scored.
 
 make bench        or        python benchmarks/bench_statistics.py
 """
@@ -16,7 +16,8 @@ from tables import put
 from evenhand.evaluation.bbq import BBQ, COLUMNS, POSITIONS
 from evenhand.interfaces import Tally
 from evenhand.ranks import pairwise_mann_whitney
-from evenhand.statistics import bootstrap
+from evenhand.statistics import Design, estimates, paired
+from evenhand.statistics.design import takes_part
 
 DESCRIPTORS, NOUNS, CELLS = 125, 13, 26
 """About the size of one axis, and the number of templates."""
@@ -43,17 +44,32 @@ def mann_whitney() -> dict[str, object]:
     }  # fmt: skip
 
 
-def bbq_bootstrap() -> dict[str, object]:
-    """A tally of the size of BBQ's: 325 templates, 12 groups."""
+def bbq_tally(seed: int) -> Tally:
+    """A tally of the size of BBQ's: 325 templates in 11 axes, which are groups beside "overall"."""
     columns = 2 * (len(COLUMNS) + POSITIONS.width)
-    sums = np.random.default_rng(0).integers(0, 40, (325, 12, columns)).astype(np.float64)
-    names = tuple(f"template {n}" for n in range(325))
-    tally = Tally(names, tuple(f"axis {n % 11}" for n in range(325)), tuple("abcdefghijkl"), sums)
+    axes = [f"axis {n % 11:02d}" for n in range(325)]
+    groups = ("overall", *sorted(set(axes)))
+    sums = np.zeros((325, 12, columns))
+    drawn = np.random.default_rng(seed).integers(1, 40, (325, columns)).astype(np.float64)
+    sums[:, 0] = drawn
+    sums[np.arange(325), [groups.index(axis) for axis in axes]] = drawn
+    return Tally(tuple(f"template {n:03d}" for n in range(325)), tuple(axes), groups, sums)
+
+
+def bbq_scored() -> dict[str, object]:
+    """Intervals of all metrics and groups of a baseline and a method, and their paired differences."""
+    bench = BBQ(source="demo")
+    tallies = [bbq_tally(seed) for seed in (0, 1)]
     begun = time.perf_counter()
-    found = bootstrap(tally, BBQ(source="demo").metrics, replicates=10_000)
+    design = Design.of(tallies[0].clusters, tallies[0].strata, takes_part([t.sums for t in tallies]))
+    old, new = (estimates({(0, 0): t}, design, bench.metrics, bench.metrics_info) for t in tallies)
+    for name, estimate in new.items():
+        pair = paired(design, old[name], estimate)
+        for found in (estimate.interval(0.05), pair.interval(0.05), pair.gain_interval(0.05), pair.p):
+            assert found is not None
     seconds = time.perf_counter() - begun
     return {
-        "what": f"10,000 bootstrap replicates of {len(found)} BBQ metrics in 12 groups", "scipy loop, s": "",
+        "what": f"{len(new)} BBQ metrics in 12 groups, of two models: intervals, differences, p", "scipy loop, s": "",
         "evenhand, s": f"{seconds:.2f}", "ratio": "", "largest difference": "",
     }  # fmt: skip
 
@@ -61,7 +77,7 @@ def bbq_bootstrap() -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
-    rows = [mann_whitney(), bbq_bootstrap()]
+    rows = [mann_whitney(), bbq_scored()]
     put("statistics", rows, write=parser.parse_args().write)
 
 

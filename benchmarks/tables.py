@@ -15,13 +15,17 @@ PACKAGES = ("torch", "transformers", "lm_eval", "numpy", "scipy")
 
 def put(name: str, rows: list[dict[str, object]], *, write: bool) -> None:
     """Print a table and, where asked for, put it between its marks in docs/performance.md."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "--:|" * (len(rows[0]) - 1)]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    table = "\n".join([*lines, "", machine()])
+    table = "\n".join([markdown(rows), "", machine()])
     print(table, flush=True)
     if write:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         PAGE.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", PAGE.read_text()))
+
+
+def markdown(rows: list[dict[str, object]]) -> str:
+    """Rows with the same keys as a Markdown table; numbers go right."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "--:|" * (len(rows[0]) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows)])
 
 
 def machine() -> str:

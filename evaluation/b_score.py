@@ -139,18 +139,46 @@ class BScore(Benchmark):
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
         Metric(
-            "b_score", "zero", "bias", "mean B of the top single-turn option, -1 to 1; mean of the categories", True
+            "b_score", "zero", "bias", "mean B of the top single-turn option, -1 to 1; mean of the categories", True,
+            form="smooth", range=(-1, 1),
         ),
-        Metric("p_single", "none", "bias", "mean P_single of that option over the same questions, 0 to 1", True),
-        Metric("p_multi", "none", "bias", "mean P_multi of that option over the same questions, 0 to 1", True),
-        Metric("top_share", "none", "validity", "mean P_single of the top option over all questions, right ones too"),
-        Metric("accuracy_single", "higher", "capability", "mean P_single of the right option (easy, hard), 0 to 1"),
-        Metric("accuracy_multi", "higher", "capability", "mean P_multi of the right option (easy, hard), 0 to 1"),
-        Metric("invalid_single", "lower", "validity", "share of single queries without a valid option", True),
-        Metric("invalid_multi", "lower", "validity", "share of turns without a valid option", True),
-        Metric("unanswered", "lower", "validity", "share of queries and turns that got no reply (part of invalid)"),
-        Metric("undefined", "lower", "validity", "share of questions without any valid answer in one of the settings"),
-    )
+        Metric(
+            "p_single", "none", "bias", "mean P_single of that option over the same questions, 0 to 1", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "p_multi", "none", "bias", "mean P_multi of that option over the same questions, 0 to 1", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "top_share", "none", "validity", "mean P_single of the top option over all questions, right ones too",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "accuracy_single", "higher", "capability", "mean P_single of the right option (easy, hard), 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "accuracy_multi", "higher", "capability", "mean P_multi of the right option (easy, hard), 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "invalid_single", "lower", "validity", "share of single queries without a valid option", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "invalid_multi", "lower", "validity", "share of turns without a valid option", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "unanswered", "lower", "validity", "share of queries and turns that got no reply (part of invalid)",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "undefined", "lower", "validity", "share of questions without any valid answer in one of the settings",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the questions come from: auto ($EVENHAND_DATA/bscore), demo, a folder or a file."""
@@ -217,6 +245,10 @@ class BScore(Benchmark):
     def items(self) -> list[BScoreItem]:
         """All questions, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: BScoreItem) -> str:
+        """The category."""
+        return item.question.category
 
     def facts(self) -> dict[str, Any]:
         """Source, what was dropped, and how the answers are reduced."""

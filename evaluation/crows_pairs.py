@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -69,13 +70,31 @@ class CrowSPairs(Benchmark):
     answer_type: ClassVar[type] = Scored
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"scoring": "shared_words"}}
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("stereotyped", "none", "bias", "share of pairs preferring the stereotype, 0 to 1; 0.5 is ideal", True),
-        Metric("bias", "zero", "bias", "share preferring the stereotype minus share opposing it, -1 to 1", True),
-        Metric("neutral", "none", "validity", "share of pairs whose sentences score exactly the same"),
-        Metric("mean_difference", "zero", "bias", "mean log-probability of the stereotyping minus the other sentence"),
-        Metric("mean_distance", "lower", "bias", "mean absolute difference of the two log-probabilities"),
-        Metric("too_long", "lower", "validity", "share of pairs that did not fit the model, and are left out"),
-    )
+        Metric(
+            "stereotyped", "none", "bias", "share of pairs preferring the stereotype, 0 to 1; 0.5 is ideal", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "bias", "zero", "bias", "share preferring the stereotype minus share opposing it, -1 to 1", True,
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "neutral", "none", "validity", "share of pairs whose sentences score exactly the same",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "mean_difference", "zero", "bias", "mean log-probability of the stereotyping minus the other sentence",
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "mean_distance", "lower", "bias", "mean absolute difference of the two log-probabilities",
+            form="smooth", range=(0, inf),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of pairs that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the pairs come from: auto ($EVENHAND_DATA/crows_pairs), demo, a folder or a csv file."""
@@ -98,6 +117,10 @@ class CrowSPairs(Benchmark):
     def items(self) -> list[PairItem]:
         """All pairs, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: PairItem) -> str:
+        """The bias type."""
+        return item.pair.bias_type
 
     def facts(self) -> dict[str, Any]:
         """Source, its hash against the official file, and what was dropped."""

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,12 +86,26 @@ class DisCo(Benchmark):
     needs: ClassVar[frozenset[Ability]] = frozenset({"score", "weights"})
     answer_type: ClassVar[type] = Filled
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("disco", "lower", "bias", "fills per template that go with one gender, by chi-squared, from 0", True),
-        Metric("differing", "lower", "bias", "share of the top fills of one twin that the other lacks, 0 to 1", True),
-        Metric("differing_likely", "lower", "bias", "fills of P >= 0.1 that one twin alone has, per pair, from 0"),
-        Metric("fills", "none", "validity", "different fills per template; each is a test"),
-        Metric("top_mass", "none", "validity", "probability of the top fills together, mean over people, 0 to 1"),
-    )
+        Metric(
+            "disco", "lower", "bias", "fills per template that go with one gender, by chi-squared, from 0", True,
+            form="resampled", range=(0, inf),
+        ),
+        Metric(
+            "differing", "lower", "bias", "share of the top fills of one twin that the other lacks, 0 to 1", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "differing_likely", "lower", "bias", "fills of P >= 0.1 that one twin alone has, per pair, from 0",
+            form="smooth", range=(0, 2 / LIKELY),  # no person has more than 1 / LIKELY such fills
+        ),
+        Metric(
+            "fills", "none", "validity", "different fills per template; each is a test", form="smooth", range=(0, inf)
+        ),
+        Metric(
+            "top_mass", "none", "validity", "probability of the top fills together, mean over people, 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Templates and people: auto (ours), demo, or a YAML file like data/templates/disco.yaml."""
@@ -122,6 +137,10 @@ class DisCo(Benchmark):
     def items(self) -> list[TemplateItem]:
         """All templates, kind by kind."""
         return self._loaded[0]
+
+    def stratum(self, item: TemplateItem) -> str:
+        """The kind of people."""
+        return item.template.kind
 
     def facts(self) -> dict[str, Any]:
         """Source, hash and number of people."""

@@ -111,8 +111,12 @@ class GPQA(Benchmark):
         Metric(
             "refusal", "lower", "validity", "share of rows without a readable answer; a reply in another format than "
             "the official patterns read counts as one, so format drift shows here", True,
+            form="proportion", range=(0, 1),
         ),
-        Metric("unanswered", "lower", "validity", "share of rows that got no reply at all (part of refusal)"),
+        Metric(
+            "unanswered", "lower", "validity", "share of rows that got no reply at all (part of refusal)",
+            form="proportion", range=(0, 1),
+        ),
         LETTER_MASS,
         *POSITIONS.info,
     )  # fmt: skip
@@ -155,6 +159,10 @@ class GPQA(Benchmark):
     def items(self) -> list[GPQAItem]:
         """All rows, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: GPQAItem) -> str:
+        """The domain."""
+        return item.domain
 
     def facts(self) -> dict[str, Any]:
         """Source, hash, row counts and what was dropped; no text of the data set."""

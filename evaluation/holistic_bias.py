@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -107,22 +108,28 @@ class HolisticBias(Benchmark):
         Metric(
             "likelihood_bias", "lower", "bias",
             "share of (descriptor pair, template) tests with p < alpha, 0 to 1; about alpha without any effect", True,
+            form="resampled", range=(0, 1),
         ),
         Metric(
             "likelihood_bias_bh", "lower", "bias",
             "the same after Benjamini-Hochberg over the group's tests (false discovery rate alpha); 0 without effect",
-            True,
+            True, form="resampled", range=(0, 1),
         ),
         Metric(
             "effect_size", "lower", "bias",
             "mean size of the rank-biserial correlation over tests, 0 to 1; does not grow with the number of nouns, "
             "but is not 0 by chance (about 0.12 with 30 nouns); the AUC is (1 + size) / 2", True,
+            form="smooth", range=(0, 1),
         ),
         Metric(
             "perplexity", "lower", "capability",
             "geometric mean of the sentences' perplexities per token, 1 or more; depends on the tokenizer",
+            form="smooth", range=(1, inf),
         ),
-        Metric("unscored", "lower", "validity", "share of sentences without a finite score; tests leave them out"),
+        Metric(
+            "unscored", "lower", "validity", "share of sentences without a finite score; tests leave them out",
+            form="proportion", range=(0, 1),
+        ),
     )  # fmt: skip
 
     source: str = "auto"
@@ -219,6 +226,10 @@ class HolisticBias(Benchmark):
     def items(self) -> list[Cell]:
         """All cells, axis by axis, templates in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: Cell) -> str:
+        """The axis."""
+        return item.axis
 
     def facts(self) -> dict[str, Any]:
         """Source, hashes against the official files, what was dropped, drawn and assumed, and the counts."""

@@ -71,19 +71,42 @@ class IFEval(Benchmark):
     answer_type: ClassVar[type] = Reply
     metrics_info: ClassVar[tuple[Metric, ...]] = (
         Metric(
-            "prompt_strict", "higher", "capability", "share of prompts with every instruction followed, 0 to 1", True
+            "prompt_strict", "higher", "capability", "share of prompts with every instruction followed, 0 to 1", True,
+            form="proportion", range=(0, 1),
         ),
-        Metric("instruction_strict", "higher", "capability", "share of instructions followed, 0 to 1", True),
-        Metric("prompt_loose", "higher", "capability", "share of prompts with every instruction followed, loosely"),
-        Metric("instruction_loose", "higher", "capability", "share of instructions followed in any of 8 readings"),
-        Metric("unanswered", "lower", "validity", "share of prompts that got no reply; they count as not followed"),
-        Metric("blank", "lower", "validity", "share of prompts with an empty reply after removing <think> blocks"),
-        Metric("cut", "lower", "validity", "share of prompts whose reply ended at max_new_tokens", True),
         Metric(
-            "undetected", "lower", "validity", "share of instructions that count as followed as no language was told"
+            "instruction_strict", "higher", "capability", "share of instructions followed, 0 to 1", True,
+            form="proportion", range=(0, 1),
         ),
-        Metric("errors", "lower", "validity", "share of instructions whose checker failed; they count as not followed"),
-    )
+        Metric(
+            "prompt_loose", "higher", "capability", "share of prompts with every instruction followed, loosely",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "instruction_loose", "higher", "capability", "share of instructions followed in any of 8 readings",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "unanswered", "lower", "validity", "share of prompts that got no reply; they count as not followed",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "blank", "lower", "validity", "share of prompts with an empty reply after removing <think> blocks",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "cut", "lower", "validity", "share of prompts whose reply ended at max_new_tokens", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "undetected", "lower", "validity", "share of instructions that count as followed as no language was told",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "errors", "lower", "validity", "share of instructions whose checker failed; they count as not followed",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the prompts come from: auto ($EVENHAND_DATA/ifeval, else the hub), hub, hub:NAME, demo, a path."""

@@ -3,16 +3,23 @@
 Every Super-NaturalInstructions task of a folder is asked with k demonstrations. RSD and macro-F1 come from tested
 instances, BiasScore from other, held-out labelled ones; all are averaged over tasks, which are the clusters. One item
 is one task with one set of demonstrations, so that its metrics, which are no means over instances, are computed once.
+
+The preset `paper` reads labels as the authors' code does (schwartz-lab-NLP/label-bias, src/superni): every model, chat
+models included, continues the bare text with " label" and the end-of-text token (predict_utils.py); p(label) is
+exp(mean log-likelihood of these tokens), normalised over the task's labels (run_completions_eval.py). A calibrator asks
+for its prior in the same way, and its quotients are normalised again (compute_metrics.py). Where the code differs from
+ours: it leaves out demonstrations beyond 2,000 tokens (here a prompt that does not fit the context is an error, or
+unanswered); RSD is 0 where nothing is right (here undefined); what a task's prompts have in common is tokenised apart
+from the rest (here a prompt is one text).
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from math import isnan
+from math import inf, isnan
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,9 +45,10 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.moments import ratio
-from evenhand.prompts import as_dialogue
+from evenhand.prompts import as_dialogue, stopped
 
 Prompt = Literal["paper", "plain"]
+TEMPLATE: dict[Prompt, str] = {"paper": "input_output", "plain": "bare"}
 COLUMNS = (
     "items",
     "accuracy",
@@ -102,29 +110,51 @@ class LabelBias(Benchmark):
     answer_type: ClassVar[type] = TaskAnswer
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "shots": 8, "contexts": 1, "instances": 100, "held_out": 32, "reading": "score", "probability": "mean",
+            "shots": 8, "contexts": 1, "instances": 100, "held_out": 32, "reading": "choose", "probability": "mean",
             "eos": True,
         },
     }  # fmt: skip
+    # Each number is computed within a task and averaged over tasks: even RSD and macro-F1 are linear in the sums.
+    # RSD has no upper limit: where all answers are one rare label, recall varies much and accuracy is low.
     metrics_info: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "rsd", "lower", "bias", "spread of accuracy over right labels, relative to accuracy, mean over tasks; 0 is "
             "even, always the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out", True,
+            form="smooth", range=(0, inf),
         ),
         Metric(
             "bias_score", "lower", "bias", "half the distance of the class-balanced mean prediction on held-out items "
             "from uniform, mean over tasks; 0 is no preference, 1-1/K always the same of K labels", True,
+            form="smooth", range=(0, 1),
         ),
-        Metric("macro_f1", "higher", "capability", "mean F1 over the labels that are right somewhere, 0 to 1", True),
-        Metric("accuracy", "higher", "capability", "share of tested instances answered right, mean over tasks"),
-        Metric("rstd", "lower", "bias", "standard deviation of the recall of each right label, 0 to 0.5"),
-        Metric("rsd_undefined", "lower", "validity", "share of tasks without RSD, as nothing in them was right"),
+        Metric(
+            "macro_f1", "higher", "capability", "mean F1 over the labels that are right somewhere, 0 to 1", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "accuracy", "higher", "capability", "share of tested instances answered right, mean over tasks",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "rstd", "lower", "bias", "standard deviation of the recall of each right label, 0 to 0.5",
+            form="smooth", range=(0, 0.5),
+        ),
+        Metric(
+            "rsd_undefined", "lower", "validity", "share of tasks without RSD, as nothing in them was right",
+            form="proportion", range=(0, 1),
+        ),
         Metric(
             "label_gaps", "none", "validity", "share of labels without a held-out item, mean over tasks; where it is "
-            "above 0, BiasScore is too high: a perfect classifier would not have 0",
+            "above 0, BiasScore is too high: a perfect classifier would not have 0", form="smooth", range=(0, 1),
         ),
-        Metric("unparsed", "lower", "validity", "share of tested instances without a decision", True),
-        Metric("unanswered", "lower", "validity", "share of tested instances without a reply (part of unparsed)"),
+        Metric(
+            "unparsed", "lower", "validity", "share of tested instances without a decision", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "unanswered", "lower", "validity", "share of tested instances without a reply (part of unparsed)",
+            form="smooth", range=(0, 1),
+        ),
     )  # fmt: skip
 
     source: str = "auto"
@@ -145,10 +175,13 @@ class LabelBias(Benchmark):
     probability: Literal["mean", "sum"] = "mean"
     """A label's log-probability: mean (the paper's) or sum over its tokens; normalised over the labels either way."""
     reading: Literal["choose", "score"] = "choose"
-    """choose asks questions whose options are the labels, so that every method acts on them. score compares the labels
-    as continuations of the bare text; methods that only change how a model chooses have no effect there."""
+    """choose asks questions whose options are the labels, so that every method acts on them; without eos, a model that
+    has a chat template gets the text as a user turn. score compares the labels as continuations of the bare text;
+    methods that only change how a model chooses have no effect there."""
     eos: bool = False
-    """Whether the end token counts as part of a label (the paper's way); needs reading=score and a local model."""
+    """Whether the end-of-text token counts as part of a label (the paper's way). Then the text is bare for every model,
+    and both readings give the same numbers: choose asks with answer_by=text_with_end, which is a mean over tokens;
+    probability=sum needs reading=score, and that a local model."""
     seed: int = 0
     """Of the division of raw tasks into demonstrations, held-out and tested instances."""
 
@@ -156,15 +189,19 @@ class LabelBias(Benchmark):
         """Refuse what makes no sense, and say what is needed of a model.
 
         Raises:
-            SettingsError: Numbers below their least, or eos with reading=choose.
+            SettingsError: Numbers below their least, or eos with reading=choose and probability=sum.
         """
         for name, least in (("shots", 0), ("contexts", 1), ("instances", 1), ("held_out", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"label_bias: {name}={getattr(self, name)} must be at least {least}")
         if self.shots == 0 and self.contexts > 1:
             raise SettingsError(f"label_bias: contexts={self.contexts} are all the same without shots; set contexts=1")
-        if self.eos and self.reading == "choose":
-            raise SettingsError("label_bias: eos=True needs reading=score, which writes the end token after each label")
+        if self.eos and self.reading == "choose" and self.probability == "sum":
+            raise SettingsError(
+                "label_bias: eos=True with reading=choose is the paper's mean over a label's tokens, and there is no "
+                "such way to choose by their sum; set probability=mean, or reading=score, on which calibrators have no "
+                "effect"
+            )
         if self.reading == "score":
             object.__setattr__(self, "needs", frozenset({"score", "weights"} if self.eos else {"score"}))
 
@@ -222,11 +259,17 @@ class LabelBias(Benchmark):
     def _blank(self, task: Task) -> Question:
         """The task's question without an input."""
         answer_by: AnswerBy = "text_per_token" if self.probability == "mean" else "text"
-        return Question("", "", task.labels, template="bare", answer_by=answer_by)
+        if self.eos and self.probability == "mean":
+            answer_by = "text_with_end"
+        return Question("", "", task.labels, template=TEMPLATE[self.prompt], answer_by=answer_by)
 
     def items(self) -> list[TaskItem]:
         """All tasks by name, each with every set of demonstrations."""
         return self._loaded[0]
+
+    def stratum(self, item: TaskItem) -> str:
+        """The task's category."""
+        return item.category
 
     def facts(self) -> dict[str, Any]:
         """Source, hash, what was dropped, and for which tasks BiasScore is to be doubted."""
@@ -285,7 +328,7 @@ def header(task: Task, shots: Sequence[Example], prompt: Prompt = "paper") -> st
 
 
 def _title(task: Task, prompt: Prompt) -> str:
-    return f"Definition: {task.definition}\n" if prompt == "plain" else f"{_stopped(task.definition)}\n\n"
+    return f"Definition: {task.definition}\n" if prompt == "plain" else f"{stopped(task.definition)}\n\n"
 
 
 def _shot(task: Task, example: Example, prompt: Prompt, blank: Question) -> Shot:
@@ -294,18 +337,13 @@ def _shot(task: Task, example: Example, prompt: Prompt, blank: Question) -> Shot
     if prompt == "plain":
         text = f"{_asked(example.input, prompt)} {label}\n\n"
     else:
-        text = f"Input: {_stopped(example.input)}\n Output: {_stopped(label)}\n\n"
+        text = f"Input: {stopped(example.input)}\n Output: {stopped(label)}\n\n"
     return Shot(text, replace(blank, question=_asked(example.input, prompt)), example.label)
 
 
 def _asked(text: str, prompt: Prompt) -> str:
-    return f"Input: {text}\nOutput:" if prompt == "plain" else f"Input: {_stopped(text)}\n\nOutput:"
-
-
-def _stopped(text: str) -> str:
-    """Stripped, and with a full stop where no punctuation ends it."""
-    text = text.strip()
-    return text if text[-1:] in string.punctuation and text else f"{text}."
+    """The question's own text; the paper's form comes from its template, which also adds the full stop."""
+    return f"Input: {text}\nOutput:" if prompt == "plain" else text
 
 
 def _end_token(model: Model) -> str:

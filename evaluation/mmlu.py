@@ -82,11 +82,17 @@ class MMLU(Benchmark):
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
         ACCURACY,
-        Metric("unparsed", "lower", "validity", "share of rows without a decision: unparsed or unanswered", True),
-        Metric("unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)"),
+        Metric(
+            "unparsed", "lower", "validity", "share of rows without a decision: unparsed or unanswered", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)",
+            form="proportion", range=(0, 1),
+        ),
         LETTER_MASS,
         *POSITIONS.info,
-    )
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the files are: auto ($EVENHAND_DATA/mmlu, else the hub), hub, hub:NAME, demo or a folder."""
@@ -103,8 +109,8 @@ class MMLU(Benchmark):
     official_spaces: bool = False
     """Whether two spaces stand after "about" in the header, as the official code writes them."""
     answer_by: AnswerBy | None = None
-    """With reading=choose, how answers are read: letters, text, text_per_token, generation; None leaves it to the
-    model."""
+    """With reading=choose, how answers are read: letters, text, text_per_token, text_with_end, generation; None leaves
+    it to the model."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, and say what is needed of a model.
@@ -150,6 +156,10 @@ class MMLU(Benchmark):
     def items(self) -> list[MMLUItem]:
         """All rows, by subject and in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: MMLUItem) -> str:
+        """The subject."""
+        return item.subject
 
     def facts(self) -> dict[str, Any]:
         """Source, hash against the official rows, and what was dropped."""

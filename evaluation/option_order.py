@@ -27,6 +27,7 @@ from evenhand.interfaces import (
     Array,
     Benchmark,
     Choice,
+    Form,
     Mark,
     Measured,
     Metric,
@@ -66,21 +67,36 @@ TIE = 1e-9
 _OWN = (
     Metric(
         "flip_rate", "lower", "bias", "share of items whose chosen option is not the same in all orders, 0 to 1; more "
-        "orders show more flips", True,
+        "orders show more flips", True, form="proportion", range=(0, 1),
     ),
     Metric(
         "sensitivity", "lower", "bias", "mean half-L1 distance between the option probabilities in two orders of an "
-        "item, 0 to 1; only where there are probabilities", True,
+        "item, 0 to 1; only where there are probabilities", True, form="smooth", range=(0, 1),
     ),
-    Metric("accuracy", "higher", "capability", "share of all items answered right in the asked order, 0 to 1", True),
-    Metric("accuracy_mean", "higher", "capability", "share of right answers, mean over the orders of each item"),
+    Metric(
+        "accuracy", "higher", "capability", "share of all items answered right in the asked order, 0 to 1", True,
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "accuracy_mean", "higher", "capability", "share of right answers, mean over the orders of each item",
+        form="proportion", range=(0, 1),
+    ),
     Metric(
         "accuracy_debiased", "higher", "capability", "share of all items whose likeliest option over all orders "
-        "together is right, 0 to 1; options that tie share the answer", True,
+        "together is right, 0 to 1; options that tie share the answer", True, form="proportion", range=(0, 1),
     ),
-    Metric("unparsed", "lower", "validity", "share of asked orders without a decision: unparsed or unanswered", True),
-    Metric("unanswered", "lower", "validity", "share of asked orders that got no reply at all (part of unparsed)"),
-    Metric("incomplete", "lower", "validity", "share of items that lack the decision of at least one order"),
+    Metric(
+        "unparsed", "lower", "validity", "share of asked orders without a decision: unparsed or unanswered", True,
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "unanswered", "lower", "validity", "share of asked orders that got no reply at all (part of unparsed)",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "incomplete", "lower", "validity", "share of items that lack the decision of at least one order",
+        form="proportion", range=(0, 1),
+    ),
 )  # fmt: skip
 
 
@@ -186,6 +202,8 @@ class OptionOrder(Benchmark):
         object.__setattr__(self, "quotable", inner.quotable)
         labels = self._labels.info if self._labels else ()
         own = tuple(m._replace(main=m.main and not (self._carried and m.kind == "capability")) for m in _OWN)
+        if any(m.part == "" for m in inner.metrics_info):  # else the marks are of several parts, and this is of all
+            own = tuple(m._replace(part="" if m.name == "accuracy" else None) for m in own)
         object.__setattr__(self, "metrics_info", (*own, *labels, *self._carried_info))
 
     @cached_property
@@ -200,7 +218,7 @@ class OptionOrder(Benchmark):
     @cached_property
     def _labels(self) -> LabelColumns | None:
         """Columns of the positions, where the other benchmark has a fixed number of them."""
-        count = sum(m.name.startswith("position_") for m in self._inner.metrics_info)
+        count = sum(m.name.removeprefix("position_").isdecimal() for m in self._inner.metrics_info)
         return LabelColumns(count, "position") if count else None
 
     @cached_property
@@ -245,6 +263,10 @@ class OptionOrder(Benchmark):
     def items(self) -> list[OrderItem]:
         """The other benchmark's items, in its order."""
         return self._loaded
+
+    def stratum(self, item: OrderItem) -> str:
+        """The other benchmark's."""
+        return self._inner.stratum(item.unit)
 
     def facts(self) -> dict[str, Any]:
         """The other benchmark's facts, how many orders are asked, and how many items have options that do not move."""
@@ -363,7 +385,7 @@ def _is_split(metric: Metric) -> bool:
 def _views(m: Metric, splits: bool) -> list[Metric]:
     """A metric of the other benchmark, as reported here; `splits` shows the parts of a bias in the short table."""
     asked = m._replace(about=f"{m.about}; in the asked order")
-    rest = m._replace(main=False)
+    rest = m._replace(main=False, part=None)  # the marks are those of the asked order
     best = rest._replace(name=f"{m.name}_debiased", about=f"{m.about}; of the likeliest option over all orders")
     if not _is_split(m):
         return [asked, rest._replace(name=f"{m.name}_mean", about=f"{m.about}; over all orders"), best]
@@ -371,7 +393,14 @@ def _views(m: Metric, splits: bool) -> list[Metric]:
         ("social", "over all orders, to which no position can add; of items whose options all move, all decided"),
         ("position", "of the same items in the asked order, less its social part: what that order adds to it"),
     )
-    return [asked, *(Metric(f"{m.name}_{n}", "zero", "bias", f"{m.name} {a}", splits) for n, a in parts), best]
+    low, high = m.range
+    ranges = {"social": m.range, "position": (low - high, high - low)}
+    form: Form = "resampled" if m.form == "resampled" else "smooth"
+    shown = [
+        Metric(f"{m.name}_{n}", "zero", "bias", f"{m.name} {about}", splits, form=form, range=ranges[n])
+        for n, about in parts
+    ]
+    return [asked, *shown, best]
 
 
 def _own(item: OrderItem, answer: OrderAnswer, best: Sequence[int]) -> list[float]:

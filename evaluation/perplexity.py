@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -82,13 +83,25 @@ class Perplexity(Benchmark):
             "lower",
             "capability",
             "exp of the mean loss per token, from 1; depends on the tokenizer",
-            True,
+            True, form="smooth", range=(1, inf),
         ),
-        Metric("word_perplexity", "lower", "capability", "exp of the loss per word (by blanks), from 1", True),
-        Metric("bits_per_byte", "lower", "capability", "loss in bits per byte of UTF-8, from 0"),
-        Metric("tokens_per_word", "none", "validity", "tokens of this model's tokenizer per word"),
-        Metric("unscored", "lower", "validity", "share of words in windows too long for the model", True),
-    )
+        Metric(
+            "word_perplexity", "lower", "capability", "exp of the loss per word (by blanks), from 1", True,
+            form="smooth", range=(1, inf),
+        ),
+        Metric(
+            "bits_per_byte", "lower", "capability", "loss in bits per byte of UTF-8, from 0",
+            form="smooth", range=(0, inf),
+        ),
+        Metric(
+            "tokens_per_word", "none", "validity", "tokens of this model's tokenizer per word",
+            form="smooth", range=(0, inf),
+        ),
+        Metric(
+            "unscored", "lower", "validity", "share of words in windows too long for the model", True,
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """The text: auto ($EVENHAND_DATA/perplexity), demo, a file, or a folder of .txt and .md files (each a group)."""
@@ -137,6 +150,10 @@ class Perplexity(Benchmark):
     def items(self) -> list[TextWindow]:
         """All windows, file by file."""
         return self._loaded[0]
+
+    def stratum(self, item: TextWindow) -> str:
+        """The file."""
+        return item.document
 
     def facts(self) -> dict[str, Any]:
         """Source, hashes, counts and how the text was cut."""

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -97,16 +98,40 @@ class PronounSkew(Benchmark):
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = PronounScores
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("skew", "lower", "bias", "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5", True),
-        Metric("p_she", "none", "bias", "mean P(she) of both pronouns, 0 to 1"),
-        Metric("female_log_odds", "zero", "bias", "mean log-odds of she against he"),
-        Metric("lpbs", "zero", "bias", "mean log(p_he/prior_he) - log(p_she/prior_she); above 0: male"),
-        Metric("lpbs_size", "lower", "bias", "mean absolute LPBS per occupation and frame, from 0", True),
-        Metric("explicit_accuracy", "higher", "capability", "share whose told pronoun is the likelier, 0 to 1", True),
-        Metric("explicit_p", "higher", "capability", "mean P(the told gender's pronoun) of both, 0 to 1"),
-        Metric("explicit_ties", "lower", "validity", "share told whose pronouns score the same, which counts as wrong"),
-        Metric("pronoun_mass", "none", "validity", "mean P(he) + P(she) among all words where nothing is told, 0 to 1"),
-        Metric("too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out"),
+        Metric(
+            "skew", "lower", "bias", "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5", True,
+            form="smooth", range=(0, 0.5),
+        ),
+        Metric("p_she", "none", "bias", "mean P(she) of both pronouns, 0 to 1", form="smooth", range=(0, 1)),
+        Metric("female_log_odds", "zero", "bias", "mean log-odds of she against he", form="smooth", range=(-inf, inf)),
+        Metric(
+            "lpbs", "zero", "bias", "mean log(p_he/prior_he) - log(p_she/prior_she); above 0: male",
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "lpbs_size", "lower", "bias", "mean absolute LPBS per occupation and frame, from 0", True,
+            form="smooth", range=(0, inf),
+        ),
+        Metric(
+            "explicit_accuracy", "higher", "capability", "share whose told pronoun is the likelier, 0 to 1", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "explicit_p", "higher", "capability", "mean P(the told gender's pronoun) of both, 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "explicit_ties", "lower", "validity", "share told whose pronouns score the same, which counts as wrong",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "pronoun_mass", "none", "validity", "mean P(he) + P(she) among all words where nothing is told, 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
     )  # fmt: skip
 
     source: str = "auto"
@@ -127,6 +152,10 @@ class PronounSkew(Benchmark):
     def items(self) -> list[PronounItem]:
         """Occupation by occupation, in the order of the file."""
         return self._loaded[0]
+
+    def stratum(self, item: PronounItem) -> str:
+        """Which gender has the majority in the occupation, and which one the sentence tells."""
+        return f"{_side(item.share)}/{item.asked.told}"
 
     def facts(self) -> dict[str, Any]:
         """Source and hash."""

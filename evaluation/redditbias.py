@@ -3,7 +3,7 @@
 The paper's measure: perplexities of the phrases and of their row-aligned twins, those of a pair left out where either
 lies more than three standard deviations from the mean of its side, and Student's paired t of the rest. A negative t
 says that the stereotype about the target group is the likelier one. The size of the effect, d_z, does not grow with the
-number of phrases as t does; its interval is the bootstrap's.
+number of phrases as t does; its interval takes the phrases of one comment together.
 
 Departure: the perplexity is over all tokens, from the opening token on (or masked, the pseudo-perplexity of Salazar et
 al. 2020); the official script leaves out the first token.
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -72,16 +73,40 @@ class RedditBias(Benchmark):
         "robust": {"measure": "log_perplexity", "outliers": "keep"},
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("d_z", "zero", "bias", "mean paired difference (target - counter) over its standard deviation", True),
-        Metric("t", "zero", "bias", "Student's paired t of these differences; negative is the stereotype", True),
-        Metric("p_value", "none", "validity", "two-sided p of t, phrases taken as independent, 0 to 1"),
-        Metric("mean_difference", "zero", "bias", "mean of target minus counter, in the unit of `measure`"),
-        Metric("mean_target", "none", "capability", "mean of the phrases about the target group"),
-        Metric("mean_counter", "none", "capability", "mean of the twins"),
-        Metric("likelier_bias", "zero", "bias", "share of phrases likelier than the twin minus less likely, -1 to 1"),
-        Metric("outliers", "none", "validity", "share of pairs left out as outliers, 0 to 1"),
-        Metric("too_long", "lower", "validity", "share of pairs that did not fit the model, and are left out"),
-    )
+        Metric(
+            "d_z", "zero", "bias", "mean paired difference (target - counter) over its standard deviation", True,
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "t", "zero", "bias", "Student's paired t of these differences; negative is the stereotype", True,
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "p_value", "none", "validity", "two-sided p of t, phrases taken as independent, 0 to 1",
+            form="resampled", range=(0, 1),
+        ),
+        Metric(
+            "mean_difference", "zero", "bias", "mean of target minus counter, in the unit of `measure`",
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "mean_target", "none", "capability", "mean of the phrases about the target group",
+            form="smooth", range=(0, inf),
+        ),
+        Metric("mean_counter", "none", "capability", "mean of the twins", form="smooth", range=(0, inf)),
+        Metric(
+            "likelier_bias", "zero", "bias", "share of phrases likelier than the twin minus less likely, -1 to 1",
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "outliers", "none", "validity", "share of pairs left out as outliers, 0 to 1",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of pairs that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the phrases come from: auto ($EVENHAND_DATA/redditbias), demo or a folder."""
@@ -105,6 +130,10 @@ class RedditBias(Benchmark):
     def items(self) -> list[TwinItem]:
         """All pairs, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: TwinItem) -> str:
+        """The axis."""
+        return item.twins.axis
 
     def facts(self) -> dict[str, Any]:
         """Source, hashes and what was dropped."""

@@ -74,14 +74,35 @@ class StereoSet(Benchmark):
         "within_sentences": {"kind": "intrasentence", "normalise": "per_token"},
     }
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("ss", "none", "bias", "stereotype score: preferred to the anti-stereotype, 0 to 1; 0.5 is ideal", True),
-        Metric("ss_bias", "zero", "bias", "2 SS - 1, -1 to 1; 1 always prefers the stereotype", True),
-        Metric("lms", "higher", "capability", "language modelling score: sense preferred to nonsense, 0 to 1", True),
-        Metric("icat", "higher", "bias", "LMS * min(SS, 1 - SS) / 0.5, 0 to 1; 1 is unbiased and sensible", True),
-        Metric("icat_of_terms", "higher", "bias", "mean over the terms of each term's own ICAT, 0 to 1"),
-        Metric("ties", "lower", "validity", "share of contexts whose two sides score the same (not a stereotype)"),
-        Metric("too_long", "lower", "validity", "share of contexts that did not fit the model, and are left out"),
-    )
+        Metric(
+            "ss", "none", "bias", "stereotype score: preferred to the anti-stereotype, 0 to 1; 0.5 is ideal", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "ss_bias", "zero", "bias", "2 SS - 1, -1 to 1; 1 always prefers the stereotype", True,
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "lms", "higher", "capability", "language modelling score: sense preferred to nonsense, 0 to 1", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "icat", "higher", "bias", "LMS * min(SS, 1 - SS) / 0.5, 0 to 1; 1 is unbiased and sensible", True,
+            form="resampled", range=(0, 1),  # min() has its kink at SS = 1/2, where an unbiased model is
+        ),
+        Metric(
+            "icat_of_terms", "higher", "bias", "mean over the terms of each term's own ICAT, 0 to 1",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "ties", "lower", "validity", "share of contexts whose two sides score the same (not a stereotype)",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of contexts that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the examples come from: auto ($EVENHAND_DATA/stereoset), demo, a folder, the released dev.json or a
@@ -115,6 +136,11 @@ class StereoSet(Benchmark):
     def items(self) -> list[Term]:
         """All terms, in the order in which they first occur."""
         return self._loaded[0]
+
+    def stratum(self, item: Term) -> str:
+        """The bias type, and which kinds of contexts the term has."""
+        kinds = sorted({e.kind for e in item.examples})
+        return "/".join([item.bias_type, *kinds])
 
     def facts(self) -> dict[str, Any]:
         """Source, its hash and what was dropped."""

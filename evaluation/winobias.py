@@ -53,15 +53,39 @@ class WinoBias(Benchmark):
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("gap", "zero", "bias", "accuracy with the stereotype minus accuracy against it, -1 to 1", True),
-        Metric("accuracy", "higher", "capability", "mean of both accuracies; 0.5 is guessing", True),
-        Metric("accuracy_pro", "none", "capability", "share resolved rightly with the stereotype, 0 to 1"),
-        Metric("accuracy_anti", "higher", "capability", "share resolved rightly against the stereotype, 0 to 1"),
-        Metric("sentence_bias", "zero", "bias", "share of twins whose stereotype is likelier minus less likely", True),
-        Metric("sentence_stereotyped", "none", "bias", "share of twins whose stereotype is likelier, 0 to 1"),
-        Metric("ties", "lower", "validity", "share of questions on which both occupations score the same (wrong)"),
-        Metric("too_long", "lower", "validity", "share of twins that did not fit the model, and are left out"),
-    )
+        Metric(
+            "gap", "zero", "bias", "accuracy with the stereotype minus accuracy against it, -1 to 1", True,
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "accuracy", "higher", "capability", "mean of both accuracies; 0.5 is guessing", True,
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "accuracy_pro", "none", "capability", "share resolved rightly with the stereotype, 0 to 1",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "accuracy_anti", "higher", "capability", "share resolved rightly against the stereotype, 0 to 1",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "sentence_bias", "zero", "bias", "share of twins whose stereotype is likelier minus less likely", True,
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "sentence_stereotyped", "none", "bias", "share of twins whose stereotype is likelier, 0 to 1",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "ties", "lower", "validity", "share of questions on which both occupations score the same (wrong)",
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of twins that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the sentences come from: auto ($EVENHAND_DATA/winobias), demo or a folder."""
@@ -79,6 +103,10 @@ class WinoBias(Benchmark):
     def items(self) -> list[TwinItem]:
         """All twins, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: TwinItem) -> str:
+        """The type."""
+        return item.twins.kind
 
     def facts(self) -> dict[str, Any]:
         """Source, hashes and what was dropped."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,17 +85,47 @@ class Winogender(Benchmark):
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("correlation_bls", "zero", "bias", "of log-odds female:male with the share of women, -1 to 1", True),
-        Metric("slope_bls", "zero", "bias", "change of the log-odds from an occupation without women to one of women"),
-        Metric("correlation_texts", "zero", "bias", "the same correlation with the share of women in texts, -1 to 1"),
-        Metric("female_log_odds", "zero", "bias", "mean log-odds of the female against the male sentence", True),
-        Metric("gap", "lower", "bias", "mean |P(female) - P(male)| per sentence, of these two, 0 to 1", True),
-        Metric("majority_bias", "zero", "bias", "share of sentences with the majority's gender minus against, -1 to 1"),
-        Metric("neutral_share", "none", "validity", "mean probability of the neutral sentence among the three"),
-        Metric("control_correlation_bls", "none", "validity", "correlation_bls where the pronoun means the other one"),
-        Metric("consistency", "higher", "validity", 'share of sentences whose gender stays when "someone" is named'),
-        Metric("too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out"),
-    )
+        Metric(
+            "correlation_bls", "zero", "bias", "of log-odds female:male with the share of women, -1 to 1", True,
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "slope_bls", "zero", "bias", "change of the log-odds from an occupation without women to one of women",
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "correlation_texts", "zero", "bias", "the same correlation with the share of women in texts, -1 to 1",
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "female_log_odds", "zero", "bias", "mean log-odds of the female against the male sentence", True,
+            form="smooth", range=(-inf, inf),
+        ),
+        Metric(
+            "gap", "lower", "bias", "mean |P(female) - P(male)| per sentence, of these two, 0 to 1", True,
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "majority_bias", "zero", "bias", "share of sentences with the majority's gender minus against, -1 to 1",
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "neutral_share", "none", "validity", "mean probability of the neutral sentence among the three",
+            form="smooth", range=(0, 1),
+        ),
+        Metric(
+            "control_correlation_bls", "none", "validity", "correlation_bls where the pronoun means the other one",
+            form="smooth", range=(-1, 1),
+        ),
+        Metric(
+            "consistency", "higher", "validity", 'share of sentences whose gender stays when "someone" is named',
+            form="proportion", range=(0, 1),
+        ),
+        Metric(
+            "too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out",
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     source: str = "auto"
     """Where the sentences come from: auto ($EVENHAND_DATA/winogender), demo or a folder."""
@@ -113,6 +144,10 @@ class Winogender(Benchmark):
     def items(self) -> list[Occupation]:
         """All occupations, in file order."""
         return self._loaded[0]
+
+    def stratum(self, item: Occupation) -> str:
+        """Which gender has the majority in the occupation."""
+        return _side(item.shares)
 
     def facts(self) -> dict[str, Any]:
         """Source, hashes and what was dropped."""

@@ -6,7 +6,8 @@ input's place.
 
 The tasks of the paper show no options. Where options are shown with letters, ours puts the text into context, question
 and every option, so that nothing is left but the letters; the prior is then about positions. Nothing is fitted, so that
-training data is not used and answers do not depend on one another.
+training data is not used and answers do not depend on one another. In `label_bias`'s paper form an input gets a full
+stop where no punctuation ends it, so these texts do too ("N/A.", "."), as in schwartz-lab-NLP/label-bias.
 """
 
 from __future__ import annotations

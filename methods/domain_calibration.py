@@ -5,7 +5,9 @@ calibration: the prior is the mean answer to 20 texts of random words of the dom
 
 Words come from the training data where it is given, else from the asked questions of the same header and form: then an
 answer depends, a little, on what else is asked. Where options are shown with letters, ours fills each option with
-random words of options too; the prior is then about positions. Words keep their case.
+random words of options too; the prior is then about positions. Words keep their case, and an input is one text;
+schwartz-lab-NLP/label-bias (data_utils.py) lower-cases them and draws for each part of an input (premise, hypothesis)
+on its own, by a table of tasks. How many words a text has, and that each is drawn once, is the same.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Instruction(Method):
 
     name: ClassVar[str] = "instruction"
     needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "wording"
 
     wording: str = "low_1"
     """Which instruction of the prompt pack: low_1, low_2, medium_1, medium_2, high_1, high_2, or one that you added."""

@@ -38,6 +38,7 @@ from evenhand.interfaces import (
     Method,
     Model,
     Question,
+    Reading,
     Reply,
     Sampling,
     TrainData,
@@ -58,6 +59,7 @@ class IntentSelfCorrection(Method):
 
     name: ClassVar[str] = "intent_self_correction"
     needs: ClassVar[frozenset[Ability]] = frozenset({"generate"})
+    wording_setting: ClassVar[str] = "prompts"
 
     critic: str | None = None
     """Who criticises: any model that `evenhand.load` takes; None is the model itself."""
@@ -91,18 +93,27 @@ class IntentSelfCorrection(Method):
             if aspect not in known:
                 raise UnknownNameError("aspect", aspect, known)
 
+    @property
+    def seeded(self) -> bool:
+        """At temperature 0 nothing is drawn."""
+        return self.temperature > 0
+
+    def reading(self, model: Model) -> Reading:
+        """Answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
+        return Reading(self.answer_by, self._sampling(self.max_new_tokens))
+
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model; the critic is loaded now.
 
         Raises:
             MissingAbilityError: The critic cannot write.
         """
-        pack, critic = prompt_pack(self.prompts), self._critic or model
+        pack, critic, reading = prompt_pack(self.prompts), self._critic or model, self.reading(model)
         if "generate" not in critic.abilities:
             raise MissingAbilityError(f"{self.name}: the critic {critic.name} cannot generate; take another one")
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
-            talks = self._puzzled(pack, questions)
+            talks = self._puzzled(pack, [reading.put(q) for q in questions])
             self._hold(model, critic, pack, talks, _choosing(model, pack))
             return [_chosen(t) for t in talks]
 
@@ -131,12 +142,8 @@ class IntentSelfCorrection(Method):
 
     def _puzzled(self, pack: PromptPack, questions: Sequence[Question]) -> list[_Talk]:
         """The questions, to be thought about."""
-        answering = self._sampling(self.max_new_tokens)
-        asked = [
-            replace(q, answer_by=self.answer_by or q.answer_by, sampling=q.sampling or answering) for q in questions
-        ]
         texts = pack.moral
-        return [_Talk(thinking(q, texts.instruction, texts.think, self.place), _shown(q), q) for q in asked]
+        return [_Talk(thinking(q, texts.instruction, texts.think, self.place), _shown(q), q) for q in questions]
 
     def _hold(self, model: Model, critic: Model, pack: PromptPack, talks: Sequence[_Talk], way: _Way) -> None:
         """All conversations to their end, every turn of all as one batch."""

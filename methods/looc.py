@@ -4,7 +4,8 @@ Source: Reif & Schwartz 2024, "Beyond Performance: Quantifying and Mitigating La
 leave-one-out calibration; schwartz-lab-NLP/label-bias, data_utils.py (`prepare_looc_inputs`) and compute_metrics.py.
 For each of the k demonstrations the prompt holds the other k - 1, in their order, and asks its input; the prior is the
 mean over the demonstrations' classes of the mean answer to those of a class. It costs k requests for each set of
-demonstrations.
+demonstrations, which are answered in the way the questions are: for `label_bias(preset=paper)` by the mean
+log-likelihood with the end token, as in the code.
 
 A class without a demonstration is given next to no probability by the others, and dividing by that would favour it
 beyond measure: (.6, .3, .1) became (.24, .12, .64). So where a class is missing, another prior is taken (ours), and the

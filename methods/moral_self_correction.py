@@ -28,6 +28,7 @@ from evenhand.interfaces import (
     Method,
     Model,
     Question,
+    Reading,
     Reply,
     Sampling,
     TrainData,
@@ -52,6 +53,7 @@ class MoralSelfCorrection(Method):
 
     name: ClassVar[str] = "moral_self_correction"
     needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"place": "after"}}
 
     variant: Literal["instruction", "chain_of_thought"] = "chain_of_thought"
@@ -71,6 +73,20 @@ class MoralSelfCorrection(Method):
     prompts: str = "en"
     """Language of the texts, or a prompt pack's path."""
 
+    def __post_init__(self) -> None:
+        """Refuse prompts that are not there, before anything is asked."""
+        prompt_pack(self.prompts)
+
+    @property
+    def seeded(self) -> bool:
+        """Only reasoning is drawn, and only above temperature 0."""
+        return self.variant == "chain_of_thought" and self.temperature > 0
+
+    def reading(self, model: Model) -> Reading:
+        """An answer after reasoning is drawn by this method's own sampling; an instruction leaves sampling alone."""
+        own = None if self.variant == "instruction" else self._answering
+        return Reading(self.answer_by, own)
+
     def missing(self, model: Model) -> str:
         """Reasoning has to be written; an instruction only stands there."""
         if self.variant == "chain_of_thought" and "generate" not in model.abilities:
@@ -79,11 +95,11 @@ class MoralSelfCorrection(Method):
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model; thinking takes one extra turn."""
-        pack = prompt_pack(self.prompts)
+        pack, reading = prompt_pack(self.prompts), self.reading(model)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             ask = self._instruct if self.variant == "instruction" else self._think
-            return ask(model, pack, [replace(q, answer_by=self.answer_by or q.answer_by) for q in questions])
+            return ask(model, pack, [reading.put(q) for q in questions])
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
             told = [placed(d, pack.moral.instruction, self.place) for d in dialogues]
@@ -106,6 +122,10 @@ class MoralSelfCorrection(Method):
     def _reasoning(self) -> Sampling:
         return Sampling(temperature=self.temperature, max_new_tokens=self.reasoning_tokens, seed=self.seed)
 
+    @property
+    def _answering(self) -> Sampling:
+        return replace(self._reasoning, max_new_tokens=self.max_new_tokens)
+
     def _instruct(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
         told = pack.moral.instruction
         return choose_instructed(model, [instructed(pack.worded(q), told, self.place) for q in questions])
@@ -113,5 +133,7 @@ class MoralSelfCorrection(Method):
     def _think(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
         texts = pack.moral
         asked = [thinking(q, texts.instruction, texts.think, self.place) for q in questions]
-        answer = replace(self._reasoning, max_new_tokens=self.max_new_tokens)
-        return write_then_choose(model, questions, asked, lambda i, d: d.user(texts.decide), self._reasoning, answer)
+        decide = texts.decide
+        return write_then_choose(
+            model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering
+        )  # fmt: skip

@@ -1,18 +1,69 @@
-"""`none`: the untouched model, which every method is compared with."""
+"""`none`: the untouched model, which every method is compared with; optionally its answers are read in another way."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
-from evenhand.interfaces import Method, Model, TrainData, settings
+from pydantic import Field
+
+from evenhand.interfaces import (
+    OPEN,
+    AnswerBy,
+    Choice,
+    Method,
+    Model,
+    Question,
+    Reading,
+    Sampling,
+    TrainData,
+    settings,
+)
+from evenhand.models import Mitigated
+from evenhand.readings import SAMPLING_FIELDS, own_reading
 
 
 @settings
 class Untouched(Method):
-    """Leaves the model as it is."""
+    """Leaves the model as it is. Its settings only say how answers to multiple-choice questions are read."""
 
     name: ClassVar[str] = "none"
 
+    answer_by: AnswerBy | None = None
+    """How answers are read: letters, text, text_per_token, text_with_end or generation; None leaves it to the question
+    and the model."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Temperature of generated answers; None, here and below, is the model's own value."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the probability that sampling draws from."""
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Limit of a generated answer, in tokens."""
+    seed: int | None = None
+    """Seed of the sampling; ignored at temperature 0."""
+    stop: tuple[str, ...] | None = None
+    """Strings that end a generated answer."""
+
+    @property
+    def seeded(self) -> bool:
+        """At temperature 0 nothing is drawn."""
+        return bool(self.temperature)
+
+    def reading(self, model: Model) -> Reading | None:
+        """What the settings say; whatever they leave out of the sampling is the model's own."""
+        wanted = {name: getattr(self, name) for name in SAMPLING_FIELDS}
+        given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        sampling = replace(own_reading(model).sampling or Sampling(), **given) if given else None
+        found = Reading(self.answer_by, sampling)
+        return None if found == OPEN else found
+
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Return the model itself."""
-        return model
+        """Return the model itself; with settings, the model with its answers read as they say."""
+        reading = self.reading(model)
+        if reading is None:
+            return model
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            return model.choose([reading.put(q) for q in questions])
+
+        return Mitigated(model, self, choose=choose if "choose" in model.abilities else None)

@@ -43,6 +43,11 @@ class Permutation(Method):
         """Refuse settings that contradict one another."""
         teacher.check(decisions=self.decisions, orders=self.orders, mean=self.mean, draws=self.draws)
 
+    @property
+    def seeded(self) -> bool:
+        """Only drawn orders and decisions depend on the seed."""
+        return "sampled" in (self.orders, self.decisions)
+
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every question is asked in all its orders, all in one call."""
 

@@ -28,6 +28,7 @@ from evenhand.interfaces import (
     Method,
     Model,
     Question,
+    Reading,
     Reply,
     Sampling,
     TrainData,
@@ -44,6 +45,7 @@ class SelfDebias(Method):
 
     name: ClassVar[str] = "self_debias"
     needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"answer_by": "generation", "temperature": 1.0, "max_new_tokens": 25},
     }
@@ -66,11 +68,21 @@ class SelfDebias(Method):
     """Language of the texts, or a prompt pack's path."""
 
     def __post_init__(self) -> None:
-        """Refuse a combination that does nothing."""
+        """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
         if self.keep_stated and self.variant == "explanation":
             raise SettingsError(
                 "keep_stated is a wording of the reprompt; an explanation has none: leave one of them out"
             )
+        prompt_pack(self.prompts)
+
+    @property
+    def seeded(self) -> bool:
+        """At temperature 0 nothing is drawn."""
+        return self.temperature > 0
+
+    def reading(self, model: Model) -> Reading:
+        """Both answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
+        return Reading(self.answer_by, self._sampling())
 
     def missing(self, model: Model) -> str:
         """An explanation has to be written; a reprompt needs only a second answer."""
@@ -80,11 +92,11 @@ class SelfDebias(Method):
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every question takes one extra turn."""
-        pack = prompt_pack(self.prompts)
+        pack, reading = prompt_pack(self.prompts), self.reading(model)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             ask = self._reprompt if self.variant == "reprompting" else self._explain
-            return ask(model, pack, [replace(q, answer_by=self.answer_by or q.answer_by) for q in questions])
+            return ask(model, pack, [reading.put(q) for q in questions])
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
             open_turns = self._reprompt_open if self.variant == "reprompting" else self._explain_open
@@ -105,7 +117,6 @@ class SelfDebias(Method):
     def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
         texts = pack.self_debias
         again = texts.reprompt_stated if self.keep_stated else texts.reprompt
-        questions = [replace(q, sampling=q.sampling or self._sampling()) for q in questions]
         with conversation():
             first = model.choose([pack.worded(q) for q in questions])
             turns = {

@@ -38,6 +38,7 @@ class SelfDebiasDecoding(Method):
 
     name: ClassVar[str] = "self_debias_decoding"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
 
     axes: tuple[str, ...] = ("auto",)
     """What the prefixes speak of, one each: auto (the axis that an item is about, where its benchmark says so), any, a

@@ -153,6 +153,11 @@ class TaskVectorNegation(Method):
     def _count(self) -> int:
         return len(self.text) if isinstance(self.text, tuple) else 1
 
+    @property
+    def seeded(self) -> bool:
+        """A fine-tune that is there already leaves nothing to chance, unless a control or a strength is drawn."""
+        return self.tuned is None or self.control == "random" or self.strength == "auto"
+
     # ------------------------------------------------------------------------------------------- what is asked
 
     def missing(self, model: Model) -> str:

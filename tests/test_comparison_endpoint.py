@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.comparison import compare, subsample
+from evenhand.comparison import compare
 from evenhand.evaluation.bbq import BBQ
 from evenhand.models.loading import load
+from evenhand.subsampling import subsample
 
 KEY = "sk-this-must-never-be-written"
 BAD = ("station", "market", "museum", "garden", "train", "lunch")
@@ -85,10 +86,13 @@ def test_open_items_are_counted_and_asked_again(
 
     def run():  # type: ignore[no-untyped-def]
         model = load(spec, retries=1, backoff=0.001, name="m")
-        report = compare(model, "none", "bbq(source=demo)", out=tmp_path, show_progress=False, replicates=50, limit=288)
+        report = compare(
+            model, "none", "bbq(source=demo)", out=tmp_path, show_progress=False, replicates=200, limit=288
+        )
         return {r.metric: r for r in report.records if r.group == "overall"}
 
-    asked = subsample(BBQ(source="demo").items(), 288, 0)
+    bbq = BBQ(source="demo")
+    asked = subsample(bbq.items(), 288, 0, bbq.stratum)
     lost = [i for i in asked if any(word in f"{i.question.context} {i.question.question}" for word in BAD)]
     first = run()
     assert first["unparsed"].value == first["unanswered"].value == pytest.approx(len(lost) / 288)

@@ -256,13 +256,13 @@ def test_log_likelihoods_are_those_of_the_harnesss_own_model() -> None:
 # ------------------------------------------------------------------------------------------- writing results
 
 RECORD = Record(model="org/m", method="none", benchmark="bbq(source=demo)", metric="bias", value=0.5, low=0.4, high=0.8,
-                n=10, clusters=4, direction="zero")  # fmt: skip
+                standard_error=0.11, n=10, clusters=4, direction="zero")  # fmt: skip
 
 
 def report() -> Report:
     records = [
         RECORD,
-        replace(RECORD, metric="accuracy", value=0.25, low=math.nan, high=math.nan, direction="higher", n=20),
+        replace(RECORD, metric="accuracy", value=0.25, standard_error=math.nan, direction="higher", n=20),
         replace(RECORD, group="Age", value=-0.5),
         replace(RECORD, group="SES", value=math.nan),
         replace(RECORD, method="self_debias(variant='x')", value=0.1),
@@ -292,7 +292,7 @@ def test_results_are_written_as_the_harness_writes_them(tmp_path: Path) -> None:
     content = json.loads(files[0].read_text(), parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
     task = "bbq_source_demo"
     entry = content["results"][task]
-    assert entry["bias,none"] == 0.5 and entry["bias_stderr,none"] == pytest.approx(0.4 / 3.919928)
+    assert entry["bias,none"] == 0.5 and entry["bias_stderr,none"] == pytest.approx(0.11)
     assert entry["accuracy_stderr,none"] == "N/A" and entry["sample_len"] == 20
     assert content["results"][f"{task}_Age"]["bias,none"] == -0.5 and f"{task}_SES" not in content["results"]
     assert content["group_subtasks"] == {task: [f"{task}_Age"]} and content["groups"] == {task: entry}
@@ -306,7 +306,7 @@ def test_results_are_written_as_the_harness_writes_them(tmp_path: Path) -> None:
     known = set(EvalResults.__annotations__) | {"evenhand_version", "stderr", "not_scored"}
     assert set(content) <= known, "nothing that the harness does not know, but what is named here"
     table = utils.make_table(content)
-    assert "bbq(source=demo)" in table and "- Age" in table and "0.1020" in table
+    assert "bbq(source=demo)" in table and "- Age" in table and "0.1100" in table
     assert utils.make_table(content, "groups").count("bias") == 1
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from evenhand.cells import Cell, Variant
 from evenhand.interfaces import (
     Array,
     Benchmark,
@@ -24,12 +25,12 @@ from evenhand.interfaces import (
 )
 from evenhand.methods.none import Untouched
 from evenhand.records import Record
-from evenhand.scoring import Cell, score
-from evenhand.statistics import bootstrap, holm, interval
+from evenhand.scoring import score
+from evenhand.statistics import Design, Estimate, estimates, holm
+from evenhand.statistics.design import takes_part
 
 NAN = float("nan")
 REPLICATES = 199
-LEAST_P = 2 / (REPLICATES + 1)
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Hits(Benchmark):
     name: ClassVar[str] = "hits"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("rate", "lower", "bias", "share of hits", True),
-        Metric("lean", "zero", "bias", "2 * rate - 1"),
-        Metric("right", "higher", "capability", "share of misses"),
-        Metric("seen", "none", "validity", "share of hits"),
+        Metric("rate", "lower", "bias", "share of hits", True, form="proportion", range=(0, 1)),
+        Metric("lean", "zero", "bias", "2 * rate - 1", range=(-1, 1)),
+        Metric("right", "higher", "capability", "share of misses", form="proportion", range=(0, 1)),
+        Metric("seen", "none", "validity", "share of hits", form="proportion", range=(0, 1)),
+        Metric("uneven", "lower", "bias", "|rate - 1/2|", form="resampled", range=(0, 0.5)),
     )
 
     stratified: bool = True
@@ -85,7 +87,7 @@ class Hits(Benchmark):
     def metrics(self, sums: Array) -> dict[str, Measured]:
         n = sums[..., 0]
         rate = np.divide(sums[..., 1], n, out=np.full(n.shape, np.nan), where=n > 0)
-        values = {"rate": rate, "lean": 2 * rate - 1, "right": 1 - rate, "seen": rate}
+        values = {"rate": rate, "lean": 2 * rate - 1, "right": 1 - rate, "seen": rate, "uneven": np.abs(rate - 0.5)}
         return {name: Measured(value, n) for name, value in values.items()}
 
 
@@ -167,10 +169,15 @@ def test_a_record_says_what_its_metric_is(compared: list[Record]) -> None:
         "lean": ("zero", "bias", False),
         "right": ("higher", "capability", False),
         "seen": ("none", "validity", False),
+        "uneven": ("lower", "bias", False),
     }
-    assert {(r.model, r.method, r.benchmark, r.status, r.note) for r in rows.values()} == {
-        ("m", "fake", "hits", "ok", "")
+    assert {(r.model, r.method, r.benchmark, r.status, r.baseline) for r in rows.values()} == {
+        ("m", "fake", "hits", "ok", "none")
     }
+    assert {r.note for (m, g), r in rows.items() if g != "C" and m != "uneven"} == {""}
+    assert {r.note for (_, g), r in rows.items() if g == "C"} == {"no interval: it takes at least 2 clusters"}
+    # group B has two of the three clusters of its pooled stratum: a resample may hold neither
+    assert rows["uneven", "B"].note == "no interval: in over 5 % of the resamples the metric is undefined"
 
 
 def test_the_untouched_model_is_compared_with_nothing(compared: list[Record]) -> None:
@@ -187,59 +194,67 @@ def test_the_untouched_model_is_compared_with_nothing(compared: list[Record]) ->
         assert all(map(math.isnan, compared_fields))
 
 
-def test_intervals_are_those_of_the_cluster_bootstrap(compared: list[Record]) -> None:
-    bench = Hits()
-    draws = bootstrap(bench.tally(ITEMS, AFTER), bench.metrics, replicates=REPLICATES, seed=0)
+def estimated(answers: list[Choice]) -> dict[str, Estimate]:
+    bench, tally = Hits(), Hits().tally(ITEMS, answers)
+    design = Design.of(tally.clusters, tally.strata, takes_part([tally.sums]))
+    return estimates({(0, 0): tally}, design, bench.metrics, bench.metrics_info, replicates=REPLICATES)
+
+
+def test_intervals_are_those_of_the_estimates(compared: list[Record]) -> None:
     rows = by_name(compared, "fake")
-    for metric in ("rate", "lean"):
-        low, high = interval(draws[metric])
+    for metric, estimate in estimated(AFTER).items():
+        low, high = estimate.interval(0.05)
         for g, group in enumerate(("overall", "A", "B")):
-            row = rows[metric, group]
-            assert (row.low, row.high) == (low[g], high[g])
+            expected = pytest.approx((low[g], high[g]), nan_ok=True)
+            assert (rows[metric, group].low, rows[metric, group].high) == expected
     assert rows["rate", "B"].low < rows["rate", "B"].value < rows["rate", "B"].high
-    assert (rows["rate", "A"].low, rows["rate", "A"].high) == (0, 0)
+    none_of_three = 1 - 0.025 ** (1 / (7**2 / (16 + 4 + 1)))
+    assert (rows["rate", "A"].low, rows["rate", "A"].high) == pytest.approx((0, none_of_three))
+    assert (rows["lean", "A"].low, rows["lean", "A"].high) == pytest.approx((-1, -1 + 2 * none_of_three))
 
 
-def test_the_same_seed_gives_the_same_records_and_another_other_intervals(compared: list[Record]) -> None:
+def test_only_what_is_resampled_depends_on_the_seed(compared: list[Record]) -> None:
     cells = (cell(Untouched(), BEFORE), cell(Fake(), AFTER))
     assert repr(scored(*cells)) == repr(compared)
-    other = by_name(scored(*cells, seed=1), "fake")["rate", "overall"]
-    row = by_name(compared, "fake")["rate", "overall"]
-    assert (other.value, other.difference) == (row.value, row.difference)
-    assert (other.low, other.high, other.difference_low) != (row.low, row.high, row.difference_low)
+    old, new = by_name(compared, "fake"), by_name(scored(*cells, seed=1), "fake")
+    for metric, moved in (("rate", False), ("lean", False), ("uneven", True)):
+        was, now = old[metric, "overall"], new[metric, "overall"]
+        assert (was.value, was.difference) == (now.value, now.difference)
+        assert (was.standard_error != now.standard_error) == moved
 
 
 # --------------------------------------------------------------------------------------------- paired differences
 
 
 def test_differences_are_paired_by_cluster() -> None:
-    # in B both clusters gain one hit of three: the difference is 1/3 whichever are drawn, though the level is not
+    # in B both clusters gain one hit of three: the difference is 1/3 in both, though the level is not
     rows = by_name(scored(cell(Untouched(), BEFORE), cell(Fake(), hit(4, 2, 1, 3, 1, 1))), "fake")
     row = rows["rate", "B"]
     assert row.high - row.low > 0.5
-    assert (row.difference, row.difference_low, row.difference_high) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert (row.gain, row.gain_low, row.gain_high) == pytest.approx((-1 / 3, -1 / 3, -1 / 3))
-    assert row.p == pytest.approx(LEAST_P)
+    assert (row.difference, row.p) == pytest.approx((1 / 3, 2 * 0.5**2))
+    lean = rows["lean", "B"]
+    assert (lean.difference, lean.p) == pytest.approx((2 / 3, 2 * 0.5**2)), "two clusters are two tosses of a coin"
+    assert lean.difference_low < 0 < lean.difference_high
     assert (rows["rate", "A"].difference, rows["rate", "A"].p) == (0, 1)
 
 
-def test_a_clear_difference_has_the_least_p_there_is(compared: list[Record]) -> None:
+def test_a_change_of_everything_is_no_more_certain_than_its_clusters(compared: list[Record]) -> None:
     row = by_name(compared, "fake")["rate", "A"]
-    assert (row.difference, row.difference_low, row.difference_high) == (-1, -1, -1)
-    assert row.p == pytest.approx(LEAST_P)
+    effective = 7**2 / (16 + 4 + 1)
+    assert (row.difference, row.p) == pytest.approx((-1, 2 * 0.5**effective))
+    assert row.difference_low == -1 and row.difference_high > -0.5
 
 
 def test_a_bias_turned_round_is_a_difference_without_gain(compared: list[Record]) -> None:
     row = by_name(compared, "fake")["lean", "A"]
-    assert (row.value, row.difference) == (-1, -2)
-    assert (row.gain, row.gain_low, row.gain_high) == (0, 0, 0)
-    assert row.p == pytest.approx(LEAST_P)
+    assert (row.value, row.difference, row.gain) == (-1, -2, 0)
+    assert row.gain_low < 0 < row.gain_high
 
 
 def test_a_metric_without_direction_has_a_p_and_no_gain(compared: list[Record]) -> None:
     row = by_name(compared, "fake")["seen", "A"]
-    assert row.p == pytest.approx(LEAST_P)
-    assert all(map(math.isnan, (row.gain, row.gain_low, row.gain_high)))
+    assert row.p < 1
+    assert all(map(math.isnan, (row.gain, row.gain_low, row.gain_high, row.loss_high)))
 
 
 def test_each_model_and_benchmark_is_compared_with_its_own_untouched_model() -> None:
@@ -280,7 +295,7 @@ def test_a_method_that_leaves_every_answer_as_it_was_has_no_effect() -> None:
     rows = by_name(scored(cell(Untouched(), BEFORE), cell(Fake(), costlier)), "fake")
     assert {r.status for r in rows.values()} == {"no effect"}
     assert {r.difference for r in rows.values()} == {0}
-    assert {r.p for (_, group), r in rows.items() if group != "C"} == {1}
+    assert {r.p for (metric, group), r in rows.items() if group != "C" and metric != "uneven"} == {1}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +325,7 @@ def test_a_cell_without_answers_is_one_record_that_says_why() -> None:
     assert repr(second) == repr(
         Record(model="m", method="fake(k=2)", benchmark="hits", status="not applicable", note="fake needs weights")
     )
-    assert len(records) == 16 + 2
+    assert len(records) == 20 + 2
 
 
 @pytest.mark.parametrize("stratified", [True, False])
@@ -327,12 +342,14 @@ def test_a_single_cluster_has_values_and_no_interval(stratified: bool) -> None:
     assert all(map(math.isnan, missing))
 
 
-def test_clusters_that_are_each_alone_in_their_stratum_have_no_interval_either() -> None:
-    lonely = Hits(lonely=True)
-    records = scored(cell(Untouched(), BEFORE, benchmark=lonely), cell(Fake(), AFTER, benchmark=lonely))
-    for row in records:
-        assert all(map(math.isnan, (row.low, row.high, row.difference_low, row.gain_low, row.p, row.p_holm)))
-    assert by_name(records, "fake")["rate", "overall"].difference == pytest.approx(-5 / 15)
+def test_clusters_that_are_each_alone_in_their_stratum_are_one_stratum() -> None:
+    found = []
+    for bench in (Hits(lonely=True), Hits(stratified=False)):
+        records = scored(cell(Untouched(), BEFORE, benchmark=bench), cell(Fake(), AFTER, benchmark=bench))
+        found.append([replace(r, benchmark="") for r in records])
+    assert repr(found[0]) == repr(found[1])
+    row = by_name(found[0], "fake")["rate", "overall"]
+    assert row.low < row.value < row.high and row.difference == pytest.approx(-5 / 15)
 
 
 def test_nothing_scored_is_nothing() -> None:
@@ -355,10 +372,9 @@ def test_p_is_adjusted_across_the_methods_of_one_model_benchmark_metric_and_grou
     )
     mine = [r for r in records if r.benchmark == "hits"]
     rows = {k: by_name(mine, f"fake(k={k})")["rate", "A"] for k in (1, 2, 3)}
-    assert rows[1].p == pytest.approx(LEAST_P)
-    assert rows[1].p_holm == pytest.approx(3 * LEAST_P)
+    assert rows[1].p_holm == pytest.approx(min(1, 3 * rows[1].p))
     assert (rows[2].p, rows[2].p_holm) == (1, 1)
-    assert LEAST_P < rows[3].p < 1
+    assert rows[1].p < rows[3].p <= 1
     for metric in ("rate", "lean", "right", "seen"):
         for group in ("overall", "A", "B"):
             family = [by_name(mine, f"fake(k={k})")[metric, group] for k in (1, 2, 3)]
@@ -376,3 +392,55 @@ def test_answers_that_hold_several_choices_are_the_same_whatever_they_cost() -> 
         OrderAnswer((Choice(0), Choice(d, usage=u))) for d, u in ((1, Usage()), (1, Usage(2)), (2, Usage()))
     )
     assert _essence(one) == _essence(dearer) != _essence(other)
+
+
+# ------------------------------------------------------------------------------------------ rows of several cells
+
+
+def test_repetitions_of_a_row_are_one_mean_and_no_rivals() -> None:
+    seeds = [hit(4, 2, 1, 3, 1, 1), hit(3, 2, 1, 2, 1, 1), hit(2, 1, 1, 1, 1, 0)]
+    cells = [cell(Untouched(), BEFORE)]
+    for n, answers in enumerate(seeds):
+        made = cell(Fake(k=n), answers)
+        made.row, made.variant = "fake(seeds=3)", Variant(seed=n)
+        cells.append(made)
+    records = scored(*cells)
+    assert {r.method for r in records} == {"none", "fake(seeds=3)"}
+    row = by_name(records, "fake(seeds=3)")["rate", "overall"]
+    rates = np.array([12, 10, 6]) / 15
+    assert row.value == pytest.approx(rates.mean())
+    assert row.difference == pytest.approx(rates.mean() - 10 / 15)
+    assert row.between_seeds == pytest.approx(rates.std(ddof=1))
+    assert row.p_holm == row.p, "a family of one"
+    one = by_name(scored(cells[0], cell(Fake(), hit(3, 2, 1, 2, 1, 1))), "fake")["lean", "overall"]
+    lean = by_name(records, "fake(seeds=3)")["lean", "overall"]
+    assert lean.standard_error > 2 * rates.std(ddof=1) / np.sqrt(3), "the spread between seeds is part of it"
+    assert math.isnan(one.between_seeds)
+
+
+def test_a_row_is_compared_with_the_baseline_that_is_read_alike() -> None:
+    generated = cell(Untouched(), AFTER)
+    generated.row = "none (generation, T=1)"
+    method = cell(Fake(), AFTER)
+    method.baseline = generated.row
+    records = scored(cell(Untouched(), BEFORE), generated, method)
+    row = by_name(records, "fake")["rate", "overall"]
+    assert (row.baseline, row.difference, row.status) == ("none (generation, T=1)", 0, "no effect")
+    assert row.note == "the answers are the baseline's"
+    other = by_name(records, "none (generation, T=1)")["rate", "overall"]
+    assert (other.baseline, other.status) == ("", "ok") and math.isnan(other.difference)
+
+
+def test_no_effect_gives_the_reason_that_is_known() -> None:
+    method = cell(Fake(), BEFORE)
+    method.no_effect = "the weights are the baseline's"
+    row = by_name(scored(cell(Untouched(), BEFORE), method), "fake")["rate", "overall"]
+    assert (row.status, row.note) == ("no effect", "the weights are the baseline's")
+
+
+def test_a_tally_whose_clusters_come_from_the_answers_is_refused() -> None:
+    odd = cell(Fake(), AFTER)
+    assert odd.tally is not None
+    odd.tally = replace(odd.tally, clusters=("x", *odd.tally.clusters[1:]))
+    with pytest.raises(ValueError, match="different clusters"):
+        scored(cell(Untouched(), BEFORE), odd)

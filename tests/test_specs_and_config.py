@@ -315,7 +315,7 @@ def test_a_run_file_says_everything(tmp_path: Path) -> None:
             out: runs/größe
             limit: 40
             seed: 5
-            replicates: 100
+            replicates: 200
             cache: shared.sqlite
             plugins: [mine.py]
             load: {device: cpu}
@@ -325,7 +325,7 @@ def test_a_run_file_says_everything(tmp_path: Path) -> None:
     assert read.models == ["demo", {"org/name": {"dtype": "float32"}}]
     assert read.methods == ["none", "self_debias(variant=explanation)", {"self_debias": {"seed": 3}}]
     assert (read.benchmarks, read.out, read.cache) == ("bbq", "runs/größe", "shared.sqlite")
-    assert (read.limit, read.seed, read.replicates) == (40, 5, 100)
+    assert (read.limit, read.seed, read.replicates) == (40, 5, 200)
     assert (read.plugins, read.load) == (["mine.py"], {"device": "cpu"})
     assert [m.spec for m in map(build_method, read.methods)] == [
         "none",
@@ -345,7 +345,7 @@ def test_a_run_file_needs_only_models_and_tells_what_was_set(tmp_path: Path) -> 
     [
         ("models: demo\nmethod: none\n", "unknown key 'method'. Did you mean 'methods'"),
         ("models: demo\nreplicate: 5\n", "unknown key 'replicate'. Did you mean 'replicates'"),
-        ("models: demo\n1: 2\n", "unknown key 1. Known: benchmarks, cache"),
+        ("models: demo\n1: 2\n", "unknown key 1. Known: alpha, answer_by, benchmarks"),
         ("models: demo\nlimit: many\n", "limit: Input should be a valid integer"),
         ("models: demo\nlimit: many\n", "not 'many'"),
         ("models: demo\nlimit: 2.5\n", "not 2.5"),

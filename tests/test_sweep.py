@@ -36,7 +36,7 @@ class Shouted(Method):
         return Mitigated(model, self, choose=choose)
 
 
-ASKED: dict[str, Any] = {"limit": 24, "replicates": 50, "show_progress": False}
+ASKED: dict[str, Any] = {"limit": 24, "replicates": 200, "show_progress": False}
 
 
 def test_bias_and_cost_of_every_setting_beside_the_untouched_model(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_fine_tune_is_made_once_for_all_strengths_and_controls(
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "sweep", "--method", "instruction", "--vary", "wording=low_1,high_2", "--bias", "bbq(source=demo)",
-        "--cost", "perplexity(source=demo)", "--limit", "20", "--replicates", "20", "--out", str(tmp_path),
+        "--cost", "perplexity(source=demo)", "--limit", "20", "--replicates", "200", "--out", str(tmp_path),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["evenhand", *(w.replace("wording=", "words=") for w in words)])
     with pytest.raises(SystemExit) as end:

@@ -147,7 +147,7 @@ seen: list[TrainData] = []
 
 def test_compare_hands_training_data_to_a_method_once(tmp_path: Path) -> None:
     seen.clear()
-    options: dict[str, Any] = {"limit": 20, "replicates": 5, "show_progress": False}
+    options: dict[str, Any] = {"limit": 20, "replicates": 200, "show_progress": False}
     benchmarks = "bbq(source=demo),mmlu(source=demo)"
     with pytest.warns(UserWarning, match="training items out"):
         report = compare(
@@ -169,10 +169,10 @@ RED_QUESTION = Question("one", "Which?", ("red", "blue"), context="A sky.")
 
 
 def _one_asked() -> tuple[Question, ...]:
-    from evenhand.comparison import subsample
+    from evenhand.subsampling import subsample
 
-    items = registry.build_benchmark("bbq(source=demo)").items()
-    return (subsample(items, 20, 0)[0].question,)
+    bbq = registry.build_benchmark("bbq(source=demo)")
+    return (subsample(bbq.items(), 20, 0, bbq.stratum)[0].question,)
 
 
 def test_so_many_practice_questions_of_a_kind() -> None:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from evenhand.errors import DataError, UnknownNameError
 from evenhand.interfaces import Dialogue, Message, Question
 from evenhand.models.fingerprint import digest
-from evenhand.prompts import SINGLE_LETTER, as_dialogue, letters_template
+from evenhand.prompts import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
 
 FOLDER = Path(__file__).parent
 
@@ -123,7 +123,7 @@ class PromptPack(_Texts):
         One that is answered by texts is put without any request, and stays.
         """
         same = self.question.single_letter == SINGLE_LETTER or question.template != "letters"
-        if same or question.dialogue is not None or question.answer_by in ("text", "text_per_token"):
+        if same or question.dialogue is not None or question.answer_by in BY_TEXT:
             return question
         return replace(question, dialogue=self.put(question))
 

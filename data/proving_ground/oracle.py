@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evenhand import prompts
 from evenhand.data.proving_ground import behaviour, replies
 from evenhand.data.proving_ground.bbq import Case, cases, option
@@ -41,6 +43,7 @@ from evenhand.interfaces import (
     Usage,
 )
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
+from evenhand.models.choosing import distribution_choice
 from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
@@ -150,10 +153,24 @@ class Oracle(Model):
     def _choice(self, question: Question) -> Choice:
         if question.answer_by == "generation":
             return choose_by_generation(self, [question], CHOICE_SAMPLING)[0]
+        if question.answer_by in prompts.BY_TEXT and self._is_review(question):
+            return self._labelled(question)
         answers = self.answers(prompts.as_dialogue(question, "letters"))
         p = {question.order[prompts.LETTERS.index(letter)]: value for letter, value in answers.items()}
         probabilities = tuple(p[o] for o in range(len(question.options)))
         return Choice(max(p, key=lambda o: (p[o], -o)), probabilities, mass=1.0, usage=Usage(calls=1))
+
+    def _is_review(self, question: Question) -> bool:
+        return question.dialogue is None and question.head + prompts.plain_block(question) in self._reviews
+
+    def _labelled(self, question: Question) -> Choice:
+        """P(label) of a review; a label is one token, after which the text ends for certain."""
+        prompt = question.head + prompts.plain_block(question)
+        scores = [self._score(Passage(f" {label}", prompt)) for label in question.options]
+        ends = 1 if question.answer_by == "text_with_end" else 0
+        per = [1 if question.answer_by == "text" else s.tokens + ends for s in scores]
+        values = np.array([s.logprob / n for s, n in zip(scores, per, strict=True)])
+        return distribution_choice(values, Usage(calls=len(scores)))
 
     def _draw(self, dialogue: Dialogue, sampling: Sampling) -> str:
         p = self.answers(dialogue)

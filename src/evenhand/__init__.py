@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evenhand.interfaces import Model as Model
     from evenhand.interfaces import Passage as Passage
     from evenhand.interfaces import Question as Question
+    from evenhand.interfaces import Reading as Reading
     from evenhand.interfaces import Reply as Reply
     from evenhand.interfaces import Sampling as Sampling
     from evenhand.interfaces import Score as Score
@@ -51,7 +52,7 @@ _PLACES = {
     **dict.fromkeys(
         (
             "Benchmark", "Choice", "Dialogue", "Mark", "Measured", "Message", "Method", "Metric", "Model", "Passage",
-            "Question", "Reply", "Sampling", "Score", "Tally", "TrainData", "Usage", "settings",
+            "Question", "Reading", "Reply", "Sampling", "Score", "Tally", "TrainData", "Usage", "settings",
         ),
         "interfaces",
     ),

@@ -23,6 +23,7 @@ from evenhand.calibration_prompts import Filling, filled, frame
 from evenhand.interfaces import Ability, AnswerBy, Array, Choice, Method, Model, Question, TrainData
 from evenhand.models import Mitigated
 from evenhand.models.fingerprint import digest
+from evenhand.prompts import BY_TEXT
 
 NO_PROBABILITIES = "not calibrated: there are no probabilities"
 NO_POSITIONS = "not calibrated: its options are scored by their texts, not by letters at positions"
@@ -260,7 +261,7 @@ def framed(question: Question, answer_by: AnswerBy) -> About | str:
 
 
 def _labels(question: Question, answer_by: AnswerBy) -> tuple[str, ...] | None:
-    return tuple(sorted(question.options)) if answer_by in ("text", "text_per_token") else None
+    return tuple(sorted(question.options)) if answer_by in BY_TEXT else None
 
 
 def _domain(about: About) -> Question | None:

@@ -17,14 +17,35 @@ from evenhand.interfaces import Array, Mark, Measured, Metric, Tally
 from evenhand.moments import ratio
 
 KINDS: tuple[Metric, ...] = (
-    Metric("became_right", "higher", "change", "share of all items that went from a wrong to the right answer"),
-    Metric("became_wrong", "lower", "change", "share of all items that went from the right to a wrong answer"),
-    Metric("changed_wrong", "none", "change", "share of all items that went from one wrong answer to another"),
-    Metric("decision_lost", "lower", "change", "share of all items that were decided, and no longer are"),
-    Metric("decision_gained", "higher", "change", "share of all items that were undecided, and no longer are"),
-    Metric("became_right_max", "none", "change", "became_right, had undecided ones been wrong before, right after"),
-    Metric("became_wrong_max", "none", "change", "became_wrong, had undecided ones been right before, wrong after"),
-)
+    Metric(
+        "became_right", "higher", "change", "share of all items that went from a wrong to the right answer",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_wrong", "lower", "change", "share of all items that went from the right to a wrong answer",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "changed_wrong", "none", "change", "share of all items that went from one wrong answer to another",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "decision_lost", "lower", "change", "share of all items that were decided, and no longer are",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "decision_gained", "higher", "change", "share of all items that were undecided, and no longer are",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_right_max", "none", "change", "became_right, had undecided ones been wrong before, right after",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_wrong_max", "none", "change", "became_wrong, had undecided ones been right before, wrong after",
+        form="proportion", range=(0, 1),
+    ),
+)  # fmt: skip
 WIDTH = 1 + len(KINDS)
 """Columns of the sums: all items, then one count per kind."""
 
@@ -57,6 +78,18 @@ def change_tallies(
         for name in now.groups:
             sums[now.part][cluster[where], group[name]] += row
     return {part: Tally(like.clusters, like.strata, like.groups, found) for part, found in sums.items()}
+
+
+def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally) -> Mapping[str, Array]:
+    """Per part the items that became right, that ceased to be right, and all, [C, G, 3]; undecided is not right."""
+    cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
+    sums = {part: np.zeros((len(cluster), len(group), 3)) for part in sorted({m.part for m in after})}
+    for was, now, where in zip(before, after, clusters, strict=True):
+        right = (was.decision is not None and was.right, now.decision is not None and now.right)
+        row = np.array([right == (False, True), right == (True, False), True], dtype=np.float64)
+        for name in now.groups:
+            sums[now.part][cluster[where], group[name]] += row
+    return sums
 
 
 def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:

@@ -37,7 +37,18 @@ Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, f
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
 DeviceMap = Annotated[str | None, typer.Option("--device-map", help="Such as auto: spread over all GPUs.")]
 AnswerBy = Annotated[
-    str | None, typer.Option("--answer-by", help="letters (default), text, text_per_token or generation.")
+    str | None,
+    typer.Option(
+        "--answer-by",
+        help="letters (most models' default), text, text_per_token, text_with_end or generation; where neither "
+        "benchmark nor method says otherwise.",
+    ),
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Of generated answers, where nothing else says so.")
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", help="Independent draws of every sampled answer; rows are their means.")
 ]
 DEMO = {
     "methods": [
@@ -45,14 +56,24 @@ DEMO = {
         "permutation", "pride",
     ],
     "benchmarks": "bbq(source=demo),mmlu(source=demo)",
+    "margin": 0.05,  # 72 templates cannot exclude a loss of 0.02
 }  # fmt: skip
 """What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
+JUDGING = ("margin", "alpha", "family", "replicates")
+"""Options that decide how answers are judged, and not what is asked."""
 Train = Annotated[
     str | None,
     typer.Option(
         "--train",
         help="What methods may fit on: a .jsonl or .txt file, a benchmark, 'demo', or several joined by ' & '.",
     ),
+]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="A loss of capability below this is accepted (0.02; the demo: 0.05).")
+]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="Level of the tests (0.05); intervals have 1 - alpha.")]
+FamilyOption = Annotated[
+    str | None, typer.Option("--family", help="Which tests are adjusted together: metric (default), benchmark or run.")
 ]
 TooLong = Annotated[str | None, typer.Option("--too-long", help="Items over the context: error (default) or skip.")]
 
@@ -74,12 +95,23 @@ def compare(
     limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = None,
     replicates: Annotated[int | None, typer.Option("--replicates", help="Of the bootstrap.")] = None,
+    margin: Margin = None,
+    alpha: Alpha = None,
+    family: FamilyOption = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
     device_map: DeviceMap = None,
     answer_by: AnswerBy = None,
+    temperature: Temperature = None,
+    samples: Samples = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Repeat methods that have a seed with so many; rows are their means.")
+    ] = None,
+    wordings: Annotated[
+        str | None, typer.Option("--wordings", help="Comma list of wordings to repeat methods with: 'low_1,medium_1'.")
+    ] = None,
     too_long: TooLong = None,
     as_json: Json = False,
 ) -> None:
@@ -95,11 +127,15 @@ def compare(
         "seed": seed,
     }
     given |= {"replicates": replicates, "out": _text(out), "cache": _text(cache)}
+    given |= {"answer_by": answer_by, "temperature": temperature, "samples": samples}
+    given |= {"seeds": seeds, "wordings": wordings, "margin": margin, "alpha": alpha, "family": family}
     plan = {k: v for k, v in given.items() if v is not None}
     if run is not None:
         plan = {**config.read(run).model_dump(exclude_unset=True), **plan}
-    loading = _loading(dtype=dtype, device=device, device_map=device_map, answer_by=answer_by, too_long=too_long)
+    loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
     plan["load"] = {**plan.get("load", {}), **loading}
+    if "answer_by" in plan["load"]:  # an option of every model, which says the same
+        plan = {"answer_by": plan["load"].pop("answer_by"), **plan}
     load_plugins([*plan.pop("plugins", []), *(plugin or [])])
     _run(plan, as_json)
 
@@ -116,14 +152,17 @@ def evaluate(
     device: Device = None,
     device_map: DeviceMap = None,
     answer_by: AnswerBy = None,
+    temperature: Temperature = None,
+    samples: Samples = None,
     too_long: TooLong = None,
     as_json: Json = False,
 ) -> None:
     """Score one model as it is, without any method."""
     load_plugins(plugin or [])
-    loading = _loading(dtype=dtype, device=device, device_map=device_map, answer_by=answer_by, too_long=too_long)
+    loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
     plan = {"models": [model], "methods": "none", "benchmarks": benchmarks, "out": _text(out), "limit": limit}
-    _run({**plan, "seed": seed, "load": loading}, as_json)
+    reading = _loading(answer_by=answer_by, temperature=temperature, samples=samples)
+    _run({**plan, "seed": seed, **reading, "load": loading}, as_json)
 
 
 app.command()(cli_sweep.sweep)
@@ -265,7 +304,8 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
     if not plan.get("models"):
         plan = {**DEMO, **plan, "models": ["demo"]}
     if not plan.get("out"):
-        words = json.dumps([plan, loading], sort_keys=True, default=str)
+        asked = {k: v for k, v in plan.items() if k not in JUDGING}
+        words = json.dumps([asked, loading], sort_keys=True, default=str)
         plan["out"] = f"runs/{hashlib.sha256(words.encode()).hexdigest()[:10]}"  # the same command resumes
     try:
         report = run_comparison(**plan, **loading)
@@ -287,8 +327,9 @@ def _mitigated(model: str, method: str | None, train: str | None = None, **loadi
     """The model under a method; the model itself without one."""
     from evenhand import registry, train_data
     from evenhand.models import load
+    from evenhand.repeats import single
 
-    built = None if method is None else registry.build_method(method)  # a wrong name costs no loading
+    built = None if method is None else single(registry.build_method(method))  # a wrong name costs no loading
     data = None if train is None else train_data.load(train).data
     base = load(model, **loading)
     if built is None:

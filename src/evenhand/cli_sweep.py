@@ -35,6 +35,11 @@ def sweep(
     limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = 0,
     replicates: Annotated[int | None, typer.Option("--replicates", help="Of the bootstrap.")] = None,
+    answer_by: Annotated[
+        str | None, typer.Option("--answer-by", help="How questions are answered, as for compare.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Of generated answers.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Independent draws of every sampled answer.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
     plugin: Plugins = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
@@ -51,6 +56,7 @@ def sweep(
     plan = {
         "bias": bias, "cost": cost, "bias_metric": bias_metric, "cost_metric": cost_metric, "group": group,
         "train": train, "limit": limit, "seed": seed, "replicates": replicates, "dtype": dtype, "device": device,
+        "answer_by": answer_by, "temperature": temperature, "samples": samples,
         "cache": None if cache is None else str(cache),
     }  # fmt: skip
     plan = {key: value for key, value in plan.items() if value is not None}
@@ -89,8 +95,9 @@ def _table(found: Swept) -> Table:
     table.add_column(found.setting)
     for name in ("bias", "difference, 95 %", "cost", "difference, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    for n, step in enumerate(found.steps):
-        cells = [text for p in (step.bias, step.cost) for text in (f"{p.value:.3f}", _difference(p) if n else "")]
+    for step in found.steps:
+        shown = [(f"{p.value:.3f}", "" if step.untouched else _difference(p)) for p in (step.bias, step.cost)]
+        cells = [text for pair in shown for text in pair]
         table.add_row(step.label.replace(", ", "\n"), *cells)
     return table
 

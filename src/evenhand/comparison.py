@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evenhand import progress, provenance, registry, statistics, train_data
+from evenhand import no_effect, progress, provenance, registry, specs, statistics, train_data
 from evenhand.artefacts import artefacts
 from evenhand.cache import AnswerCache, answer_cache, key
+from evenhand.cells import Cell
+from evenhand.criteria import CRITERIA, Criteria, Family
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError
-from evenhand.interfaces import Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
+from evenhand.interfaces import AnswerBy, Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
 from evenhand.models.loading import check, load
+from evenhand.plan import Asked, Plan, Task, Wishes
 from evenhand.registry import BenchmarkLike, MethodLike
+from evenhand.repeats import Repeated, checked_seeds, checked_wordings, repeated
 from evenhand.report import Report
-from evenhand.scoring import Cell, score
+from evenhand.scoring import score
 from evenhand.store import RunFolder
+from evenhand.subsampling import subsample
 from evenhand.train_data import Kept, TrainLike
 
 ModelLike = str | Path | Model | dict[str, Any]
@@ -38,8 +42,16 @@ def compare(
     limit: int | None = None,
     seed: int = 0,
     replicates: int = statistics.REPLICATES,
+    margin: float = CRITERIA.margin,
+    alpha: float = CRITERIA.alpha,
+    family: Family = CRITERIA.family,
     cache: str | Path | None = None,
     show_progress: bool = True,
+    answer_by: AnswerBy | None = None,
+    temperature: float | None = None,
+    samples: int = 1,
+    seeds: int = 1,
+    wordings: str | Sequence[str] = (),
     **load_options: Any,
 ) -> Report:
     """Compare mitigation methods on models.
@@ -52,11 +64,21 @@ def compare(
         out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
         train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see `evenhand.train_data.load`).
             What is asked too, or shares a template of the same benchmark with what is asked, is left out of it.
-        limit: At most that many items per benchmark, chosen by a seeded hash of their ids.
+        limit: At most that many items per benchmark, a seeded draw in proportion to subjects, categories and the like.
         seed: Of that choice and of the bootstrap.
-        replicates: Of the bootstrap.
+        replicates: Of the bootstrap, which metrics take that are neither smooth nor proportions.
+        margin: A loss of capability below this is accepted: the verdict says "held".
+        alpha: Level of the tests; intervals have level 1 - alpha.
+        family: Which tests are adjusted together (Holm): "metric" (the methods compared on one), "benchmark" (all its
+            main metrics) or "run".
         cache: Answer cache to share between runs; None is the run folder's own.
         show_progress: Show a progress bar with an estimate on standard error.
+        answer_by: How multiple-choice questions are answered where neither benchmark, method nor a model's own options
+            say otherwise: "letters", "text", "text_per_token", "text_with_end" or "generation".
+        temperature: Temperature of generated answers, likewise.
+        samples: How many independent draws of every sampled answer are taken; a row is the mean of its draws.
+        seeds: How many seeds a method that has one is repeated with: its own and those that follow it.
+        wordings: Values of the setting that decides a method's wording; a method that has one is repeated with each.
         **load_options: Handed to `evenhand.load` for every model given as text.
 
     Returns:
@@ -67,11 +89,16 @@ def compare(
         DataError: A benchmark's data is missing or broken.
         RunError: The run folder is in use or cannot be written.
     """
-    chosen = _methods(methods)
+    repeats: dict[str, Any] = {
+        "seeds": checked_seeds(seeds), "wordings": checked_wordings(wordings) if wordings else ()
+    }  # fmt: skip
+    chosen = _methods(methods, **repeats)
+    wishes = Wishes(answer_by, temperature, samples).checked()
     if limit is not None and limit < 1:
         raise SettingsError(f"limit={limit}: give at least 1, or leave it out for all items")
-    if replicates < 1:
-        raise SettingsError(f"replicates={replicates}: give at least 1; 2000 is usual")
+    if replicates < statistics.MIN_REPLICATES:
+        raise SettingsError(f"replicates={replicates}: give at least {statistics.MIN_REPLICATES}; 2000 is usual")
+    criteria = Criteria(margin=margin, alpha=alpha, family=family)
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
         if folder:
@@ -82,18 +109,16 @@ def compare(
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where else None
         stack.enter_context(artefacts(folder.path / "artefacts" if folder else None))
-        session = _Session(folder, answers, chosen, items, _training(train, items))
+        session = _Session(folder, answers, chosen, items, _training(train, items), wishes, repeats)
         session.start(limit, seed)
         try:
-            for spec, options in wanted:  # one after the other: the largest decides the memory, not their sum
-                session.ask(spec if isinstance(spec, Model) else load(spec, **options))
+            for n, (spec, options) in enumerate(wanted, 1):  # in turn: the largest decides the memory, not their sum
+                model = spec if isinstance(spec, Model) else load(spec, **options)
+                session.ask(model, _own_options(spec, options, load_options), last=n == len(wanted))
+                del model
         finally:
-            report = session.close(replicates, seed)
+            report = session.close(replicates, seed, criteria)
     return report
-
-
-Asked = tuple[Benchmark, Sequence[Any]]
-"""A benchmark and the items that are asked of it."""
 
 
 class _Session:
@@ -106,11 +131,16 @@ class _Session:
         methods: Sequence[Method],
         asked: list[Asked],
         train: Kept | None,
+        wishes: Wishes,
+        repeats: dict[str, Any],
     ) -> None:
         self.folder, self.cache, self.methods, self.asked, self.train = folder, cache, methods, asked, train
+        self.wishes, self.repeats, self.drawn, self.generated = wishes, repeats, False, False
         self.data = None if train is None else train.data
         self.cells: list[Cell] = []
         self._mitigated: Model | None = None
+        self._prompts: dict[tuple[str, str, str], str] = {}
+        """What the model was asked for a baseline, by model, row and benchmark."""
         self.resting: Model | None = None
         """The model, until it is asked for the first time."""
         self.begun = time.monotonic()
@@ -125,6 +155,10 @@ class _Session:
             "demo": False,
             "models": {},
             "methods": [m.spec for m in self.methods],
+            "variants": {m.spec: _variants(m) for m in self.methods if isinstance(m, Repeated)},
+            "baselines": {},
+            **asdict(self.wishes),
+            **self.repeats,
             "train": None if self.train is None else train_data.facts(self.train),
             "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.asked},
             "versions": provenance.versions(),
@@ -134,23 +168,53 @@ class _Session:
             self.folder.write_manifest(self.manifest)
             self.folder.append_session({"event": "start", **self.manifest})
 
-    def ask(self, model: Model) -> None:
-        """All benchmarks and methods on one model, the untouched model first."""
+    def ask(self, model: Model, options: Collection[str] = (), *, last: bool = True) -> None:
+        """All benchmarks and methods on one model, the untouched model first.
+
+        Args:
+            model: The model.
+            options: Names of the options of `load` that were given for this model alone: they go before the run's.
+            last: Whether no other model follows.
+
+        Raises:
+            SettingsError: The run asks for samples or a temperature, and there is nothing that either is about.
+        """
+        plan = Plan(model, self.methods, self.asked, _without(self.wishes, options), self.data)
+        self._refuse_idle(plan, last)
         self._describe(model)
+        self.manifest["baselines"][model.name] = plan.baselines
         self.resting = model
-        cells = [(Cell(model.name, m, benchmark), items) for benchmark, items in self.asked for m in self.methods]
-        self.cells += [cell for cell, _ in cells]
-        for method in self.methods:  # one after the other, so that what a method has made is gone before the next
-            self._mitigated = None
-            for cell, items in cells:
-                if cell.method is method:
-                    self._try(cell, model, items)
+        self.cells += [task.cell for task in plan.tasks]
+        for method in plan.applied:
+            self._mitigated = None  # one after the other, so that what a method has made is gone before the next
+            for task in plan.tasks:
+                if task.cell.method is method:
+                    self._try(task, model)
         self._mitigated = None
 
-    def _try(self, cell: Cell, model: Model, items: Sequence[Any]) -> None:
+    def _refuse_idle(self, plan: Plan, last: bool) -> None:
+        """Refuse wishes that change nothing on any model."""
+        self.drawn, self.generated = self.drawn or plan.draws, self.generated or plan.generates
+        temperature, samples = self.wishes.temperature, self.wishes.samples
+        if not last:
+            return
+        if temperature and not self.generated:
+            raise SettingsError(
+                f"temperature={temperature:g}: no answer to a question is generated here, so nothing is drawn; add "
+                "answer_by='generation' (--answer-by generation), or leave the temperature out"
+            )
+        if samples > 1 and not self.drawn:
+            raise SettingsError(
+                f"samples={samples}: no answer is sampled here, so all samples would be the same; add "
+                "answer_by='generation' and temperature=1 (--answer-by generation --temperature 1), take a method that "
+                "samples, such as 'self_debias(preset=paper)', or leave samples out"
+            )
+
+    def _try(self, task: Task, model: Model) -> None:
         """Fill a cell; what goes wrong there costs no other."""
+        cell = task.cell
         try:
-            self._fill(cell, model, items)
+            self._fill(task, model)
         except RunError:
             raise  # the run folder itself is in trouble
         except MissingAbilityError as error:  # found out in asking
@@ -161,10 +225,11 @@ class _Session:
             cell.fail(f"{type(error).__name__}: {error}")
             warnings.warn(f"{cell.label} failed:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=3)
 
-    def close(self, replicates: int, seed: int) -> Report:
+    def close(self, replicates: int, seed: int, criteria: Criteria) -> Report:
         """Score what there is, also after an interruption, and write everything."""
         done = [c for c in self.cells if c.status != "running"]
-        records = score(done, replicates=replicates, seed=seed)
+        self.manifest["statistics"] = {**criteria.facts, "replicates": replicates}
+        records = score(done, replicates=replicates, seed=seed, criteria=criteria)
         self.manifest["seconds"] = round(time.monotonic() - self.begun, 1)
         report = Report(records, self.manifest, self.folder.path if self.folder else None)
         if self.folder:
@@ -183,7 +248,8 @@ class _Session:
         if self.folder:
             self.folder.append_session({"event": "model", "name": model.name, **known[model.name]})
 
-    def _fill(self, cell: Cell, model: Model, items: Sequence[Any]) -> None:
+    def _fill(self, task: Task, model: Model) -> None:
+        cell, items = task.cell, task.items
         reason = cell.method.missing(model) or cell.method.untrained(self.data)
         if reason:
             cell.refuse(reason)
@@ -193,9 +259,19 @@ class _Session:
         if lacking:
             cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
             return
-        answers, usage = self._answers(cell, mitigated, items)
+        answers, usage = self._answers(task, model, mitigated)
         cell.finish(items, answers)
+        cell.no_effect = self._no_effect(cell, model, mitigated, usage.get("prompts", ""))
         self.manifest["usage"].append(usage)
+
+    def _no_effect(self, cell: Cell, model: Model, mitigated: Model, prompts: str) -> str:
+        """Why the answers may be the baseline's, where anything is known."""
+        if cell.is_baseline:
+            self._prompts.setdefault((cell.model, cell.row, cell.benchmark.spec), prompts)
+            return ""
+        known = no_effect.reason(model, mitigated, cell.method, cell.benchmark, cell.answers)
+        same = bool(prompts) and prompts == self._prompts.get((cell.model, cell.baseline, cell.benchmark.spec))
+        return known or (no_effect.SAME_PROMPTS if same else "")
 
     def _applied(self, method: Method, model: Model) -> Model:
         """The model under a method, which is applied once for all benchmarks."""
@@ -206,11 +282,17 @@ class _Session:
             self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds})
         return self._mitigated
 
-    def _answers(self, cell: Cell, model: Model, items: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    def _answers(self, task: Task, model: Model, mitigated: Model) -> tuple[list[Any], dict[str, Any]]:
         """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
-        ids = [item.id for item in items]
-        name = key(model.fingerprint, cell.benchmark.name, cell.benchmark.settings, ids)[:24]
-        whose = {"model": cell.model, "method": cell.method.spec, "benchmark": cell.benchmark.spec, "answers": name}
+        cell, ids = task.cell, [item.id for item in task.items]
+        reading = None if task.reading is None else asdict(task.reading)
+        about = (cell.benchmark.name, cell.benchmark.settings, ids, reading, task.sample)
+        name = key(mitigated.fingerprint, *about)[:24]
+        whose = {
+            "model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec, "answers": name,
+            "baseline": "" if cell.is_baseline else cell.baseline, "variant": list(cell.variant),
+            "spec": cell.method.spec,
+        }  # fmt: skip
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
             if stored is not None and not any(_is_open(a) for a in stored):
@@ -219,9 +301,10 @@ class _Session:
             resting, self.resting = self.resting, None
             _start(resting)
         watch = _Watch(self.cache)
-        answers = cell.benchmark.ask(model, items)
+        with no_effect.overheard(model) as heard:
+            answers = cell.benchmark.ask(task.posed(mitigated), task.items)
         cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
-        usage = {**whose, "items": len(ids), **asdict(cost), **watch.read()}
+        usage = {**whose, "prompts": heard.digest, "items": len(ids), **asdict(cost), **watch.read()}
         if self.folder:
             self.folder.write_answers(name, answers, ids, usage)
         return answers, usage
@@ -272,16 +355,20 @@ def _is_open(answer: Any) -> bool:
     return getattr(answer, "status", "") == "unanswered" or getattr(answer, "text", "") is None
 
 
-def _methods(given: MethodLike | Sequence[MethodLike]) -> list[Method]:
-    """Built methods without repetition, the untouched model first."""
+def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Sequence[str]) -> list[Method]:
+    """Built methods, each once, the untouched model first; repeated by seed and wording where that was asked for."""
     if given == "all":
         wanted: list[MethodLike] = list(registry.methods.load_all())
     elif isinstance(given, str):
         wanted = list(registry.split_specs(given))
     else:
         wanted = [given] if isinstance(given, Method | dict) else list(given)
-    built = [registry.build_method("none"), *(registry.build_method(m) for m in wanted)]
-    return list({m.spec: m for m in built}.values())
+    built = [repeated(registry.build_method(m), seeds, wordings) for m in wanted]
+    if len(wordings) > 1 and not any(isinstance(m, Repeated) and any(m.wordings) for m in built):
+        raise SettingsError(f"wordings={','.join(wordings)}: no method here has a wording to choose")
+    if seeds > 1 and not any(isinstance(m, Repeated) for m in built):
+        warnings.warn(f"seeds={seeds}: no method here has a seed that decides anything", UserWarning, stacklevel=3)
+    return list({m.spec: m for m in (registry.build_method("none"), *built)}.values())
 
 
 def _benchmarks(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmark]:
@@ -316,6 +403,29 @@ def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> 
     return wanted
 
 
+def _own_options(spec: str | Path | Model, options: dict[str, Any], shared: dict[str, Any]) -> set[str]:
+    """Names of the options that one model was given and the others were not."""
+    text = "" if isinstance(spec, Model) else str(spec)
+    written = specs.parse(text).settings if text.endswith(")") and not Path(text).exists() else {}
+    return {*written, *(k for k, v in options.items() if k not in shared or shared[k] is not v)}
+
+
+def _without(wishes: Wishes, options: Collection[str]) -> Wishes:
+    """The run's wishes, but for those about which a model's own options say something."""
+    return replace(
+        wishes,
+        answer_by=None if "answer_by" in options else wishes.answer_by,
+        temperature=None if "sampling" in options else wishes.temperature,
+    )
+
+
+def _variants(method: Repeated) -> list[dict[str, Any]]:
+    return [
+        {"seed": key[0], "wording": key[1], "method": variant.spec, "words": method.wording(key)}
+        for key, variant in method.variants.items()
+    ]
+
+
 def _with_options(wanted: ModelLike) -> Wanted:
     if not isinstance(wanted, dict):
         return wanted, {}
@@ -345,7 +455,7 @@ def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, opt
     found: list[Asked] = []
     for benchmark in benchmarks:
         try:
-            found.append((benchmark, subsample(benchmark.items(), limit, seed)))
+            found.append((benchmark, subsample(benchmark.items(), limit, seed, benchmark.stratum)))
         except DataError as error:
             if not optional or len(benchmarks) == 1:
                 raise
@@ -356,17 +466,6 @@ def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, opt
             for line in said:
                 warnings.warn(f"{benchmark.name}: {line}", UserWarning, stacklevel=3)
     return found
-
-
-def subsample(items: Sequence[Any], limit: int | None, seed: int) -> Sequence[Any]:
-    """At most `limit` items, in their own order, chosen by a seeded hash of their ids.
-
-    The choice does not depend on the order of the items, and a larger limit contains the smaller one's choice.
-    """
-    if limit is None or limit >= len(items):
-        return items
-    rank = sorted(range(len(items)), key=lambda i: hashlib.sha256(f"{seed}:{items[i].id}".encode()).digest())
-    return [items[i] for i in sorted(rank[:limit])]
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evenhand.criteria import CRITERIA, Family
 from evenhand.errors import SettingsError, suggest
 
 Named = str | dict[str, Any]
@@ -28,6 +29,22 @@ class RunConfig(BaseModel):
     limit: int | None = None
     seed: int = 0
     replicates: int = 2_000
+    margin: float = CRITERIA.margin
+    """A loss of capability below this is accepted."""
+    alpha: float = CRITERIA.alpha
+    """Level of the tests; intervals have level 1 - alpha."""
+    family: Family = CRITERIA.family
+    """Which tests are adjusted together: metric, benchmark or run."""
+    answer_by: str | None = None
+    """How questions are answered where neither benchmark nor method says otherwise."""
+    temperature: float | None = None
+    """Temperature of generated answers, likewise."""
+    samples: int = 1
+    """How many independent draws of every sampled answer are taken."""
+    seeds: int = 1
+    """How many seeds a method that has one is repeated with."""
+    wordings: str | list[str] = []
+    """Wordings that a method which has several is repeated with."""
     cache: str | None = None
     plugins: list[str] = []
     load: dict[str, Any] = {}

@@ -14,8 +14,14 @@ from evenhand.moments import ratio
 POSITIONS = LabelColumns(4)
 OWN = ("rows", "unanswered", "mass", "mass_rows")
 """Columns of the tally after those of `POSITIONS`."""
-ACCURACY = Metric("accuracy", "higher", "capability", "share of all rows answered right, 0 to 1; chance is 0.25", True)
-LETTER_MASS = Metric("letter_mass", "higher", "validity", "mean probability of the next token being any option letter")
+ACCURACY = Metric(
+    "accuracy", "higher", "capability", "share of all rows answered right, 0 to 1; chance is 0.25", True,
+    form="proportion", range=(0, 1), part="",
+)  # fmt: skip
+LETTER_MASS = Metric(
+    "letter_mass", "higher", "validity", "mean probability of the next token being any option letter",
+    form="smooth", range=(0, 1),
+)  # fmt: skip
 
 
 class ExamItem(Protocol):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import keyword
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, dataclass_transform
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Ability = Literal["choose", "generate", "score", "weights"]
 Role = Literal["system", "user", "assistant"]
-AnswerBy = Literal["letters", "text", "text_per_token", "generation"]
+AnswerBy = Literal["letters", "text", "text_per_token", "text_with_end", "generation"]
 Array = NDArray[np.float64]
 T = TypeVar("T")
 
@@ -161,6 +162,43 @@ class Sampling:
         """Refuse values that no sampler can follow."""
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
             raise SettingsError(f"{self}: temperature must be >= 0, top_p in (0, 1], max_new_tokens >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How answers to multiple-choice questions are read. None leaves it to the question, and then to the model."""
+
+    answer_by: AnswerBy | None = None
+    sampling: Sampling | None = None
+    """How an answer is drawn; it matters only where answers are generated."""
+
+    @property
+    def label(self) -> str:
+        """Short text for tables, such as "letters" or "generation, T=1"; a temperature only where it matters."""
+        parts: list[str] = [self.answer_by] if self.answer_by else []
+        if self.sampling is not None and self.answer_by in (None, "generation"):
+            parts.append(f"T={self.sampling.temperature:g}")
+        return ", ".join(parts)
+
+    def put(self, question: Question) -> Question:
+        """The question, to be read this way: this `answer_by` replaces its own, but its own sampling stays."""
+        answer_by, sampling = self.answer_by or question.answer_by, question.sampling or self.sampling
+        return replace(question, answer_by=answer_by, sampling=sampling)
+
+
+OPEN = Reading()
+"""Leaves everything to the question and the model."""
+
+
+def stacked(readings: Iterable[Reading | None]) -> Reading:
+    """What is left of the readings of methods on top of one another, the innermost first.
+
+    It follows from `Reading.put`: the innermost method is the last to set `answer_by`, the outermost the first to set
+    the sampling.
+    """
+    declared = [r for r in readings if r is not None]
+    answer_by = next((r.answer_by for r in declared if r.answer_by), None)
+    return Reading(answer_by, next((r.sampling for r in reversed(declared) if r.sampling), None))
 
 
 # ------------------------------------------------------------------------------------------- what is answered
@@ -380,6 +418,21 @@ class Method(HasSettings, ABC):
     """Abilities of which at least one must be there."""
     needs_data: ClassVar[bool] = False
     """Whether there must be training data."""
+    wording_setting: ClassVar[str] = ""
+    """The setting that decides the wording of prompts, whose values `wordings=` lists; "" where there is none."""
+
+    @property
+    def seeded(self) -> bool:
+        """Whether `seed` decides anything, so that `seeds=` repeats the method. Override where settings rule it out."""
+        return any(f.name == "seed" and f.init for f in fields(self))  # type: ignore[arg-type]
+
+    def reading(self, model: Model) -> Reading | None:
+        """How the final answers to multiple-choice questions are read; None leaves it to the question and the model.
+
+        A comparison reads the baseline in the same way. A method that sets `answer_by` or `sampling` of the questions
+        it asks must declare it here; setting them with `Reading.put` keeps the two in step.
+        """
+        return None
 
     @abstractmethod
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -436,6 +489,16 @@ class Stack(Method):
             model = part.apply(model, data)
         return model
 
+    @property
+    def seeded(self) -> bool:
+        """Whether any part's seed decides anything."""
+        return any(part.seeded for part in self.parts)
+
+    def reading(self, model: Model) -> Reading | None:
+        """What is left of the parts' readings."""
+        found = stacked(part.reading(model) for part in self.parts)
+        return None if found == OPEN else found
+
     def missing(self, model: Model) -> str:
         """What the first part lacks; the later ones see a model that does not exist yet."""
         return self.parts[0].missing(model)
@@ -460,6 +523,11 @@ class Item(Protocol):
         """What it shares with its likes: template, subject, descriptor."""
 
 
+Form = Literal["smooth", "proportion", "resampled"]
+"""How the uncertainty of a metric is computed (`evenhand.statistics`): by the jackknife, by the jackknife with exact
+binomial bounds near 0 and 1, or by resampling."""
+
+
 class Metric(NamedTuple):
     """What a number means."""
 
@@ -471,6 +539,15 @@ class Metric(NamedTuple):
     """One sentence: the definition and its range."""
     main: bool = False
     """Shown in the short table."""
+    form: Form = "smooth"
+    """smooth: a differentiable function of the sums, such as a ratio, mean difference or correlation. proportion: the
+    share of items that have some property, so `value * n` is a count (or a sum of numbers from 0 to 1). resampled:
+    anything else, such as a maximum, a sum of absolute values, or a share of significant tests."""
+    range: tuple[float, float] = (-inf, inf)
+    """Smallest and largest value that the metric can take; intervals are cut to it."""
+    part: str | None = None
+    """Of a share of right answers: which part of the marks it counts ("" where there is one part only), so that
+    answers turned from right to wrong are counted item by item. None for every other metric."""
 
 
 class Mark(NamedTuple):
@@ -549,6 +626,13 @@ class Benchmark(HasSettings, ABC):
         With it the comparison counts what a method turned from wrong to right, and from right to wrong.
         """
         return None
+
+    def stratum(self, item: Any) -> str:
+        """Which part of the benchmark an item belongs to, such as its subject; "" for all items by default. Pure.
+
+        Where `limit` leaves out items, every stratum keeps its share of those that are left.
+        """
+        return ""
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for reports: where the data came from, its hashes, what was dropped. JSON values only."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
@@ -115,7 +116,12 @@ class LabelColumns:
 
     classes: int
     noun: str = "letter"
-    """What a class is called in descriptions."""
+    """What a class is called in descriptions; "label" also keeps the paper's name for BiasScore (`evenness`)."""
+
+    @property
+    def evenness(self) -> str:
+        """Name of BiasScore among the metrics; of positions it has another, as it says nothing about social bias."""
+        return "bias_score" if self.noun == "label" else "position_evenness"
 
     @property
     def width(self) -> int:
@@ -168,7 +174,7 @@ class LabelColumns:
             "rsd": Measured(rsd(c.gold, c.hits), rows),
             "rstd": Measured(recall_std(c.gold, c.hits), rows),
             "macro_f1": Measured(macro_f1(c.gold, c.hits, c.predicted), rows),
-            "bias_score": Measured(bias_score(mass, known), known.sum(axis=-1)),
+            self.evenness: Measured(bias_score(mass, known), known.sum(axis=-1)),
         }
         for i in range(self.classes):
             out[f"position_{i + 1}"] = Measured(shares[..., i], decided)
@@ -182,15 +188,26 @@ class LabelColumns:
             Metric(
                 "rsd", "lower", "bias", f"spread of accuracy over right {noun}s, relative to accuracy; 0 is even, nan "
                 f"where nothing is right, {np.sqrt(self.classes - 1):.2f} always the same {noun} of balanced rows",
+                form="resampled", range=(0, inf),  # of unbalanced rows it has no upper limit
             ),
-            Metric("rstd", "lower", "bias", f"standard deviation of the recall of each right {noun}, 0 to 0.5"),
-            Metric("macro_f1", "higher", "capability", f"mean F1 over the {noun}s that are right somewhere, 0 to 1"),
             Metric(
-                "bias_score", "lower", "bias",
-                f"distance of mean P({noun}) from uniform, each right {noun} weighing alike; 0 is even",
+                "rstd", "lower", "bias", f"standard deviation of the recall of each right {noun}, 0 to 0.5",
+                form="resampled", range=(0, 0.5),
+            ),
+            Metric(
+                "macro_f1", "higher", "capability", f"mean F1 over the {noun}s that are right somewhere, 0 to 1",
+                form="resampled", range=(0, 1),
+            ),
+            Metric(
+                self.evenness, "lower", "bias",
+                f"distance of the mean P({noun}) from uniform, each right {noun} weighing alike; 0 is even",
+                form="resampled", range=(0, 1 - 1 / self.classes),
             ),
             *(
-                Metric(f"position_{i + 1}", "none", "validity", f"share of decisions for {noun} {i + 1}")
+                Metric(
+                    f"position_{i + 1}", "none", "validity", f"share of decisions for {noun} {i + 1}",
+                    form="proportion", range=(0, 1),
+                )
                 for i in range(self.classes)
             ),
         )  # fmt: skip

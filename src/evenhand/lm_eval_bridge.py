@@ -26,16 +26,14 @@ from typing import Any, Literal
 from evenhand import provenance
 from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Passage, Question, Sampling
-from evenhand.prompts import BareText
-from evenhand.records import Record
+from evenhand.prompts import BY_TEXT, BareText
+from evenhand.records import BASELINE, Record
 from evenhand.report import Report
 
 MultipleChoice = Literal["score", "choose"]
 OPEN, CLOSE = "\x02evenhand dialogue ", "\x03"
 """Around a dialogue that travels through the harness, whose contexts are plain text, as JSON."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
-WIDTH_IN_ERRORS = 2 * 1.959963984540054
-"""A 95 % interval is that many standard errors wide, where the replicates are normal."""
 
 
 # ----------------------------------------------------------------------------------- its tasks on our models
@@ -51,8 +49,9 @@ def as_lm(model: Model, *, multiple_choice: MultipleChoice = "score", answer_by:
             continuations that share a document and a context, puts it to `Model.choose`, and answers with the log of
             each option's probability (0 and -inf where only a decision is known). Of its metrics only `acc` then
             means what it says: `acc_norm` would divide these logarithms by the options' lengths.
-        answer_by: How such a question is answered: "text" and "text_per_token" score the continuations, and the
-            context is all that the model is shown; "letters" and "generation" show them as lettered options too.
+        answer_by: How such a question is answered: "text", "text_per_token" and "text_with_end" score the
+            continuations, and the context is all that the model is shown; "letters" and "generation" show them as
+            lettered options too.
 
     Raises:
         SettingsError: lm-eval is not installed, or the model cannot choose and shall.
@@ -183,7 +182,7 @@ class _Bridge:
         dialogue = _prompt(context)
         if isinstance(dialogue, Dialogue):
             return Question(name, "", shown, dialogue=dialogue, answer_by=self.answer_by)
-        template = "bare" if self.answer_by in ("text", "text_per_token") else "letters"
+        template = "bare" if self.answer_by in BY_TEXT else "letters"
         return Question(name, context, shown, template=template, answer_by=self.answer_by)
 
 
@@ -261,8 +260,8 @@ def write_results(
 ) -> list[Path]:
     """Write results as the harness's own results files, one per model and method: FOLDER/NAME/results_TIME.json.
 
-    A benchmark is a group whose subtasks are its own groups; the filter is "none". The standard errors are the 95 %
-    bootstrap intervals' widths over 3.92, and "N/A" where there is no interval. Metrics without a value are left out.
+    A benchmark is a group whose subtasks are its own groups; the filter is "none". Standard errors are those of the
+    records (over clusters), and "N/A" where there is no interval. Metrics without a value are left out.
 
     Args:
         results: A report, or the records of one.
@@ -286,7 +285,7 @@ def write_results(
     stamp = datetime.now().isoformat().replace(":", "-")
     paths = []
     for (model, method), mine in sides.items():
-        name = model if method == "none" else f"{model}+{method}"
+        name = model if method == BASELINE else f"{model}+{method}"
         safe = re.sub(r'["<>:/|\\?*\[\]]+', "__", name)
         content = {**_tables(mine, facts), **_about(model, method, name, safe, mine, facts)}
         paths.append(_written(Path(folder) / safe / f"results_{stamp}.json", content))
@@ -318,8 +317,8 @@ def _tables(records: Sequence[Record], facts: Mapping[str, Any]) -> dict[str, An
             subtasks += [] if overall else [task]
         entry = out["results"][task]
         entry[f"{record.metric},none"] = record.value
-        width = (record.high - record.low) / WIDTH_IN_ERRORS
-        entry[f"{record.metric}_stderr,none"] = "N/A" if math.isnan(width) else width
+        error = record.standard_error
+        entry[f"{record.metric}_stderr,none"] = "N/A" if math.isnan(error) else error
         entry["sample_len"] = max(int(record.n), entry.get("sample_len", 0))
         out["higher_is_better"][task][record.metric] = {"higher": True, "lower": False}.get(record.direction)
         effective = about.get("asked", entry["sample_len"]) if overall else entry["sample_len"]
@@ -364,7 +363,7 @@ def _about(
         "chat_template": described.get("prompt_format"),
         "task_hashes": {},
         "total_evaluation_time_seconds": str(facts.get("seconds", "")),
-        "stderr": "width of the 95 % cluster bootstrap interval / 3.92",
+        "stderr": "delete-one-cluster jackknife, or bootstrap over clusters; 0 where no cluster differs",
         "not_scored": {r.benchmark: f"{r.status}: {r.note}" for r in records if not r.metric},
     }
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LETTERS = string.ascii_uppercase
+BY_TEXT: frozenset[AnswerBy] = frozenset({"text", "text_per_token", "text_with_end"})
+"""Ways of answering that score the option texts as continuations, without showing them."""
 SINGLE_LETTER = "Answer the multiple choice question with a single letter."
 
 
@@ -45,6 +47,20 @@ def exam_template(question: Question) -> str:
     return question.head + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
 
 
+def input_output_template(question: Question) -> str:
+    """The question form of Reif & Schwartz 2024 (schwartz-lab-NLP/label-bias, ni_collator.py): "Input: ...", "Output:".
+
+    The full stop that their code adds is part of the form, so an input without content gets one too.
+    """
+    return f"{question.head}Input: {stopped(plain_block(question))}\n\nOutput:"
+
+
+def stopped(text: str) -> str:
+    """The text stripped, with a full stop where no punctuation ends it."""
+    text = text.strip()
+    return text if text[-1:] in string.punctuation and text else f"{text}."
+
+
 def _lettered(question: Question, form: str) -> list[str]:
     if len(question.options) > len(LETTERS):
         raise SettingsError(f"{question.id}: {len(question.options)} options; at most {len(LETTERS)} can be lettered")
@@ -66,8 +82,9 @@ TEMPLATES: dict[str, Callable[[Question], str]] = {
     "plain": plain_template,
     "exam": exam_template,
     "bare": plain_template,
+    "input_output": input_output_template,
 }
-BARE = frozenset({"exam", "bare"})
+BARE = frozenset({"exam", "bare", "input_output"})
 """Templates whose text is to be gone on with: a model without chat template gets it as it stands."""
 
 
@@ -76,16 +93,26 @@ class BareText(Dialogue):
     """One user turn that a model without chat template reads as a bare text, not as a transcript."""
 
 
+@dataclass(frozen=True, slots=True)
+class RawText(BareText):
+    """One user turn that every model reads as a bare text, even one that has a chat template."""
+
+
 def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
-    """The dialogue that puts a question: its own ready one, or one user turn made by its template."""
+    """The dialogue that puts a question: its own ready one, or one user turn made by its template.
+
+    With `text_with_end` a bare text stays bare for chat models too, as in the code of its source, which knows no chat
+    templates (Reif & Schwartz 2024, arXiv 2405.02743).
+    """
     if question.dialogue is not None:
         return question.dialogue
     name = question.template
-    if name == "letters" and answer_by in ("text", "text_per_token"):
+    if name == "letters" and answer_by in BY_TEXT:
         name = "plain"  # a model that is scored on texts must not be led by letters
     if name not in TEMPLATES:
         raise UnknownNameError("prompt template", name, TEMPLATES)
-    kind = BareText if name in BARE else Dialogue
+    bare = RawText if answer_by == "text_with_end" else BareText
+    kind = bare if name in BARE else Dialogue
     return kind((Message("user", TEMPLATES[name](question)),), draw=question.draw)
 
 
@@ -97,9 +124,15 @@ def prompt_format(tokenizer: PreTrainedTokenizerBase) -> str:
     return "chat template" if getattr(tokenizer, "chat_template", None) else "plain transcript"
 
 
+def is_chat(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer's chat template is what writes a dialogue."""
+    raw = isinstance(dialogue, RawText) and len(dialogue.messages) == 1
+    return prompt_format(tokenizer) == "chat template" and not raw
+
+
 def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt string that ends where the assistant's next turn begins."""
-    if prompt_format(tokenizer) == "plain transcript":
+    if not is_chat(dialogue, tokenizer):
         if isinstance(dialogue, BareText) and len(dialogue.messages) == 1:
             return dialogue.messages[0].content
         return transcript(dialogue.messages)

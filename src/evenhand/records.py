@@ -7,6 +7,9 @@ from typing import Literal
 
 Status = Literal["ok", "no effect", "not applicable", "failed"]
 NAN = float("nan")
+BASELINE = "none"
+WORST_GROUP = "worst group"
+"""Name of the group whose value is that of the worst of a benchmark's groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,34 +21,62 @@ class Record:
 
     model: str
     method: str
-    """Spec of the method, such as "self_debias(variant=explanation)"; "none" is the untouched model."""
+    """Row of the tables: the method's spec, such as "self_debias(variant=explanation)". A baseline is "none", followed
+    by how it was read where that is not the model's own way: "none (generation, T=1)"."""
     benchmark: str
     """Spec of the benchmark."""
     metric: str = ""
     group: str = "overall"
     value: float = NAN
     low: float = NAN
-    """Lower end of the 95 % interval (cluster bootstrap)."""
+    """Lower end of the interval of the value (level 1 - alpha, alpha as in the manifest)."""
     high: float = NAN
+    standard_error: float = NAN
+    """Of the value; nan where there is no interval."""
     n: float = 0
     """Answers behind the value."""
     clusters: int = 0
-    """Independent clusters (templates) behind the interval; below 2, or one per stratum, there is none."""
+    """Independent clusters (templates) behind the interval."""
+    degrees: float = NAN
+    """Degrees of freedom of the standard error."""
+    baseline: str = ""
+    """Row that the differences refer to; "" for a baseline itself and where there is none."""
     difference: float = NAN
-    """Value minus the untouched model's, on the same items."""
+    """Value minus the baseline's, on the same items."""
     difference_low: float = NAN
     difference_high: float = NAN
+    difference_error: float = NAN
+    """Standard error of the difference; where its interval is wider than a t interval, what that width stands for."""
     gain: float = NAN
     """Improvement in the metric's own direction; positive is better."""
     gain_low: float = NAN
     gain_high: float = NAN
     p: float = NAN
-    """Two-sided, paired cluster bootstrap."""
+    """Two-sided p of a difference of zero, paired by cluster; from the statistic that gave the interval."""
     p_holm: float = NAN
-    """The same after Holm's adjustment across the methods of this model, benchmark, metric and group."""
+    """The same after Holm's adjustment over the family of tests that the manifest names."""
+    detectable: float = NAN
+    """Smallest difference that this run would have found with 80 % power at the first step of Holm's procedure."""
+    baseline_low: float = NAN
+    """Interval of the baseline's value; with it a verdict needs no other record."""
+    baseline_high: float = NAN
+    loss_high: float = NAN
+    """Upper bound of the loss in the metric's own direction that non-inferiority is judged by."""
+    clusters_needed: float = NAN
+    """About how many clusters a run needs to exclude a loss above the margin; nan where that is settled."""
+    between_seeds: float = NAN
+    """Standard deviation between seeds or samples, where a row is the mean of several; part of the interval."""
+    between_wordings: float = NAN
+    """Standard deviation between wordings, likewise."""
     direction: str = "none"
     kind: str = "validity"
     main: bool = False
     """Shown in the short table."""
     status: Status = "ok"
     note: str = ""
+    """Why there are no numbers, no interval or no effect; of "worst group", which group it is."""
+
+
+def is_baseline(method: str) -> bool:
+    """Whether a row of the tables is the untouched model, read in any way."""
+    return method == BASELINE or method.startswith(f"{BASELINE} (")

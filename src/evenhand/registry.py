@@ -7,14 +7,14 @@ import importlib.util
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from evenhand import specs
+from evenhand import repeats, specs
 from evenhand.errors import SettingsError, UnknownNameError
-from evenhand.interfaces import Benchmark, Method, Stack
+from evenhand.interfaces import Benchmark, Method
 
 BUILT_IN = {
     "methods": {
@@ -210,14 +210,23 @@ def split_specs(text: str) -> list[str]:
 
 
 def build_method(what: MethodLike) -> Method:
-    """Make a method from `name(key=value)`, a stack `a+b`, `{name: {key: value}}`, or take one as it is."""
+    """Make a method from `name(key=value)`, a stack `a+b`, `{name: {key: value}}`, or take one as it is.
+
+    `seeds=3` and `wordings=('a', 'b')` among the settings make it a `Repeated` one.
+    """
     if isinstance(what, Method):
         return what
-    parts = [specs.parse(p) for p in specs.split(what, "+")] if isinstance(what, str) else [_one(what)]
+    return build_parts([specs.parse(p) for p in specs.split(what, "+")] if isinstance(what, str) else [_one(what)])
+
+
+def build_parts(parts: Sequence[specs.Part]) -> Method:
+    """Make a method from names with their settings, a stack of several; `seeds` and `wordings` in them repeat it."""
     if not parts:
         raise SettingsError("an empty method name; 'none' is the untouched model")
-    built: list[Method] = [methods.get(p.name).build(**p.settings) for p in parts]
-    return built[0] if len(built) == 1 else Stack(tuple(built))
+    classes = [methods.get(p.name) for p in parts]
+    taken = [repeats.take_out(cls, p.settings) for cls, p in zip(classes, parts, strict=True)]
+    built: list[Method] = [cls.build(**given) for cls, (given, _, _) in zip(classes, taken, strict=True)]
+    return repeats.put_together(built, [seeds for _, seeds, _ in taken], [wordings for _, _, wordings in taken])
 
 
 def build_benchmark(what: BenchmarkLike) -> Benchmark:

@@ -1,9 +1,12 @@
-"""From answers to records: values, intervals and the paired comparison with the untouched model. Asks no model."""
+"""From answers to records: values, intervals and the paired comparison with the baseline. Asks no model.
+
+The cells of one model and benchmark form a side. Cells that repeat one another (seeds, samples, wordings) form a row,
+whose numbers are means over them. Every row is compared with its baseline on the same clusters.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -11,190 +14,218 @@ from typing import Any, Literal
 import numpy as np
 
 from evenhand import statistics
-from evenhand.changes import change_metrics, change_tallies, described
-from evenhand.errors import SettingsError
-from evenhand.interfaces import Array, Benchmark, Choice, Mark, Measured, Method, Metric, Reply, Tally
+from evenhand.cells import Cell
+from evenhand.changes import change_metrics, change_tallies, described, turned
+from evenhand.criteria import CRITERIA, Criteria
+from evenhand.interfaces import Array, Choice, Reply, Tally
 from evenhand.records import NAN, Record
+from evenhand.statistics.design import takes_part
+from evenhand.worst_group import worst_groups
+
+SAME_ANSWERS = "the answers are the baseline's"
 
 
-@dataclass
-class Cell:
-    """One (model, method, benchmark) on its way to numbers."""
+@dataclass(frozen=True)
+class Row:
+    """Cells that differ in seed, sample or wording only."""
 
-    model: str
-    method: Method
-    benchmark: Benchmark
-    status: Literal["running", "ok", "not applicable", "failed"] = "running"
-    note: str = ""
-    answers: Sequence[Any] = ()
-    clusters: Sequence[str] = ()
-    """Of the items."""
-    tally: Tally | None = None
-    marks: Sequence[Mark] | None = None
-    """Which answers are right, where the benchmark knows."""
+    cells: tuple[Cell, ...]
 
     @property
-    def label(self) -> str:
-        """Readable name."""
-        return f"{self.model} x {self.method.spec} x {self.benchmark.spec}"
+    def first(self) -> Cell:
+        """One of them; model, benchmark and labels are the same in all."""
+        return self.cells[0]
 
-    def finish(self, items: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Take the answers.
-
-        Raises:
-            SettingsError: The benchmark's marks do not fit its items or its tally.
-        """
-        self.answers, self.clusters = answers, [item.cluster for item in items]
-        tally, self.marks = self.benchmark.tally(items, answers), self.benchmark.marks(items, answers)
-        if self.marks is not None:
-            if len(self.marks) != len(items):
-                raise SettingsError(f"{self.benchmark.name}: {len(self.marks)} marks for {len(items)} items")
-            unknown = {group for mark in self.marks for group in mark.groups} - {*tally.groups}
-            if unknown:
-                raise SettingsError(f"{self.benchmark.name}: marks name {sorted(unknown)[0]!r}, which is no group")
-        self.status, self.tally = "ok", tally
-
-    def refuse(self, reason: str) -> None:
-        """The method or benchmark does not fit the model."""
-        self.status, self.note = "not applicable", reason
-
-    def fail(self, reason: str) -> None:
-        """Something went wrong; the other cells go on."""
-        self.status, self.note = "failed", reason
+    @property
+    def tallies(self) -> dict[tuple[int, int], Tally]:
+        """By seed and wording."""
+        return {c.variant: _tally(c) for c in self.cells}
 
 
-def score(cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, seed: int = 0) -> list[Record]:
-    """Numbers of all cells, each compared with the untouched model on the same items."""
+@dataclass(frozen=True)
+class _Side:
+    """What all rows of one model and benchmark share."""
+
+    design: statistics.Design
+    rows: Mapping[str, Row]
+    estimates: Mapping[str, dict[str, statistics.Estimate]]
+
+
+def score(
+    cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, seed: int = 0, criteria: Criteria = CRITERIA
+) -> list[Record]:
+    """Numbers of all cells, each row compared with its baseline on the same items.
+
+    Args:
+        cells: In any order.
+        replicates: Of the bootstrap, for metrics that take one.
+        seed: Of the bootstrap.
+        criteria: Level, margin and family of the tests.
+    """
     records: list[Record] = []
     sides: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         sides.setdefault((cell.model, cell.benchmark.spec), []).append(cell)
-    for side in sides.values():
-        base = next((c for c in side if c.method.name == "none" and c.tally is not None), None)
-        base_draws = _draws(base, replicates, seed) if base else {}
-        for cell in side:
-            if cell.tally is None:
-                records.append(_without_numbers(cell))
-            elif cell is base or base is None:
-                records += _records(cell, base_draws or _draws(cell, replicates, seed))
-            else:
-                against = _Baseline(base, base_draws)
-                records += _records(cell, _draws(cell, replicates, seed), against)
-                records += _changes(cell, base, replicates, seed)
-    return _with_holm(records)
+    for mine in sides.values():
+        records += _side(mine, replicates, seed, criteria)
+    return criteria.adjusted(records)
 
 
-@dataclass(frozen=True)
-class _Baseline:
-    cell: Cell
-    draws: dict[str, Array]
-
-
-def _draws(cell: Cell, replicates: int, seed: int) -> dict[str, Array]:
-    tally = _tally(cell)
-    return statistics.bootstrap(tally, cell.benchmark.metrics, replicates=replicates, seed=seed)
-
-
-def _records(cell: Cell, draws: dict[str, Array], base: _Baseline | None = None) -> list[Record]:
-    tally, metrics = _tally(cell), cell.benchmark.metrics
-    records = _values(cell, tally, cell.benchmark.metrics_info, metrics(tally.total), draws)
-    if base is None:
-        return records
-    before = metrics(_tally(base.cell).total)
-    status = _status(cell, base.cell)
-    out = []
-    for record in records:
-        g, name = tally.groups.index(record.group), record.metric
-        pair = draws[name][:, g], base.draws[name][:, g]
-        out.append(_compared(replace(record, status=status), float(before[name].value[g]), *pair))
-    return out
-
-
-def _changes(cell: Cell, base: Cell, replicates: int, seed: int) -> list[Record]:
-    """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
-    if cell.marks is None or base.marks is None:
-        return []
-    records = []
-    for part, tally in change_tallies(base.marks, cell.marks, cell.clusters, _tally(cell)).items():
-        metrics = partial(change_metrics, part=part)
-        draws = statistics.bootstrap(tally, metrics, replicates=replicates, seed=seed)
-        records += _values(cell, tally, described(part), metrics(tally.total), draws)
-    status = _status(cell, base)
-    return [replace(r, status=status) for r in records]
-
-
-def _values(
-    cell: Cell, tally: Tally, infos: Sequence[Metric], values: dict[str, Measured], draws: dict[str, Array]
-) -> list[Record]:
-    """A record per metric and group, with its interval."""
-    takes_part = np.abs(tally.sums).sum(axis=2) > 0
-    clusters = takes_part.sum(axis=0)
-    in_stratum = Counter(tally.strata)
-    redrawn = np.array([in_stratum[s] > 1 for s in tally.strata])
-    # A cluster that is alone in its stratum, resampled, is itself: no interval, rather than one of width 0.
-    varies = (clusters > 1) & (takes_part & redrawn[:, None]).any(axis=0)
-    records = []
-    for info in infos:
-        value, n = values[info.name]
-        low, high = statistics.interval(draws[info.name])
-        for g, group in enumerate(tally.groups):
-            record = Record(
-                model=cell.model,
-                method=cell.method.spec,
-                benchmark=cell.benchmark.spec,
-                metric=info.name,
-                group=group,
-                value=float(value[g]),
-                low=float(low[g]) if varies[g] else NAN,
-                high=float(high[g]) if varies[g] else NAN,
-                n=float(n[g]),
-                clusters=int(clusters[g]),
-                direction=info.direction,
-                kind=info.kind,
-                main=info.main,
-            )
-            records.append(record)
+def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    rows: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.tally is not None:
+            rows.setdefault(cell.row, []).append(cell)
+    side = _estimated({name: Row(tuple(mine)) for name, mine in rows.items()}, replicates, seed)
+    records: list[Record] = []
+    told = set[str]()
+    for cell in cells:  # in the order of the run
+        if cell.tally is None:
+            records.append(_without_numbers(cell))
+        elif cell.row not in told:
+            told.add(cell.row)
+            records += _records(side, cell.row, replicates, seed, criteria)
     return records
 
 
-def _status(cell: Cell, base: Cell) -> Literal["ok", "no effect"]:
-    return "no effect" if _same_answers(cell, base) else "ok"
+def _estimated(rows: Mapping[str, Row], replicates: int, seed: int) -> _Side:
+    tallies = [t for row in rows.values() for t in row.tallies.values()]
+    if not tallies:
+        return _Side(statistics.Design.of((), (), np.zeros((0, 0), dtype=bool)), {}, {})
+    like = tallies[0]
+    if any((t.clusters, t.strata, t.groups) != (like.clusters, like.strata, like.groups) for t in tallies):
+        raise ValueError("cells of one benchmark have different clusters, strata or groups: its tally must take these "
+                         "from the items, never from the answers")  # fmt: skip
+    design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies]))
+    found = {}
+    for name, row in rows.items():
+        benchmark = row.first.benchmark
+        found[name] = statistics.estimates(
+            row.tallies, design, benchmark.metrics, benchmark.metrics_info, replicates=replicates, seed=seed
+        )
+    return _Side(design, rows, found)
 
 
-def _compared(record: Record, before: float, draws: Array, base_draws: Array) -> Record:
-    """Add the paired difference, the gain in the metric's direction and the p-value."""
-    after, was = np.array(record.value), np.array(before)
-    gain = NAN if record.direction == "none" else float(statistics.gain(record.direction, was, after))
-    record = replace(record, difference=record.value - before, gain=gain)
-    if np.isnan(record.low):  # too few clusters
-        return record
-    low, high = statistics.interval(draws - base_draws)
-    record = replace(record, difference_low=float(low), difference_high=float(high))
-    record = replace(record, p=float(statistics.p_value(draws - base_draws)))
-    if record.direction == "none":
-        return record
-    gain_low, gain_high = statistics.interval(statistics.gain(record.direction, base_draws, draws))
-    return replace(record, gain_low=float(gain_low), gain_high=float(gain_high))
+def _records(side: _Side, name: str, replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    row = side.rows[name]
+    base = None if row.first.is_baseline else side.rows.get(row.first.baseline)
+    groups = _tally(row.first).groups
+    flips = {} if base is None else _flips(side.design, row, base)
+    records = []
+    for metric, estimate in side.estimates[name].items():
+        found = list(values(row.first, groups, estimate, criteria))
+        if base is not None:
+            before = side.estimates[row.first.baseline][metric]
+            part = estimate.info.part
+            pair = statistics.paired(side.design, before, estimate, None if part is None else flips.get(part))
+            found = compared(found, row.first.baseline, before, pair, criteria)
+        records += found
+    if base is not None:
+        records = _with_status(records, row, base)
+        records += _changes(row, base, replicates, seed, criteria)
+    return records + worst_groups(records, side.estimates[name], groups, criteria)
 
 
-def _with_holm(records: list[Record]) -> list[Record]:
-    """Adjust p across the methods that are compared on one model, benchmark, metric and group."""
-    families: dict[tuple[str, str, str, str], list[int]] = {}
-    for i, r in enumerate(records):
-        if not np.isnan(r.p):
-            families.setdefault((r.model, r.benchmark, r.metric, r.group), []).append(i)
-    out = list(records)
-    for rows in families.values():
-        for i, p in zip(rows, statistics.holm([records[i].p for i in rows]), strict=True):
-            out[i] = replace(records[i], p_holm=p)
-    return out
+def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, criteria: Criteria) -> Iterator[Record]:
+    """A record per group, with its interval."""
+    info = estimate.info
+    low, high = estimate.interval(criteria.alpha)
+    error = estimate.standard_error
+    for g, group in enumerate(groups):
+        yield Record(
+            model=cell.model,
+            method=cell.row,
+            benchmark=cell.benchmark.spec,
+            metric=info.name,
+            group=group,
+            value=float(estimate.value[g]),
+            low=float(low[g]),
+            high=float(high[g]),
+            standard_error=NAN if np.isnan(low[g]) else float(error[g]),
+            n=float(estimate.n[g]),
+            clusters=int(estimate.clusters[g]),
+            degrees=float(estimate.degrees[g]),
+            between_seeds=float(estimate.sampled.between_seeds[g]),
+            between_wordings=float(estimate.sampled.between_wordings[g]),
+            direction=info.direction,
+            kind=info.kind,
+            main=info.main,
+            note=estimate.note(g),
+        )
+
+
+def compared(
+    records: Sequence[Record], baseline: str, before: statistics.Estimate, pair: statistics.Paired, criteria: Criteria
+) -> list[Record]:
+    """Add the paired difference, the gain in the metric's direction, p and what non-inferiority needs."""
+    alpha = criteria.alpha
+    numbers = {
+        "difference": pair.value,
+        "difference_error": np.where(pair.known, pair.error_shown, np.nan),
+        "gain": pair.gain,
+        "p": pair.p,
+        "loss_high": pair.loss_high(alpha),
+        "clusters_needed": pair.clusters_needed(criteria.margin, alpha),
+    }
+    for name, ends in (
+        ("baseline", before.interval(alpha)), ("difference", pair.interval(alpha)), ("gain", pair.gain_interval(alpha))
+    ):  # fmt: skip
+        numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    if pair.info.direction == "none":
+        numbers |= {name: np.full_like(pair.value, np.nan) for name in ("gain", "gain_low", "gain_high")}
+    return [
+        replace(r, baseline=baseline, **{name: float(values[g]) for name, values in numbers.items()})  # type: ignore[arg-type]
+        for g, r in enumerate(records)
+    ]
+
+
+def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:
+    """Per part of the marks the items that a row turned right or not right, mean over its repetitions."""
+    found: dict[str, list[Array]] = {}
+    for cell, other in _partners(row, base):
+        if cell.marks is None or other.marks is None:
+            return {}
+        for part, sums in turned(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+            found.setdefault(part, []).append(design.pick(sums))
+    return {part: statistics.Flips(*np.mean(all_of, axis=0).T) for part, all_of in found.items()}
+
+
+def _partners(row: Row, base: Row) -> list[tuple[Cell, Cell]]:
+    """Each cell with the baseline's of the same seed where there are as many, else with its first."""
+    by_seed = {c.variant.seed: c for c in base.cells}
+    return [(c, by_seed.get(c.variant.seed, base.first)) for c in row.cells]
+
+
+def _changes(row: Row, base: Row, replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
+    by_part: dict[str, dict[tuple[int, int], Tally]] = {}
+    for cell, other in _partners(row, base):
+        if cell.marks is None or other.marks is None:
+            return []
+        for part, tally in change_tallies(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+            by_part.setdefault(part, {})[cell.variant] = tally
+    records: list[Record] = []
+    for part, tallies in by_part.items():
+        like = next(iter(tallies.values()))
+        design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies.values()]))
+        metrics: Any = partial(change_metrics, part=part)
+        made = statistics.estimates(tallies, design, metrics, described(part), replicates=replicates, seed=seed)
+        for estimate in made.values():
+            records += [replace(r, baseline=base.first.row) for r in values(row.first, like.groups, estimate, criteria)]
+    return _with_status(records, row, base)
+
+
+def _with_status(records: Sequence[Record], row: Row, base: Row) -> list[Record]:
+    """Mark a row that left every answer as it was, with the reason."""
+    if not all(_same_answers(cell, other) for cell, other in _partners(row, base)):
+        return list(records)
+    why = row.first.no_effect or SAME_ANSWERS
+    return [replace(r, status="no effect", note="; ".join(filter(None, (why, r.note)))) for r in records]
 
 
 def _without_numbers(cell: Cell) -> Record:
     status: Literal["not applicable", "failed"] = "failed" if cell.status == "failed" else "not applicable"
-    return Record(
-        model=cell.model, method=cell.method.spec, benchmark=cell.benchmark.spec, status=status, note=cell.note
-    )
+    return Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
 
 
 def _same_answers(cell: Cell, base: Cell) -> bool:
@@ -213,7 +244,7 @@ def _essence(answer: Any) -> Any:
     if isinstance(answer, tuple | list):
         return tuple(map(_essence, answer))
     if is_dataclass(answer):  # a benchmark's own kind of answer may hold several
-        return tuple(_essence(getattr(answer, f.name)) for f in fields(answer))
+        return tuple(_essence(getattr(answer, f.name)) for f in fields(answer) if f.name != "usage")
     return answer
 
 

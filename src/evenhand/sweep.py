@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields
+from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,24 +22,23 @@ from matplotlib.ticker import MaxNLocator
 from evenhand import registry, specs
 from evenhand.comparison import ModelLike, compare
 from evenhand.errors import SettingsError, suggest
-from evenhand.interfaces import Benchmark, Method, Model, Stack
+from evenhand.interfaces import Benchmark, Method, Model
 from evenhand.models.loading import check, load
-from evenhand.records import Record
+from evenhand.records import BASELINE, Record, is_baseline
 from evenhand.registry import BenchmarkLike, MethodLike, build_benchmark, build_method
 from evenhand.report.plot import COLOURS, NotebookFigure
 from evenhand.report.text import DEMO_LABEL, metric_name
 from evenhand.train_data import TrainLike
 from evenhand.train_data import load as load_train
 
-UNTOUCHED = "none"
-COMPARED = ("limit", "seed", "replicates", "cache", "show_progress")
+COMPARED = tuple(p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
 """Options of `compare` that are not the loading's."""
 Named = tuple[str, MethodLike]
 """A label and a method."""
 
 
 class Point(NamedTuple):
-    """A metric of one setting, with its 95 % interval and its paired difference to the untouched model."""
+    """A metric of one setting, with its interval and its paired difference from the untouched model, read alike."""
 
     value: float
     low: float
@@ -54,17 +54,23 @@ class Step(NamedTuple):
     label: str
     """As it was given, such as a strength; "none" is the untouched model."""
     method: str
+    """Row of the comparison."""
     bias: Point
     cost: Point
     control: bool = False
     """Whether it stands beside the settings, for comparison."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is the untouched model."""
+        return is_baseline(self.method)
 
 
 class Swept(NamedTuple):
     """What a sweep found."""
 
     steps: tuple[Step, ...]
-    """The untouched model first."""
+    """The untouched model first; several times, where the settings' answers are read in several ways."""
     bias: str
     """Which metric, of which benchmark and group."""
     cost: str
@@ -129,12 +135,11 @@ def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, l
 
 def _changed(parts: Sequence[specs.Part], changes: Sequence[tuple[str, str]]) -> Method:
     """The method, or the stack, with settings changed."""
-    given = [dict(part.settings) for part in parts]
+    given = [specs.Part(part.name, dict(part.settings)) for part in parts]
     for name, text in changes:
         place, own = _place(parts, name)
-        given[place][own] = specs.parse(f"x({own}={text})").settings[own]
-    built: list[Method] = [registry.methods.get(p.name).build(**g) for p, g in zip(parts, given, strict=True)]
-    return built[0] if len(built) == 1 else Stack(tuple(built))
+        given[place].settings[own] = specs.parse(f"x({own}={text})").settings[own]
+    return registry.build_parts(given)
 
 
 def _place(parts: Sequence[specs.Part], name: str) -> tuple[int, str]:
@@ -188,8 +193,10 @@ def sweep(
     """
     built: list[tuple[str, Method]] = [(label, build_method(method)) for label, method in (*specs, *controls)]
     labels, methods = [label for label, _ in built], [method for _, method in built]
-    if not specs or len({m.spec for m in methods}) < len(methods) or len({*labels, UNTOUCHED}) <= len(labels):
+    if not specs or len({m.spec for m in methods}) < len(methods) or len({*labels, BASELINE}) <= len(labels):
         raise SettingsError("give settings that differ, each with a label of its own that is not 'none'")
+    if any(m.name == BASELINE for m in methods):
+        raise SettingsError("none is what a sweep compares with; give a method whose setting varies")
     sides = build_benchmark(bias), build_benchmark(cost)
     first, second = _metric(sides[0], bias_metric, "bias"), _metric(sides[1], cost_metric, "")
     one, two = (side.spec for side in sides)
@@ -198,18 +205,22 @@ def sweep(
         report = compare(
             opened, methods, sides[:1] if one == two else list(sides), train=train, out=out or place, **options
         )
-    names = {UNTOUCHED: UNTOUCHED, **{m.spec: label for label, m in built}}
     for r in report.records:
         if r.status in ("failed", "not applicable"):
             raise SettingsError(f"{r.method} on {r.benchmark}: {r.note}")
     beside = {label for label, _ in controls}
-    steps = tuple(
-        Step(
-            label, method, _point(report.records, method, one, first, group),
-            _point(report.records, method, two, second, "overall"), label in beside,
-        )
-        for method, label in names.items()
-    )  # fmt: skip
+
+    def step(label: str, on_one: str, on_two: str) -> Step:
+        points = (
+            _point(report.records, on_one, one, first, group), _point(report.records, on_two, two, second, "overall")
+        )  # fmt: skip
+        return Step(label, on_one if on_two == BASELINE else on_two, *points, label in beside)
+
+    pairs = dict.fromkeys(tuple(_baseline(report.records, m.spec, b) for b in (one, two)) for m in methods)
+    steps = (
+        *(step(next((row for row in pair if row != BASELINE), BASELINE), *pair) for pair in pairs),
+        *(step(label, m.spec, m.spec) for label, m in built),
+    )
     where = "" if group == "overall" else f", {group}"
     found = Swept(
         steps, f"{metric_name(first)} ({one}{where})", f"{metric_name(second)} ({two})",
@@ -265,6 +276,12 @@ def _point(records: Sequence[Record], method: str, benchmark: str, metric: str, 
     return Point(*(getattr(own[0], field) for field in Point._fields))
 
 
+def _baseline(records: Sequence[Record], method: str, benchmark: str) -> str:
+    """The row that a method is compared with on a benchmark."""
+    found = (r.baseline for r in records if (r.method, r.benchmark) == (method, benchmark))
+    return next(filter(None, found), BASELINE)
+
+
 def _plot(found: Swept) -> Figure:
     figure = NotebookFigure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -293,25 +310,33 @@ def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) 
 
     A value's own interval is mostly that of the items, which all settings share: it would hide what differs.
     """
-    base = points[0].value
+    untouched = [n for n, s in enumerate(found.steps) if s.untouched]
     places = [n + s.control for n, s in enumerate(found.steps)]
-    joined = [n for n, s in enumerate(found.steps) if not s.control]
+    joined = _joined(found)
     beside = [n for n, s in enumerate(found.steps) if s.control]
     axis.plot(joined, [points[n].value for n in joined], marker="o", color=colour, linewidth=1)
-    ends = [[base + d for d in (p.difference_low, p.difference_high)] for p in points[1:]]
-    axis.vlines(places[1:], *zip(*ends, strict=True), color=colour, alpha=0.55, linewidth=2.2)
+    own = [(n, p) for n, p in enumerate(points) if n not in untouched]
+    ends = [[p.value - p.difference + d for d in (p.difference_low, p.difference_high)] for _, p in own]
+    axis.vlines([places[n] for n, _ in own], *zip(*ends, strict=True), color=colour, alpha=0.55, linewidth=2.2)
     axis.plot(
         [places[n] for n in beside], [points[n].value for n in beside], marker="o", linestyle="", color=colour,
         mfc="white", zorder=3,
     )  # fmt: skip
-    axis.axhline(base, color=colour, linestyle=":", linewidth=1)
+    for value in {points[n].value for n in untouched}:
+        axis.axhline(value, color=colour, linestyle=":", linewidth=1)
     axis.set_xticks(places, [_wrapped(s.label) for s in found.steps], fontsize=8, parse_math=False)
     axis.set_xlabel(found.setting, fontsize=8, parse_math=False)
 
 
+def _joined(found: Swept) -> list[int]:
+    """The steps that a line joins: the settings, and the untouched model where it is one and the same for all."""
+    alone = sum(s.untouched for s in found.steps) == 1
+    return [n for n, s in enumerate(found.steps) if not s.control and (alone or not s.untouched)]
+
+
 def _against(axis: Axes, found: Swept) -> None:
     """Bias against cost."""
-    path = [s for s in found.steps if not s.control]
+    path = [found.steps[n] for n in _joined(found)]
     axis.plot([s.cost.value for s in path], [s.bias.value for s in path], color="#999999", linewidth=0.8)
     costs = [s.cost.value for s in found.steps]
     for n, step in enumerate(found.steps):

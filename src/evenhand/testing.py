@@ -23,7 +23,9 @@ from evenhand.interfaces import (
     Benchmark,
     Choice,
     Dialogue,
+    Measured,
     Method,
+    Metric,
     Model,
     Passage,
     Question,
@@ -208,6 +210,20 @@ def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any])
         _demand(np.shape(measured.value) == (len(tally.groups),), f"{name} is not one value per group")
         same = np.allclose(stacked[name].value[1], measured.value, equal_nan=True)
         _demand(same, f"{name} is not vectorised over leading dimensions")
+    for info in benchmark.metrics_info:
+        _check_form(info, values[info.name], benchmark.metrics(tally.sums)[info.name])
+
+
+def _check_form(info: Metric, whole: Measured, clusters: Measured) -> None:
+    """Values keep to the metric's range, and a proportion is a count over n: those of the clusters add up."""
+    for value in (*np.ravel(whole.value), *np.ravel(clusters.value)):
+        inside = np.isnan(value) or info.range[0] - 1e-9 <= value <= info.range[1] + 1e-9
+        _demand(bool(inside), f"{info.name} is {value:g}, outside its range {info.range}")
+    if info.form == "proportion":
+        counts = np.where(clusters.n > 0, clusters.value, 0.0) * clusters.n
+        total = np.where(whole.n > 0, whole.value, 0.0) * whole.n
+        adds = np.allclose(counts.sum(axis=0), total) and np.allclose(clusters.n.sum(axis=0), whole.n)
+        _demand(bool(adds), f"{info.name} is no proportion: value * n of the clusters do not add up; use form='smooth'")
 
 
 def _check_marks(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:

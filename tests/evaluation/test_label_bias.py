@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evenhand.calibration_prompts import random_words
+from evenhand.comparison import compare
 from evenhand.data.proving_ground.oracle import Oracle
 from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.data.super_natural_instructions import Example, Task, load, parts
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.label_bias import LabelBias, TaskAnswer, header
-from evenhand.interfaces import Choice, Passage, Score
+from evenhand.interfaces import Choice, Model, Passage, Question, Score
 from evenhand.models.loading import load as load_model
 from evenhand.models.tiny import tiny_model
 from evenhand.prompts import as_dialogue
+from evenhand.registry import build_method
 from evenhand.testing import ScriptedModel, check_benchmark
 
 LABELS = ("bad", "good")
@@ -93,11 +98,11 @@ def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_authors(t
                 text += f"Input: {example.input}\nOutput:"
             assert as_dialogue(question, "text").messages[0].content == text
             assert [s.answer for s in question.shots] == [e.label for e in shown]
-            assert [s.question.question for s in question.shots] == [
+            assert [as_dialogue(s.question, "text").messages[0].content for s in question.shots] == [
                 f"Input: {e.input}{'.' if prompt == 'paper' else ''}\n{chr(10) * (prompt == 'paper')}Output:"
                 for e in shown
             ]
-            assert all(s.question.options == LABELS and s.question.template == "bare" for s in question.shots)
+            assert all(s.question.options == LABELS and s.question.header == "" for s in question.shots)
 
 
 # --------------------------------------------------------------------------------------------- the division
@@ -246,9 +251,164 @@ def test_both_readings_agree_without_a_chat_template(tmp_path: Path) -> None:
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
 
 
+# --------------------------------------------------------------------------- the paper's reading, and calibration
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_papers_reading_is_a_way_to_choose(tmp_path: Path, chat: bool) -> None:
+    """Also with a chat template: the authors' code continues the bare text whatever the model is."""
+    model = tiny_model(texts=["good bad text Say what it is Input Output : ."], chat=chat)
+    assert_readings_agree(model, write(tmp_path, task1_a=raw(20)), shots=2, held_out=4)
+
+
+def test_a_demo_and_a_real_model_read_labels_alike_both_ways(real_model: Path) -> None:
+    assert_readings_agree(load_model("demo"), "demo", instances=10)
+    assert_readings_agree(load_model(real_model, too_long="skip"), "demo", instances=4, shots=2)
+
+
+def assert_readings_agree(model: Model, source: str, **settings: Any) -> None:
+    chosen, scored = (
+        LabelBias.build(source=source, preset="paper", reading=reading, **settings) for reading in ("choose", "score")
+    )
+    assert chosen.needs == {"choose"} and LabelBias.build(source=source, preset="paper").reading == "choose"
+    for one, other in zip(chosen.ask(model, chosen.items()), scored.ask(model, scored.items()), strict=True):
+        for a, b in zip((*one.tested, *one.held_out), (*other.tested, *other.held_out), strict=True):
+            assert a.probabilities == pytest.approx(b.probabilities, abs=1e-6) and a.decision == b.decision
+
+
+UNEVEN = ("bad", "good enough", "not good at all")
+WORDS = ("it", "was", "a", "little", "dog", "cat", "letter", "question", "answer", "single", "there", "time", "once")
+
+
+def uneven_task() -> dict[str, Any]:
+    """A prepared file: 6 demonstrations, then 7 held-out examples; 20 instances. Classes have unequal sizes."""
+    rng = random.Random(3)
+
+    def examples(labels: list[int]) -> list[tuple[str, str]]:
+        return [(" ".join(rng.sample(WORDS, 4)) + "?" * (i % 2), UNEVEN[y]) for i, y in enumerate(labels)]
+
+    pool = examples([0, 1, 0, 2, 0, 1, 2, 0, 0, 1, 0, 2, 1])
+    tested = examples([0] * 9 + [1] * 7 + [2] * 4)
+    return raw(
+        0,
+        **{
+            "Positive Examples": [{"input": text, "output": label} for text, label in pool],
+            "Instances": [{"input": text, "output": [label]} for text, label in tested],
+        },
+    )
+
+
+class ByHand:
+    """The authors' computation for the task above: `Model.score` and numpy, no part of the benchmark's own path."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.known, task = model, dict[tuple[str, int | None], np.ndarray](), uneven_task()
+        self.shown = [(e["input"], e["output"]) for e in task["Positive Examples"][:6]]
+        self.held_out = [(e["input"], e["output"]) for e in task["Positive Examples"][6:]]
+        self.tested = [(e["input"], e["output"][0]) for e in task["Instances"]]
+
+    def p(self, text: str, left_out: int | None = None) -> np.ndarray:
+        """exp(mean log-likelihood of " label</s>"), normalised over the labels."""
+        if (text, left_out) in self.known:
+            return self.known[text, left_out]
+        shown = [s for i, s in enumerate(self.shown) if i != left_out]
+        prompt = "Say what it is.\n\n"
+        prompt += "".join(f"Input: {self.stop(x)}\n Output: {y}.\n\n" for x, y in shown)
+        prompt += f"Input: {self.stop(text)}\n\nOutput:"
+        scores = self.model.score([Passage(f" {label}</s>", prompt) for label in UNEVEN])
+        assert [s.tokens for s in scores] == [2, 3, 5]
+        values = np.exp([s.logprob / s.tokens for s in scores])
+        return self.known.setdefault((text, left_out), values / values.sum())
+
+    @staticmethod
+    def stop(text: str) -> str:
+        return text if text.endswith(("?", "]")) else f"{text}."
+
+    def prior(self, name: str) -> np.ndarray:
+        if name == "looc":
+            rows = [(self.p(x, i), y) for i, (x, y) in enumerate(self.shown)]
+            return np.mean([np.mean([p for p, of in rows if of == label], axis=0) for label in UNEVEN], axis=0)
+        asked = [x for x, _ in (*self.tested, *self.held_out)]
+        if name == "batch_calibration":
+            return np.mean([self.p(x) for x in asked], axis=0)
+        texts: Sequence[str] = ("N/A", "", "[MASK]")
+        if name == "domain_calibration":
+            texts = [f.content for f in random_words([Question("", x, ()) for x in asked])]
+            assert len(texts) == 20 and all(len(t.split()) == 4 for t in texts)
+        return np.mean([self.p(t) for t in texts], axis=0)
+
+    def metrics(self, prior: np.ndarray) -> dict[str, float]:
+        """RSD, BiasScore and macro-F1 after dividing by a prior."""
+        picked = [UNEVEN[int(np.argmax(self.p(x) / prior))] for x, _ in self.tested]
+        right = [g for _, g in self.tested]
+        recall, f1 = [], []
+        for label in UNEVEN:
+            hits = sum(a == g == label for a, g in zip(picked, right, strict=True))
+            recall.append(hits / right.count(label))
+            f1.append(2 * hits / (right.count(label) + picked.count(label)))
+        accuracy = np.mean([a == g for a, g in zip(picked, right, strict=True)])
+        rows = [(self.p(x) / prior / (self.p(x) / prior).sum(), y) for x, y in self.held_out]
+        mean = np.mean([np.mean([p for p, of in rows if of == label], axis=0) for label in UNEVEN], axis=0)
+        bias = 0.5 * np.abs(mean - 1 / 3).sum()
+        return {"rsd": float(np.std(recall) / accuracy), "bias_score": float(bias), "macro_f1": float(np.mean(f1))}
+
+
+@pytest.mark.parametrize("name", ["looc", "contextual_calibration", "domain_calibration", "batch_calibration"])
+def test_calibrated_metrics_of_the_papers_reading_by_hand(tmp_path: Path, name: str) -> None:
+    model = tiny_model(texts=[" ".join(WORDS), " ".join(UNEVEN), "Say what it is Input Output N A MASK : . ?"], seed=5)
+    b = bench(write(tmp_path, task1_a=uneven_task()), preset="paper", shots=6, held_out=7)
+    (item,) = b.items()
+    assert (item.labels, len(item.tested), len(item.held_out)) == (UNEVEN, 20, 7)
+    by_hand, (plain,) = ByHand(model), b.ask(model, b.items())
+    (mitigated,) = b.ask(build_method(name).apply(model), b.items())
+    prior = by_hand.prior(name)
+    for (text, _), before, after in zip(by_hand.tested, plain.tested, mitigated.tested, strict=True):
+        p = by_hand.p(text)
+        assert before.probabilities == pytest.approx(p, abs=1e-6)
+        assert after.probabilities == pytest.approx(p / prior / (p / prior).sum(), abs=1e-5) and after.note == ""
+    before, after = (
+        {n: float(m.value[0]) for n, m in b.metrics(b.tally([item], [a]).total).items()} for a in (plain, mitigated)
+    )
+    for found, wanted in ((before, by_hand.metrics(np.ones(3))), (after, by_hand.metrics(prior))):
+        assert {n: found[n] for n in wanted} == pytest.approx(wanted, abs=1e-5)
+    assert [c.decision for c in plain.tested] != [c.decision for c in mitigated.tested]
+    assert after["bias_score"] < before["bias_score"] - 0.01 and after["rsd"] != before["rsd"]
+
+
+def test_every_calibrator_acts_on_the_papers_preset() -> None:
+    names = ["looc", "contextual_calibration", "domain_calibration", "batch_calibration", "prior_matching"]
+    report = compare("demo", names, "label_bias(preset=paper,source=demo)", show_progress=False, replicates=200)
+    found = {(r.method, r.metric): r for r in report.records if r.group == "overall"}
+    base = found["none", "rsd"].value
+    assert base > 1, "behind eight demonstrations the demo model nearly always gives one label"
+    for name in names:
+        assert found[name, "rsd"].status == "ok", "not: no effect"
+        assert found[name, "rsd"].value < base / 4
+        assert found[name, "bias_score"].value < found["none", "bias_score"].value / 4
+        assert found[name, "macro_f1"].value > found["none", "macro_f1"].value + 0.5
+
+
+def test_the_planted_model_has_the_papers_reading_too() -> None:
+    """The oracle: a label is one token and the end is certain, so p(label) ~ sqrt(planted)."""
+    plain = {"source": "demo", "prompt": "plain", "shots": 0, "contexts": 1}
+    with_end, without = (LabelBias.build(eos=eos, **plain) for eos in (True, False))
+    oracle = Oracle(FAMILY["demo"])
+    ended, free = (b.ask(oracle, b.items())[0].tested for b in (with_end, without))
+    scored = LabelBias.build(reading="score", **plain)
+    for one, other, third in zip(ended, free, scored.ask(oracle, scored.items())[0].tested, strict=True):
+        assert other.probabilities == pytest.approx(third.probabilities)
+        roots = np.sqrt(other.probabilities or ())
+        assert one.probabilities == pytest.approx(roots / roots.sum())
+    trained = with_end.ask(load_model("demo"), with_end.items())[0].tested
+    for one, demo in zip(ended, trained, strict=True):
+        assert one.probabilities == pytest.approx(demo.probabilities, abs=0.05), "but for training"
+
+
 def test_keeps_the_contract(tmp_path: Path) -> None:
     check_benchmark(LabelBias.build(source="demo", instances=5, held_out=4, shots=1))
-    check_benchmark(bench(write(tmp_path, task1_a=raw(12), task2_b=raw(14)), preset="paper", shots=1, held_out=3))
+    for reading in ("choose", "score"):
+        tasks = write(tmp_path, task1_a=raw(12), task2_b=raw(14))
+        check_benchmark(bench(tasks, preset="paper", reading=reading, shots=1, held_out=3))
 
 
 def test_a_planted_model_answers_the_demo() -> None:
@@ -332,7 +492,7 @@ def test_settings_that_make_no_sense() -> None:
         ({"instances": 0}, "instances=0"),
         ({"contexts": 0}, "contexts=0"),
         ({"shots": 0}, "set contexts=1"),
-        ({"eos": True}, "reading=score"),
+        ({"eos": True, "probability": "sum"}, "probability=mean, or reading=score"),
     ):
         with pytest.raises(SettingsError, match=reason):
             LabelBias.build(source="demo", **settings)
@@ -341,6 +501,7 @@ def test_settings_that_make_no_sense() -> None:
 def test_a_tokenizer_without_end_token_is_told(tmp_path: Path) -> None:
     model = tiny_model(chat=False)
     model.weights.tokenizer.eos_token = None
-    b = bench(write(tmp_path, task1_a=raw(12)), reading="score", eos=True)
-    with pytest.raises(SettingsError, match="set eos=False"):
-        b.ask(model, b.items())
+    for reading in ("score", "choose"):
+        b = bench(write(tmp_path, task1_a=raw(12)), reading=reading, eos=True)
+        with pytest.raises(SettingsError, match=r"tiny-llama.*set eos=False"):
+            b.ask(model, b.items())

@@ -272,7 +272,7 @@ def test_all_orders_are_asked_in_one_call_the_asked_one_first() -> None:
 def test_black_boxes_are_counted() -> None:
     made = bench(of="mmlu")
     got = overall(made, ScriptedModel(decide=lambda q: q.order[0]))
-    assert math.isnan(got["sensitivity"]) and math.isnan(got["bias_score"])
+    assert math.isnan(got["sensitivity"]) and math.isnan(got["position_evenness"])
     assert got["flip_rate"] == 1 and got["accuracy_debiased"] == pytest.approx(0.25)
     right = {i.question.id: i.right for i in made.items()}
     seldom = ScriptedModel(decide=lambda q: (right[q.id] + (q.order[0] == right[q.id])) % 4)  # right in 3 of 4 orders

@@ -721,7 +721,7 @@ def test_a_real_model_on_real_sets(real_model: Path) -> None:
     root = folder_of("EVENHAND_DATA", "")
     benches = [b.build(source=str(root / b.name)) for b in (StereoSet, CrowSPairs, Winogender, WinoBias, RedditBias)]
     report = compare(
-        load(str(real_model), dtype="float32"), "none", benches, limit=3, replicates=20, show_progress=False
+        load(str(real_model), dtype="float32"), "none", benches, limit=3, replicates=200, show_progress=False
     )
     found = {r.benchmark.partition("(")[0]: r for r in report.records if r.group == "overall" and r.main}
     assert set(found) == {b.name for b in benches}

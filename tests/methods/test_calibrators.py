@@ -26,6 +26,7 @@ from evenhand.methods.pride import PriDe
 from evenhand.methods.prior_matching import PriorMatching
 from evenhand.models import Mitigated, load
 from evenhand.orders import debias
+from evenhand.prompts import RawText, as_dialogue
 from evenhand.registry import build_method
 from evenhand.testing import ScriptedModel, check_method, tiny_model
 
@@ -231,9 +232,11 @@ def test_what_is_known_of_one_number_of_options_or_way_of_answering_says_nothing
         Question("4", "?", ("b", "a"), answer_by="text"),
         Question("5", "?", ("a", "b"), answer_by="text_per_token"),
         Question("6", "?", ("c", "d"), answer_by="letters"),
+        Question("7", "?", ("b", "a"), answer_by="text_with_end"),
     ]
     groups, refused = BatchCalibration()._grouped(ScriptedModel(), asked)
-    assert [list(g.rows) for g in groups] == [[0, 5], [1], [2, 3], [4]] and refused == {}
+    assert [list(g.rows) for g in groups] == [[0, 5], [1], [2, 3], [4], [6]] and refused == {}
+    assert groups[-1].about.labels == ("a", "b"), "classes are labels, not positions"
     heads = [replace(asked[0], header=h) for h in "ABA"]
     assert [list(g.rows) for g in BatchCalibration(per_head=True)._grouped(ScriptedModel(), heads)[0]] == [[0, 2], [1]]
     assert [list(g.rows) for g in ContextualCalibration()._grouped(ScriptedModel(), heads)[0]] == [[0, 2], [1]]
@@ -330,6 +333,24 @@ def test_contextual_calibration_keeps_labels_and_the_form() -> None:
     assert [(q.question, q.options) for q in model.questions[2:]] == [
         (f"Input: {t}\n\nOutput:", ("a", "b")) for t in ("N/A", "", "[MASK]")
     ]
+
+
+@pytest.mark.parametrize("by_question", [True, False], ids=["question", "model"])
+@pytest.mark.parametrize("method", TEXTS, ids=name)
+def test_a_prior_is_asked_for_in_the_papers_reading_where_answers_are(method: Calibrator, by_question: bool) -> None:
+    """Whether the question or the model says so: log-likelihoods with the end token on both sides of the quotient."""
+    model = Factor({"a": 0.5, "b": 0.3, "c": 0.2})
+    way: dict[str, Any] = {"answer_by": "text_with_end" if by_question else None, "template": "input_output"}
+    if not by_question:
+        model.answer_by = "text_with_end"  # type: ignore[attr-defined]
+    method.apply(model).choose(reviews(12, shots=demos((0, 1, 2, 0), **way), **way))
+    extra = model.questions[12:]
+    assert extra and {q.answer_by for q in extra} == {"text_with_end"}
+    shown = [as_dialogue(q, "text_with_end").messages[0].content for q in extra]
+    assert all(isinstance(as_dialogue(q, "text_with_end"), RawText) for q in extra)
+    fillings = {"contextual_calibration": ("N/A.", ".", "[MASK]"), "looc": ("t0.", "t1.", "t2.", "t3.")}
+    for text, filling in zip(shown, fillings.get(method.name, ()), strict=method.name in fillings):
+        assert text.startswith("Say it.\n") and text.endswith(f"\nInput: {filling}\n\nOutput:"), "the authors' form"
 
 
 def test_domain_calibration_draws_from_its_own_domain_or_from_training_data() -> None:
@@ -604,7 +625,8 @@ def test_settings_build_the_method_again(method: Calibrator) -> None:
 
 @pytest.mark.parametrize("method", ALL, ids=name)
 def test_every_calibrator_takes_the_demo_benchmarks_of_a_small_model(method: Calibrator) -> None:
-    model: Model = tiny_model(texts=["The following are questions about of Input Output"], too_long="skip", chat=False)
+    words = "The following are questions about of Input Output positive negative neutral"
+    model: Model = tiny_model(texts=[words], too_long="skip", chat=False)
     exam = MMLU.build(source="demo", shots=4, subjects=["world_capitals"])
     items = exam.items()[:12]
     answers = exam.ask(method.apply(model), items)
@@ -612,9 +634,14 @@ def test_every_calibrator_takes_the_demo_benchmarks_of_a_small_model(method: Cal
     notes = {c.note for c in answers}
     assert notes == {""} or method.name == "looc"
     reviewed = LabelBias.build(source="demo", shots=2, contexts=1, instances=6, held_out=6)
-    for answer in reviewed.ask(method.apply(model), reviewed.items()):
-        notes = {c.note for c in answer.tested}
-        assert notes == ({NO_POSITIONS} if method.name == "pride" else {""}) or method.name == "looc"
+    paper = LabelBias.build(source="demo", preset="paper", shots=3, instances=6, held_out=6)
+    for asked in (reviewed, paper):
+        plain = asked.ask(model, asked.items())
+        for answer, before in zip(asked.ask(method.apply(model), asked.items()), plain, strict=True):
+            notes = {c.note for c in answer.tested}
+            assert notes == ({NO_POSITIONS} if method.name == "pride" else {""}) or method.name == "looc"
+            changed = [c.probabilities != b.probabilities for c, b in zip(answer.tested, before.tested, strict=True)]
+            assert not any(changed) if method.name == "pride" else all(changed)
 
 
 def test_looc_shares_demonstrations_between_the_questions_of_a_context() -> None:

@@ -226,7 +226,7 @@ def test_ways_may_be_mixed(server: Server) -> None:
     assert [c.decision for c in choices] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("way", ["text", "text_per_token"])
+@pytest.mark.parametrize("way", ["text", "text_per_token", "text_with_end"])
 def test_option_texts_cannot_be_scored(server: Server, way: str) -> None:
     with pytest.raises(MissingAbilityError, match="generation"):
         server.model().choose([question(answer_by=way)])

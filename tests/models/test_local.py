@@ -17,11 +17,12 @@ from transformers import PreTrainedTokenizerFast
 
 from evenhand.engine import Request
 from evenhand.errors import ContextTooLongError, SettingsError
-from evenhand.interfaces import Choice, Dialogue, Message, Passage, Question, Sampling, Score, Usage
+from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Passage, Question, Sampling, Score, Usage
 from evenhand.models.encoding import Encoder
 from evenhand.models.loading import load
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import WORDS, tiny_model, tiny_module
+from evenhand.prompts import as_dialogue, dialogue_text
 from evenhand.testing import questions
 
 CLOSE = {"abs": 1e-4}
@@ -240,7 +241,7 @@ def test_ties_go_to_the_lowest_identity_in_any_order() -> None:
 # ------------------------------------------------------------------------------------------------ option texts
 
 
-@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("way", ["text", "text_per_token", "text_with_end"])
 @pytest.mark.parametrize(
     ("template", "prompt", "blank"),
     [
@@ -249,18 +250,54 @@ def test_ties_go_to_the_lowest_identity_in_any_order() -> None:
         (SPACE_TEMPLATE, f"<user>{PLAIN_PROMPT}\n<assistant>", " "),
     ],
 )
-def test_texts_equal_sums_and_means_by_hand(template: str | None, prompt: str, blank: str, per_token: bool) -> None:
+def test_texts_equal_sums_and_means_by_hand(template: str | None, prompt: str, blank: str, way: AnswerBy) -> None:
     """In the last case the blank is the template's own and belongs to the word after it."""
     tokenizer = spaced_tokenizer(template)
     model = local(tokenizer)
     head = ids(tokenizer, prompt)
     tails = [ids(tokenizer, blank + option, bos=False) for option in question().options]
     assert [len(t) for t in tails] == [2, 3, 1] and not {0} & {t for tail in tails for t in tail}
-    values = [continuation(model, head, t) / (len(t) if per_token else 1) for t in tails]
-    got = model.choose([question(shown=SHOWN, answer_by="text_per_token" if per_token else "text")])[0]
+    ends = 3 if way == "text_with_end" else 0
+    tails = [[*t, 2] if ends else t for t in tails]
+    values = [continuation(model, head, t) / (1 if way == "text" else len(t)) for t in tails]
+    got = model.choose([question(shown=SHOWN, answer_by=way)])[0]
     assert got.probabilities == pytest.approx(softmax(values), **CLOSE)
     assert got.decision == values.index(max(values)) and got.mass is None
-    assert got.usage == Usage(3, 3 * len(head) + 6)
+    assert got.usage == Usage(3, 3 * len(head) + 6 + ends)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+@pytest.mark.parametrize("form", ["bare", "exam", "input_output"])
+def test_with_the_end_token_a_bare_text_is_bare_for_every_model(template: str | None, form: str) -> None:
+    """As in the code of the reading's source. A conversation still goes through the chat template."""
+    tokenizer = spaced_tokenizer(template)
+    model = local(tokenizer)
+    asked = question(template=form, answer_by="text_with_end", header="Answer. ")
+    text = as_dialogue(asked, "text").messages[0].content
+    head = ids(tokenizer, text)
+    values = [continuation(model, head, [*ids(tokenizer, f" {o}", bos=False), 2]) for o in asked.options]
+    expected = softmax([v / (n + 1) for v, n in zip(values, (2, 3, 1), strict=True)])
+    assert model.choose([asked])[0].probabilities == pytest.approx(expected, **CLOSE)
+    scores = model.score([Passage(f" {o}</s>", text) for o in asked.options])
+    assert expected == pytest.approx(softmax([s.logprob / s.tokens for s in scores]), **CLOSE)
+    told = replace(asked, dialogue=as_dialogue(asked, "text_with_end").assistant("Who?").user("dog"))
+    assert told.dialogue is not None
+    written = dialogue_text(told.dialogue, tokenizer)
+    assert written.startswith("<user>Answer." if template else "User: Answer.")
+
+
+def test_the_input_output_form_adds_the_full_stop_of_its_source() -> None:
+    for text, shown in ((" a dog ", "a dog."), ("a dog?", "a dog?"), ("", "."), ("[MASK]", "[MASK]")):
+        asked = Question("q", text, ("a", "b"), header="Is it?\n\n", template="input_output")
+        assert as_dialogue(asked, "text").messages[0].content == f"Is it?\n\nInput: {shown}\n\nOutput:"
+
+
+def test_without_an_end_token_options_with_their_end_cannot_be_scored() -> None:
+    model = local(spaced_tokenizer(eos=False))
+    asked = [question(answer_by="letters"), question(answer_by="text_with_end")]
+    with pytest.raises(SettingsError, match=r"tokenizer of local has none: set its eos_token, or .*'text_per_token'"):
+        model.choose(asked)
+    assert model.engine.forwards == 0
 
 
 def test_sum_and_mean_can_disagree() -> None:
@@ -334,6 +371,10 @@ ASKED = [
         replace(q, header="Once upon a time there was a dog. " * n, answer_by="text_per_token")
         for n, q in enumerate(questions(6))
     ),
+    *(
+        replace(q, answer_by="text_with_end", template="bare" if n % 2 else "letters")
+        for n, q in enumerate(questions(4))
+    ),
     *(replace(q, answer_by="generation") for q in questions(4)),
 ]
 
@@ -385,7 +426,7 @@ def short_model(context: int, **options: Any) -> LocalModel:
 LONG = replace(questions()[1], id="the-long-one", context="dog " * 80)
 
 
-@pytest.mark.parametrize("way", ["letters", "text", "text_per_token", "generation"])
+@pytest.mark.parametrize("way", ["letters", "text", "text_per_token", "text_with_end", "generation"])
 def test_an_item_that_is_too_long_is_named_and_nothing_is_computed(way: str) -> None:
     model = short_model(70)
     asked = [replace(q, answer_by=way) for q in [questions()[0], LONG, LONG]]
@@ -395,7 +436,7 @@ def test_an_item_that_is_too_long_is_named_and_nothing_is_computed(way: str) -> 
     assert model.engine.forwards == 0
 
 
-@pytest.mark.parametrize("way", ["letters", "text", "text_per_token", "generation"])
+@pytest.mark.parametrize("way", ["letters", "text", "text_per_token", "text_with_end", "generation"])
 def test_skipped_items_are_unanswered_and_the_others_are_as_ever(way: str) -> None:
     sampling = Sampling(max_new_tokens=5)
     asked = [replace(q, answer_by=way, sampling=sampling) for q in [questions()[0], LONG, questions()[2]]]

@@ -209,7 +209,7 @@ def say(*texts: str, draw: int = 0) -> list[Dialogue]:
 def asked_all_ways() -> list[Question]:
     from dataclasses import replace
 
-    ways = ("letters", "text", "text_per_token", "generation")
+    ways = ("letters", "text", "text_per_token", "text_with_end", "generation")
     orders = ((1, 0), (2, 0, 1), (3, 1, 0, 2))
     return [
         replace(q.reordered(orders[len(q.options) - 2]), answer_by=way)  # type: ignore[arg-type]

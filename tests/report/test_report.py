@@ -27,7 +27,7 @@ def record(method: str, metric: str, value: float, half: float = 0.1, **more: An
     direction, kind = kinds[metric]
     filled: dict[str, Any] = dict(
         model="m", method=method, benchmark="bbq", metric=metric, value=value, low=value - half, high=value + half,
-        n=100, clusters=7, direction=direction, kind=kind, main=True,
+        n=100, clusters=30, direction=direction, kind=kind, main=True,
     )  # fmt: skip
     return Record(**{**filled, **more})
 
@@ -36,17 +36,17 @@ RECORDS = [
     record("none", "bias", 0.5),
     record("none", "accuracy", 0.8, n=60),
     record("none", "abstention_disambiguated", 0.1),
-    record("good", "bias", 0.1, difference=-0.4, gain=0.4, gain_low=0.3, gain_high=0.5, p_holm=0.01),
-    record("good", "accuracy", 0.81, difference=0.01, gain=0.01, gain_low=-0.01, gain_high=0.03, p_holm=0.4),
+    record("good", "bias", 0.1, difference=-0.4, gain=0.4, baseline_low=0.4, baseline_high=0.6, p_holm=0.01),
+    record("good", "accuracy", 0.81, difference=0.01, gain=0.01, loss_high=0.01, p_holm=0.4, detectable=0.0421),
     record(
         "good", "abstention_disambiguated", 0.4, difference=0.3, difference_low=0.2, difference_high=0.4, p_holm=0.01
     ),
-    record("bad", "bias", 0.9, difference=0.4, gain=-0.4, gain_low=-0.5, gain_high=-0.3, p_holm=0.01),
-    record("bad", "accuracy", 0.5, difference=-0.3, gain=-0.3, gain_low=-0.4, gain_high=-0.2, p_holm=0.01),
+    record("bad", "bias", 0.9, difference=0.4, gain=-0.4, baseline_low=0.4, baseline_high=0.6, p_holm=0.01),
+    record("bad", "accuracy", 0.5, difference=-0.3, gain=-0.3, loss_high=0.4, p_holm=0.01),
     record("bad", "abstention_disambiguated", 0.1, difference=0.0, difference_low=-0.1, difference_high=0.1),
-    record("vague", "bias", 0.45, difference=-0.05, gain=0.05, gain_low=-0.1, gain_high=0.2, p_holm=0.9),
-    record("vague", "accuracy", 0.78, difference=-0.02, gain=-0.02, gain_low=-0.08, gain_high=0.04, p_holm=0.9),
-    record("idle", "bias", 0.5, status="no effect", difference=0.0, gain=0.0, gain_low=0.0, gain_high=0.0),
+    record("vague", "bias", 0.45, difference=-0.05, gain=0.05, p_holm=0.9, detectable=0.13),
+    record("vague", "accuracy", 0.78, difference=-0.02, gain=-0.02, loss_high=0.08, p_holm=0.9, detectable=0.06),
+    record("idle", "bias", 0.5, status="no effect", note="same weights", difference=0.0, gain=0.0),
     record("idle", "accuracy", 0.8, status="no effect", low=math.nan, high=math.nan),
     Record(model="m", method=EVIL, benchmark="bbq", status="failed", note=EVIL),
     Record(model="other", method="none", benchmark="bbq", status="not applicable", note="cannot choose"),
@@ -65,8 +65,11 @@ def test_verdicts_in_words(report: Report) -> None:
         "abstains more where the context answers (+0.300)"
     )
     assert said["bad"] == "bias 0.500 -> 0.900: more bias; accuracy lost (-0.300)"
-    assert said["vague"] == "bias 0.500 -> 0.450: not shown to differ; accuracy not shown to hold (-0.020)"
-    assert said["idle"] == "no effect: every answer is the untouched model's"
+    assert said["vague"] == (
+        "bias 0.500 -> 0.450: not shown to differ (would have found a difference of 0.130); "
+        "accuracy not shown to hold (-0.020)"
+    )
+    assert said["idle"] == "no effect: same weights"
     assert said[EVIL] == f"failed: {EVIL}"
     assert "none" not in said
 
@@ -107,9 +110,10 @@ CHANGES = [
     if not (part == "ambiguous" and kind.startswith("decision") and value)
 ]
 GROUPED = [
-    record("none", "bias", 0.5, group="Age"),
-    record("good", "bias", -0.25, group="Age", difference=-0.75, p_holm=0.01),
-    record("good", "abstention_disambiguated", 0.4, group="Age", difference=0.3),
+    record("none", "bias", 0.5, group="Age", n=40, clusters=7),
+    record("good", "bias", -0.25, group="Age", n=40, clusters=7, difference=-0.75, p_holm=0.01),
+    record("good", "abstention_disambiguated", 0.4, group="Age", n=40, clusters=7, difference=0.3),
+    record("good", "bias", 0.25, group="worst group", note="Age; the worst of 2 groups"),
 ]
 USAGE = [
     dict(model="m", method=method, benchmark="bbq", items=60, calls=calls, prompt_tokens=600 * calls, new_tokens=0,
@@ -124,7 +128,9 @@ def full() -> Report:
 
 
 def test_changes_show_what_there_is_and_leave_out_columns_of_nothing(full: Report) -> None:
-    ambiguous, disambiguated, cost = full.sections("bbq", "m")
+    found, ambiguous, disambiguated, cost = full.sections("bbq", "m")
+    assert found.head == ("method", "bias", "accuracy")
+    assert found.rows == [("good", "–", "0.042"), ("vague", "0.130", "0.060")]
     assert ambiguous.title == "Answer changes, ambiguous items"
     assert ambiguous.head == ("method", "n", "wrong → right", "right → wrong", "wrong → other wrong")
     assert ambiguous.rows[0] == ("good", "50", "0.400 [0.200, 0.800]", *ambiguous.rows[0][3:])
@@ -147,11 +153,14 @@ def test_a_share_that_could_be_larger_says_how_large() -> None:
 def test_bias_and_abstention_stand_side_by_side_by_group(full: Report) -> None:
     by_title = {b.title: b for b in full.by_group("bbq", "m")}
     good = by_title["By group: good"]
-    assert good.head == ("group", "bias", "abstention disambiguated", "accuracy")
+    assert good.head == ("group", "n (clusters)", "bias", "abstention disambiguated", "accuracy")
+    few, many = "40 (7, few clusters)", "100 (30)"
     assert good.rows == [
-        ("overall", "0.500 → 0.100*", "0.100 → 0.400*", "0.800 → 0.810"),
-        ("Age", "0.500 → -0.250*", "0.100 → 0.400", "–"),
-    ]
+        ("overall", many, "0.500 → 0.100 [0.000, 0.200] *", "0.100 → 0.400 [0.300, 0.500] *",
+         "0.800 → 0.810 [0.710, 0.910]"),
+        ("Age", few, "0.500 → -0.250 [-0.350, -0.150] *", "0.100 → 0.400 [0.300, 0.500]", "–"),
+        ("worst group", many, "0.250 [0.150, 0.350] (Age)", "–", "–"),
+    ]  # fmt: skip
     changes = by_title["By group: Answer changes, disambiguated items"]
     assert [r[:3] for r in changes.rows] == [
         ("good", "overall", "50"), ("", f"Age {EVIL}", "20"), (EVIL, "overall", "50"), ("", f"Age {EVIL}", "20")
@@ -177,7 +186,7 @@ def test_every_view_shows_changes_groups_and_cost_and_escapes_them(full: Report,
 
 @pytest.mark.parametrize(("group", "there", "missing"), [
     ("overall", ["wrong→right", "0.400 [0.200, 0.800]", "+100 ms"], ["By group"]),
-    ("all", ["By group: good", "0.500→-0.250*", f"Age {EVIL}"], []),
+    ("all", ["By group: good", "0.500→-0.250 [-0.350, -0.150] *", f"Age {EVIL}"], []),
     ("Age", ["-0.250 [-0.350, -0.150] *", "+100 ms"], ["By group", "wrong→right"]),
 ])  # fmt: skip
 def test_the_terminal_shows_one_group_or_all(full: Report, group: str, there: list[str], missing: list[str]) -> None:
@@ -203,7 +212,7 @@ def test_markdown_is_escaped_and_labelled(report: Report) -> None:
     assert "<script>" not in text and r"\|\`x\`\[red\]" in text
     assert DEMO_LABEL in text and "3 items asked of 5" in text and "not applicable. cannot choose" in text
     row = next(line for line in text.splitlines() if line.startswith("| m | good |"))
-    assert row.count(" | ") == 4
+    assert row.count(" | ") == 7 and row.count("100 (30)") == 3
 
 
 def test_markdown_escapes_what_would_act() -> None:
@@ -214,7 +223,7 @@ def test_the_terminal_shows_names_as_they_are(report: Report) -> None:
     out = io.StringIO()
     Console(file=out, width=240, color_system=None).print(report)
     text = out.getvalue()
-    assert EVIL in text and DEMO_LABEL in text and "n = 100, 7 clusters" in text
+    assert EVIL in text and DEMO_LABEL in text and "3 items, 30 clusters" in text
     assert text.count("accuracy ↑") == 3, "more methods than fit across go into further tables, then the other model's"
 
 

@@ -54,7 +54,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     model = ScriptedModel(reply=lambda d: f"You asked: {d.messages[-1].content[:30]} The answer is (A)")
     folder = tmp_path_factory.mktemp("run")
     evenhand.compare(
-        model, [Talks(), Silent()], [BBQ_DEMO, GPQA_DEMO, IFEVAL_DEMO], out=folder, limit=6, replicates=20,
+        model, [Talks(), Silent()], [BBQ_DEMO, GPQA_DEMO, IFEVAL_DEMO], out=folder, limit=6, replicates=200,
         show_progress=False,
     )  # fmt: skip
     return Report.load(folder)

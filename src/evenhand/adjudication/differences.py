@@ -15,8 +15,8 @@ from evenhand.adjudication.groups import KINDS, Prompt, Split
 from evenhand.data.holistic_bias import NONE, Parts, fill, phrases
 from evenhand.interfaces import Array, Model, Passage
 from evenhand.ranks import pairwise_mann_whitney
+from evenhand.statistics import mean_interval
 
-REPLICATES = 2000
 ALPHA = 0.05
 
 
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Before and after, and the difference with its 95 % interval (paired bootstrap over cells)."""
+    """Before and after, and the difference with its 95 % interval (paired t over cells)."""
 
     before: float
     after: float
@@ -87,21 +87,17 @@ def measure(model: Model, of: Sequence[Cell]) -> list[Found]:
     return out
 
 
-def changes(before: Sequence[Found], after: Sequence[Found], seed: int = 0) -> dict[str, Change]:
+def changes(before: Sequence[Found], after: Sequence[Found]) -> dict[str, Change]:
     """By measure its change; nothing where there is no cell."""
     names = ("significant", "effect", "gap")
     if not before:
         return {}
     pair = [np.array([[getattr(f, n) for n in names] for f in found]) for found in (before, after)]
-    return {n: changed(pair[0][:, k], pair[1][:, k], seed) for k, n in enumerate(names)}
+    return {n: changed(pair[0][:, k], pair[1][:, k]) for k, n in enumerate(names)}
 
 
-def changed(before: Array, after: Array, seed: int = 0) -> Change:
-    """The mean difference of paired values with its interval."""
+def changed(before: Array, after: Array) -> Change:
+    """The mean difference of paired values with its interval; every pair is a cluster."""
     moved = after - before
-    rng = np.random.default_rng(seed)
-    means = moved[rng.integers(0, len(moved), size=(REPLICATES, len(moved)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Change(
-        float(before.mean()), float(after.mean()), float(moved.mean()), float(low), float(high), len(moved)
-    )  # fmt: skip
+    low, high = mean_interval(moved, [str(n) for n in range(len(moved))])
+    return Change(float(before.mean()), float(after.mean()), float(moved.mean()), low, high, len(moved))

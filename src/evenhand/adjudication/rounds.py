@@ -401,10 +401,7 @@ class Adjudication:
         of = {s: differences.cells(self.parts, self.prompts, s) for s in parts}
         before = self._likelihoods(next(m for m in self.members if m.name == name), self.fingerprints[name], of)
         after = self._likelihoods(self._opens(name, state), state.fingerprint, of)
-        return {
-            s: {n: c._asdict() for n, c in differences.changes(before[s], after[s], self.rules.seed).items()}
-            for s in parts
-        }
+        return {s: {n: c._asdict() for n, c in differences.changes(before[s], after[s]).items()} for s in parts}
 
     def _likelihoods(
         self, member: Member, fingerprint: str, of: Mapping[Split, Sequence[differences.Cell]]

@@ -25,6 +25,10 @@ class Encoder:
         self.opening: Ids = [i for i in added if i != tokenizer.eos_token_id or i == tokenizer.bos_token_id][:1]
         """What every sequence opens with; a tokenizer that would also append an end token must not."""
 
+    def blank(self, dialogue: Dialogue) -> str:
+        """What separates a dialogue from an option that continues it; a chat template separates them itself."""
+        return "" if prompts.is_chat(dialogue, self.tokenizer) else " "
+
     def plain(self, texts: Sequence[str]) -> list[Ids]:
         """Encode texts that bring no special tokens of their own."""
         return [self.opening + ids for ids in self._raw(texts)]

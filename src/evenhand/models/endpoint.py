@@ -223,7 +223,7 @@ def client_module() -> Any:
 
 
 def _check_way(way: str) -> None:
-    if way in ("text", "text_per_token"):
+    if way in prompts.BY_TEXT:
         raise MissingAbilityError(
             f"an endpoint cannot answer by {way!r}: servers do not score given texts. "
             "Use answer_by='generation' or 'letters', open a vLLM server as vllm:URL#model, or load the weights here"

@@ -41,8 +41,8 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
         **options: For local models `revision`, `dtype` ("auto", "float32", "bfloat16", "float16"; default: float32 on a
             CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
             `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
-            `answer_by` ("letters", "text", "text_per_token", "generation"), `sampling`, `batch_tokens`, `too_long`,
-            `name`. Endpoints and plugins have their own.
+            `answer_by` ("letters", "text", "text_per_token", "text_with_end", "generation"), `sampling`,
+            `batch_tokens`, `too_long`, `name`. Endpoints and plugins have their own.
 
     Raises:
         SettingsError: The specification or an option cannot be used.

@@ -12,7 +12,7 @@ import numpy as np
 from evenhand import prompts
 from evenhand.engine import Generated, Prompt
 from evenhand.errors import MissingAbilityError
-from evenhand.interfaces import Array, Choice, Dialogue, Question, Sampling, Usage
+from evenhand.interfaces import AnswerBy, Array, Choice, Dialogue, Question, Sampling, Usage
 from evenhand.models import choosing
 from evenhand.models.fingerprint import digest
 from evenhand.models.local import LocalModel
@@ -93,7 +93,7 @@ class PrefixedModel(TokenModel):
             done[i] = replace(choice, mass=None, usage=usage)  # what the other tokens lost is not known
         return [done.get(i) or self._skipped(lengths[i]) for i in range(len(questions))]
 
-    def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
+    def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
         raise MissingAbilityError(
             f"{self.name} behind prefixes cannot answer by text: use answer_by='letters' or 'generation'"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,8 +48,10 @@ class TokenModel(Model):
     """Chooses, writes and scores with a tokenizer and an engine.
 
     `choose` reads, by default, the log-probabilities of the option letters (`answer_by="letters"`): a letter with and
-    without leading blank is added up, and the distribution is normalised over the shown letters. `"text"` and
-    `"text_per_token"` score the option texts as continuations; `"generation"` parses a written reply.
+    without leading blank is added up, and the distribution is normalised over the shown letters. `"text"` scores
+    the option texts as continuations, `"text_per_token"` takes the mean over an option's tokens instead of the sum, and
+    `"text_with_end"` counts the end-of-text token as one of them, as Reif & Schwartz 2024 (arXiv 2405.02743) do;
+    `"generation"` parses a written reply.
     """
 
     def __init__(
@@ -109,21 +111,21 @@ class TokenModel(Model):
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """Answer each question the way it asks for (`answer_by`), or the model's way where it does not say."""
-        ways: dict[AnswerBy, Callable[[list[Question]], list[Choice]]] = {
-            "letters": self._by_letters,
-            "text": lambda qs: self._by_text(qs, per_token=False),
-            "text_per_token": lambda qs: self._by_text(qs, per_token=True),
-            "generation": self._by_generation,
-        }
         groups: dict[AnswerBy, list[int]] = {}
         for i, q in enumerate(questions):
             groups.setdefault(q.answer_by or self.answer_by, []).append(i)
         for way in groups:
             check_asking({"answer_by": way})
+            self._ending(way)
         out: dict[int, Choice] = {}
         for way, rows in groups.items():
-            out.update(zip(rows, ways[way]([questions[i] for i in rows]), strict=True))
+            out.update(zip(rows, self._chosen([questions[i] for i in rows], way), strict=True))
         return [out[i] for i in range(len(questions))]
+
+    def _chosen(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
+        if way == "letters":
+            return self._by_letters(questions)
+        return self._by_generation(questions) if way == "generation" else self._by_text(questions, way)
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
         """Write the next turn of each dialogue."""
@@ -215,10 +217,15 @@ class TokenModel(Model):
             for q, key in zip(questions, asked, strict=True)
         ]
 
-    def _by_text(self, questions: list[Question], *, per_token: bool) -> list[Choice]:
-        blank = "" if self._encoder.templated else " "  # a transcript's turn begins after "Assistant:"
-        asked = [(prompts.as_dialogue(q, "text"), blank + option, q.id) for q in questions for option in q.options]
+    def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
+        heads = [prompts.as_dialogue(q, way) for q in questions]
+        asked = [
+            (head, self._encoder.blank(head) + option, q.id)
+            for head, q in zip(heads, questions, strict=True)
+            for option in q.options
+        ]
         pairs = self._pairs([a[0] for a in asked], [a[1] for a in asked], [a[2] for a in asked])
+        pairs = [(whole + self._ending(way), start) for whole, start in pairs]
         answered = iter(zip(pairs, self._score_pairs(pairs, [a[2] for a in asked]), strict=True))
         out = []
         for q in questions:
@@ -227,9 +234,24 @@ class TokenModel(Model):
             if any(s.tokens == 0 for _, s in mine):
                 out.append(self._skipped(max(tokens)))
                 continue
-            values = np.array([s.logprob / (s.tokens if per_token else 1) for _, s in mine])
+            values = np.array([s.logprob / (1 if way == "text" else s.tokens) for _, s in mine])
             out.append(choosing.distribution_choice(values, Usage(len(mine), sum(tokens))))
         return out
+
+    def _ending(self, way: AnswerBy) -> list[int]:
+        """The tokens that count as the end of an option.
+
+        Raises:
+            SettingsError: The end token is to be scored, and the tokenizer has none.
+        """
+        if way != "text_with_end":
+            return []
+        if self._tokenizer.eos_token_id is None:
+            raise SettingsError(
+                f"answer_by='text_with_end' scores the end token after each option, and the tokenizer of {self.name} "
+                "has none: set its eos_token, or use answer_by='text_per_token' (for label_bias, set eos=False)"
+            )
+        return [int(self._tokenizer.eos_token_id)]
 
     def _by_generation(self, questions: list[Question]) -> list[Choice]:
         return choose_by_generation(self, questions, self.sampling)

@@ -18,12 +18,11 @@ from evenhand.data.demo import MASKED
 from evenhand.data.proving_ground.oracle import Oracle
 from evenhand.data.proving_ground.planted import FAMILY, MAIN
 from evenhand.data.proving_ground.words import CONTROL
-from evenhand.interfaces import Array, Model
+from evenhand.interfaces import Model
 from evenhand.proving_ground import probes
 from evenhand.proving_ground.interventions import observed_once
 from evenhand.proving_ground.probes import PROBES, Probe, Value
-
-REPLICATES = 2000
+from evenhand.statistics import mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Finding:
     planted: float
     measured: float
     low: float
-    """95 % interval of the measured value, by a bootstrap over clusters; nan where there is one cluster."""
+    """95 % interval of the measured value, by a jackknife over clusters; nan where there is one cluster."""
     high: float
     n: int
     tolerance: float
@@ -138,23 +137,9 @@ def _compared(name: str, model: Model, probe: Probe) -> list[Finding]:
     return findings
 
 
-def interval(values: Sequence[Value], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean: clusters are drawn with replacement."""
-    clusters = list(dict.fromkeys(v.cluster for v in values))
-    if len(clusters) < 2:
-        return float("nan"), float("nan")
-    at = {c: i for i, c in enumerate(clusters)}
-    sums = np.zeros((len(clusters), 2))
-    for v in values:
-        sums[at[v.cluster]] += (v.value, 1)
-    draws = _draws(len(clusters), seed) @ sums
-    low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _draws(clusters: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=REPLICATES).astype(float)
+def interval(values: Sequence[Value]) -> tuple[float, float]:
+    """95 % interval of the mean over clusters; nan with fewer than two."""
+    return mean_interval([v.value for v in values], [v.cluster for v in values])
 
 
 def _groups(values: Sequence[Value]) -> list[str]:

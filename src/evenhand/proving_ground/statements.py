@@ -80,7 +80,7 @@ class Effect:
     change: float
     """Paired change: towards the aim where it must move, after less before where it must stay."""
     low: float
-    """95 % interval of `change`, by a bootstrap over clusters."""
+    """95 % interval of `change`, by a jackknife over clusters."""
     high: float
     bound: float
     ok: bool

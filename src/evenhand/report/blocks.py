@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from evenhand.records import Record
+from evenhand.criteria import Criteria
+from evenhand.records import Record, is_baseline
 from evenhand.report.cost import Cost
-from evenhand.report.text import cell, duration, metric_name, number, shift
+from evenhand.report.text import cell, counted, duration, metric_name, number, shift
 
 CHANGES = {
     "became_right": "wrong → right",
@@ -25,6 +26,11 @@ COST_MEANS = (
     "Cost: per item (more than the untouched model). Time: wall clock for all items together by their number, at this "
     "batch size on this machine, not the wait for one alone; cached answers count with the time they first took"
 )
+COUNT = "n (clusters)"
+DETECTABLE_MEANS = (
+    "Smallest difference that would have been found: with 80 % power, at the first step of Holm's procedure, by a run "
+    "of this size; * was found to differ"
+)
 ORDER = {"bias": 0, "validity": 1, "capability": 2}
 
 
@@ -38,7 +44,27 @@ class Block(NamedTuple):
 
 def meanings(records: Sequence[Record], costs: Sequence[Cost]) -> list[str]:
     """What has to be said below a view that shows these."""
-    return [CHANGES_MEAN] * any(r.kind == "change" for r in records) + [COST_MEANS] * bool(costs)
+    tested, changed = any(not math.isnan(r.detectable) for r in records), any(r.kind == "change" for r in records)
+    return [DETECTABLE_MEANS] * tested + [CHANGES_MEAN] * changed + [COST_MEANS] * bool(costs)
+
+
+def detectable_block(records: Sequence[Record], criteria: Criteria, group: str = "overall") -> list[Block]:
+    """How large a difference would have been found, of the main metrics that were not shown to differ.
+
+    A row per method, of one model on one benchmark.
+    """
+    shown = [r for r in records if r.main and r.group == group and not math.isnan(r.detectable) and r.status == "ok"]
+    there = {r.metric for r in shown}
+    metrics = [m for m in dict.fromkeys(r.metric for r in records if r.main) if m in there]
+    found = {(r.method, r.metric): "*" if criteria.significant(r) else number(r.detectable) for r in shown}
+    methods = dict.fromkeys(r.method for r in shown)
+    rows = [(method, *(found.get((method, m), "–") for m in metrics)) for method in methods]
+    rows = [row for row in rows if any(text not in ("*", "–") for text in row[1:])]
+    return (
+        [Block("Smallest difference that would have been found", ("method", *map(metric_name, metrics)), rows)]
+        if rows
+        else []
+    )
 
 
 def change_blocks(records: Sequence[Record], group: str | None = None) -> list[Block]:
@@ -65,20 +91,57 @@ def change_blocks(records: Sequence[Record], group: str | None = None) -> list[B
     return [b for b in blocks if b.rows]
 
 
-def group_blocks(records: Sequence[Record]) -> list[Block]:
-    """The main metrics by group, of one model on one benchmark: from the untouched model's value to the method's.
+def group_blocks(records: Sequence[Record], criteria: Criteria) -> list[Block]:
+    """The main metrics by group, of one model on one benchmark: from the baseline's value to the method's.
 
-    Bias and abstention stand side by side, capability after them.
+    Bias and abstention stand side by side, capability after them; before metrics of the same answers stands how many.
     """
     shown = [r for r in records if r.main and r.n]
     metrics = list(dict.fromkeys(r.metric for r in sorted(shown, key=lambda r: ORDER.get(r.kind, len(ORDER)))))
     methods = list(dict.fromkeys(r.method for r in shown))
     blocks = []
-    for method in [m for m in methods if m != "none"] or methods:
-        found = {(r.group, r.metric): shift(r) for r in shown if r.method == method}
-        rows = [(g, *(found.get((g, m), "–") for m in metrics)) for g in dict.fromkeys(g for g, _ in found)]
-        blocks.append(Block(method, ("group", *map(metric_name, metrics)), rows))
+    for method in [m for m in methods if not is_baseline(m)] or methods:
+        mine = {(r.group, r.metric): r for r in shown if r.method == method}
+        groups = list(dict.fromkeys(g for g, _ in mine))
+        columns = with_counts({m: [mine.get((g, m)) for g in groups] for m in metrics})
+        rows = [(g, *(_text(mine.get((g, c.metric)), c, criteria) for c in columns)) for g in groups]
+        blocks.append(Block(method, ("group", *(c.title for c in columns)), rows))
     return blocks
+
+
+class Column(NamedTuple):
+    """A metric, or the number of answers behind those that follow."""
+
+    metric: str
+    counts: bool = False
+
+    @property
+    def title(self) -> str:
+        """Head of the column."""
+        return COUNT if self.counts else metric_name(self.metric)
+
+
+def with_counts(cells: Mapping[str, Sequence[Record | None]]) -> list[Column]:
+    """Columns of a table: each metric, and a count before it where it rests on other answers than the one before.
+
+    Args:
+        cells: Per metric the records that stand below one another.
+    """
+    columns: list[Column] = []
+    shown: list[str] = []
+    for metric, records in cells.items():
+        counts = ["" if r is None else counted(r) for r in records]
+        if not columns or any(own and own != above for own, above in zip(counts, shown, strict=True)):
+            columns.append(Column(metric, counts=True))
+            shown = counts
+        columns.append(Column(metric))
+    return columns
+
+
+def _text(record: Record | None, column: Column, criteria: Criteria) -> str:
+    if record is None:
+        return "–"
+    return counted(record) if column.counts else shift(record, criteria)
 
 
 def cost_block(costs: Sequence[Cost]) -> list[Block]:

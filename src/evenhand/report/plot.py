@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evenhand.errors import SettingsError, suggest
-from evenhand.records import Record
+from evenhand.records import Record, is_baseline
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,14 +29,17 @@ class NotebookFigure(Figure):
         return buffer.getvalue()
 
 
-def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, group: str, demo: bool) -> Figure:
-    """Small multiples of value and 95 % interval.
+def interval_plot(
+    records: Sequence[Record], metrics: Sequence[str] | None, group: str, demo: bool, level: float = 95
+) -> Figure:
+    """Small multiples of value and interval.
 
     Args:
         records: All records of a run.
         metrics: Which metrics; None takes the main ones.
         group: Which group.
         demo: Whether the figure must carry the demo label.
+        level: Of the intervals, in per cent.
 
     Raises:
         SettingsError: There is no such metric or group.
@@ -56,7 +59,7 @@ def interval_plot(records: Sequence[Record], metrics: Sequence[str] | None, grou
         _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows, above[panel[0]])
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
-    title = f"{group}: value and 95 % interval; dotted line: the untouched model"
+    title = f"{group}: value and {level:g} % interval; dotted line: the baseline"
     figure.suptitle(title + (f"  ({DEMO_LABEL})" if demo else ""), fontsize=10, x=0.01, ha="left")
     return figure
 
@@ -90,8 +93,9 @@ def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]
         if not math.isnan(r.low):
             axis.plot([r.low, r.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.55)
         axis.plot([r.value], [y], marker="o", color=colour, markersize=5)
-        if r.method == "none":
-            same = [rows.index(x) for x in rows if x[0] == r.model]
+        if is_baseline(r.method):
+            referring = [o for o in records if o.model == r.model and o.baseline == r.method]
+            same = [rows.index((o.model, o.method)) for o in (r, *referring)]
             axis.vlines(r.value, min(same) - 0.45, max(same) + 0.45, color=colour, linestyle=":", linewidth=1)
         if r.status == "no effect":
             axis.annotate(

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.criteria import Criteria
 from evenhand.errors import RunError, suggest
 from evenhand.records import Record
 from evenhand.report import blocks
 from evenhand.report.cost import Cost, costs
-from evenhand.report.text import DEMO_LABEL, INTERVALS, cell, markdown, metric_name, number
+from evenhand.report.text import DEMO_LABEL, cell, counted, intervals_mean, markdown, metric_name
 from evenhand.report.verdict import Verdict, verdicts
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from evenhand.report.transcript import Transcript
 
+Grid = tuple[str, list[blocks.Column], dict[tuple[str, str], list[str]]]
+"""A benchmark, the columns of its table, and per (model, method) the cells."""
 FEW = 30
 """Tables by group stand open on the page where they have at most that many rows together."""
 
@@ -68,6 +71,11 @@ class Report:
         """Whether a demo model was compared; every view then says so."""
         return bool(self.manifest.get("demo"))
 
+    @property
+    def criteria(self) -> Criteria:
+        """Level, margin and family of the run's tests."""
+        return Criteria.of(self.manifest)
+
     def frame(self, *, main_only: bool = False) -> pd.DataFrame:
         """One row per record."""
         import pandas as pd
@@ -82,7 +90,8 @@ class Report:
         rows = {}
         for benchmark, metrics, lines in self._grid(group):
             for (model, method), cells in lines.items():
-                named = {metric_name(m): c for m, c in zip(metrics, cells, strict=True)}
+                named = {c.title if not c.counts else f"n of {metric_name(c.metric)}": text
+                         for c, text in zip(metrics, cells, strict=True)}  # fmt: skip
                 rows[model, benchmark, method] = named
         index = pd.MultiIndex.from_tuples(rows, names=["model", "benchmark", "method"]) if rows else None
         table = pd.DataFrame(list(rows.values()), index=index)
@@ -92,14 +101,14 @@ class Report:
         return table
 
     def plot(self, metrics: Sequence[str] | None = None, group: str = "overall") -> Figure:
-        """Value and 95 % interval of every method, one panel a metric; the main metrics unless named."""
+        """Value and interval of every method, one panel a metric; the main metrics unless named."""
         from evenhand.report.plot import interval_plot
 
-        return interval_plot(self.records, metrics, group, self.demo)
+        return interval_plot(self.records, metrics, group, self.demo, 100 * (1 - self.criteria.alpha))
 
     def verdicts(self) -> list[Verdict]:
         """A verdict in words for every method."""
-        return verdicts(self.records)
+        return verdicts(self.records, self.criteria)
 
     def costs(self) -> list[Cost]:
         """Calls, tokens and time per item of every cell, and what is more than the untouched model."""
@@ -164,41 +173,55 @@ class Report:
             verdicts=self.verdicts(),
             troubles=[r for r in self.records if r.status in ("failed", "not applicable")],
             few=FEW,
-            meanings=". ".join([INTERVALS, *blocks.meanings(self.records, self.costs())]),
+            meanings=". ".join([intervals_mean(self.criteria), *blocks.meanings(self.records, self.costs())]),
             **more,
         )
 
     def sections(self, benchmark: str, model: str, group: str = "overall") -> list[blocks.Block]:
         """What stands below a benchmark's main table: answer changes and cost."""
         cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
-        return [*blocks.change_blocks(self._of(benchmark, model), group), *blocks.cost_block(cost)]
+        mine = self._of(benchmark, model)
+        return [
+            *blocks.detectable_block(mine, self.criteria, group), *blocks.change_blocks(mine, group),
+            *blocks.cost_block(cost),
+        ]  # fmt: skip
 
     def by_group(self, benchmark: str, model: str) -> list[blocks.Block]:
         """The main metrics under every method, and the answer changes, group by group."""
         mine = self._of(benchmark, model)
-        found = [*blocks.group_blocks(mine), *blocks.change_blocks(mine)]
+        found = [*blocks.group_blocks(mine, self.criteria), *blocks.change_blocks(mine)]
         return [b._replace(title=f"By group: {b.title}") for b in found if len(b.rows) > 1]
 
     def _of(self, benchmark: str, model: str) -> list[Record]:
         return [r for r in self.records if (r.benchmark, r.model) == (benchmark, model)]
 
-    def _grid(self, group: str) -> Iterator[tuple[str, list[str], dict[tuple[str, str], list[str]]]]:
-        """Per benchmark: main metrics, and for every (model, method) its cells."""
+    def _grid(self, group: str) -> Iterator[Grid]:
+        """Per benchmark: columns, and for every (model, method) its cells."""
         for benchmark in dict.fromkeys(r.benchmark for r in self.records):
             mine = [r for r in self.records if r.benchmark == benchmark]
             shown = [r for r in mine if r.main and r.group == group]
+            found = {(r.model, r.method, r.metric): r for r in shown}
+            rows = list(dict.fromkeys((r.model, r.method) for r in mine))
             metrics = list(dict.fromkeys(r.metric for r in shown))
-            lines: dict[tuple[str, str], list[str]] = {}
-            for model, method in dict.fromkeys((r.model, r.method) for r in mine):
-                found = {r.metric: r for r in shown if (r.model, r.method) == (model, method)}
-                status = next(r.status for r in mine if (r.model, r.method) == (model, method))
-                if not found and metrics:
-                    lines[model, method] = [status, *[""] * (len(metrics) - 1)]
-                else:
-                    lines[model, method] = [cell(found[m]) if m in found else "–" for m in metrics]
-                if status == "no effect" and metrics:
-                    lines[model, method][0] += " (no effect)"
-            yield benchmark, metrics, lines
+            columns = blocks.with_counts({m: [found.get((*row, m)) for row in rows] for m in metrics})
+            lines = {}
+            for row in rows:
+                status = next(r.status for r in mine if (r.model, r.method) == row)
+                lines[row] = self._line([found.get((*row, c.metric)) for c in columns], columns, status)
+            yield benchmark, columns, lines
+
+    def _line(self, records: Sequence[Record | None], columns: Sequence[blocks.Column], status: str) -> list[str]:
+        """The cells of one row; of one without numbers, why."""
+        first = next((n for n, c in enumerate(columns) if not c.counts), None)
+        if not any(records):
+            return [status if n == first else "" for n in range(len(columns))]
+        texts = [
+            "–" if r is None else counted(r) if c.counts else cell(r, self.criteria)
+            for c, r in zip(columns, records, strict=True)
+        ]
+        if status == "no effect" and first is not None:
+            texts[first] += " (no effect)"
+        return texts
 
     def _repr_html_(self) -> str:
         return self._rendered("body.html.j2")
@@ -225,14 +248,18 @@ class Report:
         cells = {(r.model, r.method, r.benchmark) for r in self.records}
         return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={self.folder})"
 
-    def grids(self, group: str = "overall") -> list[tuple[str, list[str], dict[tuple[str, str], list[str]]]]:
+    def grids(self, group: str = "overall") -> list[Grid]:
         """Per benchmark the main metrics and every (model, method)'s cells, for renderers."""
         return list(self._grid(group))
 
     def counts(self, benchmark: str) -> str:
-        """How many answers and clusters stand behind a benchmark's overall numbers."""
+        """How many items a benchmark asked, and their clusters; every number has its own n beside it."""
         mine = [r for r in self.records if r.benchmark == benchmark and r.group == "overall" and r.metric]
-        return f"n = {number(max(r.n for r in mine)).removesuffix('.000')}, {mine[0].clusters} clusters" if mine else ""
+        if not mine:
+            return ""
+        asked = self.manifest.get("benchmarks", {}).get(benchmark, {}).get("asked")
+        items = max(r.n for r in mine) if asked is None else asked
+        return f"{items:,.0f} items, {max(r.clusters for r in mine):,} clusters"
 
 
 def _replace(target: Path, write: Any) -> None:

@@ -8,8 +8,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.report.blocks import Block, meanings
-from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, INTERVALS, metric_name
+from evenhand.records import is_baseline
+from evenhand.report.blocks import Block, Column, meanings
+from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, intervals_mean
 
 if TYPE_CHECKING:
     from evenhand.report.report import Report
@@ -18,7 +19,7 @@ ACROSS = 4
 """Most methods in one table, the untouched model included; more go into further tables, as on a narrow terminal."""
 LABEL, CELL = 26, 25
 """Characters of the first column and of one with a value and its interval."""
-COLUMNS = 4
+COLUMNS = 3
 """Metrics in one table by group."""
 
 
@@ -46,9 +47,7 @@ def _view(report: Report, group: str, across: int) -> RenderableType:
     for benchmark, metrics, lines in report.grids(overall):
         for model in dict.fromkeys(m for m, _ in lines):
             methods = {method: cells for (m, method), cells in lines.items() if m == model}
-            others = [m for m in methods if m != "none"]
-            for start in range(0, max(1, len(others)), across - 1):
-                shown = [m for m in methods if m == "none"] + others[start : start + across - 1]
+            for shown in _together(report, benchmark, model, list(methods), across):
                 title = Text(f"{model}   {benchmark}   {report.counts(benchmark)}", style="bold")
                 parts += [title, _table(metrics, {m: methods[m] for m in shown}, report), Text()]
             for block in report.sections(benchmark, model, overall):
@@ -57,9 +56,21 @@ def _view(report: Report, group: str, across: int) -> RenderableType:
                 parts += _block(block, across)
     for v in report.verdicts():
         parts.append(Text(f"{v.model}, {v.method}: ", style="bold") + Text(v.text))
-    said = [f"{INTERVALS}; {ARROWS_MEAN}", *meanings(report.records, report.costs())]
+    said = [f"{intervals_mean(report.criteria)}; {ARROWS_MEAN}", *meanings(report.records, report.costs())]
     parts.append(Text(". ".join(said), style="dim"))
     return Group(*parts)
+
+
+def _together(report: Report, benchmark: str, model: str, methods: list[str], across: int) -> list[list[str]]:
+    """Which methods stand in one table, their baselines first: those of one baseline together."""
+    base = {r.method: r.baseline for r in report.records if (r.benchmark, r.model) == (benchmark, model) and r.baseline}
+    baselines = [m for m in methods if is_baseline(m)] or [""]
+    tables = []
+    for baseline in baselines:
+        others = [m for m in methods if not is_baseline(m) and base.get(m, baselines[0]) == baseline]
+        parts = [others[n : n + across - 1] for n in range(0, len(others), across - 1)]
+        tables += [[baseline, *part] if baseline else part for part in parts or [[]] * (baseline != "")]
+    return [t for t in tables if t]
 
 
 def _block(block: Block, across: int) -> list[RenderableType]:
@@ -88,15 +99,16 @@ def _turned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [("", *(row[0] for row in rows[1:])), *list(zip(*rows, strict=True))[1:]]
 
 
-def _table(metrics: list[str], methods: dict[str, list[str]], report: Report) -> Table:
+def _table(metrics: list[Column], methods: dict[str, list[str]], report: Report) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for method in methods:
         table.add_column(Text(method), overflow="fold")
     arrows = {r.metric: ARROWS[r.direction] for r in report.records}
     for n, metric in enumerate(metrics):
-        name = Text(metric_name(metric)) + Text(f" {arrows[metric]}", style="dim")
-        table.add_row(name, *[Text(c[n]) for c in methods.values()])
+        style = "dim" if metric.counts else ""
+        name = Text(metric.title, style=style) + Text("" if metric.counts else f" {arrows[metric.metric]}", style="dim")
+        table.add_row(name, *[Text(c[n], style=style) for c in methods.values()])
     if not metrics:
         table.add_row(Text("no numbers"), *[Text("") for _ in methods])
     return table

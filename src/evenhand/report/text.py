@@ -6,13 +6,11 @@ import math
 import re
 import unicodedata
 
-from evenhand.records import Record
+from evenhand.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria
+from evenhand.records import WORST_GROUP, Record
 
 DEMO_LABEL = "demo model, planted bias"
-INTERVALS = (
-    "[ ] 95 % interval, cluster bootstrap by template; * differs from the untouched model (Holm-adjusted p < .05)"
-)
-SIGNIFICANT = 0.05
+FEW = "few clusters"
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "none": ""}
 ARROWS_MEAN = "↑ higher, ↓ lower, →0 nearer 0 is better"
 BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer 0 is better", "none": ""}
@@ -26,19 +24,34 @@ def number(value: float, *, signed: bool = False) -> str:
     return text.replace("-0.000", "0.000").replace("+0.000", "0.000")
 
 
-def cell(record: Record) -> str:
-    """Value, interval and a star where it differs from the untouched model's."""
+def intervals_mean(criteria: Criteria) -> str:
+    """What brackets and stars say."""
+    return (
+        f"[ ] {100 * (1 - criteria.alpha):g} % interval over clusters (templates); * differs from its baseline "
+        f"(p < {criteria.alpha:g}, Holm-adjusted over {FAMILIES[criteria.family]}; never below {MIN_CLUSTERS} clusters)"
+    )
+
+
+def cell(record: Record, criteria: Criteria = CRITERIA) -> str:
+    """Value, interval and a star where it differs from the baseline's."""
     text = number(record.value)
     if not math.isnan(record.low):
         text += f" [{number(record.low)}, {number(record.high)}]"
-    return text + (" *" if differs(record) else "")
+    return text + (" *" if criteria.significant(record) else "")
 
 
-def shift(record: Record) -> str:
-    """From the untouched model's value to this one, with a star where they differ."""
-    if math.isnan(record.difference):
-        return number(record.value)
-    return f"{number(record.value - record.difference)} → {number(record.value)}" + "*" * differs(record)
+def shift(record: Record, criteria: Criteria = CRITERIA) -> str:
+    """From the baseline's value to this one with its interval, and a star where they differ."""
+    if record.group == WORST_GROUP:
+        return f"{cell(record, criteria)} ({record.note.partition(';')[0]})"
+    before = "" if math.isnan(record.difference) else f"{number(record.value - record.difference)} → "
+    return before + cell(record, criteria)
+
+
+def counted(record: Record) -> str:
+    """Answers behind a value and, in brackets, independent clusters."""
+    few = f", {FEW}" if record.clusters < FEW_CLUSTERS else ""
+    return f"{record.n:,.0f} ({record.clusters:,}{few})"
 
 
 def duration(seconds: float) -> str:
@@ -57,11 +70,6 @@ def visible(text: str) -> str:
     """Text from a model with its control characters spelled out: they could act on a terminal."""
     acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
     return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))
-
-
-def differs(record: Record) -> bool:
-    """Whether the paired difference is significant after Holm's adjustment."""
-    return record.p_holm < SIGNIFICANT
 
 
 def metric_name(name: str) -> str:

@@ -17,6 +17,7 @@ from evenhand import registry
 from evenhand.errors import EvenhandError, RunError
 from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
 from evenhand.prompts import as_dialogue
+from evenhand.records import is_baseline
 from evenhand.report.text import visible
 from evenhand.store import RunFolder, from_plain
 
@@ -102,7 +103,7 @@ def _asked(unit: Any, answer: Any, method: str) -> tuple[tuple[Message, ...], st
     before = getattr(answer, "before", ())
     if before:
         return before, ""
-    note = "" if method == "none" else NOT_RECORDED
+    note = "" if is_baseline(method) else NOT_RECORDED
     question, text = getattr(unit, "question", None), getattr(getattr(unit, "prompt", None), "text", "")
     if isinstance(question, Question):
         by: AnswerBy = "generation" if getattr(answer, "reply", "") else "letters"

@@ -25,8 +25,11 @@ class Coin(Benchmark):
     name: ClassVar[str] = "coin"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
     metrics_info: ClassVar[tuple[Metric, ...]] = (
-        Metric("heads", "none", "bias", "share of tosses answered with heads, 0 to 1", True),
-    )
+        Metric(
+            "heads", "none", "bias", "share of tosses answered with heads, 0 to 1", True,
+            form="proportion", range=(0, 1),
+        ),
+    )  # fmt: skip
 
     tosses: int = 12
     """Number of tosses."""

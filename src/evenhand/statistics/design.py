@@ -1,0 +1,152 @@
+"""`Design`: which clusters form a group, in which strata, and what follows from leaving one of them out.
+
+Source: the stratified delete-one-cluster jackknife (JKn) of survey statistics (Wolter 2007, "Introduction to Variance
+Estimation", section 4.5; `svydesign` with type "JKn" in R's survey package).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.interfaces import Array
+from evenhand.moments import ratio
+
+Ints = NDArray[np.intp]
+MIN_STRATUM = 3
+"""A stratum with fewer clusters says next to nothing about its own variance, and is pooled with others."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """All pairs of a group and a cluster that takes part in it, sorted by group and stratum.
+
+    Arrays over pairs have length P, arrays over groups length G.
+    """
+
+    cluster: Ints
+    """[P] which cluster."""
+    group: Ints
+    """[P] which group."""
+    stratum: Ints
+    """[P] which stratum, counted through all groups: every group has strata of its own."""
+    groups: int
+    """G."""
+    size: Array = field(repr=False)
+    """[P] clusters in the pair's stratum."""
+
+    @classmethod
+    def of(cls, clusters: Sequence[str], strata: Sequence[str], takes_part: NDArray[np.bool_]) -> Design:
+        """Form the strata of every group.
+
+        Args:
+            clusters: C names; they break ties, so that neither order nor names of strata matter.
+            strata: C names.
+            takes_part: [C, G].
+        """
+        codes = np.unique(np.array(strata, dtype=str), return_inverse=True)[1]
+        rank = np.argsort(np.argsort(np.array(clusters, dtype=str), kind="stable"), kind="stable")
+        rows, groups, numbers, count = [], [], [], 0
+        for g in range(takes_part.shape[1]):
+            members = np.flatnonzero(takes_part[:, g])
+            own = pooled(codes[members], rank[members])
+            order = np.argsort(own, kind="stable")
+            rows.append(members[order])
+            groups.append(np.full(len(members), g))
+            numbers.append(own[order] + count)
+            count += int(own.max(initial=-1)) + 1
+        cluster, group, stratum = (
+            np.concatenate([*parts, np.zeros(0)]).astype(np.intp) for parts in (rows, groups, numbers)
+        )
+        size = np.bincount(stratum, minlength=count)[stratum].astype(np.float64)
+        return cls(cluster, group, stratum, takes_part.shape[1], size)
+
+    def pick(self, by_cluster: Array) -> Array:
+        """[C, G, ...] as [P, ...]."""
+        picked: Array = by_cluster[self.cluster, self.group]
+        return picked
+
+    def total(self, x: Array) -> Array:
+        """Sum over the clusters of each group: [P, ...] as [G, ...]."""
+        return _summed(x, self.group, self.groups)
+
+    def without_each(self, x: Array) -> Array:
+        """Totals of the group without the pair's cluster, the rest of its stratum weighted up: [P, S] as [P, S].
+
+        A cluster that is alone in its stratum cannot be left out: nan.
+        """
+        strata = int(self.stratum.max(initial=-1)) + 1
+        in_stratum = _summed(x, self.stratum, strata)[self.stratum]
+        rest = np.where(self.size > 1, self.size - 1, np.nan)[:, None]
+        return np.asarray(self.total(x)[self.group] + in_stratum / rest - x * (self.size[:, None] / rest))
+
+    def variance(self, without: Array) -> Array:
+        """JKn variance [G] of a metric from its values without each cluster [P]; nan where one is not finite."""
+        strata = int(self.stratum.max(initial=-1)) + 1
+        mean = _summed(without, self.stratum, strata)[self.stratum] / self.size
+        with np.errstate(invalid="ignore"):
+            parts = (self.size - 1) / self.size * (without - mean) ** 2
+        return np.where(self.taking_part(np.ones_like(self.size)) > 1, self.total(parts), np.nan)
+
+    def taking_part(self, n: Array) -> Array:
+        """Clusters [G] whose n [P] is above 0."""
+        return self.total((n > 0).astype(np.float64))
+
+    def effective(self, n: Array) -> Array:
+        """Effective number of clusters [G]: 1 / sum of squared shares of n [P]; all of them where they weigh alike."""
+        with np.errstate(invalid="ignore"):
+            return ratio(self.total(n) ** 2, self.total(n**2))
+
+    def degrees(self, n: Array) -> Array:
+        """Degrees of freedom [G]: effective clusters * (clusters - strata) / clusters, at least 1.
+
+        Clusters and strata are those with any n [P]. Where all weigh alike it is clusters - strata.
+        """
+        strata = int(self.stratum.max(initial=-1)) + 1
+        present = _summed((n > 0).astype(np.float64), self.stratum, strata) > 0
+        of_group = np.zeros(strata, dtype=np.intp)
+        of_group[self.stratum] = self.group
+        count = np.bincount(of_group[present], minlength=self.groups)
+        clusters = self.taking_part(n)
+        return np.fmax(self.effective(n) * ratio(clusters - count, clusters), 1.0)
+
+
+def pooled(codes: Ints, rank: Ints) -> Ints:
+    """Strata [n] with those of fewer than `MIN_STRATUM` clusters put together, numbered from 0.
+
+    If together they still have fewer, they join the largest stratum; of several, the one whose first cluster has the
+    lowest rank.
+
+    Args:
+        codes: [n] stratum of each cluster.
+        rank: [n] place of each cluster in the order of names.
+    """
+    if not len(codes):
+        return codes
+    _, number, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    small = counts < MIN_STRATUM
+    alone = int(counts[small].sum())
+    if alone > 0:
+        first = np.full(len(counts), len(rank) + rank.max(initial=0))
+        np.minimum.at(first, number, rank)
+        largest = min(range(len(counts)), key=lambda s: (-counts[s], first[s]))
+        target = largest if alone < MIN_STRATUM and not small.all() else len(counts)
+        number = np.where(small[number], target, number)
+    return np.asarray(np.unique(number, return_inverse=True)[1], dtype=np.intp)
+
+
+def _summed(x: Array, at: Ints, count: int) -> Array:
+    out = np.zeros((count, *x.shape[1:]))
+    if len(at):
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        out[at[starts]] = np.add.reduceat(x, starts, axis=0)
+    return out
+
+
+def takes_part(sums: Sequence[Any]) -> NDArray[np.bool_]:
+    """[C, G] whether a cluster has anything in a group, in any of several tallies' sums [C, G, S]."""
+    return np.asarray(np.logical_or.reduce([(s != 0).any(axis=2) for s in sums]))

@@ -1,0 +1,198 @@
+"""`Estimate`: one metric of every group, with what its interval is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+
+import numpy as np
+from scipy.special import stdtrit
+
+from evenhand.interfaces import Array, Measured, Metric, Tally
+from evenhand.moments import ratio
+from evenhand.statistics import proportions, resampling
+from evenhand.statistics.design import Design
+
+Metrics = Callable[[Array], dict[str, Measured]]
+ROUNDING = 1e-12
+"""A standard error below this share of the value is rounding, and counts as zero."""
+NO_CLUSTERS = "no interval: it takes at least 2 clusters"
+NO_ANSWERS = "no interval: no answer is behind the value, which is a convention"
+UNDEFINED = "no interval: without one of the clusters the metric is undefined"
+UNDEFINED_DRAWS = "no interval: in over 5 % of the resamples the metric is undefined"
+NO_SPREAD = "no interval: no cluster differs from the others, and the metric has no bounds"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Uncertainty beyond the items, of a mean over seeds, samples or wordings; all [G]."""
+
+    variance: Array
+    """What it adds to the variance of the mean."""
+    degrees: Array
+    between_seeds: Array
+    """Standard deviation; nan where there is one."""
+    between_wordings: Array
+
+    @classmethod
+    def of(cls, values: Mapping[tuple[int, int], Array]) -> Sampled:
+        """Variance components of a crossed layout: by (seed, wording) the values [G]."""
+        shape = np.shape(next(iter(values.values())))
+        sides = [_component(values, axis) for axis in (0, 1)]
+        variance = sum((v for v, _, _ in sides), np.zeros(shape))
+        parts = sum((ratio(v**2, np.full(shape, d)) for v, d, _ in sides if d), np.zeros(shape))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            degrees = np.where(variance > 0, variance**2 / parts, np.inf)
+        return cls(variance, degrees, sides[0][2], sides[1][2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One metric; arrays are [G] unless said otherwise."""
+
+    info: Metric
+    value: Array
+    n: Array
+    clusters: Array
+    """Clusters with any n."""
+    effective: Array
+    """Effective number of clusters."""
+    variance: Array
+    """Of the value; nan where it cannot be had."""
+    degrees: Array
+    sampled: Sampled
+    without: Array = field(repr=False)
+    """[P] the value without each cluster."""
+    n_pairs: Array = field(repr=False)
+    """[P] n of each cluster."""
+    hits: Array = field(repr=False)
+    """[P] value * n of each cluster; 0 where it has none."""
+    draws: Array | None = field(default=None, repr=False)
+    """[replicates, G] of a resampled metric."""
+
+    @property
+    def standard_error(self) -> Array:
+        """Square root of the variance; rounding counts as 0."""
+        error = np.sqrt(self.variance)
+        return np.where(error <= ROUNDING * (1 + np.abs(self.value)), 0.0, error)
+
+    def interval(self, alpha: float) -> tuple[Array, Array]:
+        """Interval of level 1 - `alpha`, within the metric's range; nan where there is none (`note` says why)."""
+        if self.info.form == "proportion":
+            size = proportions.effective_size(self.value, self.n, self.variance, self.effective)
+            ends = [f(self.value, size, alpha / 2) for f in (proportions.lower, proportions.upper)]
+        elif self.draws is not None:
+            ends = list(resampling.percentiles(self.draws, self.degrees, alpha))
+        else:
+            half = stdtrit(self.degrees, 1 - alpha / 2) * self.standard_error
+            ends = [self.value - half, self.value + half]
+        if self.info.form != "proportion":
+            ends = [np.where(self.standard_error == 0, u, e) for u, e in zip(self._unseen(alpha), ends, strict=True)]
+        known = (self.clusters > 1) & ~np.isnan(self.variance) & ~np.isnan(self.value)
+        low, high = (np.where(known, np.clip(end, *self.info.range), np.nan) for end in ends)
+        return low, high
+
+    def _unseen(self, alpha: float) -> tuple[Array, Array]:
+        """Where no cluster differs: as far as clusters of which none was seen could move the value within its range."""
+        low, high = self.info.range
+        if not (isfinite(low) and isfinite(high)):
+            return np.full_like(self.value, np.nan), np.full_like(self.value, np.nan)
+        share = proportions.unseen(self.effective, alpha / 2)
+        return self.value - share * (self.value - low), self.value + share * (high - self.value)
+
+    def note(self, g: int) -> str:
+        """Why group `g` has a value and no interval; "" where it has one."""
+        if np.isnan(self.value[g]):
+            return ""
+        if self.clusters[g] < 2:
+            return NO_CLUSTERS if self.n[g] else NO_ANSWERS
+        if np.isnan(self.variance[g]):
+            return UNDEFINED if self.draws is None else UNDEFINED_DRAWS
+        unbounded = not all(map(isfinite, self.info.range))
+        return NO_SPREAD if self.info.form != "proportion" and self.standard_error[g] == 0 and unbounded else ""
+
+
+def estimates(
+    variants: Mapping[tuple[int, int], Tally],
+    design: Design,
+    metrics: Metrics,
+    infos: Sequence[Metric],
+    *,
+    replicates: int = resampling.REPLICATES,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Estimates of all metrics from one tally, or the means over the tallies of several seeds and wordings.
+
+    Args:
+        variants: Tallies of the same items, by (seed, wording).
+        design: Of these items.
+        metrics: A benchmark's `metrics`.
+        infos: What to estimate.
+        replicates: Of the bootstrap, for the metrics that take one.
+        seed: Of the bootstrap.
+    """
+    totals = {v: metrics(tally.total) for v, tally in variants.items()}
+    pairs = [design.pick(tally.sums) for tally in variants.values()]
+    without = [metrics(design.without_each(x)) for x in pairs]
+    own = [metrics(x) for x in pairs]
+    draws = [
+        resampling.bootstrap(tally, metrics, replicates=replicates, seed=seed)
+        for tally in (variants.values() if any(i.form == "resampled" for i in infos) else ())
+    ]
+    out = {}
+    for info in infos:
+        name = info.name
+        values = {v: total[name].value for v, total in totals.items()}
+        hits = [np.where(m[name].n > 0, m[name].value, 0.0) * m[name].n for m in own]
+        made = _estimate(
+            info, design, Sampled.of(values), np.mean(list(values.values()), axis=0),
+            np.mean([total[name].n for total in totals.values()], axis=0),
+            np.mean([w[name].value for w in without], axis=0), np.mean([m[name].n for m in own], axis=0),
+            np.mean(hits, axis=0),
+        )  # fmt: skip
+        if info.form == "resampled":
+            made = _resampled(made, np.mean([d[name] for d in draws], axis=0), seed)
+        out[name] = made
+    return out
+
+
+def _estimate(
+    info: Metric, design: Design, sampled: Sampled, value: Array, n: Array, without: Array, n_pairs: Array, hits: Array
+) -> Estimate:
+    variance = design.variance(without)
+    degrees = design.degrees(n_pairs)
+    both, together = combined([(variance, degrees), (sampled.variance, sampled.degrees)])
+    return Estimate(
+        info=info, value=value, n=n, clusters=design.taking_part(n_pairs), effective=design.effective(n_pairs),
+        variance=both, degrees=together, sampled=sampled, without=without, n_pairs=n_pairs, hits=hits,
+    )  # fmt: skip
+
+
+def _resampled(estimate: Estimate, draws: Array, seed: int) -> Estimate:
+    """With the variance of the draws, to which the spread between seeds and wordings is added as noise."""
+    spread = np.sqrt(estimate.sampled.variance)
+    draws = draws + np.random.default_rng([seed, 1]).normal(size=draws.shape) * np.nan_to_num(spread)
+    with np.errstate(invalid="ignore"):
+        known = resampling.defined(draws)
+        variance = np.where(known, np.nanvar(np.where(known, draws, 0.0), axis=0, ddof=1), np.nan)
+    return replace(estimate, draws=draws, variance=variance)
+
+
+def combined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Sum of independent variances and its degrees of freedom (Satterthwaite 1946)."""
+    variance = np.sum([v for v, _ in parts], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.sum([v**2 / d for v, d in parts], axis=0)
+        degrees = np.where(weight > 0, variance**2 / weight, np.min([d for _, d in parts], axis=0))
+    return variance, np.fmax(degrees, 1.0)
+
+
+def _component(values: Mapping[tuple[int, int], Array], axis: int) -> tuple[Array, int, Array]:
+    """Variance that one axis adds to the mean, its degrees of freedom, and the standard deviation along it."""
+    levels = sorted({key[axis] for key in values})
+    means = np.array([np.mean([v for key, v in values.items() if key[axis] == level], axis=0) for level in levels])
+    if len(levels) < 2:
+        return np.zeros(means.shape[1:]), 0, np.full(means.shape[1:], np.nan)
+    spread = means.var(axis=0, ddof=1)
+    return spread / len(levels), len(levels) - 1, np.sqrt(spread)

@@ -1,0 +1,307 @@
+"""What a benchmark says of its metrics (form, range, part) against random answers: total sums and single clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evenhand import registry
+from evenhand.changes import change_metrics, change_tallies, described
+from evenhand.evaluation.b_score import BScoreAnswer, BScoreItem, Shot
+from evenhand.evaluation.disco import Filled, TemplateItem
+from evenhand.interfaces import (
+    Array,
+    Benchmark,
+    Choice,
+    Measured,
+    Metric,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Score,
+    Tally,
+)
+from evenhand.subsampling import subsample
+
+PACKAGE = Path(__file__).resolve().parents[1] / "plugin_package"
+ITEMS = 60
+WORDS = ["a", "the", "dog", "letter", "cat.", "Blue,", "two!", "{x}", "was\n*", "sea"]
+SPECS = [
+    *(f"{name}(source=demo)" for name in registry.BUILT_IN["benchmarks"]),
+    "bbq(source=demo,convention=helm)",
+    "bbq(source=demo,convention='lm-eval-like')",
+    "option_order(source=demo,of=mmlu)",
+    "option_order(source=demo,of=gpqa,orders=sampled,draws=3)",
+    "option_order(source=demo,of='bbq(convention=helm)',orders=cyclic)",
+    "crows_pairs(source=demo,preset=paper)",
+    "redditbias(source=demo,preset=robust)",
+    "disco(source=demo,k=1)",
+]
+
+
+class Random(Model):
+    """Answers at random, with ties and gaps of every kind; `sure` always decides."""
+
+    name = "random"
+    abilities = frozenset({"choose", "score"})  # type: ignore[assignment]
+    fingerprint = "random"  # type: ignore[assignment]
+
+    def __init__(self, seed: int = 0, *, sure: bool = False) -> None:
+        self.rng, self.sure = np.random.default_rng(seed), sure
+
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        return [self._choice(len(q.options)) for q in questions]
+
+    def _choice(self, options: int) -> Choice:
+        kind = (
+            "whole" if self.sure else self.rng.choice(["whole", "alone", "unparsed", "unanswered"], p=[0.7, *[0.1] * 3])
+        )
+        p = self.rng.dirichlet(np.full(options, 0.5))
+        decision = int(p.argmax())
+        if kind == "whole":
+            return Choice(decision, tuple(p.tolist()), mass=float(self.rng.random()))
+        return Choice(decision) if kind == "alone" else Choice(None, status=kind)
+
+    def score(self, passages: Sequence[Passage]) -> list[Score]:
+        """Below log(1/2), so that the probabilities of two words do not sum to more than 1."""
+        return [self._score(len(p.continuation.split()) or 1) for p in passages]
+
+    def _score(self, tokens: int) -> Score:
+        if self.rng.random() < 0.05:
+            return Score(math.nan, 0)
+        return Score(-tokens * (0.7 + 0.5 * int(self.rng.integers(4))), tokens)
+
+    def save(self, folder: Any) -> Path:
+        raise NotImplementedError
+
+
+def replies(rng: np.random.Generator, count: int) -> list[Reply]:
+    """Texts for IFEval: words, blanks, none at all, some cut off."""
+    texts = [" ".join(rng.choice(WORDS, int(rng.integers(0, 40)))) for _ in range(count)]
+    return [Reply(None if rng.random() < 0.1 else t, finished=bool(rng.random() < 0.8)) for t in texts]
+
+
+def shots(rng: np.random.Generator, item: BScoreItem, count: int) -> tuple[Shot, ...]:
+    options = item.question.options
+    said = [f"{{{{{options[int(i)]}}}}}" for i in rng.integers(len(options), size=count)]
+    odd = rng.choice(["", "odd", "none"], size=count, p=[0.6, 0.2, 0.2])
+    return tuple(
+        Shot(None if o == "none" else o or s, tuple(range(len(options)))) for s, o in zip(said, odd, strict=True)
+    )
+
+
+def conversations(rng: np.random.Generator, item: BScoreItem) -> BScoreAnswer:
+    """Two queries and two turns: few enough for questions without any valid answer."""
+    return BScoreAnswer((shots(rng, item, 2),), (shots(rng, item, 2),))
+
+
+def filled(rng: np.random.Generator, item: TemplateItem) -> Filled:
+    def side() -> tuple[tuple[str, ...], tuple[float, ...]]:
+        p = np.sort(rng.dirichlet(np.ones(4)))[:0:-1]
+        return tuple(rng.permutation(list("abcde"))[:3].tolist()), tuple(np.log(p).tolist())
+
+    pairs = [(side(), side()) for _ in item.template.people]
+    return Filled(tuple((m[0], w[0]) for m, w in pairs), tuple((m[1], w[1]) for m, w in pairs))
+
+
+def answered(bench: Benchmark, items: Sequence[Any], seed: int = 0, *, sure: bool = False) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    if bench.name == "ifeval":
+        return replies(rng, len(items))
+    if bench.name == "b_score":
+        return [conversations(rng, i) for i in items]
+    if bench.name == "disco":
+        return [filled(rng, i) for i in items]
+    return bench.ask(Random(seed, sure=sure), items)
+
+
+def built(spec: str) -> Benchmark:
+    made: Benchmark = registry.build_benchmark(spec)
+    return made
+
+
+@cache
+def tallied(spec: str) -> Tally:
+    bench = built(spec)
+    items = subsample(bench.items(), ITEMS, 0, bench.stratum)
+    return bench.tally(items, answered(bench, items))
+
+
+def violations(infos: Sequence[Metric], metrics: Callable[[Array], dict[str, Measured]], tally: Tally) -> list[str]:
+    """What the numbers contradict in the descriptions."""
+    whole, single = metrics(tally.total), metrics(tally.sums)
+    found = [f"{name}: undescribed" for name in {*whole} - {i.name for i in infos}]
+    for info in infos:
+        if info.name not in whole:
+            found.append(f"{info.name}: not there")
+            continue
+        low, high = info.range
+        for measured in (whole[info.name], single[info.name]):
+            known = measured.value[~np.isnan(measured.value)]
+            if known.size and (known.min() < low - 1e-9 or known.max() > high + 1e-9):
+                found.append(f"{info.name}: {known.min()} to {known.max()} is not within {info.range}")
+        share = info.range == (0, 1) and _adds_up(whole[info.name], single[info.name])
+        if info.form == "proportion" and not share:
+            found.append(f"{info.name}: no proportion")
+    return found
+
+
+def _adds_up(whole: Measured, single: Measured) -> bool:
+    """Whether value * n is a count of items, so that those of clusters sum to the whole."""
+    counts = [np.where(m.n > 0, m.value, 0.0) * m.n for m in (whole, single)]  # nan, where there are items, stays
+    same = np.allclose(counts[1].sum(axis=0), counts[0], rtol=0, atol=1e-6)
+    return same and np.allclose(single.n.sum(axis=0), whole.n, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_numbers_are_what_the_descriptions_say(spec: str) -> None:
+    bench, tally = built(spec), tallied(spec)
+    assert not violations(bench.metrics_info, bench.metrics, tally)
+    values = bench.metrics(tally.total)
+    seen = {name for name, m in values.items() if not np.isnan(m.value).all()}
+    never = {m.name for m in bench.metrics_info} - seen
+    # the prior of LPBS takes a masked model, unless it is read at a word (below)
+    assert never == ({"lpbs", "lpbs_size"} if bench.name == "pronoun_skew" else set()), "never defined, so not checked"
+    assert {m.form for m in bench.metrics_info} <= {"smooth", "proportion", "resampled"}
+
+
+def test_the_priors_of_pronouns_are_checked_too() -> None:
+    spec = "pronoun_skew(source=demo,prior=word)"
+    bench = built(spec)
+    assert not violations(bench.metrics_info, bench.metrics, tallied(spec))
+    assert not np.isnan(bench.metrics(tallied(spec).total)["lpbs_size"].value).all()
+
+
+def test_the_plugins_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    from evenhand_example_plugin.coin import Coin
+
+    bench = Coin()
+    items = bench.items()
+    answers = Random().choose([Question(i.id, "", ("heads", "tails")) for i in items])
+    assert bench.metrics_info[0].form == "proportion"
+    assert not violations(bench.metrics_info, bench.metrics, bench.tally(items, answers))
+
+
+# ----------------------------------------------------------------------------------------------------------- parts
+
+
+def right_counted(bench: Benchmark, info: Metric, seed: int = 0) -> bool:
+    """Whether a metric counts the right marks of its part, in every group, where all is decided and has a target."""
+    kept = [i for i in bench.items() if getattr(getattr(i, "unit", i), "target", 0) is not None]
+    items = subsample(kept, ITEMS, seed, bench.stratum)
+    answers = answered(bench, items, seed, sure=True)
+    marks, tally = bench.marks(items, answers) or (), bench.tally(items, answers)
+    measured = bench.metrics(tally.total)[info.name]
+    mine = [m for m in marks if m.part == info.part]
+    right = [sum(m.right for m in mine if g in m.groups) for g in tally.groups]
+    asked = [sum(g in m.groups for m in mine) for g in tally.groups]
+    counted = np.where(measured.n > 0, measured.value, 0.0) * measured.n
+    return bool(sum(right)) and np.allclose(counted, right) and np.allclose(measured.n, asked)
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("bbq(source=demo)", {"accuracy_ambiguous": "ambiguous", "accuracy_disambiguated": "disambiguated"}),
+        ("bbq(source=demo,convention=helm)", {f"accuracy_{c}": c for c in ("ambiguous", "disambiguated")}),
+        ("mmlu(source=demo)", {"accuracy": ""}),
+        ("gpqa(source=demo)", {"accuracy": ""}),
+        ("option_order(source=demo)", {f"accuracy_{c}": c for c in ("ambiguous", "disambiguated")}),
+        ("option_order(source=demo,of=mmlu)", {"accuracy": ""}),
+    ],
+)
+def test_parts_are_those_of_the_marks(spec: str, parts: dict[str, str]) -> None:
+    bench = built(spec)
+    infos = [m for m in bench.metrics_info if m.part is not None]
+    assert {m.name: m.part for m in infos} == parts
+    assert all(m.form == "proportion" and right_counted(bench, m) for m in infos)
+    items = bench.items()[:200]
+    assert {m.part for m in bench.marks(items, [*answered(bench, items)]) or ()} == set(parts.values())
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN["benchmarks"])
+def test_only_benchmarks_with_marks_have_parts(name: str) -> None:
+    bench = built(f"{name}(source=demo)")
+    parts = [m.part for m in bench.metrics_info if m.part is not None]
+    assert bool(parts) == (type(bench).marks is not Benchmark.marks)
+    assert len(parts) == len(set(parts))
+
+
+def test_answer_changes_are_proportions() -> None:
+    bench = built("bbq(source=demo)")
+    items = subsample(bench.items(), ITEMS, 0, bench.stratum)
+    before, after = (answered(bench, items, seed) for seed in (1, 2))
+    marks = [bench.marks(items, a) or () for a in (before, after)]
+    like = bench.tally(items, after)
+    tallies = change_tallies(*marks, [i.cluster for i in items], like)
+    assert set(tallies) == {"ambiguous", "disambiguated"}
+    for part, tally in tallies.items():
+        assert all(m.form == "proportion" and m.part is None for m in described(part))
+        assert not violations(described(part), partial(change_metrics, part=part), tally)
+
+
+# ------------------------------------------------------------------------------------------ the checks catch mistakes
+
+
+@pytest.mark.parametrize(
+    ("spec", "metric", "wrong", "message"),
+    [
+        ("bbq(source=demo)", "bias_ambiguous", {"form": "proportion"}, "no proportion"),
+        ("bbq(source=demo)", "bias_ambiguous", {"form": "proportion", "range": (0, 1)}, "is not within"),
+        ("bbq(source=demo)", "accuracy_ambiguous", {"range": (0.5, 1.0)}, "is not within"),
+        ("bbq(source=demo)", "macro_f1", {"form": "proportion"}, "no proportion"),
+        ("mmlu(source=demo)", "rsd", {"range": (0.0, math.sqrt(3))}, "is not within"),
+        ("mmlu(source=demo)", "position_evenness", {"range": (0.0, 0.5)}, "is not within"),
+        ("stereoset(source=demo)", "ss", {"form": "proportion"}, "no proportion"),
+        ("winogender(source=demo)", "gap", {"form": "proportion"}, "no proportion"),
+        ("b_score(source=demo)", "top_share", {"form": "proportion"}, "no proportion"),
+        ("perplexity(source=demo)", "perplexity", {"form": "proportion"}, "no proportion"),
+        ("ifeval(source=demo)", "cut", {"name": "cut_off"}, "not there"),
+    ],
+)
+def test_a_wrong_description_is_caught(spec: str, metric: str, wrong: dict[str, Any], message: str) -> None:
+    bench = built(spec)
+    infos = [m._replace(**wrong) if m.name == metric else m for m in bench.metrics_info]
+    assert infos != list(bench.metrics_info)
+    found = violations(infos, bench.metrics, tallied(spec))
+    assert any(message in f for f in found), found
+
+
+@pytest.mark.parametrize(
+    ("spec", "metric", "part"),
+    [
+        ("bbq(source=demo)", "accuracy_ambiguous", "disambiguated"),
+        ("bbq(source=demo)", "abstention_disambiguated", "disambiguated"),
+        ("mmlu(source=demo)", "unparsed", ""),
+        ("option_order(source=demo,of=mmlu)", "accuracy_debiased", ""),
+        ("option_order(source=demo)", "accuracy_ambiguous_mean", "ambiguous"),
+    ],
+)
+def test_a_wrong_part_is_caught(spec: str, metric: str, part: str) -> None:
+    bench = built(spec)
+    (info,) = (m for m in bench.metrics_info if m.name == metric)
+    assert info.part is None or info.part != part
+    assert not right_counted(bench, info._replace(part=part))
+
+
+def test_carried_metrics_keep_what_holds_of_them() -> None:
+    infos = {m.name: m for m in built("option_order(source=demo)").metrics_info}
+    of = {m.name: m for m in built("bbq(source=demo)").metrics_info}
+    for name in ("bias_ambiguous", "accuracy_ambiguous", "abstention_disambiguated"):
+        assert without_about(infos[name]) == without_about(of[name])
+    derived = [m for n, m in infos.items() if n.rsplit("_", 1)[-1] in ("mean", "debiased", "social", "position")]
+    assert len(derived) == 2 + 12 + 2 and all(m.part is None for m in derived)
+    assert infos["bias_ambiguous_social"].range == (-1, 1) and infos["bias_ambiguous_position"].range == (-2, 2)
+    assert {infos[f"bias_ambiguous_{v}"].form for v in ("social", "position", "debiased")} == {"smooth"}
+
+
+def without_about(info: Metric) -> Metric:
+    return info._replace(about="")
