@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.data import rows as cells
 from evenhand.data import sources
+from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
 from evenhand.data.official import official
 from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
@@ -18,6 +23,43 @@ DATASET = sources.Dataset(
     licence="CC-BY-4.0",
     home="github.com/nyu-mll/BBQ, folder data",
 )
+
+NEEDED = (
+    "example_id", "question_index", "question_polarity", "context_condition", "category", "answer_info",
+    "additional_metadata", "context", "question", *ANSWERS, "label",
+)  # fmt: skip
+CATEGORIES = (
+    "Age", "Disability_status", "Gender_identity", "Nationality", "Physical_appearance", "Race_ethnicity", "Race_x_SES",
+    "Race_x_gender", "Religion", "SES", "Sexual_orientation",
+)  # fmt: skip
+_BARE = (
+    "old", "nonOld", "disabled", "nonDisabled", "lowSES", "highSES", "obese", "nonObese", "short", "tall",
+    "pregnant", "notPregnant", "posDress", "negDress", "visibleDifference", "noVisibleDifference", "trans",
+    "nonTrans", "trans_F", "trans_M", "nonTrans_F", "nonTrans_M", "man", "woman", "boy", "girl", "F", "M", "gay",
+    "bisexual", "lesbian", "pansexual", "straight", "Muslim", "Christian", "Atheist", "Jewish", "Hindu", "Mormon",
+    "Catholic", "Protestant", "Sikh", "Buddhist", "Orthodox", "Africa", "AsiaPacific", "ArabStates", "Europe",
+    "LatinSouthAmerica", "MiddleEast", "NorthAmerica",
+)  # fmt: skip
+_RACES = (
+    "Black", "African American", "African", "Latino", "Hispanic", "Asian", "Arab", "Middle Eastern", "White",
+    "Caucasian", "European", "Native American", "Roma", "South American",
+)  # fmt: skip
+_PEOPLE = [*_RACES, "Jewish", *(f"{sex}-{race}" for sex in "FM" for race in _RACES)]
+GROUPS = frozenset(
+    [*_BARE, *_PEOPLE, *(f"{status}-{who}" for status in ("lowSES", "highSES") for who in _PEOPLE), "unknown"]
+)
+"""How BBQ's files write the groups of `answer_info`."""
+STEREOTYPED = (
+    "Afghan", "African American", "American", "Arab", "Asian", "Atheist", "Black", "British", "Burmese", "Catholic",
+    "Chinese", "Christian", "D/deaf", "Down's syndrome", "Eritrean", "Ethiopian", "F", "Guinean", "Hindu", "Hispanic",
+    "Indian", "Indonesian", "Iranian", "Iraqi", "Irish", "Italian", "Japanese", "Jewish", "Kenyan", "Korean", "Latino",
+    "Libyan", "M", "Malian", "Middle Eastern", "Mormon", "Moroccan", "Mozambican", "Muslim", "Namibian",
+    "Native American", "Nigerian", "Orthodox", "Pakistani", "Palestinian", "Roma", "Saudi", "Sri Lankan", "Syrian",
+    "Thai", "Vietnamese", "White", "Yemeni", "autistic people", "bisexual", "disabled", "gay", "lesbian", "low SES",
+    "mentally-ill", "negDress", "nonOld", "obese", "old", "pansexual", "physically disabled", "pregnant", "short",
+    "trans", "transgender men", "transgender women", "Transgender women", "visibleDifference",
+)  # fmt: skip
+"""How they write the groups of `stereotyped_groups`."""
 
 
 class Loaded(NamedTuple):
@@ -34,7 +76,8 @@ def load_rows(source: str) -> Loaded:
         source: "auto", "hub", "hub:NAME", "demo" (the proving ground's, of the package) or a path.
 
     Returns:
-        Valid rows in file order. Lines that cannot be used are listed in `facts["dropped"]` by file and line.
+        Usable rows in file order, as `checked` makes them. Lines that cannot be used are listed in `facts["dropped"]`
+        by file, line and field.
 
     Raises:
         DataError: There is no data, or not one usable row.
@@ -42,56 +85,161 @@ def load_rows(source: str) -> Loaded:
     demo = source == "demo"
     path = demo_folder("bbq") if demo else sources.locate(DATASET, source)
     problems, published = sources.Problems(), official(DATASET.name).files
-    rows, files = [], {}
-    seen: set[tuple[str, Any]] = set()
+    rows, files, ours = [], {}, []
+    seen: set[tuple[str, str]] = set()
     for file in sources.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
         content = sources.read_bytes(file)
-        digest = sources.sha256(content)
-        name = sources.stem(file)
+        digest, name = sources.sha256(content), sources.stem(file)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}
-        for number, row in sources.read_jsonl(file, content, problems):
-            reason = wrong(row) or _duplicate(row, seen)
-            if reason:
-                problems.add(file, number, reason)
-            else:
-                rows.append(row)
+        found = _usable(file, content, seen, problems)
+        rows += [row for _, row in found]
+        ours += [] if verdict == "official" else [(f"{file.name}:{line}", row) for line, row in found]
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable BBQ row{first}")
-    changed = [name for name, facts in files.items() if facts["is"] == "differs from official"]
     if demo:  # the names of the files are BBQ's, the content is ours
         facts = {"source": "demo: the proving ground's questions, not BBQ", "rows": len(rows), "dropped": []}
         return Loaded(rows, facts)
+    changed = [name for name, facts in files.items() if facts["is"] == "differs from official"]
     notes = [f"{', '.join(changed)}: not the official content (SHA-256 differs)"] if changed else []
+    notes += [*_unknown_categories([row for _, row in ours]), *_without_target(ours)]
     facts = {"source": str(path), "rows": len(rows), "files": files, "dropped": problems.lines, "notes": notes}
     return Loaded(rows, facts)
 
 
+def _usable(
+    file: Path, content: bytes, seen: set[tuple[str, str]], problems: sources.Problems
+) -> list[tuple[int, dict[str, Any]]]:
+    """The usable rows of a file with their lines; `seen` has the ids of all files."""
+    found = []
+    for number, raw in sources.read_jsonl(file, content, problems):
+        try:
+            row = checked(raw)
+            name = (row["category"], str(row["example_id"]))  # 6 and "6" are one id, as an answer is stored by its text
+            if name in seen:
+                raise cells.Refused(f"example_id {row['example_id']!r} occurs twice in {row['category']}")
+        except ValueError as error:
+            problems.add(file, number, str(error))
+        else:
+            seen.add(name)
+            found.append((number, row))
+    return found
+
+
+def checked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as asking and scoring need it: all cells there, texts without blanks around them, names as BBQ writes them.
+
+    Categories, polarities, conditions and groups are known by their letters and figures, whatever the case, blanks and
+    hyphens. What is right already is not changed: the 31,572 published rows here come out as they are, but for blanks
+    at the end of 124 options.
+
+    Raises:
+        ValueError: It cannot be used; the message names the field.
+    """
+    for name in NEEDED:
+        if name not in row:
+            raise cells.Refused(f"field {name!r} is missing")
+    category = cells.known(cells.text(row, "category"), CATEGORIES)
+    texts = {name: cells.text(row, name) for name in ("context", "question", *ANSWERS)}
+    cells.different({name: texts[name] for name in ANSWERS})
+    number = cells.identifier(row, "example_id")
+    found = {
+        **row,
+        **texts,
+        "example_id": number if isinstance(row["example_id"], str) else int(number),
+        "question_index": cells.identifier(row, "question_index"),
+        "question_polarity": cells.one_of(row, "question_polarity", ("neg", "nonneg")),
+        "context_condition": cells.one_of(row, "context_condition", ("ambig", "disambig")),
+        "category": category,
+        "label": cells.index(row, "label", len(ANSWERS)),
+        "answer_info": _answer_info(row),
+        "additional_metadata": _metadata(row),
+    }
+    unknown = [name for i, name in enumerate(ANSWERS) if is_unknown(found, i)]
+    if len(unknown) != 1:
+        raise cells.Refused(
+            f"field 'answer_info' has the group 'unknown' {len(unknown)} times; exactly one answer says that it cannot "
+            "be known"
+        )
+    return found if target_location(found) is not None else _as_stereotyped(found)
+
+
+def _answer_info(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Text and group per answer; either may be empty, as in some official rows."""
+    info = row.get("answer_info")
+    if not isinstance(info, Mapping):
+        raise cells.Refused(f"field 'answer_info' is {cells.kind(info)}, not an object with ans0, ans1 and ans2")
+    found = {}
+    for name in ANSWERS:
+        where, entry = f"answer_info.{name}", info.get(name)
+        if not isinstance(entry, list) or len(entry) < 2:
+            shown = f"a list of {len(entry)}" if isinstance(entry, list) else cells.kind(entry)
+            raise cells.Refused(f"field {where!r} is {shown}, not [text, group]")
+        for n, part in enumerate(entry):
+            if not isinstance(part, str):
+                raise cells.Refused(f"field '{where}[{n}]' is {cells.kind(part)}, not a text")
+        found[name] = [*entry[:-1], cells.known(entry[-1].strip(), GROUPS)]
+    return found
+
+
+def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = row.get("additional_metadata")
+    if not isinstance(metadata, Mapping):
+        raise cells.Refused(f"field 'additional_metadata' is {cells.kind(metadata)}, not an object")
+    where = "additional_metadata.stereotyped_groups"
+    if "stereotyped_groups" not in metadata:
+        raise cells.Refused(f"field {where!r} is missing; give a list of groups")
+    groups = cells.texts(metadata["stereotyped_groups"], where)
+    return {**metadata, "stereotyped_groups": [cells.known(group, STEREOTYPED) for group in groups]}
+
+
+def _as_stereotyped(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without target whose stereotyped groups are written as its people's groups are, where that finds one."""
+    metadata = row["additional_metadata"]
+    groups = [row["answer_info"][name][-1] for name in ANSWERS]
+    names = [*groups, *(["F", "M"] if row["category"] == "Gender_identity" else [])]
+    written = [cells.known(group, names) for group in metadata["stereotyped_groups"]]
+    found = {**row, "additional_metadata": {**metadata, "stereotyped_groups": written}}
+    return row if target_location(found) is None else found
+
+
+def _unknown_categories(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note about categories that are not BBQ's: which rule finds the stereotyped person depends on the category."""
+    own = sorted({row["category"] for row in rows} - {*CATEGORIES})
+    named = [f"{name!r}" + _perhaps(name) for name in own]
+    return [f"no category of BBQ: {', '.join(named)}; read by the rule of most categories"] if own else []
+
+
+def _perhaps(name: str) -> str:
+    near = difflib.get_close_matches(name, CATEGORIES, n=1, cutoff=0.75)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _without_target(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """A note about rows in no bias score, with the groups that do not match; the reason of cells that stay empty."""
+    lost = [(place, row) for place, row in rows if target_location(row) is None]
+    if not lost:
+        return []
+    reasons = Counter(_mismatch(row) for _, row in lost)
+    (most, _), *others = reasons.most_common()
+    rest = f", and {len(others)} other such combinations" if others else ""
+    return [
+        f"{len(lost):,} of {len(rows):,} rows are in no score of bias or accuracy, as not exactly one person is of the "
+        f"stereotyped groups (from {lost[0][0]}): {most}{rest}"
+    ]
+
+
+def _mismatch(row: Mapping[str, Any]) -> str:
+    people = [" ".join(row["answer_info"][a][-1:]) for i, a in enumerate(ANSWERS) if not is_unknown(row, i)]
+    return f"stereotyped {row['additional_metadata']['stereotyped_groups']}, people {people}"
+
+
 def wrong(row: Mapping[str, Any]) -> str:
     """What keeps a row from being used, or ""."""
-    needed = ("example_id", "question_index", "question_polarity", "context_condition", "category", "answer_info")
-    for name in (*needed, "additional_metadata", "context", "question", "ans0", "ans1", "ans2", "label"):
-        if name not in row:
-            return f"field {name!r} is missing"
-    if row["question_polarity"] not in ("neg", "nonneg"):
-        return f"question_polarity {row['question_polarity']!r} is neither 'neg' nor 'nonneg'"
-    if row["context_condition"] not in ("ambig", "disambig"):
-        return f"context_condition {row['context_condition']!r} is neither 'ambig' nor 'disambig'"
-    if row["label"] not in (0, 1, 2):
-        return f"label {row['label']!r} is none of 0, 1, 2"
-    info = row["answer_info"]
-    if not isinstance(info, Mapping) or any(not isinstance(info.get(f"ans{i}"), list) for i in range(3)):
-        return "answer_info holds no lists ans0, ans1, ans2"
-    if not isinstance(row["additional_metadata"], Mapping):
-        return "additional_metadata is no object"
-    return ""
-
-
-def _duplicate(row: Mapping[str, Any], seen: set[tuple[str, Any]]) -> str:
-    name = (str(row["category"]), row["example_id"])
-    if name in seen:
-        return f"example_id {row['example_id']!r} occurs twice in {row['category']}"
-    seen.add(name)
+    try:
+        checked(row)
+    except ValueError as error:
+        return str(error)
     return ""

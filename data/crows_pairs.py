@@ -12,6 +12,7 @@ from evenhand.data import sources
 from evenhand.data.delimited import blank, read_delimited
 from evenhand.data.official import official
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import known, one_line_end
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -23,6 +24,10 @@ DATASET = sources.Dataset(
     home="github.com/nyu-mll/crows-pairs, data/crows_pairs_anonymized.csv",
 )
 FILE = "crows_pairs_anonymized.csv"
+BIAS_TYPES = (
+    "age", "disability", "gender", "nationality", "physical-appearance", "race-color", "religion", "sexual-orientation",
+    "socioeconomic",
+)  # fmt: skip
 DIRECTIONS = ("stereo", "antistereo")
 
 
@@ -65,15 +70,16 @@ def load_pairs(source: str) -> Loaded:
     columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
     pairs: dict[str, Pair] = {}
     for number, row in read_delimited(file, content, columns, problems):
-        name = row.get("") or str(len(pairs))  # the index column has no heading
+        name = row.get("", "").strip() or str(len(pairs))  # the index column has no heading
+        row["stereo_antistereo"] = known(row["stereo_antistereo"].strip(), DIRECTIONS)
         reason = blank(row, columns) or (f"pair {name} occurs twice" if name in pairs else "")
         if row["stereo_antistereo"] not in DIRECTIONS and not reason:
             reason = f"stereo_antistereo {row['stereo_antistereo']!r} is none of {', '.join(DIRECTIONS)}"
         if reason:
             problems.add(file, number, reason)
             continue
-        more, less = row["sent_more"].strip(), row["sent_less"].strip()
-        pairs[name] = Pair(name, more, less, row["stereo_antistereo"], row["bias_type"])
+        more, less = (one_line_end(row[column]).strip() for column in ("sent_more", "sent_less"))
+        pairs[name] = Pair(name, more, less, row["stereo_antistereo"], known(row["bias_type"].strip(), BIAS_TYPES))
     if not pairs:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable pair{first}")

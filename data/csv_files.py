@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evenhand.data.sources import Problems
+from evenhand.errors import DataError
 
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """What Python makes of bytes that are no UTF-8 under `surrogateescape`."""
 
 
@@ -31,9 +32,20 @@ def read_csv(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[i
         except csv.Error as error:
             problems.add(path, begun, f"not csv: {error}; this row and all after it are left out")
             return
-        bad = next((c for c, cell in enumerate(row, start=1) if _NOT_UTF8.search(cell)), 0)
+        bad = next((c for c, cell in enumerate(row, start=1) if NOT_UTF8.search(cell)), 0)
         if bad:
             problems.add(path, begun, f"column {bad} is not UTF-8")
         elif row:
             yield begun, row
         begun = reader.line_num + 1
+
+
+def refuse_twice(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse a file that has a needed column twice: which of the two is meant cannot be known.
+
+    Raises:
+        DataError: Names the column.
+    """
+    for name in columns:
+        if header.count(name) > 1:
+            raise DataError(f"{path}:1: column {name!r} is there {header.count(name)} times; leave one of them")

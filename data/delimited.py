@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evenhand.data.csv_files import NOT_UTF8, refuse_twice
 from evenhand.data.sources import Problems
 from evenhand.errors import DataError
 
@@ -31,20 +32,14 @@ def read_delimited(
         encodings: Tried in this order.
 
     Raises:
-        DataError: The file is empty, in none of the encodings, or lacks a column.
+        DataError: The file is empty, in none of several encodings, or one of the columns is missing or there twice.
     """
-    text = _decoded(path, content, encodings)
-    lines = io.StringIO(text, newline="")
+    lines = io.StringIO(_decoded(path, content, encodings), newline="")
     if delimiter == "\t":  # a quote in a tsv file is just a quote
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
     else:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = next(reader, None)
-    if header is None:
-        raise DataError(f"{path} is empty; a header with {', '.join(columns)} was expected")
-    missing = [c for c in columns if c not in header]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(header)}")
+    header = _header(path, next(reader, None), columns)
     while True:
         try:
             fields = next(reader)
@@ -58,7 +53,14 @@ def read_delimited(
         if len(fields) != len(header):
             problems.add(path, reader.line_num, f"{len(fields)} fields, but the header has {len(header)}")
             continue
-        yield reader.line_num, dict(zip(header, fields, strict=True))
+        bad = next((c for c, cell in zip(header, fields, strict=True) if NOT_UTF8.search(cell)), None)
+        if bad is not None:
+            problems.add(path, reader.line_num, f"column {bad!r} is not UTF-8")
+            continue
+        row: dict[str, str] = {}
+        for name, cell in zip(header, fields, strict=True):
+            row.setdefault(name, cell)  # of another column that is there twice, the first
+        yield reader.line_num, row
 
 
 def blank(row: dict[str, str], columns: Sequence[str]) -> str:
@@ -66,7 +68,21 @@ def blank(row: dict[str, str], columns: Sequence[str]) -> str:
     return next((f"column {c!r} is empty" for c in columns if not row[c].strip()), "")
 
 
+def _header(path: Path, header: list[str] | None, columns: Sequence[str]) -> list[str]:
+    """The names of the columns, without blanks around them."""
+    if header is None:
+        raise DataError(f"{path} is empty; a header with {', '.join(columns)} was expected")
+    names = [name.strip() for name in header]
+    missing = [c for c in columns if c not in names]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(names)}")
+    refuse_twice(path, names, columns)
+    return names
+
+
 def _decoded(path: Path, content: bytes, encodings: Sequence[str]) -> str:
+    if len(encodings) == 1:  # a cell that cannot be read costs its row alone
+        return content.decode(encodings[0], "surrogateescape")
     for encoding in encodings:
         try:
             return content.decode(encoding)

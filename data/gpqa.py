@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data import sources
-from evenhand.data.csv_files import read_csv
+from evenhand.data.csv_files import read_csv, refuse_twice
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import one_line_end
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -106,18 +107,21 @@ def _rows(file: Path, content: bytes, problems: sources.Problems) -> list[Row]:
     _, head = next(lines, (1, []))
     if not head:
         return []
+    head = [name.strip() for name in head]
     missing = [name for name in NEEDED if name not in head]
     if missing:
         raise DataError(f"{file}:1: column {missing[0]!r} is missing; GPQA's files have {', '.join(NEEDED)}")
+    refuse_twice(file, head, (*NEEDED, "Record ID", "High-level domain"))
     rows: list[Row] = []
     seen: set[str] = set()
     for line, cells in lines:
         if len(cells) != len(head):
             problems.add(file, line, f"{len(cells)} columns; the first line has {len(head)}")
             continue
-        row = dict(zip(head, cells, strict=True))
-        empty = [name for name in NEEDED if not row[name].strip()]
-        name = row.get("Record ID", "").strip() or sha256(row["Question"].encode()).hexdigest()[:16]
+        # blanks around one option alone would show which is the right one
+        row = {name: one_line_end(cell).strip() for name, cell in zip(head, cells, strict=True)}
+        empty = [name for name in NEEDED if not row[name]]
+        name = row.get("Record ID") or sha256(row["Question"].encode()).hexdigest()[:16]
         if empty:
             problems.add(file, line, f"column {empty[0]!r} is empty")
         elif name in seen:
@@ -125,6 +129,6 @@ def _rows(file: Path, content: bytes, problems: sources.Problems) -> list[Row]:
         else:
             seen.add(name)
             correct, *wrong = (row[a] for a in ANSWERS)
-            domain = row.get("High-level domain", "").strip() or "unstated"
+            domain = row.get("High-level domain") or "unstated"
             rows.append(Row(name, domain, row["Question"], (correct, wrong[0], wrong[1], wrong[2])))
     return rows

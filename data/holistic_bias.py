@@ -6,7 +6,6 @@ follows from four json files per version. Rows, their columns and their order ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from evenhand.data import sources
 from evenhand.data.official import official
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import Refused, decoded, from_json, words
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -262,11 +262,11 @@ def _content(path: Path) -> bytes:
 
 def _json(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        value = from_json(decoded(content))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
+    except Refused as error:
+        raise DataError(f"{path}:{error.line}: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: a JSON object was expected, not {type(value).__name__}")
     return value
@@ -394,4 +394,4 @@ def _fields(entry: Any, main: str) -> dict[str, Any]:
 def _word(value: Any, field: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{field} {value!r} is no text")
-    return value
+    return words(value, field)

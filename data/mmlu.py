@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from evenhand.data import sources
 from evenhand.data.csv_files import read_csv
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import one_line_end
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -96,19 +97,20 @@ def load(source: str, split: Split = "test") -> Loaded:
     demo = source == "demo"
     path = demo_folder("mmlu") if demo else sources.locate(DATASET, source)
     problems = sources.Problems()
-    rows = list(_split(path, split, problems))
+    published = list(_split(path, split, problems))
+    rows = [_stripped(row) for row in published]
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable MMLU row of the split {split!r}{first}. {sources.how_to_get(DATASET)}")
     dev: dict[str, list[Row]] = {}
     for row in _split(path, "dev", problems):
-        dev.setdefault(row.subject, []).append(row)
+        dev.setdefault(row.subject, []).append(_stripped(row))
     facts: dict[str, Any] = {
         "source": "demo: the proving ground's facts, not MMLU" if demo else str(path),
         "split": split,
         "rows": len(rows),
         "subjects": len({r.subject for r in rows}),
-        "sha256": digest(rows),
+        "sha256": digest(published),
         "dropped": problems.lines,
         "notes": [],
     }
@@ -126,6 +128,12 @@ def digest(rows: list[Row]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def _stripped(row: Row) -> Row:
+    """Without blanks around its texts, which would tell one choice from the others; the digest is of the file's."""
+    question, *choices = (one_line_end(text).strip() for text in (row.question, *row.choices))
+    return row._replace(question=question, choices=(choices[0], choices[1], choices[2], choices[3]))
+
+
 def _split(path: Path, split: str, problems: sources.Problems) -> Iterator[Row]:
     """All usable rows of one split, by subject."""
     for file in sorted((path / split).glob(f"*_{split}.csv")):
@@ -141,7 +149,8 @@ def _csv_rows(file: Path, subject: str, problems: sources.Problems) -> Iterator[
         if reason:
             problems.add(file, line, reason)
         else:
-            yield Row(subject, number, cells[0], (cells[1], cells[2], cells[3], cells[4]), LETTERS.index(cells[5]))
+            right = LETTERS.index(cells[5].strip())
+            yield Row(subject, number, cells[0], (cells[1], cells[2], cells[3], cells[4]), right)
 
 
 def _wrong(cells: list[str]) -> str:
@@ -152,7 +161,7 @@ def _wrong(cells: list[str]) -> str:
     for column, (name, cell) in enumerate(zip(names, cells, strict=True), start=1):
         if not cell.strip():
             return f"column {column} ({name}) is empty"
-    if cells[5] not in tuple(LETTERS):
+    if cells[5].strip() not in tuple(LETTERS):
         return f"column 6 (answer) is {cells[5][:20]!r}, none of A, B, C, D"
     return ""
 
@@ -171,7 +180,7 @@ def _parquet_rows(file: Path, subject: str, problems: sources.Problems) -> Itera
         texts = [question, *(choices if isinstance(choices, list) else [])]
         if len(texts) != 5 or not all(isinstance(t, str) and t.strip() for t in texts):
             problems.add(file, number + 1, "columns question and choices must hold a text and four texts")
-        elif answer not in (0, 1, 2, 3):
+        elif isinstance(answer, bool) or answer not in (0, 1, 2, 3):
             problems.add(file, number + 1, f"column answer is {answer!r}, none of 0, 1, 2, 3")
         else:
             yield Row(subject, number, texts[0], (texts[1], texts[2], texts[3], texts[4]), int(answer))

@@ -9,6 +9,7 @@ from evenhand.data import sources
 from evenhand.data.delimited import blank, read_delimited
 from evenhand.data.proving_ground.files import demo_folder
 from evenhand.data.proving_ground.stereotypes import REDDIT_AXES
+from evenhand.data.rows import one_line_end
 from evenhand.errors import DataError, SettingsError
 
 DATASET = sources.Dataset(
@@ -112,13 +113,13 @@ def _axis(
     found = []
     for n, ((_, target), (number, counter)) in enumerate(zip(targets, counters, strict=True)):
         reason = blank(target, ("comments_processed",)) or blank(counter, ("comments_processed",))
-        if not reason and target["comments_processed"] != counter["comments"]:
+        texts = tuple(one_line_end(row["comments_processed"]).strip() for row in (target, counter))
+        if not reason and texts[0] != one_line_end(counter["comments"]).strip():
             reason = f"column 'comments' is not what row {n + 1} of {target_path.name} says: not its twin"
         if reason:
             problems.add(path, number, reason)
             continue
-        texts = target["comments_processed"].strip(), counter["comments_processed"].strip()
-        found.append(Twins(f"{axis}/{split}/{n}", axis, target["comment"], *texts))
+        found.append(Twins(f"{axis}/{split}/{n}", axis, target["comment"], texts[0], texts[1]))
     return found
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.data import rows
 from evenhand.errors import DataError
 
 FOLDER_VARIABLE = "EVENHAND_DATA"
@@ -145,16 +145,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else."""
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else.
+
+    A byte order mark and the line ends of any system are no part of a row; see `evenhand.data.rows`.
+    """
+    for number, line in enumerate(rows.byte_lines(content), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = rows.from_json(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             problems.add(path, number, f"not UTF-8: {error.reason} at byte {error.start}")
-        except json.JSONDecodeError as error:
-            problems.add(path, number, f"not JSON: {error.msg} at column {error.colno}")
+        except rows.Refused as error:
+            problems.add(path, number, str(error))
         else:
             if isinstance(row, dict):
                 yield number, row

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
+from evenhand.data import rows, sources
 from evenhand.data.proving_ground.files import demo_folder
 from evenhand.errors import DataError
 
@@ -20,6 +19,7 @@ DATASET = sources.Dataset(
     home="github.com/moinnadeem/StereoSet, data/dev.json (or one JSON object a line, see the documentation)",
 )
 TYPES = ("intrasentence", "intersentence")
+BIAS_TYPES = ("gender", "profession", "race", "religion")
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 
 
@@ -63,9 +63,9 @@ def load_examples(source: str) -> Loaded:
     file = _file(demo_folder("stereoset") if demo else sources.locate(DATASET, source))
     content = sources.read_bytes(file)
     problems = sources.Problems()
-    rows = _released(file, content) if ".jsonl" not in file.name else sources.read_jsonl(file, content, problems)
+    found = _released(file, content) if ".jsonl" not in file.name else sources.read_jsonl(file, content, problems)
     examples = []
-    for number, row in rows:
+    for number, row in found:
         reason = _wrong(row)
         if reason:
             problems.add(file, number, reason)
@@ -98,30 +98,33 @@ def _file(path: Path) -> Path:
 def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of the released, nested file, in the form of the flat one; numbered by example."""
     try:
-        data = json.loads(content.decode("utf-8"))["data"]
+        data = rows.from_json(rows.decoded(content))["data"]
         nested = [(kind, example) for kind in TYPES for example in data[kind]]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is not StereoSet's dev.json: {type(error).__name__} {error}") from error
     for number, (kind, example) in enumerate(nested, start=1):
         if not isinstance(example, Mapping):
             yield number, {}
             continue
         row: dict[str, Any] = {"type": kind, **{k: example.get(k) for k in ("target", "bias_type", "context")}}
-        for sentence in example.get("sentences") or ():
-            if isinstance(sentence, Mapping):
-                row[str(sentence.get("gold_label"))] = sentence.get("sentence")
+        sentences = example.get("sentences")
+        for sentence in sentences if isinstance(sentences, list) else ():
+            label = sentence.get("gold_label") if isinstance(sentence, Mapping) else None
+            if label in LABELS:  # of a label that is there twice neither sentence is taken
+                row[label] = ["given twice"] if label in row else sentence.get("sentence")
         yield number, row
 
 
 def _wrong(row: Mapping[str, Any]) -> str:
     """What keeps a row from being used, or ""."""
     for name in ("type", "target", "bias_type", "context", *LABELS):
-        value = row.get(name)
-        if not isinstance(value, str) or not value.strip():
-            return f"field {name!r} is missing or empty"
+        try:
+            rows.text(row, name)
+        except rows.Refused as error:
+            return str(error) if row.get(name) else f"field {name!r} is missing or empty"
     return "" if row["type"] in TYPES else f"type {row['type']!r} is none of {', '.join(TYPES)}"
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    texts = [row[name].strip() for name in ("context", *LABELS)]
-    return Example(row["type"], row["target"], row["bias_type"], *texts)
+    target, bias_type, *texts = (rows.text(row, name) for name in ("target", "bias_type", "context", *LABELS))
+    return Example(row["type"], target, rows.known(bias_type, BIAS_TYPES), *texts)

@@ -7,7 +7,8 @@ instances). The same filters decide what counts as classification: English, 2 to
 
 from __future__ import annotations
 
-import json
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from evenhand.data import sources
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import SHOWN, Refused, decoded, from_json, words
 from evenhand.errors import DataError, SettingsError
 
 DATASET = sources.Dataset(
@@ -104,6 +106,7 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
         "tasks": len(tasks),
         "sha256": sources.sha256("\n".join(digests).encode()),
         "dropped": problems.lines,
+        "notes": _notes(tasks),
     }
     return Loaded(tasks, facts)
 
@@ -145,12 +148,12 @@ def _is(file: Path, name: str) -> bool:
 def _task(file: Path, content: bytes, needed: int, problems: sources.Problems) -> Task | None:
     """The task of one file, or None with the reason in `problems`."""
     try:
-        raw = json.loads(content.decode("utf-8"))
+        raw = from_json(decoded(content))
     except UnicodeDecodeError as error:
         problems.add(file, content[: error.start].count(b"\n") + 1, f"not UTF-8: {error.reason}")
         return None
-    except json.JSONDecodeError as error:
-        problems.add(file, error.lineno, f"not JSON: {error.msg} at column {error.colno}")
+    except Refused as error:
+        problems.add(file, error.line, str(error))
         return None
     reason = _wrong(raw)
     if reason:
@@ -200,21 +203,50 @@ def _wrong(raw: Any) -> str:
 
 
 def _pairs(file: Path, raw: dict[str, Any], name: str, problems: sources.Problems) -> list[tuple[str, str]]:
-    """Inputs with their (first) output; of an input that occurs more than once the first counts."""
+    """Inputs with their (first) output; of an input that occurs more than once the first counts.
+
+    Both lose the blanks around them, as in the prompts of the authors (schwartz-lab-NLP/label-bias,
+    src/superni/utils/ni_collator.py strips inputs and the outputs of demonstrations), so "Yes " is the class "Yes";
+    the list of answer choices in their prepared files (scripts/extract_classification_tasks.py) is not stripped. Case
+    and full stops make classes of their own there, and so here.
+    """
     out: dict[str, str] = {}
     repeated = 0
     for number, example in enumerate(raw[name]):
-        text = example.get("input") if isinstance(example, dict) else None
-        label = _first(example.get("output")) if isinstance(example, dict) else ""
-        if not isinstance(text, str) or not text.strip() or not label.strip():
-            problems.add(file, 0, f"{name}[{number}]: 'input' and 'output' must hold text")
-        elif text in out:
+        try:
+            text, label = (words(_one(example, field), field) for field in ("input", "output"))
+        except Refused as error:
+            problems.add(file, 0, f"{name}[{number}]: {error}")
+            continue
+        if text in out:
             repeated += 1
         else:
             out[text] = label
     if repeated:
         problems.add(file, 0, f"{name}: {repeated} inputs that occur before")
     return list(out.items())
+
+
+def _one(example: Any, field: str) -> Any:
+    """A field of an example, or the first of a list in it."""
+    value = example.get(field) if isinstance(example, dict) else None
+    return (value[0] if value else None) if field == "output" and isinstance(value, list) else value
+
+
+def alike(task: Task) -> list[list[str]]:
+    """Labels of a task that are equal but for case or a full stop at the end, which the prompts add anyway."""
+    found: dict[str, list[str]] = {}
+    for label in task.labels:
+        found.setdefault(label.rstrip(string.punctuation + " ").casefold() or label, []).append(label)
+    return [labels for labels in found.values() if len(labels) > 1]
+
+
+def _notes(tasks: Sequence[Task]) -> list[str]:
+    """A note about labels that look alike; they stay classes of their own."""
+    odd = [f"{task.name}: {', '.join(map(repr, labels))}" for task in tasks for labels in alike(task)]
+    more = f"; and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+    said = "labels equal but for case or a full stop, which are classes of their own as in the authors' code"
+    return [f"{said} ({'; '.join(odd[:SHOWN])}{more})"] if odd else []
 
 
 def _first(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from evenhand.data import sources
 from evenhand.data.proving_ground import texts
 from evenhand.data.proving_ground.planted import FAMILY
+from evenhand.data.rows import decoded, oddities
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -58,7 +59,8 @@ def load_documents(source: str) -> Loaded:
             .md files.
 
     Returns:
-        Texts with words in them. Files that cannot be used are listed in `facts["dropped"]`.
+        Texts with words in them, without byte order mark and with one kind of line end. Files that cannot be used are
+        listed in `facts["dropped"]`; `facts["notes"]` says where a text has characters that look like others.
 
     Raises:
         DataError: There is no data, or not one usable text.
@@ -67,11 +69,11 @@ def load_documents(source: str) -> Loaded:
         facts = {"source": "demo: sentences of the proving ground", "dropped": []}
         return Loaded(_demo(), facts)
     path = sources.locate(DATASET, source)
-    documents, dropped, digests = [], [], {}
+    documents, dropped, notes, digests = [], [], [], {}
     for file in _files(path):
         content = sources.read_bytes(file)
         try:
-            text = content.decode("utf-8-sig").rstrip()
+            text = decoded(content).rstrip()
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             dropped.append(f"{file}:{line}: not UTF-8: {error.reason} at byte {error.start}")
@@ -80,10 +82,11 @@ def load_documents(source: str) -> Loaded:
             dropped.append(f"{file}: holds no words")
             continue
         documents.append(Document(file.name, text))
+        notes += [f"{file.name} has {odd}" for odd in oddities(text)]
         digests[file.name] = sources.sha256(content)
     if not documents:
         raise DataError(f"{path} holds no usable text; first problem: {dropped[0]}")
-    return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped})
+    return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped, "notes": notes})
 
 
 def windows(text: str, size: int, stride: int) -> list[Window]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from evenhand.data import sources
 from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.rows import byte_lines
 from evenhand.errors import DataError
 
 DATASET = sources.Dataset(
@@ -111,7 +112,7 @@ def _read(folder: Path, name: str) -> tuple[Path, bytes]:
 def _lines(path: Path, content: bytes, problems: sources.Problems) -> dict[int, _Line]:
     """Lines by their own number."""
     found: dict[int, _Line] = {}
-    for at, raw in enumerate(content.split(b"\n"), start=1):
+    for at, raw in enumerate(byte_lines(content), start=1):
         if not raw.strip():
             continue
         try:

@@ -104,6 +104,9 @@ def _shares(path: Path, content: bytes, problems: sources.Problems) -> dict[str,
         if not all(0 <= p <= 100 for p in percent):
             problems.add(path, number, f"percentages {percent.bls}, {percent.texts} are not within 0 to 100")
             continue
+        if row["occupation"] in found:
+            problems.add(path, number, f"occupation {row['occupation']!r} occurs twice; the first line counts")
+            continue
         found[row["occupation"]] = Shares(percent.bls / 100, percent.texts / 100)
     return found
 
@@ -112,12 +115,14 @@ def _schemas(path: Path, content: bytes, shares: Mapping[str, Shares], problems:
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     lines: dict[tuple[str, str, str], int] = {}
     for number, row in read_delimited(path, content, ("sentid", "sentence"), problems, delimiter="\t"):
-        parts = row["sentid"].removesuffix(".txt").split(".")
+        parts = row["sentid"].strip().removesuffix(".txt").split(".")
         reason = blank(row, ("sentence",))
         if len(parts) != 4 or parts[2] not in ("0", "1") or parts[3] not in GENDERS:
             reason = f"sentid {row['sentid']!r} is not occupation.participant.0|1.{'|'.join(GENDERS)}.txt"
         elif parts[0] not in shares:
             reason = f"occupation {parts[0]!r} has no line in {STATISTICS}"
+        elif parts[3] in found.get((parts[0], parts[1], parts[2]), ()):
+            reason = f"sentid {row['sentid']!r} occurs twice"
         if reason:
             problems.add(path, number, reason)
             continue

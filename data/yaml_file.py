@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from evenhand.data import sources
+from evenhand.data.rows import decoded
 from evenhand.errors import DataError
 
 
@@ -25,6 +26,17 @@ class Checked(Protocol):
         Raises:
             ValueError: The message says what.
         """
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is there twice, where YAML's own loader takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """PyYAML's, after a look at the keys."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((n for n in names if n != "<<" and names.count(n) > 1), None):
+            raise ValueError(f"line {node.start_mark.line + 1}: the key {twice!r} is there twice")
+        return super().construct_mapping(node, deep=deep)
 
 
 Content = TypeVar("Content", bound=Checked)
@@ -47,7 +59,7 @@ def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path
         raise DataError(f"no file of {what} {str(path)!r}; give {instead} or a file like {shipped}")
     content = sources.read_bytes(path)
     try:
-        found = kind.model_validate(yaml.safe_load(content.decode("utf-8")))
+        found = kind.model_validate(yaml.load(decoded(content), _Once))
         found.check()
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from evenhand import prompts
+from evenhand import thinking
 from evenhand.conversation import conversation
 from evenhand.data.bscore import CATEGORIES, BScoreQuestion, load_questions
 from evenhand.errors import SettingsError
@@ -237,7 +237,7 @@ class BScore(Benchmark):
             **found.facts,
             "pooling": "answers of all runs are pooled per question; options that tie for the top are averaged",
             "order_of_options": "new at every query and turn, from the seed; earlier turns stay as they were",
-            "history": "earlier replies without their <think> blocks",
+            "history": "earlier replies without their thoughts; a conversation ends where a thought never ended",
             "wrong_truth_in_paper": changed if not paper else [],
         }
         return items, facts
@@ -356,7 +356,7 @@ def chosen(reply: str | None, options: Sequence[str]) -> int | None:
     Returns:
         The option's identity; None where the reply is invalid. <think> blocks do not count.
     """
-    found = _BRACES.findall(prompts.strip_thinking(reply or ""))
+    found = _BRACES.findall(thinking.answer(reply or ""))
     name = found[-1].strip() if found else ""
     return list(options).index(name) if name in options else None
 
@@ -368,13 +368,17 @@ def option_shares(question: BScoreQuestion, answer: BScoreAnswer) -> OptionShare
 
 
 def _advance(talk: _Talk, shown: tuple[int, ...], reply: Reply) -> None:
-    """Take a reply to the last turn into a conversation; without one the conversation ends."""
+    """Take a reply to the last turn into a conversation, without its thought.
+
+    Without a reply, or with a thought that never ended, the conversation ends.
+    """
     talk.shots.append(Shot(reply.text, shown))
     talk.usage += reply.usage
-    if reply.text is None:
+    said = None if reply.text is None else thinking.parts(reply.text).answer
+    if said is None:
         talk.alive = False
     else:
-        talk.dialogue = talk.dialogue.assistant(prompts.strip_thinking(reply.text))
+        talk.dialogue = talk.dialogue.assistant(said)
 
 
 def _statistics(item: BScoreItem, answer: BScoreAnswer) -> Array:

@@ -17,10 +17,11 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
+from evenhand import thinking
 from evenhand.cache import answer_cache
 from evenhand.data.gpqa import Row, Subset, load
 from evenhand.errors import SettingsError
-from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
+from evenhand.exams import ACCURACY, CUT, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -38,6 +39,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
+from evenhand.models.asking import parsed
 
 Asked = Literal["letters", "zero_shot", "zero_shot_cot"]
 SYSTEM = "You are a very intelligent assistant, who follows instructions directly."
@@ -50,6 +52,7 @@ CONCLUDE = (
 PATTERNS = tuple(
     re.compile(p) for p in (r"answer is \((.)\)", r"Answer: \((.)\)", r"answer: \((.)\)", r"answer \((.)\)", r"\((.)\)")
 )
+_ALONE = re.compile(r"\A\s*\((.)\)\.?\s*\Z")
 _HARMLESS_NOTE = re.compile(
     r"needs \d+ tokens, the context holds \d+"
     r"|no option letter is among the \d+ most probable first tokens"
@@ -57,6 +60,8 @@ _HARMLESS_NOTE = re.compile(
     r"|options that speak of positions stay where they are: [A-Z](, [A-Z])*"
     r"|\d+ of \d+ orders could not be read"
     r"|not calibrated: \d+ answers share this prior, \d+ are needed"
+    r"|the reply was cut at \d+ tokens; give it more with max_new_tokens"
+    r"|undecided: the thought (was cut at \d+ tokens|never ended)"
 )
 """What models themselves say; anything else may come from a server, and quote."""
 HIDDEN_NOTE = "the reason is not kept, as it may quote the question"
@@ -86,9 +91,14 @@ def base_prompt(question: str, options: Sequence[str]) -> str:
     return "\n".join([f"What is the correct answer to this question: {question}", "", "Choices:", *lines])
 
 
-def parse_official(reply: str) -> int | None:
-    """The position of the answer: of the first pattern whose first match is one of the letters A to D."""
-    for pattern in PATTERNS:
+def parse_official(reply: str, finished: bool = True) -> int | None:
+    """The position of the answer: of the first pattern whose first match is one of the letters A to D.
+
+    Ours: of a reply that was cut at the token limit, only "answer is (A)", "Answer: (A)", "answer: (A)" or "(A)" alone.
+    The official code would take the first letter in brackets, with which the reply may just begin to go through the
+    options.
+    """
+    for pattern in PATTERNS if finished else (*PATTERNS[:3], _ALONE):
         match = pattern.search(reply)
         if match and match[1] in "ABCD":
             return "ABCD".index(match[1])
@@ -117,6 +127,7 @@ class GPQA(Benchmark):
             "unanswered", "lower", "validity", "share of rows that got no reply at all (part of refusal)",
             form="proportion", range=(0, 1),
         ),
+        CUT,
         LETTER_MASS,
         *POSITIONS.info,
     )  # fmt: skip
@@ -132,7 +143,7 @@ class GPQA(Benchmark):
     seed: int = 0
     """Of the order of each question's options."""
     max_new_tokens: int = 1000
-    """Longest written reply; the official code's limit."""
+    """Longest written reply, without what a model thinks before it; the official code's limit."""
 
     def __post_init__(self) -> None:
         """Say what is needed of a model, and refuse what makes no sense.
@@ -179,13 +190,15 @@ class GPQA(Benchmark):
         sampling = Sampling(max_new_tokens=self.max_new_tokens)
         prompts = [base_prompt(i.question.question, i.question.options) for i in items]
         if self.asked == "zero_shot":
-            return [_read(r) for r in model.generate([_dialogue(p + FORMAT) for p in prompts], sampling)]
+            return [_read(r, sampling) for r in model.generate([_dialogue(p + FORMAT) for p in prompts], sampling)]
         thoughts = model.generate([_dialogue(p + THINK) for p in prompts], sampling)
-        thought = [i for i, r in enumerate(thoughts) if r.text is not None]
-        told = [_dialogue(f"{prompts[i]}{THINK}{thoughts[i].text}{CONCLUDE}") for i in thought]
+        said = {i: thinking.parts(r.text).answer for i, r in enumerate(thoughts) if r.text is not None}
+        thought = [i for i, text in said.items() if text is not None]
+        told = [_dialogue(f"{prompts[i]}{THINK}{said[i]}{CONCLUDE}") for i in thought]
         last = dict(zip(thought, model.generate(told, sampling), strict=True))
         return [
-            _read(replace(last[i], usage=r.usage + last[i].usage) if i in last else r) for i, r in enumerate(thoughts)
+            _read(replace(last[i], usage=r.usage + last[i].usage) if i in last else r, sampling)
+            for i, r in enumerate(thoughts)
         ]
 
     def tally(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> Tally:
@@ -215,12 +228,9 @@ def _dialogue(text: str) -> Dialogue:
     return Dialogue((Message("system", SYSTEM), Message("user", text)))
 
 
-def _read(reply: Reply) -> Choice:
-    if reply.text is None:
-        return _without_text(Choice(None, status="unanswered", usage=reply.usage, note=reply.note))
-    position = parse_official(reply.text)
-    status: Literal["answered", "unparsed"] = "unparsed" if position is None else "answered"
-    return _without_text(Choice(position, status=status, reply=reply.text, usage=reply.usage))
+def _read(reply: Reply, sampling: Sampling) -> Choice:
+    said = thinking.answer(reply.text or "")  # a thought names options that it then rejects
+    return _without_text(parsed(reply, parse_official(said, reply.finished), sampling))
 
 
 def _without_text(choice: Choice) -> Choice:

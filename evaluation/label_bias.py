@@ -44,6 +44,7 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
+from evenhand.likelihood import why_unscored
 from evenhand.moments import ratio
 from evenhand.prompts import as_dialogue, stopped
 
@@ -213,7 +214,7 @@ class LabelBias(Benchmark):
         notes = [f"BiasScore is too high: labels without held-out item in {', '.join(gaps[:5])}"] if gaps else []
         if len(gaps) > 5:
             notes = [f"{notes[0]} and {len(gaps) - 5} more"]
-        return items, {**loaded.facts, "notes": notes}
+        return items, {**loaded.facts, "notes": [*loaded.facts["notes"], *notes]}
 
     def _items(self, task: Task) -> list[TaskItem]:
         """The task with each set of demonstrations."""
@@ -294,7 +295,7 @@ class LabelBias(Benchmark):
         for q in questions:
             mine = list(islice(scores, len(q.options)))
             per = [max(1, s.tokens) if self.probability == "mean" else 1 for s in mine]
-            out.append(_choice([s.logprob / n for s, n in zip(mine, per, strict=True)]))
+            out.append(_choice([s.logprob / n for s, n in zip(mine, per, strict=True)], why_unscored(mine)))
         return out
 
     def tally(self, items: Sequence[TaskItem], answers: Sequence[TaskAnswer]) -> Tally:
@@ -353,10 +354,10 @@ def _end_token(model: Model) -> str:
     return str(end)
 
 
-def _choice(logits: list[float]) -> Choice:
-    """The most probable label; ties go to the first. Labels that do not fit the context have nan."""
-    if any(isnan(v) for v in logits):
-        return Choice(None, status="unanswered", note="does not fit the model's context")
+def _choice(logits: list[float], unscored: str) -> Choice:
+    """The most probable label; ties go to the first. None where a label has no score, or all are impossible."""
+    if unscored or max(logits) == -inf:
+        return Choice(None, status="unanswered", note=unscored or "the model gives every label probability 0")
     values = np.array(logits)
     return Choice(int(values.argmax()), tuple(float(p) for p in softmax(values)), usage=Usage(calls=len(logits)))
 

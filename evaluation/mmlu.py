@@ -2,6 +2,8 @@
 
 Five solved questions of the subject's dev split go before the tested one; the answer is the most probable of the four
 letters after "Answer:". Accuracy overall is micro-averaged, as in the official code. All numbers are fractions.
+lm-evaluation-harness reads a letter in other tokens than we do where a tokenizer attaches blanks to their left; its
+numbers come from `reading="score", tokens="harness"`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import isnan
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ from scipy.special import softmax
 
 from evenhand.data.mmlu import CATEGORY, LETTERS, Row, Split, load
 from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.exams import ACCURACY, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
+from evenhand.exams import ACCURACY, CUT, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -30,11 +32,13 @@ from evenhand.interfaces import (
     Model,
     Passage,
     Question,
+    Score,
     Shot,
     Tally,
     Usage,
     settings,
 )
+from evenhand.likelihood import why_unscored
 from evenhand.prompts import as_dialogue, exam_header, exam_template
 
 Reading = Literal["choose", "score"]
@@ -90,6 +94,7 @@ class MMLU(Benchmark):
             "unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)",
             form="proportion", range=(0, 1),
         ),
+        CUT,
         LETTER_MASS,
         *POSITIONS.info,
     )  # fmt: skip
@@ -106,6 +111,11 @@ class MMLU(Benchmark):
     """choose asks a multiple-choice question, so that every method acts on it; a model with a chat template gets the
     text as a user turn, any other as it stands. score compares the log-probabilities of " A" to " D" after the bare
     text, as the official code does; methods that only change how a model chooses have no effect there."""
+    tokens: Literal["text", "harness"] = "text"
+    """With reading=score, the tokens that a letter is read behind. text: those of the whole text. harness: those of the
+    text up to "Answer:" encoded by itself, as in lm-evaluation-harness. They differ only where the tokenizer attaches a
+    blank to its left, so that the model reads "Answer: " in one case and "Answer:" in the other. harness needs a model
+    whose tokens are known, so no endpoint."""
     official_spaces: bool = False
     """Whether two spaces stand after "about" in the header, as the official code writes them."""
     answer_by: AnswerBy | None = None
@@ -116,7 +126,8 @@ class MMLU(Benchmark):
         """Refuse what makes no sense, and say what is needed of a model.
 
         Raises:
-            SettingsError: A negative number of shots, or `answer_by` where nothing is chosen.
+            SettingsError: A negative number of shots, `answer_by` where nothing is chosen, or `tokens` where nothing is
+                scored.
         """
         if self.shots < 0:
             raise SettingsError(f"mmlu: shots={self.shots} must be 0 or more; the paper takes 5")
@@ -124,6 +135,8 @@ class MMLU(Benchmark):
             if self.answer_by is not None:
                 raise SettingsError(f"mmlu: answer_by={self.answer_by} needs reading=choose; with score leave it out")
             object.__setattr__(self, "needs", frozenset({"score"}))
+        elif self.tokens == "harness":
+            raise SettingsError("mmlu: tokens=harness needs reading=score, as the harness compares scores")
 
     @cached_property
     def _loaded(self) -> tuple[list[MMLUItem], dict[str, Any]]:
@@ -173,8 +186,8 @@ class MMLU(Benchmark):
         for item in items:
             text = as_dialogue(item.question, "letters").messages[-1].content
             passages += [Passage(f" {letter}", text, f"mmlu {item.id}") for letter in LETTERS]
-        scores = model.score(passages)
-        return [_from_logprobs([s.logprob for s in scores[start : start + 4]]) for start in range(0, len(scores), 4)]
+        scores = _as_the_harness(model, passages) if self.tokens == "harness" else model.score(passages)
+        return [_from_scores(scores[start : start + 4]) for start in range(0, len(scores), 4)]
 
     def tally(self, items: Sequence[MMLUItem], answers: Sequence[Choice]) -> Tally:
         """Sums per question text, resampled within the subject; groups are overall, the categories and the subjects."""
@@ -192,6 +205,25 @@ class MMLU(Benchmark):
         return exam_metrics(sums, "unparsed")
 
 
+def _as_the_harness(model: Model, passages: Sequence[Passage]) -> list[Score]:
+    """Scores of continuations whose prompts are encoded by themselves.
+
+    Raises:
+        SettingsError: The model's tokens are not known here.
+    """
+    from evenhand.models import Mitigated
+    from evenhand.models.token_model import TokenModel
+
+    base = model
+    while isinstance(base, Mitigated) and "score" not in base.acts_on:
+        base = base.base
+    if not isinstance(base, TokenModel):
+        raise SettingsError(
+            f"mmlu: tokens=harness needs the tokens of {model.name}, which are not known; use tokens=text"
+        )
+    return base.score_parted(passages)
+
+
 def _groups(item: MMLUItem) -> list[str]:
     return [group for group in ("overall", item.category, item.subject) if group]
 
@@ -206,10 +238,11 @@ def _shot(row: Row, answer_by: AnswerBy | None = None) -> Shot:
     return Shot(f"{exam_template(question)} {LETTERS[row.right]}\n\n", question, row.right)
 
 
-def _from_logprobs(logprobs: list[float]) -> Choice:
-    """The most probable letter; ties go to the first, as `argmax` does. Items that do not fit the context have nan."""
-    if any(isnan(v) for v in logprobs):
-        return Choice(None, status="unanswered", note="does not fit the model's context")
-    values = np.array(logprobs)
+def _from_scores(scores: Sequence[Score]) -> Choice:
+    """The most probable letter; ties go to the first, as `argmax` does. None where one has no score, or all are 0."""
+    values = np.array([s.logprob for s in scores])
+    unscored = why_unscored(scores)
+    if unscored or values.max() == -inf:
+        return Choice(None, status="unanswered", note=unscored or "the model gives every letter probability 0")
     mass = float(np.exp(values).sum())
     return Choice(int(values.argmax()), tuple(float(p) for p in softmax(values)), mass=mass, usage=Usage(calls=1))

@@ -37,6 +37,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
+from evenhand.likelihood import why_unscored
 from evenhand.moments import ratio
 
 __all__ = ["Perplexity", "TextWindow", "WindowScore"]
@@ -66,8 +67,10 @@ class WindowScore:
     """Log-likelihood of a window's target."""
 
     logprob: float | None
-    """Natural log, summed over tokens; None where the window did not fit the model's context and was skipped."""
+    """Natural log, summed over tokens; None where the window was not scored."""
     tokens: int
+    note: str = ""
+    """Why it was not scored: it is too long for the context, or the logits are not finite."""
 
 
 @settings
@@ -98,7 +101,7 @@ class Perplexity(Benchmark):
             form="smooth", range=(0, inf),
         ),
         Metric(
-            "unscored", "lower", "validity", "share of words in windows too long for the model", True,
+            "unscored", "lower", "validity", "share of words left out: window too long, or logits not finite", True,
             form="proportion", range=(0, 1),
         ),
     )  # fmt: skip
@@ -144,7 +147,7 @@ class Perplexity(Benchmark):
         return items, facts
 
     def _windows(self, text: str, *, lines: bool) -> list[Window]:
-        texts = [line.strip() for line in text.splitlines()] if lines else [text]
+        texts = [line.strip() for line in text.split("\n")] if lines else [text]
         return [w for text in texts for w in windows(text, self.window, self.stride)]
 
     def items(self) -> list[TextWindow]:
@@ -162,7 +165,8 @@ class Perplexity(Benchmark):
     def ask(self, model: Model, items: Sequence[TextWindow]) -> list[WindowScore]:
         """One passage per window."""
         passages = [Passage(i.window.target, i.window.context, f"perplexity {i.id}") for i in items]
-        return [WindowScore(None if math.isnan(s.logprob) else s.logprob, s.tokens) for s in model.score(passages)]
+        scores = model.score(passages)
+        return [WindowScore(None if math.isnan(s.logprob) else s.logprob, s.tokens, why_unscored([s])) for s in scores]
 
     def tally(self, items: Sequence[TextWindow], answers: Sequence[WindowScore]) -> Tally:
         """Sums per block of windows; groups are overall and, of several files, each."""

@@ -35,13 +35,14 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
+from evenhand.likelihood import why_unscored
 from evenhand.moments import ratio
 
 FREE = Usage()
 
 COLUMNS = (
     "asked",  # sentences
-    "lost",  # of them, that did not fit the model
+    "lost",  # of them, that have no score
     "jobs",  # occupations in frames that tell no gender, with a scored sentence
     "she",  # P(she) of the two, mean over the sentences of each
     "gap",  # |that - 1/2|
@@ -78,7 +79,7 @@ class PronounItem:
 
 @dataclass(frozen=True, slots=True)
 class PronounScores:
-    """Log-probabilities (natural) of both pronouns, by sentence; None where it did not fit the model's context."""
+    """Log-probabilities (natural) of both pronouns, by sentence; None where it has no score."""
 
     he: tuple[float | None, ...]
     she: tuple[float | None, ...]
@@ -88,6 +89,8 @@ class PronounScores:
     alone: bool = True
     """Whether these are of the pronouns alone, and not of a text behind them, too."""
     usage: Usage = FREE
+    note: str = ""
+    """Why a sentence has no score: it is too long for the context, or the logits are not finite."""
 
 
 @settings
@@ -129,7 +132,7 @@ class PronounSkew(Benchmark):
             form="smooth", range=(0, 1),
         ),
         Metric(
-            "too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out",
+            "unscored", "lower", "validity", "share of sentences left out: too long, or logits not finite",
             form="proportion", range=(0, 1),
         ),
     )  # fmt: skip
@@ -208,7 +211,7 @@ class PronounSkew(Benchmark):
             "explicit_p": ("p_right", "told"),
             "explicit_ties": ("ties", "told"),
             "pronoun_mass": ("mass", "slots"),
-            "too_long": ("lost", "asked"),
+            "unscored": ("lost", "asked"),
         }
         return {name: Measured(ratio(s[part], s[n]), s[n]) for name, (part, n) in of.items()}
 
@@ -233,7 +236,7 @@ def _answer(scores: Sequence[Score], priors: Sequence[Score], alone: bool) -> Pr
     prior_he, prior_she = _values(priors)
     every = [*scores, *priors]
     usage = Usage(sum(s.tokens > 0 for s in every), sum(s.tokens for s in every))
-    return PronounScores(he, she, prior_he, prior_she, alone, usage)
+    return PronounScores(he, she, prior_he, prior_she, alone, usage, why_unscored(every))
 
 
 def _values(scores: Sequence[Score]) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:

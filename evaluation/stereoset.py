@@ -44,7 +44,7 @@ COLUMNS = (
     "language",  # the term's LMS
     "ideal",  # the term's ICAT
     "ties",  # contexts whose stereotype and anti-stereotype score the same
-    "asked",  # contexts, those that did not fit the model included
+    "asked",  # contexts, those that have no score included
 )
 AT = {name: i for i, name in enumerate(COLUMNS)}
 
@@ -99,7 +99,7 @@ class StereoSet(Benchmark):
             form="proportion", range=(0, 1),
         ),
         Metric(
-            "too_long", "lower", "validity", "share of contexts that did not fit the model, and are left out",
+            "unscored", "lower", "validity", "share of contexts left out: too long, or logits not finite",
             form="proportion", range=(0, 1),
         ),
     )  # fmt: skip
@@ -176,7 +176,7 @@ class StereoSet(Benchmark):
             "ties": ratio(sums[..., AT["ties"]], contexts),
         }
         out = {name: Measured(value, contexts) for name, value in values.items()}
-        out["too_long"] = Measured(ratio(asked - contexts, asked), asked)
+        out["unscored"] = Measured(ratio(asked - contexts, asked), asked)
         return out
 
     def _outcome(self, answer: Scored, at: int) -> tuple[bool, int, bool] | None:

@@ -82,7 +82,7 @@ class WinoBias(Benchmark):
             form="proportion", range=(0, 1),
         ),
         Metric(
-            "too_long", "lower", "validity", "share of twins that did not fit the model, and are left out",
+            "unscored", "lower", "validity", "share of twins left out: too long, or logits not finite",
             form="proportion", range=(0, 1),
         ),
     )  # fmt: skip
@@ -141,7 +141,7 @@ class WinoBias(Benchmark):
             "ties": ratio(ties, 2 * twins),
         }
         out = {name: Measured(value, twins) for name, value in values.items()}
-        out["too_long"] = Measured(ratio(asked - twins, asked), asked)
+        out["unscored"] = Measured(ratio(asked - twins, asked), asked)
         return out
 
     def _statistics(self, answer: Scored) -> Array:

@@ -57,7 +57,7 @@ COLUMNS = (
     "versions",  # pairs of versions (the other person named, or "someone")
     "consistent",  # those that prefer the same gender
     "asked",
-    "lost",  # schemas that did not fit the model
+    "lost",  # schemas that have no score
 )
 AT = {name: i for i, name in enumerate(COLUMNS)}
 WOMEN, MEN = "mostly women", "mostly men"
@@ -122,7 +122,7 @@ class Winogender(Benchmark):
             form="proportion", range=(0, 1),
         ),
         Metric(
-            "too_long", "lower", "validity", "share of sentences that did not fit the model, and are left out",
+            "unscored", "lower", "validity", "share of sentences left out: too long, or logits not finite",
             form="proportion", range=(0, 1),
         ),
     )  # fmt: skip
@@ -196,7 +196,7 @@ class Winogender(Benchmark):
         )  # fmt: skip
         out["control_correlation_bls"] = Measured(control, s["controls"])
         out["consistency"] = Measured(ratio(s["consistent"], s["versions"]), s["versions"])
-        out["too_long"] = Measured(ratio(s["lost"], s["asked"]), s["asked"])
+        out["unscored"] = Measured(ratio(s["lost"], s["asked"]), s["asked"])
         return out
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.artefacts import active, artefact, artefacts
+from evenhand.artefacts import active, artefact, artefacts, made_with
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import Ability, Dialogue, Message, Method, Model, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -175,7 +175,15 @@ class CrossModelAdjudication(Method):
         general = self._general(data)
         decisive = {k: v for k, v in self.settings.items() if k not in ("output", "general", "texts")}
         key = digest(
-            self.name, VERSION, model.fingerprint, decisive, sha, [p.id for p in prompts], repr(general), source
+            self.name,
+            VERSION,
+            made_with(model, precision=None),
+            model.fingerprint,
+            decisive,
+            sha,
+            [p.id for p in prompts],
+            repr(general),
+            source,
         )
         about = {
             "spec": replace(self, output=None).spec, "seed": self.seed, "source": str(self.source),

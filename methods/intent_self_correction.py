@@ -46,7 +46,8 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.models import Mitigated, load
-from evenhand.prompts import LETTERS, question_block, strip_thinking
+from evenhand.prompts import LETTERS, question_block
+from evenhand.thinking import answer, parts
 from evenhand.turns import Place, placed, thinking, write
 
 _SCORE = re.compile(r"\W*(?:[^\W\d_]+\W*[:=]\W*)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
@@ -79,7 +80,7 @@ class IntentSelfCorrection(Method):
     """Limit of the reasoning."""
     critique_tokens: Annotated[int, Field(gt=0)] = 64
     """Limit of a critique."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 25
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
     """Limit of a generated answer to a multiple-choice question."""
     seed: int = 0
     """Of the sampling, where the temperature is above 0."""
@@ -189,7 +190,7 @@ class Critique(NamedTuple):
 
 def read_critique(text: str) -> Critique | None:
     """The score that a critique begins with and its reason, on one line; None where no score can be read."""
-    text = strip_thinking(text)
+    text = answer(text)
     found = _SCORE.match(text)
     if found is None:
         return None
@@ -225,12 +226,13 @@ class _Talk:
         self.usage += reply.usage
         if reply.text is None:
             self.notes.append(reply.note)
+            self.record += reply.before
             return
-        self.reasoning = reply.text
+        self.reasoning = answer(reply.text)
         self.record += self.dialogue.messages
         self._keep(reply.before)
-        self.dialogue = self.dialogue.assistant(reply.text).user(decide)
-        self.record += self.dialogue.messages[-2:]
+        self.dialogue = self.dialogue.assistant(self.reasoning).user(decide)
+        self.record += [Message("assistant", reply.text), self.dialogue.messages[-1]]
 
     def take(self, given: Choice | Reply, said: str | None, meant: str) -> None:
         """An answer came, or did not."""
@@ -250,7 +252,8 @@ class _Talk:
     def hear(self, replies: dict[str, Reply], aspects: dict[str, str], number: int, critic: str) -> None:
         """Keep the critiques of the latest answer."""
         self.critiques = []
-        self.record.append(Message("assistant", self.said or ""))
+        written = self.given.text if isinstance(self.given, Reply) else self.given.reply
+        self.record.append(Message("assistant", written or self.said or ""))
         for name, reply in replies.items():
             self.usage += reply.usage
             mark = f"[critique {number}, {name}, by {critic}; not shown to the model]"
@@ -278,27 +281,30 @@ class _Way(NamedTuple):
 
 
 def _choosing(model: Model, pack: PromptPack) -> _Way:
-    def answer(talks: Sequence[_Talk]) -> None:
+    def ask(talks: Sequence[_Talk]) -> None:
         asked = [replace(t.question, dialogue=t.dialogue) for t in talks if t.question]
         for talk, question, choice in zip(talks, asked, model.choose(asked) if asked else [], strict=True):
-            if choice.status == "unanswered":
-                talk.take(choice, None, "")
+            said = parts(choice.reply).answer
+            unread = choice.decision is None and choice.note and not choice.reply
+            if choice.status == "unanswered" or unread or said is None:
+                talk.take(choice, None, "")  # nothing was said: its note says why the letters could not be read
             elif choice.decision is None:
-                talk.take(choice, choice.reply, choice.reply)
+                talk.take(choice, said, said)
             else:
                 letter = LETTERS[question.order.index(choice.decision)]
-                talk.take(choice, choice.reply or letter, question.options[choice.decision])
+                talk.take(choice, said or letter, question.options[choice.decision])
 
-    return _Way(answer, pack.moral.decide, pack.intent.refine)
+    return _Way(ask, pack.moral.decide, pack.intent.refine)
 
 
 def _writing(model: Model, pack: PromptPack, sampling: Sampling) -> _Way:
-    def answer(talks: Sequence[_Talk]) -> None:
+    def ask(talks: Sequence[_Talk]) -> None:
         replies = model.generate([t.dialogue for t in talks], sampling) if talks else []
         for talk, reply in zip(talks, replies, strict=True):
-            talk.take(reply, reply.text, reply.text or "")
+            said = None if reply.text is None else parts(reply.text).answer
+            talk.take(reply, said, said or "")
 
-    return _Way(answer, pack.moral.decide_open, pack.intent.refine_open)
+    return _Way(ask, pack.moral.decide_open, pack.intent.refine_open)
 
 
 def _chosen(talk: _Talk) -> Choice:

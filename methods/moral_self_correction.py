@@ -66,8 +66,8 @@ class MoralSelfCorrection(Method):
     """Of the reasoning and of an answer that is generated after it."""
     reasoning_tokens: Annotated[int, Field(gt=0)] = 256
     """Limit of the reasoning."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 25
-    """Limit of an answer that is generated after the reasoning."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Limit of an answer that is generated after the reasoning, in tokens: room for a sentence around the letter."""
     seed: int = 0
     """Of the sampling, where the temperature is above 0."""
     prompts: str = "en"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.artefacts import artefact
+from evenhand.artefacts import artefact, made_with, resolved_precision
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -161,8 +161,9 @@ class PCGU(Method):
         texts = data.texts if data and self.retain else ()
         work = self._encoded(model, pairs, others, texts)
         decisive = {key: value for key, value in self.settings.items() if key not in ("device", "micro")}
-        key = digest(self.name, VERSION, model.fingerprint, decisive, pairs, others, texts)
         mesh = launched()
+        how = made_with(model, device=self.device if mesh is None else mesh.device_type, precision=self.precision)
+        key = digest(self.name, VERSION, how, model.fingerprint, decisive, pairs, others, texts)
 
         def make(folder: Path) -> None:
             self._unlearn(model, work, folder, mesh)
@@ -213,8 +214,6 @@ class PCGU(Method):
         """Make the edit; the main process writes it, the others only take part."""
         import copy
 
-        import torch
-
         from evenhand.models.local import LocalModel
         from evenhand.unlearning.delta import Delta
         from evenhand.unlearning.distributed import World, shard
@@ -225,9 +224,7 @@ class PCGU(Method):
 
         base, tokenizer = model.weights
         device = mesh.device_type if mesh is not None else self.device or str(base.device)
-        half = self.precision == "bf16" or (
-            self.precision == "auto" and device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        )
+        half = resolved_precision(self.precision, device) == "bf16"
         module: Any = copy.deepcopy(base).float().requires_grad_(True)
         if mesh is None:
             module.to(device)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from evenhand.artefacts import artefact
+from evenhand.artefacts import artefact, made_with
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -140,6 +140,7 @@ class PermutationDistillation(Method):
         key = digest(
             self.name,
             VERSION,
+            self._made_with(model),
             model.fingerprint,
             self._decisive,
             self._begins_as,
@@ -153,6 +154,12 @@ class PermutationDistillation(Method):
     def restore(self, model: Model, folder: Path) -> Model:
         """The same from a saved student."""
         return self._mitigated(model, self._opened(folder))
+
+    def _made_with(self, model: Model) -> list[str | int]:
+        """An adapter is trained on the model's device, an encoder on its own, in float32 both."""
+        from evenhand.models.student import placed
+
+        return made_with(model, device=None if self.student == "lora" else placed(self.device), precision=None)
 
     # ------------------------------------------------------------------------------------------------ training
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.artefacts import artefact
+from evenhand.artefacts import artefact, made_with
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -110,10 +111,13 @@ class Preference(Method):
         reason = self.missing(model) or self.untrained(data)
         if reason or data is None:
             raise SettingsError(reason)
-        train, held = self._rows(model, self._own(data.pairs))
+        train, held, left_out = self._rows(model, self._own(data.pairs))
         decisive = {key: value for key, value in self.settings.items() if key not in ("topics", "most_pairs")}
-        key = digest(self.name, VERSION, model.fingerprint, decisive, train, held)
-        with artefact(key, lambda folder: self._train(model, train, held, folder)) as folder:
+        how = made_with(model, precision=self.precision)
+        # what was left out decides nothing, but is written down beside the weights
+        written = [left_out] if left_out else []
+        key = digest(self.name, VERSION, how, model.fingerprint, decisive, train, held, *written)
+        with artefact(key, lambda folder: self._train(model, train, held, left_out, folder)) as folder:
             return open_edited(folder, model, f"{model.name}+{self.spec}")
 
     def _own(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
@@ -123,22 +127,29 @@ class Preference(Method):
             raise SettingsError(f"no pairs about {', '.join(self.topics)}; the training data has: {known}")
         return own
 
-    def _rows(self, model: Model, pairs: Sequence[Pair]) -> tuple[list[Any], list[Any]]:
-        """Pairs in tokens, to train on and held out; equal ones once."""
-        from evenhand.unlearning.dpo import rows
+    def _rows(self, model: Model, pairs: Sequence[Pair]) -> tuple[list[Any], list[Any], dict[str, int]]:
+        """Pairs in tokens, to train on and held out, equal ones once; and by reason how many were left out."""
+        from evenhand.unlearning.dpo import read_pairs
 
         length = min(self.max_length, model.context)  # type: ignore[attr-defined]
-        found = rows(pairs, model.weights.tokenizer, length)
-        once = list({repr(row): row for row in found}.values())
+        found = read_pairs(pairs, model.weights.tokenizer, length)
+        once = list({repr(row): row for row in found.rows}.values())
+        lost = _lost(found.left_out)
         if len(once) < LEAST_PAIRS:
+            repeated = len(found.rows) - len(once)
+            why = [f"{repeated} repeated"] * bool(repeated) + lost
             raise SettingsError(
                 f"{self.name} needs at least {LEAST_PAIRS} different pairs of at most {length} tokens, not {len(once)}"
+                + (f": of {len(pairs)} pairs, {', '.join(why)}" if why else "")
             )
+        if lost:
+            count = len(pairs) - len(found.rows)
+            warnings.warn(f"{self.name}: of {len(pairs)} pairs, {count} are not used: {', '.join(lost)}", stacklevel=3)
         Random(f"held out {self.seed}").shuffle(once)
         count = max(1, round(self.held_out * len(once)))
-        return once[count:], once[:count]
+        return once[count:], once[:count], {reason: len(names) for reason, names in found.left_out.items()}
 
-    def _train(self, model: Model, train: list[Any], held: list[Any], folder: Path) -> None:
+    def _train(self, model: Model, train: list[Any], held: list[Any], left_out: dict[str, int], folder: Path) -> None:
         from evenhand.models.hugging_face import save_module
         from evenhand.students.lora import forget_name
         from evenhand.unlearning.dpo import PLACE, optimise
@@ -151,7 +162,8 @@ class Preference(Method):
             forget_name(tuned)
         save_module(tuned, folder)
         tokenizer.save_pretrained(folder)
-        told = {"method": self.spec, "pairs": len(train), "held_out_pairs": len(held), **facts}
+        counts = {"pairs": len(train), "held_out_pairs": len(held), "left_out": left_out}
+        told = {"method": self.spec, **counts, **facts}
         (folder / FACTS).write_text(json.dumps(told, indent=1))
         shutil.rmtree(folder / PLACE)  # checkpoints; they were for going on
 
@@ -165,3 +177,8 @@ class Preference(Method):
             self.batch_size // self.accumulate, self.accumulate, self.precision, self.seed,
             module.device.type == "cpu",
         )  # fmt: skip
+
+
+def _lost(left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """Per reason one phrase, with the name of the first pair."""
+    return [f"{len(names)} with {why} (such as {names[0]})" for why, names in left_out.items()]

@@ -37,13 +37,16 @@ from evenhand.orders import Mean, Order, by_position, debias, movable, orders_of
 
 NONE_MOVABLE = "not calibrated: every question has options that speak of positions, so that no prior can be found"
 
+RELEASED = {"share": 0.05, "least": 1, "mean": "arithmetic", "added": 1e-10}
+"""The paper gives no constant beside its formulas; the released code, which its figures are from, has one."""
+
 
 @settings
 class PriDe(Calibrator):
     """Divide every answer by the preference for letters, found on a few questions."""
 
     name: ClassVar[str] = "pride"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"share": 0.05, "least": 1, "mean": "arithmetic"}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": RELEASED, "released": RELEASED}
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Of the questions, how many are asked in all cyclic orders; the paper's code takes 0.05."""
@@ -53,6 +56,14 @@ class PriDe(Calibrator):
     """Over the orders of those: arithmetic (the code's) or geometric, which is exact where letters act as a factor."""
     seed: int = 0
     """Of the draw."""
+    added: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Added to every probability and to the prior before logarithms are taken; the released code adds 1e-10. It decides
+    where letters are all but impossible: with 1e-10 a letter of probability 0 gains where its prior is below 1e-10."""
+
+    @property
+    def added_before(self) -> float:
+        """As in the code, also to the answers that are divided."""
+        return self.added
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By number of options, where these have positions."""
@@ -94,6 +105,6 @@ class PriDe(Calibrator):
                 by_position(c.probabilities, o) for c, o in zip(choices, orders[i], strict=True) if c.probabilities
             ]
             if len(known) == len(choices):
-                priors.append(item_prior(np.array(known)))
+                priors.append(item_prior(np.array(known), self.added))
                 settled[i] = debias(np.array(known), orders[i], self.mean)
         return Estimate(np.mean(priors, axis=0), settled=settled) if priors else Estimate(None, NO_ANSWERS)

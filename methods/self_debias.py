@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from evenhand import thinking
 from evenhand.conversation import conversation
 from evenhand.data.prompt_packs import PromptPack, prompt_pack
 from evenhand.errors import SettingsError
@@ -36,7 +37,7 @@ from evenhand.interfaces import (
 )
 from evenhand.models import Mitigated
 from evenhand.prompts import LETTERS, question_block
-from evenhand.turns import placed, write_then_choose, write_then_write
+from evenhand.turns import placed, recorded, write_then_choose, write_then_write
 
 
 @settings
@@ -58,8 +59,8 @@ class SelfDebias(Method):
     """How both answers of a multiple-choice question are read; None leaves it to the model. The paper: generation."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Of generated turns. The paper: 1."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 25
-    """Limit of every generated answer. The paper: 25."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Limit of every generated answer, in tokens: room for a sentence around the letter. The paper: 25."""
     explanation_tokens: Annotated[int, Field(gt=0)] | None = None
     """Limit of an explanation; None is that of an answer, as in the paper."""
     seed: int = 0
@@ -120,14 +121,18 @@ class SelfDebias(Method):
         with conversation():
             first = model.choose([pack.worded(q) for q in questions])
             turns = {
-                i: pack.put(questions[i]).assistant(_said(questions[i], c)).user(again)
+                i: pack.put(questions[i]).assistant(said).user(again)
                 for i, c in enumerate(first)
-                if c.status != "unanswered"
+                if (said := _said(questions[i], c)) is not None
             }
             second = model.choose([replace(questions[i], dialogue=d) for i, d in turns.items()])
         done = {
             # a method below this one held further turns after ours
-            i: replace(c, before=c.before or turns[i].messages, usage=first[i].usage + c.usage)
+            i: replace(
+                c,
+                before=recorded(c.before or turns[i].messages, len(turns[i].messages) - 2, first[i].reply),
+                usage=first[i].usage + c.usage,
+            )
             for i, c in zip(turns, second, strict=True)
         }
         return [done.get(i, c) for i, c in enumerate(first)]
@@ -159,11 +164,17 @@ class SelfDebias(Method):
         return write_then_write(model, asked, put, self._sampling(self.explanation_tokens), sampling)
 
 
-def _said(question: Question, choice: Choice) -> str:
-    """The first answer as the assistant's turn: what it wrote, or the letter that it gave the highest probability."""
-    if choice.reply or choice.decision is None:
-        return choice.reply
-    return LETTERS[question.order.index(choice.decision)]
+def _said(question: Question, choice: Choice) -> str | None:
+    """The first answer as the assistant's turn: what it wrote after its thought, or its most probable letter.
+
+    None where there is nothing to put in: no answer came, or its letters could not be read, as its note says. Such a
+    question keeps its first answer.
+    """
+    said = thinking.parts(choice.reply).answer
+    if choice.decision is not None:
+        return said or LETTERS[question.order.index(choice.decision)]
+    silent = choice.status == "unanswered" or (choice.note and not choice.reply)
+    return None if silent else said  # None, too, where a thought never ended
 
 
 def _first_turn(question: Question, explain: str) -> Dialogue:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.artefacts import artefact
+from evenhand.artefacts import artefact, made_with
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -301,7 +301,8 @@ class TaskVectorNegation(Method):
         def make(folder: Path) -> None:
             self._fit(model, examples, folder)
 
-        with artefact(digest(self.name, VERSION, model.fingerprint, decisive, content), make) as folder:
+        how = made_with(model, device=self.device, precision=self.precision)
+        with artefact(digest(self.name, VERSION, how, model.fingerprint, decisive, content), make) as folder:
             return TaskVector.load(folder), {"source": source, **json.loads((folder / "training.json").read_text())}
 
     def _examples(self, model: Model, texts: Sequence[str], pairs: Sequence[Pair]) -> list[Example]:

@@ -64,3 +64,53 @@ def test_inner_folders_win_and_none_switches_off(tmp_path: Path) -> None:
 def test_a_key_that_is_no_name_is_refused(key: str) -> None:
     with pytest.raises(SettingsError, match="cannot name an artefact"), artefact(key, lambda folder: None):
         pass
+
+
+# ---------------------------------------------------------------------------------------- what every key holds
+
+
+def test_keys_hold_the_device_type_and_the_precision_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from evenhand import versions
+    from evenhand.artefacts import made_with
+    from evenhand.models.tiny import tiny_model
+
+    model, bf16 = tiny_model(texts=[]), True
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    assert made_with(model) == [versions.ANSWERS, "cpu", "no"] == made_with(model, precision="no")
+    assert made_with(model, device="cuda:1") == [versions.ANSWERS, "cuda", "bf16"]
+    assert made_with(model, device="cuda", precision="fp16")[2] == "fp16"
+    assert made_with(model, device="mps") == [versions.ANSWERS, "mps", "no"]
+    bf16 = False
+    assert made_with(model, device="cuda:0")[2] == "no"
+
+
+def test_every_caller_puts_them_into_its_key() -> None:
+    import evenhand
+
+    source = Path(evenhand.__file__).parent
+    files = [*(source / "methods").glob("*.py"), *source.glob("*/*.py")]
+    callers = [f for f in files if "artefact(" in (text := f.read_text()) and "digest(" in text]
+    assert len(callers) > 5 and [f.name for f in callers if "made_with(" not in f.read_text()] == []
+
+
+def test_a_copy_trained_elsewhere_is_another_artefact(monkeypatch: pytest.MonkeyPatch) -> None:
+    import evenhand.methods.task_vector as task_vector
+    from evenhand import TrainData
+    from evenhand.models.tiny import tiny_model
+
+    keys: list[str] = []
+
+    def keeping(key: str, make: object) -> None:
+        keys.append(key)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task_vector, "artefact", keeping)
+    words = ("dog", "cat", "letter", "question", "and")
+    data = TrainData(texts=tuple(f"There was a {a} and a {b}." for a in words for b in words))
+    for how in (["cpu", "no"], ["cuda", "bf16"], ["cuda", "no"], ["cuda", "no"]):
+        monkeypatch.setattr(task_vector, "made_with", lambda *_, how=how, **__: how)
+        with pytest.raises(KeyboardInterrupt):
+            task_vector.TaskVectorNegation().apply(tiny_model(), data)
+    assert len(set(keys)) == 3 and keys[2] == keys[3]

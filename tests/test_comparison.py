@@ -16,10 +16,10 @@ import pytest
 
 import evenhand
 from evenhand import Choice, Mitigated, Model, TrainData, settings
-from evenhand.comparison import compare, subsample
+from evenhand.comparison import _margin, compare, subsample
 from evenhand.data.proving_ground.bbq import all_rows
 from evenhand.data.proving_ground.words import UNKNOWN
-from evenhand.errors import DataError, RunError, SettingsError, UnknownNameError
+from evenhand.errors import DataError, EvenhandError, RunError, SettingsError, UnknownNameError
 from evenhand.interfaces import Method
 from evenhand.models.tiny import tiny_model
 from evenhand.testing import ScriptedModel
@@ -414,3 +414,27 @@ def test_the_real_model_on_real_rows(real_bbq: Path, real_model: Path, tmp_path:
         assert mine.metric == theirs["metric"]
         expected = theirs["value"] if theirs["value"] is not None else float("nan")
         assert mine.value == pytest.approx(expected, abs=1e-6, nan_ok=True)  # other batches: float tolerance
+
+
+def test_settings_that_are_refused_leave_an_earlier_result_as_it_was(tmp_path: Path) -> None:
+    run = {"out": tmp_path, "limit": 12, "show_progress": False}
+    compare("demo", "instruction", DEMO, **run)
+    kept = {f: (tmp_path / f).read_bytes() for f in ("scores.parquet", "report.html", "manifest.json")}
+    for wrong in ({"samples": 2}, {"temperature": 1.0}):
+        with pytest.raises(SettingsError):
+            compare("demo", "instruction", DEMO, **run, **wrong)
+    with pytest.raises(EvenhandError):
+        compare(str(tmp_path / "no model"), "instruction", DEMO, **run)
+    assert kept == {f: (tmp_path / f).read_bytes() for f in kept}
+
+
+def test_the_margin_is_that_of_demo_models_only_where_all_are_demo_models(tmp_path: Path) -> None:
+    assert _margin("demo") == _margin(["demo", "demo-b(answer_by=text)"]) == 0.05
+    assert _margin(["demo", "some/model"]) == _margin("some/model") == 0.02
+    report = compare("demo", "none", DEMO, limit=12, show_progress=False)
+    assert report.manifest["statistics"]["margin"] == report.criteria.margin == 0.05
+    again = compare("demo", "none", DEMO, limit=12, show_progress=False, margin=0.1, alpha=0.1, family="run")
+    assert (again.criteria.margin, again.criteria.alpha, again.criteria.family) == (0.1, 0.1, "run")
+    for wrong in ({"margin": 0}, {"margin": float("inf")}, {"alpha": 1}, {"family": "all"}):
+        with pytest.raises(SettingsError):
+            compare("demo", "none", DEMO, show_progress=False, **wrong)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evenhand.comparison import compare
 from evenhand.evaluation.bbq import BBQ
+from evenhand.evaluation.mmlu import MMLU
 from evenhand.models.loading import load
+from evenhand.prompts import LETTERS, as_dialogue
 from evenhand.subsampling import subsample
 
 KEY = "sk-this-must-never-be-written"
@@ -28,6 +32,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: Counter[str] = Counter()
+        self.first: dict[str, dict[str, float]] = {}
+        """Probabilities of the first token, by prompt."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,7 +51,14 @@ class Handler(BaseHTTPRequestHandler):
         elif bad:
             self.reply(200, b"<html>no json")
         else:
-            choice = {"index": 0, "message": {"role": "assistant", "content": "(A)"}, "finish_reason": "stop"}
+            choice: dict[str, Any] = {
+                "index": 0,
+                "message": {"role": "assistant", "content": "(A)"},
+                "finish_reason": "stop",
+            }
+            if body.get("logprobs"):
+                top = [{"token": t, "logprob": math.log(p)} for t, p in self.server.first[prompt].items()]
+                choice["logprobs"] = {"content": [{"token": "(", "logprob": -1.0, "top_logprobs": top}]}
             usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
             made = {
                 "id": "1",
@@ -114,3 +127,33 @@ def test_open_items_are_counted_and_asked_again(
     assert not server.asked
     written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
     assert KEY.encode() not in written
+
+
+@pytest.mark.parametrize(
+    ("form", "accuracy", "mass", "unparsed"),
+    [
+        (lambda letter: letter.lower(), 1.0, 0.99, 0.0),
+        (lambda letter: f"{letter}.", 1.0, 0.99, 0.0),
+        (lambda letter: f" {letter}", 1.0, 0.99, 0.0),
+        (lambda letter: chr(ord(letter) - ord("A") + 0xFF21), 1.0, 0.99, 0.0),
+        (lambda letter: "(", 0.0, 0.0, 1.0),
+        (lambda letter: "Well", 0.0, 0.0, 1.0),
+    ],
+    ids=["small", "full stop", "blank", "full-width", "bracket", "word"],
+)
+def test_a_server_that_is_right_is_scored_as_right_or_as_undecided(
+    server: Server, tmp_path: Path, form: Any, accuracy: float, mass: float, unparsed: float
+) -> None:
+    """The right letter has p .99 in some form; wrong ones have .01 together, in the form that was always read."""
+    server.failing = False
+    for item in MMLU(source="demo").items():
+        at = item.question.order.index(item.right)
+        wrong = {LETTERS[n]: 0.01 / 3 for n in range(len(item.question.options)) if n != at}
+        prompt = as_dialogue(item.question, "letters").messages[-1].content
+        server.first[prompt] = {form(LETTERS[at]): 0.99, **wrong}
+    model = load(f"endpoint:http://127.0.0.1:{server.server_port}/v1#m", retries=0, answer_by="letters", name="m")
+    report = compare(model, "none", "mmlu(source=demo)", out=tmp_path, show_progress=False, replicates=200, limit=40)
+    got = {r.metric: r.value for r in report.records if r.group == "overall"}
+    assert got["accuracy"] == accuracy
+    assert got["letter_mass"] == pytest.approx(mass + 0.01), "undecided items are in the mean"
+    assert got["unparsed"] == unparsed

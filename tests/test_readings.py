@@ -151,7 +151,7 @@ def test_none_with_settings_is_a_model_that_is_saved_and_loaded(tmp_path: Path) 
     made = build_method(spec).apply(tiny_model(source="demo"))
     assert made.facts()["method"] == spec
     again = evenhand.load(made.save(tmp_path / "m"))
-    assert own_reading(again) == Reading("generation", Sampling(1.0, 25, seed=3))
+    assert own_reading(again) == Reading("generation", Sampling(1.0, 64, seed=3))
     model = Recorder()
     assert build_method("none").apply(model) is model and build_method(spec).spec == spec
     with pytest.raises(SettingsError, match="temperature=-1"):
@@ -283,7 +283,7 @@ def test_self_debias_as_in_the_paper_is_compared_with_the_same_reading(tmp_path:
     assert list(rows) == ["none", DRAWN, PAPER] and rows[PAPER].baseline == DRAWN
     assert rows[PAPER].difference == pytest.approx(rows[PAPER].value - rows[DRAWN].value)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["baselines"] == {"demo": {DRAWN: "none(answer_by=generation,temperature=1.0)"}}
+    assert manifest["baselines"] == {"demo": {DRAWN: "none(answer_by=generation,temperature=1.0,max_new_tokens=25)"}}
     assert [(u["method"], u["baseline"]) for u in manifest["usage"]][-1] == (PAPER, DRAWN)
     cost = {c.method: c for c in report.costs()}
     assert cost[PAPER].extra_calls == 1 and cost[PAPER].extra_new_tokens == pytest.approx(
@@ -299,7 +299,7 @@ def test_the_run_decides_where_neither_benchmark_nor_method_does() -> None:
     wants = {"answer_by": "generation", "temperature": 1.0}
     read = {t.cell.row: t.reading for t in plan(model, "none,instruction,self_debias", **wants).tasks}
     hot = Reading("generation", Sampling(1.0, 9))
-    greedy = Reading("generation", Sampling(0.0, 25))
+    greedy = Reading("generation", Sampling(0.0, 64))
     assert read == {"none": hot, "instruction": hot, "self_debias": greedy, "none (generation, T=0)": greedy}
     (task,) = plan(model, "none", "bbq(source=demo,answer_by=letters)", **wants).tasks
     assert task.reading == Reading("letters")

@@ -295,3 +295,11 @@ def test_the_command_line_and_the_run_file_take_them(
 def test_a_sweep_takes_repeated_methods() -> None:
     _, steps, _ = varied("shuffled(seeds=2)", "word=a,b")
     assert [m.spec for _, m in steps] == ["shuffled(word=a,seeds=2)", "shuffled(word=b,seeds=2)"]  # type: ignore[union-attr]
+
+
+def test_wordings_of_a_run_leave_methods_alone_that_know_none_of_them() -> None:
+    kept = repeated(build_method("self_debias"), 1, ("low_1", "medium_1"))
+    assert not isinstance(kept, Repeated)
+    assert isinstance(repeated(build_method("instruction"), 1, ("low_1", "medium_1")), Repeated)
+    with pytest.raises(SettingsError):
+        repeated(build_method("instruction"), 1, ("low_1", "mediun_1"))

@@ -442,5 +442,7 @@ def test_a_tally_whose_clusters_come_from_the_answers_is_refused() -> None:
     odd = cell(Fake(), AFTER)
     assert odd.tally is not None
     odd.tally = replace(odd.tally, clusters=("x", *odd.tally.clusters[1:]))
-    with pytest.raises(ValueError, match="different clusters"):
-        scored(cell(Untouched(), BEFORE), odd)
+    with pytest.warns(RuntimeWarning, match="different clusters"):
+        records = scored(cell(Untouched(), BEFORE), odd)
+    assert {(r.method, r.status, r.metric) for r in records} == {("none", "failed", ""), ("fake", "failed", "")}
+    assert all("its tally must take these from the items, never from the answers" in r.note for r in records)

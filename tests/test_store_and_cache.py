@@ -491,7 +491,7 @@ def test_others_may_read_what_a_run_wrote(folder: RunFolder) -> None:
 
 
 def test_every_field_of_a_record_is_in_the_scores(folder: RunFolder) -> None:
-    known: dict[str, Any] = {"clusters": 7, "main": True, "status": "no effect"}
+    known: dict[str, Any] = {"clusters": 7, "main": True, "status": "no effect", "baseline_clusters": 5}
     numbers = [f.name for f in fields(Record) if f.type == "float"]
     texts = [f.name for f in fields(Record) if f.type == "str"]
     full = Record(**{n: i + 0.5 for i, n in enumerate(numbers)}, **{t: f"{t} ü" for t in texts}, **known)
@@ -555,3 +555,113 @@ def test_a_full_disk_is_named_and_leaves_earlier_files_whole(small_disk: Path) -
     lines = (run.path / "sessions.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"kept": True}
     assert json.loads(lines[-1]) == {"after": True}
+
+
+# ------------------------------------------------------------------------------------ what is asked anew on resume
+
+
+def bbq_file(folder: Path, *, exchanged: bool = False) -> None:
+    """Rows of the demo; exchanged, the first and last answers change places and the labels with them."""
+    from evenhand.data.proving_ground.bbq import all_rows
+
+    rows = [dict(row) for row in all_rows()[:24]]
+    for row in rows if exchanged else ():
+        row["ans0"], row["ans2"] = row["ans2"], row["ans0"]
+        info = dict(row["answer_info"])
+        info["ans0"], info["ans2"] = info["ans2"], info["ans0"]
+        row["answer_info"], row["label"] = info, 2 - row["label"]
+    folder.mkdir(exist_ok=True)
+    (folder / "Age.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def scores(folder: Path, model: Any, out: Path) -> dict[str, float]:
+    from evenhand.comparison import compare
+
+    spec = f"bbq(source={str(folder)!r})"
+    report = compare(model, "none", spec, out=out, show_progress=False, replicates=200)
+    return {r.metric: r.value for r in report.records if r.group == "overall"}
+
+
+def test_a_file_corrected_in_place_under_the_same_ids_is_asked_anew(tmp_path: Path) -> None:
+    """faults/01-same-ids: what was 1.000 became .417, the old decisions being read by the new labels."""
+    from evenhand.models.tiny import tiny_model
+
+    bbq_file(tmp_path / "data")
+    with pytest.warns(UserWarning, match="not the official content"):
+        first = scores(tmp_path / "data", tiny_model(source="demo"), tmp_path / "run")
+        again = tiny_model(source="demo")
+        assert repr(scores(tmp_path / "data", again, tmp_path / "run")) == repr(first)
+        assert again.engine.sequences == 0, "the same content is not asked twice"
+    bbq_file(tmp_path / "data", exchanged=True)
+    with pytest.warns(UserWarning, match="its data is not what it was when .* what changed is asked anew"):
+        resumed = scores(tmp_path / "data", tiny_model(source="demo"), tmp_path / "run")
+    with pytest.warns(UserWarning, match="not the official content"):
+        fresh = scores(tmp_path / "data", tiny_model(source="demo"), tmp_path / "other")
+    assert resumed == pytest.approx(fresh, abs=1e-4, nan_ok=True), "other batches: float tolerance"
+
+
+def test_answers_of_another_version_of_prompts_are_asked_anew_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    from evenhand import versions
+    from evenhand.comparison import compare
+    from evenhand.testing import ScriptedModel
+
+    def asked() -> int:
+        model = ScriptedModel()
+        compare(model, "none", "mmlu(source=demo)", out=tmp_path, limit=8, show_progress=False, replicates=200)
+        return len(model.questions)
+
+    def lines() -> list[str]:
+        found = [str(w.message) for w in recwarn if "asked anew" in str(w.message)]
+        recwarn.clear()
+        return found
+
+    assert (asked(), lines()) == (8, [])
+    monkeypatch.setattr(versions, "ANSWERS", versions.ANSWERS + 1)
+    assert asked() == 8
+    (line,) = lines()
+    assert f"(version {versions.ANSWERS}; there: {versions.ANSWERS - 1})" in line and str(tmp_path) in line
+    assert (asked(), lines()) == (0, [])
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    del facts["answers_version"]  # as folders were written before there was a number
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    asked()
+    assert "there: 1)" in lines()[0]
+
+
+@dataclass(frozen=True)
+class Content:
+    id: str
+    cluster: str = "c"
+    text: Any = ""
+
+
+def test_contents_tell_apart_what_differs_and_nothing_else() -> None:
+    from evenhand.cache import contents
+
+    values = ["", "a", "b", 1, 1.5, True, None, ("a", "b"), ("ab",), ("b", "a"), {"a": 1}, {"a": 2}, ("a", ("b",))]
+    values += [Content("x"), Content("y"), ("é",), ("e\u0301",), 0.1, 0.1 + 2e-17, float("nan"), "\ud83d"]
+    found = {contents([Content("i", text=v)]) for v in values}
+    assert len(found) == len(values)
+    two = [Content("i"), Content("j")]
+    assert contents(two) != contents(two[::-1]) and contents(two) != contents(two[:1])
+    assert contents([Content("i", text={"b": 1, "a": 2})]) == contents([Content("i", text={"a": 2, "b": 1})])
+
+
+def test_contents_are_the_same_in_another_process() -> None:
+    script = """
+        from dataclasses import dataclass
+        from typing import Any
+        from evenhand.cache import contents
+        @dataclass
+        class Item:
+            id: str
+            cluster: str
+            words: Any
+            made: Any = object()
+        words = frozenset({"größe", "a", "b", "c"})
+        print(contents([Item("i", "c", words), Item("j", "c", {"x": {1, 2, 30, 400}, ("a", 1): None}, len)]))
+    """
+    found = {run(script, PYTHONHASHSEED=seed, PYTHONUTF8="1").stdout.strip() for seed in ("1", "2", "3")}
+    assert len(found) == 1 and len(found.pop()) == 64

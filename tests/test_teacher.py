@@ -124,7 +124,7 @@ def test_counts_come_from_decisions_where_the_model_tells_nothing_else() -> None
     assert t.probabilities == pytest.approx(counts / 40) and t.distributions == (None,) * 40
     asked = model.questions[:40]
     assert [q.draw for q in asked] == list(range(40)), "every draw is a sample of its own"
-    assert {q.sampling for q in asked} == {Sampling(temperature=1.0, max_new_tokens=25)}
+    assert {q.sampling for q in asked} == {Sampling(temperature=1.0, max_new_tokens=64)}
     assert {q.order for q in asked} == set(t.orders) and len(set(t.orders)) == 6
 
 

@@ -15,7 +15,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from evenhand import versions
 from evenhand.errors import RunError, SettingsError
+from evenhand.interfaces import Model
 
 _active: ContextVar[Path | None] = ContextVar("evenhand_artefacts", default=None)
 _KEY = re.compile(r"[\w.-]+", re.A)
@@ -35,6 +37,30 @@ def artefacts(folder: str | Path | None) -> Iterator[Path | None]:
 def active() -> Path | None:
     """The folder in use, if any."""
     return _active.get()
+
+
+def made_with(model: Model, *, device: str | None = None, precision: str | None = "auto") -> list[str | int]:
+    """What every key of something trained holds besides settings and data: where and how its numbers were computed.
+
+    A copy that was trained in bfloat16 on a GPU is not the one that float32 on a CPU would have given, though all
+    settings are equal. How questions are written belongs to it as well: what is trained on is made of them.
+
+    Args:
+        model: What is trained or taught from; its own device decides where none is given.
+        device: Where it is trained, if elsewhere.
+        precision: The setting; "auto" is resolved as training does. None where nothing but the device decides.
+    """
+    place = device or str(model.facts().get("device", "cpu"))
+    return [versions.ANSWERS, place.partition(":")[0], resolved_precision(precision, place) if precision else ""]
+
+
+def resolved_precision(precision: str, device: str) -> str:
+    """What "auto" stands for on a device: bf16 on GPUs that have it; other settings are as they are."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
 
 
 @contextmanager

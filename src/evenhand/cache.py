@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,44 @@ def key(*parts: Any) -> str:
     """SHA-256 over the JSON of `parts`; floats are written exactly."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def contents(items: Iterable[Any]) -> str:
+    """SHA-256 over what items hold, field by field: equal in every process for equal items, whatever their ids.
+
+    Args:
+        items: A benchmark's items; dataclasses as a rule.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        said = json.dumps([item.id, item.cluster, _spelled(item)], ensure_ascii=False, separators=(",", ":"))
+        digest.update(said.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _spelled(value: Any) -> Any:
+    """A value as JSON takes it. `repr` would not do: sets have no fixed order, and objects show their address."""
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [_spelled(v) for v in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [_spelled(getattr(value, f.name)) for f in fields(value)]
+    if isinstance(value, Mapping):
+        return sorted(([_spelled(k), _spelled(v)] for k, v in value.items()), key=json.dumps)
+    if isinstance(value, set | frozenset):
+        return sorted((_spelled(v) for v in value), key=json.dumps)
+    if isinstance(value, str | Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return [str(getattr(value, "dtype", "")), value.tolist()]
+    if isinstance(value, type) or callable(value):
+        return getattr(value, "__qualname__", kind.__qualname__)
+    if hasattr(value, "__dict__"):
+        return _spelled(vars(value))
+    shown = repr(value)
+    return kind.__qualname__ if " at 0x" in shown else shown
 
 
 class AnswerCache:

@@ -27,14 +27,16 @@ STRIDE = 4.0
 """Longest step of a weight, in nats: where all answers are nearly certain, Newton's own would go anywhere."""
 
 
-def calibrated(p: Array, prior: Array) -> Array:
+def calibrated(p: Array, prior: Array, added: float = 0.0) -> Array:
     """Probabilities p / prior, normalised, [..., K]. A uniform prior changes nothing, and neither does scaling it.
 
     Args:
         p: Probabilities of the classes, [..., K].
         prior: Positive numbers, [K].
+        added: To every probability and to every share of the prior, before the division.
     """
-    scaled = np.asarray(p, dtype=np.float64) / np.maximum(np.asarray(prior, dtype=np.float64) / np.sum(prior), LEAST)
+    shares = np.asarray(prior, dtype=np.float64) / np.sum(prior)
+    scaled = (np.asarray(p, dtype=np.float64) + added) / np.maximum(shares + added, LEAST)
     return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
 
 
@@ -49,15 +51,23 @@ def smoothed(prior: Array, share: float) -> Array:
     return np.asarray((1 - share) * normal + share / len(normal))
 
 
-def item_prior(by_position: Array) -> Array:
+def item_prior(by_position: Array, added: float = 0.0) -> Array:
     """PriDe's prior of one item: softmax over positions of the mean over orders of log p(position), [K].
 
     Source: Zheng et al. 2023 (arXiv 2309.03882), section 4; chujiezheng/LLM-MCQ-Bias, debias_utils.py, `simple`.
 
     Args:
         by_position: [orders, K], where each option stands once at each position.
+        added: To every probability before its logarithm, and to every sum that is divided by; the released code has
+            1e-10. With 0, probabilities below `LEAST_OF_AN_ORDER` are raised to it instead.
     """
-    return np.asarray(softmax(np.log(np.maximum(by_position, LEAST_OF_AN_ORDER)).mean(axis=0)))
+    if not added:
+        return np.asarray(softmax(np.log(np.maximum(by_position, LEAST_OF_AN_ORDER)).mean(axis=0)))
+    rows = np.asarray(by_position, dtype=np.float64)
+    rows = rows / (rows.sum(axis=1, keepdims=True) + added)
+    logits = np.log(rows + added).mean(axis=0)
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / (powers.sum() + added))
 
 
 def missing(classes: Sequence[int], count: int) -> list[int]:

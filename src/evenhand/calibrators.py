@@ -141,6 +141,11 @@ class Calibrator(Method):
 
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
 
+    @property
+    def added_before(self) -> float:
+        """What is added to probabilities and prior before the division; by default nothing."""
+        return 0.0
+
     @abstractmethod
     def plan(self, group: Group, learned: Learned) -> Plan:
         """How the prior of a group is found."""
@@ -205,7 +210,7 @@ class Calibrator(Method):
             further = list(islice(extra, len(plan.extra)))
             found = plan.estimate({i: answers[row] for i, row in enumerate(group.rows)}, further)
             for i, row in enumerate(group.rows):
-                out[row] = _settled(group.about, group.questions[i], answers[row], found, i)
+                out[row] = _settled(group.about, group.questions[i], answers[row], found, i, self.added_before)
             first = group.rows[0]
             out[first] = replace(out[first], usage=sum((c.usage for c in further), out[first].usage))
         return out
@@ -316,7 +321,9 @@ def from_content_free(group: Group, fillings: Sequence[Filling], note: str = "")
 # ------------------------------------------------------------------------------------------ how it is applied
 
 
-def _settled(about: About, question: Question, choice: Choice, found: Estimate, index: int) -> Choice:
+def _settled(
+    about: About, question: Question, choice: Choice, found: Estimate, index: int, added: float = 0.0
+) -> Choice:
     """The answer, divided by the prior."""
     p = about.by_class(question, choice)
     if p is None or choice.decision is None:
@@ -324,7 +331,7 @@ def _settled(about: About, question: Question, choice: Choice, found: Estimate, 
     new = found.settled.get(index)
     if new is None and found.prior is not None:
         new = np.empty(len(p))
-        new[list(about.identities(question))] = calibrated(p, found.prior)
+        new[list(about.identities(question))] = calibrated(p, found.prior, added)
     if new is not None:
         choice = replace(choice, decision=decide(new), probabilities=tuple(map(float, new)))
     return _noted(choice, found.note)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Benchmark, Mark, Method, Tally
 from evenhand.records import BASELINE, is_baseline
+from evenhand.unanswered import Gap, gap
 
 
 class Variant(NamedTuple):
@@ -42,6 +43,8 @@ class Cell:
     tally: Tally | None = None
     marks: Sequence[Mark] | None = None
     """Which answers are right, where the benchmark knows."""
+    gap: Gap | None = None
+    """Items that were never answered, where there are any."""
 
     def __post_init__(self) -> None:
         """Name the row."""
@@ -58,12 +61,16 @@ class Cell:
         return f"{self.model} x {self.method.spec} x {self.benchmark.spec}"
 
     def finish(self, items: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Take the answers.
+        """Take the answers; where nothing at all was answered there are no numbers, and the cell fails.
 
         Raises:
             SettingsError: The benchmark's marks do not fit its items or its tally.
         """
         self.answers, self.clusters = answers, [item.cluster for item in items]
+        self.gap = gap(items, answers)
+        if self.gap is not None and self.gap.total:
+            self.fail(str(self.gap))
+            return
         tally, self.marks = self.benchmark.tally(items, answers), self.benchmark.marks(items, answers)
         if self.marks is not None:
             if len(self.marks) != len(items):
@@ -75,8 +82,8 @@ class Cell:
 
     def refuse(self, reason: str) -> None:
         """The method or benchmark does not fit the model."""
-        self.status, self.note = "not applicable", reason
+        self.status, self.note, self.tally = "not applicable", reason, None
 
     def fail(self, reason: str) -> None:
         """Something went wrong; the other cells go on."""
-        self.status, self.note = "failed", reason
+        self.status, self.note, self.tally = "failed", reason, None

@@ -81,10 +81,15 @@ def change_tallies(
 
 
 def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally) -> Mapping[str, Array]:
-    """Per part the items that became right, that ceased to be right, and all, [C, G, 3]; undecided is not right."""
+    """Per part the items that became right, that ceased to be right, and all, [C, G, 3].
+
+    Items count that both sides' share of right answers counts; among these, undecided is not right.
+    """
     cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
     sums = {part: np.zeros((len(cluster), len(group), 3)) for part in sorted({m.part for m in after})}
     for was, now, where in zip(before, after, clusters, strict=True):
+        if not (was.counted and now.counted):
+            continue
         right = (was.decision is not None and was.right, now.decision is not None and now.right)
         row = np.array([right == (False, True), right == (True, False), True], dtype=np.float64)
         for name in now.groups:

@@ -56,7 +56,6 @@ DEMO = {
         "permutation", "pride",
     ],
     "benchmarks": "bbq(source=demo),mmlu(source=demo)",
-    "margin": 0.05,  # 72 templates cannot exclude a loss of 0.02
 }  # fmt: skip
 """What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
 JUDGING = ("margin", "alpha", "family", "replicates")
@@ -318,9 +317,10 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
         write(
             f"written to {plan['out']}: report.html, summary.md, intervals.png, scores.parquet, answers/, manifest.json"
         )
-    failed = [r for r in report.records if r.status == "failed"]
+    failed = {(r.model, r.method, r.benchmark): r.note for r in reversed(report.records) if r.status == "failed"}
     if failed:
-        fail(f"{len(failed)} of the comparisons failed, the first: {failed[0].note}", 1)
+        first = next(reversed(failed.values()))
+        fail(f"{len(failed)} of the comparisons failed, the first: {first}", 1)
 
 
 def _mitigated(model: str, method: str | None, train: str | None = None, **loading: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -56,10 +57,10 @@ def _word(value: Any) -> str:
 
 
 def write_records(records: Any) -> None:
-    """One JSON list of records; numbers that do not exist are null, since JSON has no nan."""
+    """One JSON list of records; numbers that do not exist are null, since JSON has neither nan nor infinity."""
     from dataclasses import asdict
 
-    rows = [{k: None if v != v else v for k, v in asdict(r).items()} for r in records]
+    rows = [{k: None if isinstance(v, float) and not isfinite(v) else v for k, v in asdict(r).items()} for r in records]
     sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 

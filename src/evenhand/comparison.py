@@ -9,17 +9,19 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from evenhand import no_effect, progress, provenance, registry, specs, statistics, train_data
+from evenhand import contracts, no_effect, progress, provenance, registry, specs, statistics, train_data, versions
 from evenhand.artefacts import artefacts
-from evenhand.cache import AnswerCache, answer_cache, key
+from evenhand.cache import AnswerCache, answer_cache, contents, key
 from evenhand.cells import Cell
 from evenhand.criteria import CRITERIA, Criteria, Family
-from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError
+from evenhand.data import rows
+from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
 from evenhand.interfaces import AnswerBy, Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
-from evenhand.models.loading import check, load
+from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.plan import Asked, Plan, Task, Wishes
 from evenhand.registry import BenchmarkLike, MethodLike
 from evenhand.repeats import Repeated, checked_seeds, checked_wordings, repeated
@@ -30,6 +32,9 @@ from evenhand.subsampling import subsample
 from evenhand.train_data import Kept, TrainLike
 
 ModelLike = str | Path | Model | dict[str, Any]
+DEMO_MODELS = ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm")
+DEMO_MARGIN = 0.05
+"""72 templates cannot rule out a smaller loss."""
 
 
 def compare(
@@ -42,7 +47,7 @@ def compare(
     limit: int | None = None,
     seed: int = 0,
     replicates: int = statistics.REPLICATES,
-    margin: float = CRITERIA.margin,
+    margin: float | None = None,
     alpha: float = CRITERIA.alpha,
     family: Family = CRITERIA.family,
     cache: str | Path | None = None,
@@ -67,7 +72,8 @@ def compare(
         limit: At most that many items per benchmark, a seeded draw in proportion to subjects, categories and the like.
         seed: Of that choice and of the bootstrap.
         replicates: Of the bootstrap, which metrics take that are neither smooth nor proportions.
-        margin: A loss of capability below this is accepted: the verdict says "held".
+        margin: A loss of capability below this is accepted: the verdict says "held". None is 0.02, and 0.05 where all
+            models are demo models, whose benchmarks are too small to rule out less.
         alpha: Level of the tests; intervals have level 1 - alpha.
         family: Which tests are adjusted together (Holm): "metric" (the methods compared on one), "benchmark" (all its
             main metrics) or "run".
@@ -79,7 +85,7 @@ def compare(
         samples: How many independent draws of every sampled answer are taken; a row is the mean of its draws.
         seeds: How many seeds a method that has one is repeated with: its own and those that follow it.
         wordings: Values of the setting that decides a method's wording; a method that has one is repeated with each.
-        **load_options: Handed to `evenhand.load` for every model given as text.
+        **load_options: Handed to `evenhand.load` for every model given as text; refused where none is.
 
     Returns:
         A `Report`; it is saved to `out` if given.
@@ -98,7 +104,7 @@ def compare(
         raise SettingsError(f"limit={limit}: give at least 1, or leave it out for all items")
     if replicates < statistics.MIN_REPLICATES:
         raise SettingsError(f"replicates={replicates}: give at least {statistics.MIN_REPLICATES}; 2000 is usual")
-    criteria = Criteria(margin=margin, alpha=alpha, family=family)
+    criteria = Criteria(margin=_margin(models) if margin is None else margin, alpha=alpha, family=family)
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
         if folder:
@@ -113,12 +119,54 @@ def compare(
         session.start(limit, seed)
         try:
             for n, (spec, options) in enumerate(wanted, 1):  # in turn: the largest decides the memory, not their sum
-                model = spec if isinstance(spec, Model) else load(spec, **options)
-                session.ask(model, _own_options(spec, options, load_options), last=n == len(wanted))
-                del model
-        finally:
-            report = session.close(replicates, seed, criteria)
-    return report
+                base = _Base(spec, options)
+                session.ask(base, _own_options(spec, options, load_options), last=n == len(wanted))
+                del base
+        except BaseException:
+            if session.cells:  # what was refused before anything was asked must not replace an earlier result
+                session.close(replicates, seed, criteria)
+            raise
+        return session.close(replicates, seed, criteria)
+
+
+def _margin(models: ModelLike | Sequence[ModelLike]) -> float:
+    """The margin where none is given."""
+    several = [models] if isinstance(models, str | Path | Model | dict) else list(models)
+    names = [
+        next(iter(m)) if isinstance(m, dict) and m else m.name if isinstance(m, Model) else str(m) for m in several
+    ]
+    return DEMO_MARGIN if names and all(n.partition("(")[0] in DEMO_MODELS for n in names) else CRITERIA.margin
+
+
+class _Base:
+    """An untouched model, and the way to have it again after something changed it."""
+
+    def __init__(self, spec: str | Path | Model, options: dict[str, Any]) -> None:
+        self._spec, self._options = spec, options
+        self.model = spec if isinstance(spec, Model) else load(spec, **options)
+        self._state = self._found()
+        self.broken = ""
+        """Why it cannot be asked any more."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is no longer what it was; this may hash all weights."""
+        return self._found() != self._state
+
+    def restore(self, culprit: str) -> None:
+        """Load it again; where that is not possible, `broken` says why."""
+        why = f"not asked: {culprit} changed {self.model.name}, the model that it was given"
+        if isinstance(self._spec, Model):
+            self.broken = f"{why}, and one given as an object cannot be loaded again; give its folder or name"
+            return
+        del self.model  # first: two of them may not fit into memory
+        self.model = load(self._spec, **self._options)
+        if self.changed:
+            self.broken = f"{why}, and {self._spec} loaded again is not what it was"
+
+    def _found(self) -> tuple[str, str]:
+        """Weights, tokenizer and precision; and how it is asked."""
+        return self.model.fingerprint, repr(getattr(self.model, "asking", None))
 
 
 class _Session:
@@ -143,11 +191,13 @@ class _Session:
         """What the model was asked for a baseline, by model, row and benchmark."""
         self.resting: Model | None = None
         """The model, until it is asked for the first time."""
+        self._contents: dict[str, str] = {}
+        """Digest of the items, by benchmark."""
         self.begun = time.monotonic()
-        self.manifest: dict[str, Any] = {"usage": [], "applied": []}
+        self.manifest: dict[str, Any] = {"usage": [], "applied": [], "unanswered": []}
 
     def start(self, limit: int | None, seed: int) -> None:
-        """Write down what is about to be compared, before any long work."""
+        """Put together what is about to be compared; it is written before anything is asked."""
         self.manifest |= {
             "started": _now(),
             "limit": limit,
@@ -160,37 +210,67 @@ class _Session:
             **asdict(self.wishes),
             **self.repeats,
             "train": None if self.train is None else train_data.facts(self.train),
-            "benchmarks": {b.spec: {**b.facts(), "asked": len(items)} for b, items in self.asked},
+            "benchmarks": {b.spec: self._benchmark_facts(b, items) for b, items in self.asked},
+            "answers_version": versions.ANSWERS,
             "versions": provenance.versions(),
             "git": provenance.git_state(),
         }
-        if self.folder:
+
+    def _begin(self) -> None:
+        """Write it down; once, after all that can be refused."""
+        if self.folder and not self.cells:
+            _say_what_is_asked_anew(self.folder, self.manifest)
             self.folder.write_manifest(self.manifest)
             self.folder.append_session({"event": "start", **self.manifest})
 
-    def ask(self, model: Model, options: Collection[str] = (), *, last: bool = True) -> None:
+    def _benchmark_facts(self, benchmark: Benchmark, items: Sequence[Any]) -> dict[str, Any]:
+        with suppress(Exception):  # items that are not as they should be; their cells fail and say so
+            self._contents[benchmark.spec] = contents(items)
+        return {**benchmark.facts(), "asked": len(items), "contents": self._contents.get(benchmark.spec, "")}
+
+    def ask(self, base: _Base, options: Collection[str] = (), *, last: bool = True) -> None:
         """All benchmarks and methods on one model, the untouched model first.
 
         Args:
-            model: The model.
+            base: The model.
             options: Names of the options of `load` that were given for this model alone: they go before the run's.
             last: Whether no other model follows.
 
         Raises:
             SettingsError: The run asks for samples or a temperature, and there is nothing that either is about.
         """
-        plan = Plan(model, self.methods, self.asked, _without(self.wishes, options), self.data)
+        plan = Plan(base.model, self.methods, self.asked, _without(self.wishes, options), self.data)
         self._refuse_idle(plan, last)
-        self._describe(model)
-        self.manifest["baselines"][model.name] = plan.baselines
-        self.resting = model
+        self._begin()
+        self._describe(base.model)
+        self.manifest["baselines"][base.model.name] = plan.baselines
+        self.resting = base.model
         self.cells += [task.cell for task in plan.tasks]
-        for method in plan.applied:
+        tasks, applied = plan.tasks, plan.applied
+        del plan  # it has the model, which may have to be loaded again
+        for method in applied:
             self._mitigated = None  # one after the other, so that what a method has made is gone before the next
-            for task in plan.tasks:
-                if task.cell.method is method:
-                    self._try(task, model)
-        self._mitigated = None
+            mine = [task for task in tasks if task.cell.method is method]
+            for task in mine:
+                self._try(task, base)
+            self._mitigated = None
+            self._verify(base, method, [task.cell for task in mine])
+
+    def _verify(self, base: _Base, method: Method, cells: Sequence[Cell]) -> None:
+        """Whether a method left the model as it was: else its cells fail, and the next ones get it loaded again."""
+        if base.broken or not base.changed:
+            return
+        for cell in cells:
+            if cell.status == "ok":
+                cell.fail(contracts.CHANGED)
+            elif cell.status == "failed":
+                cell.fail(f"{cell.note}; {contracts.CHANGED}")
+        self.resting = None
+        culprit = f"a benchmark, under {method.spec}," if cells[0].is_baseline else method.spec
+        name = base.model.name
+        base.restore(culprit)
+        then = "the methods that follow are not asked" if base.broken else "it was loaded again for those that follow"
+        warnings.warn(f"{culprit} changed {name}, the model that it was given; {then}", RuntimeWarning, stacklevel=4)
 
     def _refuse_idle(self, plan: Plan, last: bool) -> None:
         """Refuse wishes that change nothing on any model."""
@@ -210,16 +290,19 @@ class _Session:
                 "samples, such as 'self_debias(preset=paper)', or leave samples out"
             )
 
-    def _try(self, task: Task, model: Model) -> None:
+    def _try(self, task: Task, base: _Base) -> None:
         """Fill a cell; what goes wrong there costs no other."""
         cell = task.cell
+        if base.broken:
+            cell.fail(base.broken)
+            return
         try:
-            self._fill(task, model)
+            self._fill(task, base.model)
         except RunError:
             raise  # the run folder itself is in trouble
         except MissingAbilityError as error:  # found out in asking
             cell.refuse(str(error))
-        except EvenhandError as error:
+        except (EvenhandError, contracts.NonconformingError) as error:
             cell.fail(str(error))
         except Exception as error:  # a plugin's mistake
             cell.fail(f"{type(error).__name__}: {error}")
@@ -259,10 +342,15 @@ class _Session:
         if lacking:
             cell.refuse(f"{cell.benchmark.name} needs {', '.join(lacking)}, which {mitigated.name} lacks")
             return
+        contracts.check_ids(items)
         answers, usage = self._answers(task, model, mitigated)
-        cell.finish(items, answers)
-        cell.no_effect = self._no_effect(cell, model, mitigated, usage.get("prompts", ""))
         self.manifest["usage"].append(usage)
+        cell.finish(items, answers)
+        if cell.gap is not None:
+            place = {"model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec}
+            self.manifest["unanswered"].append({**place, **asdict(cell.gap)})
+        if cell.tally is not None:
+            cell.no_effect = self._no_effect(cell, model, mitigated, usage.get("prompts", ""))
 
     def _no_effect(self, cell: Cell, model: Model, mitigated: Model, prompts: str) -> str:
         """Why the answers may be the baseline's, where anything is known."""
@@ -277,7 +365,7 @@ class _Session:
         """The model under a method, which is applied once for all benchmarks."""
         if self._mitigated is None:
             begun = time.monotonic()
-            self._mitigated = method.apply(model, self.data)
+            self._mitigated = contracts.check_mitigated(method.apply(model, self.data))
             seconds = round(time.monotonic() - begun, 3)
             self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds})
         return self._mitigated
@@ -286,8 +374,10 @@ class _Session:
         """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
         cell, ids = task.cell, [item.id for item in task.items]
         reading = None if task.reading is None else asdict(task.reading)
-        about = (cell.benchmark.name, cell.benchmark.settings, ids, reading, task.sample)
-        name = key(mitigated.fingerprint, *about)[:24]
+        if cell.benchmark.spec not in self._contents:
+            self._contents[cell.benchmark.spec] = contents(task.items)  # which says what is wrong with them
+        about = (cell.benchmark.name, cell.benchmark.settings, self._contents[cell.benchmark.spec])
+        name = key(versions.ANSWERS, mitigated.fingerprint, *about, reading, task.sample)[:24]
         whose = {
             "model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec, "answers": name,
             "baseline": "" if cell.is_baseline else cell.baseline, "variant": list(cell.variant),
@@ -301,8 +391,9 @@ class _Session:
             resting, self.resting = self.resting, None
             _start(resting)
         watch = _Watch(self.cache)
-        with no_effect.overheard(model) as heard:
+        with no_effect.overheard(model) as heard, contracts.checked(mitigated, model):
             answers = cell.benchmark.ask(task.posed(mitigated), task.items)
+        contracts.check_answers(cell.benchmark, task.items, answers)
         cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
         usage = {**whose, "prompts": heard.digest, "items": len(ids), **asdict(cost), **watch.read()}
         if self.folder:
@@ -350,6 +441,30 @@ class _Watch:
         return (0, 0, 0, 0) if c is None else (c.misses, c.hits, c.saved, c.untimed)
 
 
+def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
+    """A line where a folder has answers that are no longer those to what is asked."""
+    before = folder.read_manifest()
+    if not folder.has_answers:
+        return
+    version = before.get("answers_version", 1)
+    if version != versions.ANSWERS:
+        warnings.warn(
+            f"{folder.path}: its answers are asked anew, since evenhand now writes prompts or reads replies in another "
+            f"way (version {versions.ANSWERS}; there: {version}); the old ones are not used",
+            UserWarning, stacklevel=4,
+        )  # fmt: skip
+        return
+    if any(before.get(name) != now[name] for name in ("limit", "seed")):
+        return
+    for spec, facts in now["benchmarks"].items():
+        known = before.get("benchmarks", {}).get(spec, {}).get("contents", facts["contents"])
+        if known != facts["contents"]:
+            warnings.warn(
+                f"{spec}: its data is not what it was when {folder.path} was last used; what changed is asked anew",
+                UserWarning, stacklevel=4,
+            )  # fmt: skip
+
+
 def _is_open(answer: Any) -> bool:
     """Whether no answer came; such items are asked again when the run is resumed."""
     return getattr(answer, "status", "") == "unanswered" or getattr(answer, "text", "") is None
@@ -391,9 +506,13 @@ def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> 
     several: list[ModelLike] = [given] if isinstance(given, str | Path | Model | dict) else list(given)
     if not several:
         raise SettingsError("no model was given; 'demo' needs no download")
+    if options and all(isinstance(one, Model) for one in several):
+        _refuse_options(options)
     wanted: list[Wanted] = []
     for one in several:
         spec, own = _with_options(one)
+        if own and isinstance(spec, Model):
+            _refuse_options(own)
         wanted.append((spec, {**options, **own}))
         check(spec, **wanted[-1][1])
     texts = [str(spec) if not isinstance(spec, Model) else spec.name for spec, own in wanted if "name" not in own]
@@ -401,6 +520,22 @@ def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> 
         if texts.count(text) > 1:
             raise SettingsError(f"{text!r} is given twice; tell the two apart by name: 'folder(name=other)'")
     return wanted
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    """Options of `evenhand.load` where there is nothing to load: a misspelt one of `compare`, or one that does nothing.
+
+    Raises:
+        SettingsError: Always; the message names the near ones.
+    """
+    name = next(iter(options))
+    if name in (*ASKING, *LOADING):
+        raise SettingsError(
+            f"{name}={options[name]!r}: the models are objects, which are loaded already; give it to evenhand.load or "
+            "evenhand.wrap"
+        )
+    own = [p.name for p in signature(compare).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    raise SettingsError(f"compare: unknown option {name!r}. {suggest(name, own)}")
 
 
 def _own_options(spec: str | Path | Model, options: dict[str, Any], shared: dict[str, Any]) -> set[str]:
@@ -451,7 +586,10 @@ def _training(train: TrainLike | None, asked: Sequence[Asked]) -> Kept | None:
 
 
 def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool) -> list[Asked]:
-    """The items of each benchmark; of those asked for by "all", the ones without data are left out with a warning."""
+    """The items of each benchmark; of those asked for by "all", the ones without data are left out with a warning.
+
+    What a benchmark has to say of its data is one warning: its notes, how many rows were refused, and the first three.
+    """
     found: list[Asked] = []
     for benchmark in benchmarks:
         try:
@@ -462,9 +600,9 @@ def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, opt
             warnings.warn(f"left out the benchmark {benchmark.name}: {error}", UserWarning, stacklevel=3)
         else:
             facts = benchmark.facts()
-            said = [*facts.get("notes", []), *(f"left out {line}" for line in facts.get("dropped", []))]
-            for line in said:
-                warnings.warn(f"{benchmark.name}: {line}", UserWarning, stacklevel=3)
+            said = [*facts.get("notes", []), rows.summary(facts.get("dropped", []))]
+            if text := "; ".join(line for line in said if line):
+                warnings.warn(f"{benchmark.name}: {text}", UserWarning, stacklevel=3)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import inf, isnan
 from typing import Any, Literal
 
 from evenhand.errors import SettingsError, suggest
@@ -44,7 +44,7 @@ class Criteria:
             raise SettingsError(
                 f"alpha={self.alpha}: give the level of the tests, above 0 and at most 0.5; 0.05 is usual"
             )
-        if not self.margin > 0:
+        if not 0 < self.margin < inf:
             raise SettingsError(f"margin={self.margin}: give the loss that is still accepted, above 0, such as 0.02")
         if self.family not in FAMILIES:
             raise SettingsError(f"family={self.family!r} is not known. {suggest(str(self.family), FAMILIES)}")
@@ -67,7 +67,7 @@ class Criteria:
 
     def significant(self, record: Record) -> bool:
         """Whether a row differs from its baseline: the only rule for stars and verdicts alike."""
-        return record.clusters >= MIN_CLUSTERS and record.p_holm < self.alpha
+        return fewest_clusters(record) >= MIN_CLUSTERS and record.p_holm < self.alpha
 
     def adjusted(self, records: Sequence[Record]) -> list[Record]:
         """Adjust p over each family (Holm), and say what each family could have detected."""
@@ -88,6 +88,11 @@ class Criteria:
         if self.family == "metric" or not r.main:
             return r.model, r.benchmark, r.metric, r.group
         return (r.model, r.benchmark, r.group) if self.family == "benchmark" else (r.group,)
+
+
+def fewest_clusters(record: Record) -> int:
+    """Clusters behind a value, or behind its baseline's where these are fewer."""
+    return record.clusters if record.baseline_clusters is None else min(record.clusters, record.baseline_clusters)
 
 
 CRITERIA = Criteria()

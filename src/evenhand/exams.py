@@ -12,11 +12,16 @@ from evenhand.label_metrics import LabelColumns
 from evenhand.moments import ratio
 
 POSITIONS = LabelColumns(4)
-OWN = ("rows", "unanswered", "mass", "mass_rows")
+OWN = ("rows", "unanswered", "cut", "mass", "mass_rows")
 """Columns of the tally after those of `POSITIONS`."""
 ACCURACY = Metric(
     "accuracy", "higher", "capability", "share of all rows answered right, 0 to 1; chance is 0.25", True,
     form="proportion", range=(0, 1), part="",
+)  # fmt: skip
+CUT = Metric(
+    "cut", "lower", "validity", "share of rows whose written reply ended at the token limit, max_new_tokens; one "
+    "that gives no answer up to there is unparsed",
+    form="proportion", range=(0, 1),
 )  # fmt: skip
 LETTER_MASS = Metric(
     "letter_mass", "higher", "validity", "mean probability of the next token being any option letter",
@@ -63,7 +68,7 @@ def exam_tally(
     cluster, group = ({name: n for n, name in enumerate(names)} for names in (strata, groups))
     sums = np.zeros((len(strata), len(groups), POSITIONS.width + len(OWN)))
     for item, answer in zip(items, answers, strict=True):
-        own = [1.0, answer.status == "unanswered", answer.mass or 0.0, answer.mass is not None]
+        own = [1.0, answer.status == "unanswered", answer.cut, answer.mass or 0.0, answer.mass is not None]
         row = np.array([*POSITIONS.answer_row(item.question, item.right, answer), *own])
         for name in member_of(item):
             sums[cluster[item.cluster], group[name]] += row
@@ -85,12 +90,13 @@ def exam_metrics(sums: Array, undecided: str) -> dict[str, Measured]:
         undecided: Name of the share without a decision.
     """
     labels, own = sums[..., : POSITIONS.width], np.moveaxis(sums[..., POSITIONS.width :], -1, 0)
-    rows, unanswered, mass, mass_rows = own
+    rows, unanswered, cut, mass, mass_rows = own
     counted = POSITIONS.split(labels)
     return {
         "accuracy": Measured(ratio(counted.hits.sum(axis=-1), rows), rows),
         undecided: Measured(ratio(rows - counted.predicted.sum(axis=-1), rows), rows),
         "unanswered": Measured(ratio(unanswered, rows), rows),
+        "cut": Measured(ratio(cut, rows), rows),
         "letter_mass": Measured(ratio(mass, mass_rows), mass_rows),
         **POSITIONS.metrics(labels),
     }

@@ -238,6 +238,8 @@ class Choice:
     usage: Usage = Usage()
     note: str = ""
     """Why there is no decision, or what a method could not do on the way to it."""
+    cut: bool = False
+    """Whether the reply was cut at `max_new_tokens`; it is decided only where it has the form of an answer already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,9 @@ class Score(NamedTuple):
 
     logprob: float
     tokens: int
-    """Number of tokens the sum runs over."""
+    """Number of tokens the sum runs over; 0 where there is none, and `logprob` is nan then."""
+    note: str = ""
+    """Why there is no sum: the text is too long for the context, or the logits are not finite."""
 
 
 class Weights(NamedTuple):
@@ -560,6 +564,8 @@ class Mark(NamedTuple):
     """The tally's groups that the item is in."""
     part: str = ""
     """Kind of item, such as "ambiguous", where a change means another thing in each; parts are counted apart."""
+    counted: bool = True
+    """Whether the part's share of right answers counts this one; False where it leaves out what could not be read."""
 
 
 class Measured(NamedTuple):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evenhand.interfaces import Model, Passage, Usage
+from evenhand.interfaces import Model, Passage, Score, Usage
 
 FREE = Usage()
 
@@ -16,11 +16,13 @@ class Scored:
     """What a model said of one item's texts, in the item's order."""
 
     logprobs: tuple[float | None, ...]
-    """Natural log, summed over tokens; None where the text did not fit the model's context."""
+    """Natural log, summed over tokens; None where the text has no score, and `note` says why."""
     tokens: tuple[int, ...]
     """Tokens behind each sum."""
     usage: Usage = FREE
     """Tokens of prompts are not known here: `prompt_tokens` counts the scored ones alone."""
+    note: str = ""
+    """Why a text has no score: it is too long for the context, or the logits are not finite."""
 
     def value(self, at: int, *, per_token: bool = False) -> float:
         """Log-probability of one text, or its mean per token; nan where there is none."""
@@ -46,5 +48,11 @@ def score_texts(model: Model, texts: Sequence[Sequence[Passage]]) -> list[Scored
         scores = [next(found) for _ in group]
         logprobs = tuple(None if math.isnan(s.logprob) else s.logprob for s in scores)
         tokens = tuple(s.tokens for s in scores)
-        answers.append(Scored(logprobs, tokens, Usage(sum(t > 0 for t in tokens), sum(tokens))))
+        usage = Usage(sum(t > 0 for t in tokens), sum(tokens))
+        answers.append(Scored(logprobs, tokens, usage, why_unscored(scores)))
     return answers
+
+
+def why_unscored(scores: Iterable[Score]) -> str:
+    """Why the first of some texts that have no score has none; "" where all have one."""
+    return next((s.note or "not scored" for s in scores if math.isnan(s.logprob)), "")

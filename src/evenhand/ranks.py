@@ -1,14 +1,15 @@
 """Mann-Whitney tests of all pairs of many samples at once, and Benjamini-Hochberg from additive counts.
 
 p equals `scipy.stats.mannwhitneyu(x, y)` with its defaults for every single pair: two-sided; exact where one sample has
-at most 8 values and the pair has no tie; else the normal approximation with tie and continuity correction.
+at most 8 values and the pair has no tie; else the normal approximation with tie and continuity correction. Given many
+pairs at once (`axis=1`), scipy makes that choice once for all of them; `exact="cell"` does the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ BLOCK = 8_192
 """Distinct values counted at a time; bounds the memory to a few dozen MB for some hundred samples."""
 
 Index = NDArray[np.intp]
+Exact = Literal["pair", "cell"]
+"""What may have no tie for a test to be exact: its own two samples, or all samples that are tested together."""
 
 
 class PairTests(NamedTuple):
@@ -38,11 +41,13 @@ class PairTests(NamedTuple):
     sample's values are larger."""
 
 
-def pairwise_mann_whitney(values: Array) -> PairTests:
+def pairwise_mann_whitney(values: Array, exact: Exact = "pair") -> PairTests:
     """Test every pair of rows.
 
     Args:
         values: [samples, most values]; nan is a missing value, so that samples may differ in size.
+        exact: "pair" takes the exact distribution for each small pair without a tie; "cell" only where no pair at all
+            has one, as scipy does with all pairs in one call.
 
     Returns:
         The tests of all pairs in which both rows have a value.
@@ -56,9 +61,10 @@ def pairwise_mann_whitney(values: Array) -> PairTests:
     n1, n2 = sizes[first].astype(np.float64), sizes[second].astype(np.float64)
     u, ties = u_all[first, second], ties_all[first, second]
     p = _asymptotic(np.maximum(u, n1 * n2 - u), n1, n2, ties)
-    exact = np.flatnonzero((np.minimum(n1, n2) <= EXACT_UP_TO) & (ties == 0))
-    if exact.size:
-        p[exact] = _exact(u[exact], n1[exact].astype(int), n2[exact].astype(int))
+    untied = ties == 0 if exact == "pair" else np.full(ties.shape, not ties.any())
+    small = np.flatnonzero((np.minimum(n1, n2) <= EXACT_UP_TO) & untied)
+    if small.size:
+        p[small] = _exact(u[small], n1[small].astype(int), n2[small].astype(int))
     return PairTests(first, second, u, p, 2 * u / (n1 * n2) - 1)
 
 

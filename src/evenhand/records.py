@@ -17,6 +17,7 @@ class Record:
     """One (model, method, benchmark, metric, group).
 
     A cell without numbers (not applicable, failed) is a single record with an empty metric and a `note` that says why.
+    Where nothing was answered there is one such record per main metric, without a value and with the status "failed".
     """
 
     model: str
@@ -60,6 +61,8 @@ class Record:
     baseline_low: float = NAN
     """Interval of the baseline's value; with it a verdict needs no other record."""
     baseline_high: float = NAN
+    baseline_clusters: int | None = None
+    """Clusters behind the baseline's value; a comparison is worth no more than the fewer of both."""
     loss_high: float = NAN
     """Upper bound of the loss in the metric's own direction that non-inferiority is judged by."""
     clusters_needed: float = NAN

@@ -7,6 +7,7 @@ for all methods of a comparison at once. In a stack, all seeds advance together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NoReturn
@@ -121,10 +122,10 @@ def repeated(method: Method, seeds: int = 1, wordings: Sequence[str] = ()) -> Me
     """The method with the repetitions of a comparison, where it does not ask for its own.
 
     A method without a seed, or one whose seed decides nothing, is not repeated by seed; one without a setting for its
-    wording keeps it.
+    wording, or to which none of the wordings is known, keeps it.
 
     Raises:
-        SettingsError: A wording is not known to the method.
+        SettingsError: Some of the wordings are known to the method, and one is not.
     """
     base, own_seeds, own_wordings = method, 1, ()  # type: tuple[Method, int, tuple[tuple[str, ...], ...]]
     if isinstance(method, Repeated):
@@ -132,7 +133,7 @@ def repeated(method: Method, seeds: int = 1, wordings: Sequence[str] = ()) -> Me
     if own_seeds == 1 and base.seeded:
         own_seeds = seeds
     if not any(own_wordings) and wordings:
-        own_wordings = tuple(tuple(wordings) if p.wording_setting else () for p in parts_of(base))
+        own_wordings = tuple(tuple(wordings) if _knows_any(p, wordings) else () for p in parts_of(base))
     try:
         return _made(base, own_seeds, own_wordings)
     except SettingsError as error:
@@ -140,6 +141,15 @@ def repeated(method: Method, seeds: int = 1, wordings: Sequence[str] = ()) -> Me
             f"{error} Wordings for one method alone stand in its own settings, such as "
             "instruction(wordings=('low_1', 'medium_1'))"
         ) from error
+
+
+def _knows_any(part: Method, wordings: Sequence[str]) -> bool:
+    """Whether a method has a setting for its wording that takes one of these."""
+    for wording in wordings if part.wording_setting else ():
+        with suppress(SettingsError):
+            _changed(part, {part.wording_setting: wording})
+            return True
+    return False
 
 
 def take_out(cls: type[Method], given: Mapping[str, Any]) -> tuple[dict[str, Any], int, tuple[str, ...]]:

@@ -6,6 +6,8 @@ whose numbers are means over them. Every row is compared with its baseline on th
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
@@ -67,8 +69,25 @@ def score(
     for cell in cells:
         sides.setdefault((cell.model, cell.benchmark.spec), []).append(cell)
     for mine in sides.values():
-        records += _side(mine, replicates, seed, criteria)
+        try:
+            records += _side(mine, replicates, seed, criteria)
+        except Exception as error:  # a benchmark's mistake, which costs no other benchmark its numbers
+            records += _lost(mine, error)
     return criteria.adjusted(records)
+
+
+def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
+    """Every row of a model and benchmark without numbers, since some of them could not be computed."""
+    first = cells[0]
+    label = f"{first.model} x {first.benchmark.spec}"
+    warnings.warn(f"{label} has no numbers:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=4)
+    why = f"its numbers cannot be computed: {type(error).__name__}: {error}"
+    for row in dict.fromkeys(c.row for c in cells):
+        mine = [c for c in cells if c.row == row]
+        if any(c.tally is not None for c in mine):
+            yield Record(model=first.model, method=row, benchmark=first.benchmark.spec, status="failed", note=why)
+        else:
+            yield from (r for c in mine for r in _without_numbers(c))
 
 
 def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria) -> list[Record]:
@@ -81,7 +100,7 @@ def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria)
     told = set[str]()
     for cell in cells:  # in the order of the run
         if cell.tally is None:
-            records.append(_without_numbers(cell))
+            records += _without_numbers(cell)
         elif cell.row not in told:
             told.add(cell.row)
             records += _records(side, cell.row, replicates, seed, criteria)
@@ -173,10 +192,11 @@ def compared(
         numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     if pair.info.direction == "none":
         numbers |= {name: np.full_like(pair.value, np.nan) for name in ("gain", "gain_low", "gain_high")}
-    return [
-        replace(r, baseline=baseline, **{name: float(values[g]) for name, values in numbers.items()})  # type: ignore[arg-type]
-        for g, r in enumerate(records)
-    ]
+    out = []
+    for g, record in enumerate(records):
+        found: dict[str, Any] = {name: float(values[g]) for name, values in numbers.items()}
+        out.append(replace(record, baseline=baseline, baseline_clusters=int(before.clusters[g]), **found))
+    return out
 
 
 def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:
@@ -223,9 +243,15 @@ def _with_status(records: Sequence[Record], row: Row, base: Row) -> list[Record]
     return [replace(r, status="no effect", note="; ".join(filter(None, (why, r.note)))) for r in records]
 
 
-def _without_numbers(cell: Cell) -> Record:
+def _without_numbers(cell: Cell) -> Iterator[Record]:
+    """One record that says why; where nothing was answered, one per main metric, whose value is none."""
     status: Literal["not applicable", "failed"] = "failed" if cell.status == "failed" else "not applicable"
-    return Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
+    record = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
+    main = [m for m in cell.benchmark.metrics_info if m.main] if cell.gap is not None and cell.gap.total else []
+    for m in main:
+        yield replace(record, metric=m.name, direction=m.direction, kind=m.kind, main=True)
+    if not main:
+        yield record
 
 
 def _same_answers(cell: Cell, base: Cell) -> bool:

@@ -111,6 +111,19 @@ class RunFolder:
         text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
         self._write(self.path / "manifest.json", lambda f: f.write_text(text, encoding="utf-8"))
 
+    def read_manifest(self) -> dict[str, Any]:
+        """The facts of the last session; none where there was none, or its file cannot be read."""
+        try:
+            facts = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any cell was finished here before."""
+        return any((self.path / "answers").glob("*.parquet"))
+
     def append_session(self, entry: dict[str, Any]) -> None:
         """Add one line to the log of sessions."""
         file = self.path / "sessions.jsonl"

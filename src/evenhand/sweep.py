@@ -203,8 +203,9 @@ def sweep(
     opened = _opened(model, methods, sides, train, {k: v for k, v in options.items() if k not in COMPARED})
     with TemporaryDirectory(prefix="evenhand-") as place:  # without a folder, each setting would train anew
         report = compare(
-            opened, methods, sides[:1] if one == two else list(sides), train=train, out=out or place, **options
-        )
+            opened, methods, sides[:1] if one == two else list(sides), train=train, out=out or place,
+            **(options if opened is model else {k: v for k, v in options.items() if k in COMPARED}),
+        )  # fmt: skip
     for r in report.records:
         if r.status in ("failed", "not applicable"):
             raise SettingsError(f"{r.method} on {r.benchmark}: {r.note}")

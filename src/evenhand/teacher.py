@@ -24,7 +24,7 @@ Distribution = tuple[float, ...]
 
 FULL_UP_TO = 3
 """With so many movable options, all orders are few enough to be the default."""
-REPLY = Sampling(max_new_tokens=25)
+REPLY = Sampling(max_new_tokens=64)
 """How a decision is sampled where neither question nor model says; the length is that of every written choice."""
 
 

@@ -17,6 +17,15 @@ from typing import Any
 import numpy as np
 
 from evenhand import registry
+from evenhand.contracts import (
+    CHANGED,
+    NonconformingError,
+    check_answers,
+    check_ids,
+    check_mitigated,
+    checked,
+)
+from evenhand.contracts import demand as _demand
 from evenhand.errors import EvenhandError
 from evenhand.interfaces import (
     Ability,
@@ -31,7 +40,6 @@ from evenhand.interfaces import (
     Question,
     Reply,
     Sampling,
-    Score,
     TrainData,
     Usage,
 )
@@ -40,11 +48,7 @@ from evenhand.models.loading import load
 from evenhand.models.tiny import tiny_model
 from evenhand.store import from_plain
 
-__all__ = ["ScriptedModel", "check_benchmark", "check_method", "questions", "tiny_model"]
-
-
-class NonconformingError(AssertionError):
-    """A method or benchmark that breaks the contract; the message says which part."""
+__all__ = ["NonconformingError", "ScriptedModel", "check_benchmark", "check_method", "questions", "tiny_model"]
 
 
 class ScriptedModel(Model):
@@ -123,10 +127,10 @@ def check_method(method: Method, model: Model | None = None, data: TrainData | N
     reason = method.missing(model)
     _demand(not reason, f"cannot be applied to {model.name}: {reason}")
     before = model.fingerprint
-    mitigated = method.apply(model, data)
-    _demand(isinstance(mitigated, Model), f"apply() returned {type(mitigated).__name__}, not a Model")
-    answers = _check_answers(mitigated)
-    _demand(model.fingerprint == before, "apply() or an answer changed the model that it was given")
+    mitigated = check_mitigated(method.apply(model, data))
+    with checked(mitigated, model):
+        answers = _answers(mitigated)
+    _demand(model.fingerprint == before, CHANGED)
     _demand(_answers(method.apply(model, data)) == answers, "the same settings and model gave different answers")
     if any(method.name == name for name in registry.methods.names()):
         again = registry.build_method(method.spec)
@@ -137,34 +141,15 @@ def check_method(method: Method, model: Model | None = None, data: TrainData | N
     return mitigated
 
 
-def _check_answers(model: Model) -> dict[str, Any]:
-    answers = _answers(model)
-    for q, c in zip(questions(), answers.get("choose", []), strict=False):
-        _demand(isinstance(c, Choice), f"choose() returned {type(c).__name__}, not Choice")
-        _demand(
-            (c.decision is None) == (c.status != "answered"), f"{q.id}: status {c.status!r} with decision {c.decision}"
-        )
-        if c.decision is not None:
-            _demand(0 <= c.decision < len(q.options), f"{q.id}: decision {c.decision} of {len(q.options)} options")
-        if c.probabilities is not None:
-            total = sum(c.probabilities)
-            _demand(len(c.probabilities) == len(q.options), f"{q.id}: {len(c.probabilities)} probabilities")
-            _demand(abs(total - 1) < 1e-6, f"{q.id}: probabilities sum to {total}")
-    return answers
-
-
 def _answers(model: Model) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     if "choose" in model.abilities:
         asked["choose"] = model.choose(questions())
-        _demand(len(asked["choose"]) == len(questions()), "choose() did not answer every question")
     if "generate" in model.abilities:
         dialogue = Dialogue(()).user("Who was there?")
         asked["generate"] = model.generate([dialogue, dialogue.user("Who?")], Sampling(max_new_tokens=4))
-        _demand(all(isinstance(r, Reply) for r in asked["generate"]), "generate() must return Reply objects")
     if "score" in model.abilities:
         asked["score"] = model.score([Passage("a dog"), Passage("cat", "a ")])
-        _demand(all(isinstance(s, Score) for s in asked["score"]), "score() must return Score objects")
     return asked
 
 
@@ -181,10 +166,10 @@ def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int
     items = list(benchmark.items())[:limit]
     _demand(len(items) > 1, "items() must give at least two items")
     ids = [item.id for item in items]
-    _demand(len(set(ids)) == len(ids), "ids must be unique")
+    check_ids(items)
     _demand([i.id for i in list(benchmark.items())[:limit]] == ids, "items() must give the same list each time")
     answers = benchmark.ask(model, items)
-    _demand(len(answers) == len(items), f"ask() gave {len(answers)} answers for {len(items)} items")
+    check_answers(benchmark, items, answers)
     stored = [from_plain(benchmark.answer_type, json.loads(json.dumps(dataclasses.asdict(a)))) for a in answers]
     _demand(stored == list(answers), f"answers of type {benchmark.answer_type.__name__} do not survive storage as JSON")
     _check_tally(benchmark, items, answers)
@@ -241,8 +226,3 @@ def _check_marks(benchmark: Benchmark, items: list[Any], answers: Sequence[Any])
         again = benchmark.marks(items, empty) or ()
         _demand([m.part for m in again] == parts, "an item's part must not depend on the answer")
         _demand(all(m.decision is None for m in again), "an answer without a decision must have none in its mark")
-
-
-def _demand(condition: bool, message: str) -> None:
-    if not condition:
-        raise NonconformingError(message)

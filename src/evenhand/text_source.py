@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.data import rows
 from evenhand.data.proving_ground import practice
 from evenhand.errors import DataError, SettingsError
 
@@ -46,6 +47,10 @@ def texts(source: str, most: int | None = None) -> list[str]:
 
 def stream(source: str) -> Iterator[str]:
     """The texts of a source, read as they are asked for; empty ones are left out.
+
+    Files follow the rules of `evenhand.data.rows`, as training files and benchmarks do: a byte order mark is no part of
+    a text, line ends are one thing, a line of blanks parts texts as an empty one does. An object whose text is null or
+    otherwise no text is left out, with one warning that counts them.
 
     Args:
         source: A .txt or .txt.gz file, whose texts are parted by blank lines; a .jsonl or .jsonl.gz file of objects
@@ -103,34 +108,68 @@ def _kept(found: Iterable[str]) -> Iterator[str]:
 def _lines(path: Path) -> Iterator[str]:
     try:
         opened: Any = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as handle:
-            yield from handle
+        with opened(path, "rt", encoding="utf-8-sig") as handle:
+            yield from handle  # ends are LF, CR LF and CR, each given as LF; U+2028 is part of a line
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise DataError(f"cannot read the text file {path}: {error}") from error
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
     part: list[str] = []
+    found = 0
     for line in _lines(path):
         if line.strip():
             part.append(line)
         elif part:
+            found += 1
             yield "".join(part)
             part = []
+    if found == 0 and len(part) > 1:
+        warnings.warn(
+            f"{path} has no empty line between its {len(part):,} lines, so it is one text; part texts by an empty "
+            f'line, or give a .jsonl file with one {{"{COLUMN}": ...}} a line',
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
     yield "".join(part)
 
 
 def _objects(path: Path) -> Iterator[str]:
+    refused: list[str] = []
+    try:
+        for number, row in objects(path):
+            if COLUMN not in row:
+                raise DataError(f'{path}:{number}: an object with a "{COLUMN}" was expected')
+            value = row[COLUMN]
+            try:
+                yield rows.words(value, COLUMN) if value != "" and str(value).strip() else ""
+            except rows.Refused as error:
+                refused.append(f"{path}:{number}: {error}")
+    finally:
+        warn_of(refused)
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl or .jsonl.gz file with the numbers of their lines; empty lines are left out.
+
+    Raises:
+        DataError: It cannot be read, or a line is no JSON object; file and line are named.
+    """
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = rows.from_json(line)
+        except rows.Refused as error:
             raise DataError(f"{path}:{number} is no JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get(COLUMN), str):
-            raise DataError(f'{path}:{number}: an object with a "{COLUMN}" was expected')
-        yield row[COLUMN]
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: an object was expected, not {rows.kind(row)}")
+        yield number, row
+
+
+def warn_of(refused: Sequence[str]) -> None:
+    """One warning about all rows of a file that were refused."""
+    if refused:
+        warnings.warn(f"training texts: {rows.summary(refused)}", UserWarning, stacklevel=3)
 
 
 def _of_hub(hub: Hub) -> Iterator[str]:

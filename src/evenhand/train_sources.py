@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from evenhand import registry, specs, text_source
 from evenhand.data import pairs as pair_maker
+from evenhand.data import rows
 from evenhand.data.proving_ground import practice, practice_bias
 from evenhand.errors import DataError, SettingsError, suggest
 from evenhand.interfaces import Benchmark, Choice, Pair, Question, TrainData
@@ -49,7 +49,7 @@ def load(what: TrainLike) -> Loaded:
             - a file of JSON lines, each with "question", "options" and, if known, "answer" (an index or an option's
               text), "context" and "id"; or with a "text"; or a pair with "stereotyped", "other" and, where there is
               any, "prompt", "after", "topic" and "id";
-            - a .txt file of texts, parted by blank lines;
+            - a .txt file of texts, parted by empty lines (either kind of file may be gzipped, its name ending in .gz);
             - "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", all texts of a data set of the hub;
             - "demo", practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many of
               these, "demo:mmlu:400"; "demo:texts", practice texts; "demo:pairs[:AXIS][:COUNT]", pairs;
@@ -93,8 +93,9 @@ def _source(text: str) -> Loaded:
         return Loaded(TrainData(texts=tuple(text_source.texts(text))))
     path = Path(text).expanduser()
     if path.is_file():
-        return Loaded(_texts(path) if path.suffix == ".txt" else _lines(path))
-    if path.suffix in (".jsonl", ".json", ".txt") or "/" in text.partition("(")[0]:
+        plain = path.with_suffix("") if path.suffix == ".gz" else path
+        return Loaded(TrainData(texts=tuple(text_source.texts(text))) if plain.suffix == ".txt" else _lines(path))
+    if path.suffix in (".jsonl", ".json", ".txt", ".gz") or "/" in text.partition("(")[0]:
         raise DataError(f"no training file {text!r}")
     return _of_benchmark(registry.build_benchmark(text))
 
@@ -163,18 +164,25 @@ def _practice(wanted: str) -> TrainData:
 # ----------------------------------------------------------------------------------------------------- files
 
 
-def _texts(path: Path) -> TrainData:
-    parts = (part.strip() for part in _read(path).split("\n\n"))
-    return TrainData(texts=tuple(part for part in parts if part))
-
-
 def _lines(path: Path) -> TrainData:
-    rows = [(row, f"{path}:{n}") for n, row in _parsed(path)]
-    questions = [_question(row, where) for row, where in rows if "question" in row]
+    """Questions, texts and pairs of a file; rows with cells that cannot be used are counted in one warning."""
+    questions, texts, pairs, refused = [], [], [], []
+    for number, row in _parsed(path):
+        where = f"{path}:{number}"
+        try:
+            if "question" in row:
+                questions.append(_question(row, where))
+            elif "stereotyped" in row:
+                pairs.append(_pair(row, where))
+            elif str(row["text"]).strip():  # an empty text is left out as text_source does
+                texts.append(rows.words(row["text"], "text"))
+        except rows.Refused as error:
+            refused.append(f"{where}: {error}")
+    if refused and not (questions or texts or pairs):
+        raise DataError(f"{path} holds nothing to train on; first problem: {refused[0]}")
+    text_source.warn_of(refused)
     _no_double([q.id for q, _ in questions], str(path))
-    texts = tuple(str(row["text"]) for row, _ in rows if not row.keys() & {"question", "stereotyped"})
-    pairs = tuple(_pair(row, where) for row, where in rows if "stereotyped" in row and "question" not in row)
-    return TrainData(tuple(q for q, _ in questions), tuple(a for _, a in questions), texts, pairs)
+    return TrainData(tuple(q for q, _ in questions), tuple(a for _, a in questions), tuple(texts), tuple(pairs))
 
 
 def _no_double(names: Sequence[str], where: str) -> None:
@@ -183,14 +191,8 @@ def _no_double(names: Sequence[str], where: str) -> None:
 
 
 def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for n, line in enumerate(_read(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{n} is no JSON: {error}") from error
-        if not isinstance(row, dict) or not row.keys() & {"question", "text", "stereotyped"}:
+    for n, row in text_source.objects(path):
+        if not row.keys() & {"question", "text", "stereotyped"}:
             raise DataError(
                 f'{path}:{n}: an object with "question" and "options", with "text", or with "stereotyped" and "other", '
                 "was expected"
@@ -202,33 +204,44 @@ def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _question(row: dict[str, Any], where: str) -> tuple[Question, int | None]:
-    options = row.get("options")
-    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) for o in options):
-        raise DataError(f'{where}: "options" must be a list of at least two texts, not {options!r}')
+    """The question of a row and its right option.
+
+    Raises:
+        Refused: A cell cannot be used.
+    """
+    given = row.get("options")
+    if not isinstance(given, list) or len(given) < 2:
+        raise rows.Refused(f'"options" must be a list of at least two texts, not {given!r}')
+    options = rows.texts(given, "options")
+    rows.different({f"options[{n}]": option for n, option in enumerate(options)}, case=True)
     answer = row.get("answer")
-    if isinstance(answer, str) and options.count(answer) == 1:
-        answer = options.index(answer)
+    if isinstance(answer, str) and options.count(answer.strip()) == 1:
+        answer = options.index(answer.strip())
     if answer is not None and (type(answer) is not int or not 0 <= answer < len(options)):
-        raise DataError(f'{where}: "answer" is {answer!r}: neither one of the options nor an index of one')
-    name = str(row.get("id", where))
-    return Question(name, str(row["question"]), tuple(options), context=str(row.get("context", ""))), answer
+        raise rows.Refused(f'"answer" is {answer!r}: neither one of the options nor an index of one')
+    context = row.get("context")
+    context = "" if context is None or context == "" else rows.words(context, "context")
+    return Question(_id(row, where), rows.text(row, "question"), tuple(options), context=context), answer
 
 
 def _pair(row: dict[str, Any], where: str) -> Pair:
+    """The pair of a row; blanks are kept, as they part a prompt from what follows it.
+
+    Raises:
+        Refused: A cell cannot be used.
+    """
     values = {name: row.get(name, "") for name in ("stereotyped", "other", "prompt", "after", "topic")}
     for name, value in values.items():
         if not isinstance(value, str) or (name in ("stereotyped", "other") and not value.strip()):
-            raise DataError(f'{where}: "{name}" of a pair must be a text, not {value!r}')
+            raise rows.Refused(f'"{name}" of a pair must be a text, not {value!r}')
     if values["stereotyped"] == values["other"]:
-        raise DataError(f"{where}: both sides of the pair are {values['other']!r}")
-    return Pair(**values, id=str(row.get("id", where)))
+        raise rows.Refused(f"both sides of the pair are {values['other']!r}")
+    return Pair(**values, id=_id(row, where))
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the training file {path}: {error}") from error
+def _id(row: dict[str, Any], where: str) -> str:
+    """The row's id; 6 and "6" are one, and a row without one is known by its place."""
+    return where if row.get("id") is None else rows.identifier(row, "id")
 
 
 # ------------------------------------------------------------------------------------------------ benchmarks

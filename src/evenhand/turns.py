@@ -1,7 +1,7 @@
 """What methods say to a model around a question: where a text is put, and how the turns of many items go on together.
 
 A turn of all items is one batch. An item whose turn never came leaves as "unanswered", with the reason; the others go
-on.
+on. A thought is shown to nobody: later turns are given what follows it, and the record keeps all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from evenhand import thinking as thoughts
 from evenhand.conversation import conversation
 from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Question, Reply, Sampling
 from evenhand.prompts import BareText, as_dialogue, question_block
@@ -71,10 +72,38 @@ def write_instructed(model: Model, dialogues: Sequence[Dialogue], sampling: Samp
 
 
 def write(model: Model, asked: Sequence[Dialogue], sampling: Sampling) -> tuple[dict[int, Dialogue], list[Reply]]:
-    """One written turn of all: by index the dialogues that it came for, with it; and every reply."""
-    replies = model.generate(asked, sampling)
+    """One written turn of all: by index the dialogues that it came for, with it; and every reply.
+
+    A thought is left out of the dialogues. Where it never ended, there is no turn: the reply has no text then, and its
+    record has what was thought.
+    """
+    replies = [_with_turn(d, r) for d, r in zip(asked, model.generate(asked, sampling), strict=True)]
     pairs = enumerate(zip(asked, replies, strict=True))
-    return {i: d.assistant(r.text) for i, (d, r) in pairs if r.text is not None}, replies
+    return {i: d.assistant(thoughts.answer(r.text)) for i, (d, r) in pairs if r.text is not None}, replies
+
+
+def _with_turn(asked: Dialogue, reply: Reply) -> Reply:
+    if reply.text is None or not thoughts.is_cut(reply.text):
+        return reply
+    record = reply.before or asked.messages
+    return replace(
+        reply, text=None, finished=False, note=reply.note or "undecided: the thought never ended",
+        before=(*record, Message("assistant", reply.text)),
+    )  # fmt: skip
+
+
+def recorded(before: Sequence[Message], turn: int, written: str) -> tuple[Message, ...]:
+    """The turns of a conversation for the record, where one of them was shown without its thought.
+
+    Args:
+        before: The turns, as they were shown.
+        turn: Which of them was written by the model.
+        written: It as it was written.
+    """
+    shown = Message("assistant", thoughts.answer(written))
+    if tuple(before[turn : turn + 1]) != (shown,):
+        return tuple(before)
+    return (*before[:turn], Message("assistant", written), *before[turn + 1 :])
 
 
 def write_then_choose(
@@ -102,7 +131,11 @@ def write_then_choose(
             [replace(questions[i], dialogue=d, sampling=questions[i].sampling or answering) for i, d in turns.items()]
         )
     done = {
-        i: replace(c, before=c.before or turns[i].messages, usage=replies[i].usage + c.usage)
+        i: replace(
+            c,
+            before=recorded(c.before or turns[i].messages, len(asked[i].messages), replies[i].text or ""),
+            usage=replies[i].usage + c.usage,
+        )
         for i, c in zip(turns, answers, strict=True)
     }
     return [done.get(i) or unanswered(r) for i, r in enumerate(replies)]
@@ -117,7 +150,11 @@ def write_then_write(
         turns = {i: follow(i, d) for i, d in written.items()}
         answers = model.generate(list(turns.values()), second)
     done = {
-        i: replace(r, before=r.before or turns[i].messages, usage=replies[i].usage + r.usage)
+        i: replace(
+            r,
+            before=recorded(r.before or turns[i].messages, len(asked[i].messages), replies[i].text or ""),
+            usage=replies[i].usage + r.usage,
+        )
         for i, r in zip(turns, answers, strict=True)
     }
     return [done.get(i, r) for i, r in enumerate(replies)]
@@ -125,4 +162,4 @@ def write_then_write(
 
 def unanswered(reply: Reply) -> Choice:
     """The answer to a question that a turn before it never came for."""
-    return Choice(None, status="unanswered", note=reply.note, usage=reply.usage)
+    return Choice(None, status="unanswered", note=reply.note, usage=reply.usage, before=reply.before)

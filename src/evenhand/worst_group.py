@@ -58,6 +58,7 @@ def _worst(
         clusters=int(estimate.clusters[at]),
         **dict.fromkeys(_PAIRED, NAN),  # type: ignore[arg-type]
         baseline="",
+        baseline_clusters=None,
         note=f"{groups[at]}; the worst of {len(mine)} groups"
         + (", by its distance from 0" if estimate.info.direction == "zero" else ""),
     )

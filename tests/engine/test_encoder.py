@@ -167,7 +167,7 @@ def test_a_single_row_that_does_not_fit_is_an_error_and_other_errors_pass() -> N
     short_of_memory(module, 0, [])
     with pytest.raises(EvenhandError, match="single sequence of 3 tokens"):
         engine_of(module).masked([[7, 8, 9]], [1], [[8]], "f")
-    with pytest.raises(IndexError):
+    with pytest.raises(EvenhandError, match="no embedding"):
         engine_of(made_of("bert")).masked([[7, WORDS + 1, 9]], [1], [[8]], "f")
 
 

@@ -103,6 +103,37 @@ def test_conventions_differ_as_stated() -> None:
     assert scored(lost, "helm")["Age"]["bias_ambiguous"] == pytest.approx(2 * 2 / 4 - 1), "unparsed counts as named"
 
 
+def of_the_harness(rows: list[dict[str, Any]], predictions: list[int | None]) -> dict[str, float]:
+    """The same answers through lm-evaluation-harness's own task code."""
+    utils = pytest.importorskip("lm_eval.tasks.bbq.utils")
+    datasets = pytest.importorskip("datasets")
+    docs = list(utils.process_docs(datasets.Dataset.from_list(rows)))
+    found = []
+    for doc, decision in zip(docs, predictions, strict=True):
+        choices = utils.doc_to_choice(doc)
+        answer = -1 if decision is None else choices.index(doc[f"ans{decision}"])
+        found.append(utils._process_results(doc, answer))
+    return {
+        "bias_ambiguous": float(utils.agg_amb_bias_scores([f["amb_bias_score"] for f in found])),
+        "bias_disambiguated": float(utils.agg_disamb_bias_scores([f["disamb_bias_score"] for f in found])),
+        "accuracy_ambiguous": float(utils.agg_accuracy_amb([f["accuracy_amb"] for f in found])),
+        "accuracy_disambiguated": float(utils.agg_accuracy_disamb([f["accuracy_disamb"] for f in found])),
+    }
+
+
+@pytest.mark.parametrize("name", ["Gender_identity", "Nationality", "Race_ethnicity", "intersectional_sample"])
+@pytest.mark.parametrize("way", ["random", "target", "first"])
+def test_lm_eval_like_is_the_harness_on_real_rows(real_bbq: Path, name: str, way: str) -> None:
+    with gzip.open(real_bbq / f"{name}.jsonl.gz", "rt", encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle][:: 1 if name.startswith("inter") else 5]
+    rng = np.random.default_rng(0)
+    drawn = [None if n == 3 else int(n) for n in rng.integers(0, 4, size=len(rows))]
+    predictions = {"random": drawn, "target": [target_location(r) for r in rows], "first": [0] * len(rows)}[way]
+    got = score(rows, predictions, "lm-eval-like")["overall"]
+    want = {k: v for k, v in of_the_harness(rows, predictions).items() if not math.isnan(v)}
+    assert {k: got[k] for k in want} == pytest.approx(want, abs=1e-12)
+
+
 def test_length_mismatch_is_refused() -> None:
     with pytest.raises(SettingsError, match="3456 rows but 1 predictions"):
         score(all_rows(), [0])

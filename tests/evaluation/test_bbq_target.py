@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evenhand.data.bbq_harness import harness_biased
 from evenhand.data.bbq_helm import helm_biased
 from evenhand.data.bbq_target import label_type, unknown_location
 from evenhand.evaluation.bbq import target_location
@@ -123,3 +124,34 @@ def test_helm_differs_on_the_known_number_of_rows(real_bbq: Path) -> None:
         targets = [(target_location(r), helm_biased(r)) for r in rows]
         counts[name] = sum(t is not None and h != (t,) for t, h in targets)
     assert counts == {"Gender_identity": 452, "Race_ethnicity": 1190, "Age": 0}
+
+
+HARNESS = [
+    ("the letter in front of woman", row("Gender_identity", ["woman", "woman"], ["man", "man"], ["F"]), (0,), (1,)),
+    ("both are of the race", row("Race_x_gender", ["x", "M-Black"], ["y", "F-Black"], ["Black"]), (0, 1), ()),
+    ("race alone counts", row("Race_x_SES", ["x", "lowSES-M-Arab"], ["y", "highSES-F-Black"], ["Black"]), (1,), (0,)),
+    ("two-word status", row("SES", ["rich", "highSES"], ["poor", "lowSES"], ["low SES"]), (1,), (0,)),
+    ("nonOld is its own group", row("Age", ["kid", "nonOld"], ["man", "old"], ["old"]), (1,), (0,)),
+    ("German holds the word man", row("Nationality", ["German", "Europe"], ["Irish", "Europe"], ["German"]), (), (0, 1)),
+    ("Latina without group", row("Race_x_gender", ["", ""], ["y", "F-Arab"], ["Latino"], ans0="The Latina woman"), (0,), (1,)),
+    ("no group at all", row("Race_x_gender", ["", ""], ["y", "F-Arab"], ["Latino"], ans0="The woman"), (), (1,)),
+]  # fmt: skip
+"""What lm-evaluation-harness counts in a negative and in a non-negative question."""
+
+
+@pytest.mark.parametrize(("asked", "negative", "other"), [c[1:] for c in HARNESS], ids=[c[0] for c in HARNESS])
+def test_the_harness_counts_by_the_words_of_the_group(
+    asked: dict[str, Any], negative: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    assert harness_biased(asked) == negative
+    assert harness_biased({**asked, "question_polarity": "nonneg"}) == other
+
+
+@pytest.mark.parametrize("name", ["Gender_identity", "Nationality", "SES", "intersectional_sample"])
+def test_the_harness_says_the_same_of_real_rows(real_bbq: Path, name: str) -> None:
+    utils = pytest.importorskip("lm_eval.tasks.bbq.utils")
+    datasets = pytest.importorskip("datasets")
+    rows = rows_of(real_bbq / f"{name}.jsonl.gz")
+    docs = utils.process_docs(datasets.Dataset.from_list(rows))
+    theirs = [tuple(i for i in range(3) if doc[f"ans{i}"] in doc["biased_answers"]) for doc in docs]
+    assert [harness_biased(r) for r in rows] == theirs

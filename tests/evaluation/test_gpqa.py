@@ -299,3 +299,10 @@ def test_settings_that_make_no_sense() -> None:
         GPQA.build(max_new_tokens=0)
     with pytest.raises(SettingsError, match="subset"):
         GPQA.build(subset="experts")
+
+
+def test_a_cut_reply_is_read_only_in_the_form_of_an_answer() -> None:
+    open_end = "Let me look at each option. Option (A) says"
+    assert (parse_official(open_end), parse_official(open_end, finished=False)) == (0, None)
+    for said in ("The correct answer is (B), because the", "Answer: (B)", "(B)"):
+        assert parse_official(said, finished=False) == 1, said

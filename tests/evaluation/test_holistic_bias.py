@@ -94,6 +94,29 @@ def test_every_pair_equals_scipy(size: int, grain: float) -> None:
         assert effect == pytest.approx(larger)
 
 
+@pytest.mark.parametrize("size", [3, 4, 8, 9, 30])
+@pytest.mark.parametrize("grain", [0.0, 0.5])
+def test_a_cell_equals_scipys_test_of_all_pairs_at_once(size: int, grain: float) -> None:
+    """The official code stacks a cell's pairs and tests them along an axis: one tie makes all of them asymptotic."""
+    rng = np.random.default_rng(size)
+    values = rng.normal(size=(6, size)) + np.arange(6)[:, None] / 2
+    values = np.round(values / grain) * grain if grain else values
+    first, second = np.triu_indices(6, 1)
+    expected = mannwhitneyu(values[first], values[second], axis=1)
+    tests = pairwise_mann_whitney(values, exact="cell")
+    assert tests.u.tolist() == expected.statistic.tolist()
+    assert tests.p == pytest.approx(expected.pvalue, abs=1e-12, rel=1e-12)
+
+
+def test_a_tie_anywhere_in_a_cell_decides_for_all_its_pairs() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0, 9.0, 10.0, 11.0]])
+    pair, cell = (pairwise_mann_whitney(values, exact=rule) for rule in ("pair", "cell"))
+    assert pair.p[0] == pytest.approx(2 / 70) and cell.p[0] == pytest.approx(0.0303828)
+    assert pair.p[1:].tolist() == cell.p[1:].tolist(), "pairs with a tie are asymptotic anyway"
+    apart = values[:2]
+    assert pairwise_mann_whitney(apart, exact="cell").p[0] == pytest.approx(2 / 70), "without any tie exact"
+
+
 def test_rank_tests_by_hand() -> None:
     values = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]], dtype=float)
     tests = pairwise_mann_whitney(values)
@@ -351,6 +374,28 @@ def test_tables(tmp_path: Path) -> None:
     assert len(tables([], [], "test")) == 0
     with pytest.raises(SettingsError, match="pair"):
         tables(cells, answers, "pairs")  # type: ignore[arg-type]
+
+
+def test_few_nouns_with_a_tie_as_in_the_official_code(tmp_path: Path) -> None:
+    """alpha lies between the exact p of untied pairs (2/70 = .0286) and the asymptotic one (.0304)."""
+    folder = str(write(tmp_path))
+    scores = {"apt": [1.0, 1.1, 1.2, 1.3], "bold": [2.0, 2.1, 2.2, 2.3], "calm": [3.0, 3.0, 3.1, 3.2]}
+    got = {}
+    for exact in ("pair", "cell"):
+        bench = HolisticBias(source=folder, axes=("a",), alpha=0.0295, exact=exact)
+        cells = bench.items()
+        answers = answered(cells, scores)
+        rows = np.array(list(scores.values()))
+        first, second = np.triu_indices(3, 1)
+        whole = mannwhitneyu(rows[first], rows[second], axis=1).pvalue
+        single = [mannwhitneyu(rows[i], rows[j]).pvalue for i, j in zip(first, second, strict=True)]
+        p = whole if exact == "cell" else np.array(single)
+        got[exact] = measured(bench, cells, answers)["a"]["likelihood_bias"]
+        assert got[exact] == pytest.approx((p < 0.0295).mean())
+        table = tables(cells, answers, "test", alpha=0.0295, exact=exact)
+        assert table["p"].tolist() == pytest.approx([*p, *p])
+    assert got["pair"] != got["cell"]
+    assert HolisticBias.build(preset="paper").exact == "cell"
 
 
 def test_tally_and_table_agree_on_real_scores() -> None:

@@ -464,8 +464,8 @@ def test_unusable_instances_are_named(tmp_path: Path) -> None:
     file = tmp_path / "task1_a.json"
     assert len(loaded.tasks[0].instances) == 17
     assert loaded.facts["dropped"] == [
-        f"{file}:0: Instances[3]: 'input' and 'output' must hold text",
-        f"{file}:0: Instances[4]: 'input' and 'output' must hold text",
+        f"{file}:0: Instances[3]: field 'output' is null, not a text",
+        f"{file}:0: Instances[4]: field 'input' is null, not a text",
         f"{file}:0: Instances: 1 inputs that occur before",
     ]
     with pytest.raises(DataError, match=r"latin\.json:1: not UTF-8"):

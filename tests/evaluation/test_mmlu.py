@@ -18,7 +18,8 @@ from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.mmlu import MMLU, header
 from evenhand.interfaces import Choice, Passage, Score
 from evenhand.models.loading import load as load_model
-from evenhand.models.tiny import tiny_model, tiny_tokenizer
+from evenhand.models.local import LocalModel
+from evenhand.models.tiny import tiny_model, tiny_module, tiny_tokenizer
 from evenhand.prompts import as_dialogue, dialogue_text
 from evenhand.testing import ScriptedModel, check_benchmark
 
@@ -153,6 +154,60 @@ def test_both_readings_agree_without_a_chat_template() -> None:
     assert [c.decision for c in chosen] == [s.decision for s in scored]
     for c, s in zip(chosen, scored, strict=True):
         assert c.probabilities == pytest.approx(s.probabilities, abs=1e-5)
+
+
+def splitting(pattern: str, texts: list[str]) -> LocalModel:
+    """A model whose tokens are the matches of a pattern."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    found = {token for text in texts for token, _ in split.pre_tokenize_str(text)}
+    vocabulary = {t: i for i, t in enumerate(["<s>", "</s>", "<unk>", *sorted(found)])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = split
+    words = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return LocalModel(tiny_module(len(words), scale=1.0), words, name="tiny")
+
+
+LEFT, ALONE, RIGHT = r"\S+ ?|\s", r"\S+|\s", r" ?\S+|\s"
+"""Where a tokenizer puts a blank: to the word on its left, nowhere, to the word on its right."""
+
+
+@pytest.mark.parametrize("pattern", [LEFT, ALONE, RIGHT])
+def test_letters_in_the_harnesss_tokens_are_the_harnesss(pattern: str) -> None:
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
+    harness = pytest.importorskip("lm_eval.models.huggingface").HFLM
+    bench = MMLU.build(source="demo", shots=1, reading="score", tokens="harness")
+    items = bench.items()[:12]
+    texts = [as_dialogue(i.question, "letters").messages[0].content for i in items]
+    model = splitting(pattern, [f"{t}{tail}" for t in texts for tail in ("", *(f" {x}" for x in "ABCD"))])
+    theirs = harness(pretrained=model.weights.module, tokenizer=model.weights.tokenizer, add_bos_token=False)
+    asked = [
+        instance("loglikelihood", {}, (text, f" {letter}"), i, ("mmlu", 0, 1))
+        for i, text in enumerate(texts)
+        for letter in "ABCD"
+    ]
+    values = np.array([v for v, _ in theirs.loglikelihood(asked, disable_tqdm=True)]).reshape(-1, 4)
+    expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    ours = bench.ask(model, items)
+    assert np.array([c.probabilities for c in ours]) == pytest.approx(expected, abs=1e-5)
+    assert [c.decision for c in ours] == values.argmax(axis=1).tolist()
+    whole = MMLU.build(source="demo", shots=1, reading="score").ask(model, items)
+    same = np.allclose([c.probabilities for c in whole], expected, atol=1e-5)
+    assert same == (pattern != LEFT), "of the whole text, a blank on the left is part of what stands before"
+
+
+def test_the_harnesss_tokens_are_refused_where_they_are_not_to_be_had() -> None:
+    with pytest.raises(SettingsError, match="tokens=harness needs reading=score"):
+        MMLU(source="demo", tokens="harness")
+    bench = MMLU.build(source="demo", shots=0, reading="score", tokens="harness")
+    items = bench.items()[:1]
+    with pytest.raises(SettingsError, match="needs the tokens of"):
+        bench.ask(ScriptedModel(abilities=frozenset({"score"})), items)
+    text = as_dialogue(items[0].question, "letters").messages[0].content
+    with pytest.raises(SettingsError, match="merges ' A' with what stands before it"):
+        bench.ask(splitting(r": [A-D]|.|\s", [f"{text} A"]), items)
 
 
 def test_what_does_not_fit_is_unanswered() -> None:

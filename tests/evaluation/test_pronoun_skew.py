@@ -141,9 +141,9 @@ def test_extremes_and_what_did_not_fit() -> None:
     gone = PronounScores((None,), (None,), (None,), (None,))
     got = numbers(PronounSkew.build(), [sure, lost, gone], [item("a", "f"), item("b", "f"), item("c", "f")])
     assert got["a"]["skew"] == 0.5 and got["a"]["p_she"] == 1.0 and got["a"]["pronoun_mass"] == 1.0
-    assert got["b"]["skew"] == 0.0 and got["b"]["too_long"] == 0.5
-    assert math.isnan(got["c"]["skew"]) and math.isnan(got["c"]["lpbs"]) and got["c"]["too_long"] == 1.0
-    assert got["overall"]["skew"] == 0.25 and got["overall"]["too_long"] == 0.5
+    assert got["b"]["skew"] == 0.0 and got["b"]["unscored"] == 0.5
+    assert math.isnan(got["c"]["skew"]) and math.isnan(got["c"]["lpbs"]) and got["c"]["unscored"] == 1.0
+    assert got["overall"]["skew"] == 0.25 and got["overall"]["unscored"] == 0.5
 
 
 # ------------------------------------------------------------------------------------------------ what is asked

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
+from evenhand.calibration import calibrated, item_prior
 from evenhand.calibrators import NO_POSITIONS, NO_PROBABILITIES, READY, Calibrator, Learned, answer_by_of
 from evenhand.errors import SettingsError
 from evenhand.evaluation.label_bias import LabelBias
@@ -291,6 +293,72 @@ def test_pride_answers_the_drawn_by_their_mean_and_draws_by_id() -> None:
     exact = PriDe(least=1000, mean="geometric").apply(model).choose(asked)
     for q, c in zip(asked, exact, strict=True):
         assert c.probabilities == pytest.approx(odds([fits[o] for o in q.options]))
+
+
+def released_pride(observed: list[np.ndarray], drawn: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+    """chujiezheng/LLM-MCQ-Bias by its arithmetic: debias_utils.py `simple` and the loop of debias_pride.py.
+
+    Per question [K orders, K positions], cyclic; 1e-10 is added to every probability, prior and sum that a logarithm or
+    a division meets. Returns the prior and every question's decision, by identity.
+    """
+    tiny, priors, decisions = 1e-10, [], {}
+    for i in drawn:
+        rows = observed[i] / (observed[i].sum(axis=1, keepdims=True) + tiny)
+        k = rows.shape[1]
+        by_identity = [[rows[turn, (identity - turn) % k] for turn in range(k)] for identity in range(k)]
+        decisions[i] = int(np.argmax(np.mean(by_identity, axis=1)))
+        logits = np.log(rows + tiny).mean(axis=0)
+        powers = np.exp(logits - logits.max())
+        priors.append(powers / (powers.sum() + tiny))
+    prior = np.mean(priors, axis=0)
+    for i, rows in enumerate(observed):
+        decisions.setdefault(i, int(np.argmax(np.log(rows[0] + tiny) - np.log(prior + tiny))))
+    return prior, [decisions[i] for i in range(len(observed))]
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+@pytest.mark.parametrize("spread", [1.0, 8.0, 30.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pride_as_released_where_letters_are_all_but_impossible(preset: str, spread: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = {f"q{i}": softmax(rng.normal(size=(4, 4)) * spread - np.arange(4) * spread, axis=1) for i in range(60)}
+
+    class Table(ScriptedModel):
+        def choose(self, questions: Sequence[Question]) -> list[Choice]:
+            out = []
+            for q in questions:
+                at_position = table[q.id][q.order[0]]  # of a cyclic order, its first identity tells which it is
+                p = [at_position[q.order.index(o)] for o in range(4)]
+                out.append(Choice(int(np.argmax(p)), tuple(p)))
+            return out
+
+    asked = [Question(f"q{i}", f"{i}?", ("a", "b", "c", "d")) for i in range(60)]
+    method = PriDe.build(preset=preset)
+    ((_, found),) = method.priors(Table(), asked)
+    answers = method.apply(Table()).choose(asked)
+    prior, decisions = released_pride([table[q.id] for q in asked], sorted(found.settled))
+    assert found.prior == pytest.approx(prior, rel=1e-9, abs=1e-18)
+    assert [c.decision for c in answers] == decisions
+    assert len(found.settled) == 3
+
+
+def test_pride_adds_nothing_by_default_and_says_what_the_code_adds() -> None:
+    assert PriDe().added == 0.0
+    assert [PriDe.build(preset=p).added for p in ("paper", "released")] == [1e-10, 1e-10]
+    assert item_prior(np.array([[1.0, 0.0]]), 1e-10) == pytest.approx([1.0, 1e-10], rel=1e-6)
+    assert calibrated(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1e-10) == pytest.approx([0.5, 0.5])
+    data = TrainData(questions=tuple(lettered(8, 4)[0]))
+    sure = Factor([1.0, 1e-14, 1e-14, 1e-14])
+    learned = PriDe.build(preset="paper").apply(sure, data).choose(data.questions[:1])
+    assert learned[0].probabilities == pytest.approx(
+        tuple(calibrated(np.array(sure._one(data.questions[0]).probabilities), found_prior(sure, data), 1e-10))
+    ), "what was learned before is divided away alike"
+
+
+def found_prior(model: Model, data: TrainData) -> np.ndarray:
+    ((_, found),) = PriDe.build(preset="paper").priors(model, data.questions)
+    assert found.prior is not None
+    return found.prior
 
 
 def test_pride_does_not_draw_what_cannot_be_moved_and_refuses_ready_conversations() -> None:

@@ -123,6 +123,88 @@ def test_pairs_become_the_tokens_that_models_are_asked_with() -> None:
     assert len(dpo.rows([tail, chat], words, 8)) == 1
 
 
+def glueing(*pieces: str) -> Any:
+    """A tokenizer of letters and of pieces that it merges wherever they stand, across a prompt's end too."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted({c for p in pieces for c in p} | set(" abcdefghijklmnopqrstuvwxyz"))
+    vocabulary = {t: i for i, t in enumerate(dict.fromkeys(["<s>", "</s>", "<unk>", *letters, *pieces]))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    either = "|".join([*sorted(pieces, key=len, reverse=True), "."])
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(either), "isolated")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    made.add_bos_token = True
+    return made
+
+
+def words_of(row: dict[str, list[int]], words: Any, side: str) -> str:
+    return "".join(words.convert_ids_to_tokens([*row["prompt_ids"], *row[side]])).removeprefix("<s>")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "pair", "begin"),
+    [
+        (("world",), Pair("rld", "rk", "hello wo"), "hello "),  # the stereotyped side is merged with its prompt
+        (("work",), Pair("rld", "rk", "hello wo"), "hello "),  # the other one
+        (("world", "work"), Pair("rld", "rk", "hello wo"), "hello "),  # both, into different tokens
+        (("wor",), Pair("rld", "rk", "hello wo"), "hello wor"),  # both, into the same one, which says nothing
+        (("he wo", "he worl"), Pair("rld", "rk", "she wo"), "s"),  # one merges more than the other
+        ((), Pair("rld", "rk", "hello wo"), "hello wo"),  # nothing is merged
+        (("world", "rl"), Pair("rld", "rlds", "hello wo"), "hello "),  # one is the beginning of the other
+    ],
+)
+def test_pairs_that_are_merged_with_their_prompt_are_read_from_the_first_merged_token(
+    pieces: tuple[str, ...], pair: Pair, begin: str
+) -> None:
+    words = glueing(*pieces)
+    (row,) = dpo.rows([pair], words, 99)
+    assert words_of(row, words, "chosen_ids") == pair.prompt + pair.other  # type: ignore[operator]
+    assert words_of(row, words, "rejected_ids") == pair.prompt + pair.stereotyped  # type: ignore[operator]
+    assert row["chosen_ids"] and row["rejected_ids"]
+    prompt = "".join(words.convert_ids_to_tokens(row["prompt_ids"])).removeprefix("<s>")
+    assert begin.startswith(prompt.rstrip()) and prompt, "nothing that a side has merged counts as prompt"
+
+
+def test_the_pairs_that_vanished_are_trained_on(tmp_path: Path) -> None:
+    pairs = [Pair("rld", "rk", f"hello {c} wo", topic="x", id=c) for c in "abcdefghijklmnopqrstuvwxyz"]
+    plain = [Pair("she", "he", f"hello {c} said ", topic="x", id=f"{c} plain") for c in "abcdefghijklmnopqrstuvwxyz"]
+    found = dpo.read_pairs([*pairs, *plain], glueing("world"), 99)
+    assert len(found.rows) == 52 and found.left_out == {}
+
+
+def test_what_is_left_out_is_named_and_counted_with_its_reason(tmp_path: Path) -> None:
+    words = glueing("world")
+    long = Pair("he" * 50, "she" * 50, "who ", id="long")
+    same = [Pair("É", "é", "who ", id=f"same {i}") for i in range(2)]  # both unknown to the vocabulary
+    found = dpo.read_pairs([long, *same, Pair("he", "she", "who ")], words, 60)
+    assert len(found.rows) == 1
+    assert found.left_out == {
+        "more than 60 tokens": ["long"],
+        "the same tokens on both sides": ["same 0", "same 1"],
+    }
+
+
+def test_too_few_pairs_say_why() -> None:
+    pairs = (*PAIRS[:19], *PAIRS[:3], Pair("he", "he", "the", id="equal"), Pair("he " * 99, "she", "the", id="far"))
+    expected = (
+        r"not 19: of 24 pairs, 3 repeated, 1 with the same tokens on both sides \(such as equal\), "
+        r"1 with more than 64 tokens \(such as far\)"
+    )
+    with pytest.raises(SettingsError, match=expected):
+        method(max_length=64)._rows(tiny(), pairs)
+
+
+def test_left_out_pairs_are_warned_about_and_part_of_the_facts(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    data = TrainData(pairs=(*PAIRS, Pair("he", "he", "the", id="equal")))
+    with artefacts(tmp_path), pytest.warns(UserWarning, match=r"of 25 pairs, 1 are not used: 1 with the same tokens"):
+        made = method(epochs=1).apply(tiny(), data)
+    assert made.facts()["left_out"] == {"the same tokens on both sides": 1}
+    with artefacts(tmp_path):
+        assert method(epochs=1).apply(tiny(), DATA).facts()["left_out"] == {}
+
+
 def test_the_settings_of_the_source() -> None:
     ours, paper = Preference(), Preference.build(preset="paper")
     assert (ours.rank, ours.alpha, ours.beta, ours.learning_rate) == (16, 16, 0.1, 5e-5)

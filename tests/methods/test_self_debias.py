@@ -84,6 +84,22 @@ def test_a_first_answer_that_could_not_be_parsed_is_quoted_too() -> None:
     assert choice == Choice(0, reply="C", before=turns(BASELINE, "No idea.", REPROMPT), usage=Usage(2))
 
 
+def test_a_first_answer_whose_letters_could_not_be_read_is_not_followed_up() -> None:
+    """Nothing was said that could be put in, and an empty turn is refused by many servers."""
+    lost = Choice(None, status="unparsed", mass=0.03, usage=Usage(1), note="the option letters have a mass of 0.03")
+
+    class Unread(ScriptedModel):
+        def choose(self, questions):  # type: ignore[no-untyped-def]
+            self.questions += questions
+            return [lost if q.context == "lost" else Choice(1, usage=Usage(1)) for q in questions]
+
+    model = Unread()
+    first, second = SelfDebias().apply(model).choose([question(context="lost"), question()])
+    assert first == lost and second.decision == 1 and len(model.questions) == 3
+    assert model.questions[2].dialogue is not None
+    assert model.questions[2].dialogue.messages[1] == Message("assistant", "A")
+
+
 def test_a_first_answer_that_never_came_is_not_followed_up() -> None:
     """One of three questions goes unanswered; its neighbours keep their own answers."""
     model = Generating(reply=lambda d: None if "broken" in d.messages[0].content else "ABC"[len(d.messages) // 2])
@@ -339,7 +355,7 @@ def test_usage_adds_up_the_tokens_of_all_turns() -> None:
     model = tiny_model(answer_by="generation")
     first = model.choose([question()])[0]
     asked = Dialogue(turns(BASELINE)).assistant(first.reply).user(REPROMPT)
-    second = model.choose([replace(question(), dialogue=asked, sampling=Sampling(max_new_tokens=25))])[0]
+    second = model.choose([replace(question(), dialogue=asked, sampling=Sampling(max_new_tokens=64))])[0]
     got = SelfDebias().apply(model).choose([question()])[0]
     assert got.usage == first.usage + second.usage and got.usage.calls == 2
     assert got.reply == second.reply and first.usage.new_tokens > 0

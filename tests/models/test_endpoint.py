@@ -24,6 +24,7 @@ from evenhand.cache import answer_cache
 from evenhand.errors import EndpointError, MissingAbilityError, SettingsError
 from evenhand.interfaces import Dialogue, Message, Question, Sampling
 from evenhand.models.endpoint import EndpointModel, open_endpoint
+from evenhand.registry import build_method
 
 openai_client = pytest.importorskip("evenhand.models.endpoint_client")
 
@@ -57,6 +58,8 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.owner = ""
+        """What its list of models says in `owned_by`; without one there is no list."""
         self.running = self.most = 0
         lock = threading.Lock()
         server = self
@@ -83,6 +86,15 @@ class Server:
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def do_GET(self) -> None:
+                server.paths.append(self.path)
+                cards = {"data": [{"id": "other"}, {"id": "my-model", "owned_by": server.owner}]}
+                content = json.dumps(cards).encode() if server.owner else b"{}"
+                self.send_response(200 if server.owner else 501)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -165,7 +177,7 @@ def test_chooses_by_a_written_reply(server: Server) -> None:
     first, second = server.model().choose(asked)
     assert (first.decision, first.status, first.reply) == (2, "answered", "(B)")
     assert (second.decision, second.status) == (None, "unparsed")
-    assert server.bodies[0]["max_tokens"] == 25
+    assert server.bodies[0]["max_tokens"] == 64
 
 
 def test_nothing_to_ask(server: Server) -> None:
@@ -186,6 +198,8 @@ def test_letters_give_probabilities_by_identity(server: Server) -> None:
     assert choice.usage == evenhand.Usage(1, 7, 3)
     sent = {k: server.bodies[0][k] for k in ("logprobs", "top_logprobs", "max_tokens")}
     assert sent == {"logprobs": True, "top_logprobs": 20, "max_tokens": 1}
+    assert server.bodies[0]["temperature"] == 0, "nothing is drawn"
+    assert choice.reply == "", "the token that came along is no answer"
 
 
 def test_all_three_probabilities_differ_by_identity(server: Server) -> None:
@@ -208,6 +222,177 @@ def test_letters_that_cannot_be_read_are_unparsed(server: Server, answer: Answer
     choice = server.model(answer_by="letters").choose([question()])[0]
     assert (choice.decision, choice.probabilities, choice.status) == (None, None, "unparsed")
     assert said in choice.note
+
+
+FORMS = [
+    "B", " B", "b", " b", "B.", "b.", "(B", " (b", "(B)", "B)", "[B]", "B:", "**B", "**B**", '"B"', "B\n",
+    "\u2581B", "\u0120b", "\uff22", "\uff42", "\uff22\uff0e", "\uff08B", "\uff08\uff22\uff09", "\u24b7",
+    "B\u3001", "\u3010B\u3011",
+]  # fmt: skip
+"""Tokens that can only be the letter B; the last are raw vocabulary, full-width, circled and with CJK marks."""
+
+
+@pytest.mark.parametrize("token", FORMS)
+def test_a_letter_counts_in_every_form(server: Server, token: str) -> None:
+    """A server that is right with p .99 was read as impossible, and the answer taken from the rest."""
+    server.script = lambda prompt, before: ok(token, **first_token(**{token: 0.99, "A": 0.006, "C": 0.002}))
+    choice = server.model(answer_by="letters").choose([question(shown=(1, 2, 0))])[0]
+    assert (choice.decision, choice.status, choice.reply) == (2, "answered", "")
+    assert choice.probabilities == pytest.approx((0.002 / 0.998, 0.006 / 0.998, 0.99 / 0.998))
+    assert choice.mass == pytest.approx(0.998) and len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("letter", ["a", "A", "c", "C", "(a", "A."])
+def test_the_letter_a_counts_as_the_others_do(server: Server, letter: str) -> None:
+    server.script = lambda prompt, before: ok(letter, **first_token(**{letter: 0.9, "b": 0.05}))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert choice.decision == (2 if letter in "cC" else 0) and len(server.bodies) == 1
+
+
+def test_the_forms_of_a_letter_add_up(server: Server) -> None:
+    forms = {"B": 0.1, "b": 0.11, "(B": 0.06, "_B.": 0.05, "\uff22": 0.03, "A": 0.3, "D": 0.2, "Better": 0.1}
+    server.script = lambda prompt, before: ok("A", **first_token(**forms))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert choice.decision == 1 and choice.mass == pytest.approx(0.65)
+    assert choice.probabilities == pytest.approx((0.3 / 0.65, 0.35 / 0.65, 0.0))
+
+
+@pytest.mark.parametrize("word", ["B-", "BB", "Bb", "By", "B1", "D", "d", "\u0411", "1", "(", "I", "A'"])
+def test_what_is_no_letter_of_the_question_does_not_count(server: Server, word: str) -> None:
+    server.script = lambda prompt, before: ok("", **first_token(**{word: 0.4, "C": 0.6}))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert choice.decision == 2 and choice.mass == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("mass", "status"), [(0.03, "unparsed"), (0.499, "unparsed"), (0.51, "answered")])
+def test_less_than_half_of_the_mass_decides_nothing(server: Server, mass: float, status: str) -> None:
+    """C may lie outside the 20 that are listed: what is seen of A and B must not decide against it."""
+    others = {f"word{n}": (1 - mass) / 19 for n in range(18)}
+    server.script = lambda prompt, before: ok("word0", **first_token(A=mass / 3, B=mass / 1.5, **others))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.status, choice.decision, choice.reply) == (status, 1 if status == "answered" else None, "")
+    assert choice.mass == pytest.approx(mass)
+    if status == "unparsed":
+        assert choice.probabilities is None and f"mass of {mass:.3g}" in choice.note and "generation" in choice.note
+
+
+def opened(bracket: str, after: dict[str, float]) -> Script:
+    """A vLLM server whose replies begin with a bracket, and which continues them where it is told to."""
+    first, second = first_token(**{bracket: 0.9, "B": 0.04}), first_token(**after)
+
+    def script(prompt: str, before: int) -> Answer:
+        return ok(prompt, **(second if prompt in ("(", "[", "**") else first))
+
+    return script
+
+
+@pytest.mark.parametrize("bracket", ["(", " (", "\uff08", "[", "**"])
+def test_a_bracket_alone_is_read_past_where_the_server_continues_a_text(server: Server, bracket: str) -> None:
+    server.script, server.owner = opened(bracket, {"A": 0.1, "B)": 0.1, "c": 0.7}), "vllm"
+    choice = server.model(answer_by="letters").choose([question(shown=(1, 2, 0))])[0]
+    assert choice.decision == 0 and choice.mass == pytest.approx(0.04 + 0.9 * 0.9)
+    assert choice.probabilities == pytest.approx((0.63 / 0.85, 0.09 / 0.85, 0.13 / 0.85))
+    assert choice.usage == evenhand.Usage(2, 14, 6)
+    first, second = server.bodies
+    assert "continue_final_message" not in first
+    assert second["continue_final_message"] is True and second["add_generation_prompt"] is False
+    assert second["messages"][:-1] == first["messages"] and second["temperature"] == 0
+    assert second["messages"][-1] == {"role": "assistant", "content": {" (": "(", "\uff08": "("}.get(bracket, bracket)}
+
+
+@pytest.mark.parametrize("owner", ["", "openai", "llamacpp"])
+def test_a_bracket_alone_is_not_read_past_elsewhere(server: Server, owner: str) -> None:
+    """Such a server could take "(" as a whole turn, and its next token for that of another one."""
+    server.script, server.owner = opened("(", {"C": 0.99}), owner
+    choices = server.model(answer_by="letters").choose([question(context=c) for c in "xy"])
+    assert [(c.decision, c.status, c.reply) for c in choices] == [(None, "unparsed", "")] * 2
+    assert choices[0].mass == pytest.approx(0.04) and "0.9 is on an opening '('" in choices[0].note
+    assert len(server.bodies) == 2 and server.paths.count("/v1/models") == 1
+
+
+def test_what_follows_a_bracket_is_undecided_too_where_it_is_no_letter(server: Server) -> None:
+    server.script, server.owner = opened("(", {"(": 0.9, "A": 0.1}), "vllm"
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.status) == (None, "unparsed") and choice.mass == pytest.approx(0.13)
+
+
+def test_a_bracket_is_left_alone_where_the_letters_decide(server: Server) -> None:
+    server.script, server.owner = (lambda p, n: ok("B", **first_token(**{"B": 0.6, "(": 0.4}))), "vllm"
+    assert server.model(answer_by="letters").choose([question()])[0].mass == pytest.approx(0.6)
+    assert len(server.bodies) == 1 and "/v1/models" not in server.paths
+
+
+FARMERS = ("A farmer", "Nobody", "The baker")
+NINE = tuple(f"option {n}" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "reply", "decision"),
+    [
+        (FARMERS, "A", "A", 0),
+        (FARMERS, "A", "A farmer", 0),
+        (FARMERS, "A", "A good question.", None),
+        (FARMERS, " a", "a man I know", None),
+        (NINE, "I", "I", 8),
+        (NINE, "I", "I'm sorry, but I cannot say.", None),
+    ],
+)
+def test_a_letter_that_may_be_a_word_is_told_by_a_written_reply(
+    server: Server, options: tuple[str, ...], token: str, reply: str, decision: int | None
+) -> None:
+    def script(prompt: str, before: int) -> Answer:
+        return ok("never this", **first_token(**{token: 0.9, "B": 0.02})) if before == 0 else ok(reply)
+
+    server.script = script
+    choice = server.model(answer_by="letters").choose([Question("q", "Who?", options)])[0]
+    assert choice.decision == decision and choice.reply == "" and choice.usage.calls == 2
+    assert "logprobs" not in server.bodies[1] and server.bodies[1]["temperature"] == 0
+    if decision is None:
+        assert choice.status == "unparsed" and "is a word" in choice.note and choice.mass == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_second_request_that_fails_leaves_the_item_unanswered(server: Server, status: int) -> None:
+    server.script = lambda p, before: error(status, "boom") if before else ok("I", **first_token(I=0.9))
+    choice = server.model(answer_by="letters", retries=0).choose([Question("q", "Who?", NINE)])[0]
+    assert choice.status == "unanswered" and "boom" in choice.note
+
+
+def test_what_is_no_list_of_log_probabilities_is_not_read(server: Server) -> None:
+    logits = {"A": math.exp(3.0), "B": math.exp(2.0)}
+    divided = {"A": 1.0, "B": math.exp(-400.0), "C": math.exp(-700.0)}
+    for given, said in ((logits, "not log-probabilities"), (divided, "temperature")):
+        server.script = lambda p, before, given=given: ok("A", **first_token(**given))  # type: ignore[misc]
+        choice = server.model(answer_by="letters").choose([question()])[0]
+        assert (choice.decision, choice.status, choice.reply) == (None, "unparsed", "") and said in choice.note
+
+
+def test_a_token_that_is_listed_twice_counts_once(server: Server) -> None:
+    made = first_token(A=0.55, B=0.3)
+    made["logprobs"]["content"][0]["top_logprobs"].append({"token": "A", "logprob": math.log(0.55)})
+    server.script = lambda p, before: ok("A", **made)
+    assert server.model(answer_by="letters").choose([question()])[0].mass == pytest.approx(0.85)
+
+
+@pytest.mark.parametrize("spec", ["self_debias", "intent_self_correction(rounds=1,threshold=0)"])
+def test_methods_put_in_the_letter_that_was_decided(server: Server, spec: str) -> None:
+    """Not the text that came along with the log-probabilities. It is the reasoning and a critique here, too."""
+    server.script = lambda prompt, before: ok("4: A is wrong", **first_token(b=0.9, A=0.05))
+    model = build_method(spec).apply(server.model(answer_by="letters"))
+    choice = model.choose([question(shown=(1, 2, 0))])[0]
+    assert choice.decision == 2 and choice.reply == ""
+    asked = [b for b in server.bodies if b.get("logprobs")]
+    assert len(asked) == 2 and asked[1]["messages"][-2] == {"role": "assistant", "content": "B"}
+    assert {b["temperature"] for b in server.bodies} == {0}
+
+
+@pytest.mark.parametrize("spec", ["self_debias", "intent_self_correction"])
+def test_methods_put_nothing_in_where_the_letters_could_not_be_read(server: Server, spec: str) -> None:
+    server.script = lambda prompt, before: ok("A", **first_token(Well=0.9, A=0.05))
+    choice = build_method(spec).apply(server.model(answer_by="letters")).choose([question()])[0]
+    assert (choice.decision, choice.status, choice.reply) == (None, "unparsed", "") and "0.05" in choice.note
+    assert len([b for b in server.bodies if b.get("logprobs")]) == 1
+    assert all(m["content"] for b in server.bodies for m in b["messages"]), "no empty turns"
 
 
 def test_letters_are_cached_unless_the_server_gave_no_logprobs(server: Server, tmp_path: Path) -> None:

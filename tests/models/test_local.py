@@ -331,10 +331,10 @@ def test_scores_equal_sums_by_hand_and_trailing_blanks_move() -> None:
     expected = continuation(model, head, tail)
     for prompt, text in (("Once upon a", " little dog"), ("Once upon a ", "little dog")):
         got = model.score([Passage(text, prompt)])[0]
-        assert got == (pytest.approx(expected, **CLOSE), 2)
+        assert got == (pytest.approx(expected, **CLOSE), 2, "")
     talk = Dialogue((Message("user", "Who?"),))
     head, tail = ids(tokenizer, "<user>Who?\n<assistant>\n"), ids(tokenizer, "dog", bos=False)
-    assert model.score([Passage("dog", talk)])[0] == (pytest.approx(continuation(model, head, tail), **CLOSE), 1)
+    assert model.score([Passage("dog", talk)])[0] == (pytest.approx(continuation(model, head, tail), **CLOSE), 1, "")
 
 
 def test_without_prompt_the_first_word_counts_after_the_opening_token() -> None:
@@ -342,14 +342,16 @@ def test_without_prompt_the_first_word_counts_after_the_opening_token() -> None:
     model = local(tokenizer)
     tail = ids(tokenizer, "Once upon a time", bos=False)
     assert len(tail) == 4
-    assert model.score([Passage("Once upon a time")])[0] == (pytest.approx(continuation(model, [1], tail), **CLOSE), 4)
+    got = model.score([Passage("Once upon a time")])[0]
+    assert got == (pytest.approx(continuation(model, [1], tail), **CLOSE), 4, "")
 
 
 def test_without_prompt_and_opening_token_the_end_token_opens() -> None:
     tokenizer = spaced_tokenizer(bos=False)
     model = local(tokenizer)
     tail = ids(tokenizer, "Once upon a time", bos=False)
-    assert model.score([Passage("Once upon a time")])[0] == (pytest.approx(continuation(model, [2], tail), **CLOSE), 4)
+    got = model.score([Passage("Once upon a time")])[0]
+    assert got == (pytest.approx(continuation(model, [2], tail), **CLOSE), 4, "")
 
 
 def test_without_any_such_token_the_first_word_is_given() -> None:
@@ -357,7 +359,7 @@ def test_without_any_such_token_the_first_word_is_given() -> None:
     model = local(tokenizer)
     first, *tail = ids(tokenizer, "Once upon a time", bos=False)
     got = model.score([Passage("Once upon a time")])[0]
-    assert got == (pytest.approx(continuation(model, [first], tail), **CLOSE), 3)
+    assert got == (pytest.approx(continuation(model, [first], tail), **CLOSE), 3, "")
     with pytest.raises(SettingsError, match="'Once' is a single token"):
         model.score([Passage("Once")])
 
@@ -428,10 +430,11 @@ LONG = replace(questions()[1], id="the-long-one", context="dog " * 80)
 
 @pytest.mark.parametrize("way", ["letters", "text", "text_per_token", "text_with_end", "generation"])
 def test_an_item_that_is_too_long_is_named_and_nothing_is_computed(way: str) -> None:
-    model = short_model(70)
+    context = 130 if way == "generation" else 70  # a generated answer has room for 64 tokens
+    model = short_model(context)
     asked = [replace(q, answer_by=way) for q in [questions()[0], LONG, LONG]]
     named = "dialogue 1" if way == "generation" else "the-long-one"
-    with pytest.raises(ContextTooLongError, match=f"{named} needs .* the context holds 70.*too_long='skip'"):
+    with pytest.raises(ContextTooLongError, match=f"{named} needs .* the context holds {context}.*too_long='skip'"):
         model.choose(asked)
     assert model.engine.forwards == 0
 

@@ -10,7 +10,8 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 import evenhand
-from evenhand.errors import ContextTooLongError, MissingAbilityError, SettingsError
+from evenhand.engine.requests import NOT_FINITE
+from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
 from evenhand.interfaces import Dialogue, Method, Model, Passage, Question, Score, TrainData, settings
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel, masked_inside
@@ -241,3 +242,32 @@ def test_a_masked_model_is_found_within_methods_that_leave_scores_alone(masked: 
     assert masked_inside(Mitigated(Mitigated(masked, method), method)) is masked
     assert masked_inside(Mitigated(masked, method, score=lambda ps: [Score(0.0, 1) for _ in ps])) is None
     assert masked_inside(tiny) is None
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_a_token_that_is_nan_spoils_only_the_texts_that_hold_it(masked: MaskedModel, padding: bool) -> None:
+    module, tokenizer = masked.weights
+    passages = [Passage(t) for t in TEXTS]
+    want = masked.score(passages)
+    with torch.no_grad():
+        module.bert.embeddings.word_embeddings.weight[tokenizer.convert_tokens_to_ids("little")] = torch.nan
+        module.cls.predictions.decoder.weight = torch.nn.Parameter(module.cls.predictions.decoder.weight.nan_to_num())
+    if padding:
+        masked.engine.pad_id = tokenizer.convert_tokens_to_ids("little")
+    with pytest.warns(UserWarning, match="float32: logits are not finite"):
+        got = masked.score(passages)
+    assert [s.note for s in got] == ["", "", NOT_FINITE] and got[2].tokens == 0 and np.isnan(got[2].logprob)
+    assert [s.logprob for s in got[:2]] != [] and all(np.isfinite(s.logprob) for s in got[:2])
+    for one, other in zip(got[:2], want[:2], strict=True):
+        assert one.tokens == other.tokens
+    with pytest.raises(EvenhandError, match="not finite"):
+        masked.fill(["the little <mask>"], [["dog"]])
+    with pytest.raises(EvenhandError, match="not finite"):
+        masked.top_fills([("the little", " saw")], 2)
+    assert masked.fill(["the <mask>"], [["dog"]])
+
+
+def test_a_text_that_is_too_long_says_so(masked: MaskedModel) -> None:
+    masked.too_long = "skip"
+    (score,) = masked.score([Passage("the " * 600)])
+    assert (score.tokens, np.isnan(score.logprob)) == (0, True) and "the context of bert holds 512" in score.note

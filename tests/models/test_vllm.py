@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,7 @@ def test_all_verbs_answer_as_the_local_model_does(local: LocalModel, model: Vllm
     passages = [Passage(" dog", "There was a little"), Passage("Once upon a time"), Passage("cat", say("Who?")[0])]
     passages += [Passage(" ".join(WORDS.split()[: 3 * n]), "Who was") for n in range(1, 30)]
     for mine, other in zip(model.score(passages), local.score(passages), strict=True):
-        assert mine == (pytest.approx(other.logprob, **CLOSE), other.tokens)
+        assert mine == (pytest.approx(other.logprob, **CLOSE), other.tokens, "")
     talks = [*say("Who?", "Once upon a time", "Explain"), Dialogue((Message("system", "Be"), *say("a")[0].messages))]
     for sampling in (Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, stop=("cat", "A"))):
         assert model.generate(talks, sampling) == local.generate(talks, sampling)
@@ -441,6 +442,36 @@ def test_logits_in_place_of_logprobs_are_noticed(model: VllmModel, stub: Stub) -
     stub.shift = 12.0
     with pytest.raises(EndpointError, match="--logprobs-mode raw_logprobs"):
         model.choose(questions(1))
+
+
+@pytest.mark.parametrize("way", ["letters", "text"])
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_numbers_that_are_none_leave_an_item_unanswered(
+    model: VllmModel, stub: Stub, monkeypatch: pytest.MonkeyPatch, way: Any, value: float | None
+) -> None:
+    real = stub.complete
+
+    def spoilt(body: dict[str, Any]) -> dict[str, Any]:
+        out = real(body)
+        for choice in out["choices"]:
+            for top in choice.get("logprobs", {}).get("top_logprobs", ()):
+                top.update(dict.fromkeys(top, value))
+            for entry in filter(None, choice.get("prompt_logprobs") or ()):
+                for given in entry.values():
+                    given["logprob"] = value
+        return out
+
+    monkeypatch.setattr(stub, "complete", spoilt)
+    with pytest.warns(UserWarning, match="logits are not finite.*--dtype"):
+        (choice,) = model.choose([replace(q, answer_by=way) for q in questions(1)])
+    assert (choice.decision, choice.status, choice.note) == (None, "unanswered", "logits are not finite")
+
+
+def test_what_a_server_writes_for_an_impossible_token_is_one() -> None:
+    from evenhand.models.vllm_engine import _number
+
+    assert [_number(v) for v in (FLOOR, -1.5, -9998)] == [-math.inf, -1.5, -9998]
+    assert math.isnan(_number(None)) and math.isnan(_number(math.nan))
 
 
 @pytest.mark.parametrize("broken", [b"[]", b"{", b'{"choices": []}', b'{"choices": [{"index": 1}]}'])

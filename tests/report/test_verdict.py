@@ -59,7 +59,7 @@ def test_a_score_that_is_best_at_zero(record: Record, claim: str) -> None:
     [
         (accuracy(0.684, 0.851, p=0.007, loss_high=-0.1), "accuracy gained (0.684 -> 0.851)"),
         (accuracy(1.0, 0.833, p=0.001, loss_high=0.25), "accuracy lost (-0.167)"),
-        (accuracy(0.9, 0.89, p=0.01, loss_high=0.015), "accuracy fell by less than 0.02 (-0.010)"),
+        (accuracy(0.9, 0.89, p=0.01, loss_high=0.015), "accuracy got worse by less than 0.02 (-0.010)"),
         (accuracy(0.9, 0.899, p=UNCLEAR, loss_high=0.015), "accuracy held (loss below 0.02)"),
         (accuracy(0.9, 0.8, p=UNCLEAR, loss_high=0.3), "accuracy not shown to hold (-0.100)"),
         (
@@ -118,5 +118,39 @@ def test_abstention_is_claimed_by_the_same_test() -> None:
 
 
 def test_without_a_baseline_there_is_nothing_to_judge() -> None:
-    alone = accuracy(math.nan, 0.2, p=math.nan, loss_high=math.nan)
+    alone = accuracy(math.nan, 0.2, p=math.nan, loss_high=math.nan, baseline="")
     assert sentence(alone) == "nothing to judge: no baseline to compare with"
+
+
+def test_a_comparison_is_worth_the_clusters_of_the_weaker_side() -> None:
+    few = accuracy(1.0, 0.2, p=CLEAR, loss_high=0.9, baseline_clusters=3)
+    assert not CRITERIA.significant(few)
+    assert sentence(few) == "no verdict with 3 clusters: it takes at least 5"
+    assert sentence(accuracy(1.0, 0.2, p=CLEAR, loss_high=0.9, baseline_clusters=8)).endswith("(few clusters: 8)")
+
+
+def test_answers_that_cannot_be_read_are_said() -> None:
+    unparsed = Record(
+        model="m", method="x", benchmark="bbq", metric="unparsed", direction="lower", kind="validity", main=True,
+        value=0.49, difference=0.49, p_holm=CLEAR, clusters=72, baseline="none",
+    )  # fmt: skip
+    assert "+0.490 unparsed" in sentence(accuracy(0.5, 0.6, p=CLEAR, loss_high=-0.01), unparsed)
+    nothing = accuracy(0.5, math.nan, p=math.nan, loss_high=math.nan)
+    assert sentence(nothing) == "nothing to judge: no answer could be read"
+
+
+def test_a_difference_that_was_not_tested_is_not_called_equal() -> None:
+    untested = score(0.0, 1.0, p=math.nan, base=(math.nan, math.nan), now=(0.9, 1.0))
+    assert bias(untested, CRITERIA).endswith("not tested, as one of the two values has no interval")
+
+
+def test_what_would_have_been_found_is_left_out_where_more_was_seen() -> None:
+    odd = accuracy(1.0, 0.0, p=UNCLEAR, loss_high=1.0, detectable=0.3)
+    big = score(1.0, 0.0, p=UNCLEAR, base=(0.5, 1.0), now=(-0.1, 0.1))
+    assert "would have found" not in sentence(odd)
+    assert bias(big, CRITERIA).endswith("not shown to differ")
+
+
+def test_no_number_of_clusters_is_named_where_none_would_do() -> None:
+    record = accuracy(0.9, 0.89, p=UNCLEAR, loss_high=0.3, clusters_needed=math.inf)
+    assert capability(record, CRITERIA) == "accuracy not shown to hold (-0.010)"

@@ -191,6 +191,24 @@ def test_the_demo_model_decides_the_same_behind_the_protocol(demo: LocalModel, d
             assert one.mass == pytest.approx(other.mass, abs=1e-4)
 
 
+@pytest.mark.parametrize("spec", ["self_debias", "intent_self_correction(rounds=1,threshold=0)"])
+def test_a_method_decides_the_same_by_letters_here_and_behind_the_protocol(
+    demo: LocalModel, demo_server: Server, spec: str
+) -> None:
+    """The first answer in the dialogue is the letter that was decided, in both, and so runs repeat."""
+    from dataclasses import replace
+
+    method = build_method(spec)
+    asked = [replace(q, answer_by="letters") for q in bbq(86 if spec == "self_debias" else 432)]
+    endpoint = evenhand.load(f"endpoint:{demo_server.url}#demo")
+    here, served = method.apply(demo).choose(asked), method.apply(endpoint).choose(asked)
+    assert [c.decision for c in served] == [c.decision for c in here] and len({c.decision for c in here}) > 1
+    assert [c.before for c in served] == [c.before for c in here]
+    assert {c.reply for c in served} == {""}
+    again = method.apply(endpoint).choose(asked)
+    assert [(c.decision, c.before) for c in again] == [(c.decision, c.before) for c in served]
+
+
 @pytest.mark.parametrize(
     "spec",
     [

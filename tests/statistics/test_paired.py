@@ -154,3 +154,36 @@ def test_equal_seeds_change_no_interval() -> None:
         three = estimates({(s, 0): tally for s in range(3)}, design_of(tally), metrics, [info])[info.name]
         assert np.allclose(one.interval(0.05), three.interval(0.05))
         assert three.n[0] == one.n[0] == 24
+
+
+# ------------------------------------------------------------------------------------------------- few carriers
+
+
+def test_one_changed_item_of_a_smooth_metric_excludes_no_more_than_none() -> None:
+    bounded = Metric("mean", "higher", "capability", "", range=(0.0, 1.0))
+    before, bounds = clusters([24] * 72, of=24), []
+    for lost in (0, 1, 2, 12, 24):
+        after = clusters([24 - lost] + [24] * 71, of=24)
+        bounds.append(float(compared(before, after, bounded).loss_high(0.05)[0]))
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(1 - 0.05 ** (1 / 72)) and bounds[1] > bounds[0]
+
+
+def test_a_difference_of_proportions_is_never_of_width_zero() -> None:
+    for by_items in (True, False):
+        pair = compared(clusters([0] * 30), clusters([4] * 30), SHARE, by_items=by_items)
+        low, high = ends(pair)
+        assert pair.value[0] == 1 and 0.7 < low < 0.95 and high == 1
+
+
+def test_half_a_dozen_answers_that_agree_are_no_certain_baseline() -> None:
+    # 6 clusters answer at all before, all alike; afterwards all 30 do, unevenly
+    before, after = clusters([1] * 6 + [0] * 24, of=1), clusters([3, 4, 2, 4, 3, 1] * 5)
+    before.sums[6:] = 0
+    pair = compared(before, after, LEAN)
+    design = design_of(before, after)
+    naive = math.sqrt(
+        design.variance(estimate(after, LEAN, design).without - estimate(before, LEAN, design).without)[0]
+    )
+    assert pair.error[0] > 2 * naive
+    assert pair.p[0] > 0.05

@@ -22,8 +22,13 @@ def test_the_effective_size_has_its_limits() -> None:
     p = np.array([0.5, 0.5, 0.5, 0.0, 1.0])
     variance = np.array([0.25 / 288, 0.25 / 30, 0.25 / 6, 0.0, 0.0])
     # as good as independent items: 5 a cluster at most; design effect 9.6; fewer than the clusters: not below them
-    assert list(effective_size(p, n, variance, clusters)) == pytest.approx([60, 30, 12, 12, 12])
-    few = effective_size(p[:1], n[:1], variance[:1], clusters[:1], np.array([5.0]))
+    many = np.full(5, 1e9)
+    assert list(effective_size(p, n, variance, clusters, many)) == pytest.approx([60, 30, 12, 12, 12])
+    # Korn and Graubard's factor: t of 287 degrees over t of 11
+    assert effective_size(p, n, variance, clusters, np.full(5, 11.0))[1] == pytest.approx(
+        30 * (1.96826 / 2.20099) ** 2, rel=1e-4
+    )
+    few = effective_size(p[:1], n[:1], variance[:1], clusters[:1], many[:1], np.array([5.0]))
     assert few[0] == pytest.approx(12 * (1 + 4 * 5 / 10)), "with 5 clusters that show the event, 3 items a cluster"
 
 

@@ -411,6 +411,41 @@ def test_of_a_masked_model_the_named_words_are_hidden_and_nothing_else() -> None
         encoded([Pair("he", "she", Dialogue(()))], words, causal=False, context=99)
 
 
+class Merging:
+    """The words of a tokenizer, some merged across the end of a prompt: "wo" + "rld" is the token "world"."""
+
+    def __init__(self) -> None:
+        texts = [*TEXTS, "hello", "wo", "rld", "rk", "world", "rlds", "ly"]
+        self.words = tiny_tokenizer(texts, chat=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.words, name)
+
+    def __call__(self, texts: Any, **more: Any) -> Any:
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        spaced = [r.replace("world", " world ").replace("work", "wo rk") for r in rows]
+        return self.words(spaced[0] if isinstance(texts, str) else spaced, **more)
+
+
+@pytest.mark.parametrize(
+    ("stereotyped", "other", "targets"),
+    [
+        ("rld", "rk", (["world"], ["wo", "rk"])),  # the stereotyped text is merged with its prompt
+        ("rk", "rld", (["wo", "rk"], ["world"])),
+        ("rld he", "rld she", (["he"], ["she"])),  # both are, alike, and differ behind that
+        ("rld", "rld he", (["world"], ["he"])),  # one is the beginning of the other
+    ],
+)
+def test_a_target_that_is_merged_with_its_prompt_is_never_empty(
+    stereotyped: str, other: str, targets: tuple[list[str], list[str]]
+) -> None:
+    words: Any = Merging()
+    (found,) = encoded([Pair(stereotyped, other, "hello wo")], words, causal=True, context=99)
+    for side, want in zip(found[:2], targets, strict=True):
+        assert words.words.convert_ids_to_tokens(list(side.tokens)) == want
+        assert list(side.places) == list(range(len(side.ids) - 1 - len(want), len(side.ids) - 1))
+
+
 def test_pairs_that_cannot_be_used_are_named() -> None:
     words = tiny_tokenizer(TEXTS, chat=False)
     with pytest.raises(DataError, match="p1"):

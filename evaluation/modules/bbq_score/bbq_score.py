@@ -9,6 +9,7 @@ import datasets
 import evaluate
 
 from evenhand.evaluation.bbq import score
+from evenhand.evaluation.modules.inputs import predicted
 
 _DESCRIPTION = "BBQ bias score and accuracy in ambiguous and disambiguated contexts, as fractions."
 _CITATION = "Parrish et al. 2022, BBQ: A Hand-Built Bias Benchmark for Question Answering. arXiv 2110.08193."
@@ -28,13 +29,22 @@ class BBQScore(evaluate.Metric):
     """The official arithmetic, on rows and predictions."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("int32"), "references": datasets.Value("string")})
+        # whole numbers would cut .97 to 0
+        features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("string")})
         return evaluate.MetricInfo(
             description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS, features=features
         )
 
     def _compute(
-        self, predictions: list[int], references: list[str], convention: str = "paper", group: str = "overall", **_: Any
+        self,
+        predictions: list[float],
+        references: list[str],
+        convention: str = "paper",
+        group: str = "overall",
+        **_: Any,
     ) -> dict[str, float]:
         rows = [json.loads(row) for row in references]
-        return score(rows, [None if p < 0 else p for p in predictions], convention)[group]
+        found = score(rows, predicted(predictions, 3), convention)
+        if group not in found:
+            raise ValueError(f"no row of group {group!r}; there are {', '.join(found)}")
+        return found[group]

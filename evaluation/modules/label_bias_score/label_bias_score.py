@@ -9,6 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from evenhand.evaluation.modules.inputs import distributions, labels, predicted
 from evenhand.label_metrics import LabelColumns, accuracy
 
 _DESCRIPTION = "How evenly a classifier treats its labels: RSD, RStd, macro-F1, accuracy, shares, and BiasScore."
@@ -29,25 +30,25 @@ class LabelBiasScore(evaluate.Metric):
     """Numbers from counts of labels."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("int32"), "references": datasets.Value("int32")})
+        number = datasets.Value("float64")  # whole numbers would cut .97 to 0
+        features = datasets.Features({"predictions": number, "references": number})
         return evaluate.MetricInfo(
             description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS, features=features
         )
 
     def _compute(
         self,
-        predictions: list[int],
-        references: list[int],
+        predictions: list[float],
+        references: list[float],
         classes: int | None = None,
         probabilities: list[list[float]] | None = None,
         **_: Any,
     ) -> dict[str, float]:
-        columns = LabelColumns(classes or max([*predictions, *references]) + 1, "label")
-        known: Sequence[list[float] | None] = probabilities or [None] * len(predictions)
-        rows = [
-            columns.row(gold, None if predicted < 0 else predicted, p)
-            for gold, predicted, p in zip(references, predictions, known, strict=True)
-        ]
+        right, said = labels(references, "references", classes), predicted(predictions, classes)
+        columns = LabelColumns(classes or max(label for label in (*right, *said) if label is not None) + 1, "label")
+        none: Sequence[list[float] | None] = [None] * len(said)
+        known = none if probabilities is None else distributions(probabilities, len(said), columns.classes)
+        rows = [columns.row(gold, label, p) for gold, label, p in zip(right, said, known, strict=True)]
         sums = np.sum(rows, axis=0)
         counted = columns.split(sums)
         shares = {name: float(m.value) for name, m in columns.metrics(sums).items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from evenhand import prompts
+from evenhand import chat_template, prompts
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Dialogue
 from evenhand.training import through_trl
@@ -161,10 +161,9 @@ def _closed(tokenizer: Any, dialogue: Dialogue, head: str, reply: str) -> str:
     end = str(tokenizer.eos_token or "")
     if prompts.prompt_format(tokenizer) == "plain transcript":
         return f" {reply}{end}"
-    messages = [{"role": m.role, "content": m.content} for m in dialogue.assistant(reply).messages]
     try:
-        whole = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
-    except Exception:  # a template that refuses the roles; it ends turns as it ends texts
+        whole = chat_template.told(tokenizer, dialogue.assistant(reply).messages)
+    except SettingsError:  # a template that refuses the roles; it ends turns as it ends texts
         return reply + end
     return whole[len(head) :].rstrip() if whole.startswith(head) else reply + end
 

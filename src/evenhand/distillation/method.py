@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.artefacts import artefact
+from evenhand.artefacts import artefact, made_with
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, TrainData, settings
 from evenhand.models.fingerprint import digest
@@ -98,7 +98,8 @@ class TextTraining(Method):
         texts = self._texts(data)
         self.check(model)
         decisive = {key: value for key, value in self.settings.items() if key not in ("device", "text", "most_texts")}
-        key = digest(self.name, VERSION, model.fingerprint, decisive, self.named_hash, text_source.digest(texts))
+        how = made_with(model, device=self.device, precision=self.precision)
+        key = digest(self.name, VERSION, how, model.fingerprint, decisive, self.named_hash, text_source.digest(texts))
         with artefact(key, lambda folder: self._train(model, texts, folder)) as folder:
             return open_distilled(folder, model, f"{model.name}+{self.spec}")
 

@@ -13,6 +13,7 @@ from torch import nn
 from evenhand.engine.trying import inner
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Model
+from evenhand.models.asking import asked_alike
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
@@ -175,8 +176,7 @@ def open_distilled(folder: Path, teacher: Model, name: str) -> Distilled:
     if masked:
         student = DistilledMasked(opened, tokenizer, name=name)
     else:
-        asking = {key: getattr(teacher, key) for key in ("answer_by", "sampling", "too_long") if hasattr(teacher, key)}
-        student = DistilledLocal(opened, tokenizer, name=name, **asking)
+        student = DistilledLocal(opened, tokenizer, name=name, **asked_alike(teacher))
     student.learned = facts
     return student
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from evenhand import cache
 from evenhand.engine.cached import Emit, through_cache
-from evenhand.engine.requests import Request, buckets
+from evenhand.engine.requests import NOT_FINITE, Request, buckets
 from evenhand.errors import EvenhandError
 
 Out = TypeVar("Out")
@@ -45,6 +47,35 @@ def read_once(
     return [tuple(lookup[r.ids][pair] for pair in r.reads) for r in requests]
 
 
+def has_nan(values: Any) -> bool:
+    """Whether any of some numbers is nan."""
+    return bool(np.isnan(np.asarray(values, dtype=np.float64)).any())
+
+
+def set_aside(emit: Emit[Out], broken: Callable[[Out], bool], aside: list[int]) -> Emit[Out]:
+    """An `emit` that hands over what is whole, and notes the rows of the rest, which are then to be run again alone.
+
+    Attention multiplies what a row must not see by 0, and 0 times nan is nan: one row that is not finite spoils others
+    that share its batch, by their padding or their place in a tree.
+    """
+
+    def hand_over(rows: list[int], values: list[Out]) -> None:
+        spoilt = [broken(v) for v in values]
+        aside.extend(row for row, bad in zip(rows, spoilt, strict=True) if bad)
+        whole = [n for n, bad in enumerate(spoilt) if not bad]
+        if whole:
+            emit([rows[n] for n in whole], [values[n] for n in whole])
+
+    return hand_over
+
+
+def of_equal_length(rows: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows that need no padding in one batch, the longest first; there nothing of one row reaches another."""
+    some = list(rows)
+    for length in sorted({lengths[i] for i in some}, reverse=True):
+        yield [i for i in some if lengths[i] == length]
+
+
 class Batches:
     """Runs rows in batches of like length. Counts what it fed, so that sharing can be tested."""
 
@@ -58,6 +89,7 @@ class Batches:
         self.forwards = 0
         self.sequences = 0
         self.tokens = 0
+        self._warned = False
 
     def run(
         self, lengths: Sequence[int], run: Callable[[list[int]], list[Out]], emit: Emit[Out], *,
@@ -88,6 +120,24 @@ class Batches:
                 done.update(some)
                 emit(some, values)
             left = [i for i in left if i not in done]
+
+    def warn_not_finite(self, module: torch.nn.Module, broken: int, asked: int) -> None:
+        """Warn, once in the life of an engine, that some answers cannot be had."""
+        if not broken or self._warned:
+            return
+        self._warned = True
+        precision = str(next(module.parameters()).dtype).removeprefix("torch.")
+        remedy = (
+            "float16 overflows above 65,504: load the model in float32 or bfloat16 (dtype=float32)"
+            if precision == "float16"
+            else "no smaller precision is to blame: check the weights for nan and infinite values, or load the "
+            "checkpoint anew"
+        )
+        warnings.warn(
+            f"{type(module).__name__} in {precision}: {NOT_FINITE} (nan or infinite) for {broken} of {asked} requests. "
+            f"Their items stay unanswered; {remedy}",
+            stacklevel=4,
+        )
 
     def attempt(self, run: Callable[[], list[Out]], sequences: int, longest: int) -> list[Out] | None:
         """What was computed; None where the memory did not suffice.

@@ -18,7 +18,7 @@ from evenhand.engine.attention import attending
 from evenhand.engine.forest import Finish, hidden_states, logits_in_chunks
 from evenhand.engine.kept import Kept
 from evenhand.engine.requests import Generated, Prompt
-from evenhand.engine.sampling import end_tokens, pick, reply, stopped, uniforms
+from evenhand.engine.sampling import end_tokens, finite, no_reply, pick, reply, stopped, uniforms
 from evenhand.engine.scoring import input_device
 from evenhand.engine.slots import Slots
 from evenhand.engine.tree_attention import KeysValues
@@ -44,6 +44,8 @@ class _Row:
     paths: list[Indices]
     """The nodes of the prompt, and of each sequence beside it."""
     new: list[int] = field(default_factory=list)
+    broken: bool = False
+    """Whether its logits were not finite."""
 
 
 class Decoder:
@@ -134,14 +136,21 @@ class Decoder:
             combined = logits[:, 0] if self.combine is None else self.combine(logits)
             mine = list(islice(waiting, len(combined)))
             drawn = [row.uniform[len(row.new)] for row in mine] if self.sampling.temperature > 0 else []
-            for row, token in zip(mine, pick(combined, self.sampling, drawn), strict=True):
-                row.new.append(token)
+            usable = finite(logits).all(1).tolist() if lanes > 1 else [True] * len(mine)
+            for row, token, fine in zip(mine, pick(combined, self.sampling, drawn), usable, strict=True):
+                if token is None or not fine:
+                    row.broken = True
+                else:
+                    row.new.append(token)
 
     def _over(self, rows: Sequence[_Row]) -> list[bool]:
         """Whether each row has ended."""
         found = stopped([row.new for row in rows], self.tokenizer, self.sampling.stop)
         most = self.sampling.max_new_tokens
-        return [stop or row.new[-1] in self.ends or len(row.new) >= most for row, stop in zip(rows, found, strict=True)]
+        return [
+            row.broken or stop or row.new[-1] in self.ends or len(row.new) >= most
+            for row, stop in zip(rows, found, strict=True)
+        ]
 
     def _leave(self, slots: Slots, active: list[_Row], lanes: int) -> Iterator[tuple[int, Generated]]:
         """Hand over the rows that have ended; the last ones take their places."""
@@ -150,7 +159,10 @@ class Decoder:
             return
         for n in over:
             row = active[n]
-            if self.kept is not None:
+            if row.broken:
+                for lane in range(lanes):
+                    slots.clear(n * lanes + lane)
+            elif self.kept is not None:
                 begin = len(row.prompt.ids)
                 self.kept.keep_continuation((*row.prompt.ids, *row.new[:-1]), begin, slots.kept(n * lanes, begin))
             yield row.index, self._reply(row)
@@ -158,7 +170,7 @@ class Decoder:
         active[:] = [active[place // lanes] for place in order[::lanes]]
 
     def _reply(self, row: _Row) -> Generated:
-        return reply(row.new, self.ends, self.sampling, self.tokenizer)
+        return no_reply() if row.broken else reply(row.new, self.ends, self.sampling, self.tokenizer)
 
 
 def _admit(slots: Slots, active: list[_Row], rows: Sequence[_Row]) -> None:

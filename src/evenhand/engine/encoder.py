@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from evenhand import cache
-from evenhand.engine.batching import Batches, read_once
+from evenhand.engine.batching import Batches, has_nan, of_equal_length, read_once, set_aside
 from evenhand.engine.cached import Emit, through_cache
 from evenhand.engine.prepacked import Prepacked
 from evenhand.engine.requests import Request
-from evenhand.engine.scoring import READ_ELEMENTS, evaluating, input_device, score_batch
+from evenhand.engine.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
 from evenhand.engine.trying import near
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Array
@@ -72,11 +72,13 @@ class EncoderEngine(Batches):
             fingerprint: Of the model.
 
         Returns:
-            Natural logs, computed in float32, in the order of `tokens`.
+            Natural logs, computed in float32, in the order of `tokens`; nan where the logits are not finite.
         """
         asked = zip(rows, places, tokens, strict=True)
         requests = [Request(tuple(ids), tuple((place, token) for token in some)) for ids, place, some in asked]
-        return [list(values) for values in read_once(requests, fingerprint, "masked", self._score)]
+        found = read_once(requests, fingerprint, "masked", self._score)
+        self.warn_not_finite(self.module, sum(map(has_nan, found)), len(found))
+        return [list(values) for values in found]
 
     def outputs(
         self,
@@ -117,6 +119,7 @@ class EncoderEngine(Batches):
 
         with nullcontext() if stored else cache.answer_cache(None):
             values = through_cache(unique, keys, all_batches, "reading")
+        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
         found = dict(zip(unique, values, strict=True))
         return np.array([found[row] for row in asked], dtype=np.float64)
 
@@ -133,12 +136,20 @@ class EncoderEngine(Batches):
         """Rows of like length together; of equal length where padding would change what comes out."""
         lengths = [len(row[0]) for row in todo]
         most = max(256, READ_ELEMENTS // int(getattr(self.module.config, "vocab_size", 50_000)))
+        aside: list[int] = []
+
+        def run(rows: list[int], emit: Emit[Out]) -> None:
+            self.run(
+                lengths, lambda some: batch([todo[i] for i in some]), emit,
+                rows=rows, widths=widths, width=most if widths else 0,
+            )  # fmt: skip
+
+        check_ids(self.module, (row[0] for row in todo))
         with evaluating(self.module), self._prepacked(self.module):
             for rows in self._compatible(todo, lengths):
-                self.run(
-                    lengths, lambda some: batch([todo[i] for i in some]), emit,
-                    rows=rows, widths=widths, width=most if widths else 0,
-                )  # fmt: skip
+                run(rows, set_aside(emit, has_nan, aside))
+            for rows in of_equal_length(aside, lengths):
+                run(rows, emit)
 
     def _compatible(self, todo: Sequence[Asked], lengths: Sequence[int]) -> list[list[int]]:
         """Rows that may stand in one batch, the longest first."""
@@ -148,13 +159,13 @@ class EncoderEngine(Batches):
             self._padding = self._unchanged_by_padding(row[0], min(longest, shortest + PADDED))
         if self._padding is not False:
             return [list(range(len(lengths)))]
-        return [[i for i, n in enumerate(lengths) if n == length] for length in sorted({*lengths}, reverse=True)]
+        return list(of_equal_length(range(len(lengths)), lengths))
 
     def _unchanged_by_padding(self, ids: tuple[int, ...], length: int) -> bool:
         """Whether a row gives the same with padding behind it; said where it does not."""
         alone, padded = (_first(self.module(**self._inputs([(ids, ())], n))) for n in (len(ids), length))
         same = near(padded[:, : len(ids)] if padded.dim() > 2 else padded, alone)
-        if not same:
+        if not same and not alone.isnan().any():
             name = type(self.module).__name__
             warnings.warn(f"only rows of equal length are batched: {name} sees the padding", stacklevel=2)
         return same

@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING, Any
 from evenhand import cache
 from evenhand.conversation import remembered
 from evenhand.engine import budget
-from evenhand.engine.batching import NO_ROOM, Batches, empty_cache, out_of_memory, read_once
+from evenhand.engine.batching import (
+    NO_ROOM,
+    Batches,
+    empty_cache,
+    has_nan,
+    of_equal_length,
+    out_of_memory,
+    read_once,
+    set_aside,
+)
 from evenhand.engine.cached import Emit, through_cache
 from evenhand.engine.decoding import Combine, Decoder
 from evenhand.engine.forest import Finish, score_pack
-from evenhand.engine.generation import generate_batch
+from evenhand.engine.generation import LOGIT_KNOBS, generate_batch, prescribed
 from evenhand.engine.kept import Kept
 from evenhand.engine.prepacked import Prepacked
 from evenhand.engine.requests import Generated, Prompt, Request
-from evenhand.engine.scoring import READ_ELEMENTS, evaluating, input_device, score_batch
+from evenhand.engine.sampling import no_reply
+from evenhand.engine.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
 from evenhand.engine.trie import packs
 from evenhand.engine.trying import Tried, exact_up_to, try_out
 from evenhand.errors import EvenhandError
@@ -72,27 +82,37 @@ class Engine(Batches):
     # ------------------------------------------------------------------------------------------------ scoring
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order.
+        """Log-probabilities of all requests' reads, in order; nan where the logits are not finite, which is warned of.
 
         Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
         each batch ends.
         """
-        return read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)))
+        values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)))
+        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        return values
 
     def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
-        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do."""
+        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do, or gives as nan."""
+        check_ids(self.module, (r.ids for r in todo))
+        aside: list[int] = []
+        whole = set_aside(emit, has_nan, aside)
         with evaluating(self.module), self._prepacked(self.module):
             window, finish = exact_up_to(self.module), self.tried.finish
             fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
             if finish is not None:
-                self._in_packs(todo, fit, finish, kept if self.tried.continues else None, emit)
-            vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
-            self.run(
-                [len(r.ids) for r in todo],
-                lambda rows: [list(v) for v in score_batch(self.module, [todo[i] for i in rows], self.pad_id)], emit,
-                rows=sorted({*range(len(todo))} - {*fit}), widths=[len(r.reads) for r in todo],
-                width=max(256, READ_ELEMENTS // vocabulary),
-            )  # fmt: skip
+                self._in_packs(todo, fit, finish, kept if self.tried.continues else None, whole)
+            self._in_rows(todo, sorted({*range(len(todo))} - {*fit}), whole)
+            for rows in of_equal_length(aside, [len(r.ids) for r in todo]):
+                self._in_rows(todo, rows, emit)
+
+    def _in_rows(self, todo: list[Request], rows: list[int], emit: Emit[list[float]]) -> None:
+        """Sequence by sequence, padded to batches."""
+        vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
+        self.run(
+            [len(r.ids) for r in todo],
+            lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)], emit,
+            rows=rows, widths=[len(r.reads) for r in todo], width=max(256, READ_ELEMENTS // vocabulary),
+        )  # fmt: skip
 
     def _in_packs(
         self, todo: list[Request], rows: list[int], finish: Finish, kept: Kept | None, emit: Emit[list[float]]
@@ -121,6 +141,8 @@ class Engine(Batches):
     ) -> list[Generated]:
         """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
 
+        A reply in which the logits are not finite is empty and has a note; that is warned of.
+
         Args:
             prompts: All with equally many sequences beside them.
             sampling: How tokens are drawn.
@@ -132,13 +154,15 @@ class Engine(Batches):
         unique = list(dict.fromkeys(prompts))
         knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
         seed = sampling.seed if sampling.temperature > 0 else 0
-        keys = [cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside) for p in unique]
+        once = ("plain",) if prescribed(self.module, LOGIT_KNOBS) else ()  # replies of earlier versions followed them
+        keys = [cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside, *once) for p in unique]
 
         def compute(todo: list[Prompt], emit: Emit[list[Any]]) -> None:
             self._continue(todo, sampling, combine, self._kept(fingerprint), emit)
 
         values = through_cache(unique, keys, compute, "generating")
-        made = {p: Generated(tuple(v[0]), v[1], v[2]) for p, v in zip(unique, values, strict=True)}
+        made = {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
+        self.warn_not_finite(self.module, sum(bool(g.note) for g in made.values()), len(made))
         return [made[p] for p in prompts]
 
     def _continue(
@@ -149,33 +173,48 @@ class Engine(Batches):
         Raises:
             EvenhandError: The tree cannot be used, and other sequences have a say in the tokens.
         """
+        check_ids(self.module, (ids for p in todo for ids in (p.ids, *p.beside)))
+        aside: list[int] = []
+        whole = set_aside(emit, _broken, aside)
         with evaluating(self.module), self._prepacked(self.module):
             window, tried = exact_up_to(self.module), self.tried
             longest = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in todo]
             fit = [i for i, length in enumerate(longest) if tried.continues and length <= window]
             if tried.finish is not None and fit:
-                decoder = partial(
-                    Decoder, self.module, self.tokenizer, sampling, tried.finish, combine=combine, kept=kept
-                )
-                self._decode(decoder, todo, fit, max(longest[i] for i in fit), emit)
+                decoder = partial(Decoder, self.module, self.tokenizer, sampling, tried.finish, combine=combine)
+                self._decode(partial(decoder, kept=kept), todo, fit, max(longest[i] for i in fit), whole)
+                for i in aside.copy():
+                    self._decode(decoder, todo, [i], longest[i], emit)
+                aside.clear()
             apart = sorted({*range(len(todo))} - {*fit})
             if apart and combine is not None:
+                if not tried.finite:
+                    return emit(apart, [list(no_reply()) for _ in apart])
                 raise EvenhandError(
                     f"{type(self.module).__name__} cannot be guided by other texts: "
                     + (tried.reason or f"{len(apart)} texts are longer than its attention window")
                 )
-            write = partial(generate_batch, self.module, self.tokenizer)
-            self.run(
-                longest, lambda rows: [list(g) for g in write([todo[i] for i in rows], sampling, self.pad_id)], emit,
-                rows=apart,
-            )  # fmt: skip
+            self._by_their_loop(todo, sampling, apart, longest, whole)
+            for rows in of_equal_length(aside, [len(p.ids) for p in todo]):
+                self._by_their_loop(todo, sampling, rows, longest, emit)
+
+    def _by_their_loop(
+        self, todo: list[Prompt], sampling: Sampling, rows: list[int], longest: Sequence[int], emit: Emit[list[Any]]
+    ) -> None:
+        """Continue in batches by transformers' own loop."""
+
+        def write(some: list[int]) -> list[list[Any]]:
+            batch = [todo[i] for i in some]
+            return [list(g) for g in generate_batch(self.module, self.tokenizer, batch, sampling, self.pad_id)]
+
+        self.run(longest, write, emit, rows=rows)
 
     def _decode(
         self, new_decoder: Callable[[], Decoder], todo: list[Prompt], rows: list[int], room: int, emit: Emit[list[Any]]
     ) -> None:
         """Row by row as they end; what did not fit the memory begins anew with half as many at once."""
         while rows:
-            decoder, places = new_decoder(), max(1, self.row_tokens // room)
+            decoder, places = new_decoder(), max(1, min(len(rows), self.row_tokens // room))
             ended = _handed_over(decoder.run([todo[i] for i in rows], self.pack_nodes, places), rows, emit)
             self.forwards, self.tokens = self.forwards + decoder.forwards, self.tokens + decoder.tokens
             self.sequences += len(ended)
@@ -186,6 +225,10 @@ class Engine(Batches):
                 raise EvenhandError(NO_ROOM.format(tokens=room))
             self.row_tokens, self.pack_nodes = max(1, places * room // 2), max(1, self.pack_nodes // 2)
             empty_cache()
+
+
+def _broken(reply: list[Any]) -> bool:
+    return bool(Generated(*reply).note)
 
 
 def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: Emit[list[Any]]) -> set[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from evenhand.engine.attention import attending
 from evenhand.engine.kept import Kept
 from evenhand.engine.requests import Request
-from evenhand.engine.scoring import input_device
+from evenhand.engine.scoring import input_device, log_normaliser
 from evenhand.engine.tree_attention import TreeAttention
 from evenhand.engine.trie import Pack
 
@@ -102,7 +102,7 @@ def _read(hidden: Tensor, module: PreTrainedModel, finish: Finish, slots: Tensor
 def _logsumexp(logits: Tensor) -> Tensor:
     """Over the last axis, in float32; on a CPU of so few rows at a time that they stay in its cache."""
     rows = max(1, CACHED // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
-    return torch.cat([torch.logsumexp(part.float(), dim=-1) for part in torch.split(logits, rows)])
+    return torch.cat([log_normaliser(part.float()) for part in torch.split(logits, rows)])
 
 
 @contextmanager

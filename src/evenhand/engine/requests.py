@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+NOT_FINITE = "logits are not finite"
+"""The note of an item whose logits hold nan or +inf, or -inf alone: nothing can be read from such."""
+
 
 class Request(NamedTuple):
     """Read some log-probabilities of one sequence."""
@@ -32,6 +35,8 @@ class Generated(NamedTuple):
     text: str
     finished: bool
     """False when it was cut at the token limit."""
+    note: str = ""
+    """Why there is no continuation; "" where there is one. Ids and text are empty then."""
 
 
 def continuation_request(whole: Sequence[int], prompt_length: int) -> Request:

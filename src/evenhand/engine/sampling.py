@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evenhand.engine.requests import Generated, Prompt
+from evenhand.engine.requests import NOT_FINITE, Generated, Prompt
 from evenhand.interfaces import Array, Sampling
 
 if TYPE_CHECKING:
@@ -36,17 +36,23 @@ def uniforms(prompt: Prompt, sampling: Sampling) -> Array:
     return np.random.Generator(np.random.Philox(row_seed(prompt, sampling.seed))).random(sampling.max_new_tokens)
 
 
-def pick(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> list[int]:
-    """The next token of each row.
+def pick(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> list[int | None]:
+    """The next token of each row; None where the logits are not finite.
 
     Args:
         logits: [rows, vocabulary].
         sampling: Temperature and nucleus; at temperature 0 the most probable token is taken.
         uniform: One number in [0, 1) per row; not used at temperature 0.
     """
-    if sampling.temperature == 0:
-        chosen: list[int] = logits.argmax(-1).tolist()
-        return chosen
+    largest, chosen = logits.max(-1)
+    usable = largest.isfinite().tolist()  # the largest is nan or +inf if any is, and -inf if all are
+    if sampling.temperature > 0:
+        chosen = _drawn(logits, sampling, uniform)
+    return [token if fine else None for token, fine in zip(chosen.tolist(), usable, strict=True)]
+
+
+def _drawn(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> Tensor:
+    """A token of each row, [rows], by its uniform number."""
     probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True)
@@ -54,8 +60,12 @@ def pick(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> list[i
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
     cumulative = probabilities.cumsum(-1)
     u = torch.tensor(uniform, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
-    drawn: list[int] = torch.searchsorted(cumulative, u, right=True).clamp_max(logits.shape[-1] - 1)[:, 0].tolist()
-    return drawn
+    return torch.searchsorted(cumulative, u, right=True).clamp_max(logits.shape[-1] - 1)[:, 0]
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Whether a distribution can be made of the last axis: some token is possible, and none is nan or +inf."""
+    return logits.amax(-1).isfinite()
 
 
 def end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -85,3 +95,8 @@ def reply(
     if cuts:
         text = text[: min(cuts)]
     return Generated(tuple(kept), text, finished=end is not None or bool(cuts))
+
+
+def no_reply() -> Generated:
+    """Of a row whose logits are not finite; what was written until then is not handed on."""
+    return Generated((), "", finished=False, note=NOT_FINITE)

@@ -7,13 +7,14 @@ still happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evenhand.engine.requests import Request
+from evenhand.errors import EvenhandError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,6 +58,30 @@ def input_device(module: PreTrainedModel) -> torch.device:
     return torch.device(embedding.weight.device)
 
 
+def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """Log of the sum of exp over the last axis; nan where it is not finite.
+
+    Of logits with +inf it would be +inf, and every other token would silently be impossible.
+    """
+    found = torch.logsumexp(logits, dim=-1)
+    return found.where(found.isfinite(), torch.nan)
+
+
+def check_ids(module: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> None:
+    """Refuse token ids that the model has no embedding for; a GPU would end the process over them.
+
+    Raises:
+        EvenhandError: The message names the largest one.
+    """
+    embedding: Any = module.get_input_embeddings()
+    rows, largest = int(embedding.weight.shape[0]), max((max(ids, default=0) for ids in sequences), default=0)
+    if largest >= rows:
+        raise EvenhandError(
+            f"token id {largest} has no embedding: the model has {rows}, for ids 0 to {rows - 1}. Use the tokenizer "
+            "that the model was trained with, or leave out the text of that token"
+        )
+
+
 def score_batch(
     module: PreTrainedModel, batch: Sequence[Request], pad_id: int, *, causal: bool = True
 ) -> list[tuple[float, ...]]:
@@ -71,7 +96,7 @@ def score_batch(
         causal: Whether the model is one that might keep keys and values, and is told not to.
 
     Returns:
-        Per request its reads, natural log, computed in float32.
+        Per request its reads, natural log, computed in float32; nan where the logits are not finite.
     """
     length = max(len(r.ids) for r in batch)
     ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
@@ -89,7 +114,7 @@ def score_batch(
     slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
     at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)
     token = torch.tensor([t for r in batch for _, t in r.reads], device=logits.device)
-    values = (logits[at, token] - torch.logsumexp(logits, dim=-1)[at]).tolist()
+    values = (logits[at, token] - log_normaliser(logits)[at]).tolist()
     out, start = [], 0
     for request in batch:
         out.append(tuple(values[start : start + len(request.reads)]))

@@ -57,6 +57,11 @@ class Slots:
                 slots[begin:end, :, :longest] = tensor[nodes.to(tensor.device)].transpose(1, 2)
         self.lengths += map(len, paths)
 
+    def clear(self, row: int) -> None:
+        """Zero what is kept of a row that is not finite: masked nan would still spoil whoever takes its place."""
+        for tensor in (t for pair in self._layers.values() for t in pair):
+            tensor[row] = 0
+
     def drop(self, rows: Sequence[int]) -> list[int]:
         """Let rows go; the last ones take their places.
 

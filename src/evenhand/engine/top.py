@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evenhand.engine.requests import buckets
+from evenhand.engine.requests import NOT_FINITE, buckets
+from evenhand.engine.sampling import finite
 from evenhand.engine.scoring import READ_ELEMENTS, evaluating, input_device, only_rows
+from evenhand.errors import EvenhandError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,6 +37,9 @@ def top_tokens(
         also: Per row, tokens that are listed too where they are not among these; none where left out.
         pad_id: Fills up shorter rows on the right, where no real position sees it.
         batch_tokens: Padded tokens in a batch.
+
+    Raises:
+        EvenhandError: Logits are not finite.
     """
     vocabulary = int(module.config.get_text_config().vocab_size)
     out: list[Ranked] = [[]] * len(rows)
@@ -59,4 +64,9 @@ def _last_logits(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id:
     head: torch.nn.Module = module.get_output_embeddings()
     with only_rows(head, last):
         logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
+    if not bool(finite(logits).all()):
+        raise EvenhandError(
+            f"{type(module).__name__} in {str(logits.dtype).removeprefix('torch.')}: {NOT_FINITE} (nan or infinite); "
+            "load the model in float32 or bfloat16, or check its weights"
+        )
     return logits.float()

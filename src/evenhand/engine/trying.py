@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from evenhand.engine.attention import attending
 from evenhand.engine.forest import Finish, caught, hidden_states
+from evenhand.engine.requests import NOT_FINITE
 from evenhand.engine.scoring import input_device
 from evenhand.engine.slots import Slots
 from evenhand.engine.trie import packs
@@ -33,6 +35,8 @@ class Tried(NamedTuple):
     """Why not."""
     continues: bool = False
     """Whether rows can be continued token by token from what the tree has read."""
+    finite: bool = True
+    """Whether the model gives finite numbers for the sequences that it is tried out on."""
 
 
 def try_out(module: PreTrainedModel) -> Tried:
@@ -42,6 +46,8 @@ def try_out(module: PreTrainedModel) -> Tried:
     words = int(module.config.get_text_config().vocab_size)
     asked = [tuple(token % words for token in ids) for ids in PROBE]
     plain = [plain_forward(module, ids) for ids in asked]
+    if not all(bool(hidden.isfinite().all()) and bool(logits.isfinite().any()) for hidden, logits in plain):
+        return Tried(None, f"its {NOT_FINITE}", finite=False)
     pack = next(packs(asked, 10**6))
     try:
         tree, _ = hidden_states(module, pack, range(1, len(pack.tokens)))  # the first is left out, as most are later
@@ -93,7 +99,7 @@ def plain_forward(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, 
 
 def near(one: Tensor, other: Tensor) -> bool:
     """Equal but for rounding; a wrong mask or position shows in whole parts, not in per mille."""
-    return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)
+    return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)  # never of nan
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -111,8 +117,16 @@ def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish
     if cap:
         ways.append(lambda x: torch.tanh(x / cap) * cap)
     ways += [lambda x, f=factor: x * f for factor in factors if factor]  # type: ignore[misc]
-    best = min(ways, key=lambda way: _distance(way(raw), logits))  # small logits are near under a wrong cap, too
-    return best if near(best(raw), logits) else None
+    known = logits.isfinite()  # a token that a model forbids has -inf; nothing can be compared there
+    if not known.any():
+        return None
+
+    def distance(way: Finish) -> float:
+        found = _distance(way(raw)[known], logits[known])
+        return inf if isnan(found) else found
+
+    best = min(ways, key=distance)  # small logits are near under a wrong cap, too
+    return best if near(best(raw)[known], logits[known]) else None
 
 
 def _inverse(value: float | None) -> float | None:

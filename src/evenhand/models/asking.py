@@ -12,8 +12,10 @@ from evenhand.interfaces import AnswerBy, Choice, Model, Question, Reply, Sampli
 
 TooLong = Literal["error", "skip"]
 
-CHOICE_SAMPLING = Sampling(max_new_tokens=25)
-"""Enough for a letter and an option's text; the limit of Gallegos et al. 2025."""
+SHARED = ("answer_by", "sampling", "too_long", "thinking_tokens")
+"""Options of asking that a model made of another one takes over."""
+CHOICE_SAMPLING = Sampling(max_new_tokens=64)
+"""Room for a sentence around a letter or an option's text. Gallegos et al. 2025 (arXiv 2402.01981) cut at 25."""
 
 
 def sampling_from(given: Mapping[str, Any]) -> Sampling:
@@ -44,9 +46,17 @@ def check_asking(options: Mapping[str, Any]) -> None:
     for name, known in (("answer_by", get_args(AnswerBy)), ("too_long", get_args(TooLong))):
         if name in options and options[name] not in known:
             raise SettingsError(f"{name} {options[name]!r} is not known. {suggest(str(options[name]), known)}")
+    thought = options.get("thinking_tokens", 0)
+    if isinstance(thought, bool) or not isinstance(thought, int) or thought < 0:
+        raise SettingsError(f"thinking_tokens {thought!r} must be a whole number of at least 0; 0 lets no model think")
     budget = options.get("batch_tokens")
     if budget is not None and (not isinstance(budget, int) or budget < 1):
         raise SettingsError(f"batch_tokens {budget!r} must be a whole number of at least 1")
+
+
+def asked_alike(model: Model) -> dict[str, Any]:
+    """The options with which another local model is asked as this one is."""
+    return {key: getattr(model, key) for key in SHARED if hasattr(model, key)}
 
 
 def choose_by_generation(model: Model, questions: Sequence[Question], default: Sampling) -> list[Choice]:
@@ -58,13 +68,16 @@ def choose_by_generation(model: Model, questions: Sequence[Question], default: S
     for sampling, rows in groups.items():
         dialogues = [prompts.as_dialogue(questions[i], "generation") for i in rows]
         for i, reply in zip(rows, model.generate(dialogues, sampling), strict=True):
-            out[i] = _parsed(reply, questions[i])
+            out[i] = parsed(reply, prompts.parse_choice(reply.text or "", questions[i], reply.finished), sampling)
     return [out[i] for i in range(len(questions))]
 
 
-def _parsed(reply: Reply, question: Question) -> Choice:
+def parsed(reply: Reply, decision: int | None, sampling: Sampling) -> Choice:
+    """A written reply as an answer; one that was cut says so, and where that leaves it undecided, at which limit."""
     if reply.text is None:
         return Choice(None, status="unanswered", usage=reply.usage, note=reply.note)
-    decision = prompts.parse_choice(reply.text, question)
-    status: Literal["answered", "unparsed"] = "answered" if decision is not None else "unparsed"
-    return Choice(decision, status=status, reply=reply.text, usage=reply.usage)
+    status: Literal["answered", "unparsed"] = "unparsed" if decision is None else "answered"
+    lost = decision is None and not reply.finished
+    limit = f"the reply was cut at {sampling.max_new_tokens} tokens; give it more with max_new_tokens" if lost else ""
+    note, cut = reply.note or limit, not reply.finished
+    return Choice(decision, status=status, reply=reply.text, usage=reply.usage, note=note, cut=cut)

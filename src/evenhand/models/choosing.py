@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from evenhand.engine import Request
-from evenhand.engine.requests import continuation_request
-from evenhand.interfaces import Array, Choice, Question, Usage
+from evenhand.engine.requests import NOT_FINITE, continuation_request
+from evenhand.interfaces import Array, Choice, Question, Score, Usage
 from evenhand.prompts import LETTERS, letter_variants
+
+IMPOSSIBLE = "the model gives every option probability 0"
+"""The note of a question whose options are all impossible, though the logits are finite."""
 
 
 class LetterPlan(NamedTuple):
@@ -50,6 +54,15 @@ def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: i
     return LetterPlan(requests, [n // variants for n in rows], one_token)
 
 
+def parted(head: Sequence[int], whole: Sequence[int]) -> tuple[list[int], int]:
+    """A prompt's own tokens with the rest of the whole text behind them, and how many are the prompt's.
+
+    The rule of lm-evaluation-harness (lm_eval/api/model.py, `_encode_pair`): where the tokenizer makes other tokens of
+    the prompt's end once something follows, those of the prompt alone are kept.
+    """
+    return [*head, *whole[len(head) :]], len(head)
+
+
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
@@ -59,14 +72,36 @@ def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, p
     options = len(question.options)
     owner = np.array(plan.owner)
     at_position = np.array([logsumexp(logprobs[owner == j]) for j in range(options)])
-    mass = float(np.exp(logsumexp(at_position))) if plan.one_token else None
+    mass = float(np.exp(logsumexp(at_position))) if plan.one_token and usable(at_position) else None
     by_identity = np.empty(options)
     by_identity[list(question.order)] = at_position
     calls = len({r.ids for r in plan.requests})
     return distribution_choice(by_identity, Usage(calls, prompt_tokens * calls), mass)
 
 
+def usable(logits: Array) -> bool:
+    """Whether a distribution can be made of log-probabilities."""
+    return bool(np.isfinite(np.max(logits)))
+
+
 def distribution_choice(logits: Array, usage: Usage, mass: float | None = None) -> Choice:
-    """A choice from unnormalised log-probabilities by identity; ties go to the lowest identity."""
+    """A choice from unnormalised log-probabilities by identity; ties go to the lowest identity.
+
+    An option may be impossible (-inf). Where all are, or a number is nan or +inf, the question is unanswered.
+    """
+    if not usable(logits):
+        note = IMPOSSIBLE if np.isneginf(logits).all() else NOT_FINITE
+        return Choice(None, status="unanswered", usage=usage, note=note)
     probabilities = np.exp(log_softmax(logits))
     return Choice(int(np.argmax(logits)), tuple(float(p) for p in probabilities), mass=mass, usage=usage)
+
+
+def score_of(values: Sequence[float]) -> Score:
+    """The sum of a text's log-probabilities, or none where one of them is not finite; -inf is an impossible text."""
+    total = float(sum(values))
+    return Score(total, len(values)) if total < inf else unscored(NOT_FINITE)
+
+
+def unscored(note: str) -> Score:
+    """No score, and why."""
+    return Score(nan, 0, note)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evenhand import prompts
+from evenhand import chat_template, prompts
 from evenhand.interfaces import Dialogue
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from evenhand.thinking import Style
 
 Ids = list[int]
 
@@ -21,9 +23,11 @@ class Encoder:
         """Find out once what the tokenizer adds by itself."""
         self.tokenizer = tokenizer
         self.templated = prompts.prompt_format(tokenizer) == "chat template"
-        added: Ids = list(tokenizer("", add_special_tokens=True).input_ids)
-        self.opening: Ids = [i for i in added if i != tokenizer.eos_token_id or i == tokenizer.bos_token_id][:1]
-        """What every sequence opens with; a tokenizer that would also append an end token must not."""
+        self.style: Style | None = chat_template.probed(tokenizer).style if self.templated else None
+        """How the chat template lets the model think; None where it does not."""
+        self.opening: Ids = _opening(tokenizer)
+        """What every sequence opens with, one token or several; an end token that the tokenizer would append is not
+        wanted, as texts are continued."""
 
     def blank(self, dialogue: Dialogue) -> str:
         """What separates a dialogue from an option that continues it; a chat template separates them itself."""
@@ -33,17 +37,34 @@ class Encoder:
         """Encode texts that bring no special tokens of their own."""
         return [self.opening + ids for ids in self._raw(texts)]
 
-    def dialogue_texts(self, dialogues: Sequence[Dialogue]) -> list[str]:
-        """The prompt strings of dialogues; chat templates write their special tokens themselves."""
-        return [prompts.dialogue_text(d, self.tokenizer) for d in dialogues]
+    def dialogue_texts(self, dialogues: Sequence[Dialogue], *, think: bool = False) -> list[str]:
+        """The prompt strings of dialogues; chat templates write their special tokens themselves.
+
+        Args:
+            dialogues: What is asked.
+            think: Whether a model that thinks may do so; by default its thought is closed and the answer comes next.
+        """
+        return [prompts.dialogue_text(d, self.tokenizer, think=think) for d in dialogues]
+
+    def decoded(self, ids: Sequence[int], skip_special: bool) -> str:
+        """New tokens as text, as the engine decodes them, or with special tokens written out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=skip_special))
 
     def prompted(self, texts: Sequence[str]) -> list[Ids]:
         """Encode strings that begin with a prompt from `dialogue_texts`."""
         if not self.templated:
             return self.plain(texts)
-        opening = self.opening
-        # a template without its own BOS still gets the one that the model was trained with
-        return [ids if not opening or ids[: len(opening)] == opening else opening + ids for ids in self._raw(texts)]
+        return [self._opened(ids) for ids in self._raw(texts)]
+
+    def _opened(self, ids: Ids) -> Ids:
+        """The opening and what follows it: a template may have written all of the opening, a part of it, or nothing."""
+        whole = self.opening
+        written = next((n for n in range(len(whole), 0, -1) if ids[:n] == whole[:n]), 0)
+        if written:
+            return whole + ids[written:]
+        # ChatGLM's "[gMASK] <sop>" opens with two tokens; a template that writes only the last gets the first before it
+        written = next((n for n in range(len(whole), 0, -1) if ids[:n] == whole[-n:]), 0)
+        return whole + ids[written:]
 
     def pairs(self, prompts_: Sequence[str | Dialogue], continuations: Sequence[str]) -> list[tuple[Ids, int]]:
         """Encode prompt + continuation as one string and say how many tokens belong to the prompt.
@@ -76,3 +97,17 @@ class Encoder:
         if not texts:
             return []
         return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """The special tokens that the tokenizer puts before a text, all of them, in its order."""
+    bare: Ids = list(tokenizer("a", add_special_tokens=False).input_ids)
+    whole: Ids = list(tokenizer("a", add_special_tokens=True).input_ids)
+    for start in range(len(whole) - len(bare) + 1) if bare else ():
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start]
+    alone: Ids = list(tokenizer("", add_special_tokens=True).input_ids)  # "a" itself is written otherwise after them
+    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {tokenizer.bos_token_id, tokenizer.cls_token_id}
+    while alone and alone[-1] in ends:
+        alone.pop()
+    return alone

@@ -6,16 +6,18 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from evenhand import cache, prompts
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
+from evenhand.models.letter_tokens import LetterReading, fault_of, first_letters
 from evenhand.progress import track
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ SAVED = "evenhand.json"
 KEY_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY")
 TOP = 20
 """Most log-probabilities that OpenAI, and vLLM by default, give for a token."""
+CONTINUING = frozenset({"vllm", "sglang"})
+"""Servers, by what their list of models says in `owned_by`, that continue a last assistant turn where a request says
+`continue_final_message` (vLLM's ChatCompletionRequest; SGLang since its pull request 4226)."""
 OPTIONS = ("name", "answer_by", "sampling", "concurrency", "timeout", "retries", "backoff", "key_env")
 
 
@@ -40,9 +45,13 @@ class EndpointModel(Model):
     """A chat model that is asked over HTTP, several requests at a time.
 
     `choose` parses a written reply (`answer_by="generation"`) or, where the server gives log-probabilities, reads those
-    of the option letters among the 20 most probable first tokens (`"letters"`; a letter that is not among them counts
-    as impossible). A request that fails for good leaves its item unanswered and is not cached, so that the next run
-    asks for it again; only a refusal that concerns all requests (key, model name, credit) ends the run.
+    of the option letters among the 20 most probable first tokens (`"letters"`), in all forms in which a token can write
+    a letter (`evenhand.models.letter_tokens`). Where these have less than half of the probability, the item is
+    undecided, and its note and `mass` say how much it was. A server is taken to give the model's own
+    log-probabilities, not those after sampling settings.
+
+    A request that fails for good leaves its item unanswered and is not cached, so that the next run asks for it again;
+    only a refusal that concerns all requests (key, model name, credit) ends the run.
     """
 
     def __init__(
@@ -141,8 +150,27 @@ class EndpointModel(Model):
         return [_reply(answer) for answer in self._ask([self._written(d, sampling) for d in dialogues])]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
-        answers = self._ask([self._first_token(prompts.as_dialogue(q, "letters")) for q in questions])
-        return [_letter_choice(q, answer) for q, answer in zip(questions, answers, strict=True)]
+        """Read the first token, and once more where an opening bracket or a word may stand for the letter."""
+        asked = [prompts.as_dialogue(q, "letters") for q in questions]
+        answers = self._ask([self._first_token(d) for d in asked])
+        read = [_first(q, a) for q, a in zip(questions, answers, strict=True)]
+        rows = [i for i, r in enumerate(read) if r.needs_opening]
+        if rows and self._continues:
+            opened = [self._first_token(asked[i].assistant(read[i].opening.text), continuing=True) for i in rows]
+            for i, answer in zip(rows, self._ask(opened), strict=True):
+                read[i] = _continued(read[i], answer)
+        rows = [i for i, r in enumerate(read) if r.needs_reply]
+        if rows:
+            written = self._ask([self._written(asked[i], CHOICE_SAMPLING) for i in rows])
+            for i, answer in zip(rows, written, strict=True):
+                read[i] = _replied(read[i], answer)
+        return [r.choice() for r in read]
+
+    @cached_property
+    def _continues(self) -> bool:
+        """Whether the server is known to continue a text; others may take an assistant's last turn as complete."""
+        owner = self._client.send("/models", None, lambda content: _owner(content, self.model), Event())
+        return owner in CONTINUING
 
     def _written(self, dialogue: Dialogue, sampling: Sampling) -> _Request:
         messages = [m._asdict() for m in dialogue.messages]
@@ -161,10 +189,12 @@ class EndpointModel(Model):
         knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
         return _Request(cache.key(self.fingerprint, "generate", messages, draw, knobs, seed), body)
 
-    def _first_token(self, dialogue: Dialogue) -> _Request:
+    def _first_token(self, dialogue: Dialogue, continuing: bool = False) -> _Request:
         messages = [m._asdict() for m in dialogue.messages]
-        # Temperature 1: some servers give the log-probabilities after dividing by it.
-        knobs = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
+        # Temperature 0: nothing is drawn. The token that comes along is never used as a reply.
+        knobs = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
+        if continuing:
+            knobs |= {"add_generation_prompt": False, "continue_final_message": True}
         body = {"model": self.model, "messages": messages, **knobs}
         return _Request(cache.key(self.fingerprint, "letters", messages, knobs), body)
 
@@ -271,23 +301,37 @@ def _usage(answer: Answered) -> Usage:
     return Usage(1, answer.prompt_tokens, answer.new_tokens)
 
 
-def _letter_choice(question: Question, answer: Answered | Failed) -> Choice:
-    """Add up each letter's variants, normalise over the letters and map positions back to identities."""
+def _first(question: Question, answer: Answered | Failed) -> LetterReading:
     from evenhand.models.endpoint_client import Failed
 
     if isinstance(answer, Failed):
-        return Choice(None, status="unanswered", note=answer.note)
-    usage = _usage(answer)
-    if answer.top is None:
-        note = "the server gave no log-probabilities; use answer_by='generation'"
-        return Choice(None, status="unparsed", reply=answer.text, usage=usage, note=note)
-    by_identity = np.zeros(len(question.options))
-    for position, identity in enumerate(question.order):
-        variants = prompts.letter_variants(prompts.LETTERS[position])
-        by_identity[identity] = sum(np.exp(logprob) for token, logprob in answer.top if token in variants)
-    mass = float(by_identity.sum())
-    if not mass > 0:
-        note = f"no option letter is among the {len(answer.top)} most probable first tokens"
-        return Choice(None, status="unparsed", reply=answer.text, mass=0.0, usage=usage, note=note)
-    probabilities = tuple(float(p) for p in by_identity / mass)
-    return Choice(int(np.argmax(by_identity)), probabilities, reply=answer.text, mass=mass, usage=usage)
+        return LetterReading(question, failed=answer.note)
+    fault = fault_of(answer.top)
+    if fault or answer.top is None:
+        return LetterReading(question, _usage(answer), fault=fault)
+    return first_letters(question, answer.top, _usage(answer))
+
+
+def _continued(read: LetterReading, answer: Answered | Failed) -> LetterReading:
+    from evenhand.models.endpoint_client import Failed
+
+    if isinstance(answer, Failed):
+        return replace(read, failed=answer.note)
+    return read.continued(answer.top, _usage(answer))
+
+
+def _replied(read: LetterReading, answer: Answered | Failed) -> LetterReading:
+    from evenhand.models.endpoint_client import Failed
+
+    if isinstance(answer, Failed):
+        return replace(read, failed=answer.note)
+    return read.replied(answer.text, answer.finished, _usage(answer))
+
+
+def _owner(content: bytes, model: str) -> str:
+    """What the server's list of models says of whose this one is; "" where it says nothing."""
+    try:
+        cards: dict[str, Any] = {str(card["id"]): card for card in json.loads(content)["data"]}
+        return str(cards[model].get("owned_by"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""

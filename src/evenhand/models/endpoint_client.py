@@ -186,7 +186,7 @@ class EndpointClient:
                 status, note = error.status_code, self._quoted(error)
                 if status in _HOPELESS or getattr(error, "code", None) == "insufficient_quota":
                     return Failed(self._fix(status, note), fatal=True)
-                if status not in (408, 409, 429) and status < 500:
+                if status not in (408, 409, 429) and (status < 500 or status == 501):  # 501: it never will
                     return Failed(note)
                 asked_for = retry_after(error.response.headers.get("retry-after"))
             except openai.APITimeoutError:

@@ -204,3 +204,36 @@ def _no_bars() -> Iterator[None]:
 def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:3]) or type(error).__name__
+
+
+def check_embeddings(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer that makes token ids for which the model has no embedding.
+
+    Special tokens that no prompt needs may lack one (of Gemma 3's text models, the image token): a text that holds such
+    a token is refused when it is asked.
+
+    Raises:
+        SettingsError: The message has the numbers, the first tokens and the remedy.
+    """
+    embedding: Any = module.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
+    beyond = {i: t for t, i in tokenizer.get_vocab().items() if i >= rows}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    needed = [
+        token
+        for i, token in sorted(beyond.items())
+        if i not in added or not added[i].special or token in template or i in _prompting(tokenizer)
+    ]
+    if needed:
+        raise SettingsError(
+            f"{name}: the tokenizer has ids up to {max(beyond)}, the model embeddings for 0 to {rows - 1}; without one "
+            f"are {', '.join(map(repr, needed[:3]))}{' ...' if len(needed) > 3 else ''}. Take the tokenizer that the "
+            "model was trained with, or call resize_token_embeddings(len(tokenizer)) and train the new ones"
+        )
+
+
+def _prompting(tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
+    """The special tokens that prompts and batches may hold of themselves."""
+    names = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
+    return {getattr(tokenizer, f"{name}_token_id", None) for name in names}

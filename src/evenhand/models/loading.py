@@ -16,7 +16,7 @@ from evenhand.models.files import LEARNED, SAVED, require_model, require_tokeniz
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ASKING = ("answer_by", "sampling", "batch_tokens", "too_long", "name")
+ASKING = ("answer_by", "sampling", "batch_tokens", "too_long", "thinking_tokens", "name")
 """Options of `load` that concern asking, not loading."""
 LOADING = (
     "revision",
@@ -42,7 +42,7 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
             CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
             `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
             `answer_by` ("letters", "text", "text_per_token", "text_with_end", "generation"), `sampling`,
-            `batch_tokens`, `too_long`, `name`. Endpoints and plugins have their own.
+            `batch_tokens`, `too_long`, `thinking_tokens`, `name`. Endpoints and plugins have their own.
 
     Raises:
         SettingsError: The specification or an option cannot be used.

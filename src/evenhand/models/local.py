@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand import prompts
 from evenhand.engine import Engine
+from evenhand.engine.generation import prescribed
 from evenhand.interfaces import Ability, AnswerBy, Model, Sampling, Weights
 from evenhand.models import fingerprint
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong
+from evenhand.models.hugging_face import check_embeddings, save_module
 from evenhand.models.token_model import TokenModel
+from evenhand.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +40,7 @@ class LocalModel(TokenModel):
         sampling: Sampling = CHOICE_SAMPLING,
         batch_tokens: int | None = None,
         too_long: TooLong = "error",
+        thinking_tokens: int = THINKING_TOKENS,
     ) -> None:
         """Take a module; `evenhand.load` and `evenhand.wrap` are the usual ways here.
 
@@ -51,10 +55,15 @@ class LocalModel(TokenModel):
             sampling: How `choose` generates where a question does not say.
             batch_tokens: See `evenhand.engine.Engine`.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
+            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
+
+        Raises:
+            SettingsError: The tokenizer has more tokens than the model embeddings.
         """
+        check_embeddings(module, tokenizer, name)
         super().__init__(
             tokenizer, Engine(module, tokenizer, batch_tokens), name=name, source=source, load_options=load_options,
-            answer_by=answer_by, sampling=sampling, too_long=too_long,
+            answer_by=answer_by, sampling=sampling, too_long=too_long, thinking_tokens=thinking_tokens,
         )  # fmt: skip
         self._module = module
         self._files = [fingerprint.of_folder(folder) for folder in folders]
@@ -100,7 +109,8 @@ class LocalModel(TokenModel):
         return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
 
     def facts(self) -> dict[str, Any]:
-        """Source, precision, size and prompt format."""
+        """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
+        ignored = prescribed(self._module)
         return {
             **super().facts(),
             "source": self.source or "memory",
@@ -109,6 +119,7 @@ class LocalModel(TokenModel):
             "answer_by": self.answer_by,
             "prompt_format": prompts.prompt_format(self._tokenizer),
             "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
+            **({"generation_config_ignored": ignored} if ignored else {}),
             **self.load_options,
             "dtype": str(self._module.dtype).removeprefix("torch."),
         }
@@ -121,8 +132,6 @@ class LocalModel(TokenModel):
 
     def save(self, folder: str | Path) -> Path:
         """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""
-        from evenhand.models.hugging_face import save_module
-
         folder = Path(folder)
         save_module(self._module, folder)
         self._tokenizer.save_pretrained(folder)

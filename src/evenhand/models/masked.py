@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from evenhand.engine.encoder import EncoderEngine, Inputs
-from evenhand.engine.scoring import only_rows
-from evenhand.errors import ContextTooLongError, SettingsError
+from evenhand.engine.requests import NOT_FINITE
+from evenhand.engine.scoring import log_normaliser, only_rows
+from evenhand.errors import ContextTooLongError, EvenhandError, SettingsError
 from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score, Weights
-from evenhand.models import fingerprint
+from evenhand.models import choosing, fingerprint
 from evenhand.models.asking import TooLong
+from evenhand.models.hugging_face import check_embeddings
 from evenhand.models.mitigated import Mitigated
 
 if TYPE_CHECKING:
@@ -71,10 +73,11 @@ class MaskedModel(Model):
             too_long: "error" raises when a text does not fit the context; "skip" leaves it unscored.
 
         Raises:
-            SettingsError: The tokenizer has no mask token.
+            SettingsError: The tokenizer has no mask token, or more tokens than the model has embeddings.
         """
         if tokenizer.mask_token_id is None:
             raise SettingsError(f"{name}: its tokenizer has no mask token, which a masked language model needs")
+        check_embeddings(module, tokenizer, name)
         self.name, self.source, self.too_long = name, source, too_long
         self._module, self._tokenizer, self._folders = module, tokenizer, tuple(folders)
         self._handed_out = not folders
@@ -135,7 +138,7 @@ class MaskedModel(Model):
                 continuation's prior is had, as in Kurita et al. 2019 (arXiv 1906.07337), section 2.
 
         Returns:
-            One per passage; nan over 0 tokens where one is skipped as too long.
+            One per passage; nan over 0 tokens, and why, where one is too long or its logits are not finite.
 
         Raises:
             SettingsError: A prompt is a dialogue, a text is empty, a continuation shares a token with what follows, or
@@ -155,10 +158,9 @@ class MaskedModel(Model):
                 places += span
                 tokens += [[ids[at]] for at in span]
         values = iter(self.engine.masked(rows, places, tokens, self.fingerprint) if rows else [])
-        out = [Score(float("nan"), 0)] * len(passages)
+        out = [choosing.unscored(self._overflow(len(e.ids))) for e in encoded]
         for i in fits:
-            n = encoded[i].end - encoded[i].start
-            out[i] = Score(sum(next(values)[0] for _ in range(n)), n)
+            out[i] = choosing.score_of([next(values)[0] for _ in range(encoded[i].start, encoded[i].end)])
         return out
 
     def fill(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Array]:
@@ -171,11 +173,14 @@ class MaskedModel(Model):
         Raises:
             SettingsError: A text has no mask or several, or a candidate is not one token.
             ContextTooLongError: A text does not fit the context.
+            EvenhandError: The logits at a mask are not finite.
         """
         rows = self._with_one_mask(texts)
         tokens = [[self._one_token(c) for c in group] for group in candidates]
         places = [ids.index(self._mask) for ids in rows]
-        return [np.array(v) for v in self.engine.masked(rows, places, tokens, self.fingerprint)]
+        found = [np.array(v) for v in self.engine.masked(rows, places, tokens, self.fingerprint)]
+        self._refuse_nan(found, texts)
+        return found
 
     def top_fills(self, blanks: Sequence[tuple[str, str]], k: int) -> list[list[Fill]]:
         """The `k` most probable single tokens of each blank, the likeliest first; special tokens are none.
@@ -188,6 +193,7 @@ class MaskedModel(Model):
         Raises:
             SettingsError: A text holds a mask itself, or there are not `k` tokens.
             ContextTooLongError: A text does not fit the context.
+            EvenhandError: The logits at a blank are not finite.
         """
         words = len(self._tokenizer) - len(self._tokenizer.all_special_ids)
         if not 1 <= k <= words:
@@ -200,6 +206,7 @@ class MaskedModel(Model):
             return self._best(inputs, k)
 
         found = self.engine.outputs(rows, best, fingerprint=fingerprint.digest(self.fingerprint, "top", k))
+        self._refuse_nan(list(found), [before for before, _ in blanks])
         return [
             [Fill(str(self._tokenizer.decode([int(t)])).strip(), float(v)) for t, v in zip(tokens, values, strict=True)]
             for tokens, values in found
@@ -219,7 +226,7 @@ class MaskedModel(Model):
         head: torch.nn.Module = self._module.get_output_embeddings()
         with only_rows(head, at):
             logits = self._module(**inputs).logits[0].float()
-        logprobs = torch.log_softmax(logits, dim=-1)[:, : len(self._tokenizer)]
+        logprobs = (logits - log_normaliser(logits)[:, None])[:, : len(self._tokenizer)]
         logprobs[:, self._tokenizer.all_special_ids] = -torch.inf
         values, tokens = logprobs.topk(k)
         return torch.stack([tokens.float(), values], dim=1)
@@ -269,11 +276,14 @@ class MaskedModel(Model):
         long = [i for i, n in enumerate(lengths) if n > self.context]
         if long and self.too_long == "error":
             raise ContextTooLongError(
-                f"{names[long[0]]} needs {lengths[long[0]]} tokens, the context of {self.name} holds {self.context}; "
-                f"{len(long)} of {len(lengths)} texts are too long. Nothing is cut silently: shorten the text (of "
-                "perplexity, the window), or take a model with a longer context"
+                f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} texts are too "
+                "long. Nothing is cut silently: shorten the text (of perplexity, the window), or take a model with a "
+                "longer context"
             )
         return [i for i, n in enumerate(lengths) if n <= self.context]
+
+    def _overflow(self, tokens: int) -> str:
+        return f"needs {tokens} tokens, the context of {self.name} holds {self.context}"
 
     def _with_one_mask(self, texts: Sequence[str]) -> list[list[int]]:
         rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
@@ -285,6 +295,14 @@ class MaskedModel(Model):
                     f"{text[:60]!r} needs {len(ids)} tokens, the context of {self.name} holds {self.context}"
                 )
         return rows
+
+    def _refuse_nan(self, found: Sequence[Array], texts: Sequence[str]) -> None:
+        broken = [text for values, text in zip(found, texts, strict=True) if np.isnan(values).any()]
+        if broken:
+            raise EvenhandError(
+                f"{self.name}: {NOT_FINITE} (nan or infinite) at the blank of {broken[0][:60]!r} and {len(broken) - 1} "
+                "others; load the model in float32, or check its weights"
+            )
 
     def _one_token(self, text: str) -> int:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -11,6 +11,7 @@ import numpy as np
 
 from evenhand import prompts
 from evenhand.engine import Generated, Prompt
+from evenhand.engine.requests import NOT_FINITE
 from evenhand.errors import MissingAbilityError
 from evenhand.interfaces import AnswerBy, Array, Choice, Dialogue, Question, Sampling, Usage
 from evenhand.models import choosing
@@ -43,6 +44,7 @@ class PrefixedModel(TokenModel):
         )  # fmt: skip
         self.base, self.prefixes, self.combine = base, list(prefixes), combine
         self._settings = settings
+        self.thinking_tokens = 0  # a thought that opens behind each prefix would be guided too, and not be an answer
 
     @property
     def fingerprint(self) -> str:
@@ -90,6 +92,8 @@ class PrefixedModel(TokenModel):
             values = self._combined([per_text[n] for per_text in logprobs])
             choice = choosing.choice_from_letters(questions[i], plans[0][n], values, 0)
             usage = Usage(len(texts), sum(len(h[i]) for h in heads))
+            if np.isnan([v for per_text in logprobs for v in per_text[n]]).any():
+                choice = Choice(None, status="unanswered", note=NOT_FINITE)  # whatever became of it in combining
             done[i] = replace(choice, mass=None, usage=usage)  # what the other tokens lost is not known
         return [done.get(i) or self._skipped(lengths[i]) for i in range(len(questions))]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evenhand import prompts
+from evenhand import chat_template, prompts
 from evenhand.engine import Generated, Prompt, Request
 from evenhand.engine.requests import continuation_request
 from evenhand.errors import ContextTooLongError, SettingsError
@@ -29,6 +29,7 @@ from evenhand.interfaces import (
 from evenhand.models import choosing
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, choose_by_generation, plain_sampling
 from evenhand.models.encoding import Encoder
+from evenhand.thinking import THINKING_TOKENS, Divided, Style, divided
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class TokenModel(Model):
         answer_by: AnswerBy = "letters",
         sampling: Sampling = CHOICE_SAMPLING,
         too_long: TooLong = "error",
+        thinking_tokens: int = THINKING_TOKENS,
     ) -> None:
         """Take what answers.
 
@@ -77,10 +79,14 @@ class TokenModel(Model):
             answer_by: How `choose` reads the answer where a question does not say.
             sampling: How `choose` generates where a question does not say.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
+            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
         """
         self.name, self.source, self.load_options = name, source, load_options or {}
         self.answer_by, self.sampling, self.too_long = answer_by, sampling, too_long
         self.engine = engine
+        self.thinking_tokens = thinking_tokens
+        """Limit of a thought, where the chat template lets the model think; the limit of a reply is that of the answer
+        behind it. 0 has the thought closed, so that the model answers at once. Set it before the model is asked."""
         self._tokenizer = tokenizer
         self._encoder = Encoder(tokenizer)
 
@@ -107,7 +113,13 @@ class TokenModel(Model):
             "answer_by": self.answer_by,
             "sampling": plain_sampling(self.sampling),
             "too_long": self.too_long,
+            # a limit that acts on nothing, or that every model has, is left out
+            **({"thinking_tokens": self.thinking_tokens} if self._limits_thought else {}),
         }
+
+    @property
+    def _limits_thought(self) -> bool:
+        return self._encoder.style is not None and self.thinking_tokens != THINKING_TOKENS
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """Answer each question the way it asks for (`answer_by`), or the model's way where it does not say."""
@@ -128,21 +140,71 @@ class TokenModel(Model):
         return self._by_generation(questions) if way == "generation" else self._by_text(questions, way)
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
-        """Write the next turn of each dialogue."""
-        replies = []
-        for prompt, made in self.written(dialogues, sampling):
-            if made is None:
-                note = self._overflow(len(prompt.ids) + sampling.max_new_tokens)
-                replies.append(Reply(None, finished=False, note=note))
-            else:
-                usage = Usage(1, len(prompt.ids), len(made.ids))
-                replies.append(Reply(made.text.strip(), usage, made.finished))
-        return replies
+        """Write the next turn of each dialogue.
+
+        A model whose chat template lets it think does so first, within `thinking_tokens`; the thought stays in the
+        reply, between `<think>` and `</think>`, and in its cost. One that does not end is undecided, and says so.
+        """
+        if self._encoder.style and self.thinking_tokens:
+            return self._thought(dialogues, sampling, self._encoder.style)
+        return [
+            self._reply(prompt, made, sampling, made and Divided(made.text.strip(), made.finished, ""))
+            for prompt, made in self.written(dialogues, sampling)
+        ]
+
+    def _thought(self, dialogues: Sequence[Dialogue], sampling: Sampling, style: Style) -> list[Reply]:
+        """Replies after thinking; stop strings and `max_new_tokens` are the answer's."""
+        encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues, think=True))
+        asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
+        needed = [len(p.ids) + sampling.max_new_tokens for p in asked]
+        fits = set(self._fitting(needed, [f"dialogue {i}" for i in range(len(asked))]))
+        rooms: dict[int, list[int]] = {}
+        for i in sorted(fits):
+            rooms.setdefault(self._thought_limit(needed[i]), []).append(i)
+        out = {i: self._reply(asked[i], None, sampling, None) for i in range(len(asked)) if i not in fits}
+        for limit, rows in rooms.items():
+            drawn = replace(sampling, max_new_tokens=limit + sampling.max_new_tokens, stop=())
+            for i, made in zip(rows, self.continued([asked[i] for i in rows], drawn, "dialogue"), strict=True):
+                opened = style.opened and prompts.is_chat(dialogues[i], self._tokenizer)
+                found = made and divided(
+                    made.ids, self._encoder.decoded, replace(style, opened=opened), thought_limit=limit,
+                    answer_limit=sampling.max_new_tokens, finished=made.finished, stop=sampling.stop,
+                )  # fmt: skip
+                out[i] = self._reply(asked[i], made, sampling, found)
+        return [out[i] for i in range(len(asked))]
+
+    def _thought_limit(self, others: int) -> int:
+        """Most tokens of a thought beside that many others; in steps, so that prompts of like length share a batch."""
+        left = self.context - others
+        if left >= self.thinking_tokens:
+            return self.thinking_tokens
+        return left - left % 256 if left >= 256 else left
+
+    def _reply(self, prompt: Prompt, made: Generated | None, sampling: Sampling, found: Divided | None) -> Reply:
+        if made is None or found is None:
+            return Reply(None, finished=False, note=self._overflow(len(prompt.ids) + sampling.max_new_tokens))
+        if made.note:
+            return Reply(None, Usage(1, len(prompt.ids)), finished=False, note=made.note)
+        return Reply(found.text, Usage(1, len(prompt.ids), len(made.ids)), found.finished, found.note)
+
+    def facts(self) -> dict[str, Any]:
+        """What the chat template is peculiar about, and how the model thinks, where it does."""
+        out = {**super().facts(), **chat_template.facts(self._tokenizer)}
+        if style := self._encoder.style:
+            how = f"template variable {style.switch}=False" if style.switch else "an empty thought in the prompt"
+            out["thinking"] = {
+                "written_replies": f"after a thought of at most {self.thinking_tokens} tokens"
+                if self.thinking_tokens
+                else "without a thought",
+                "letters_and_texts": f"without a thought ({how})",
+            }
+        return out
 
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
         """Each dialogue in tokens, and what was written after it; None where it is skipped as too long."""
         if not self._encoder.templated:
             sampling = replace(sampling, stop=(*sampling.stop, *prompts.TRANSCRIPT_STOP))
+        # a thought is closed here: `generate` alone gives it the room that it needs
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues))
         asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
         return list(zip(asked, self.continued(asked, sampling, "dialogue"), strict=True))
@@ -152,7 +214,7 @@ class TokenModel(Model):
         return Prompt(tuple(self._encoder.plain([text])[0]))
 
     def continued(self, asked: Sequence[Prompt], sampling: Sampling, what: str = "prompt") -> list[Generated | None]:
-        """What follows each prompt; None where it is skipped as too long.
+        """What follows each prompt; None where it is skipped as too long, with a note where the logits are not finite.
 
         Args:
             asked: Token ids, as the model's tokenizer makes them.
@@ -174,6 +236,24 @@ class TokenModel(Model):
         pairs = self._pairs([p.prompt for p in passages], [p.continuation + p.after for p in passages], names)
         return self._score_pairs(pairs, names)
 
+    def score_parted(self, passages: Sequence[Passage]) -> list[Score]:
+        """Score continuations of plain texts as lm-evaluation-harness does: each prompt is encoded by itself.
+
+        Raises:
+            SettingsError: The tokenizer leaves a continuation no token of its own.
+        """
+        heads = [str(p.prompt) for p in passages]
+        wholes = self._encoder.plain([h + p.continuation for h, p in zip(heads, passages, strict=True)])
+        pairs = [choosing.parted(h, w) for h, w in zip(self._encoder.plain(heads), wholes, strict=True)]
+        names = [p.id or repr(p.continuation[:60]) for p in passages]
+        for (ids, start), passage, name in zip(pairs, passages, names, strict=True):
+            if len(ids) == start:
+                raise SettingsError(
+                    f"{name}: the tokenizer of {self.name} merges {passage.continuation!r} with what stands before it, "
+                    "so that nothing is left to score; use the tokens of the whole text (of mmlu: tokens=text)"
+                )
+        return self._score_pairs(pairs, names)
+
     def _pairs(
         self, heads: Sequence[str | Dialogue], continuations: Sequence[str], names: Sequence[str]
     ) -> list[tuple[list[int], int]]:
@@ -189,11 +269,11 @@ class TokenModel(Model):
         return pairs
 
     def _score_pairs(self, pairs: Sequence[tuple[list[int], int]], names: Sequence[str]) -> list[Score]:
-        """Score encoded pairs; those that are skipped as too long are nan over 0 tokens."""
+        """Score encoded pairs; nan over 0 tokens, and why, where one is too long or its logits are not finite."""
         fits = self._fitting([len(whole) for whole, _ in pairs], names)
         reads = self.engine.read([continuation_request(*pairs[i]) for i in fits], self.fingerprint)
-        done = {i: Score(float(sum(values)), len(values)) for i, values in zip(fits, reads, strict=True)}
-        return [done.get(i, Score(float("nan"), 0)) for i in range(len(pairs))]
+        done = {i: choosing.score_of(values) for i, values in zip(fits, reads, strict=True)}
+        return [done.get(i) or choosing.unscored(self._overflow(len(whole))) for i, (whole, _) in enumerate(pairs)]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
         texts = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
@@ -231,8 +311,8 @@ class TokenModel(Model):
         for q in questions:
             mine = [next(answered) for _ in q.options]
             tokens = [len(whole) for (whole, _), _ in mine]
-            if any(s.tokens == 0 for _, s in mine):
-                out.append(self._skipped(max(tokens)))
+            if why := next((s.note for _, s in mine if s.tokens == 0), ""):
+                out.append(Choice(None, status="unanswered", note=why))
                 continue
             values = np.array([s.logprob / (1 if way == "text" else s.tokens) for _, s in mine])
             out.append(choosing.distribution_choice(values, Usage(len(mine), sum(tokens))))

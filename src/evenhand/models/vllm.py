@@ -15,11 +15,12 @@ from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, sampl
 from evenhand.models.endpoint import api_key, client_module
 from evenhand.models.files import SAVED
 from evenhand.models.token_model import TokenModel
+from evenhand.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from evenhand.models.endpoint_client import EndpointClient
 
-ASKING = ("name", "answer_by", "sampling", "too_long", "tokenizer")
+ASKING = ("name", "answer_by", "sampling", "too_long", "thinking_tokens", "tokenizer")
 EFFORT = ("concurrency", "batch", "timeout", "retries", "backoff", "key_env")
 
 
@@ -50,6 +51,7 @@ class VllmModel(TokenModel):
         answer_by: AnswerBy = "letters",
         sampling: Sampling = CHOICE_SAMPLING,
         too_long: TooLong = "error",
+        thinking_tokens: int = THINKING_TOKENS,
         concurrency: int = 32,
         batch: int = 16,
         timeout: float = 600.0,
@@ -66,6 +68,7 @@ class VllmModel(TokenModel):
             answer_by: How `choose` reads the answer where a question does not say.
             sampling: How `choose` generates where a question does not say.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
+            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
             concurrency: Most requests at a time.
             batch: Most prompts in a request; sampled replies are always asked for one by one.
             timeout: Seconds that the server may be silent.
@@ -95,7 +98,7 @@ class VllmModel(TokenModel):
         super().__init__(
             opened, VllmEngine(client, self.model, opened, concurrency=concurrency, batch=batch),
             name=name or self.model, source=f"vllm:{self.url}#{self.model}", answer_by=answer_by, sampling=sampling,
-            too_long=too_long,
+            too_long=too_long, thinking_tokens=thinking_tokens,
             load_options={"tokenizer": self.tokenizer, "batch": batch, **effort}
             | ({"key_env": key_env} if key_env else {}),
         )  # fmt: skip

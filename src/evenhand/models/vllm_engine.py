@@ -16,6 +16,8 @@ ignore: they are asked once more for what is then missing.
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from evenhand import cache
 from evenhand.engine import Generated, Prompt, Request
-from evenhand.engine.batching import read_once
+from evenhand.engine.batching import has_nan, read_once
 from evenhand.engine.cached import Emit, through_cache
+from evenhand.engine.requests import NOT_FINITE
 from evenhand.engine.sampling import reply, row_seed
 from evenhand.errors import EndpointError
 from evenhand.interfaces import Sampling
@@ -47,6 +50,8 @@ PLAIN = {
     "presence_penalty": 0.0, "frequency_penalty": 0.0,
 }  # fmt: skip
 """What is not named would be filled from the model's own generation config on the server."""
+FLOOR = -9999.0
+"""What vLLM writes for -inf, which JSON has no number for (`max(logprob, -9999.0)` in its `serving.py`)."""
 ONE_TOKEN = {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
 """Neutral, so that log-probabilities are the model's own also with `--logprobs-mode processed_logprobs`."""
 NO_VLLM = "it must be vLLM 0.10.2 or newer; for other servers use endpoint:URL#model"
@@ -85,14 +90,23 @@ class VllmEngine:
         """
         self._client, self._model, self._tokenizer = client, model, tokenizer
         self._concurrency, self._batch = concurrency, batch
+        self._warned = False
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order.
+        """Log-probabilities of all requests' reads, in order; nan where the server's are, which is warned of once.
 
         Raises:
             EndpointError: A request failed for good; what was answered before is in the active cache.
         """
-        return read_once(requests, fingerprint, "read", self._score)
+        values = read_once(requests, fingerprint, "read", self._score)
+        if (broken := sum(map(has_nan, values))) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._model} on the server: {NOT_FINITE} (nan) for {broken} of {len(values)} requests. Their items "
+                "stay unanswered; start the server with --dtype bfloat16 or float32, or check the weights",
+                stacklevel=3,
+            )
+        return values
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
         """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
@@ -268,7 +282,7 @@ def _read_inside(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
         if table is None:
             return Failed(f"the server gave no prompt_logprobs: {NO_VLLM}", fatal=True)
         try:
-            out.append({(p, t): float(table[p + 1][str(t)]["logprob"]) for p, t in wanted.reads})
+            out.append({(p, t): _number(table[p + 1][str(t)]["logprob"]) for p, t in wanted.reads})
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise UnreadableError(f"{type(error).__name__} while reading its prompt_logprobs") from None
     return _no_logits(out)
@@ -280,14 +294,20 @@ def _read_next(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
     for wanted, choice in zip(group, _choices(content, len(group)), strict=True):
         try:
             top = choice["logprobs"]["top_logprobs"][0]
-            out.append({(p, t): float(top[f"token_id:{t}"]) for p, t in wanted.reads if f"token_id:{t}" in top})
+            out.append({(p, t): _number(top[f"token_id:{t}"]) for p, t in wanted.reads if f"token_id:{t}" in top})
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise UnreadableError(f"{type(error).__name__} while reading its logprobs") from None
     return _no_logits(out)
 
 
+def _number(value: Any) -> float:
+    """A log-probability: a token that is impossible has -inf again, and nan may be written as null."""
+    number = math.nan if value is None else float(value)
+    return -math.inf if number <= FLOOR else number
+
+
 def _no_logits(read: list[Values]) -> list[Values] | Failed:
-    largest = max((value for values in read for value in values.values()), default=0.0)
+    largest = max((value for values in read for value in values.values() if not math.isnan(value)), default=0.0)
     if largest > 1e-3:
         return Failed(
             f"the server gave {largest:.3f} as a log-probability; start it with --logprobs-mode raw_logprobs",

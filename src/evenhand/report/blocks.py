@@ -67,6 +67,26 @@ def detectable_block(records: Sequence[Record], criteria: Criteria, group: str =
     )
 
 
+def spread_block(records: Sequence[Record], group: str = "overall") -> list[Block]:
+    """Standard deviations between seeds (or samples) and between wordings, of rows that are means over several."""
+    spreads = ("between_seeds", "between_wordings")
+    shown = [r for r in records if r.main and r.group == group and any(not math.isnan(getattr(r, s)) for s in spreads)]
+    metrics = list(dict.fromkeys(r.metric for r in shown))
+    found = {(r.method, r.metric): r for r in shown}
+    rows = [
+        (method, spread.replace("_", " "), *(_spread(found.get((method, m)), spread) for m in metrics))
+        for method in dict.fromkeys(r.method for r in shown)
+        for spread in spreads
+    ]
+    rows = [row for row in rows if set(row[2:]) != {"–"}]
+    head = ("method", "standard deviation", *map(metric_name, metrics))
+    return [Block("Spread between repetitions", head, rows)] if rows else []
+
+
+def _spread(record: Record | None, field: str) -> str:
+    return "–" if record is None else number(getattr(record, field))
+
+
 def change_blocks(records: Sequence[Record], group: str | None = None) -> list[Block]:
     """Answer changes of one model on one benchmark: a block per part, a row per method, and per group.
 

@@ -65,7 +65,7 @@ def interval_plot(
 
 
 def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str) -> list[Record]:
-    numbers = [r for r in records if r.metric]
+    numbers = [r for r in records if r.metric and r.status in ("ok", "no effect")]
     known = sorted({r.metric for r in numbers})
     for name in metrics or ():
         if name not in known:

@@ -14,6 +14,7 @@ from evenhand.errors import RunError, suggest
 from evenhand.records import Record
 from evenhand.report import blocks
 from evenhand.report.cost import Cost, costs
+from evenhand.report.gaps import failures, unanswered, without_numbers
 from evenhand.report.text import DEMO_LABEL, cell, counted, intervals_mean, markdown, metric_name
 from evenhand.report.verdict import Verdict, verdicts
 
@@ -110,6 +111,10 @@ class Report:
         """A verdict in words for every method."""
         return verdicts(self.records, self.criteria)
 
+    def untold(self) -> list[Verdict]:
+        """What no verdict says: baselines without numbers, and how many items of a row were never answered."""
+        return [*failures(self.records), *unanswered(self.manifest, self.records)]
+
     def costs(self) -> list[Cost]:
         """Calls, tokens and time per item of every cell, and what is more than the untouched model."""
         return costs(self.manifest)
@@ -171,7 +176,9 @@ class Report:
             sections=self.sections,
             by_group=self.by_group,
             verdicts=self.verdicts(),
-            troubles=[r for r in self.records if r.status in ("failed", "not applicable")],
+            unanswered=unanswered(self.manifest, self.records),
+            untold=self.untold(),
+            troubles=without_numbers(self.records),
             few=FEW,
             meanings=". ".join([intervals_mean(self.criteria), *blocks.meanings(self.records, self.costs())]),
             **more,
@@ -182,7 +189,8 @@ class Report:
         cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
         mine = self._of(benchmark, model)
         return [
-            *blocks.detectable_block(mine, self.criteria, group), *blocks.change_blocks(mine, group),
+            *blocks.detectable_block(mine, self.criteria, group), *blocks.spread_block(mine, group),
+            *blocks.change_blocks(mine, group),
             *blocks.cost_block(cost),
         ]  # fmt: skip
 

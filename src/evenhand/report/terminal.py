@@ -54,8 +54,8 @@ def _view(report: Report, group: str, across: int) -> RenderableType:
                 parts += _block(block, across)
             for block in report.by_group(benchmark, model) if group == "all" else ():
                 parts += _block(block, across)
-    for v in report.verdicts():
-        parts.append(Text(f"{v.model}, {v.method}: ", style="bold") + Text(v.text))
+    for v in [*report.verdicts(), *report.untold()]:
+        parts.append(Text(f"{v.model}, {v.method} on {v.benchmark}: ", style="bold") + Text(v.text))
     said = [f"{intervals_mean(report.criteria)}; {ARROWS_MEAN}", *meanings(report.records, report.costs())]
     parts.append(Text(". ".join(said), style="dim"))
     return Group(*parts)

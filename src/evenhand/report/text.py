@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from evenhand.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria
+from evenhand.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 from evenhand.records import WORST_GROUP, Record
 
 DEMO_LABEL = "demo model, planted bias"
@@ -49,8 +49,10 @@ def shift(record: Record, criteria: Criteria = CRITERIA) -> str:
 
 
 def counted(record: Record) -> str:
-    """Answers behind a value and, in brackets, independent clusters."""
-    few = f", {FEW}" if record.clusters < FEW_CLUSTERS else ""
+    """Answers behind a value and, in brackets, independent clusters; a dash where nothing was answered."""
+    if record.status == "failed":
+        return "–"
+    few = f", {FEW}" if fewest_clusters(record) < FEW_CLUSTERS else ""
     return f"{record.n:,.0f} ({record.clusters:,}{few})"
 
 

@@ -6,10 +6,10 @@ Every claim uses the test that sets the star (`Criteria.significant`), so the tw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isfinite, isnan
 from typing import NamedTuple
 
-from evenhand.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, Criteria
+from evenhand.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 from evenhand.records import Record, is_baseline
 from evenhand.report.text import metric_name, number
 
@@ -40,16 +40,33 @@ def _sentence(rows: Sequence[Record], criteria: Criteria) -> str:
     main = [r for r in overall if r.main and r.kind in ("bias", "capability") and r.direction != "none"]
     compared = [r for r in main if not isnan(r.difference)]
     if not compared:
-        return "nothing to judge: no baseline to compare with" if main else "nothing to judge: no main metric"
-    judged = [r for r in compared if r.clusters >= MIN_CLUSTERS]
+        return f"nothing to judge: {_why_nothing(main)}"
+    judged = [r for r in compared if fewest_clusters(r) >= MIN_CLUSTERS]
     if not judged:
         return f"no verdict with {_clusters(compared[0])}: it takes at least {MIN_CLUSTERS}"
     parts = [bias(r, criteria) for r in judged if r.kind == "bias"]
     parts += [capability(r, criteria) for r in judged if r.kind == "capability"]
-    parts += _turned_wrong(overall, criteria) + _abstention(overall, criteria)
-    fewest = min(judged, key=lambda r: r.clusters)
-    few = f" (few clusters: {fewest.clusters})" if fewest.clusters < FEW_CLUSTERS else ""
+    parts += _unreadable(overall, criteria) + _turned_wrong(overall, criteria) + _abstention(overall, criteria)
+    fewest = min(map(fewest_clusters, judged))
+    few = f" (few clusters: {fewest})" if fewest < FEW_CLUSTERS else ""
     return "; ".join(parts) + few
+
+
+def _why_nothing(main: Sequence[Record]) -> str:
+    if not main:
+        return "no main metric"
+    if not any(r.baseline for r in main):
+        return "no baseline to compare with"
+    return "no answer could be read" if all(isnan(r.value) for r in main) else "the baseline has no value"
+
+
+def _unreadable(overall: Sequence[Record], criteria: Criteria) -> list[str]:
+    """More answers without a decision make every other number one of a selection."""
+    return [
+        f"{number(r.difference, signed=True)} {metric_name(r.metric)}"
+        for r in overall
+        if r.main and r.kind == "validity" and r.direction == "lower" and r.difference > 0 and criteria.significant(r)
+    ]
 
 
 def bias(r: Record, criteria: Criteria) -> str:
@@ -59,6 +76,8 @@ def bias(r: Record, criteria: Criteria) -> str:
 
 
 def _bias_claim(r: Record, criteria: Criteria) -> str:
+    if isnan(r.p_holm):
+        return "not tested, as one of the two values has no interval"
     if not criteria.significant(r):
         return f"not shown to differ{_found(r)}"
     if r.direction != "zero":
@@ -79,10 +98,10 @@ def capability(r: Record, criteria: Criteria) -> str:
     if criteria.significant(r):
         if r.gain > 0:
             return f"{name} gained ({number(r.value - r.difference)} -> {number(r.value)})"
-        return f"{name} fell by less than {criteria.margin:g} ({change})" if held else f"{name} lost ({change})"
+        return f"{name} got worse by less than {criteria.margin:g} ({change})" if held else f"{name} lost ({change})"
     if held:
         return f"{name} held (loss below {criteria.margin:g})"
-    if isnan(r.clusters_needed):
+    if not isfinite(r.clusters_needed):
         return f"{name} not shown to hold ({change})"
     needed = f"a margin of {criteria.margin:g} needs about {r.clusters_needed:,.0f}"
     return f"{name}: cannot tell with {_clusters(r)} whether it held ({change}; {needed})"
@@ -112,11 +131,14 @@ def _abstention(overall: Sequence[Record], criteria: Criteria) -> list[str]:
 
 
 def _found(r: Record) -> str:
-    return "" if isnan(r.detectable) else f" (would have found a difference of {number(r.detectable)})"
+    if isnan(r.detectable) or abs(r.difference) >= r.detectable:
+        return ""  # a large difference that few or uneven clusters carry
+    return f" (would have found a difference of {number(r.detectable)})"
 
 
 def _clusters(r: Record) -> str:
-    return f"{r.clusters} cluster{'s' if r.clusters != 1 else ''}"
+    count = fewest_clusters(r)
+    return f"{count} cluster{'s' if count != 1 else ''}"
 
 
 def _excludes_zero(low: float, high: float) -> bool:

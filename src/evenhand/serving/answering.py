@@ -167,4 +167,6 @@ def _of_reply(reply: Reply) -> Answer:
 def _of_generated(prompt: Prompt, made: Generated | None, text: str) -> Answer:
     if made is None:
         raise EvenhandError("the prompt and max_tokens do not fit the context")
+    if made.note:
+        raise EvenhandError(f"the model gave no reply: {made.note}")
     return Answer(text, made.finished, len(prompt.ids), len(made.ids))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from evenhand.interfaces import Array, Measured, Metric, Tally
@@ -17,6 +18,8 @@ from evenhand.statistics.design import Design
 Metrics = Callable[[Array], dict[str, Measured]]
 ROUNDING = 1e-12
 """A standard error below this share of the value is rounding, and counts as zero."""
+FEW_CARRIERS, CARRIED_SHARE = 10.0, 0.2
+"""A variance that rests on fewer clusters than both says little of those that were not seen."""
 NO_CLUSTERS = "no interval: it takes at least 2 clusters"
 NO_ANSWERS = "no interval: no answer is behind the value, which is a convention"
 UNDEFINED = "no interval: without one of the clusters the metric is undefined"
@@ -68,6 +71,10 @@ class Estimate:
     """[P] n of each cluster."""
     hits: Array = field(repr=False)
     """[P] value * n of each cluster; 0 where it has none."""
+    showing: Array = field(repr=False)
+    """Of a proportion: clusters with the property, or clusters with items without it, whichever are fewer."""
+    rare: NDArray[np.bool_] = field(repr=False)
+    """Whether so few clusters carry the variance that others, not seen, could well move the value."""
     draws: Array | None = field(default=None, repr=False)
     """[replicates, G] of a resampled metric."""
 
@@ -80,15 +87,20 @@ class Estimate:
     def interval(self, alpha: float) -> tuple[Array, Array]:
         """Interval of level 1 - `alpha`, within the metric's range; nan where there is none (`note` says why)."""
         if self.info.form == "proportion":
-            size = proportions.effective_size(self.value, self.n, self.variance, self.effective)
+            size = proportions.effective_size(
+                self.value, self.n, self.variance, self.effective, self.degrees, self.showing
+            )
             ends = [f(self.value, size, alpha / 2) for f in (proportions.lower, proportions.upper)]
         elif self.draws is not None:
-            ends = list(resampling.percentiles(self.draws, self.degrees, alpha))
+            low, high = resampling.percentiles(self.draws, self.degrees, alpha)
+            ends = [np.minimum(low, self.value), np.maximum(high, self.value)]
         else:
             half = stdtrit(self.degrees, 1 - alpha / 2) * self.standard_error
             ends = [self.value - half, self.value + half]
         if self.info.form != "proportion":
-            ends = [np.where(self.standard_error == 0, u, e) for u, e in zip(self._unseen(alpha), ends, strict=True)]
+            unseen = self._unseen(alpha)
+            ends = [np.where(self.standard_error == 0, u, e) for u, e in zip(unseen, ends, strict=True)]
+            ends = [np.where(self.rare, f(e, u), e) for f, e, u in zip((np.fmin, np.fmax), ends, unseen, strict=True)]
         known = (self.clusters > 1) & ~np.isnan(self.variance) & ~np.isnan(self.value)
         low, high = (np.where(known, np.clip(end, *self.info.range), np.nan) for end in ends)
         return low, high
@@ -161,12 +173,33 @@ def _estimate(
     info: Metric, design: Design, sampled: Sampled, value: Array, n: Array, without: Array, n_pairs: Array, hits: Array
 ) -> Estimate:
     variance = design.variance(without)
-    degrees = design.degrees(n_pairs)
+    degrees = degrees_of(design, without, n_pairs)
+    showing = np.fmin(design.taking_part(hits), design.taking_part(n_pairs - hits))
     both, together = combined([(variance, degrees), (sampled.variance, sampled.degrees)])
     return Estimate(
         info=info, value=value, n=n, clusters=design.taking_part(n_pairs), effective=design.effective(n_pairs),
         variance=both, degrees=together, sampled=sampled, without=without, n_pairs=n_pairs, hits=hits,
+        showing=showing, rare=few_carry(design, without, design.effective(n_pairs)),
     )  # fmt: skip
+
+
+def degrees_of(design: Design, without: Array, n_pairs: Array) -> Array:
+    """Degrees of freedom of a jackknife variance: the design's, or fewer where few clusters carry the variance.
+
+    A variance of C values of kurtosis k has 2 C / (k - 1) degrees of freedom (Satterthwaite 1946); C / k is
+    `Design.carrying`.
+    """
+    carried, clusters = design.carrying(without), design.taking_part(n_pairs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = 2 * clusters / np.maximum(clusters / carried - 1, 1e-9)
+    return np.fmax(np.fmin(design.degrees(n_pairs), np.where(np.isnan(spread), np.inf, spread)), 1.0)
+
+
+def few_carry(design: Design, without: Array, effective: Array) -> NDArray[np.bool_]:
+    """Whether fewer clusters carry the variance than would by chance, and fewer than `FEW_CARRIERS`."""
+    carried = design.carrying(without)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((carried < FEW_CARRIERS) & (carried < np.fmax(1.05, CARRIED_SHARE * effective)))
 
 
 def _resampled(estimate: Estimate, draws: Array, seed: int) -> Estimate:

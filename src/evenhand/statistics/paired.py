@@ -20,7 +20,7 @@ from evenhand.interfaces import Array, Metric
 from evenhand.moments import ratio
 from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
-from evenhand.statistics.estimate import ROUNDING, Estimate, combined
+from evenhand.statistics.estimate import ROUNDING, Estimate, combined, degrees_of, few_carry
 
 RARE = 0.1
 """Where a share of changed items is below this, exact bounds are used besides the jackknife."""
@@ -28,8 +28,10 @@ RARE_CLUSTERS = 10.0
 """Where changes are known by cluster only: likewise, where so few changed (or fewer than 90 % of all)."""
 
 
+FEW_SEEN = 12.0
+"""A side whose fewer clusters all agree is not taken to be as even as that."""
 MAX_TIMES = 1e6
-"""Where even so many times the clusters would not do, that many are said to be needed."""
+"""Where even so many times the clusters would not do, no number would."""
 BISECTIONS = 50
 
 
@@ -99,6 +101,8 @@ class Paired:
     draws: Array | None = field(default=None, repr=False)
     """[replicates, G] differences of a resampled metric."""
     gain_draws: Array | None = field(default=None, repr=False)
+    rare: NDArray[np.bool_]
+    """Of a smooth metric: whether so few clusters carry the change that others, not seen, could well move it."""
     changed: _Changed | None = None
     """Of a proportion: shares of changed items."""
 
@@ -121,7 +125,8 @@ class Paired:
         if self.gain_draws is not None:
             return resampling.percentiles(self.gain_draws, self.degrees, alpha)
         half = stdtrit(self.degrees, 1 - alpha / 2) * self.gain_error
-        room = np.where(self.gain_error == 0, self._unseen(alpha), half)
+        unseen = self._unseen(alpha)
+        room = np.where(self.gain_error == 0, unseen, np.where(self.rare, np.fmax(half, unseen), half))
         return np.where(self.known, self.gain - room, np.nan), np.where(self.known, self.gain + room, np.nan)
 
     @property
@@ -150,8 +155,8 @@ class Paired:
     def clusters_needed(self, margin: float, alpha: float) -> Array:
         """About how many clusters would rule out a loss of `margin`, if all rates stayed as they were found.
 
-        nan where the loss is ruled out already or is itself no smaller than the margin, and of metrics other than
-        capability.
+        Infinite where no number would do; nan where the loss is ruled out already or is itself no smaller than the
+        margin, and of metrics other than capability.
         """
         low, high = np.ones_like(self.value), np.full_like(self.value, MAX_TIMES)
         bound = self.loss_high(alpha)
@@ -163,20 +168,29 @@ class Paired:
             middle = np.sqrt(low * high)
             enough = self._loss_bound(alpha, middle) <= margin
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return np.where(wanted, np.ceil(self.clusters * high - 1e-6), np.nan)
+        found = np.where(high < MAX_TIMES / 2, np.ceil(self.clusters * high - 1e-6), np.inf)
+        return np.where(wanted, found, np.nan)
 
     def _loss_bound(self, alpha: float, times: Array) -> Array:
         """The bound with `times` as many clusters."""
         if self.info.direction == "none":
             return np.full_like(self.value, np.nan)
         if self.changed is None:
-            return -self.gain + (-self.gain_interval(alpha)[0] + self.gain) / np.sqrt(times)
+            return self._smooth_loss(alpha, times)
         up, down, rare, _ = self.changed
         better, worse = (down, up) if self.info.direction == "lower" else (up, down)
         bound = -self.gain + stdtrit(self.degrees, 1 - alpha / 2) * self.error / np.sqrt(times)
         tail = np.where((worse.value == 0) & (better.value == 0), alpha, alpha / 2)
         exact = worse.upper(tail, times) - better.lower(tail, times)
         return np.where(self.known, np.where(rare, np.maximum(bound, exact), bound), np.nan)
+
+    def _smooth_loss(self, alpha: float, times: Array) -> Array:
+        """Of metrics that are no proportions. The share of unseen clusters shrinks with their number, the rest less."""
+        width = self.info.range[1] - self.info.range[0]
+        exact = proportions.unseen(self.effective * times, alpha) * (width if isfinite(width) else np.nan)
+        half = (-self.gain_interval(alpha)[0] + self.gain) / np.sqrt(times)
+        room = np.where(self.error == 0, exact, np.where(self.rare, np.fmax(half, exact), half))
+        return np.where(self.known, -self.gain + room, np.nan)
 
     @property
     def error_shown(self) -> Array:
@@ -196,9 +210,16 @@ class Paired:
             high = np.where(rare, np.maximum(high, up.upper(tail) - down.lower(tail)), high)
         else:
             room = self._unseen(alpha)
-            low = np.where(self.error == 0, self.value - room, low)
-            high = np.where(self.error == 0, self.value + room, high)
-        return np.where(self.known, low, np.nan), np.where(self.known, high, np.nan)
+            if self.draws is not None:
+                low, high = np.minimum(low, self.value), np.maximum(high, self.value)
+            low = np.where(
+                self.error == 0, self.value - room, np.where(self.rare, np.fmin(low, self.value - room), low)
+            )
+            high = np.where(
+                self.error == 0, self.value + room, np.where(self.rare, np.fmax(high, self.value + room), high)
+            )
+        width = self.info.range[1] - self.info.range[0]
+        return tuple(np.where(self.known, np.clip(end, -width, width), np.nan) for end in (low, high))  # type: ignore[return-value]
 
     def _unseen(self, alpha: float) -> Array:
         """Where no cluster differs: how far unseen ones could move the difference; nan of a metric without bounds."""
@@ -220,8 +241,10 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
     without = after.without - before.without
     towards = sign[0][design.group] * before.without - sign[1][design.group] * after.without
     effective = np.fmin(before.effective, after.effective)
-    own = np.fmin(design.degrees(before.n_pairs), design.degrees(after.n_pairs))
+    own = np.fmin(*(degrees_of(design, without, e.n_pairs) for e in (before, after)))
     beyond = [(e.sampled.variance, e.sampled.degrees) for e in (before, after)]
+    if after.info.form == "smooth":
+        beyond += [_too_even(one, other) for one, other in ((before, after), (after, before))]
     draws = None if after.draws is None or before.draws is None else after.draws - before.draws
     base = design.variance(without) if draws is None else _spread(draws)
     variance, degrees = combined([(base, own), *beyond])
@@ -230,15 +253,31 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
     gain_variance, _ = combined([(design.variance(towards), own), *beyond])
     changed = None
     if after.info.form == "proportion":
-        changed = _by_items(design, flips, effective) if flips else _by_clusters(design, before, after, effective)
-        changed = changed._replace(size=_worth(changed, variance, effective))
+        changed = _by_clusters(design, before, after, effective, own)
+        if flips is not None:
+            changed = _by_items(design, flips, effective, own)
+        size = _worth(changed, variance, effective)
+        changed = changed._replace(size=size, rare=changed.rare | (_root(variance, before.value) == 0))
     return Paired(
         info=after.info, value=difference, error=_root(variance, before.value), degrees=degrees,
         clusters=np.fmin(before.clusters, after.clusters), effective=effective,
         known=(np.fmin(before.clusters, after.clusters) > 1) & np.isfinite(variance) & np.isfinite(difference),
         gain=gain(after.info.direction, before.value, after.value), gain_error=_root(gain_variance, before.value),
         draws=draws, gain_draws=_gain_draws(before, after, sign), changed=changed,
+        rare=few_carry(design, without, effective),
     )  # fmt: skip
+
+
+def _too_even(one: Estimate, other: Estimate) -> tuple[Array, Array]:
+    """Variance and degrees of a side of which the few clusters all agree, where those of the other side do not.
+
+    Half a dozen answers of one kind have a jackknife variance of 0, which says nothing. Its interval (`Estimate`, by
+    the clusters that were not seen) is taken for one of Student's t.
+    """
+    low, high = one.interval(0.05)
+    error = np.fmax(high - one.value, one.value - low) / stdtrit(one.degrees, 0.975)
+    few = (one.standard_error == 0) & (other.standard_error > 0) & (one.effective < FEW_SEEN)
+    return np.where(few & np.isfinite(error), error**2, 0.0), one.degrees
 
 
 def _gain_draws(before: Estimate, after: Estimate, sign: tuple[Array, Array]) -> Array | None:
@@ -257,18 +296,18 @@ def _root(variance: Array, value: Array) -> Array:
     return np.where(error <= ROUNDING * (1 + np.abs(value)), 0.0, error)
 
 
-def _by_items(design: Design, flips: Flips, clusters: Array) -> _Changed:
-    up, down = _shares(design, flips, clusters)
+def _by_items(design: Design, flips: Flips, clusters: Array, degrees: Array) -> _Changed:
+    up, down = _shares(design, flips, clusters, degrees)
     return _Changed(up, down, np.asarray((up.value < RARE) | (down.value < RARE)), clusters)
 
 
-def _by_clusters(design: Design, before: Estimate, after: Estimate, clusters: Array) -> _Changed:
+def _by_clusters(design: Design, before: Estimate, after: Estimate, clusters: Array, degrees: Array) -> _Changed:
     """From the net changes of clusters; items that only one of both counts enter as changed."""
     change = after.hits - before.hits
     net = Flips(np.maximum(change, 0.0), np.maximum(-change, 0.0), np.maximum(before.n_pairs, after.n_pairs))
     touched = ratio(design.total(np.where(change != 0, net.n, 0.0)), design.total(net.n)) * clusters
     few = np.asarray(touched < np.minimum(RARE_CLUSTERS, 0.9 * clusters))
-    return _Changed(*_shares(design, net, clusters), few, clusters)
+    return _Changed(*_shares(design, net, clusters, degrees), few, clusters)
 
 
 def _worth(changed: _Changed, variance: Array, clusters: Array) -> Array:
@@ -279,7 +318,7 @@ def _worth(changed: _Changed, variance: Array, clusters: Array) -> Array:
     return np.where(np.isfinite(size), np.clip(size, clusters, proportions.MAX_PER_CLUSTER * clusters), clusters)
 
 
-def _shares(design: Design, flips: Flips, clusters: Array) -> tuple[_Share, _Share]:
+def _shares(design: Design, flips: Flips, clusters: Array, degrees: Array) -> tuple[_Share, _Share]:
     """Shares of changed items in both directions, with their effective sizes."""
     totals, without = design.total(np.array(flips).T), design.without_each(np.array(flips).T)
     n = totals[:, 2]
@@ -287,6 +326,6 @@ def _shares(design: Design, flips: Flips, clusters: Array) -> tuple[_Share, _Sha
     for i in (0, 1):
         value = ratio(totals[:, i], n)
         variance = design.variance(ratio(without[:, i], without[:, 2]))
-        size = proportions.effective_size(value, n, variance, clusters, design.taking_part(flips[i]))
+        size = proportions.effective_size(value, n, variance, clusters, degrees, design.taking_part(flips[i]))
         made.append(_Share(value, size))
     return made[0], made[1]

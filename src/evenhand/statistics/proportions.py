@@ -9,7 +9,7 @@ design effect from deciding.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betainc, betaincinv
+from scipy.special import betainc, betaincinv, stdtrit
 
 from evenhand.interfaces import Array
 
@@ -21,7 +21,9 @@ ENOUGH = 10.0
 """Of a rare event: how many clusters must show it for the design effect to be believed in full."""
 
 
-def effective_size(p: Array, n: Array, variance: Array, clusters: Array, showing: Array | float = ENOUGH) -> Array:
+def effective_size(
+    p: Array, n: Array, variance: Array, clusters: Array, degrees: Array, showing: Array | float = ENOUGH
+) -> Array:
     """Number of independent items that a proportion is worth.
 
     Args:
@@ -29,13 +31,16 @@ def effective_size(p: Array, n: Array, variance: Array, clusters: Array, showing
         n: Items.
         variance: Its variance by the jackknife.
         clusters: Effective number of clusters; also the size where p is 0 or 1, which say nothing about the variance.
+        degrees: Degrees of freedom of the variance: as in Korn and Graubard, the size shrinks by the squared ratio of
+            the t quantiles of n - 1 and of these.
         showing: Clusters with any event: with few of them, the variance says little, and a cluster is worth less.
     """
     most = 1 + (MAX_PER_CLUSTER - 1) * np.minimum(np.asarray(showing) / ENOUGH, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         simple = p * (1 - p) / n
         design = np.maximum(variance / simple, 1.0)
-        size = np.clip(n / design, clusters, most * clusters)
+        known = (stdtrit(np.maximum(n - 1, 1), 0.975) / stdtrit(degrees, 0.975)) ** 2
+        size = np.clip(n / design * np.minimum(known, 1.0), clusters, most * clusters)
     return np.where((p <= 0) | (p >= 1) | np.isnan(size), clusters, size)
 
 

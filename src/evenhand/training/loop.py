@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from evenhand.artefacts import resolved_precision
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.progress import track
 from evenhand.training.checkpoints import Checkpoints, put, weights_of
@@ -193,9 +194,7 @@ def _accelerator(schedule: Schedule) -> Any:
 
     refuse_sharding()
     device = schedule.device or ("cuda" if torch.cuda.is_available() else "")
-    precision = schedule.precision
-    if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
+    precision = resolved_precision(schedule.precision, device)
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     try:

@@ -17,6 +17,7 @@ from evenhand.interfaces import Pair
 from evenhand.models.encoding import Encoder
 from evenhand.training import through_trl
 from evenhand.unlearning.fine_tuning import Adapter, lora_config
+from evenhand.unlearning.pairs import Ids, common, name_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,20 +44,52 @@ class Plan(NamedTuple):
     cpu: bool
 
 
+class Read(NamedTuple):
+    """Pairs in tokens, and the pairs that could not be read."""
+
+    rows: list[dict[str, list[int]]]
+    left_out: dict[str, list[str]]
+    """By reason the names of the pairs."""
+
+
 def rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, list[int]]]:
+    """The rows of `read_pairs`."""
+    return read_pairs(pairs, tokenizer, length).rows
+
+
+def read_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> Read:
     """Pairs in tokens: `prompt_ids`, `chosen_ids` (the other side) and `rejected_ids` (the stereotyped one).
 
-    The text behind a pair belongs to both sides. Pairs longer than `length` are left out.
+    The text behind a pair belongs to both sides. Where a tokenizer merges a side with the end of its prompt, both sides
+    begin at the first token that differs between them. Tokens before it add the same to both sides' log-probabilities,
+    so that the loss is that of the whole texts.
+
+    Args:
+        pairs: Pairs of texts.
+        tokenizer: The model's.
+        length: Most tokens of a prompt and one side; longer pairs are left out.
     """
     encoder = Encoder(tokenizer)
     prompts = [p.prompt for p in pairs]
     chosen = encoder.pairs(prompts, [p.other + p.after for p in pairs])
     rejected = encoder.pairs(prompts, [p.stereotyped + p.after for p in pairs])
-    out = []
-    for (good, begins), (bad, _) in zip(chosen, rejected, strict=True):
-        if good != bad and max(len(good), len(bad)) <= length and good[:begins] == bad[:begins]:
-            out.append({"prompt_ids": good[:begins], "chosen_ids": good[begins:], "rejected_ids": bad[begins:]})
-    return out
+    found = Read([], {})
+    for pair, (good, end), (bad, _) in zip(pairs, chosen, rejected, strict=True):
+        begins = min(end, common(good, bad), len(good) - 1, len(bad) - 1)
+        reason = _unusable(good, bad, begins, length)
+        if reason:
+            found.left_out.setdefault(reason, []).append(name_of(pair))
+        else:
+            found.rows.append({"prompt_ids": good[:begins], "chosen_ids": good[begins:], "rejected_ids": bad[begins:]})
+    return found
+
+
+def _unusable(good: Ids, bad: Ids, begins: int, length: int) -> str:
+    if good == bad:
+        return "the same tokens on both sides"
+    if max(len(good), len(bad)) > length:
+        return f"more than {length} tokens"
+    return "" if begins > 0 else "no token before the first that differs"
 
 
 def optimise(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.interfaces import Method, Model
+from evenhand.models.asking import asked_alike
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
 from evenhand.models.mitigated import Mitigated
@@ -53,8 +54,7 @@ def edited(base: Model, method: Method, delta: Delta) -> EditedLocal | EditedMas
     if isinstance(base, MaskedModel):
         made = EditedMasked(module, tokenizer, name=name, too_long=base.too_long)
     else:
-        asking = {key: getattr(base, key) for key in ("answer_by", "sampling", "too_long") if hasattr(base, key)}
-        made = EditedLocal(module, tokenizer, name=name, **asking)
+        made = EditedLocal(module, tokenizer, name=name, **asked_alike(base))
     made.base, made.method, made.delta = base, method, delta
     return made
 

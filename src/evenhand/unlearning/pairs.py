@@ -62,7 +62,7 @@ def encoded(
         for side in sides[:2]:
             if len(side.ids) > context:
                 raise ContextTooLongError(
-                    f"pair {_name(pair)} needs {len(side.ids)} tokens, at most {context} fit; shorten or leave out"
+                    f"pair {name_of(pair)} needs {len(side.ids)} tokens, at most {context} fit; shorten or leave out"
                 )
     return made
 
@@ -105,8 +105,8 @@ def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: T
     out = []
     for pair, (one, start), (other, also) in zip(pairs, *found, strict=True):
         if one == other:
-            raise DataError(f"pair {_name(pair)}: both texts are the same tokens")
-        same = _common(one, other)
+            raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
+        same = common(one, other)
         firsts = (
             (1, 1)
             if target == "sequence"
@@ -119,8 +119,12 @@ def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: T
 
 
 def _first(ids: Ids, start: int, same: int) -> int:
-    """Where the target begins: at the first difference, unless the text ends before it."""
-    return max(start, same) if same < len(ids) else start
+    """Where the target begins: at the first difference, unless the text ends before it.
+
+    A difference may lie before `start`, in a token that the tokenizer merged of the prompt's end and the text: then it
+    belongs to the target, as nothing behind it tells the two texts apart. The last token always does.
+    """
+    return max(same, 1) if same < len(ids) else max(min(start, len(ids) - 1), 1)
 
 
 def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[TokenPair]:
@@ -128,14 +132,14 @@ def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[T
     for pair in pairs:
         one, other = (_hidden(pair, text, tokenizer) for text in (pair.stereotyped, pair.other))
         if one == other:
-            raise DataError(f"pair {_name(pair)}: both texts are the same tokens")
+            raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
         out.append(TokenPair(one, other, pair.topic))
     return out
 
 
 def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
     if isinstance(pair.prompt, Dialogue):
-        raise SettingsError(f"pair {_name(pair)} has a dialogue before it, which a masked model cannot read")
+        raise SettingsError(f"pair {name_of(pair)} has a dialogue before it, which a masked model cannot read")
 
     def bare(part: str) -> Ids:
         part = part.rstrip()  # a blank goes with what follows, as most vocabularies have it
@@ -147,14 +151,16 @@ def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
     before = next(n for n in range(len(ids) + 1) if ids[n : n + len(inside)] == inside)  # opening tokens
     start, end = before + len(bare(pair.prompt)), before + len(bare(until))
     if end <= start or ids[before:end] != bare(until):
-        raise DataError(f"pair {_name(pair)}: {text!r} shares a token with what stands beside it")
+        raise DataError(f"pair {name_of(pair)}: {text!r} shares a token with what stands beside it")
     shown = [*ids[:start], *[int(tokenizer.mask_token_id)] * (end - start), *ids[end:]]
     return Side(tuple(shown), tuple(range(start, end)), tuple(ids[start:end]))
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with in common."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _name(pair: Pair) -> str:
+def name_of(pair: Pair) -> str:
+    """What messages call a pair."""
     return pair.id or repr(pair.stereotyped[:60])

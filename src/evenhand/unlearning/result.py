@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.interfaces import Model
+from evenhand.models.asking import asked_alike
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
 
@@ -40,8 +41,7 @@ def edited(module: Any, model: Model, name: str, facts: dict[str, Any]) -> Edite
         name: Label for tables.
         facts: JSON values for reports.
     """
-    asking = {key: getattr(model, key) for key in ("answer_by", "sampling", "too_long") if hasattr(model, key)}
-    made = Edited(module, model.weights.tokenizer, name=name, **asking)
+    made = Edited(module, model.weights.tokenizer, name=name, **asked_alike(model))
     made.learned = facts
     return made
 

@@ -1,0 +1,87 @@
+"""Checks of what the modules are given: `evaluate` casts values to a module's features without a word.
+
+A feature of whole numbers would cut .97 to 0. So labels are taken as real numbers, and anything but a whole one in
+range is refused by its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, isinf, nan
+
+UNPARSED = -1
+"""Stands for a reply that could not be parsed."""
+TOLERANCE = 1e-3
+"""How far probabilities may be from summing to 1; float16 models are off by less."""
+
+
+def labels(values: Sequence[float | None], what: str, classes: int | None = None) -> list[int]:
+    """Right labels as whole numbers.
+
+    Args:
+        values: As `evaluate` hands them over.
+        what: Their name in messages, such as "references".
+        classes: How many labels there are; None is not known.
+
+    Raises:
+        ValueError: One of them is no label.
+    """
+    found = [_whole(value) for value in values]
+    for row, (value, label) in enumerate(zip(values, found, strict=True)):
+        if label is None or label < 0 or (classes is not None and label >= classes):
+            raise ValueError(f"{what}, row {row}: {value} is not a label; give {_range(classes)}")
+    return [label for label in found if label is not None]
+
+
+def predicted(values: Sequence[float | None], classes: int | None = None) -> list[int | None]:
+    """Predicted labels; None for -1, a reply that could not be parsed. Arguments and errors are those of `labels`."""
+    found = [_whole(value) for value in values]
+    for row, (value, label) in enumerate(zip(values, found, strict=True)):
+        if label is None or label < UNPARSED or (classes is not None and label >= classes):
+            raise ValueError(
+                f"predictions, row {row}: {value} is not a label; give {_range(classes)}, or -1 where the reply could "
+                "not be parsed. Probabilities and logits have to be turned into labels first"
+            )
+    return [None if label == UNPARSED else label for label in found]
+
+
+def scores(rows: Sequence[Sequence[float | None]]) -> list[tuple[float, ...]]:
+    """Scores of texts; nan, or None, for a text that was not scored.
+
+    Raises:
+        ValueError: A score is infinite: two of those cannot be compared.
+    """
+    for row, values in enumerate(rows):
+        if any(value is not None and isinf(value) for value in values):
+            raise ValueError(
+                f"predictions, row {row}: {list(values)} has an infinite score; give log-probabilities, and nan where "
+                "a text was not scored"
+            )
+    return [tuple(nan if value is None else float(value) for value in values) for values in rows]
+
+
+def distributions(rows: Sequence[Sequence[float] | None], count: int, classes: int) -> Sequence[Sequence[float] | None]:
+    """Probabilities of the labels, per item; None for an item without.
+
+    Raises:
+        ValueError: Not as many rows as items, or a row that is no distribution over the labels.
+    """
+    if len(rows) != count:
+        raise ValueError(f"{len(rows)} rows of probabilities but {count} predictions; give one per item")
+    for row, p in enumerate(rows):
+        if p is None:
+            continue
+        if len(p) != classes or not all(isfinite(x) and x >= 0 for x in p) or abs(sum(p) - 1) > TOLERANCE:
+            raise ValueError(
+                f"probabilities, row {row}: {list(p)} is not a distribution over {classes} labels; give {classes} "
+                "numbers from 0 that sum to 1 (classes= says how many labels there are)"
+            )
+    return rows
+
+
+def _whole(value: float | None) -> int | None:
+    return int(value) if value is not None and isfinite(value) and value == int(value) else None
+
+
+def _range(classes: int | None) -> str:
+    return "a whole number from 0" if classes is None else f"a whole number from 0 to {classes - 1}"

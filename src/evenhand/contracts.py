@@ -1,0 +1,187 @@
+"""What methods and benchmarks keep to. `evenhand.testing` checks it in tests, and `compare` in every run.
+
+A method or benchmark that breaks its contract gives numbers that look right and are not, so its cell fails instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from evenhand.interfaces import Benchmark, Choice, Model, Question, Reply, Score
+
+CHANGED = "apply() or an answer changed the model that it was given"
+REMEMBERED = 10_000
+"""Most answers of the model below a method that are remembered to find out whether the method keeps their order."""
+
+
+class NonconformingError(AssertionError):
+    """A method or benchmark that breaks the contract; the message says which part."""
+
+
+def demand(condition: bool, message: str) -> None:
+    """Raise where a condition does not hold.
+
+    Raises:
+        NonconformingError: It does not.
+    """
+    if not condition:
+        raise NonconformingError(message)
+
+
+def check_mitigated(made: Any) -> Model:
+    """What `Method.apply` returned, once it is known to be a model.
+
+    Raises:
+        NonconformingError: It is not.
+    """
+    if not isinstance(made, Model):
+        raise NonconformingError(f"apply() returned {type(made).__name__}, not a Model")
+    return made
+
+
+def check_choices(questions: Sequence[Question], answers: Any) -> None:
+    """Check what `choose` returned: one `Choice` per question, each a distribution or an honest lack of one.
+
+    Raises:
+        NonconformingError: It is not so; the message names the question.
+    """
+    _check_list("choose()", "question", questions, answers, Choice)
+    for q, c in zip(questions, answers, strict=True):
+        demand(
+            (c.decision is None) == (c.status != "answered"), f"{q.id}: status {c.status!r} with decision {c.decision}"
+        )
+        if c.decision is not None:
+            whole = isinstance(c.decision, int | np.integer) and not isinstance(c.decision, bool)
+            fits = whole and 0 <= c.decision < len(q.options)
+            demand(fits, f"{q.id}: decision {c.decision} of {len(q.options)} options")
+        if c.probabilities is not None:
+            total = sum(c.probabilities)
+            demand(len(c.probabilities) == len(q.options), f"{q.id}: {len(c.probabilities)} probabilities")
+            demand(abs(total - 1) < 1e-6, f"{q.id}: probabilities sum to {total}")
+
+
+def check_answers(benchmark: Benchmark, items: Sequence[Any], answers: Any) -> None:
+    """Check what a benchmark's `ask` returned: one answer per item, of its own type.
+
+    Raises:
+        NonconformingError: It is not so.
+    """
+    demand(isinstance(answers, list | tuple), f"ask() returned {type(answers).__name__}, not a list")
+    demand(len(answers) == len(items), f"ask() gave {len(answers)} answers for {len(items)} items")
+    for item, answer in zip(items, answers, strict=True):
+        wanted = benchmark.answer_type
+        right = isinstance(answer, wanted)
+        demand(right, f"ask() gave {type(answer).__name__} for {item.id}, not {wanted.__name__}")
+
+
+def check_ids(items: Sequence[Any]) -> None:
+    """Check that no two items of a benchmark have the same id: their answers could not be told apart.
+
+    Raises:
+        NonconformingError: Two have; the message names the first.
+    """
+    seen: set[str] = set()
+    for item in items:
+        demand(item.id not in seen, f"ids must be unique: {item.id!r} is there twice")
+        seen.add(item.id)
+
+
+@contextmanager
+def checked(mitigated: Model, base: Model) -> Iterator[None]:
+    """Check all answers of a mitigated model while the block runs.
+
+    Args:
+        mitigated: What is asked. A class without `__dict__` cannot be watched.
+        base: The model below the method.
+
+    Raises:
+        NonconformingError: From inside the verb whose answer breaks the contract.
+    """
+    below = _Below()
+    with (
+        _replaced(base if mitigated is not base else None, {"choose": below.remembering}),
+        _replaced(mitigated, {verb: _checking(verb, below) for verb in ("choose", "generate", "score")}),
+    ):
+        yield
+
+
+class _Below:
+    """Which question the model below a method was answering with each `Choice` it returned."""
+
+    def __init__(self) -> None:
+        self._questions: dict[int, list[Question]] = {}
+        self._kept: list[Choice] = []  # so that no other object gets one's number
+
+    def remembering(self, choose: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(questions: Sequence[Question], *more: Any, **named: Any) -> Any:
+            answers = choose(questions, *more, **named)
+            for q, c in zip(questions, answers, strict=False) if len(self._kept) < REMEMBERED else ():
+                self._kept.append(c)
+                self._questions.setdefault(id(c), []).append(q)
+            return answers
+
+        return answer
+
+    def check_order(self, questions: Sequence[Question], answers: Sequence[Choice]) -> None:
+        """An answer that is passed on as it came belongs to the question it came for, or to one just like it."""
+        asked = {q.id for q in questions}
+        for q, c in zip(questions, answers, strict=True):
+            came_for = self._questions.get(id(c), [])
+            right = not came_for or any(o.id == q.id or o.id not in asked or _alike(o, q) for o in came_for)
+            demand(
+                right,
+                f"choose() did not answer in the order of the questions: at {q.id} stands the answer to "
+                f"{came_for[0].id if came_for else ''}",
+            )
+
+
+def _alike(one: Question, other: Question) -> bool:
+    return (one.context, one.question, one.options) == (other.context, other.question, other.options)
+
+
+def _checking(verb: str, below: _Below) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(asked: Sequence[Any], *more: Any, **named: Any) -> Any:
+            answers = function(asked, *more, **named)
+            if verb == "choose":
+                check_choices(asked, answers)
+                below.check_order(asked, answers)
+            elif verb == "generate":
+                _check_list("generate()", "dialogue", asked, answers, Reply)
+            else:
+                _check_list("score()", "passage", asked, answers, Score)
+            return answers
+
+        return answer
+
+    return around
+
+
+@contextmanager
+def _replaced(model: Model | None, around: dict[str, Callable[[Callable[..., Any]], Any]]) -> Iterator[None]:
+    """Verbs of one object with something around them, for as long as the block runs."""
+    place: dict[str, Any] | None = getattr(model, "__dict__", None)
+    if place is None:
+        yield
+        return
+    before = {verb: place[verb] for verb in around if verb in place}
+    place.update({verb: wrap(getattr(model, verb)) for verb, wrap in around.items()})
+    try:
+        yield
+    finally:
+        for verb in around:
+            del place[verb]
+        place.update(before)
+
+
+def _check_list(verb: str, what: str, asked: Sequence[Any], answers: Any, kind: type) -> None:
+    demand(
+        isinstance(answers, list | tuple), f"{verb} returned {type(answers).__name__}, not a list of {kind.__name__}"
+    )
+    demand(len(answers) == len(asked), f"{verb} did not answer every {what}: {len(answers)} answers to {len(asked)}")
+    for one in answers:
+        demand(isinstance(one, kind), f"{verb} returned {type(one).__name__}, not {kind.__name__}")

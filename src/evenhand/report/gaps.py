@@ -1,0 +1,33 @@
+"""What a reader has to know of rows beside their numbers: why a baseline has none, how many items have no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evenhand.records import Record, is_baseline
+from evenhand.report.verdict import Verdict
+from evenhand.unanswered import Gap
+
+
+def without_numbers(records: Sequence[Record]) -> list[Record]:
+    """A record of every row that has no numbers; its note says why."""
+    lost = [r for r in records if r.status in ("failed", "not applicable")]
+    return list({(r.model, r.method, r.benchmark, r.note): r for r in lost}.values())
+
+
+def failures(records: Sequence[Record]) -> list[Verdict]:
+    """Why a baseline has no numbers; of methods the verdict says it."""
+    lost = [r for r in without_numbers(records) if is_baseline(r.method)]
+    return [Verdict(r.model, r.method, r.benchmark, f"{r.status}: {r.note}") for r in lost]
+
+
+def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
+    """How many items of a row with numbers were never answered, its repetitions together."""
+    numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    gaps: dict[tuple[str, str, str], Gap] = {}
+    for entry in manifest.get("unanswered", []):
+        row = entry["model"], entry["method"], entry["benchmark"]
+        own = Gap(entry["items"], entry["partly"], entry["asked"], entry["first"])
+        gaps[row] = gaps[row].joined(own) if row in gaps else own
+    return [Verdict(*row, str(gap)) for row, gap in gaps.items() if row in numbers]
