@@ -190,3 +190,9 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingsError, match=r"evenhand\[ifeval\]"):
         checkers.strict("punctuation:no_comma", {}, "never asked before, so not cached")
     checkers._registry.cache_clear()
+
+
+def test_an_unknown_instruction_is_refused_for_a_blank_response_too() -> None:
+    with pytest.raises(SettingsError, match="none of IFEval's"):
+        checkers.strict("punctuation:no_coma", {}, " ")
+    assert not checkers.strict("punctuation:no_comma", {}, " ").followed

@@ -313,3 +313,20 @@ def test_benchmarks_report_the_share_of_cut_replies(benchmark: str) -> None:
     values = bench.metrics(bench.tally(items, answers).total)
     assert (values["cut"].value[0], values["cut"].n[0]) == (0.25, 8)
     assert values["refusal" if benchmark == "gpqa" else "unparsed"].value[0] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "chosen"),
+    [
+        ("-10", ("5", "10", "15", "20"), None),
+        ("The answer is -10.", ("-10", "10", "0", "1"), 0),
+        ("\u221210", ("-10", "10", "0", "1"), 0),
+        ("The answer is 10.", ("-10", "10", "0", "1"), 1),
+        ("Cannot be determined", ("The boy", "Can't be determined", "The girl"), 1),
+        ("It cannot be determined.", ("The boy", "Can't be determined", "The girl"), 1),
+        ("It can not be determined.", ("The boy", "Cannot be determined", "The girl"), 1),
+        ("Can\u2019t be determined", ("The boy", "Cannot be determined", "The girl"), 1),
+    ],
+)
+def test_signs_and_spellings_of_an_option(reply: str, options: tuple[str, ...], chosen: int | None) -> None:
+    assert parse_choice(reply, Question("q", "?", options)) == chosen

@@ -62,6 +62,8 @@ def check_choices(questions: Sequence[Question], answers: Any) -> None:
             total = sum(c.probabilities)
             demand(len(c.probabilities) == len(q.options), f"{q.id}: {len(c.probabilities)} probabilities")
             demand(abs(total - 1) < 1e-6, f"{q.id}: probabilities sum to {total}")
+            inside = all(-1e-6 <= p <= 1 + 1e-6 for p in c.probabilities)
+            demand(inside, f"{q.id}: probabilities {c.probabilities} are not all between 0 and 1")
 
 
 def check_answers(benchmark: Benchmark, items: Sequence[Any], answers: Any) -> None:

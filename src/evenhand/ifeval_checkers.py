@@ -118,11 +118,11 @@ def variants(response: str) -> tuple[str, ...]:
 @lru_cache(maxsize=100_000)
 def _strict(instruction: str, given: str, response: str, key: int, split: Literal["nltk", "built_in"]) -> Verdict:
     """Cached, as the loose check and every new scoring of saved answers ask the same again."""
-    if not response.strip():
-        return Verdict(False)
     types = _registry()
     if instruction not in types:
         raise SettingsError(f"{instruction!r} is none of IFEval's instructions: {', '.join(sorted(types))}")
+    if not response.strip():
+        return Verdict(False)
     with _drawn_from(key):
         checker = types[instruction](instruction)
         checker.build_description(**json.loads(given))

@@ -27,7 +27,8 @@ POISON = "?"
 
 def normal_form(text: str) -> str:
     """The text in compatibility normal form, without characters that nobody sees (direction marks, soft hyphens)."""
-    return unicodedata.normalize("NFKC", regex.sub(r"[\p{Cf}\uFE00-\uFE0F\u0640]+", "", text)).strip()
+    plain = regex.sub(r"[\p{Cf}\uFE00-\uFE0F\u0640]+", "", text).replace("\u2212", "-")  # the minus sign
+    return unicodedata.normalize("NFKC", plain).strip()
 
 
 def read_choice(text: str, question: Question, finished: bool = True) -> int | None:
@@ -81,10 +82,14 @@ def _begins_another(text: str, whole: int, options: Sequence[str]) -> bool:
     return any(o != whole and _words(normal_form(option)).startswith(bare) for o, option in enumerate(options))
 
 
+_NUMBER = r"(?:(?<!\w)-)?\d+(?:[.,]\d+)+|(?<!\w)-\d+\b"
+"""What is one word though it holds a sign or a decimal mark; whole numbers are words anyway."""
+
+
 def _words(text: str) -> str:
-    """The words of a text, to be compared: case folded, without apostrophes and punctuation; 2.5 stays one word."""
+    """The words of a text, to be compared: case folded, without apostrophes and punctuation; -2.5 stays one word."""
     folded = unicodedata.normalize("NFKC", regex.sub(r"['’‘ʼ]", "", text).casefold())
-    return " ".join(regex.findall(r"\d+(?:[.,]\d+)+|\w+", folded))
+    return " ".join(regex.findall(rf"{_NUMBER}|\w+", regex.sub(r"\bcan ?not\b", "cant", folded)))
 
 
 # ------------------------------------------------------------------------------------------------ the words
@@ -355,7 +360,7 @@ def _text_pattern_or_none(option: str) -> Any:
 @lru_cache(maxsize=4096)
 def _text_pattern(option: str) -> Any:
     """Finds an option's text in a sentence; the words may be parted by other punctuation."""
-    tokens = regex.findall(r"\d+(?:[.,]\d+)+|\w+(?:['’‘ʼ]\w+)*", option)
+    tokens = regex.findall(rf"{_NUMBER}|\w+(?:['’‘ʼ]\w+)*", regex.sub(r"(?i)\bcan not\b", "cannot", option))
     body = _word_pattern(tokens[0])
     for before, token in pairwise(tokens):
         glued = regex.search(rf"[{_GLUED}]\Z", before) and regex.match(rf"[{_GLUED}]", token)
@@ -366,6 +371,8 @@ def _text_pattern(option: str) -> Any:
 
 def _word_pattern(word: str) -> str:
     """The word, with its apostrophes optional, and in Arabic with or without its article."""
+    if regex.fullmatch(r"(?i)can['’‘ʼ]?t|cannot", word):
+        return r"(?:can['’‘ʼ]?t|can ?not)"
     if regex.match(r"\p{Arabic}", word):
         stem = regex.sub(r"\A(?:ال|لل)(?=\w{2})", "", word)
         return r"(?:[وف]?(?:ال|لل|بال|كال))?" + str(regex.escape(stem))
@@ -381,8 +388,10 @@ def _left(token: str) -> str:
         return rf"(?:(?<![{_GLUED}])|(?<=[\p{{Hiragana}}{_HAN_BEFORE}]))"
     if regex.match(r"\p{Hiragana}", token):
         return rf"(?:(?<!\w)|(?<=[{_KANA_BEFORE}]))"
+    if token.startswith("-"):
+        return r"(?<!\w)"
     if regex.match(r"\d", token):
-        return rf"(?<![^\W{_GLUED}])(?<!\d[.,])"
+        return rf"(?<![^\W{_GLUED}])(?<!\d[.,])(?<!(?<!\w)-)"
     if regex.match(r"\p{Hangul}", token):
         return r"(?<!\w)"
     # an elided article may stand before it ("l'homme"), but "Angelo" is not "D'Angelo"

@@ -44,6 +44,10 @@ MARKS = (
     _pair("[THINK]", "[/THINK]"),
     _pair("<seed:think>", "</seed:think>"),
     HARMONY,
+    _pair("<thought>", "</thought>"),
+    _pair("<reasoning>", "</reasoning>"),
+    _pair("<reflection>", "</reflection>"),
+    _pair("◁think▷", "◁/think▷"),
 )
 _HARMONY_BETWEEN = re.compile(r"(?:<\|end\|>)?\s*(?:<\|start\|>assistant)?\s*\Z")
 

@@ -275,3 +275,21 @@ def test_loading_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(RunError, match="run the same command again"):
         Report.load(tmp_path)
+
+
+def test_every_view_says_why_answers_could_not_be_read(tmp_path: Path) -> None:
+    rows = [
+        Record(model="m", method="none", benchmark="bbq", metric=metric, value=value, n=8, clusters=8, main=main)
+        for metric, value, main in (
+            ("cut", 1.0, False), ("letter_mass", 0.03, False), ("unparsed", 1.0, True), ("accuracy", 0.0, True),
+        )
+    ]  # fmt: skip
+    made = Report(rows, {})
+    made.save(tmp_path)
+    out = io.StringIO()
+    Console(file=out, width=240, color_system=None).print(made)
+    for view in (out.getvalue(), (tmp_path / "summary.md").read_text(), (tmp_path / "report.html").read_text()):
+        assert "100.0 % of the replies were cut at the token limit" in view
+        assert "the option letters have 3.0 % of the probability on average" in view
+        assert "no answer could be read" in view
+    assert Report(rows[3:], {}).untold() == []

@@ -133,7 +133,10 @@ class LetterReading:
                 f"{self.opening.probability:.3g} is on an opening {self.opening.text!r}, "
                 "and what follows it was not read"
             )
-        return "; ".join([*said, *([self.note] if self.note else []), "use answer_by='generation'"])
+        return "; ".join([*said, *([self.note] if self.note else []), REMEDY])
+
+
+REMEDY = "use answer_by='generation' (a model that thinks first cannot be read by letters behind a server)"
 
 
 def fault_of(top: Sequence[Sequence[Any]] | None) -> str:

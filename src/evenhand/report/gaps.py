@@ -9,6 +9,10 @@ from evenhand.records import Record, is_baseline
 from evenhand.report.verdict import Verdict
 from evenhand.unanswered import Gap
 
+LEAST_MASS = 0.5
+"""Below this mean probability of the option letters a model answers something else than was asked."""
+NO_DECISION = ("unparsed", "refusal")
+
 
 def without_numbers(records: Sequence[Record]) -> list[Record]:
     """A record of every row that has no numbers; its note says why."""
@@ -20,6 +24,26 @@ def failures(records: Sequence[Record]) -> list[Verdict]:
     """Why a baseline has no numbers; of methods the verdict says it."""
     lost = [r for r in without_numbers(records) if is_baseline(r.method)]
     return [Verdict(r.model, r.method, r.benchmark, f"{r.status}: {r.note}") for r in lost]
+
+
+def unread(records: Sequence[Record]) -> list[Verdict]:
+    """Why answers that came could not be read: cut at the limit, or little probability on the option letters."""
+    found = []
+    for r in records:
+        if r.group != "overall" or r.status not in ("ok", "no effect"):
+            continue
+        name, row = r.metric.partition("_")[0], (r.model, r.method, r.benchmark)
+        if name == "cut" and r.value > 0:
+            what = (
+                f"{100 * r.value:.1f} % of the replies were cut at the token limit ({r.metric}); raise max_new_tokens"
+            )
+            found.append(Verdict(*row, what))
+        elif r.metric == "letter_mass" and r.value < LEAST_MASS:
+            what = f"the option letters have {100 * r.value:.1f} % of the probability on average: the format is ignored"
+            found.append(Verdict(*row, what))
+        elif r.metric in NO_DECISION and r.value == 1:
+            found.append(Verdict(*row, f"no answer could be read ({r.metric} 1.000): other numbers say nothing"))
+    return found
 
 
 def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
