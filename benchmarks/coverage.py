@@ -98,23 +98,32 @@ class World:
     """Disambiguated: wrong answers that are the unknown option."""
     unparsed: float = 0.05
 
-    def truth(self) -> dict[str, float]:
-        """The values of the main metrics that samples of ever more clusters approach."""
-        named = self.right + (1 - self.right) * (1 - self.lost)
-        biased = self.right / 2 + (1 - self.right) * (1 - self.lost) * self.stereotyped
+    def truth(self, other: World | None = None, share: float = 0.0) -> dict[str, float]:
+        """The values of the main metrics that samples of ever more clusters approach.
+
+        Args:
+            other: A model that gives its answer to some of the items; it leaves as many unparsed.
+            share: Of the items that are the other's. Sums mix, metrics do not.
+        """
+        sums = (1 - share) * self._sums + share * (other or self)._sums
+        u, stereotyped, named, biased, right, lost = sums.tolist()
         return {
-            "bias_ambiguous": (1 - self.unknown) * (2 * self.stereotyped - 1),
-            "accuracy_ambiguous": self.unknown,
-            "abstention_ambiguous": self.unknown,
+            "bias_ambiguous": 2 * stereotyped - (1 - u),
+            "accuracy_ambiguous": u,
+            "abstention_ambiguous": u,
             "bias_disambiguated": 2 * biased / named - 1,
-            "accuracy_disambiguated": self.right,
-            "abstention_disambiguated": (1 - self.right) * self.lost,
+            "accuracy_disambiguated": right,
+            "abstention_disambiguated": lost,
             "unparsed": self.unparsed,
         }
 
-    def mixed(self, other: World, share: float) -> World:
-        """A model that gives another one's answer to a share of the items; only rates that mix linearly are changed."""
-        return World(*(a + share * (b - a) for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    @property
+    def _sums(self) -> Array:
+        """Per parsed item: unknown, stereotyped; named, stereotyped among these, right, lost."""
+        wrong_named = (1 - self.right) * (1 - self.lost)
+        biased = self.right / 2 + wrong_named * self.stereotyped
+        ambiguous = [self.unknown, (1 - self.unknown) * self.stereotyped]
+        return np.array([*ambiguous, self.right + wrong_named, biased, self.right, (1 - self.right) * self.lost])
 
 
 class Drawn(NamedTuple):
@@ -200,7 +209,7 @@ def batches(sample: Sample, runs: int) -> Iterator[int]:
 def bbq_coverage(sample: Sample, runs: int, seed: int = 0, *, before: World = World()) -> dict[str, float]:
     """Shares of runs whose intervals hold the true values, and the true paired differences ("... difference")."""
     share, after = 0.4, World(0.7, 0.6, 0.8, 0.7, before.unparsed)
-    truth, true_after = before.truth(), _mixed_truth(before, after, share)
+    truth, true_after = before.truth(), before.truth(after, share)
     bench, draw = BBQ(source="demo"), np.random.default_rng([seed, len(sample.strata), sample.skewed])
     inside: dict[str, list[Any]] = {}
     for count in batches(sample, runs):
@@ -216,27 +225,6 @@ def bbq_coverage(sample: Sample, runs: int, seed: int = 0, *, before: World = Wo
             gap = true_after[name] - truth[name]
             inside.setdefault(f"{name} difference", []).append(_holds(pair.interval(0.05), gap))
     return {name: float(np.concatenate(parts).mean()) for name, parts in inside.items()}
-
-
-def _mixed_truth(before: World, after: World, share: float) -> dict[str, float]:
-    """The values of a model that answers a share of the items as another one does: sums mix, metrics do not."""
-    sides = []
-    for w in (before, after):
-        named = w.right + (1 - w.right) * (1 - w.lost)
-        biased = w.right / 2 + (1 - w.right) * (1 - w.lost) * w.stereotyped
-        sides.append(
-            np.array([w.unknown, (1 - w.unknown) * w.stereotyped, named, biased, w.right, (1 - w.right) * w.lost])
-        )
-    u, stereotyped, named, biased, right, lost = (1 - share) * sides[0] + share * sides[1]
-    return {
-        "bias_ambiguous": 2 * stereotyped - (1 - u),
-        "accuracy_ambiguous": u,
-        "abstention_ambiguous": u,
-        "bias_disambiguated": 2 * biased / named - 1,
-        "accuracy_disambiguated": right,
-        "abstention_disambiguated": lost,
-        "unparsed": before.unparsed,
-    }
 
 
 def _holds(ends: tuple[Array, Array], truth: float) -> Array:
@@ -290,9 +278,6 @@ def proportion_coverage(sample: Sample, rate: float, runs: int, seed: int = 0) -
 
 
 # --------------------------------------------------------------------------------------------------------- errors
-
-Flipped = tuple[Tally, Tally, Array, Array]
-"""Baseline, method, items turned right and turned wrong [C, R]."""
 
 
 def false_held(sample: Sample, lose: Callable[[Draw, tuple[int, int]], Array], right: float, margin: float, runs: int,

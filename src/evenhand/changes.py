@@ -9,7 +9,7 @@ undecided counts in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -70,14 +70,8 @@ def change_tallies(
     Returns:
         A tally per part, sums [C, G, WIDTH].
     """
-    cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
-    parts = sorted({m.part for m in after})
-    sums = {part: np.zeros((len(cluster), len(group), WIDTH)) for part in parts}
-    for was, now, where in zip(before, after, clusters, strict=True):
-        row = _counts(was, now)
-        for name in now.groups:
-            sums[now.part][cluster[where], group[name]] += row
-    return {part: Tally(like.clusters, like.strata, like.groups, found) for part, found in sums.items()}
+    found = _summed(before, after, clusters, like, _counts, WIDTH)
+    return {part: Tally(like.clusters, like.strata, like.groups, sums) for part, sums in found.items()}
 
 
 def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally) -> Mapping[str, Array]:
@@ -85,15 +79,24 @@ def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str
 
     Items count that both sides' share of right answers counts; among these, undecided is not right.
     """
+    return _summed(before, after, clusters, like, _turn, 3)
+
+
+def _summed(
+    before: Sequence[Mark],
+    after: Sequence[Mark],
+    clusters: Sequence[str],
+    like: Tally,
+    row: Callable[[Mark, Mark], Array],
+    width: int,
+) -> dict[str, Array]:
+    """Per part the sums of the items' rows, [C, G, width]."""
     cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
-    sums = {part: np.zeros((len(cluster), len(group), 3)) for part in sorted({m.part for m in after})}
+    sums = {part: np.zeros((len(cluster), len(group), width)) for part in sorted({m.part for m in after})}
     for was, now, where in zip(before, after, clusters, strict=True):
-        if not (was.counted and now.counted):
-            continue
-        right = (was.decision is not None and was.right, now.decision is not None and now.right)
-        row = np.array([right == (False, True), right == (True, False), True], dtype=np.float64)
+        counts = row(was, now)
         for name in now.groups:
-            sums[now.part][cluster[where], group[name]] += row
+            sums[now.part][cluster[where], group[name]] += counts
     return sums
 
 
@@ -101,6 +104,13 @@ def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:
     """Shares of all items from sums [..., WIDTH]."""
     items = sums[..., 0]
     return {m.name: Measured(ratio(sums[..., 1 + n], items), items) for n, m in enumerate(described(part))}
+
+
+def _turn(was: Mark, now: Mark) -> Array:
+    """An item's row for `turned`; nothing where one of the two is not counted."""
+    right = [mark.decision is not None and mark.right for mark in (was, now)]
+    counted = was.counted and now.counted
+    return counted * np.array([right == [False, True], right == [True, False], True], dtype=np.float64)
 
 
 def _counts(was: Mark, now: Mark) -> Array:

@@ -32,7 +32,7 @@ from evenhand.subsampling import subsample
 from evenhand.train_data import Kept, TrainLike
 
 ModelLike = str | Path | Model | dict[str, Any]
-DEMO_MODELS = ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm")
+DEMO_MODELS = tuple(n for n in registry.BUILT_IN["models"] if n.partition("-")[0] == "demo")
 DEMO_MARGIN = 0.05
 """72 templates cannot rule out a smaller loss."""
 

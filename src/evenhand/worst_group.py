@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -47,28 +46,25 @@ def _worst(
     known = not (np.isnan(low) | np.isnan(high)).any()
     ends = _ends(estimate.info, low, high) if known else (NAN, NAN)
     value = estimate.value[at]
-    return replace(
-        record,
+    distance = estimate.info.direction == "zero"
+    return Record(
+        model=record.model,
+        method=record.method,
+        benchmark=record.benchmark,
+        metric=record.metric,
         group=WORST_GROUP,
-        value=float(abs(value) if estimate.info.direction == "zero" else value),
+        value=float(abs(value) if distance else value),
         low=ends[0],
         high=ends[1],
-        standard_error=NAN,
         n=float(estimate.n[at]),
         clusters=int(estimate.clusters[at]),
-        **dict.fromkeys(_PAIRED, NAN),  # type: ignore[arg-type]
-        baseline="",
-        baseline_clusters=None,
-        note=f"{groups[at]}; the worst of {len(mine)} groups"
-        + (", by its distance from 0" if estimate.info.direction == "zero" else ""),
+        degrees=record.degrees,
+        direction=record.direction,
+        kind=record.kind,
+        main=record.main,
+        status=record.status,
+        note=f"{groups[at]}; the worst of {len(mine)} groups" + (", by its distance from 0" if distance else ""),
     )
-
-
-_PAIRED = (
-    "difference", "difference_low", "difference_high", "difference_error", "gain", "gain_low", "gain_high", "p",
-    "p_holm", "detectable", "baseline_low", "baseline_high", "loss_high", "clusters_needed", "between_seeds",
-    "between_wordings",
-)  # fmt: skip
 
 
 def _size(info: Metric, values: Array) -> Array:

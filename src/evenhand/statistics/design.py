@@ -48,8 +48,7 @@ class Design:
             strata: C names.
             takes_part: [C, G].
         """
-        codes = np.unique(np.array(strata, dtype=str), return_inverse=True)[1]
-        rank = np.argsort(np.argsort(np.array(clusters, dtype=str), kind="stable"), kind="stable")
+        codes, rank = coded(clusters, strata)
         rows, groups, numbers, count = [], [], [], 0
         for g in range(takes_part.shape[1]):
             members = np.flatnonzero(takes_part[:, g])
@@ -79,8 +78,7 @@ class Design:
 
         A cluster that is alone in its stratum cannot be left out: nan.
         """
-        strata = int(self.stratum.max(initial=-1)) + 1
-        in_stratum = _summed(x, self.stratum, strata)[self.stratum]
+        in_stratum = self._of_stratum(x)
         rest = np.where(self.size > 1, self.size - 1, np.nan)[:, None]
         return np.asarray(self.total(x)[self.group] + in_stratum / rest - x * (self.size[:, None] / rest))
 
@@ -100,9 +98,16 @@ class Design:
             return ratio(self.total(d**2) ** 2, self.total(d**4))
 
     def _deviations(self, without: Array) -> Array:
-        strata = int(self.stratum.max(initial=-1)) + 1
         with np.errstate(invalid="ignore"):
-            return without - _summed(without, self.stratum, strata)[self.stratum] / self.size
+            return without - self._of_stratum(without) / self.size
+
+    @property
+    def _strata(self) -> int:
+        return int(self.stratum.max(initial=-1)) + 1
+
+    def _of_stratum(self, x: Array) -> Array:
+        """[P, ...] sum over the pair's stratum."""
+        return _summed(x, self.stratum, self._strata)[self.stratum]
 
     def taking_part(self, n: Array) -> Array:
         """Clusters [G] whose n [P] is above 0."""
@@ -118,13 +123,19 @@ class Design:
 
         Clusters and strata are those with any n [P]. Where all weigh alike it is clusters - strata.
         """
-        strata = int(self.stratum.max(initial=-1)) + 1
-        present = _summed((n > 0).astype(np.float64), self.stratum, strata) > 0
-        of_group = np.zeros(strata, dtype=np.intp)
+        present = _summed((n > 0).astype(np.float64), self.stratum, self._strata) > 0
+        of_group = np.zeros(self._strata, dtype=np.intp)
         of_group[self.stratum] = self.group
         count = np.bincount(of_group[present], minlength=self.groups)
         clusters = self.taking_part(n)
         return np.fmax(self.effective(n) * ratio(clusters - count, clusters), 1.0)
+
+
+def coded(clusters: Sequence[str], strata: Sequence[str]) -> tuple[Ints, Ints]:
+    """What `pooled` takes: a number for every cluster's stratum, and the cluster's place in the order of names."""
+    codes = np.unique(np.array(strata, dtype=str), return_inverse=True)[1]
+    rank = np.argsort(np.argsort(np.array(clusters, dtype=str), kind="stable"), kind="stable")
+    return np.asarray(codes, dtype=np.intp), np.asarray(rank, dtype=np.intp)
 
 
 def pooled(codes: Ints, rank: Ints) -> Ints:

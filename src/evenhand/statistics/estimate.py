@@ -81,8 +81,7 @@ class Estimate:
     @property
     def standard_error(self) -> Array:
         """Square root of the variance; rounding counts as 0."""
-        error = np.sqrt(self.variance)
-        return np.where(error <= ROUNDING * (1 + np.abs(self.value)), 0.0, error)
+        return rounded_root(self.variance, self.value)
 
     def interval(self, alpha: float) -> tuple[Array, Array]:
         """Interval of level 1 - `alpha`, within the metric's range; nan where there is none (`note` says why)."""
@@ -183,6 +182,12 @@ def _estimate(
     )  # fmt: skip
 
 
+def rounded_root(variance: Array, value: Array) -> Array:
+    """Standard error of a value; what is rounding counts as 0."""
+    error = np.sqrt(variance)
+    return np.where(error <= ROUNDING * (1 + np.abs(value)), 0.0, error)
+
+
 def degrees_of(design: Design, without: Array, n_pairs: Array) -> Array:
     """Degrees of freedom of a jackknife variance: the design's, or fewer where few clusters carry the variance.
 
@@ -206,10 +211,7 @@ def _resampled(estimate: Estimate, draws: Array, seed: int) -> Estimate:
     """With the variance of the draws, to which the spread between seeds and wordings is added as noise."""
     spread = np.sqrt(estimate.sampled.variance)
     draws = draws + np.random.default_rng([seed, 1]).normal(size=draws.shape) * np.nan_to_num(spread)
-    with np.errstate(invalid="ignore"):
-        known = resampling.defined(draws)
-        variance = np.where(known, np.nanvar(np.where(known, draws, 0.0), axis=0, ddof=1), np.nan)
-    return replace(estimate, draws=draws, variance=variance)
+    return replace(estimate, draws=draws, variance=resampling.variance(draws))
 
 
 def combined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:

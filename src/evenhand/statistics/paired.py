@@ -20,14 +20,12 @@ from evenhand.interfaces import Array, Metric
 from evenhand.moments import ratio
 from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
-from evenhand.statistics.estimate import ROUNDING, Estimate, combined, degrees_of, few_carry
+from evenhand.statistics.estimate import ROUNDING, Estimate, combined, degrees_of, few_carry, rounded_root
 
 RARE = 0.1
 """Where a share of changed items is below this, exact bounds are used besides the jackknife."""
 RARE_CLUSTERS = 10.0
 """Where changes are known by cluster only: likewise, where so few changed (or fewer than 90 % of all)."""
-
-
 FEW_SEEN = 12.0
 """A side whose fewer clusters all agree is not taken to be as even as that."""
 MAX_TIMES = 1e6
@@ -125,8 +123,7 @@ class Paired:
         if self.gain_draws is not None:
             return resampling.percentiles(self.gain_draws, self.degrees, alpha)
         half = stdtrit(self.degrees, 1 - alpha / 2) * self.gain_error
-        unseen = self._unseen(alpha)
-        room = np.where(self.gain_error == 0, unseen, np.where(self.rare, np.fmax(half, unseen), half))
+        room = self._widened(half, self._unseen(alpha / 2), self.gain_error)
         return np.where(self.known, self.gain - room, np.nan), np.where(self.known, self.gain + room, np.nan)
 
     @property
@@ -186,10 +183,8 @@ class Paired:
 
     def _smooth_loss(self, alpha: float, times: Array) -> Array:
         """Of metrics that are no proportions. The share of unseen clusters shrinks with their number, the rest less."""
-        width = self.info.range[1] - self.info.range[0]
-        exact = proportions.unseen(self.effective * times, alpha) * (width if isfinite(width) else np.nan)
         half = (-self.gain_interval(alpha)[0] + self.gain) / np.sqrt(times)
-        room = np.where(self.error == 0, exact, np.where(self.rare, np.fmax(half, exact), half))
+        room = self._widened(half, self._unseen(alpha, times), self.error)
         return np.where(self.known, -self.gain + room, np.nan)
 
     @property
@@ -209,22 +204,26 @@ class Paired:
             low = np.where(rare, np.minimum(low, up.lower(tail) - down.upper(tail)), low)
             high = np.where(rare, np.maximum(high, up.upper(tail) - down.lower(tail)), high)
         else:
-            room = self._unseen(alpha)
             if self.draws is not None:
                 low, high = np.minimum(low, self.value), np.maximum(high, self.value)
-            low = np.where(
-                self.error == 0, self.value - room, np.where(self.rare, np.fmin(low, self.value - room), low)
-            )
-            high = np.where(
-                self.error == 0, self.value + room, np.where(self.rare, np.fmax(high, self.value + room), high)
-            )
-        width = self.info.range[1] - self.info.range[0]
+            room = self._unseen(alpha / 2)
+            low = self.value - self._widened(self.value - low, room, self.error)
+            high = self.value + self._widened(high - self.value, room, self.error)
+        width = self._width
         return tuple(np.where(self.known, np.clip(end, -width, width), np.nan) for end in (low, high))  # type: ignore[return-value]
 
-    def _unseen(self, alpha: float) -> Array:
-        """Where no cluster differs: how far unseen ones could move the difference; nan of a metric without bounds."""
-        width = self.info.range[1] - self.info.range[0]
-        return np.asarray(proportions.unseen(self.effective, alpha / 2) * (width if isfinite(width) else np.nan))
+    @property
+    def _width(self) -> float:
+        return self.info.range[1] - self.info.range[0]
+
+    def _unseen(self, tail: float, times: Array | float = 1.0) -> Array:
+        """How far clusters of which none was seen could move the difference; nan of a metric without bounds."""
+        width = self._width if isfinite(self._width) else np.nan
+        return np.asarray(proportions.unseen(self.effective * times, tail) * width)
+
+    def _widened(self, half: Array, unseen: Array, error: Array) -> Array:
+        """Half an interval: as far as unseen clusters reach where none differs, at least so where few carry it."""
+        return np.where(error == 0, unseen, np.where(self.rare, np.fmax(half, unseen), half))
 
 
 def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | None = None) -> Paired:
@@ -246,23 +245,25 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
     if after.info.form == "smooth":
         beyond += [_too_even(one, other) for one, other in ((before, after), (after, before))]
     draws = None if after.draws is None or before.draws is None else after.draws - before.draws
-    base = design.variance(without) if draws is None else _spread(draws)
+    base = design.variance(without) if draws is None else resampling.variance(draws)
     variance, degrees = combined([(base, own), *beyond])
     if draws is not None:
         variance = base  # the draws hold the spread between seeds already
     gain_variance, _ = combined([(design.variance(towards), own), *beyond])
-    changed = None
+    error, changed = rounded_root(variance, before.value), None
     if after.info.form == "proportion":
-        changed = _by_clusters(design, before, after, effective, own)
-        if flips is not None:
-            changed = _by_items(design, flips, effective, own)
-        size = _worth(changed, variance, effective)
-        changed = changed._replace(size=size, rare=changed.rare | (_root(variance, before.value) == 0))
+        changed = (
+            _by_clusters(design, before, after, effective, own)
+            if flips is None
+            else _by_items(design, flips, effective, own)
+        )
+        changed = changed._replace(size=_worth(changed, variance, effective), rare=changed.rare | (error == 0))
+    clusters = np.fmin(before.clusters, after.clusters)
     return Paired(
-        info=after.info, value=difference, error=_root(variance, before.value), degrees=degrees,
-        clusters=np.fmin(before.clusters, after.clusters), effective=effective,
-        known=(np.fmin(before.clusters, after.clusters) > 1) & np.isfinite(variance) & np.isfinite(difference),
-        gain=gain(after.info.direction, before.value, after.value), gain_error=_root(gain_variance, before.value),
+        info=after.info, value=difference, error=error, degrees=degrees, clusters=clusters, effective=effective,
+        known=(clusters > 1) & np.isfinite(variance) & np.isfinite(difference),
+        gain=gain(after.info.direction, before.value, after.value),
+        gain_error=rounded_root(gain_variance, before.value),
         draws=draws, gain_draws=_gain_draws(before, after, sign), changed=changed,
         rare=few_carry(design, without, effective),
     )  # fmt: skip
@@ -284,16 +285,6 @@ def _gain_draws(before: Estimate, after: Estimate, sign: tuple[Array, Array]) ->
     if before.draws is None or after.draws is None:
         return None
     return np.asarray(sign[0] * before.draws - sign[1] * after.draws)
-
-
-def _spread(draws: Array) -> Array:
-    known = resampling.defined(draws)
-    return np.where(known, np.nanvar(np.where(known, draws, 0.0), axis=0, ddof=1), np.nan)
-
-
-def _root(variance: Array, value: Array) -> Array:
-    error = np.sqrt(variance)
-    return np.where(error <= ROUNDING * (1 + np.abs(value)), 0.0, error)
 
 
 def _by_items(design: Design, flips: Flips, clusters: Array, degrees: Array) -> _Changed:

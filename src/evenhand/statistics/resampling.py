@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from evenhand.interfaces import Array, Measured, Tally
-from evenhand.statistics.design import Ints, pooled
+from evenhand.statistics.design import Ints, coded, pooled
 
 REPLICATES = 2_000
 MIN_REPLICATES = 200
@@ -44,9 +44,7 @@ def cluster_weights(tally: Tally, replicates: int, seed: int) -> Array:
 
 def strata_of(tally: Tally) -> Ints:
     """[C] the pooled strata of all clusters, in the order of their first cluster's name."""
-    codes = np.unique(np.array(tally.strata, dtype=str), return_inverse=True)[1]
-    rank = np.argsort(np.argsort(np.array(tally.clusters, dtype=str), kind="stable"), kind="stable")
-    return pooled(codes, rank)
+    return pooled(*coded(tally.clusters, tally.strata))
 
 
 def bootstrap(
@@ -102,6 +100,12 @@ def p_value(differences: Array, degrees: Array) -> Array:
     tail = np.minimum(0.5, np.minimum(below, above))
     p = np.minimum(1.0, 2 * stdtr(degrees, ndtri(tail)))
     return np.where(defined(differences), p, np.nan)
+
+
+def variance(draws: Array) -> Array:
+    """[G] variance of the replicates; nan where too many have no value."""
+    known = defined(draws)
+    return np.where(known, np.nanvar(np.where(known, draws, 0.0), axis=0, ddof=1), np.nan)
 
 
 def defined(draws: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
