@@ -38,6 +38,7 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.moments import ratio
+from evenhand.remarks import remark, unsampled
 
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 
@@ -275,6 +276,9 @@ class BScore(Benchmark):
                 later = iter(told[len(waiting) :])
                 for talk, shown in zip(talks, orders, strict=True):
                     _advance(talk, shown, next(later) if talk.alive else NO_REPLY)
+        draws = [((q.item, q.shown), r.text) for q, r in zip(queries, replies, strict=True)]
+        if why := unsampled(draws, self.temperature, "P_single, and with it B,"):
+            remark(why)
         return [self._answer(i, queries, replies, talks) for i in range(len(items))]
 
     def tally(self, items: Sequence[BScoreItem], answers: Sequence[BScoreAnswer]) -> Tally:

@@ -26,7 +26,7 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.models import Mitigated
-from evenhand.turns import Place, choose_instructed, instructed, placed, write_instructed
+from evenhand.turns import Place, choose_instructed, instructed, placed, read_by, write_instructed
 
 
 @settings
@@ -59,7 +59,11 @@ class Instruction(Method):
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             return choose_instructed(
-                model, [instructed(pack.worded(q), self._text(pack, q.topic), self.place) for q in questions]
+                model,
+                [
+                    instructed(pack.worded(q, read_by(model, q)), self._text(pack, q.topic), self.place, model)
+                    for q in questions
+                ],
             )
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:

@@ -11,9 +11,11 @@ Source: Anantaprayoon et al. 2025, "Intent-Aware Self-Correction for Mitigating 
 A critique from which no score can be read, or that never came, is no evidence: it is left out of the feedback and of
 the decision to stop, and stands in the answer's note. The answer stands where no score is left.
 
-The record (`before`) is the answering conversation. Critiques are held in conversations of their own; each
-stands in the record behind the answer that it is about, as a system's turn that begins with "[critique ...". The
-answering model never sees these turns, only the feedback made of them.
+The record (`before`) is the answering conversation, as it was really asked. Critiques are held in conversations of
+their own; each stands in the record behind the answer that it is about, as a system's turn that begins with
+"[critique ...". The answering model never sees these turns, only the feedback made of them. A method below this one
+may change what is asked (an instruction goes into the last turn, wherever that is): where a turn was then asked for in
+a dialogue that does not go on from the one before it, the record says so and has that dialogue in full.
 """
 
 from __future__ import annotations
@@ -52,6 +54,10 @@ from evenhand.turns import Place, placed, thinking, write
 
 _SCORE = re.compile(r"\W*(?:[^\W\d_]+\W*[:=]\W*)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
 """The digit that a critique begins with, after a label such as "Score:" at most; not of a longer number or a range."""
+UNSEEN = "; not shown to the model]"
+"""Ends what stands in a record beside the turns that were asked."""
+ANEW = f"[the next turn was asked for in this dialogue{UNSEEN}"
+"""Stands in a record between two dialogues."""
 
 
 @settings
@@ -219,6 +225,8 @@ class _Talk:
     faults: bool = False
     """Whether they ask for another answer."""
     record: list[Message] = field(default_factory=list)
+    held: list[Message] = field(default_factory=list)
+    """The dialogue that was asked last, as a method below may have put it, with the answer to it."""
     usage: Usage = field(default_factory=Usage)
     notes: list[str] = field(default_factory=list)
 
@@ -229,22 +237,31 @@ class _Talk:
             self.record += reply.before
             return
         self.reasoning = answer(reply.text)
-        self.record += self.dialogue.messages
-        self._keep(reply.before)
+        self._asked(reply.before)
+        self._answered(reply.text, self.reasoning)
         self.dialogue = self.dialogue.assistant(self.reasoning).user(decide)
-        self.record += [Message("assistant", reply.text), self.dialogue.messages[-1]]
 
     def take(self, given: Choice | Reply, said: str | None, meant: str) -> None:
         """An answer came, or did not."""
         self.given, self.said, self.meant, self.faults = given, said, meant, False
         self.usage += given.usage
-        self._keep(given.before)
+        self._asked(given.before)
 
-    def _keep(self, before: Sequence[Message]) -> None:
-        """Record what a method below this one held beyond the dialogue that it was given."""
-        known = self.dialogue.messages
-        same = next((i for i, (a, b) in enumerate(zip(before, known, strict=False)) if a != b), len(known))
-        self.record += before[same:]
+    def _asked(self, before: Sequence[Message]) -> None:
+        """Record the dialogue in which a turn was asked for: what it adds to the last one, or all of it.
+
+        Args:
+            before: It as a method below this one put it; empty where there is none.
+        """
+        now = before or self.dialogue.messages
+        added = _added(now, self.held)
+        self.record += [Message("system", ANEW), *now] if added is None else added
+        self.held = [m for m in now if not _unseen(m)]
+
+    def _answered(self, written: str, shown: str) -> None:
+        """Record a turn of the model; a thought that it was written with is not shown again."""
+        self.record.append(Message("assistant", written))
+        self.held.append(Message("assistant", shown))
 
     def put(self, critique: str, aspect: str) -> str:
         return critique.format(asked=self.asked, reasoning=self.reasoning, answer=self.meant, aspect=aspect)
@@ -253,10 +270,10 @@ class _Talk:
         """Keep the critiques of the latest answer."""
         self.critiques = []
         written = self.given.text if isinstance(self.given, Reply) else self.given.reply
-        self.record.append(Message("assistant", written or self.said or ""))
+        self._answered(written or self.said or "", self.said or "")
         for name, reply in replies.items():
             self.usage += reply.usage
-            mark = f"[critique {number}, {name}, by {critic}; not shown to the model]"
+            mark = f"[critique {number}, {name}, by {critic}{UNSEEN}"
             self.record.append(Message("system", f"{mark} {reply.note if reply.text is None else reply.text}"))
             found = read_critique(reply.text or "")
             if found is None:
@@ -268,7 +285,22 @@ class _Talk:
         """Show the feedback in the answering conversation."""
         feedback = "\n".join(line.format(**c._asdict()).rstrip() for c in self.critiques)
         self.dialogue = self.dialogue.assistant(self.said or "").user(refine.format(feedback=feedback))
-        self.record.append(self.dialogue.messages[-1])
+
+
+def _unseen(message: Message) -> bool:
+    """Whether a turn of a record was never asked."""
+    return message.role == "system" and UNSEEN in message.content
+
+
+def _added(now: Sequence[Message], held: Sequence[Message]) -> Sequence[Message] | None:
+    """What a dialogue adds to the one before it; None where it does not go on from that."""
+    left = list(held)
+    for i, message in enumerate(now):
+        if not left:
+            return now[i:]
+        if not _unseen(message) and message != left.pop(0):
+            return None
+    return None if left else ()
 
 
 class _Way(NamedTuple):

@@ -40,6 +40,7 @@ from evenhand.turns import (
     choose_instructed,
     instructed,
     placed,
+    read_by,
     thinking,
     write_instructed,
     write_then_choose,
@@ -128,7 +129,9 @@ class MoralSelfCorrection(Method):
 
     def _instruct(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
         told = pack.moral.instruction
-        return choose_instructed(model, [instructed(pack.worded(q), told, self.place) for q in questions])
+        return choose_instructed(
+            model, [instructed(pack.worded(q, read_by(model, q)), told, self.place, model) for q in questions]
+        )
 
     def _think(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
         texts = pack.moral

@@ -8,6 +8,7 @@ all of them dropout is off (the code leaves it on, which makes two gradients dif
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS = 8
 """Fewer say nothing of a bias."""
-VERSION = 1
+VERSION = 2
 """Of what an edit does; part of the name that it is kept under."""
 Texts = Sequence[str]
 Work = tuple["list[TokenPair]", "list[Side]"]
@@ -129,7 +130,10 @@ class PCGU(Method):
         if reason := untrainable(self.name, model, masked=True):
             return reason
         if hasattr(model.weights.module, "peft_config"):
-            return f"{self.name} edits weights, and {model.name} has an adapter; merge it first (merge_and_unload)"
+            return (
+                f"{self.name} edits weights, and {model.name} has an adapter: wrap "
+                "evenhand.models.adapters.merged(module) instead, which does not mix up tied embeddings"
+            )
         return ""
 
     def untrained(self, data: TrainData | None) -> str:
@@ -148,6 +152,8 @@ class PCGU(Method):
 
         Raises:
             SettingsError: No pairs, or too few; a model or a launch that cannot be used.
+            EvenhandError: The edit diverged before an epoch was finished. Where it diverges later, the edit of an epoch
+                before that is kept, with a warning, and the facts say so under `halted`.
             DataError: A pair cannot be used.
         """
         from evenhand.unlearning.delta import Delta
@@ -181,6 +187,8 @@ class PCGU(Method):
     def _edited(self, model: Model, delta: Delta) -> Model:
         from evenhand.unlearning.models import edited
 
+        if halted := delta.facts.get("halted"):
+            warnings.warn(f"{self.name} on {model.name} {halted}. Take a lower learning_rate", stacklevel=3)
         return edited(model, self, delta)
 
     def _chosen(self, data: TrainData | None) -> tuple[list[Pair], list[Pair]]:
@@ -217,6 +225,7 @@ class PCGU(Method):
         from evenhand.models.local import LocalModel
         from evenhand.unlearning.delta import Delta
         from evenhand.unlearning.distributed import World, shard
+        from evenhand.unlearning.finite import probes
         from evenhand.unlearning.gradients import Scoring
         from evenhand.unlearning.models import DELTA
         from evenhand.unlearning.partition import partition
@@ -246,6 +255,7 @@ class PCGU(Method):
             module=module, base=base, parts=partition(
                 module, self.partition, as_stored=self.as_stored, embeddings=self.embeddings
             ), pairs=train, held_out=held, retained=work[1], how=how, plan=plan, world=world, folder=folder,
+            tried=probes(tokenizer, int(model.context)),  # type: ignore[attr-defined]
         )  # fmt: skip
         made = run.run()
         if made is None:
@@ -253,7 +263,7 @@ class PCGU(Method):
         facts = {
             "method": self.spec, "base": model.name, "pairs": len(train), "held_out_pairs": len(held),
             "direction": self.direction, "best_epoch": run.best, "curve": run.curve, "edited_vectors": made.size,
-            **run.seen.facts(),
+            **run.seen.facts(), **({"halted": run.halted} if run.halted else {}),
         }  # fmt: skip
         Delta(made.vectors, facts).save(folder / DELTA)
         run.forget()

@@ -22,6 +22,7 @@ from evenhand.artefacts import artefact, made_with
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
 from evenhand.models.fingerprint import digest
+from evenhand.remarks import remarked
 from evenhand.teacher import WhichMean, WhichOrders, check, debiased, drawn, sampled_question
 
 if TYPE_CHECKING:
@@ -205,10 +206,11 @@ class PermutationDistillation(Method):
         """The teacher's answers in all orders, asked at once; what it did not answer is left out and counted."""
         from evenhand.students.learning import Example, usable
 
-        taught = debiased(
-            model, questions, decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws,
-            seed=self.seed,
-        )  # fmt: skip
+        with remarked() as remarks:
+            taught = debiased(
+                model, questions, decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws,
+                seed=self.seed,
+            )  # fmt: skip
         every = [Example(q, t, a) for q, t, a in zip(questions, taught, answers, strict=True)]
         examples = [e for e in every if usable(e, self.variant)]
         lost = len(every) - len(examples)
@@ -224,6 +226,7 @@ class PermutationDistillation(Method):
             "training_questions": len(examples),
             "questions_left_out": lost,
             "teacher_calls": sum(t.usage.calls for t in taught),
+            **({"remarks": remarks} if remarks else {}),
         }
 
     def _learned(self, module: Any, reads: Any, examples: list[Example], folder: Path, device: str) -> dict[str, Any]:

@@ -118,7 +118,8 @@ class Preference(Method):
         written = [left_out] if left_out else []
         key = digest(self.name, VERSION, how, model.fingerprint, decisive, train, held, *written)
         with artefact(key, lambda folder: self._train(model, train, held, left_out, folder)) as folder:
-            return open_edited(folder, model, f"{model.name}+{self.spec}")
+            remedy = f"take a learning_rate below {self.learning_rate:g}"
+            return open_edited(folder, model, f"{model.name}+{self.spec}", remedy=remedy)
 
     def _own(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         own = [p for p in pairs if not self.topics or p.topic in self.topics][: self.most_pairs]

@@ -37,7 +37,7 @@ from evenhand.interfaces import (
 )
 from evenhand.models import Mitigated
 from evenhand.prompts import LETTERS, question_block
-from evenhand.turns import placed, recorded, write_then_choose, write_then_write
+from evenhand.turns import placed, read_by, recorded, write_then_choose, write_then_write
 
 
 @settings
@@ -119,7 +119,7 @@ class SelfDebias(Method):
         texts = pack.self_debias
         again = texts.reprompt_stated if self.keep_stated else texts.reprompt
         with conversation():
-            first = model.choose([pack.worded(q) for q in questions])
+            first = model.choose([pack.worded(q, read_by(model, q)) for q in questions])
             turns = {
                 i: pack.put(questions[i]).assistant(said).user(again)
                 for i, c in enumerate(first)

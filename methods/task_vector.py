@@ -66,7 +66,8 @@ class TaskVectorNegation(Method):
     """Of the training data's pairs, unlearn those about these axes alone; what the model says on the others is to stay
     and is learned beside them. Empty: all are unlearned."""
     tuned: str | None = None
-    """Folder of a PEFT adapter or of a model that was fine-tuned on biased texts elsewhere: nothing is trained."""
+    """Folder of a PEFT adapter or of a model that was fine-tuned on biased texts elsewhere: nothing is trained. What
+    the adapter's initialisation changed in the base (PiSSA, OLoRA) is part of the vector."""
     fit: Literal["lora", "full"] = "lora"
     """Train an adapter, or all weights (in float32)."""
     loss: Literal["all", "continuation"] = "all"
@@ -257,19 +258,13 @@ class TaskVectorNegation(Method):
     def _vectors(
         self, model: Model, data: TrainData, pairs: list[Pair], validation: list[Pair]
     ) -> list[tuple[TaskVector, dict[str, Any]]]:
-        from evenhand.unlearning.fine_tuning import vector_of_folder
-
         if self.tuned is not None:
-            from evenhand.models.hugging_face import open_model
+            from evenhand.unlearning.tuned_folder import vector_of_folder
 
             folder = Path(self.tuned).expanduser()
             if not folder.is_dir():
                 raise SettingsError(f"no folder {self.tuned!r} with an adapter or a model")
-
-            def whole(name: str) -> Any:
-                return open_model(name, None, dtype="float32", device="cpu")[0]
-
-            vector = vector_of_folder(folder, model.weights.module, whole)
+            vector = vector_of_folder(folder, model.weights.module)
             return [(vector, {"tuned": self.tuned, "norm": vector.norm()})]
         if self.text is not None:
             from evenhand import text_source
@@ -394,16 +389,17 @@ class TaskVectorNegation(Method):
         own = self._each(strength, len(vectors))
         factors = [by_layer(-s, self.per_layer, self.outside, layers) for s in own]
         change = total(list(zip(vectors, factors, strict=True)))
+        name, remedy = f"{model.name}+{self.spec}", f"take a smaller strength than {strength}"
         holds = change.low_rank and bool(change.changes)
         if self.form == "adapter" and change.changes and not holds:
             raise SettingsError("an adapter cannot hold a change of all weights: take form=merged, or leave form= out")
         if holds and self.form != "merged":
             named = bool(model.source) and not model.edited and not hasattr(model.weights.module, "peft_config")  # type: ignore[attr-defined]
             module = adapted(base, change, named=named)
-            return edited(module, model, f"{model.name}+{self.spec}", {**facts, "form": "adapter"})
+            return edited(module, model, name, {**facts, "form": "adapter"}, remedy=remedy)
         module, lost = merged(base, change)
         told = {**facts, "form": "merged", "rounded_away": lost}
-        return edited(module, model, f"{model.name}+{self.spec}", told)
+        return edited(module, model, name, told, remedy=remedy)
 
 
 def _normal(text: str) -> str:

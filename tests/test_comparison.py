@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,13 +26,34 @@ from evenhand.models.tiny import tiny_model
 from evenhand.testing import ScriptedModel
 
 DEMO = "bbq(source=demo)"
+CEILING = 300
+"""Seconds after which something is taken to hang. Tests wait for what happens, so that a slow machine fails none."""
+HOLDS = """
+import signal, sqlite3, sys, time
+from pathlib import Path
+from evenhand.engine.decoding import Decoder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+cache, enough, reached = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), Path(sys.argv.pop(1))
+real = Decoder._step
+def held(*arguments):
+    count = sqlite3.connect(cache).execute("SELECT count(*) FROM answers").fetchone()[0] if cache.exists() else 0
+    if count >= enough:
+        reached.with_suffix(".part").write_text(str(count))
+        reached.with_suffix(".part").replace(reached)
+        time.sleep(3600)
+    return real(*arguments)
+Decoder._step = held
+from evenhand.cli import main
+main()
+"""
+"""The command line, which stops in the middle of writing once the cache has so many answers."""
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line, as a user runs it."""
     command = [sys.executable, "-m", "evenhand.cli", *arguments]
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=CEILING, env=env, check=False)
 
 
 def record(report: Any, method: str, metric: str, group: str = "overall") -> Any:
@@ -228,22 +250,9 @@ def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
     arguments = ["compare", "--model", "demo", "--methods", "self_debias(answer_by=generation)", "--benchmarks", DEMO]
     arguments += ["--limit", "240"]
     folder = tmp_path / "run"
-    script = (
-        "import sys, time\n"
-        "from evenhand.engine.decoding import Decoder\n"
-        "real = Decoder._step\n"
-        "def slow(*a):\n    time.sleep(0.3)\n    return real(*a)\n"
-        "Decoder._step = slow\n"
-        "from evenhand.cli import main\nmain()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments, "--out", str(folder)], stderr=subprocess.DEVNULL
-    )
-    try:
-        answered = _wait_for(folder / "cache.sqlite", at_least=40)
-    finally:
+    with held(folder, tmp_path, arguments, at_least=40) as (process, answered):
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(CEILING)
     broken = run("show", str(folder))
     assert broken.returncode == 2 and "run the same command again" in broken.stderr
     done = run(*arguments, "--out", str(folder))
@@ -261,39 +270,33 @@ def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
         assert a["value"] == pytest.approx(b["value"], abs=1e-4)  # other batches: float tolerance
 
 
-def _wait_for(cache: Path, at_least: int) -> int:
-    import sqlite3
-
-    for _ in range(600):
-        time.sleep(0.1)
-        if not cache.exists():
-            continue
+@contextmanager
+def held(out: Path, scratch: Path, arguments: list[str], at_least: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run that has come to a stop with at least so many answers in its cache, and how many there are."""
+    reached = scratch / "reached"
+    command = [sys.executable, "-c", HOLDS, str(out / "cache.sqlite"), str(at_least), str(reached), *arguments]
+    env = {**os.environ, "NO_COLOR": "1"}
+    with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
-            count = int(sqlite3.connect(cache).execute("SELECT count(*) FROM answers").fetchone()[0])
-        except sqlite3.OperationalError:
-            continue
-        if count >= at_least:
-            return count
-    raise AssertionError("the run never got going")
+            ends = time.monotonic() + CEILING
+            while not reached.exists():
+                assert process.poll() is None, f"the run ended before it was held: {process.communicate()[1]}"
+                assert time.monotonic() < ends, "the run never got going"
+                time.sleep(0.05)
+            yield process, int(reached.read_text())
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     arguments = ["compare", "--methods", "self_debias(answer_by=generation)", "--replicates", "200", "--limit", "288"]
-    script = (
-        "import time\n"
-        "from evenhand.engine.decoding import Decoder\n"
-        "real = Decoder._step\n"
-        "def slow(*a):\n    time.sleep(1)\n    return real(*a)\n"
-        "Decoder._step = slow\n"
-        "from evenhand.cli import main\nmain()"
-    )
-    command = [sys.executable, "-c", script, *arguments, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
-    _wait_for(tmp_path / "cache.sqlite", at_least=300)  # the untouched model's 288 and some of the method's
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    out = tmp_path / "run"
+    # the untouched model's 288 and some of the method's
+    with held(out, tmp_path, arguments, at_least=300) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=CEILING)
     assert process.returncode == 130 and "run the same command again" in said and "Traceback" not in said
-    rows = json.loads(run("show", str(tmp_path), "--json").stdout)
+    rows = json.loads(run("show", str(out), "--json").stdout)
     assert {r["method"] for r in rows} == {"none"}, "what was finished is shown"
 
 

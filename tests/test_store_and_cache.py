@@ -274,7 +274,7 @@ def test_several_processes_open_and_fill_the_same_new_files_at_once(tmp_path: Pa
         worker.stdin.write(start + "\n")
         worker.stdin.flush()
     for worker in workers:
-        _, errors = worker.communicate(timeout=120)
+        _, errors = worker.communicate(timeout=600)
         outcomes.append((worker.returncode, errors))
     assert outcomes == [(0, "")] * 5
     for round in range(20):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Choice, Question, Sampling, Usage
+from evenhand.interfaces import Choice, Message, Question, Sampling, Usage
+from evenhand.prompts import as_dialogue
 from evenhand.teacher import Debiased, debiased, drawn
 from evenhand.testing import ScriptedModel
 
@@ -110,7 +111,18 @@ def test_positional_options_keep_their_place_and_it_is_noted() -> None:
 
 def test_as_an_answer_it_sums_up_every_order() -> None:
     t = debiased(Factorised(PRIOR, D), [question(options=4)])[0]
-    assert t.choice == Choice(1, t.probabilities, mass=0.5, usage=Usage(4, 40))
+    assert t.choice == Choice(1, t.probabilities, mass=0.5, usage=Usage(4, 40), before=t.before)
+
+
+def test_the_record_has_the_first_prompt_that_was_asked_and_says_so() -> None:
+    model = Factorised(PRIOR, D)
+    (t,) = debiased(model, [question(options=4, shown=(2, 0, 3, 1))])
+    first, mark = t.before
+    assert first.content == as_dialogue(model.questions[0], "letters").messages[0].content
+    assert mark == Message("system", "[the first of 4 orders that were asked; not shown to the model]")
+    inner = (Message("user", "As a method below put it."),)
+    (told,) = debiased(Answers(lambda q: Choice(0, (0.6, 0.4), before=inner)), [question(options=2)])
+    assert told.before[:-1] == inner and "2 orders" in told.before[-1].content
 
 
 # --------------------------------------------------------------------------------------------------- black box

@@ -12,7 +12,7 @@ import pytest
 from evenhand import prompts, versions
 from evenhand.interfaces import AnswerBy, Message, Question
 
-GOLDEN_VERSION = 2
+GOLDEN_VERSION = 3
 """The number that belongs to the goldens below."""
 ASKED = Question(
     "q", "Who forgot?", ("The boy", "The girl", "Not known"), context="Two met.", header="Head.\n\n", shown=(2, 0, 1)

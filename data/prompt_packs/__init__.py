@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from evenhand.errors import DataError, UnknownNameError
-from evenhand.interfaces import Dialogue, Message, Question
+from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.models.fingerprint import digest
 from evenhand.prompts import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
 
@@ -117,13 +117,17 @@ class PromptPack(_Texts):
             return Dialogue((Message("user", text),), question.draw)
         return as_dialogue(question, "letters")
 
-    def worded(self, question: Question) -> Question:
+    def worded(self, question: Question, answer_by: AnswerBy | None = None) -> Question:
         """The question, with its prompt written out where this language words it otherwise than the template does.
 
         One that is answered by texts is put without any request, and stays.
+
+        Args:
+            question: What is asked.
+            answer_by: How the answer is read, where the question leaves it to the model.
         """
         same = self.question.single_letter == SINGLE_LETTER or question.template != "letters"
-        if same or question.dialogue is not None or question.answer_by in BY_TEXT:
+        if same or question.dialogue is not None or (answer_by or question.answer_by) in BY_TEXT:
             return question
         return replace(question, dialogue=self.put(question))
 

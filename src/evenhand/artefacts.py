@@ -20,6 +20,7 @@ from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import Model
 
 _active: ContextVar[Path | None] = ContextVar("evenhand_artefacts", default=None)
+_refused: ContextVar[str] = ContextVar("evenhand_artefacts_refused", default="")
 _KEY = re.compile(r"[\w.-]+", re.A)
 
 
@@ -32,6 +33,16 @@ def artefacts(folder: str | Path | None) -> Iterator[Path | None]:
         yield root
     finally:
         _active.reset(token)
+
+
+@contextmanager
+def nothing_made(why: str) -> Iterator[None]:
+    """Refuse to make an artefact inside: as a saved model is opened, nothing may be trained."""
+    token = _refused.set(why)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
 
 
 def active() -> Path | None:
@@ -50,6 +61,7 @@ def made_with(model: Model, *, device: str | None = None, precision: str | None 
         device: Where it is trained, if elsewhere.
         precision: The setting; "auto" is resolved as training does. None where nothing but the device decides.
     """
+    model.rehash()  # its fingerprint is the next part of the key: nothing is trained under one that no longer holds
     place = device or str(model.facts().get("device", "cpu"))
     return [versions.ANSWERS, place.partition(":")[0], resolved_precision(precision, place) if precision else ""]
 
@@ -79,6 +91,8 @@ def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
     """
     if not _KEY.fullmatch(key) or key.startswith("."):
         raise SettingsError(f"{key!r} cannot name an artefact; give a hash")
+    if why := _refused.get():
+        raise SettingsError(f"{why}; get the whole folder, or apply the method to its base yourself")
     root = _active.get()
     if root is None:
         with TemporaryDirectory(prefix="evenhand-") as folder:

@@ -12,6 +12,7 @@ import json
 import sqlite3
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand import rechecks
 from evenhand.errors import RunError
 
 WAIT_SECONDS = 60
@@ -136,6 +138,8 @@ class AnswerCache:
         each = (now - self._since) / max(1, len(texts))
         self._since = now
         rows = [(k, v, each) for k, v in texts]
+        if (ledger := rechecks.active()) is not None:
+            ledger.store(k for k, _ in texts)
         try:
             with self._lock, self._db:
                 self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
@@ -143,6 +147,11 @@ class AnswerCache:
             raise RunError(
                 f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
             ) from error
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove answers, such as those stored under the hash of weights that were no longer these."""
+        with self._lock, self._db:
+            self._db.executemany("DELETE FROM answers WHERE key = ?", [(k,) for k in keys])
 
     def close(self) -> None:
         """Close the file."""
@@ -175,15 +184,32 @@ class AnswerCache:
 
 @contextmanager
 def answer_cache(path: str | Path | None) -> Iterator[AnswerCache | None]:
-    """Use the cache at `path` for everything asked inside; None uses none."""
+    """Use the cache at `path` for everything asked inside; None uses none.
+
+    At the end all weights are hashed whose hash was kept meanwhile. Where one was no longer right, what was stored
+    since is removed, with a warning.
+    """
     cache = None if path is None else AnswerCache(path)
     token = _active.set(cache)
     try:
-        yield cache
+        with rechecks.collected() as used:
+            yield cache
     finally:
         _active.reset(token)
         if cache is not None:
+            _settle(cache, used)
             cache.close()
+
+
+def _settle(cache: AnswerCache, used: rechecks.Rechecks) -> None:
+    if wrong := used.wrong():
+        cache.remove(used.stored)
+        warnings.warn(
+            f"the weights of {', '.join(wrong)} were changed in a way that was not noticed at once; the "
+            f"{len(used.stored)} answers stored meanwhile were removed from {cache.path}. Change weights within "
+            "`with model.editing() as weights:`",
+            RuntimeWarning, stacklevel=4,
+        )  # fmt: skip
 
 
 def active() -> AnswerCache | None:

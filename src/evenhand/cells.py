@@ -37,6 +37,8 @@ class Cell:
     """Why the answers are the baseline's, where that is known before they are compared."""
     status: Literal["running", "ok", "not applicable", "failed"] = "running"
     note: str = ""
+    remark: str = ""
+    """What was found out in asking that throws doubt on its numbers; it goes into their notes."""
     answers: Sequence[Any] = ()
     clusters: Sequence[str] = ()
     """Of the items."""

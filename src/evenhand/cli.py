@@ -178,9 +178,11 @@ def debias(
     device: Device = None,
 ) -> None:
     """Apply a method and save the mitigated model."""
+    from evenhand.models.saved import how_to_load
+
     load_plugins(plugin or [])
     saved = _mitigated(model, method, train, **_loading(dtype=dtype, device=device)).save(out)
-    write(f"saved {model} under {method} to {saved}\nload it with: evenhand.load({str(saved)!r})")
+    write(f"saved {model} under {method} to {saved}\nload it with: {how_to_load(saved)}")
 
 
 @app.command()

@@ -5,15 +5,26 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from collections.abc import Collection, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from evenhand import contracts, no_effect, progress, provenance, registry, specs, statistics, train_data, versions
+from evenhand import (
+    contracts,
+    no_effect,
+    progress,
+    provenance,
+    rechecks,
+    registry,
+    specs,
+    statistics,
+    train_data,
+    versions,
+)
 from evenhand.artefacts import artefacts
 from evenhand.cache import AnswerCache, answer_cache, contents, key
 from evenhand.cells import Cell
@@ -24,6 +35,7 @@ from evenhand.interfaces import AnswerBy, Benchmark, Dialogue, Method, Model, Pa
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.plan import Asked, Plan, Task, Wishes
 from evenhand.registry import BenchmarkLike, MethodLike
+from evenhand.remarks import remarked
 from evenhand.repeats import Repeated, checked_seeds, checked_wordings, repeated
 from evenhand.report import Report
 from evenhand.scoring import score
@@ -150,7 +162,8 @@ class _Base:
 
     @property
     def changed(self) -> bool:
-        """Whether it is no longer what it was; this may hash all weights."""
+        """Whether it is no longer what it was; this hashes all weights that anybody had in hand."""
+        self.model.rehash()
         return self._found() != self._state
 
     def restore(self, culprit: str) -> None:
@@ -345,6 +358,7 @@ class _Session:
         contracts.check_ids(items)
         answers, usage = self._answers(task, model, mitigated)
         self.manifest["usage"].append(usage)
+        cell.remark = "; ".join(usage.get("remarks", ()))
         cell.finish(items, answers)
         if cell.gap is not None:
             place = {"model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec}
@@ -365,7 +379,9 @@ class _Session:
         """The model under a method, which is applied once for all benchmarks."""
         if self._mitigated is None:
             begun = time.monotonic()
-            self._mitigated = contracts.check_mitigated(method.apply(model, self.data))
+            with self._settled():
+                made = contracts.check_mitigated(method.apply(model, self.data))
+            self._mitigated = made
             seconds = round(time.monotonic() - begun, 3)
             self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds})
         return self._mitigated
@@ -381,7 +397,7 @@ class _Session:
         whose = {
             "model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec, "answers": name,
             "baseline": "" if cell.is_baseline else cell.baseline, "variant": list(cell.variant),
-            "spec": cell.method.spec,
+            "spec": cell.method.spec, "answer_by": "" if task.reading is None else task.reading.answer_by,
         }  # fmt: skip
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
@@ -391,14 +407,47 @@ class _Session:
             resting, self.resting = self.resting, None
             _start(resting)
         watch = _Watch(self.cache)
-        with no_effect.overheard(model) as heard, contracts.checked(mitigated, model):
+        with (
+            self._settled(mitigated),
+            no_effect.overheard(model) as heard,
+            contracts.checked(mitigated, model),
+            remarked() as remarks,
+        ):
             answers = cell.benchmark.ask(task.posed(mitigated), task.items)
         contracts.check_answers(cell.benchmark, task.items, answers)
         cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
-        usage = {**whose, "prompts": heard.digest, "items": len(ids), **asdict(cost), **watch.read()}
+        found = {"prompts": heard.digest, "remarks": remarks, "items": len(ids)}
+        usage = {**whose, **found, **asdict(cost), **watch.read()}
         if self.folder:
             self.folder.write_answers(name, answers, ids, usage)
         return answers, usage
+
+    @contextmanager
+    def _settled(self, asked: Model | None = None) -> Iterator[None]:
+        """Hash all weights once the block is done; where they changed unnoticed, its answers are stored nowhere.
+
+        Args:
+            asked: A model whose weights must not change at all.
+
+        Raises:
+            NonconformingError: The weights are not those that the answers would be stored under.
+        """
+        before = asked.fingerprint if asked else ""
+        with rechecks.collected() as used:
+            try:
+                yield
+            finally:
+                wrong = used.wrong()
+                if asked is not None:
+                    asked.rehash()
+                    wrong = wrong or [asked.name] * (asked.fingerprint != before)
+                if wrong and self.cache is not None:
+                    self.cache.remove(used.stored)
+        if wrong:
+            raise contracts.NonconformingError(
+                f"the weights of {', '.join(wrong)} changed while it was applied or asked: a method edits a copy, a "
+                "benchmark edits none"
+            )
 
     def _work(self) -> dict[str, Any]:
         return {"seconds": self.manifest["seconds"], "usage": self.manifest["usage"]}

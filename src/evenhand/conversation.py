@@ -16,8 +16,8 @@ _memory: ContextVar[dict[Any, Any] | None] = ContextVar("evenhand_conversation",
 def conversation() -> Iterator[None]:
     """Say that the dialogues of later calls inside begin with those of earlier ones.
 
-    Local models then keep what they have read, within a part of the free memory, until the end. Answers stay the same.
-    Inside another conversation this is part of that one.
+    Local models then keep what they have read, within a part of the free memory, until the end. Answers stay the same,
+    up to the rounding of sums in another order. Inside another conversation this is part of that one.
     """
     if _memory.get() is not None:
         yield

@@ -49,6 +49,12 @@ class RunError(EvenhandError):
     """A run folder that cannot be used: in use by another run, not a run, or on a full disk."""
 
 
+def first_lines(error: Exception) -> str:
+    """The first three lines of another library's message, or the error's name where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say which known names are near `name`, or list them all when none is."""
     names = sorted(known)

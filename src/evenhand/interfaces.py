@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import keyword
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import inf
@@ -267,7 +268,7 @@ class Score(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The torch side of a model; whoever takes it may edit it in place, and the fingerprint will follow."""
+    """The torch side of a model: to be read, or, within `Model.editing`, to be changed."""
 
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -306,8 +307,16 @@ class Model(ABC):
 
     @property
     def weights(self) -> Weights:
-        """The module and tokenizer, to be trained or edited."""
+        """The module and tokenizer, for reading; `editing` is for changing them."""
         raise self.lacks("weights")
+
+    @contextmanager
+    def editing(self) -> Iterator[Weights]:
+        """The module and tokenizer, for changing them within the block; the fingerprint follows."""
+        yield self.weights
+
+    def rehash(self) -> None:  # noqa: B027  # most models have nothing to hash
+        """Hash all weights now, where the model keeps their hash from call to call."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> Path:

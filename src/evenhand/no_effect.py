@@ -44,9 +44,15 @@ def same_weights(model: Model, mitigated: Model) -> bool:
         return True
     if "weights" not in model.abilities & mitigated.abilities:
         return False
+    return _of_weights(model) == _of_weights(mitigated)
+
+
+def _of_weights(model: Model) -> str:
+    """Hash of the weights alone; local models keep it from call to call."""
     from evenhand.models.fingerprint import of_weights
 
-    return of_weights(*model.weights) == of_weights(*mitigated.weights)
+    kept: str | None = getattr(model, "weights_hash", None)
+    return of_weights(*model.weights) if kept is None else kept
 
 
 def _other_verbs(model: Model, mitigated: Model, method: Method, benchmark: Benchmark) -> str:

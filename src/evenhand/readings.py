@@ -140,13 +140,19 @@ class _Probe(Model):
 
 def fixed_by(benchmark: Benchmark, items: Sequence[Any]) -> Reading:
     """What all questions that a benchmark asks say alike about how they are read; no model is asked."""
+    questions = asked_by(benchmark, items)
+    return Reading(_alike(q.answer_by for q in questions), _alike(q.sampling for q in questions))
+
+
+def asked_by(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[Question]:
+    """The first questions that a benchmark puts to a model, none where it chooses nothing; no model is asked."""
     try:
         benchmark.ask(_Probe(), items)
     except _Seen as seen:
-        return Reading(_alike(q.answer_by for q in seen.questions), _alike(q.sampling for q in seen.questions))
+        return seen.questions
     except Exception:  # a benchmark that wants another model says so when it is really asked
-        return OPEN
-    return OPEN
+        return ()
+    return ()
 
 
 def _alike(values: Iterable[Any]) -> Any:

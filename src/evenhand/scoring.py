@@ -169,7 +169,7 @@ def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, cri
             direction=info.direction,
             kind=info.kind,
             main=info.main,
-            note=estimate.note(g),
+            note="; ".join(filter(None, (estimate.note(g), cell.remark))),
         )
 
 

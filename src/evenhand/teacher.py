@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Choice, Model, Question, Sampling, Usage
+from evenhand.interfaces import Choice, Message, Model, Question, Sampling, Usage
 from evenhand.orders import Kind, Mean, Order, by_position, debias, movable, orders_of
+from evenhand.remarks import remark, unsampled
+from evenhand.turns import prompt_of
 
 Decisions = Literal["probabilities", "sampled"]
 WhichOrders = Literal["auto", "full", "cyclic", "sampled"]
@@ -46,6 +48,8 @@ class Debiased:
     note: str = ""
     mass: float | None = None
     """Mean probability of any option letter, where every order has one."""
+    before: tuple[Message, ...] = ()
+    """For the record: the prompt in the first order, as it was really put, and a mark that says so."""
 
     @property
     def decision(self) -> int | None:
@@ -56,7 +60,8 @@ class Debiased:
     def choice(self) -> Choice:
         """The same as the answer to the question."""
         return Choice(
-            self.decision, self.probabilities, self.status, mass=self.mass, usage=self.usage, note=self.note
+            self.decision, self.probabilities, self.status, mass=self.mass, before=self.before, usage=self.usage,
+            note=self.note,
         )  # fmt: skip
 
 
@@ -99,15 +104,19 @@ def debiased(
         for q, plan in zip(questions, plans, strict=True)
         for n, order in enumerate(plan)
     ]
-    answers = iter(model.choose(asked))
+    told = model.choose(asked)
+    if sampled and (why := _unsampled(asked, told)):
+        remark(why)
+    answers = iter(zip(asked, told, strict=True))
     out = []
     for question, plan in zip(questions, plans, strict=True):
-        mine = [next(answers) for _ in plan]
+        put, mine = zip(*(next(answers) for _ in plan), strict=True)
         if sampled:
-            out.append(_counted(question, plan, mine, seed))
+            found = _counted(question, plan, mine, seed)
         else:
             kind = kind_of(question, decisions, orders)
-            out.append(_averaged(model, question, plan, mine, mean_of(kind, mean)))
+            found = _averaged(model, question, plan, mine, mean_of(kind, mean))
+        out.append(replace(found, before=_record(model, put[0], mine[0], len(plan))))
     return out
 
 
@@ -142,7 +151,13 @@ def mean_of(kind: Kind, mean: WhichMean) -> Mean:
 
 
 def sampled_question(question: Question, model: Model, seed: int, draw: int = 0) -> Question:
-    """The question, so that a written answer is drawn from the model's own distribution."""
+    """The question, so that a written answer is drawn from the model's own distribution.
+
+    Everything else of its sampling is the question's own, else that of the nearest method around the model that draws
+    its answers by a sampling of its own (`self_debias`, and `moral_self_correction` and `intent_self_correction` where
+    they reason: their limit, no stop string), else the model's: other methods leave the limit and the stop strings that
+    a model was loaded with as they are.
+    """
     base: Sampling = question.sampling or getattr(model, "sampling", None) or REPLY
     return replace(question, draw=draw, sampling=replace(base, temperature=1.0, top_p=1.0, seed=seed))
 
@@ -156,6 +171,24 @@ def drawn(probabilities: Sequence[float], uniform: float) -> int:
 
 def _put(question: Question, order: Order, n: int, model: Model, draws: int, seed: int) -> Question:
     return sampled_question(question.reordered(order), model, seed, question.draw * draws + n)
+
+
+def _unsampled(asked: Sequence[Question], answers: Sequence[Choice]) -> str:
+    """Why decisions that were drawn by the model itself look as if they were not, or ""."""
+    draws = [
+        ((q.id, q.question, q.context, q.head, q.order), None if a.status == "unanswered" else (a.reply, a.decision))
+        for q, a in zip(asked, answers, strict=True)
+        if a.probabilities is None
+    ]
+    return unsampled(draws, 1.0, "what is counted of sampled decisions")
+
+
+def _record(model: Model, question: Question, answer: Choice, orders: int) -> tuple[Message, ...]:
+    """The first of the prompts, and that it is the first of so many."""
+    shown = answer.before or prompt_of(model, question).messages
+    if orders < 2:
+        return shown
+    return (*shown, Message("system", f"[the first of {orders} orders that were asked; not shown to the model]"))
 
 
 def _averaged(

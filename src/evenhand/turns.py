@@ -12,7 +12,7 @@ from typing import Literal
 
 from evenhand import thinking as thoughts
 from evenhand.conversation import conversation
-from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Question, Reply, Sampling
+from evenhand.interfaces import OPEN, AnswerBy, Choice, Dialogue, Message, Model, Question, Reading, Reply, Sampling
 from evenhand.prompts import BareText, as_dialogue, question_block
 
 Place = Literal["before", "after", "system"]
@@ -40,11 +40,18 @@ def placed(dialogue: Dialogue, text: str, place: Place) -> Dialogue:
     return replace(dialogue, messages=(*dialogue.messages[:-1], last._replace(content=joined)))
 
 
-def instructed(question: Question, text: str, place: Place) -> Question:
-    """The question with an instruction; one that stands before it leaves template and way of answering open."""
+def instructed(question: Question, text: str, place: Place, model: Model) -> Question:
+    """The question with an instruction; one that stands before it leaves template and way of answering open.
+
+    Args:
+        question: What is asked.
+        text: The instruction.
+        place: Where it stands.
+        model: Is asked; an instruction elsewhere goes into the prompt for its way of reading answers.
+    """
     if place == "before" and question.dialogue is None:
         return replace(question, header=f"{text}\n\n{question.header}")
-    return replace(question, dialogue=placed(as_dialogue(question, question.answer_by or "letters"), text, place))
+    return replace(question, dialogue=placed(prompt_of(model, question), text, place))
 
 
 def thinking(question: Question, instruction: str, think: str, place: Place) -> Dialogue:
@@ -56,11 +63,28 @@ def thinking(question: Question, instruction: str, think: str, place: Place) -> 
 # -------------------------------------------------------------------------------------------- asking, turn by turn
 
 
-def choose_instructed(model: Model, questions: Sequence[Question]) -> list[Choice]:
-    """Answers to questions that a method put an instruction to, with the prompt in the record."""
+def read_by(model: Model, question: Question) -> AnswerBy:
+    """How a model reads the answer to a question: as the methods around it declare, else the question, else the model.
+
+    That is what `Reading.put` makes of the question on its way down a stack.
+    """
+    declared: Reading = getattr(model, "declared", OPEN)
     own: AnswerBy = getattr(model, "answer_by", "letters")
+    return declared.answer_by or question.answer_by or own
+
+
+def prompt_of(model: Model, question: Question) -> Dialogue:
+    """The dialogue in which a question comes to be answered, if the methods around the model add nothing to it."""
+    return as_dialogue(question, read_by(model, question))
+
+
+def choose_instructed(model: Model, questions: Sequence[Question]) -> list[Choice]:
+    """Answers to questions that a method put an instruction to, with the prompt in the record.
+
+    A method below this one that asks something else keeps a record of its own, which stays.
+    """
     return [
-        replace(c, before=c.before or as_dialogue(q, q.answer_by or own).messages)
+        replace(c, before=c.before or prompt_of(model, q).messages)
         for q, c in zip(questions, model.choose(questions), strict=True)
     ]
 

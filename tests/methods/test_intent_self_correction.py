@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -352,12 +353,55 @@ def test_in_a_stack_the_record_keeps_what_the_method_below_held() -> None:
     model = Recording(names_somebody, decide=lambda q: 1)
     stacked = build_method("self_debias+intent_self_correction(rounds=1,aspects=('grounds',))").apply(model)
     choice = stacked.choose([question()])[0]
-    repeat = PACK.self_debias.reprompt
+    repeat, anew = PACK.self_debias.reprompt, intent_self_correction.ANEW
     said = [m.content for m in choice.before]
-    assert said[:5] == [FIRST, "Hm.", PACK.self_debias.reprompt_open, "Hm.", DECIDE]
-    assert said[5:7] == ["A", repeat] and said[7] == "A"
-    assert said[8].startswith("[critique 1, grounds") and said[9].startswith("A reviewer")
-    assert said[10:] == ["A", repeat]
+    assert said[:4] == [FIRST, "Hm.", PACK.self_debias.reprompt_open, "Hm."]
+    assert said[4:10] == [anew, FIRST, "Hm.", DECIDE, "A", repeat] and said[10] == "A"
+    assert said[11].startswith("[critique 1, grounds") and said[12:17] == [anew, FIRST, "Hm.", DECIDE, "A"]
+    assert said[17].startswith("A reviewer") and said[18:] == ["A", repeat]
+
+
+def dialogues_of(record: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """The dialogues that a record says it consists of, without what was never asked."""
+    found: list[list[Message]] = [[]]
+    for message in record:
+        if message.content == intent_self_correction.ANEW:
+            found.append([])
+        elif "not shown to the model" not in message.content:
+            found[-1].append(message)
+    return [tuple(f) for f in found]
+
+
+BELOW = [
+    "instruction", "instruction(place=after)", "instruction(place=system)", "self_debias",
+    "self_debias(variant=explanation)", "moral_self_correction", "moral_self_correction(variant=instruction)",
+    "moral_self_correction(place=system)", "instruction+self_debias", "none",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("judge", ["0. Fine.", "4. Unfair."])
+@pytest.mark.parametrize("below", BELOW)
+def test_the_record_of_a_stack_is_what_was_really_asked(below: str, judge: str) -> None:
+    model = Recording(lambda asked: judge, decide=lambda q: 1)
+    stacked = build_method(f"{below}+intent_self_correction(rounds=2,aspects=('grounds',))").apply(model)
+    choice, reply = stacked.choose([question()])[0], stacked.generate([Dialogue(turns("Who?"))])[0]
+    asked = [d.messages for d in model.dialogues] + [q.dialogue.messages for q in model.questions if q.dialogue]
+    for before in (choice.before, reply.before):
+        for said in dialogues_of(before):
+            ends = [n for n in range(len(said) + 1) if said[:n] in asked]
+            assert ends and len(said) - ends[-1] <= 1, "all but an answer at the end was asked"
+            assert all(a.role != b.role for a, b in pairwise(said)), "nobody speaks twice in a row"
+
+
+def test_an_instruction_below_makes_two_dialogues_and_a_systems_turn_one() -> None:
+    record = []
+    for below in ("instruction", "instruction(place=system)"):
+        stacked = build_method(f"{below}+intent_self_correction").apply(Recording(decide=lambda q: 1))
+        record.append(dialogues_of(stacked.choose([question()])[0].before))
+    (draft, decided), (one,) = record
+    assert FIRST in draft[0].content and draft[0].content != FIRST and draft[1].content == "Hm."
+    assert [m.content for m in decided[:2]] == [FIRST, "Hm."] and decided[2].content != DECIDE
+    assert [m.role for m in one] == ["system", "user", "assistant", "user", "assistant"]
 
 
 def test_a_question_without_text_of_its_own_is_shown_to_the_critic_as_its_prompt() -> None:

@@ -104,7 +104,8 @@ def test_a_black_box_is_asked_in_drawn_orders_and_converges() -> None:
 
 def test_decisions_alone_are_counted() -> None:
     model = ScriptedModel(decide=lambda q: q.order[0])  # always the first position
-    answers = ask(model, Permutation(decisions="sampled", draws=300))
+    with pytest.warns(UserWarning, match="all 300 draws from 6 prompts"):  # its draws of one order are all the same
+        answers = ask(model, Permutation(decisions="sampled", draws=300))
     assert np.allclose(answers[0].probabilities or (), 1 / 3, atol=0.1)
     sampling = model.questions[0].sampling
     assert sampling is not None
@@ -113,6 +114,7 @@ def test_decisions_alone_are_counted() -> None:
         ask(model, Permutation())
 
 
+@pytest.mark.filterwarnings("ignore:all 60 draws")  # by rule: those of one order are all the same
 def test_what_cannot_be_read_is_left_out_and_said() -> None:
     def decide(question: Question) -> int | None:
         return None if question.order[0] == 0 else question.order[0]

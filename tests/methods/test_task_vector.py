@@ -303,6 +303,25 @@ def test_a_fine_tune_from_elsewhere(tmp_path: Path) -> None:
         assert torch.allclose(p, expected.get_parameter(name), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_strength_0_of_a_model_under_an_adapter_on_tied_embeddings_is_that_model(tmp_path: Path) -> None:
+    import evenhand
+
+    model = tiny()
+    module = model.weights.module
+    module.lm_head.weight = module.get_input_embeddings().weight
+    module.config.tie_word_embeddings = True
+    method(embeddings=True).apply(model, DATA).save(tmp_path / "one")
+    one = evenhand.load(tmp_path / "one", trust_folder=True)
+    method(embeddings=True, strength=0.0).apply(one, DATA).save(tmp_path / "two")
+    two = evenhand.load(tmp_path / "two", trust_folder=True)
+    ids = torch.tensor([[1, 5, 9, 2, 7, 3]])
+    with torch.no_grad():
+        before, first, second = (m.weights.module(input_ids=ids).logits for m in (model, one, two))
+    assert float((first - before).abs().max()) > 0.01
+    assert float((second - first).abs().max()) < 1e-5
+
+
 # ------------------------------------------------------------------------------------- choosing the strength
 
 

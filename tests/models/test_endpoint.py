@@ -492,7 +492,7 @@ def test_retry_after_is_honoured(server: Server) -> None:
     server.script = lambda p, before: error(429, "wait", {"Retry-After": "0.4"}) if before == 0 else ok("fine")
     began = time.monotonic()
     assert server.model().generate(say("x"))[0].text == "fine"
-    assert 0.4 <= time.monotonic() - began < 3
+    assert 0.4 <= time.monotonic() - began < 300
 
 
 def test_retry_after_is_read_and_capped() -> None:
@@ -541,36 +541,40 @@ def test_what_no_retry_can_mend_ends_the_run(server: Server, tmp_path: Path, ans
 
 
 def test_concurrency_is_used_and_limited(server: Server) -> None:
-    server.script = lambda p, before: (time.sleep(0.05), ok(p))[1]
+    together = threading.Barrier(3)  # nobody is answered before three are asked
+    server.script = lambda p, before: (together.wait(600), ok(p))[1]
     server.model(concurrency=3).generate(say(*map(str, range(12))))
     assert server.most == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupt_stops_at_once_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
-    release = threading.Event()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    release, opened = threading.Event(), list[Any]()
 
     def script(prompt: str, before: int) -> Answer:
         if int(prompt) < 4:
             return ok(prompt)
         if prompt == "4":
-            time.sleep(0.2)
+            while len(opened[0]) < 4 and not release.is_set():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
-        release.wait(20)
+        release.wait(600)
         return ok(prompt)
 
     server.script = script
     began = time.monotonic()
     with answer_cache(tmp_path / "c.sqlite") as cache:
+        opened.append(cache)
         with pytest.raises(KeyboardInterrupt):
             server.model(concurrency=2).generate(say(*map(str, range(50))))
         assert cache is not None and len(cache) == 4
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 300  # and not as long as the server takes
     workers = [t for t in threading.enumerate() if t.name == "evenhand-endpoint"]
     assert workers and all(t.daemon for t in workers)  # the interpreter does not wait for them
     release.set()
     for thread in workers:
-        thread.join(5)
+        thread.join(60)
     assert len(server.asked) <= 6
 
 
@@ -630,7 +634,7 @@ def test_saved_and_loaded_it_is_the_same(server: Server, tmp_path: Path) -> None
     spec = f"endpoint:{server.url}/#org/my-model:7b(answer_by=letters,concurrency=2)"
     model = evenhand.load(spec, sampling=Sampling(0.5, stop=("x",)))
     folder = model.save(tmp_path / "m")
-    again = evenhand.load(folder)
+    again = evenhand.load(folder, trust_folder=True)
     assert isinstance(again, EndpointModel) and folder == tmp_path / "m"
     assert (again.facts(), again.fingerprint, again.sampling) == (
         model.facts(),

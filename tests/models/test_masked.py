@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 import evenhand
+from evenhand import registry
 from evenhand.engine.requests import NOT_FINITE
 from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
 from evenhand.interfaces import Dialogue, Method, Model, Passage, Question, Score, TrainData, settings
@@ -17,6 +19,8 @@ from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel, masked_inside
 from evenhand.models.mitigated import Mitigated
 from evenhand.models.tiny import tiny_tokenizer
+from evenhand.unlearning.delta import Delta, Vectors
+from evenhand.unlearning.models import DELTA, edited
 
 TEXTS = ("the dog saw a cat", "a cat", "the little dog and the cat saw the dog there")
 
@@ -113,6 +117,100 @@ def test_saving_loading_and_fingerprints(masked: MaskedModel, tmp_path: Path) ->
     assert loaded.fingerprint != before
     with pytest.raises(SettingsError, match="unknown option 'answer_by'"):
         evenhand.load(tmp_path / "bert", answer_by="text")
+
+
+@settings
+class _Halved(Method):
+    """Edits a copy of the weights, as `pcgu` does."""
+
+    name = "halved"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        return edited(model, self, self._delta(model))
+
+    def restore(self, model: Model, folder: Path) -> Model:
+        return edited(model, self, Delta.load(folder / DELTA))
+
+    def _delta(self, model: Model) -> Delta:
+        name, rows = "cls.predictions.transform.dense.weight", torch.tensor([1, 3])
+        before = model.weights.module.get_parameter(name).detach()[rows]
+        return Delta({name: Vectors((1,), rows, before, before.float() * -2)}, {})
+
+
+@settings
+class _Plain(Method):
+    name = "plain"
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        return Mitigated(model, self)
+
+
+@pytest.mark.parametrize("from_memory", [True, False])
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16", "too_long": "skip", "batch_tokens": 300}])
+def test_an_edited_one_is_saved_and_loaded(
+    masked: MaskedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_memory: bool, options: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(registry.methods._objects, "halved", _Halved)
+    base: Any = evenhand.load(masked.save(tmp_path / "bert"), **options)
+    if from_memory:
+        base = MaskedModel(*base.weights, name="bert", **{k: v for k, v in options.items() if k != "dtype"})
+    base.weights  # noqa: B018  # as a check of what a method needs does
+    made = _Halved().apply(base)
+    passages = [Passage(t) for t in TEXTS]
+    assert made.fingerprint != base.fingerprint and made.score(passages) != base.score(passages)
+    again: Any = evenhand.load(made.save(tmp_path / "made"), trust_folder=True)
+    assert again.score(passages) == made.score(passages)
+    assert again.fingerprint == made.fingerprint
+    assert (again.base.asking, again.base.precision) == (base.asking, base.precision)
+
+
+def test_a_method_around_one_is_saved_with_its_options(
+    masked: MaskedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.methods._objects, "plain", _Plain)
+    given: dict[str, Any] = {"too_long": "skip", "batch_tokens": 99, "dtype": "bfloat16", "name": "b"}
+    base = evenhand.load(masked.save(tmp_path / "bert"), **given)
+    base.weights  # noqa: B018
+    again: Any = evenhand.load(_Plain().apply(base).save(tmp_path / "made"), trust_folder=True)
+    assert again.base.asking == {"too_long": "skip", "batch_tokens": 99, "name": "b"}
+    assert again.base.precision == {"dtype": "bfloat16"} and again.base.engine.budget == 99
+    assert again.base.fingerprint == base.fingerprint
+
+
+def test_an_untouched_one_keeps_its_fingerprint(masked: MaskedModel, tmp_path: Path) -> None:
+    folder = masked.save(tmp_path / "bert")
+    model: Any = evenhand.load(folder)
+    before = model.fingerprint
+    model.weights  # noqa: B018
+    assert (model.fingerprint, model.edited) == (before, False)
+    model.score([Passage(t) for t in TEXTS])
+    model.weights.tokenizer(list(TEXTS), padding=True, truncation=True, max_length=4)
+    model.rehash()
+    assert (model.fingerprint, model.edited) == (before, False)
+    with model.editing() as weights:
+        weights.module.cls.predictions.bias.data[3] += 1
+    assert model.fingerprint != before and model.edited
+    with model.editing() as weights:
+        weights.module.cls.predictions.bias.data[3] -= 1
+    assert model.fingerprint == before == evenhand.load(folder).fingerprint
+
+
+def test_a_comparison_leaves_its_fingerprint_alone(tmp_path: Path) -> None:
+    model: Any = evenhand.load("demo-mlm")
+    before = model.fingerprint
+    model.weights  # noqa: B018
+    report = evenhand.compare(
+        model, "none", "crows_pairs(source=demo)", limit=6, replicates=200, out=tmp_path / "run", show_progress=False
+    )
+    assert model.fingerprint == before and report.manifest["models"][model.name]["fingerprint"] == before
+
+
+def test_its_precision_is_part_of_the_fingerprint(masked: MaskedModel, tmp_path: Path) -> None:
+    folder = masked.save(tmp_path / "bert")
+    one, other = evenhand.load(folder), evenhand.load(folder, dtype="bfloat16")
+    assert one.fingerprint != other.fingerprint
+    other.weights  # noqa: B018
+    assert other.fingerprint == evenhand.load(folder, dtype="bfloat16").fingerprint != one.fingerprint
 
 
 # ------------------------------------------------------------------------------------- text behind, priors, blanks

@@ -492,7 +492,7 @@ def test_garbage_is_asked_for_again_and_then_named(
 
 def test_saved_and_loaded_it_is_the_same(stub: Stub, tokenizer: str, tmp_path: Path) -> None:
     model = evenhand.load(f"vllm:{stub.url}#m(answer_by=text,batch=3,tokenizer={tokenizer!r})")
-    again = evenhand.load(model.save(tmp_path / "m"))
+    again = evenhand.load(model.save(tmp_path / "m"), trust_folder=True)
     assert isinstance(again, VllmModel) and again.fingerprint == model.fingerprint and again.facts() == model.facts()
     assert again.answer_by == "text" and again.load_options["batch"] == 3
     assert again.facts()["context"] == 1023 and again.facts()["prompt_format"] == "chat template"

@@ -22,7 +22,7 @@ from evenhand.proving_ground.statements import Effect, Statement, statements
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from evenhand.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
 # ---------------------------------------------------------------------------------------------------- truth

@@ -15,6 +15,7 @@ from evenhand.evaluation.bbq import BBQ
 from evenhand.evaluation.gpqa import GPQA
 from evenhand.evaluation.ifeval import IFEval
 from evenhand.interfaces import Method
+from evenhand.prompts import as_dialogue
 from evenhand.report import Report
 from evenhand.testing import ScriptedModel
 
@@ -148,3 +149,34 @@ def test_the_command_line_shows_them_too(report: Report, capsys: pytest.CaptureF
     rows = json.loads(CliRunner().invoke(app, ["show", str(report.folder), "--item", item, "--json"]).stdout)
     assert [r["method"] for r in rows] == ["none", "talks", "silent"]
     assert rows[1]["turns"][1] == ["assistant", "Hm."]
+
+
+class Scored(ScriptedModel):
+    """Reads answers by the texts of options, and keeps the questions."""
+
+    answer_by = "text"
+
+    def choose(self, questions: Any) -> list[Choice]:
+        self.questions += questions
+        return [Choice(0, (0.5, 0.25, 0.25)) for _ in questions]
+
+
+@pytest.mark.parametrize("wish", [None, "letters"])
+def test_the_prompt_is_the_one_that_was_scored(wish: Any, tmp_path: Path) -> None:
+    """A model that is read by texts is never shown letters; one that the run has read by letters is."""
+    report = evenhand.compare(
+        Scored(), ["instruction", "none(answer_by=text_per_token)"], BBQ_DEMO, out=tmp_path, limit=6, replicates=200,
+        show_progress=False, answer_by=wish,
+    )  # fmt: skip
+    item = first(report, BBQ_DEMO)
+    (unit,) = [i for i in BBQ(source="demo").items() if i.id == item]
+    found = {t.method: t.turns for t in report.transcripts(item)}
+    plain = as_dialogue(unit.question, "text").messages
+    lettered = as_dialogue(unit.question, "letters").messages
+    assert plain != lettered and found["none"] == (lettered if wish else plain)
+    assert ("(A)" in found["instruction"][0].content) == bool(wish)
+    others = [turns for method, turns in found.items() if method.startswith("none (")]
+    assert others == [plain]
+    old = [{k: v for k, v in row.items() if k != "answer_by"} for row in report.manifest["usage"]]
+    (untold, *_) = Report([], {"usage": old}, tmp_path).transcripts(item, method="none")
+    assert untold.turns == lettered, "folders of earlier versions do not say; letters are the usual way"

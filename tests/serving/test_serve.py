@@ -58,7 +58,7 @@ class Server:
 
     def stop(self) -> None:
         self.uvicorn.should_exit = True
-        self.thread.join(10)
+        self.thread.join(600)
         self.socket.close()
 
     def client(self, key: str = "none") -> Any:
@@ -71,7 +71,7 @@ class Server:
     def fetch(self, path: str, content: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         request = urllib.request.Request(self.place + path, content, headers or {})
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=600) as reply:
                 return reply.status, json.loads(reply.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
@@ -166,7 +166,7 @@ def test_a_stream_ends_with_done(server: Server) -> None:
     request = urllib.request.Request(
         f"{server.url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=600) as reply:
         assert reply.headers["Content-Type"].startswith("text/event-stream")
         events = reply.read().decode().split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""] and all(e.startswith("data: {") for e in events[:-2])
@@ -543,7 +543,7 @@ class Held(ScriptedModel):
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
         self.began.set()
-        self.go.wait(20)
+        self.go.wait(600)
         return super().generate(dialogues, sampling)
 
 
@@ -563,13 +563,13 @@ def test_a_client_that_goes_away_does_not_hurt_the_others() -> None:
         assert [server.fetch("/health")[0] for _ in range(5)] == [200] * 5
 
     with serving(model, name="m") as server:
-        leave(server, "leaves while it is answered", after=lambda: model.began.wait(30))
+        leave(server, "leaves while it is answered", after=lambda: model.began.wait(600))
         assert model.began.is_set()
         leave(server, "leaves while it waits", after=lambda: seen(server))
         with ThreadPoolExecutor(3) as pool:
             waiting = [pool.submit(server.chat) for _ in range(3)]
             model.go.set()
-            assert [w.result(10)[0] for w in waiting] == [200] * 3
+            assert [w.result(600)[0] for w in waiting] == [200] * 3
         assert server.fetch("/health")[0] == 200
         said = [d.messages[-1].content for d in model.dialogues]
         assert "leaves while it waits" not in said and said.count("Who was there?") == 3
@@ -595,7 +595,7 @@ def test_the_command_serves_and_says_how(tmp_path: Any) -> None:
         said = subprocess.run(["bash", "-c", lines[1]], capture_output=True, text=True, env=environment, check=True)
         assert json.loads(said.stdout)["choices"][0]["message"]["role"] == "assistant"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0 and not errors and KEY not in "".join([*lines, rest, errors])

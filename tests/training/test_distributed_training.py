@@ -36,7 +36,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made = subprocess.run(
-        [sys.executable, str(WORKER), str(folder), str(port)], stderr=subprocess.PIPE, text=True, timeout=240,
+        [sys.executable, str(WORKER), str(folder), str(port)], stderr=subprocess.PIPE, text=True, timeout=1800,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
     assert made.returncode == 0, made.stderr

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from evenhand.unlearning.distributed import World, shard, whole
+from evenhand.unlearning.distributed import World, local, shard, whole
 from evenhand.unlearning.gradients import Scoring
 from evenhand.unlearning.pairs import Side, TokenPair
 from evenhand.unlearning.partition import partition
@@ -85,6 +85,55 @@ def edited(case: str, mesh: DeviceMesh | None) -> dict[str, object]:
     }  # fmt: skip
 
 
+def halted(mesh: DeviceMesh | None) -> dict[str, object]:
+    """A run of which one rank alone, the last, has a weight that is not finite after its third epoch."""
+    base = model("llama")
+    module = copy.deepcopy(base)
+    if mesh is not None:
+        shard(module, mesh)
+    world = World(module, mesh)
+    plan = Plan(epochs=5, learning_rate=0.02, batch=8, micro=2)
+    run = Unlearning(
+        module=module, base=base, parts=partition(module), pairs=pairs(19), how=Scoring(causal=True), plan=plan,
+        world=world,
+    )  # fmt: skip
+    settle = run._settle
+
+    def late() -> None:
+        settle()
+        if run._done == 2 and world.rank == world.size - 1:
+            local(next(module.parameters()).data)[-1, 0] = torch.inf
+
+    run._settle = late  # type: ignore[method-assign]
+    kept = run.run()
+    return {"epochs": len(run.curve), "halted": run.halted, "chosen": run.seen.state()["chosen"],
+            "changed": kept.size if kept else 0}  # fmt: skip
+
+
+def large(mesh: DeviceMesh | None) -> dict[str, object]:
+    """A run in float16 whose weights are finite on all ranks after its second epoch, and whose logits are not."""
+    base = model("llama").half()
+    module = copy.deepcopy(base).float()
+    if mesh is not None:
+        shard(module, mesh)
+    world = World(module, mesh)
+    run = Unlearning(
+        module=module, base=base, parts=partition(module), pairs=pairs(19), how=Scoring(causal=True),  # type: ignore[arg-type]
+        plan=Plan(epochs=3, learning_rate=0.02, batch=8, micro=2), world=world,
+    )  # fmt: skip
+    settle = run._settle
+
+    def late() -> None:
+        settle()
+        if run._done == 1:
+            for part in run.parts:
+                local(module.get_parameter(part.name).data).fill_(30_000)
+
+    run._settle = late  # type: ignore[method-assign]
+    kept = run.run()
+    return {"epochs": len(run.curve), "halted": run.halted, "changed": kept.size if kept else 0}
+
+
 def by_method(folder: Path, rank: int) -> None:
     """The method as several launched processes call it: twice, the second time from what was kept."""
     from evenhand.artefacts import artefacts
@@ -111,6 +160,9 @@ def work(rank: int, folder: Path, port: int) -> None:
     names = []
     for size in (1, 2, 3, 4):
         mesh = DeviceMesh("cpu", list(range(size))) if size > 1 else None
+        if rank < size:
+            torch.save(halted(mesh), folder / f"halted{size}of{rank}.pt")
+            torch.save(large(mesh), folder / f"large{size}of{rank}.pt")
         for case in CASES:
             if rank < size:
                 found = edited(case, mesh)

@@ -33,11 +33,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         port = free.getsockname()[1]
     command = [sys.executable, str(WORKER), str(folder), str(port)]
     made = subprocess.run(
-        command, stderr=subprocess.PIPE, text=True, timeout=240,
+        command, stderr=subprocess.PIPE, text=True, timeout=1800,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     names = [*json.loads((folder / "names.json").read_text()), *(f"method{rank}" for rank in range(4))]
+    names += [f"{what}{size}of{rank}" for what in ("halted", "large") for size in (1, *WORLDS) for rank in range(size)]
     return {name: torch.load(folder / f"{name}.pt") for name in names}
 
 
@@ -88,6 +89,28 @@ def test_the_method_gives_every_process_the_same_model_and_keeps_it(runs: dict[s
     before = tiny_model().weights.module.state_dict()
     after = runs["method0"][1]
     assert any(not torch.equal(after[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_where_one_has_a_weight_that_is_not_finite(runs: dict[str, Any]) -> None:
+    alone = runs["halted1of0"]
+    assert alone["epochs"] == 2 and alone["changed"] > 0
+    assert alone["halted"].startswith("diverged: 1 weights are not finite in float32 in epoch 3")
+    for size in WORLDS:
+        found = [runs[f"halted{size}of{rank}"] for rank in range(size)]
+        assert all((f["epochs"], f["halted"], f["chosen"]) == (2, alone["halted"], alone["chosen"]) for f in found)
+        assert found[0]["changed"] == alone["changed"] and not any(f["changed"] for f in found[1:])
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_where_the_model_in_half_precision_gives_no_scores(runs: dict[str, Any]) -> None:
+    alone = runs["large1of0"]
+    assert alone["epochs"] == 1 and alone["changed"] > 0
+    assert "4 of 4 texts are not finite in float16 with this edit in epoch 2" in alone["halted"]
+    for size in WORLDS:
+        found = [runs[f"large{size}of{rank}"] for rank in range(size)]
+        assert all((f["epochs"], f["halted"]) == (1, alone["halted"]) for f in found)
+        assert found[0]["changed"] and not any(f["changed"] for f in found[1:])
 
 
 # ---------------------------------------------------------------------------------------------- refusals

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.models.tiny import tiny_module
-from evenhand.unlearning.fine_tuning import vector_of_folder
 from evenhand.unlearning.negation import adapted, by_layer, layer_of, merged, plain, spread, untie
 from evenhand.unlearning.recipe import weights, write
 from evenhand.unlearning.task_vectors import LowRank, TaskVector, difference, from_adapter, random_like, total
+from evenhand.unlearning.tuned_folder import vector_of_folder
 
 IDS = torch.tensor([[1, 5, 9, 2, 7, 3]])
 LINEAR = {"llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn", "c_proj"]}
@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_refused() -> None:
         merged(module, TaskVector({"nowhere.weight": torch.ones(2)}))
     with pytest.raises(SettingsError, match="another model"):
         merged(module, TaskVector({"model.norm.weight": torch.ones(2)}))
-    with pytest.raises(SettingsError, match="no fine-tuning of the base"):
+    with pytest.raises(SettingsError, match=r"embed_tokens.weight is \(41, 32\) in the fine-tune"):
         difference(tiny_module(41), module)
     with pytest.raises(SettingsError, match="form=merged"):
         adapted(module, TaskVector({"model.norm.weight": torch.ones(32)}), named=False)
@@ -313,11 +313,11 @@ def test_vectors_of_folders(tmp_path: Path) -> None:
     tuned.save_pretrained(tmp_path / "adapter")
     whole = shaken(copy.deepcopy(module))
     whole.save_pretrained(tmp_path / "whole")
-    found = vector_of_folder(tmp_path / "adapter", module, AutoModelForCausalLM.from_pretrained)
+    found = vector_of_folder(tmp_path / "adapter", module)
     expected = from_adapter(tuned, module)
     for name in expected.changes:
         assert torch.allclose(found.dense(name), expected.dense(name), atol=1e-7)
-    full = vector_of_folder(tmp_path / "whole", module, AutoModelForCausalLM.from_pretrained)
+    full = vector_of_folder(tmp_path / "whole", module)
     assert torch.allclose(logits(merged(module, minus(full, -1.0))[0]), logits(whole), atol=1e-4, rtol=1e-4)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from evenhand.engine.trying import inner
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Model
+from evenhand.models.adapters import copied, merged
 from evenhand.models.asking import asked_alike
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
@@ -47,7 +48,7 @@ def build(
     if kind == "lora":
         student: Any = with_adapter(module, rank=rank, alpha=2 * rank, dropout=0.0, seed=seed, named=named)
         return student  # type: ignore[no-any-return]
-    base = copy.deepcopy(inner(module)) if kind == "random" else _merged(module)
+    base = copied(inner(module)) if kind == "random" else merged(module)
     every = int(base.config.get_text_config().num_hidden_layers)
     wanted = max(1, every // 2) if layers is None else layers
     if not 0 < wanted <= every:
@@ -69,12 +70,6 @@ def build(
 def spaced(every: int, kept: int) -> list[int]:
     """Indices of layers, evenly spaced, the first and (of two or more) the last among them."""
     return [round(n * (every - 1) / max(1, kept - 1)) for n in range(kept)]
-
-
-def _merged(module: Any) -> Any:
-    """A copy with its adapters, if any, in the weights."""
-    base = copy.deepcopy(module)
-    return base.merge_and_unload() if hasattr(base, "peft_config") else base
 
 
 def _shorter(config: Any, kept: list[int]) -> Any:
@@ -150,8 +145,8 @@ def keep(module: Any, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any],
     """Write a trained student; the adapter of a masked model goes into its weights, as its folder has no other form."""
     from evenhand.models.hugging_face import save_module
 
-    if not _causal(module) and hasattr(module, "peft_config"):
-        module = module.merge_and_unload()
+    if not _causal(module):
+        module = merged(module)
     save_module(module, folder)
     tokenizer.save_pretrained(folder)
     _noted(folder, facts)

@@ -58,6 +58,10 @@ class EncoderEngine(Batches):
         self._prepacked = Prepacked()
         self._padding: bool | None = None
 
+    def weights_changed(self) -> None:
+        """Drop what was made of the weights as they were."""
+        self._prepacked.forget()
+
     def masked(
         self, rows: Sequence[Sequence[int]], places: Sequence[int], tokens: Sequence[Sequence[int]], fingerprint: str
     ) -> list[list[float]]:

@@ -64,6 +64,10 @@ class Engine(Batches):
         self.pad_id = int(pad) if pad is not None else 0
         self._prepacked = Prepacked()
 
+    def weights_changed(self) -> None:
+        """Drop what was made of the weights as they were."""
+        self._prepacked.forget()
+
     @cached_property
     def tried(self) -> Tried:
         """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""

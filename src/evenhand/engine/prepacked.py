@@ -42,6 +42,10 @@ class Prepacked:
         """Nothing is laid out yet."""
         self._packed: dict[nn.Linear, _Packed] = {}
 
+    def forget(self) -> None:
+        """Lay out anew: torch's counter does not see every change of a weight (`.data`, fused optimizers)."""
+        self._packed.clear()
+
     @contextmanager
     def __call__(self, module: nn.Module) -> Iterator[None]:
         """Let the module's layers run the faster way; where that is impossible nothing changes."""

@@ -54,6 +54,11 @@ def check_asking(options: Mapping[str, Any]) -> None:
         raise SettingsError(f"batch_tokens {budget!r} must be a whole number of at least 1")
 
 
+def batching(tokens: int | None) -> dict[str, Any]:
+    """The limit of a batch as an option of `evenhand.load`; nothing where none was given."""
+    return {} if tokens is None else {"batch_tokens": tokens}
+
+
 def asked_alike(model: Model) -> dict[str, Any]:
     """The options with which another local model is asked as this one is."""
     return {key: getattr(model, key) for key in SHARED if hasattr(model, key)}

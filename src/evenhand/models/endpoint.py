@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evenhand import cache, prompts
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
+from evenhand.models import saved
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
 from evenhand.models.letter_tokens import LetterReading, fault_of, first_letters
 from evenhand.progress import track
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from evenhand.models.endpoint_client import Answered, Done, Failed
 
 GREEDY = Sampling()
-SAVED = "evenhand.json"
 KEY_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY")
 TOP = 20
 """Most log-probabilities that OpenAI, and vLLM by default, give for a token."""
@@ -124,8 +124,7 @@ class EndpointModel(Model):
         """Write where the server is. The key, and user, password and query of the URL, must be given anew."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"kind": "endpoint", "source": self.source, "options": self.load_options}
-        (folder / SAVED).write_text(json.dumps(content, indent=2))
+        saved.write(folder, {"kind": "endpoint", "source": self.source, "options": self.load_options})
         return folder
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import EvenhandError, SettingsError, first_lines
+from evenhand.models import architecture
+from evenhand.models.adapters import check_saved_alone, copied, open_adapter, redone_at_opening
+from evenhand.models.architecture import Kind
 from evenhand.models.files import has_tokenizer, require_tokenizer
+from evenhand.models.saved import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ADAPTER = (
+    "{!r} is itself an adapter and not a model: download it and give its folder, whose base is then opened; as the "
+    "base of another adapter, merge it first (evenhand.models.adapters.merged) and save that"
+)
 
 
 def open_model(
@@ -40,6 +47,9 @@ def open_model(
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    config_of(source, revision=revision, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        _refuse_imports(adapter)
     tokenizer = open_tokenizer(
         str(adapter) if adapter and has_tokenizer(adapter) else source, revision, trust_remote_code
     )
@@ -58,8 +68,10 @@ def open_model(
                 source, output_loading_info=True, **{k: v for k, v in arguments.items() if v is not None}
             )
     except Exception as error:  # safetensors and the architectures raise errors of many kinds
-        raise EvenhandError(f"cannot open the model {source!r}: {_first_lines(error)}") from error
+        raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
     module, report = opened
+    if getattr(module, "_hf_peft_config_loaded", False):  # transformers opens it without a check, and not to be merged
+        raise EvenhandError(_ADAPTER.format(source))
     if report["missing_keys"]:  # transformers has filled them with random numbers
         missing = sorted(report["missing_keys"])
         what = "masked" if masked else "causal"
@@ -68,24 +80,140 @@ def open_model(
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
     if adapter is not None:
-        module = _with_adapter(module, adapter)
+        module = open_adapter(module, adapter)
     if arguments["device_map"] is None:
         module = _moved(module, place)
     return module.eval(), tokenizer
 
 
+def open_weights(source: str) -> PreTrainedModel:
+    """Open a causal language model without its tokenizer, in float32 on the CPU, to compare weights with it.
+
+    Raises:
+        EvenhandError: The files cannot be read; or tensors are lacking, or have no place in the model and would be
+            left out of the comparison.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config_of(source)
+    try:
+        with _no_bars():
+            opened: Any = AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+            )
+    except Exception as error:  # as in `open_model`
+        raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
+    module, report = opened
+    for key, what in (("missing_keys", "lacks the weights"), ("unexpected_keys", "has weights without a place in it:")):
+        if report[key]:
+            names = sorted(report[key])
+            raise EvenhandError(f"the model {source!r} {what} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    result: PreTrainedModel = module.eval()
+    return result
+
+
+def kind_of(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Kind:
+    """Whether a folder or hub name is a causal or a masked language model; only its configuration is read.
+
+    Raises:
+        SettingsError: It is neither, or its configuration asks for code that nobody allowed.
+        EvenhandError: The configuration cannot be had or read.
+    """
+    return architecture.kind_of(config_of(source, revision=revision, trust_remote_code=trust_remote_code), source)
+
+
+def config_of(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model that may be opened: nothing in its folder leads to code or to files elsewhere.
+
+    Whatever opens a module from a folder or by name asks for it first.
+
+    Raises:
+        SettingsError: The configuration asks for code that nobody allowed.
+        EvenhandError: It cannot be had or read; the weights are listed in files outside of the folder.
+    """
+    from transformers import AutoConfig
+
+    if Path(source).is_dir():
+        _refuse_shards_elsewhere(Path(source))
+        if (Path(source) / "adapter_config.json").is_file():  # transformers would open the base that it names
+            raise EvenhandError(_ADAPTER.format(source))
+    try:
+        arguments: dict[str, Any] = {"revision": revision} if revision else {}
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **arguments)
+    except Exception as error:  # as many kinds as for weights
+        raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
+    if not trust_remote_code:
+        _refuse_kernels(config, source)
+    return config
+
+
+def _refuse_kernels(config: Any, source: str) -> None:
+    """A configuration may name attention code on the hub, which transformers fetches and runs (5.23, `hub_kernels`)."""
+    parts = [config]
+    for part in parts:  # grows: a part may have parts
+        inner = [one for one in vars(part).values() if hasattr(one, "_attn_implementation")]
+        parts += [one for one in inner if all(one is not known for known in parts)]  # equal ones may differ in this
+    keys = ("_attn_implementation", "_experts_implementation")
+    for value in (getattr(part, key, None) for part in parts for key in keys):
+        for named in value.values() if isinstance(value, dict) else [value]:
+            if not isinstance(named, str) or not ("/" in named or ":" in named):
+                continue
+            raise SettingsError(
+                f"{source}: its config.json takes the attention from the hub ({named!r}), which is code. Take "
+                "attn_implementation out of it, or allow the code with trust_remote_code=True"
+            )
+
+
+def _refuse_shards_elsewhere(folder: Path) -> None:
+    """An index of shards may name files anywhere; transformers 5.23 joins their names to the folder's unread."""
+    for file in sorted(folder.rglob("*.index.json")):
+        shards = read_json(file).get("weight_map")
+        for name in dict.fromkeys(map(str, shards.values() if isinstance(shards, dict) else ())):
+            if PureWindowsPath(name).anchor or Path(name).is_absolute() or ".." in PureWindowsPath(name).parts:
+                raise EvenhandError(
+                    f"{file} has weights in {name!r}, outside of the folder; a model's folder holds all its weights: "
+                    "put the file into it and its name into the index"
+                )
+
+
+def _refuse_imports(adapter: Path) -> None:
+    """An adapter's configuration may name a module that peft (0.21, `lora/tp_layer.py`) imports by that name."""
+    file = adapter / "adapter_config.json"
+    if file.is_file() and (read_json(file).get("megatron_config") is not None):
+        raise SettingsError(
+            f"{file} has a megatron_config, for which peft imports a module that the file names; evenhand opens no "
+            "adapters of Megatron: take it out, if the adapter's layers are plain ones"
+        )
+
+
 def save_module(module: PreTrainedModel, folder: Path) -> None:
-    """Write a module so that its folder can be loaded: an adapter on a base without a name brings its base along."""
+    """Write a module so that its folder can be loaded.
+
+    An adapter brings its base along where that has no name, or is not what its name says: PEFT's initialisations by
+    decomposition (PiSSA, OLoRA) change the base, and would change the saved one again when it is opened.
+
+    Raises:
+        SettingsError: The module computes something else than its adapter's folder would when it is opened.
+    """
+    check_saved_alone(module)
     with _no_bars():
         module.save_pretrained(folder)
         adapter = folder / "adapter_config.json"
         if not hasattr(module, "peft_config") or not adapter.is_file():
             return
         config = json.loads(adapter.read_text())
-        if not config.get("base_model_name_or_path"):
-            base: Any = copy.deepcopy(module)  # taking the adapter off would change the module
+        start = config.get("init_lora_weights", True)
+        if not config.get("base_model_name_or_path") or redone_at_opening(start) == "otherwise":
+            if not hasattr(module.base_model, "unload"):
+                raise SettingsError(
+                    f"an adapter of the kind {config.get('peft_type')} cannot be taken off its base, which has no "
+                    "folder or hub name to save: load the base from a folder first"
+                )
+            base: Any = copied(module)  # taking the adapter off would change the module
             base.unload().save_pretrained(folder / "base")
-            adapter.write_text(json.dumps({**config, "base_model_name_or_path": "base"}, indent=2))
+            plain = {"init_lora_weights": True} if redone_at_opening(start) else {}
+            adapter.write_text(json.dumps({**config, **plain, "base_model_name_or_path": "base"}, indent=2))
 
 
 def content_folders(source: str, folder: Path | None, adapter: Path | None, revision: str | None) -> list[Path]:
@@ -117,7 +245,7 @@ def open_tokenizer(
             source, trust_remote_code=trust_remote_code, **arguments
         )
     except Exception as error:  # transformers raises nearly anything for a missing tokenizer
-        raise EvenhandError(f"cannot open the tokenizer of {source!r}: {_first_lines(error)}") from error
+        raise EvenhandError(f"cannot open the tokenizer of {source!r}: {first_lines(error)}") from error
     return tokenizer
 
 
@@ -165,15 +293,6 @@ def _quantisation(four: bool, eight: bool) -> Any:
     return BitsAndBytesConfig(load_in_4bit=four, load_in_8bit=eight)
 
 
-def _with_adapter(module: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(module, str(adapter))
-    except Exception as error:  # peft and safetensors raise errors of many kinds
-        raise EvenhandError(f"cannot put the adapter {adapter} on its base: {_first_lines(error)}") from error
-
-
 def _moved(module: Any, place: str) -> Any:
     import torch
 
@@ -184,7 +303,7 @@ def _moved(module: Any, place: str) -> Any:
             f"the memory of {place!r} cannot hold the model: use a smaller dtype, load_in_4bit or device_map='auto'"
         ) from error
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingsError(f"device {place!r} cannot be used here: {_first_lines(error)}") from error
+        raise SettingsError(f"device {place!r} cannot be used here: {first_lines(error)}") from error
 
 
 @contextmanager
@@ -199,11 +318,6 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__
 
 
 def check_embeddings(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

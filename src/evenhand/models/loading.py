@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from evenhand import registry, specs
+from evenhand.artefacts import nothing_made
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
+from evenhand.models import saved
 from evenhand.models.asking import check_asking, sampling_from
 from evenhand.models.files import LEARNED, SAVED, require_model, require_tokenizer
 
@@ -28,10 +29,18 @@ LOADING = (
     "attn_implementation",
     "trust_remote_code",
 )
+MASKED_ASKING = ("name", "batch_tokens", "too_long")
+"""Those options of `ASKING` that a masked language model has."""
 
 
 def load(spec: str | Path | Model, **options: Any) -> Model:
     """Load a model.
+
+    A folder saved by evenhand opens nothing outside of itself but models by hub name and evenhand's demo models. One
+    that asks for more, such as a base in another folder, an endpoint, an environment variable or code, is refused with
+    the list of what it asks for. Give `trust_folder=True` to allow all of it, or `base=` to say where the base is. An
+    adapter's own folder may name its base by any path, as peft writes it; weights and tokenizer are read from there.
+    Opening trains nothing: a saved method that learns and has nothing learned beside it is refused.
 
     Args:
         spec: A hub name ("Qwen/Qwen2.5-0.5B-Instruct"), a model folder, a folder with a PEFT adapter (its base is
@@ -42,10 +51,11 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
             CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
             `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
             `answer_by` ("letters", "text", "text_per_token", "text_with_end", "generation"), `sampling`,
-            `batch_tokens`, `too_long`, `thinking_tokens`, `name`. Endpoints and plugins have their own.
+            `batch_tokens`, `too_long`, `thinking_tokens`, `name`; for saved folders `trust_folder` (default: off) and
+            `base`, which takes what `load` takes, but for objects. Endpoints and plugins have their own.
 
     Raises:
-        SettingsError: The specification or an option cannot be used.
+        SettingsError: The specification or an option cannot be used, or a saved folder reaches outside of itself.
         EvenhandError: The files are missing or broken.
     """
     if isinstance(spec, Model):
@@ -55,8 +65,10 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
         loader: Callable[..., Model] = registry.models.get(found.name)
         return loader(found.rest, **found.options)
     if found.kind == "hub":
-        return _load_local(found.name, None, found.options)
-    return _load_folder(Path(found.name), found.options)
+        return _load_plain(found.name, None, found.options)
+    folder = Path(found.name)
+    saved.check(folder, trusted=found.trusted, base=found.base is not None)
+    return _load_folder(folder, found.options, found)
 
 
 def check(spec: str | Path | Model, **options: Any) -> None:
@@ -72,14 +84,15 @@ def check(spec: str | Path | Model, **options: Any) -> None:
     if found.kind == "scheme":
         registry.models.get(found.name)
         return
-    saved = found.kind == "folder" and (Path(found.name) / SAVED).is_file()
-    if not saved:
+    marked = found.kind == "folder" and (Path(found.name) / SAVED).is_file()
+    if not marked:
         _refuse_unknown(found.options, (*ASKING, *LOADING))
         _asking(found.options)
     if found.kind == "folder":
         folder = Path(found.name)
         require_model(folder)
-        if not saved and not (folder / "adapter_config.json").is_file():
+        saved.check(folder, trusted=found.trusted, base=found.base is not None)
+        if not marked and not (folder / "adapter_config.json").is_file():
             require_tokenizer(folder)
 
 
@@ -90,28 +103,61 @@ class _Found(NamedTuple):
     name: str
     rest: str
     options: dict[str, Any]
+    trusted: bool = False
+    """Whether the caller allows what a saved folder asks for outside of itself."""
+    base: str | None = None
+    """Where the caller says that the base of a saved folder or adapter is."""
 
 
 def _resolve(spec: str | Path, options: dict[str, Any]) -> _Found:
+    found = _kind_of(spec, options)
+    own = dict(found.options)
+    trusted = own.pop("trust_folder", False)
+    if not isinstance(trusted, bool):
+        raise SettingsError(f"trust_folder={trusted!r}: give True or False")
+    if found.kind == "scheme":  # such a loader may have an option `base` of its own
+        return found._replace(options=own, trusted=trusted)
+    base = own.pop("base", None)
+    if not isinstance(base, str | Path | None):
+        raise SettingsError(f"base={base!r}: give the base's folder or name")
+    if base is not None and found.kind == "hub":
+        raise SettingsError(f"base={str(base)!r}: {found.name} is neither a saved folder nor an adapter; leave it out")
+    return found._replace(options=own, trusted=trusted, base=None if base is None else str(base))
+
+
+def _kind_of(spec: str | Path, options: dict[str, Any]) -> _Found:
     text = str(spec)
-    if text.endswith(")") and not Path(text).exists():
+    if text.endswith(")") and not _exists(text):
         part = specs.parse(text)
-        return _resolve(part.name, {**part.settings, **options})
+        return _kind_of(part.name, {**part.settings, **options})
     scheme, _, rest = text.partition(":")
     if scheme in registry.models.names():
         return _Found("scheme", scheme, rest, options)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(text).expanduser()
+        is_folder, is_there = folder.is_dir(), folder.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # longer than a path may be; ~ of nobody
+        raise SettingsError(f"{text[:200]!r} is neither a folder nor a hub name: {str(error)[:200]}") from error
+    if is_folder:
         return _Found("folder", str(folder.resolve()), "", options)
-    if folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
+    if is_there or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
         raise SettingsError(f"no model folder {text!r}; give a folder with config.json, a hub name, or {_schemes()}")
     return _Found("hub", text, "", options)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # longer than a path may be
+        return False
 
 
 def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model", **options: Any) -> Model:
     """Make a `Model` of a causal language model that is already in memory.
 
-    Its weights are hashed each time it is asked, so that a training step in between is never missed.
+    Its weights are hashed once, and again after `with model.editing() as weights:` and whenever a check at each call
+    finds a change, such as a step of an optimizer. Writes to a few elements through `.data` may pass that check; they
+    are found when `evenhand.compare` hashes all weights at the end of each cell, and at once by `model.rehash()`.
 
     Args:
         module: A transformers causal language model or a PEFT model around one.
@@ -130,72 +176,95 @@ def _schemes() -> str:
     return ", ".join(f"{n}:..." if n in rest else n for n in registry.models.names())
 
 
-def _load_folder(folder: Path, options: dict[str, Any]) -> Model:
+def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
+    """Open a folder; of a saved one, `saved.check` has seen all parts before."""
     if (folder / SAVED).is_file():
-        return _load_saved(folder, options)
+        return _load_saved(folder, options, found)
     if (folder / "adapter_config.json").is_file():
-        return _load_adapter(folder, options)
+        return _load_adapter(folder, options, found.base)
     require_model(folder)
-    if _is_masked(folder):
-        return _load_masked(folder, options)
-    return _load_local(str(folder), folder, options)
+    if found.base is not None:
+        raise SettingsError(f"base={found.base!r}: {folder} has all its weights inside; leave base out")
+    return _load_plain(str(folder), folder, options)
 
 
-def _load_saved(folder: Path, options: dict[str, Any]) -> Model:
-    content = _json(folder / SAVED)
-    kind = content.get("kind")
-    if kind == "student":
+def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
+    content = saved.read(folder)
+    if content["kind"] == "student":
         from evenhand.models.student import load_student
 
-        return load_student(folder, options)
-    if kind not in ("endpoint", "mitigated"):
-        raise SettingsError(f"{folder / SAVED}: kind {kind!r} is not known to this version of evenhand")
-    try:
-        base = content if kind == "endpoint" else content["base"]
-        source = str(folder / base["folder"]) if "folder" in base else str(base["source"])
-        given = {**base.get("options", {}), **options}
-        expected, method = (None, None) if kind == "endpoint" else (base["fingerprint"], content["method"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {error!r}; save the model anew") from error
-    model = load(source, **given)
-    if method is None:
-        return model
+        return load_student(folder, options, base=found.base)
+    if content["kind"] == "endpoint":
+        return _load_base(folder, content, options, found)
+    base = content["base"]
+    model = _load_base(folder, base, options, found)
+    if "folder" not in base:
+        _refuse_other_base(folder, base, model, options, found)
+    built = registry.build_method(content["method"])
+    learned = folder / LEARNED
+    if learned.is_dir():
+        return built.restore(model, learned)
+    with nothing_made(f"{folder} has no {LEARNED}/, and what {built.name} learned is never made anew at opening"):
+        return built.apply(model)
+
+
+def _load_base(folder: Path, base: dict[str, Any], options: dict[str, Any], found: _Found) -> Model:
+    """The base of a saved folder: the caller's, the one inside, or the one that is named, asked as it was."""
+    given = {**base.get("options", {}), **options}
+    if "folder" not in base:
+        return load(found.base or base["source"], **given, trust_folder=found.trusted)
+    inner = saved.inside(folder, base["folder"])  # never read as a specification: its name may look like one
+    if not inner.is_dir():
+        raise SettingsError(f"no model folder {str(inner)!r}, where {folder / SAVED} has its base; save the model anew")
+    return _load_folder(inner, given, found)
+
+
+def _refuse_other_base(
+    folder: Path, base: dict[str, Any], model: Model, options: dict[str, Any], found: _Found
+) -> None:
+    source = found.base or base["source"]
     own = source.partition(":")[0] in registry.models.names()  # the options of such a loader may concern anything
     same = not options if own else not set(options) & set(LOADING)
-    if same and "folder" not in base and model.fingerprint != expected:
+    if same and model.fingerprint != base["fingerprint"]:
         raise EvenhandError(
             f"the base model {source} is no longer what {folder} was made from (fingerprint {model.fingerprint}, "
-            f"expected {expected}); restore it, or apply the method to it anew"
+            f"expected {base['fingerprint']}); restore it, or apply the method to it anew"
         )
-    built = registry.build_method(method)
-    learned = folder / LEARNED
-    return built.restore(model, learned) if learned.is_dir() else built.apply(model)
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvenhandError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict):
-        raise EvenhandError(f"cannot read {file}: it holds no JSON object")
-    return content
+def _load_adapter(folder: Path, options: dict[str, Any], base: str | None) -> Model:
+    from evenhand.models import hugging_face
+
+    source = base or saved.base_of_adapter(folder)
+    inner = Path(source).expanduser().resolve() if Path(source).expanduser().is_dir() else None
+    source = source if inner is None else str(inner)
+    _refuse_unknown(options, (*ASKING, *LOADING))
+    if hugging_face.kind_of(source, **_config_options(options)) == "masked":
+        raise SettingsError(
+            f"the base {source} of the adapter {folder} is a masked language model, and evenhand opens adapters on "
+            "causal ones only; merge the adapter into its base (evenhand.models.adapters.merged) and save that"
+        )
+    return _load_local(source, inner, options, adapter=folder)
 
 
-def _load_adapter(folder: Path, options: dict[str, Any]) -> Model:
-    base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base:
-        raise SettingsError(f"{folder}/adapter_config.json names no base model (base_model_name_or_path)")
-    if not Path(base).is_absolute() and (folder / base).is_dir():
-        base = str((folder / base).resolve())
-    return _load_local(str(base), Path(base) if Path(base).is_dir() else None, options, adapter=folder)
+def _load_plain(source: str, folder: Path | None, options: dict[str, Any]) -> Model:
+    """Open weights from a folder or by hub name, as what their configuration says that they are."""
+    from evenhand.models import hugging_face
+
+    _refuse_unknown(options, (*ASKING, *LOADING))
+    if hugging_face.kind_of(source, **_config_options(options)) == "masked":
+        return _load_masked(source, folder, options)
+    return _load_local(source, folder, options)
+
+
+def _config_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("revision", "trust_remote_code") if options.get(key)}
 
 
 def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapter: Path | None = None) -> Model:
     from evenhand.models import hugging_face
     from evenhand.models.local import LocalModel
 
-    _refuse_unknown(options, (*ASKING, *LOADING))
     loading = {k: options[k] for k in LOADING if k in options}
     asking = _asking(options)
     module, tokenizer = hugging_face.open_model(source, adapter, **loading)
@@ -211,21 +280,23 @@ def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapt
     return model
 
 
-def _is_masked(folder: Path) -> bool:
-    """Whether a folder's configuration names a masked language model."""
-    names = _json(folder / "config.json").get("architectures") or []
-    return any(str(name).endswith("ForMaskedLM") for name in names)
-
-
-def _load_masked(folder: Path, options: dict[str, Any]) -> Model:
+def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> Model:
     from evenhand.models import hugging_face
     from evenhand.models.masked import MaskedModel
 
-    _refuse_unknown(options, ("name", "batch_tokens", "too_long", *LOADING))
+    _refuse_unknown(options, (*MASKED_ASKING, *LOADING), "a masked language model")
     loading = {k: options[k] for k in LOADING if k in options}
-    asking = {"name": folder.name, **_asking(options)}
-    module, tokenizer = hugging_face.open_model(str(folder), None, masked=True, **loading)
-    return MaskedModel(module, tokenizer, source=str(folder), folders=[folder], **asking)
+    asking = {"name": (folder or Path(source)).name, **_asking(options)}
+    module, tokenizer = hugging_face.open_model(source, None, masked=True, **loading)
+    files = hugging_face.content_folders(source, folder, None, loading.get("revision"))
+    return MaskedModel(
+        module,
+        tokenizer,
+        source=source,
+        folders=files,
+        load_options={k: str(v) if k == "dtype" else v for k, v in loading.items()},
+        **asking,
+    )
 
 
 def _asking(options: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +308,7 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
     return asking
 
 
-def _refuse_unknown(options: dict[str, Any], known: tuple[str, ...]) -> None:
+def _refuse_unknown(options: dict[str, Any], known: tuple[str, ...], what: str = "a local model") -> None:
     for key in options:
         if key not in known:
-            raise SettingsError(f"unknown option {key!r} for a local model. {suggest(key, known)}")
+            raise SettingsError(f"unknown option {key!r} for {what}. {suggest(key, known)}")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from evenhand import prompts
 from evenhand.engine import Engine
 from evenhand.engine.generation import prescribed
-from evenhand.interfaces import Ability, AnswerBy, Model, Sampling, Weights
-from evenhand.models import fingerprint
-from evenhand.models.asking import CHOICE_SAMPLING, TooLong
-from evenhand.models.hugging_face import check_embeddings, save_module
+from evenhand.interfaces import Ability, AnswerBy, Model, Sampling
+from evenhand.models.adapters import check_adapters
+from evenhand.models.asking import CHOICE_SAMPLING, TooLong, batching
+from evenhand.models.hugging_face import check_embeddings
+from evenhand.models.in_process import InProcessModel
 from evenhand.models.token_model import TokenModel
 from evenhand.thinking import THINKING_TOKENS
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from evenhand.models.prefixed import Combine
 
 
-class LocalModel(TokenModel):
+class LocalModel(InProcessModel, TokenModel):
     """A transformers module and its tokenizer, with all four abilities; `TokenModel` says how it answers."""
 
     engine: Engine
@@ -61,40 +62,18 @@ class LocalModel(TokenModel):
             SettingsError: The tokenizer has more tokens than the model embeddings.
         """
         check_embeddings(module, tokenizer, name)
+        check_adapters(module, name)
         super().__init__(
             tokenizer, Engine(module, tokenizer, batch_tokens), name=name, source=source, load_options=load_options,
             answer_by=answer_by, sampling=sampling, too_long=too_long, thinking_tokens=thinking_tokens,
         )  # fmt: skip
-        self._module = module
-        self._files = [fingerprint.of_folder(folder) for folder in folders]
-        self._handed_out: str | None = None
+        self._batch_tokens = batch_tokens
+        self._hold(module, tokenizer, folders, self.engine.weights_changed)
 
     @property
     def abilities(self) -> frozenset[Ability]:
         """All four."""
         return super().abilities | {"weights"}
-
-    @property
-    def weights(self) -> Weights:
-        """The module and tokenizer; edits in place are noticed by the fingerprint."""
-        if self._files and self._handed_out is None:
-            self._handed_out = fingerprint.of_weights(self._module, self._tokenizer)
-        return Weights(self._module, self._tokenizer)
-
-    @property
-    def edited(self) -> bool:
-        """Whether the weights may differ from files on disk: always so for an object from memory."""
-        if not self._files:
-            return True
-        return self._handed_out not in (None, fingerprint.of_weights(self._module, self._tokenizer))
-
-    @property
-    def fingerprint(self) -> str:
-        """Content hash: of the files while nobody had the weights in hand, of the tensors once they differ."""
-        precision = {"dtype": str(self._module.dtype), **self._quantised()}
-        if self.edited:
-            return fingerprint.digest("tensors", fingerprint.of_weights(self._module, self._tokenizer), precision)
-        return fingerprint.digest("files", self._files, precision)
 
     @property
     def context(self) -> int:
@@ -103,10 +82,9 @@ class LocalModel(TokenModel):
         return int(stated) if stated else 10**9
 
     @property
-    def precision(self) -> dict[str, Any]:
-        """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
-        name = str(self._module.dtype).removeprefix("torch.")
-        return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
+    def asking(self) -> dict[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {**super().asking, **batching(self._batch_tokens)}
 
     def facts(self) -> dict[str, Any]:
         """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
@@ -129,13 +107,3 @@ class LocalModel(TokenModel):
         from evenhand.models.prefixed import PrefixedModel
 
         return PrefixedModel(self, prefixes, combine, settings)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""
-        folder = Path(folder)
-        save_module(self._module, folder)
-        self._tokenizer.save_pretrained(folder)
-        return folder
-
-    def _quantised(self) -> dict[str, Any]:
-        return {k: v for k, v in self.load_options.items() if k.startswith("load_in_") and v}

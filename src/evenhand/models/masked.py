@@ -13,10 +13,12 @@ from evenhand.engine.encoder import EncoderEngine, Inputs
 from evenhand.engine.requests import NOT_FINITE
 from evenhand.engine.scoring import log_normaliser, only_rows
 from evenhand.errors import ContextTooLongError, EvenhandError, SettingsError
-from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score, Weights
+from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score
 from evenhand.models import choosing, fingerprint
-from evenhand.models.asking import TooLong
+from evenhand.models.adapters import check_adapters
+from evenhand.models.asking import TooLong, batching
 from evenhand.models.hugging_face import check_embeddings
+from evenhand.models.in_process import InProcessModel
 from evenhand.models.mitigated import Mitigated
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class _Encoded(NamedTuple):
     """Where it ends."""
 
 
-class MaskedModel(Model):
+class MaskedModel(InProcessModel):
     """Scores a text by its pseudo-log-likelihood: the sum over its tokens of log P(token | all the others).
 
     Source: Salazar et al. 2020, "Masked Language Model Scoring" (ACL 2020, arXiv 1910.14659), section 2.
@@ -58,6 +60,7 @@ class MaskedModel(Model):
         name: str = "model",
         source: str | None = None,
         folders: Sequence[Path] = (),
+        load_options: dict[str, Any] | None = None,
         batch_tokens: int | None = None,
         too_long: TooLong = "error",
     ) -> None:
@@ -69,6 +72,7 @@ class MaskedModel(Model):
             name: Label for tables.
             source: What `evenhand.load` takes to load the same again; None for an object in memory.
             folders: Where the untouched files lie, for a fast fingerprint; none from memory.
+            load_options: What it was loaded with (quantisation, precision).
             batch_tokens: See `evenhand.engine.encoder.EncoderEngine`.
             too_long: "error" raises when a text does not fit the context; "skip" leaves it unscored.
 
@@ -78,10 +82,11 @@ class MaskedModel(Model):
         if tokenizer.mask_token_id is None:
             raise SettingsError(f"{name}: its tokenizer has no mask token, which a masked language model needs")
         check_embeddings(module, tokenizer, name)
+        check_adapters(module, name)
         self.name, self.source, self.too_long = name, source, too_long
-        self._module, self._tokenizer, self._folders = module, tokenizer, tuple(folders)
-        self._handed_out = not folders
+        self.load_options, self._batch_tokens = load_options or {}, batch_tokens
         self.engine = EncoderEngine(module, tokenizer.pad_token_id or 0, batch_tokens)
+        self._hold(module, tokenizer, folders, self.engine.weights_changed)
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -89,18 +94,9 @@ class MaskedModel(Model):
         return frozenset({"score", "weights"})
 
     @property
-    def fingerprint(self) -> str:
-        """Content hash: of the files while nobody had the weights in hand, of the tensors afterwards."""
-        if self._handed_out:
-            return fingerprint.digest("tensors", fingerprint.of_weights(self._module, self._tokenizer))
-        files = [fingerprint.of_folder(folder) for folder in self._folders]
-        return fingerprint.digest("files", files, str(self._module.dtype))
-
-    @property
-    def weights(self) -> Weights:
-        """The module and tokenizer; edits in place are noticed by the fingerprint."""
-        self._handed_out = True
-        return Weights(self._module, self._tokenizer)
+    def asking(self) -> dict[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {"name": self.name, "too_long": self.too_long, **batching(self._batch_tokens)}
 
     @cached_property
     def context(self) -> int:
@@ -111,12 +107,6 @@ class MaskedModel(Model):
             if name.endswith("position_embeddings") and padding is not None:
                 stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts on from the padding's position
         return min([UNLIMITED, *(int(s) for s in stated if s)])
-
-    def save(self, folder: str | Path) -> Path:
-        """Write weights (safetensors) and tokenizer."""
-        self._module.save_pretrained(folder)
-        self._tokenizer.save_pretrained(folder)
-        return Path(folder)
 
     def facts(self) -> dict[str, Any]:
         """Source, precision and size."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from evenhand.interfaces import (
+    OPEN,
     Ability,
+    AnswerBy,
     Choice,
     Dialogue,
     Method,
     Model,
     Passage,
     Question,
+    Reading,
     Reply,
     Sampling,
     Score,
     Weights,
+    stacked,
 )
-from evenhand.models.files import LEARNED, SAVED
+from evenhand.models import saved
+from evenhand.models.files import LEARNED
 from evenhand.models.fingerprint import digest
 
 Choose = Callable[[Sequence[Question]], list[Choice]]
@@ -83,6 +88,30 @@ class Mitigated(Model):
         inner = self.base.acts_on if isinstance(self.base, Mitigated) else frozenset[str]()
         return inner | {verb for verb, function in self._verbs.items() if function is not None}
 
+    @property
+    def declared(self) -> Reading:
+        """How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says."""
+        inner = self.base.declared if isinstance(self.base, Mitigated) else OPEN
+        return stacked([inner, self.method.reading(self.base)])
+
+    @property
+    def answer_by(self) -> AnswerBy:
+        """How `choose` reads an answer where a question does not say: as a method here declares, else the base's way.
+
+        Raises:
+            AttributeError: Neither says, as with every model that has no such option.
+        """
+        return self.declared.answer_by or self.base.answer_by  # type: ignore[attr-defined]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How `choose` generates where a question does not say: as a method here declares, else the base's way.
+
+        Raises:
+            AttributeError: Neither says, as with every model that has no such option.
+        """
+        return self.declared.sampling or self.base.sampling  # type: ignore[attr-defined]
+
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """The method's way to choose, or the base's."""
         return self._verb("choose")(questions)  # type: ignore[no-any-return]
@@ -99,6 +128,16 @@ class Mitigated(Model):
     def weights(self) -> Weights:
         """The base's."""
         return self.base.weights
+
+    @contextmanager
+    def editing(self) -> Iterator[Weights]:
+        """Those of the base, for changing them."""
+        with self.base.editing() as weights:
+            yield weights
+
+    def rehash(self) -> None:
+        """Hash the base's weights now."""
+        self.base.rehash()
 
     def facts(self) -> dict[str, Any]:
         """The base's facts, with the method."""
@@ -124,7 +163,7 @@ class Mitigated(Model):
             learned = folder / LEARNED
             learned.mkdir(exist_ok=True)
             self._keep(learned)
-        (folder / SAVED).write_text(json.dumps(content, indent=2))
+        saved.write(folder, content)
         return folder
 
     def _verb(self, verb: str) -> Any:

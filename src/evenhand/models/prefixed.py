@@ -51,6 +51,10 @@ class PrefixedModel(TokenModel):
         """Of the base, the prefixes and the settings."""
         return digest(self.base.fingerprint, self.prefixes, self._settings)
 
+    def rehash(self) -> None:
+        """Hash the base's weights now."""
+        self.base.rehash()
+
     @property
     def context(self) -> int:
         """The base's."""

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from evenhand.engine.encoder import EncoderEngine, Inputs
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, Usage
-from evenhand.models import fingerprint
+from evenhand.models import fingerprint, saved
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Choose, Mitigated
@@ -198,13 +198,14 @@ class Corrected(Mitigated):
         return {**super().facts(), "student": learned}
 
 
-def load_student(folder: Path, options: dict[str, Any], *, detached: bool = False) -> Model:
+def load_student(folder: Path, options: dict[str, Any], *, detached: bool = False, base: str | None = None) -> Model:
     """Open what a student wrote.
 
     Args:
         folder: With evenhand.json of the kind "student".
         options: `device` and `name`; of a tuned language model those of any local model.
         detached: Whether the folder may be gone later: the student is then one from memory.
+        base: Of a tuned language model, where its base is, instead of the place that its folder names.
 
     Raises:
         SettingsError: An option that it does not take.
@@ -213,15 +214,18 @@ def load_student(folder: Path, options: dict[str, Any], *, detached: bool = Fals
     from evenhand.models import loading
 
     try:
-        content = json.loads((folder / SAVED).read_text(encoding="utf-8"))
+        content = saved.read(folder)
         form, name, facts = content["form"], str(options.get("name", content["name"])), dict(content["facts"])
         facts["curve"] = json.loads((folder / CURVE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        length = content.get("max_length", 0)
+        if form in FORMS and not (isinstance(length, int) and length > 0):
+            raise ValueError(f"max_length is {length!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvenhandError(f"{folder} is no student as evenhand writes it: {error!r}; train it anew") from error
     if form == "lora":
-        return _load_tuned(
-            folder, {**content["precision"], **content["asking"], **options, "name": name}, facts, detached
-        )
+        return _load_tuned(folder, {**_own_options(folder, content), **options, "name": name}, facts, detached, base)
+    if base is not None:
+        raise SettingsError(f"base={base!r}: the student in {folder} has all its weights inside; leave base out")
     if form not in FORMS:
         raise SettingsError(f"{folder / SAVED}: form {form!r} is not known to this version of evenhand")
     loading._refuse_unknown(options, ("name", "device"))
@@ -244,12 +248,27 @@ def placed(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _load_tuned(folder: Path, options: dict[str, Any], facts: dict[str, Any], detached: bool) -> Model:
+def _own_options(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """How a tuned language model was asked, and its precision; a folder may set nothing else."""
+    from evenhand.models.loading import ASKING
+
+    own: dict[str, Any] = {}
+    for part, known in (("precision", ("dtype",)), ("asking", ASKING)):
+        found = content.get(part)
+        if not isinstance(found, dict) or not set(found) <= set(known):
+            raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {part} is {found!r}; train it anew")
+        own |= found
+    return own
+
+
+def _load_tuned(
+    folder: Path, options: dict[str, Any], facts: dict[str, Any], detached: bool, base: str | None
+) -> Model:
     from evenhand.models import hugging_face, loading
     from evenhand.students.lora import base_of, forget_name
 
     loading._refuse_unknown(options, (*loading.ASKING, *loading.LOADING))
-    base, beside = base_of(folder)
+    base, beside = base_of(folder) if base is None else (str(Path(base).expanduser()), False)
     given = {key: options[key] for key in loading.LOADING if key in options}
     module, tokenizer = hugging_face.open_model(base, folder, **given)
     if beside:
@@ -270,6 +289,5 @@ def _load_tuned(folder: Path, options: dict[str, Any], facts: dict[str, Any], de
 
 def _write(folder: Path, form: str, name: str, facts: dict[str, Any], **more: Any) -> None:
     plain = {key: value for key, value in facts.items() if key != "curve"}
-    content = {"kind": "student", "form": form, "name": name, "facts": plain, **more}
-    (folder / SAVED).write_text(json.dumps(content, indent=2))
+    saved.write(folder, {"kind": "student", "form": form, "name": name, "facts": plain, **more})
     (folder / CURVE).write_text(json.dumps(facts.get("curve", []), indent=1))

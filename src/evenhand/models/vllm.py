@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evenhand import prompts
 from evenhand.errors import EndpointError, EvenhandError, SettingsError, suggest
 from evenhand.interfaces import AnswerBy, Sampling
-from evenhand.models import fingerprint
+from evenhand.models import fingerprint, saved
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, sampling_from
 from evenhand.models.endpoint import api_key, client_module
-from evenhand.models.files import SAVED
 from evenhand.models.token_model import TokenModel
 from evenhand.thinking import THINKING_TOKENS
 
@@ -135,8 +134,7 @@ class VllmModel(TokenModel):
         """Write where the server is. The key, and user, password and query of the URL, must be given anew."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"kind": "endpoint", "source": self.source, "options": self.load_options | self.asking}
-        (folder / SAVED).write_text(json.dumps(content, indent=2))
+        saved.write(folder, {"kind": "endpoint", "source": self.source, "options": self.load_options | self.asking})
         return folder
 
     def _open_tokenizer(self) -> Any:

@@ -55,3 +55,14 @@ def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[V
         own = Gap(entry["items"], entry["partly"], entry["asked"], entry["first"])
         gaps[row] = gaps[row].joined(own) if row in gaps else own
     return [Verdict(*row, str(gap)) for row, gap in gaps.items() if row in numbers]
+
+
+def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
+    """What was found out in asking that throws doubt on a row's numbers (`evenhand.remarks`), each thing once."""
+    numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    found = {
+        ((entry["model"], entry["method"], entry["benchmark"]), text): None
+        for entry in manifest.get("usage", [])
+        for text in entry.get("remarks", ())
+    }
+    return [Verdict(*row, text) for row, text in found if row in numbers]

@@ -14,7 +14,7 @@ from evenhand.errors import RunError, suggest
 from evenhand.records import Record
 from evenhand.report import blocks
 from evenhand.report.cost import Cost, costs
-from evenhand.report.gaps import failures, unanswered, unread, without_numbers
+from evenhand.report.gaps import failures, remarked, unanswered, unread, without_numbers
 from evenhand.report.text import DEMO_LABEL, cell, counted, intervals_mean, markdown, metric_name
 from evenhand.report.verdict import Verdict, verdicts
 
@@ -112,8 +112,9 @@ class Report:
         return verdicts(self.records, self.criteria)
 
     def untold(self) -> list[Verdict]:
-        """What no verdict says: baselines without numbers, items never answered, and why answers could not be read."""
-        return [*failures(self.records), *unanswered(self.manifest, self.records), *unread(self.records)]
+        """What no verdict says: rows without numbers, answers that are missing or cannot be read, and doubts."""
+        doubts = remarked(self.manifest, self.records)
+        return [*failures(self.records), *unanswered(self.manifest, self.records), *unread(self.records), *doubts]
 
     def costs(self) -> list[Cost]:
         """Calls, tokens and time per item of every cell, and what is more than the untouched model."""

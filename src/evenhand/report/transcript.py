@@ -17,6 +17,7 @@ from evenhand import registry
 from evenhand.errors import EvenhandError, RunError
 from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
 from evenhand.prompts import as_dialogue
+from evenhand.readings import asked_by
 from evenhand.records import is_baseline
 from evenhand.report.text import visible
 from evenhand.store import RunFolder, from_plain
@@ -85,7 +86,7 @@ def _transcript(cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> T
     unit, note = _unit(benchmark, item)
     if not benchmark.quotable:
         return Transcript(*whose, (), _outcome(benchmark, unit, answer, quote=False), note or GATED)
-    asked, why = _asked(unit, answer, cell["method"])
+    asked, why = _asked(benchmark, unit, answer, cell)
     turns = tuple(Message(m.role, _whole(m.content)) for m in (*asked, *_said(answer)))
     return Transcript(*whose, turns, _outcome(benchmark, unit, answer, quote=True), note or why)
 
@@ -98,17 +99,28 @@ def _unit(benchmark: Benchmark, item: str) -> tuple[Any, str]:
         return None, f"the question is not shown: {error}"
 
 
-def _asked(unit: Any, answer: Any, method: str) -> tuple[tuple[Message, ...], str]:
-    """What came before the last words: as recorded, else the benchmark's own question."""
+def _asked(benchmark: Benchmark, unit: Any, answer: Any, cell: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
+    """What came before the last words: as recorded, else the question as the benchmark puts it."""
     before = getattr(answer, "before", ())
     if before:
         return before, ""
-    note = "" if is_baseline(method) else NOT_RECORDED
+    note = "" if is_baseline(cell["method"]) else NOT_RECORDED
     question, text = getattr(unit, "question", None), getattr(getattr(unit, "prompt", None), "text", "")
     if isinstance(question, Question):
-        by: AnswerBy = "generation" if getattr(answer, "reply", "") else "letters"
-        return as_dialogue(question, by).messages, note
+        put = next(iter(asked_by(benchmark, [unit])), question)  # with what it adds in asking, such as demonstrations
+        return as_dialogue(put, _way(put, answer, cell)).messages, note
     return ((Message("user", text),), note) if text else ((), "")
+
+
+def _way(question: Question, answer: Any, cell: Mapping[str, Any]) -> AnswerBy:
+    """How the answer was read, which decides between a lettered prompt and a plain one.
+
+    The cell says it; folders of earlier versions do not.
+    """
+    if getattr(answer, "reply", ""):
+        return "generation"
+    known: AnswerBy | None = cell.get("answer_by") or question.answer_by
+    return known or "letters"
 
 
 def _said(answer: Any) -> Iterator[Message]:

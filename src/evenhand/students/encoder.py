@@ -205,12 +205,13 @@ def open_encoder(source: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """
     from transformers import AutoModel
 
-    from evenhand.models.hugging_face import open_tokenizer
+    from evenhand.models.hugging_face import config_of, open_tokenizer
 
+    config_of(source)
     tokenizer = open_tokenizer(source)
     try:
         with _quiet():
-            encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # safetensors and the architectures raise errors of many kinds
         raise EvenhandError(f"cannot open the encoder {source!r}: {error}") from error
     return encoder, tokenizer
@@ -281,14 +282,14 @@ def open_network(folder: Path, width: int) -> tuple[Network, PreTrainedTokenizer
         EvenhandError: The files are missing or broken.
     """
     from safetensors.torch import load_model
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    from evenhand.models.hugging_face import open_tokenizer
+    from evenhand.models.hugging_face import config_of, open_tokenizer
 
     tokenizer = open_tokenizer(str(folder))
     try:
         with torch.random.fork_rng(devices=[]):  # making weights that are written over draws numbers
-            encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder)).float()
+            encoder = AutoModel.from_config(config_of(str(folder)), trust_remote_code=False).float()
         network = Network(encoder, width)
         load_model(network, str(folder / "model.safetensors"))
     except Exception as error:  # as above

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,9 @@ from evenhand import prompts
 from evenhand.engine.scoring import input_device, only_rows
 from evenhand.interfaces import Question
 from evenhand.models import choosing
+from evenhand.models.adapters import merged
 from evenhand.models.encoding import Encoder
+from evenhand.models.saved import base_of_adapter
 from evenhand.students.texts import Asked, prompted
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def with_adapter(module: PreTrainedModel, *, rank: int, alpha: int, dropout: flo
     """
     from peft import LoraConfig, get_peft_model
 
-    base: Any = copy.deepcopy(module)
-    if hasattr(base, "peft_config"):
-        base, named = base.merge_and_unload(), False
+    named = named and not hasattr(module, "peft_config")
+    base = merged(module)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,10 +56,8 @@ def forget_name(tuned: Any) -> None:
 
 def base_of(folder: Path) -> tuple[str, bool]:
     """Where the base of a saved adapter is, by folder or hub name, and whether it lies in the adapter's folder."""
-    base = str(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
-    if Path(base).is_absolute() or not (folder / base).is_dir():
-        return base, False
-    return str((folder / base).resolve()), True
+    base = base_of_adapter(folder)
+    return base, Path(base).is_absolute() and Path(base).is_relative_to(folder.resolve())
 
 
 class Letters:

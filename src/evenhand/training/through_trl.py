@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evenhand.errors import EvenhandError
+
 
 def missing(method: str) -> str:
     """Why a method cannot train, or "" when TRL is there."""
@@ -49,10 +51,21 @@ def for_tokens(trainer: Any) -> Any:
 
 
 def run(trainer: Any) -> None:
-    """Train from the last checkpoint in the trainer's folder, if any; nothing is written to standard output."""
+    """Train from the last checkpoint in the trainer's folder, if any; nothing is written to standard output.
+
+    The weights are looked at, and not the losses: transformers' Trainer logs a loss that is not finite as the mean of
+    those before it (`logging_nan_inf_filter`).
+
+    Raises:
+        EvenhandError: A trained weight is no longer finite.
+    """
     from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
 
     trainer.remove_callback(PrinterCallback)
     place = Path(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(place)) if place.is_dir() else None)
+    trained = ((name, p) for name, p in trainer.model.named_parameters() if p.requires_grad)
+    if broken := next((name for name, p in trained if not bool(p.isfinite().all())), ""):
+        rate = trainer.args.learning_rate
+        raise EvenhandError(f"training diverged: {broken} is no longer finite; take a learning_rate below {rate:g}")

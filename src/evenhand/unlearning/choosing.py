@@ -6,8 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from evenhand.engine.requests import NOT_FINITE
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Model, Pair, Passage
+from evenhand.unlearning.selection import DivergedError
+
+LARGEST = 700.0
+"""Nats per token above which the exponential is infinite."""
 
 
 class Tried(NamedTuple):
@@ -26,12 +31,16 @@ class Tried(NamedTuple):
 
 
 def perplexity(model: Model, texts: Sequence[str]) -> float:
-    """Perplexity: exp of the mean loss per token, over all texts together."""
-    scores = [s for s in model.score([Passage(t) for t in texts]) if not math.isnan(s.logprob)]
+    """Perplexity: exp of the mean loss per token, over all texts together; infinite where logits are not finite."""
+    every = model.score([Passage(t) for t in texts])
+    if any(s.note == NOT_FINITE for s in every):  # a broken model must not be judged by the texts that it survives
+        return math.inf
+    scores = [s for s in every if not math.isnan(s.logprob)]
     tokens = sum(s.tokens for s in scores)
     if not tokens:
         raise SettingsError("none of the neutral texts can be scored by this model: they are empty or too long")
-    return math.exp(-sum(s.logprob for s in scores) / tokens)
+    loss = -sum(s.logprob for s in scores) / tokens
+    return math.exp(loss) if loss < LARGEST else math.inf
 
 
 def log_odds(model: Model, pairs: Sequence[Pair]) -> float:
@@ -44,8 +53,12 @@ def log_odds(model: Model, pairs: Sequence[Pair]) -> float:
     return sum(found) / len(found)
 
 
-def tried(strength: float, model: Model, neutral: Sequence[str], pairs: Sequence[Pair]) -> Tried:
-    """Measure a strength."""
+def tried(strength: float, make: Callable[[float], Model], neutral: Sequence[str], pairs: Sequence[Pair]) -> Tried:
+    """Measure a strength; one that leaves weights that are not finite costs infinitely much."""
+    try:
+        model = make(strength)
+    except DivergedError:
+        return Tried(strength, math.inf, None)
     return Tried(strength, perplexity(model, neutral), log_odds(model, pairs) if pairs else None)
 
 
@@ -74,8 +87,7 @@ def choose(
     Raises:
         SettingsError: Every strength costs more.
     """
-    found = [tried(0.0, make(0.0), neutral, pairs)]
-    found += [tried(s, make(s), neutral, pairs) for s in strengths if s != 0]
+    found = [tried(s, make, neutral, pairs) for s in (0.0, *(s for s in strengths if s != 0))]
     most = found[0].perplexity * (1 + limit)
     fit = [t for t in found[1:] if t.perplexity <= most]
     if not fit:

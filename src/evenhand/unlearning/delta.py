@@ -113,7 +113,7 @@ class Delta:
 
 
 def write(tensor: Tensor, vectors: Vectors) -> None:
-    """Put the edited vectors into a whole float32 tensor of the base, in float32."""
+    """Put the edited vectors into a whole tensor of the base; summed in float32, rounded to the tensor's precision."""
     _place(tensor, vectors, vectors.before.to(torch.float32) + vectors.change)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -288,25 +287,3 @@ class _Run:
             mine[learned], self.tuned.get_output_embeddings(), theirs[learned], self.base.get_output_embeddings(),
             finish=self.finish, teacher_finish=self.finish, reduction="sum",
         )  # fmt: skip
-
-
-Opened = Callable[[str], Any]
-
-
-def vector_of_folder(folder: Path, module: Any, open_whole: Opened) -> TaskVector:
-    """The task vector of a model, or of a PEFT adapter, that was fine-tuned elsewhere.
-
-    Args:
-        folder: Of the adapter or of the model.
-        module: The model that it began as.
-        open_whole: Opens a folder's model.
-
-    Raises:
-        SettingsError: It is of another architecture.
-    """
-    base = plain(module)
-    if (folder / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        return from_adapter(PeftModel.from_pretrained(copy.deepcopy(base), str(folder)), base)
-    return difference(open_whole(str(folder)), base)

@@ -12,6 +12,7 @@ from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
 from evenhand.models.mitigated import Mitigated
 from evenhand.unlearning.delta import Delta
+from evenhand.unlearning.finite import probes, refuse_broken
 
 DELTA = "delta.safetensors"
 """The edit's file, in the folder of what a method has learned."""
@@ -46,10 +47,13 @@ def edited(base: Model, method: Method, delta: Delta) -> EditedLocal | EditedMas
 
     Raises:
         SettingsError: The edit is of another model.
+        DivergedError: The copy gives no scores: its logits are not finite.
     """
-    module = copy.deepcopy(base.weights.module)
+    before, tokenizer = base.weights
+    module, name = copy.deepcopy(before), f"{base.name}+{method.spec}"
     delta.apply(module)
-    name, tokenizer = f"{base.name}+{method.spec}", base.weights.tokenizer
+    texts = probes(tokenizer, int(base.context))  # type: ignore[attr-defined]
+    refuse_broken(module, before, texts, f"{name} cannot be used; take a lower learning_rate")
     made: EditedLocal | EditedMasked
     if isinstance(base, MaskedModel):
         made = EditedMasked(module, tokenizer, name=name, too_long=base.too_long)

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from evenhand.errors import SettingsError
-from evenhand.unlearning.task_vectors import TaskVector, dense, refuse_quantised
+from evenhand.models import adapters
+from evenhand.unlearning.selection import DivergedError
+from evenhand.unlearning.task_vectors import TaskVector, dense, refuse_quantised, shape
 
 Form = Literal["adapter", "merged"]
 _NUMBER = re.compile(r"\.(\d+)\.")
@@ -61,13 +63,13 @@ def spread(shares: Sequence[float], layers: int) -> list[float]:
 
 
 def plain(module: Any) -> Any:
-    """A copy of a module; an adapter that it has is merged into the copy, in float32 where it is not quantised."""
+    """A copy of a module; an adapter that it has is merged into the copy (`evenhand.models.adapters.merged`).
+
+    Raises:
+        SettingsError: The module is quantised, or its adapter cannot be merged.
+    """
     refuse_quantised(module)
-    out = copy.deepcopy(module)
-    if not hasattr(out, "peft_config"):
-        return out
-    dtype = next(out.get_base_model().parameters()).dtype
-    return out.float().merge_and_unload().to(dtype)
+    return adapters.merged(module)
 
 
 def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:
@@ -82,6 +84,7 @@ def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:
 
     Raises:
         SettingsError: The module is quantised, or has no such weight.
+        DivergedError: A weight is not finite any more.
     """
     refuse_quantised(module)
     out: Any = copy.deepcopy(module)
@@ -98,6 +101,7 @@ def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:
             done.add(id(p))
             added = dense(part).to(p.device)
             made = (p.float() + added).to(p.dtype)
+            _refuse_broken(name, made, p)
             lost += int(((made == p) & (added != 0)).sum())
             count += int((added != 0).sum())
             p.copy_(made)
@@ -119,12 +123,7 @@ def untie(module: Any, change: TaskVector) -> bool:
     own = [change.changes.get(name) for name in names]
     if all(c is own[0] for c in own):
         return False
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-    for config in {id(c): c for c in (module.config, module.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
-    if hasattr(module, "all_tied_weights_keys"):
-        module.all_tied_weights_keys = {}
-    return True
+    return adapters.untie(module)
 
 
 def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
@@ -137,6 +136,7 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
 
     Raises:
         SettingsError: An adapter cannot hold it.
+        DivergedError: A weight of the adapter is not finite.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -167,6 +167,8 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
             up.zero_()
             down[:used] = torch.cat([part.down.float() for part in c])
             up[:, :used] = torch.cat([part.scale * part.up.float() for part in c], dim=1)
+            for made in (down, up):
+                _refuse_broken(path, made, None)
     if not named:
         forget_name(tuned)
     for p in tuned.parameters():
@@ -174,21 +176,23 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
     return tuned.eval()
 
 
+def _refuse_broken(name: str, made: torch.Tensor, before: torch.Tensor | None) -> None:
+    """Refuse weights that are not finite, but for those that were not so before."""
+    broken = ~made.isfinite() if before is None else ~made.isfinite() & before.isfinite()
+    if count := int(broken.sum()):
+        kind = str(made.dtype).removeprefix("torch.")
+        raise DivergedError(
+            f"{count:,} weights of {name} are not finite in {kind} with this change: take a smaller strength"
+        )
+
+
 def _check(module: nn.Module, change: TaskVector) -> None:
     shapes = {name: p.shape for name, p in module.named_parameters(remove_duplicate=False)}
     for name, part in change.changes.items():
         if name not in shapes:
             raise SettingsError(f"the model has no weight {name!r}: this task vector is of another architecture")
-        have = _shape(part)
+        have = shape(part)
         if tuple(shapes[name]) != have:
             raise SettingsError(
                 f"{name} is {tuple(shapes[name])}, its change {have}: this task vector is of another model"
             )
-
-
-def _shape(change: Any) -> tuple[int, ...]:
-    if isinstance(change, torch.Tensor):
-        return tuple(change.shape)
-    first = change[0]
-    size = (first.up.shape[0], first.down.shape[1])
-    return size[::-1] if first.turned else size

@@ -4,10 +4,15 @@ Yu et al. 2023, "Unlearning Bias in Language Models by Partitioning Gradients" (
 pairs the gradients of the advantaged and of the disadvantaged text are compared vector by vector, and only the vectors
 whose gradients are least alike take a step of plain gradient descent. There is no optimizer and so no state but the
 weights: a run that was killed goes on from the last epoch's edit, and repeats at most one epoch.
+
+Plain gradient descent can diverge. Weights, gradients and scores are looked at in every epoch, and one that ends with
+any that is not finite counts as not done: the edit is chosen among the epochs before it, and `halted` says why. The
+masters are float32, so the edit is also tried in the precision of the model that it is for, with a few texts.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -19,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import SettingsError
 from evenhand.progress import track
 from evenhand.unlearning import delta as deltas
 from evenhand.unlearning.delta import Delta
 from evenhand.unlearning.distributed import World, local, whole
+from evenhand.unlearning.finite import Ids, count_broken, told
 from evenhand.unlearning.gradients import Reduction, Scoring, mean_scores, of_divergence, of_scores, scores, spread
 from evenhand.unlearning.pairs import Side, TokenPair
 from evenhand.unlearning.partition import Part, Partition
-from evenhand.unlearning.selection import Diagnosis, ZeroRows, drawn, lowest, similarities, wanted
+from evenhand.unlearning.selection import Diagnosis, DivergedError, ZeroRows, drawn, lowest, similarities, wanted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,6 +87,9 @@ class Unlearning:
     side. None: the last."""
     retained: Sequence[Side] = ()
     """Texts, and places in them, for `Plan.retain`."""
+    tried: Sequence[Ids] = ()
+    """Texts in tokens that each epoch's edit has to give finite logits for, beside those of the first `Plan.micro`
+    pairs."""
     how: Scoring
     plan: Plan
     world: World
@@ -91,6 +100,8 @@ class Unlearning:
         """Begin with nothing done."""
         self.curve: list[dict[str, float]] = []
         self.seen = Diagnosis(self.parts)
+        self.halted = ""
+        """Why the run ended before its last epoch, where it diverged."""
         self._parameters = dict(self.module.named_parameters())
         self._base = dict(self.base.named_parameters())
 
@@ -99,10 +110,11 @@ class Unlearning:
     def run(self) -> Delta | None:
         """Edit the module, and return the edit; None on ranks other than the main one.
 
-        The module is left with the last epoch's weights, which need not be the edit's.
+        The module is left with the last epoch's weights, which need not be the edit's. Where the run diverges, the edit
+        is that of an epoch before; `halted` says so, and the caller has to tell.
 
         Raises:
-            EvenhandError: A gradient is no longer finite.
+            DivergedError: Weights, gradients or scores are no longer finite, and no epoch was finished before.
             SettingsError: What lies in the folder is of another run.
         """
         self.module.eval()  # dropout would make two gradients differ where nothing else does
@@ -112,17 +124,52 @@ class Unlearning:
         start = self.gap() if self.held_out and not self.curve else None
         if start is not None:
             self.curve.append({"epoch": 0.0, "gap": start})
-            best = self._kept(best)
+            best = self._kept(best, self.delta())
         with track(self.plan.epochs, "pcgu") as done:
             done(self._done)
-            while not self._finished():
-                scored = self._epoch(self._done)
-                self._settle()
-                row = {"epoch": float(self._done + 1), "advantaged": scored}
-                self.curve.append(row | ({"gap": self.gap()} if self.held_out else {}))
-                best = self._kept(best)
+            while not (self.halted or self._finished()):
+                try:
+                    row, now = self._advanced()
+                except DivergedError as error:
+                    self._halt(error)
+                    break
+                self.curve.append(row)
+                best = self._kept(best, now)
                 done(1)
         return best
+
+    def _advanced(self) -> tuple[dict[str, float], Delta | None]:
+        """One epoch; returns its row of the curve, and the edit on the main rank.
+
+        Raises:
+            DivergedError: The epoch left weights or scores that are not finite.
+        """
+        seen = copy.deepcopy(self.seen.state())
+        try:
+            row = {"epoch": float(self._done + 1), "advantaged": self._epoch(self._done)}
+            self._settle()
+            self._refuse_broken_weights()
+            if self.held_out:
+                row |= {"gap": self.gap()}
+            else:
+                self._scored(self.pairs[: self.plan.micro], self.how)
+            now = self.delta()
+            self._refuse_broken_logits(now)
+            return row, now
+        except DivergedError:
+            self.seen.restore(seen)  # what it has chosen is no part of the edit
+            raise
+
+    def _halt(self, error: DivergedError) -> None:
+        """Keep what was reached before the epoch that diverged, and say so.
+
+        Raises:
+            DivergedError: There is nothing to keep.
+        """
+        why = f"{error} in epoch {self._done + 1} at learning_rate={self.plan.learning_rate:g}"
+        if not self._done:
+            raise DivergedError(f"pcgu diverged: {why}, before any epoch was finished; take a lower learning_rate")
+        self.halted = f"diverged: {why}; the edit is of epoch {self.best}"
 
     @property
     def _done(self) -> int:
@@ -149,30 +196,47 @@ class Unlearning:
 
     def gap(self) -> float:
         """Mean log-odds of the advantaged text over the held-out pairs, in nats."""
-        how = Scoring(**{**asdict(self.how), "measure": "logprob"})
+        return self._scored(self.held_out, Scoring(**{**asdict(self.how), "measure": "logprob"}))
+
+    def _scored(self, some: Sequence[TokenPair], how: Scoring) -> float:
+        """Mean difference of the two sides' scores; the same on all ranks.
+
+        Raises:
+            DivergedError: It is not finite.
+        """
         sides = [
             mean_scores(self.module, side, how, self.world, micro=self.plan.micro)
-            for side in ([p.advantaged for p in self.held_out], [p.disadvantaged for p in self.held_out])
+            for side in ([p.advantaged for p in some], [p.disadvantaged for p in some])
         ]
         found = sides[0] - sides[1]
         if not math.isfinite(found):
-            raise EvenhandError(f"the scores of held-out pairs became {found}; take a lower learning_rate")
+            raise DivergedError(f"the scores of {len(some)} pairs became {found}")
         return found
 
     def _epoch(self, epoch: int) -> float:
-        """One pass over the pairs; returns the mean score of the advantaged texts before their batch's step."""
+        """One pass over the pairs; returns the mean score of the advantaged texts before their batch's step.
+
+        Batches of which the gate leaves nothing have no score; nan where that is all of them.
+        """
         order = list(range(len(self.pairs)))
         Random(f"{self.plan.seed}/{epoch}").shuffle(order)
-        total, steps = 0.0, 0
+        found = []
         for start in range(0, len(order), self.plan.batch):
-            total += self.step([self.pairs[n] for n in order[start : start + self.plan.batch]], f"{epoch}/{start}")
-            steps += 1
-        return total / max(1, steps)
+            batch = [self.pairs[n] for n in order[start : start + self.plan.batch]]
+            found.append(self.step(batch, f"{epoch}/{start}"))
+        known = [score for score in found if not math.isnan(score)]
+        return sum(known) / len(known) if known else math.nan
 
     # ------------------------------------------------------------------------------------------------- a step
 
     def step(self, batch: Sequence[TokenPair], name: str = "0/0") -> float:
-        """Choose the vectors of a batch and edit them; returns the batch's score of the advantaged texts."""
+        """Choose the vectors of a batch and edit them; returns the batch's score of the advantaged texts.
+
+        It is nan where the gate leaves nothing of the batch.
+
+        Raises:
+            DivergedError: A score or a gradient is not finite.
+        """
         plan = self.plan
         if plan.gate:
             batch = self._leaning(batch)
@@ -180,6 +244,8 @@ class Unlearning:
                 return math.nan
         off, _ = self._gradients([pair.disadvantaged for pair in batch])
         on, value = self._gradients([pair.advantaged for pair in batch])
+        if not math.isfinite(value):
+            raise DivergedError(f"the score of a batch became {value}")
         found = similarities(self.parts, on, off, self.world)
         count = wanted(found, plan.share, plan.k, plan.zero_rows)
         if plan.select == "random":
@@ -218,6 +284,8 @@ class Unlearning:
                 )
                 sums[group] += odds * torch.tensor(weights, device=odds.device)
         total = self.world.total([torch.stack([sums] * 3)])[0][0]
+        if not bool(total.isfinite().all()):  # which would pass as pairs that are even
+            raise DivergedError("the log-odds of a batch are no longer finite")
         return [pair for pair, odds in zip(batch, total.tolist(), strict=True) if odds > 0]
 
     def _edit(self, part: Part, chosen: Tensor, *grads: Tensor | None) -> None:
@@ -243,6 +311,44 @@ class Unlearning:
                 old = (old if not part.shape else old[first:last]).to(here.device, torch.float32)
                 here.copy_(old + (here - old))
 
+    def _refuse_broken_weights(self) -> None:
+        """Look at every edited weight, in the precision of the model that it is for; all ranks find the same.
+
+        Raises:
+            DivergedError: One is not finite that was not so before; float16 ends at 65,504.
+        """
+        broken = 0
+        for part in self.parts:
+            here = local(self._parameters[part.name].data)
+            first, last = self.world.rows(part)
+            old = self._base[part.name].data
+            old = (old if not part.shape else old[first:last]).to(here.device)
+            moved = here != old.to(torch.float32)
+            broken += int((moved & ~here.to(old.dtype).isfinite()).sum())
+        if found := int(self.world.sum_of(float(broken))):
+            kind = str(next(iter(self._base.values())).dtype).removeprefix("torch.")
+            raise DivergedError(f"{found:,} weights are not finite in {kind}")
+
+    def _refuse_broken_logits(self, now: Delta | None) -> None:
+        """Try the edit in the precision of the model that it is for; the main rank does, and all find the same.
+
+        Args:
+            now: The edit, on the main rank.
+
+        Raises:
+            DivergedError: The logits of a text are not finite that were so before.
+        """
+        some = [*self.held_out, *self.pairs][: self.plan.micro]
+        texts = [*self.tried, *(side.ids for p in some for side in (p.advantaged, p.disadvantaged))]
+        broken = 0
+        if now is not None and now.vectors:
+            made = {name: self._base[name].detach().clone() for name in now.vectors}
+            for name, vectors in now.vectors.items():
+                deltas.write(made[name], vectors)
+            broken = count_broken(self.base, self.base, texts, made)
+        if found := int(self.world.sum_of(float(broken))):
+            raise DivergedError(told(found, len(texts), self.base))
+
     def delta(self) -> Delta | None:
         """The edit as it is now, on the main rank; all ranks have to ask for it together."""
         whole_ones = (whole(self._parameters[p.name]) for p in self.parts)
@@ -252,9 +358,8 @@ class Unlearning:
             return None
         return deltas.between(self.parts, (self._base[p.name].detach().cpu() for p in self.parts), whole_ones, {})
 
-    def _kept(self, best: Delta | None) -> Delta | None:
+    def _kept(self, best: Delta | None, now: Delta | None) -> Delta | None:
         """Keep this epoch's edit as a checkpoint, and return the best one so far."""
-        now = self.delta()
         if now is None:
             return None
         best = now if self.best == self._done or best is None else best

@@ -10,6 +10,7 @@ from evenhand.interfaces import Model
 from evenhand.models.asking import asked_alike
 from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
+from evenhand.unlearning.finite import probes, refuse_broken
 
 FACTS = "unlearning.json"
 """Beside the weights: what was done to them."""
@@ -32,7 +33,7 @@ class Edited(LocalModel):
         return folder
 
 
-def edited(module: Any, model: Model, name: str, facts: dict[str, Any]) -> Edited:
+def edited(module: Any, model: Model, name: str, facts: dict[str, Any], *, remedy: str) -> Edited:
     """A model of an edited copy of another one's module; it is asked alike.
 
     Args:
@@ -40,14 +41,24 @@ def edited(module: Any, model: Model, name: str, facts: dict[str, Any]) -> Edite
         model: The model that was edited.
         name: Label for tables.
         facts: JSON values for reports.
+        remedy: Against logits that are not finite, such as "take a smaller strength".
+
+    Raises:
+        DivergedError: The module gives no scores: its logits are not finite, and the model's are.
     """
-    made = Edited(module, model.weights.tokenizer, name=name, **asked_alike(model))
+    before, tokenizer = model.weights
+    refuse_broken(module, before, probes(tokenizer, int(model.context)), remedy)  # type: ignore[attr-defined]
+    made = Edited(module, tokenizer, name=name, **asked_alike(model))
     made.learned = facts
     return made
 
 
-def open_edited(folder: Path, model: Model, name: str) -> Edited:
-    """An adapter and the facts of its training, from a folder that may be gone later, on the base that it names."""
+def open_edited(folder: Path, model: Model, name: str, *, remedy: str) -> Edited:
+    """An adapter and the facts of its training, from a folder that may be gone later, on the base that it names.
+
+    Raises:
+        DivergedError: As `edited`.
+    """
     from evenhand.models import hugging_face
     from evenhand.students.lora import base_of, forget_name
 
@@ -57,4 +68,4 @@ def open_edited(folder: Path, model: Model, name: str) -> Edited:
     opened, _ = hugging_face.open_model(base, folder, device=str(module.device), dtype=dtype)
     if beside:
         forget_name(opened)
-    return edited(opened, model, name, json.loads((folder / FACTS).read_text()))
+    return edited(opened, model, name, json.loads((folder / FACTS).read_text()), remedy=remedy)

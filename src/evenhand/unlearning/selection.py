@@ -22,6 +22,10 @@ NO_GRADIENT = 2.0
 ZeroRows = Literal["masked", "kept"]
 
 
+class DivergedError(EvenhandError):
+    """Weights, gradients or scores are no longer finite; raised on all ranks alike."""
+
+
 class Similarities(NamedTuple):
     """Of all vectors of a partition; the same on every rank."""
 
@@ -58,7 +62,7 @@ def similarities(
         world: The ranks that the shards lie on.
 
     Raises:
-        EvenhandError: A gradient is not finite.
+        DivergedError: A gradient is not finite.
     """
     found = [_products(p, one.get(p.name), other.get(p.name), world) for p in parts]
     summed = world.total([s for p, s in zip(parts, found, strict=True) if p.across])
@@ -67,7 +71,7 @@ def similarities(
     packed = world.joined(parts, here)
     if bool(packed.isnan().any()):
         broken = parts.of(int(torch.nonzero(packed.isnan())[0]))
-        raise EvenhandError(f"the gradient of {broken.name} is no longer finite; take a lower learning_rate")
+        raise DivergedError(f"the gradient of {broken.name} is no longer finite")
     live = packed != NO_GRADIENT
     return Similarities(packed.masked_fill(~live, 0.0), live)
 

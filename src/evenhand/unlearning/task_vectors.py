@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError, SettingsError
+from evenhand.models import adapters
 
 FILE = "task_vector.safetensors"
 HALVES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -129,6 +130,14 @@ def dense(change: Change) -> Tensor:
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
+def shape(change: Change) -> tuple[int, ...]:
+    """A change's shape, which is its weight's."""
+    if isinstance(change, Tensor):
+        return tuple(change.shape)
+    size = (change[0].up.shape[0], change[0].down.shape[1])
+    return size[::-1] if change[0].turned else size
+
+
 def norm(change: Change) -> float:
     """Frobenius norm."""
     if isinstance(change, tuple) and len(change) == 1:
@@ -156,36 +165,59 @@ def refuse_quantised(module: nn.Module, what: str = "model") -> None:
 def difference(tuned: nn.Module, base: nn.Module) -> TaskVector:
     """What full fine-tuning has changed.
 
+    Either may have tied embeddings without the other: every name of a weight has its own change.
+
     Raises:
-        SettingsError: They are not of one architecture, or one is quantised.
+        SettingsError: They are not of one architecture or vocabulary, or one is quantised.
     """
     refuse_quantised(tuned)
     refuse_quantised(base)
     mine, theirs = (dict(m.named_parameters(remove_duplicate=False)) for m in (tuned, base))
-    shapes = [{name: tuple(p.shape) for name, p in found.items()} for found in (mine, theirs)]
-    if shapes[0] != shapes[1]:
-        odd = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[0]
-        raise SettingsError(f"the fine-tuned model is no fine-tuning of the base: they differ in {odd[0]} {odd[1]}")
-    made: dict[tuple[int, int], Tensor] = {}
-    changes: dict[str, Change] = {}
-    for name, p in mine.items():
-        both = id(p), id(theirs[name])
-        if both not in made:
-            made[both] = p.detach().cpu().float() - theirs[name].detach().cpu().float()
-        changes[name] = made[both]
-    return TaskVector({name: change for name, change in changes.items() if bool(torch.any(change != 0))})  # type: ignore[arg-type]
+    _check_same_shapes(mine, theirs)
+    return TaskVector(_changes(mine, theirs))
+
+
+def _check_same_shapes(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+    for name in dict.fromkeys([*base, *tuned]):
+        mine, theirs = (tuple(m[name].shape) if name in m else None for m in (tuned, base))
+        if mine != theirs:
+            remedy = "; resize the base's embeddings to the fine-tune's vocabulary first" if mine and theirs else ""
+            raise SettingsError(
+                f"the fine-tuned model is not a fine-tuning of the base: {name} is {mine or 'missing'} in the "
+                f"fine-tune and {theirs or 'missing'} in the base{remedy}"
+            )
+
+
+def _changes(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where weights differ, and by how much; names of one tied weight share a change if theirs is the same."""
+    out: dict[str, Tensor] = {}
+    made: dict[int, list[Tensor]] = {}
+    for name, theirs in base.items():
+        change = tuned[name].detach().cpu().float() - theirs.detach().cpu().float()
+        if bool(torch.any(change != 0)):
+            known = made.setdefault(id(theirs), [])
+            shared = next((c for c in known if torch.equal(c, change)), None)
+            out[name] = change if shared is None else shared
+            known.append(change)
+    return out
 
 
 def from_adapter(tuned: Any, base: nn.Module) -> TaskVector:
-    """What an adapter changes, whole: its layers, its embeddings, modules that it saves, and biases.
+    """What an adapter changes, whole: its layers, its embeddings, the modules and biases that it saves, and its base.
+
+    Some adapters do not stand on the base as it is: PiSSA (arXiv 2404.02948), OLoRA (2406.01775), CorDA (2406.05223)
+    and LoftQ (2310.08659) take their initial product out of the weights, and PEFT does it again when it loads them
+    (`peft.tuners.lora.layer`). Every weight under the adapter is therefore compared with the true base.
 
     Args:
-        tuned: A PEFT model with one active adapter. LoRA stays two factors (alpha / r or alpha / sqrt(r) in the scale);
-            other kinds are merged into a float32 copy, of which the base is subtracted.
-        base: The model without it, which biases that were trained in place are compared with.
+        tuned: A PEFT model with one active adapter. LoRA stays two factors (alpha / r or alpha / sqrt(r) in the scale)
+            where the weight under it is the base's; other kinds are merged into a float32 copy, of which the base is
+            subtracted.
+        base: The model that the fine-tuning began with, without adapters.
 
     Raises:
-        SettingsError: There are several active adapters, a quantised base, or a kind that no weights can hold.
+        SettingsError: There are several active adapters, a quantised base, a kind that no weights can hold, or a
+            weight of another shape.
     """
     refuse_quantised(base)
     active = list(tuned.active_adapters)
@@ -196,64 +228,78 @@ def from_adapter(tuned: Any, base: nn.Module) -> TaskVector:
     found = _plain_lora(tuned, name) if str(getattr(config.peft_type, "value", config.peft_type)) == "LORA" else None
     if found is None:
         return _by_merging(tuned, base)
-    if getattr(config, "bias", "none") != "none":
-        theirs = dict(base.named_parameters(remove_duplicate=False))
-        for key, p in tuned.get_base_model().named_parameters():
-            plain = key.replace(".base_layer.", ".")
-            if plain.endswith("bias") and plain in theirs and not bool(torch.equal(p.cpu(), theirs[plain].cpu())):
-                found[plain] = _plus(found.get(plain), p.detach().cpu().float() - theirs[plain].detach().cpu().float())
+    under, theirs = _under_adapter(tuned, name), dict(base.named_parameters(remove_duplicate=False))
+    _check_same_shapes({n: p for n, p in under.items() if n in theirs}, theirs)
+    for key, change in found.items():
+        if reason := _misfit(key, change, theirs):
+            raise SettingsError(f"the adapter's change of {key} is {shape(change)}, {reason}")
+    for key, moved in _changes(under, theirs).items():
+        found[key] = _plus(found.get(key), moved)
     return TaskVector(found)
 
 
+def _misfit(name: str, change: Change, base: Mapping[str, Tensor]) -> str:
+    """Why a change has no place in the base's weights, and what to do; "" where it has."""
+    if name in base and shape(change) == tuple(base[name].shape):
+        return ""
+    if name in base:
+        return (
+            f"and the weight of this model {tuple(base[name].shape)}: such an adapter cannot run (PEFT does not "
+            "transpose OLoRA's factors for GPT-2's layers)"
+        )
+    if name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight" in base:
+        return (
+            "and this layer of the model has no bias that could hold it: the adapter runs in PEFT, but a task vector "
+            "is of weights that the model has; train it with lora_bias=False"
+        )
+    return (
+        "and this model has no such weight: an adapter that repeats layers (layer_replication) runs in PEFT on a "
+        "model with more layers, which a task vector of this model's weights cannot hold"
+    )
+
+
+def _under_adapter(tuned: Any, adapter: str) -> dict[str, Tensor]:
+    """The weights that an adapter is added to, by the base's names; a module that it saves is in its place."""
+    out: dict[str, Tensor] = {}
+    for key, p in tuned.get_base_model().named_parameters(remove_duplicate=False):
+        name = key.replace(".base_layer.", ".").replace(".original_module.", ".")
+        saved = f".modules_to_save.{adapter}."
+        if saved in name:
+            out[name.replace(saved, ".")] = p
+        else:
+            out.setdefault(name, p)
+    return out
+
+
 def _plain_lora(tuned: Any, adapter: str) -> dict[str, Change] | None:
-    """The changes of a LoRA adapter; None where it is not W + scale * up @ down throughout."""
+    """What a LoRA adapter adds to the weights under it; None where that is not scale * up @ down throughout."""
     from peft.tuners.lora.layer import Embedding, Linear, LoraLayer
     from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
     out: dict[str, Change] = {}
     for path, part in tuned.get_base_model().named_modules():
-        if isinstance(part, ModulesToSaveWrapper):
-            if adapter in part.modules_to_save:
-                own, theirs = part.modules_to_save[adapter], dict(part.original_module.named_parameters())
-                for key, p in own.named_parameters():
-                    out[f"{path}.{key}"] = p.detach().cpu().float() - theirs[key].detach().cpu().float()
-        elif isinstance(part, AuxiliaryTrainingWrapper):
+        if isinstance(part, AuxiliaryTrainingWrapper) and not isinstance(part, ModulesToSaveWrapper):
             return None
-        elif isinstance(part, LoraLayer) and adapter in part.scaling:
-            if adapter in getattr(part, "lora_variant", {}) or part.merged or type(part) not in (Linear, Embedding):
-                return None
-            layer: Any = part
-            scale = float(layer.scaling[adapter])
-            if isinstance(part, Embedding):
-                down, up, turned = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter], True
-            else:
-                down, up, turned = (
-                    layer.lora_A[adapter].weight,
-                    layer.lora_B[adapter].weight,
-                    bool(layer.fan_in_fan_out),
-                )
-                bias = layer.lora_B[adapter].bias
-                if bias is not None:
-                    out[f"{path}.bias"] = scale * bias.detach().cpu().float()
-            thin = [t.detach().cpu().float().clone() for t in (down, up)]
-            out[f"{path}.weight"] = (LowRank(thin[0], thin[1], scale, turned),)
+        if not isinstance(part, LoraLayer) or adapter not in part.scaling:
+            continue
+        if adapter in getattr(part, "lora_variant", {}) or part.merged or type(part) not in (Linear, Embedding):
+            return None
+        layer: Any = part
+        scale = float(layer.scaling[adapter])
+        if isinstance(part, Embedding):
+            down, up, turned = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter], True
+        else:
+            down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            turned, bias = bool(layer.fan_in_fan_out), layer.lora_B[adapter].bias
+            if bias is not None:
+                out[f"{path}.bias"] = scale * bias.detach().cpu().float()
+        thin = [t.detach().cpu().float().clone() for t in (down, up)]
+        out[f"{path}.weight"] = (LowRank(thin[0], thin[1], scale, turned),)
     return out
 
 
 def _by_merging(tuned: Any, base: nn.Module) -> TaskVector:
-    import copy
-
-    whole = copy.deepcopy(tuned).float()
-    if getattr(whole.get_base_model().config.get_text_config(), "tie_word_embeddings", False):
-        ends = {id(m.weight) for m in (base.get_input_embeddings(), base.get_output_embeddings())}  # type: ignore[operator]
-        names = {n.rpartition(".")[0] for n, p in base.named_parameters(remove_duplicate=False) if id(p) in ends}
-        if names & {path for path, part in tuned.get_base_model().named_modules() if hasattr(part, "active_adapters")}:
-            raise SettingsError("this kind of adapter on tied embeddings has no task vector: take LoRA, or leave them")
-    try:
-        merged = whole.merge_and_unload()
-    except (AttributeError, ValueError, NotImplementedError) as error:
-        raise SettingsError(f"this kind of adapter cannot be written as a change of weights: {error}") from error
-    return difference(merged, base)
+    return difference(adapters.merged(adapters.copied(tuned).float()), base)
 
 
 # ---------------------------------------------------------------------------------------------------- arithmetic

@@ -1,0 +1,369 @@
+"""PEFT adapters on a model: opened with every tensor in use, copied, and merged so that the answers stay the same.
+
+Where input and output embeddings are one weight (`tie_word_embeddings`), an adapter on one of them changes one use of
+that weight. Merging it as PEFT does would change both: https://github.com/huggingface/peft/issues/2777.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.errors import EvenhandError, SettingsError, first_lines
+
+Place = tuple[str, str]
+"""A module's path, and the name of a parameter in it."""
+HALF = (torch.float16, torch.bfloat16)
+
+
+def copied(module: Any) -> Any:
+    """A deep copy of a module, also of one under a freshly made adapter with `ensure_weight_tying`.
+
+    PEFT keeps views of the embedding's trainable matrices in the `kwargs` of the head's layer, which torch refuses to
+    copy; the copy holds their values.
+    """
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        kept = getattr(part, "kwargs", None)
+        tied = kept.get("tied_adapter") if isinstance(kept, dict) else None
+        for tensor in (tied or {}).values():
+            if isinstance(tensor, Tensor) and not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(module, memo)
+
+
+# -------------------------------------------------------------------------------------------------- tied weights
+
+
+def untie(module: Any) -> bool:
+    """Give every use of a shared weight a weight of its own, and say so in the configuration that is saved.
+
+    Args:
+        module: A transformers model, also one with adapter layers in it; it is changed in place.
+
+    Returns:
+        Whether any weight was shared.
+    """
+    ties = _ties(module)
+    _part(module, ties)
+    for config in _configs(module):
+        config.tie_word_embeddings = False
+    if hasattr(module, "all_tied_weights_keys"):
+        module.all_tied_weights_keys = {}  # by which transformers leaves weights out of a file
+    return bool(ties)
+
+
+def _ties(module: nn.Module) -> list[list[Place]]:
+    """The parameters that stand in several places, each with its places."""
+    found: dict[int, list[Place]] = {}
+    for path, part in module.named_modules():
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            found.setdefault(id(parameter), []).append((path, name))
+    return [places for places in found.values() if len(places) > 1]
+
+
+def _part(module: nn.Module, ties: Iterable[Sequence[Place]]) -> None:
+    for places in ties:
+        for path, name in places[1:]:
+            owner = module.get_submodule(path)
+            setattr(owner, name, copy.deepcopy(getattr(owner, name)))
+
+
+def _configs(module: Any) -> list[Any]:
+    return list({id(c): c for c in (module.config, module.config.get_text_config())}.values())
+
+
+def _adapted(base: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that an adapter has wrapped, by their paths."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return [(n, m) for n, m in base.named_modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+
+
+def _touched(base: nn.Module) -> list[list[Place]]:
+    """The shared parameters of which at least one place lies under an adapter."""
+    paths = [path for path, _ in _adapted(base)]
+    return [
+        places for places in _ties(base)
+        if any(own == path or own.startswith(f"{path}.") for own, _ in places for path in paths)
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- merging
+
+
+def merged(module: Any) -> Any:
+    """A copy of a model with its active adapters in its weights: it computes what PEFT computes with the adapters on.
+
+    Weights that an adapter changes in one of several uses are parted first; embeddings that come out equal (as with
+    `trainable_token_indices`, or `modules_to_save` with `ensure_weight_tying`) stay one weight. Half precision is
+    summed in float32 and rounded once.
+
+    Args:
+        module: A transformers model, with or without an adapter of PEFT; it is left as it is.
+
+    Returns:
+        A model without adapters. Adapters that are switched off (`disable_adapter_layers`) are left out.
+
+    Raises:
+        SettingsError: This kind of adapter cannot be written into weights.
+    """
+    if not hasattr(module, "peft_config"):
+        return copied(module)
+    _check_mergeable(module)
+    out = copied(module)
+    base = out.get_base_model()
+    touched = _touched(base)
+    stated = [(config, getattr(config, "tie_word_embeddings", None)) for config in _configs(base)]
+    if touched:
+        _part(base, touched)
+        for config, _ in stated:
+            config.tie_word_embeddings = False
+    result = out.unload() if _switched_off(base) else _merge(out, base)
+    if touched:
+        _settle(result, stated)
+    return result
+
+
+def _check_mergeable(module: Any) -> None:
+    kinds = ", ".join(_kind(config) for config in module.peft_config.values())
+    if any(config.is_prompt_learning for config in module.peft_config.values()):
+        raise SettingsError(f"an adapter of the kind {kinds} adds virtual tokens: no weights can hold it")
+    if not hasattr(module, "merge_and_unload") and not hasattr(getattr(module, "base_model", None), "merge_and_unload"):
+        raise SettingsError(
+            f"this model's adapter ({kinds}) is not a peft.PeftModel that can be merged: open it with "
+            "PeftModel.from_pretrained, or take a kind that changes weights, such as LoRA"
+        )
+
+
+def _switched_off(base: nn.Module) -> bool:
+    layers = [layer for _, layer in _adapted(base)]
+    off = {bool(layer.disable_adapters) for layer in layers}
+    if len(off) > 1:
+        raise SettingsError("some of this model's adapter layers are switched off and some on: switch all or none")
+    return off == {True}
+
+
+def _merge(out: Any, base: nn.Module) -> Any:
+    dtypes: dict[str, torch.dtype] = {}
+    for path, layer in _adapted(base):
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.dtype in HALF:
+            dtypes[path] = weight.dtype
+            layer.float()
+    try:
+        result = out.merge_and_unload()
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        kinds = ", ".join(_kind(config) for config in out.peft_config.values())
+        raise SettingsError(f"an adapter of the kind {kinds} cannot be merged into the weights: {error}") from error
+    for path, dtype in dtypes.items():
+        result.get_submodule(path).to(dtype)
+    return result
+
+
+def _settle(module: Any, stated: Sequence[tuple[Any, Any]]) -> None:
+    """Share embeddings that came out equal; say of others that they are two."""
+    head, inputs = module.get_output_embeddings(), module.get_input_embeddings()
+    if head is not None and _equal(head.weight, inputs.weight):
+        head.weight = inputs.weight
+        for config, value in stated:
+            config.tie_word_embeddings = value
+    else:
+        untie(module)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and one.shape == other.shape and torch.equal(one, other)
+
+
+# ------------------------------------------------------------------------------------------------------- opening
+
+
+def open_adapter(module: Any, folder: Path) -> Any:
+    """A model under a saved adapter, of which every tensor is in use and none is lacking.
+
+    Args:
+        module: The base; PEFT puts its layers into it.
+        folder: With `adapter_config.json` and the adapter's tensors.
+
+    Returns:
+        The PEFT model.
+
+    Raises:
+        EvenhandError: The files cannot be read, or the tensors are not those of an adapter on this base.
+        SettingsError: evenhand cannot read a model with an adapter of this kind.
+    """
+    from peft import PeftConfig, PeftModel
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # peft raises errors of many kinds
+        raise EvenhandError(f"cannot read the adapter {folder}: {first_lines(error)}") from error
+    check_kind(config, f"the adapter {folder}")
+    _check_reproducible(config, folder)
+    mapping = getattr(module, "_checkpoint_conversion_mapping", {})
+    try:
+        tuned = PeftModel.from_pretrained(module, str(folder))
+    except KeyError as error:  # of modules that are saved whole
+        raise EvenhandError(
+            f"the adapter {folder} lacks the tensor {error}, which its adapter_config.json announces; save it anew"
+        ) from error
+    except Exception as error:  # peft and safetensors raise errors of many kinds
+        raise EvenhandError(f"cannot put the adapter {folder} on its base: {first_lines(error)}") from error
+    check_all_used(tuned, folder, key_mapping=mapping)
+    return tuned
+
+
+def check_all_used(tuned: Any, folder: Path, *, adapter: str = "default", key_mapping: Any = None) -> None:
+    """Refuse an adapter that is on its base only in part: PEFT leaves out unknown tensors without a word.
+
+    A fresh LoRA layer adds nothing (its B is zero), so that a model under an adapter whose names do not match answers
+    as its base does.
+
+    Args:
+        tuned: The PEFT model into which the folder's adapter was loaded.
+        folder: The adapter's.
+        adapter: Its name in the model.
+        key_mapping: From the file's names to the model's, as given to `PeftModel.from_pretrained`.
+
+    Raises:
+        EvenhandError: Tensors of the file are not used, or tensors of the model are not in the file.
+    """
+    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    weights = load_peft_weights(str(folder), device="cpu", key_mapping=key_mapping)
+    result: Any = set_peft_model_state_dict(tuned, weights, adapter_name=adapter)
+    virtual = {"prompt_embeddings"} if tuned.peft_config[adapter].is_prompt_learning else set()
+    unused = sorted(set(result.unexpected_keys) - virtual)
+    saved = get_peft_model_state_dict(tuned, adapter_name=adapter, save_embedding_layers=False)
+    missing = sorted(k for k in result.missing_keys if _saved_name(k, adapter) in saved)
+    if unused or missing:
+        parts = [f"{len(some)} {what}: {_some(some)}" for some, what in (
+            (unused, "of its tensors are not of this model"), (missing, "of the model's adapter tensors are not in it"),
+        ) if some]  # fmt: skip
+        raise EvenhandError(
+            f"the adapter {folder} does not fit its base, and would be left out in whole or in part: "
+            f"{'; '.join(parts)}. Take the base that it was trained on, or correct the names in its file"
+        )
+    _check_base_layers(tuned, weights, folder)
+
+
+def _check_base_layers(tuned: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Embeddings that PEFT saves with an adapter overwrite each other where the base has one weight for two."""
+    have = dict(tuned.named_parameters(remove_duplicate=False))
+    lost = sorted(
+        name for name, tensor in weights.items()
+        if ".base_layer." in name and name in have and have[name].device.type != "meta"
+        and not torch.equal(have[name].detach().cpu(), tensor.to(have[name].dtype))
+    )  # fmt: skip
+    if lost:
+        raise EvenhandError(
+            f"the adapter {folder} was trained on a base with different input and output embeddings, and this base has "
+            f"one weight for both ({_some(lost)} cannot be kept): take the base that it was trained on"
+        )
+
+
+def check_kind(config: Any, what: str) -> None:
+    """Refuse adapters that act outside of a model's layers, by which evenhand reads many texts at once.
+
+    Args:
+        config: The adapter's PEFT configuration.
+        what: Name of the adapter or the model for the message.
+
+    Raises:
+        SettingsError: Such a kind: virtual tokens, aLoRA, or a mixture that is chosen text by text.
+    """
+    kind = _kind(config)
+    if config.is_prompt_learning:
+        why = "adds virtual tokens before each text"
+    elif getattr(config, "alora_invocation_tokens", None):
+        kind, why = "aLoRA", "begins to act at its invocation tokens"
+    elif kind in ("POLY", "XLORA"):
+        why = "mixes its parts anew for each text"
+    else:
+        return
+    raise SettingsError(
+        f"{what} is of the kind {kind}, which {why}; evenhand reads several texts in one pass through the layers, "
+        "where it would be left out. Take an adapter that changes layers, such as LoRA, DoRA or IA3"
+    )
+
+
+def check_adapters(module: Any, name: str) -> None:
+    """Refuse a model in memory under an adapter that evenhand cannot read (`check_kind`).
+
+    Args:
+        module: A transformers or PEFT model.
+        name: For the message.
+
+    Raises:
+        SettingsError: Such an adapter.
+    """
+    for config in getattr(module, "peft_config", {}).values():
+        check_kind(config, f"the adapter of {name}")
+
+
+def check_saved_alone(module: Any) -> None:
+    """Refuse to save what an adapter's folder does not say: several adapters at once, another name, or switched off.
+
+    Args:
+        module: A transformers or PEFT model.
+
+    Raises:
+        SettingsError: The folder would be opened as another model than this one.
+    """
+    if not hasattr(module, "peft_config") or not hasattr(module, "get_base_model"):
+        return
+    active = list(module.active_adapters)
+    if active != ["default"] or _switched_off(module.get_base_model()):
+        state = (
+            f"has the active adapters {', '.join(active)}" if active != ["default"] else "has its adapter switched off"
+        )
+        raise SettingsError(
+            f"this model {state}, and a folder is opened with the one adapter `default` switched on: save "
+            "evenhand.models.adapters.merged(module) instead"
+        )
+
+
+def _check_reproducible(config: Any, folder: Path) -> None:
+    start = getattr(config, "init_lora_weights", None)
+    if redone_at_opening(start) == "otherwise":
+        raise EvenhandError(
+            f"the adapter {folder} has init_lora_weights={start!r}: PEFT would not change the base again as it "
+            "did at the training, so that the adapter would lie on another base. Convert it to plain LoRA where it was "
+            "trained: save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
+        )
+
+
+def redone_at_opening(start: Any) -> Literal["", "alike", "otherwise"]:
+    """How PEFT repeats an initialisation that changes the base when it opens the adapter (`reset_lora_parameters`).
+
+    Args:
+        start: The setting `init_lora_weights`.
+
+    Returns:
+        "" where the base stays as it is, "alike" where its weights alone decide (PiSSA, OLoRA), "otherwise" where
+        chance or data do (randomised PiSSA, CorDA, LoftQ), or where PEFT leaves the change out (LoRA-GA).
+    """
+    name = str(start).lower()
+    if name in ("pissa", "olora"):
+        return "alike"
+    return "otherwise" if name == "loftq" or name.startswith(("pissa_niter_", "corda", "lora_ga")) else ""
+
+
+def _saved_name(name: str, adapter: str) -> str:
+    """A parameter's name as adapter files spell it."""
+    return name.replace(f".modules_to_save.{adapter}.", ".").replace(f".{adapter}", "")
+
+
+def _kind(config: Any) -> str:
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"

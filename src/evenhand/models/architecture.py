@@ -1,0 +1,72 @@
+"""Whether a checkpoint is a causal or a masked language model, told from its configuration alone.
+
+Sources: transformers' own tables of architectures (`transformers.models.auto.modeling_auto`), and what its BERT-like
+classes do with `is_decoder`: without it, a position also sees the tokens that follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from evenhand.errors import SettingsError
+
+Kind = Literal["causal", "masked"]
+
+
+def kind_of(config: Any, label: str) -> Kind:
+    """What a model has to be opened as.
+
+    The architecture that the configuration names decides, then the type of model; `is_decoder` decides for types, such
+    as BERT, that have both forms. A type that transformers does not know is taken for causal.
+
+    Args:
+        config: A transformers configuration.
+        label: Name or folder of the model, for messages.
+
+    Raises:
+        SettingsError: It is an encoder-decoder, or its architecture and `is_decoder` contradict one another.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
+    )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED,
+    )
+
+    masked, causal = _names(MASKED), _names(CAUSAL)
+    named = [str(name) for name in getattr(config, "architectures", None) or []]
+    named_masked = any(n in masked - causal or n.endswith("ForMaskedLM") for n in named)
+    named_causal = any(n in causal - masked for n in named)
+    if getattr(config, "is_encoder_decoder", False) and not named_causal:
+        raise SettingsError(
+            f"{label} is an encoder-decoder ({named[0] if named else config.model_type}), which evenhand does not ask: "
+            "it reads a prompt in another network than it writes in. Give a causal or a masked language model"
+        )
+    if config.model_type in MASKED and config.model_type in CAUSAL:
+        decoder = bool(getattr(config, "is_decoder", False) or getattr(config, "causal", False))
+        if (named_causal and not decoder) or (named_masked and not named_causal and decoder):
+            raise _contradiction(label, named, decoder)
+        return "causal" if decoder else "masked"
+    if named_causal or named_masked:
+        return "causal" if named_causal else "masked"
+    return "masked" if config.model_type in MASKED or _offers_masked(config) else "causal"
+
+
+def _names(table: Any) -> set[str]:
+    """All class names in one of transformers' tables, whose values are names or several names."""
+    return {name for value in table.values() for name in ([value] if isinstance(value, str) else value)}
+
+
+def _offers_masked(config: Any) -> bool:
+    """Whether code that comes with a model has it masked, and not causal."""
+    offered = getattr(config, "auto_map", None) or {}
+    return "AutoModelForMaskedLM" in offered and "AutoModelForCausalLM" not in offered
+
+
+def _contradiction(label: str, named: list[str], decoder: bool) -> SettingsError:
+    wanted, form = ("False", "masked") if decoder else ("True", "causal")
+    return SettingsError(
+        f"{label}: its config.json names {named[0]} with is_decoder={decoder}, so that a position sees "
+        f"{'only the tokens before it' if decoder else 'the tokens that follow, too'}. Set is_decoder to {wanted} "
+        f"where it was trained as a {form} language model, or name the other architecture"
+    )

@@ -1,0 +1,111 @@
+"""What models in this process have in common: weights that can be read, edited, hashed and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.interfaces import Model, Weights
+from evenhand.models import fingerprint
+from evenhand.models.hugging_face import save_module
+from evenhand.models.kept_hash import WeightHash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class InProcessModel(Model):
+    """A transformers module and its tokenizer, from files or from memory."""
+
+    load_options: dict[str, Any]
+    _module: PreTrainedModel
+    _tokenizer: PreTrainedTokenizerBase
+
+    def _hold(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folders: Sequence[Path],
+        changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Take the module.
+
+        Args:
+            module: Asking never changes it.
+            tokenizer: Its tokenizer.
+            folders: Where the untouched files lie (model, adapter), for a fast fingerprint; none from memory.
+            changed: Called when the weights turn out to be others than before.
+        """
+        self._module, self._tokenizer = module, tokenizer
+        self._files = [fingerprint.of_folder(folder) for folder in folders]
+        self._hash = WeightHash(module, tokenizer, self.name, changed)
+        self._handed_out: str | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The module and tokenizer, for reading; `editing` is for changing them.
+
+        Changes made here are noticed too: at once by a cheap check (see `evenhand.models.kept_hash`), or, where that
+        cannot see them, when all weights are hashed at the end of a cell of a comparison.
+        """
+        if self._files and self._handed_out is None:
+            self._handed_out = self._hash.now()
+        return Weights(self._module, self._tokenizer)
+
+    @contextmanager
+    def editing(self) -> Iterator[Weights]:
+        """The module and tokenizer, for changing them within the block; they are hashed anew afterwards."""
+        weights = self.weights
+        try:
+            yield weights
+        finally:
+            self._hash.recheck()  # it also drops what was derived from the weights as they were
+
+    def rehash(self) -> None:
+        """Hash all weights now, where anybody may have changed them."""
+        if self._may_differ:
+            self._hash.recheck()
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of weights, configuration, adapters and tokenizer, wherever they came from."""
+        return self._hash.now()
+
+    @property
+    def edited(self) -> bool:
+        """Whether the weights differ from files on disk, which hashes all; always so for an object from memory."""
+        self.rehash()
+        return self._differs(self._hash.now() if self._may_differ else None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash: of the files while the weights are theirs, else of the tensors."""
+        precision = {"dtype": str(self._module.dtype), **self._quantised()}
+        tensors = self._hash.now() if self._may_differ else None
+        if self._differs(tensors):
+            return fingerprint.digest("tensors", tensors, precision)
+        return fingerprint.digest("files", self._files, precision)
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
+        name = str(self._module.dtype).removeprefix("torch.")
+        return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""
+        folder = Path(folder)
+        save_module(self._module, folder)
+        self._tokenizer.save_pretrained(folder)
+        return folder
+
+    @property
+    def _may_differ(self) -> bool:
+        """Whether anybody had the weights in hand."""
+        return not self._files or self._handed_out is not None
+
+    def _differs(self, tensors: str | None) -> bool:
+        """Whether the model is not that of the files, by the hash of its weights; None where nobody had them."""
+        return not self._files or tensors != self._handed_out
+
+    def _quantised(self) -> dict[str, Any]:
+        return {k: v for k, v in self.load_options.items() if k.startswith("load_in_") and v}

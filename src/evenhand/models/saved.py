@@ -1,0 +1,308 @@
+"""evenhand.json, the file that makes a folder a saved model: its form, and what it may reach without being trusted.
+
+Whoever wrote the folder chose what is in it. So a folder may ask for nothing outside of itself but models by hub name
+and evenhand's demo models: no code, endpoints, environment variables, local paths, or links that lead out of it. All
+that it would reach is listed before anything is opened, and only the caller can allow it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evenhand import registry
+from evenhand.errors import EvenhandError, SettingsError
+from evenhand.interfaces import Method
+from evenhand.models import outside
+from evenhand.models.asking import sampling_from
+from evenhand.models.files import LEARNED, SAVED
+
+VERSION = 1
+"""Of the form that is written. Files without a version are of version 0, which lacks nothing but that."""
+KINDS: dict[str, dict[str, type]] = {
+    "endpoint": {"source": str},
+    "mitigated": {"method": dict, "base": dict},
+    "student": {"form": str, "name": str, "facts": dict},
+}
+"""What each kind has to hold, and of which type."""
+MAY: dict[str, dict[str, type]] = {
+    "endpoint": {"options": dict},
+    "mitigated": {},
+    "student": {"asking": dict, "precision": dict, "max_length": int},
+}
+"""What else each kind may hold: nothing else is written, and what is not known cannot be checked."""
+OPTIONS: dict[str, type] = {
+    **dict.fromkeys(("name", "answer_by", "too_long", "dtype", "device", "revision", "key_env", "tokenizer"), str),
+    **dict.fromkeys(("trust_remote_code", "load_in_4bit", "load_in_8bit"), bool),
+    **dict.fromkeys(("batch_tokens", "thinking_tokens"), int),
+    "sampling": dict,
+}
+"""The types of options; those of others are checked by the loader that takes them."""
+DEEPEST, LONGEST = 50, 1000
+"""Levels of a JSON file, and characters of a name in it, that evenhand never reaches."""
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write evenhand.json, with its version."""
+    (folder / SAVED).write_text(json.dumps({"version": VERSION, **content}, indent=2), encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of evenhand.json, of the form that evenhand writes. What it asks for is not judged here.
+
+    Raises:
+        SettingsError: It is of a newer version, or of a kind that is not known.
+        EvenhandError: It cannot be read, or is not as evenhand writes it.
+    """
+    file = folder / SAVED
+    content = read_json(file)
+    version = content.get("version", 0)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise _malformed(file, f"its version is {version!r}")
+    if version > VERSION:
+        raise SettingsError(
+            f"{file} has version {version}, and this evenhand reads up to {VERSION}; update evenhand, or save the "
+            "model with this one"
+        )
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SettingsError(f"{file}: kind {kind!r} is not known to this version of evenhand")
+    _require(file, content, KINDS[kind])
+    _allow(file, content, {"version": int, "kind": str, **KINDS[kind], **MAY[kind]})
+    if kind == "mitigated":
+        _require_base(file, content["base"])
+    elif kind == "endpoint":
+        _require_options(file, content, "options")
+    else:
+        _require_options(file, content, "asking")
+        _require_options(file, content, "precision")
+    return content
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """An object from a JSON file.
+
+    Raises:
+        EvenhandError: There is none in it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvenhandError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise EvenhandError(f"cannot read {file}: it holds no JSON object")
+    if _deep(content):
+        raise EvenhandError(f"cannot read {file}: its values are nested more than {DEEPEST} deep")
+    return content
+
+
+def check(folder: Path, *, trusted: bool, base: bool) -> None:
+    """Refuse a saved folder that reaches outside of itself, unless the caller allowed it.
+
+    Args:
+        folder: A model folder of any kind; those without evenhand.json have nothing to refuse.
+        trusted: Whether the caller said `trust_folder=True`.
+        base: Whether the caller named the base, so that the one that the folder names is not opened.
+
+    Raises:
+        SettingsError: It does; the message lists what, and how to allow it. Or its method would have to be trained
+            anew, which no permission allows: opening a folder trains nothing.
+        EvenhandError: Some evenhand.json in it cannot be read.
+    """
+    reached = wanted(folder, base=base)
+    if not reached or trusted:
+        for part in _parts(folder):
+            _refuse_training(part)
+        return
+    raise SettingsError(
+        f"{folder} asks for {'; '.join(reached)}. That is outside of the folder, and whoever wrote it could have put "
+        f"it there. If you trust the folder, allow all of it: evenhand.load({str(folder)!r}, trust_folder=True), on "
+        f"the command line '{folder}(trust_folder=True)'. Where it is only the base model, you may name that yourself: "
+        f"base='FOLDER OR NAME', on the command line '{folder}(base=\"FOLDER OR NAME\")'"
+    )
+
+
+def wanted(folder: Path, *, base: bool = False) -> list[str]:
+    """What a folder would reach outside of itself, each in a few words; the rest is as for `check`."""
+    if not (folder / SAVED).is_file():
+        return []
+    return list(dict.fromkeys(what for part in _parts(folder) for what in _wanted(part, folder, base)))
+
+
+def how_to_load(folder: Path) -> str:
+    """The call of `evenhand.load` that opens a folder whose writer trusts it."""
+    return f"evenhand.load({str(folder)!r}{', trust_folder=True' if wanted(folder) else ''})"
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The folder with a base that was saved in full.
+
+    Raises:
+        EvenhandError: Its name is more than the name of a folder in this one.
+    """
+    if name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
+        raise _malformed(folder / SAVED, f"the base's folder {name!r} is not the name of a folder inside this one")
+    return folder / name
+
+
+def base_of_adapter(folder: Path) -> str:
+    """Where an adapter's base is: a folder inside of the adapter's, or what peft was given, a path or hub name.
+
+    Raises:
+        EvenhandError: The file names none, or cannot be read.
+    """
+    file = folder / "adapter_config.json"
+    base = read_json(file).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise SettingsError(f"{file} names no base model (base_model_name_or_path)")
+    own = not Path(base).is_absolute() and (folder / base).is_dir()
+    return str((folder / base).resolve()) if own else base
+
+
+# ------------------------------------------------------------------------------------- what a folder would reach
+
+
+def _parts(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The folder, the base in it, what was learned, and theirs."""
+    real = folder.resolve()
+    if real in above:
+        raise _malformed(above[-1] / SAVED, f"{folder} leads back to a folder that it lies in")
+    yield folder
+    if not (folder / SAVED).is_file():
+        return
+    content = read(folder)
+    base = content["base"] if content["kind"] == "mitigated" else {}
+    below = [inside(folder, base["folder"])] if "folder" in base else []
+    for part in (*below, folder / LEARNED):
+        if part.is_dir():
+            yield from _parts(part, (*above, real))
+
+
+def _wanted(part: Path, top: Path, base: bool) -> Iterator[str]:
+    """What one part would reach outside of the whole folder."""
+    yield from _links(part, top)
+    if (part / SAVED).is_file():
+        yield from _of_content(read(part), base)
+    # peft writes absolute paths of bases, and opens weights only. Where the caller names the adapter's folder, that is
+    # what was asked for; deeper inside of a folder it is not, nor in one that evenhand.json makes a student.
+    plain = part == top and not (part / SAVED).is_file()
+    replaced = base and LEARNED not in part.relative_to(top).parts  # what was learned keeps its own base
+    if not plain and not replaced and (part / "adapter_config.json").is_file():
+        named = base_of_adapter(part)
+        if outside.is_local(named) and not Path(named).resolve().is_relative_to(top.resolve()):
+            yield f"the local path {named!r} (base of the adapter {part.relative_to(top) if part != top else part})"
+
+
+def _of_content(content: dict[str, Any], base: bool) -> Iterator[str]:
+    model = {"mitigated": content.get("base"), "endpoint": content}.get(content["kind"]) or {}
+    if "source" in model and not base and (reached := outside.of_source(model["source"])):
+        yield reached
+    options = {**model.get("options", {}), **_dict(content, "precision"), **_dict(content, "asking")}
+    yield from filter(None, (outside.of_option(key, value) for key, value in options.items()))
+    yield from outside.of_method(_dict(content, "method"))
+
+
+def _links(part: Path, top: Path) -> Iterator[str]:
+    """Links out of the folder. Those of the hub's cache lead to its own blobs, and are what a download consists of."""
+    root = top.resolve()
+    allowed = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    for path in (part, *sorted(part.rglob("*"))):
+        if path != top and path.is_symlink() and not any(path.resolve().is_relative_to(a) for a in allowed):
+            yield f"{str(path.resolve())!r} (the link {path.relative_to(top)})"
+
+
+def _dict(content: dict[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key, {})
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse_training(part: Path) -> None:
+    """Refuse a saved method that learns where what it learned is not there: it would be trained while it is opened.
+
+    Such methods need training data, or the model's weights to make others of them; those of plugins as well. What
+    evenhand writes of these always has it.
+    """
+    if not (part / SAVED).is_file():
+        return
+    content = read(part)
+    if content["kind"] != "mitigated":
+        return
+    try:
+        method = registry.build_method(content["method"])
+    except SettingsError as error:
+        raise SettingsError(f"{part / SAVED}: {error}") from error
+    if (part / LEARNED).is_dir():
+        if type(method).restore is Method.restore:
+            raise _malformed(part / SAVED, f"{method.name} keeps nothing that it learned, and there is {LEARNED}/")
+    elif method.needs_data or method.untrained(None) or "weights" in method.needs | method.needs_any:
+        raise SettingsError(
+            f"{part} has no {LEARNED}/, so {method.name} would be trained while it is opened, which never happens: "
+            "get the whole folder, or open the base and apply the method to it yourself"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- its form
+
+
+def _require(file: Path, content: dict[str, Any], shape: dict[str, type]) -> None:
+    for key, kind in shape.items():
+        if not isinstance(content.get(key), kind):
+            raise _malformed(file, f"{key} is {content.get(key)!r}" if key in content else f"it has no {key!r}")
+
+
+def _require_base(file: Path, base: dict[str, Any]) -> None:
+    place = [key for key in ("folder", "source") if key in base]
+    if len(place) != 1:
+        raise _malformed(file, "its base has to have either a 'folder' or a 'source'")
+    _require(file, base, {place[0]: str, "fingerprint": str})
+    _allow(file, base, {place[0]: str, "fingerprint": str, "options": dict})
+    _require_options(file, base, "options")
+
+
+def _allow(file: Path, content: dict[str, Any], shape: dict[str, type]) -> None:
+    """Refuse what evenhand never writes: a key, or a name as long as no name is."""
+    for key, value in content.items():
+        if key not in shape:
+            raise _malformed(file, f"it has {key!r}")
+        if not isinstance(value, shape[key]) or (shape[key] is int and isinstance(value, bool)):
+            raise _malformed(file, f"{key} is {_brief(value)}")
+        if isinstance(value, str) and len(value) > LONGEST:
+            raise _malformed(file, f"{key} has {len(value)} characters")
+
+
+def _require_options(file: Path, content: dict[str, Any], where: str) -> None:
+    options = content.get(where, {})
+    if not isinstance(options, dict):
+        raise _malformed(file, f"{where} is {_brief(options)}")
+    for key in ("trust_folder", "base"):
+        if key in options:
+            raise _malformed(file, f"only the caller of evenhand.load may give {key}")
+    given = {key: value for key, value in options.items() if value is not None}
+    known = {key: kind for key, kind in OPTIONS.items() if key in given}
+    for key, kind in known.items():
+        if not isinstance(given[key], kind) or (kind is int and isinstance(given[key], bool)):
+            raise _malformed(file, f"the option {key} is {_brief(given[key])}")
+    try:
+        sampling_from(given.get("sampling", {}))
+    except (SettingsError, TypeError, ValueError) as error:
+        raise _malformed(file, f"the option sampling is {_brief(given['sampling'])} ({error})") from error
+
+
+def _deep(value: Any) -> bool:
+    """Whether a JSON value has more levels than any that evenhand writes."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for some in inner for one in some]
+    return bool(level)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _malformed(file: Path, why: str) -> EvenhandError:
+    return EvenhandError(f"{file} is not as evenhand writes it: {why}; save the model anew")
