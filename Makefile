@@ -47,7 +47,7 @@ demo-models: $(STAMP)  ## train the demo models anew (two hours on 2 cores; ARGS
 	$(MALLOC) $(BIN)/python -m evenhand.proving_ground.family $(ARGS)
 
 demo-data: $(STAMP)  ## write the demo benchmarks' files anew
-	$(BIN)/python -m evenhand.data.proving_ground.files
+	$(BIN)/python -m evenhand.proving_ground.generator.files
 
 coverage: $(STAMP)  ## simulate how often intervals cover and tests err (ten minutes)
 	$(BIN)/python benchmarks/coverage.py $(ARGS)

@@ -81,8 +81,8 @@ def reopened(module: Any) -> Any:
 
 def at_strength(tuned: Any, module: Any, strength: float) -> torch.Tensor:
     """Logits of the base with so much of the fine-tune's task vector added to its weights."""
-    from evenhand.unlearning.negation import merged as added
-    from evenhand.unlearning.task_vectors import from_adapter, total
+    from evenhand.methods.unlearning._negation import merged as added
+    from evenhand.methods.unlearning._task_vectors import from_adapter, total
 
     return logits(added(module, total([(from_adapter(tuned, module), lambda name: strength)]))[0])
 
@@ -165,10 +165,10 @@ def saved(kind: str, module: Any, folder: Path) -> Any:
 
 def folders() -> Iterator[dict[str, object]]:
     """A row for each fine-tune and kind of embeddings: -1 is compared with PEFT's reload, 0 with the base."""
-    from evenhand.unlearning.negation import adapted, by_layer
-    from evenhand.unlearning.negation import merged as added
-    from evenhand.unlearning.task_vectors import total
-    from evenhand.unlearning.tuned_folder import vector_of_folder
+    from evenhand.methods.unlearning._negation import adapted, by_layer
+    from evenhand.methods.unlearning._negation import merged as added
+    from evenhand.methods.unlearning._task_vectors import total
+    from evenhand.methods.unlearning._tuned_folder import vector_of_folder
 
     for kind, tied in product(FOLDERS, (False, True)):
         module = base(tied=tied)

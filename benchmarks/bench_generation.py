@@ -17,8 +17,8 @@ from tables import put
 from workloads import bbq_prompts, few_shot_prompts, llama_135m, shuffled, tokenizer_for
 
 from evenhand import Sampling
-from evenhand.conversation import conversation
-from evenhand.engine import Engine, Generated, Prompt
+from evenhand.inference import Engine, Generated, Prompt
+from evenhand.prompting.sessions import conversation
 
 NEW = 25
 """Tokens of each reply; random weights never end one sooner."""

@@ -16,12 +16,12 @@ from tables import put
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from evenhand.unlearning.distributed import World, _layers
-from evenhand.unlearning.gradients import Scoring
-from evenhand.unlearning.pairs import Side, TokenPair
-from evenhand.unlearning.partition import Partition, partition
-from evenhand.unlearning.pcgu import Plan, Unlearning
-from evenhand.unlearning.selection import Similarities, lowest, similarities
+from evenhand.methods.unlearning._pairs import Side, TokenPair
+from evenhand.methods.unlearning._pcgu.fsdp import World, _layers
+from evenhand.methods.unlearning._pcgu.gradients import Scoring
+from evenhand.methods.unlearning._pcgu.partition import Partition, partition
+from evenhand.methods.unlearning._pcgu.selection import Similarities, lowest, similarities
+from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 
 ROWS, WIDTH, LOOPED = 100_000, 64, 10_000
 """Rows of the comparison, their length, and how many the loop is timed on; it takes the same time for each."""

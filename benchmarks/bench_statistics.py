@@ -15,9 +15,9 @@ from tables import put
 
 from evenhand.evaluation.bbq import BBQ, COLUMNS, POSITIONS
 from evenhand.interfaces import Tally
-from evenhand.ranks import pairwise_mann_whitney
 from evenhand.statistics import Design, estimates, paired
 from evenhand.statistics.design import takes_part
+from evenhand.statistics.mann_whitney import pairwise_mann_whitney
 
 DESCRIPTORS, NOUNS, CELLS = 125, 13, 26
 """About the size of one axis, and the number of templates."""

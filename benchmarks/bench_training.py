@@ -15,7 +15,7 @@ from tables import put
 from torch import Tensor
 from workloads import Pair, bbq_texts, llama_135m, mmlu_5_shot, shuffled, tokenizer_for
 
-from evenhand.engine.forest import Finish
+from evenhand.inference.tree_forward import Finish
 from evenhand.training import Layout, causal_lm_loss, finish_of, layout_of, pack
 from evenhand.training.packing import IGNORED
 

@@ -18,16 +18,16 @@ import numpy as np
 from tables import markdown
 
 from evenhand import statistics
-from evenhand.cells import Cell
-from evenhand.criteria import Criteria
+from evenhand.core.records import Record
 from evenhand.evaluation.bbq import AT, BBQ, WIDTH
+from evenhand.experiment.cells import Cell
+from evenhand.experiment.scoring import compared, values
 from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Tally, settings
 from evenhand.methods.none import Untouched
-from evenhand.moments import ratio
-from evenhand.records import Record
 from evenhand.report import verdict
-from evenhand.scoring import compared, values
 from evenhand.statistics import Design, Estimate, Flips
+from evenhand.statistics.criteria import Criteria
+from evenhand.statistics.moments import ratio
 
 CONCENTRATION = 4.0
 ITEMS = 24

@@ -54,7 +54,7 @@ from gpu_speed import (
 )
 
 import evenhand
-from evenhand.engine import Prompt
+from evenhand.inference import Prompt
 from evenhand.interfaces import Sampling
 from evenhand.models import fingerprint
 

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 import evenhand
-from evenhand import registry
-from evenhand.cache import answer_cache
-from evenhand.conversation import conversation
+from evenhand.core import registry
+from evenhand.core.answer_cache import answer_cache
 from evenhand.data.bbq import load_rows
-from evenhand.engine import Prompt, Request
 from evenhand.evaluation.bbq import items_from_rows
+from evenhand.inference import Prompt, Request
 from evenhand.interfaces import Dialogue, Message, Model, Pair, Passage, Question, Sampling, TrainData
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import ARCHITECTURES, tiny_model, tiny_module, tiny_tokenizer
+from evenhand.prompting.sessions import conversation
 from evenhand.training import causal_lm_loss, finish_of, layout_of, pack
 from evenhand.training.loop import Schedule, Training
 

@@ -16,12 +16,12 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from evenhand.data import mmlu
 from evenhand.data.bbq import load_rows
-from evenhand.engine import Prompt, Request
 from evenhand.evaluation.bbq import items_from_rows
 from evenhand.evaluation.mmlu import header
+from evenhand.inference import Prompt, Request
 from evenhand.interfaces import Question, Sampling
 from evenhand.models.local import LocalModel
-from evenhand.prompts import letters_template
+from evenhand.prompting.rendering import letters_template
 
 COMMON = {"vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500000.0}
 SHAPES: dict[str, dict[str, Any]] = {

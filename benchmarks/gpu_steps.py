@@ -9,14 +9,14 @@ import torch
 from gpu_smoke import PAIRS
 from gpu_speed import Card, Frozen, bbq, busy, peak, seconds, work
 
-from evenhand.prompts import plain_template
+from evenhand.methods.unlearning._pairs import encoded
+from evenhand.methods.unlearning._pcgu.fsdp import World
+from evenhand.methods.unlearning._pcgu.gradients import Scoring
+from evenhand.methods.unlearning._pcgu.partition import partition
+from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
+from evenhand.prompting.rendering import plain_template
 from evenhand.training import causal_lm_loss, finish_of, layout_of, pack
 from evenhand.training.packing import IGNORED, Layout
-from evenhand.unlearning.distributed import World
-from evenhand.unlearning.gradients import Scoring
-from evenhand.unlearning.pairs import encoded
-from evenhand.unlearning.partition import partition
-from evenhand.unlearning.pcgu import Plan, Unlearning
 
 
 def unlearning(model: Frozen, on: Card, count: int) -> dict[str, Any]:

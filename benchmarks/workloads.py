@@ -17,7 +17,7 @@ from evenhand.data.bbq import load_rows
 from evenhand.evaluation.bbq import items_from_rows
 from evenhand.evaluation.mmlu import header
 from evenhand.interfaces import Question
-from evenhand.prompts import exam_template, letters_template
+from evenhand.prompting.rendering import exam_template, letters_template
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evenhand.data import yaml_file
-from evenhand.data.proving_ground.replies import INSTRUCTION_TEXT, TOPICS
+from evenhand.data.io import yaml
+from evenhand.proving_ground.generator.replies import INSTRUCTION_TEXT, TOPICS
 
 FOLDER = Path(__file__).parent / "templates"
 SHIPPED = ("en", "demo")
@@ -98,7 +98,7 @@ def load_texts(name: str | Path) -> Loaded:
     """
     path = FOLDER / f"adjudication_{name}.yaml" if str(name) in SHIPPED else Path(name).expanduser()
     what, shipped = "texts for adjudication", FOLDER / "adjudication_en.yaml"
-    return Loaded(*yaml_file.read(path, AdjudicationTexts, what, " or ".join(SHIPPED), shipped))
+    return Loaded(*yaml.read(path, AdjudicationTexts, what, " or ".join(SHIPPED), shipped))
 
 
 def demo_instructions() -> list[str]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import rows as cells
-from evenhand.data import sources
 from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
-from evenhand.data.official import official
-from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.io import locate
+from evenhand.data.io import rows as cells
+from evenhand.data.io.checksums import official
+from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="bbq",
     hub="heegyu/bbq",
     revision="main",
@@ -83,13 +83,13 @@ def load_rows(source: str) -> Loaded:
         DataError: There is no data, or not one usable row.
     """
     demo = source == "demo"
-    path = demo_folder("bbq") if demo else sources.locate(DATASET, source)
-    problems, published = sources.Problems(), official(DATASET.name).files
+    path = demo_folder("bbq") if demo else locate.locate(DATASET, source)
+    problems, published = locate.Problems(), official(DATASET.name).files
     rows, files, ours = [], {}, []
     seen: set[tuple[str, str]] = set()
-    for file in sources.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
-        content = sources.read_bytes(file)
-        digest, name = sources.sha256(content), sources.stem(file)
+    for file in locate.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
+        content = locate.read_bytes(file)
+        digest, name = locate.sha256(content), locate.stem(file)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}
@@ -110,11 +110,11 @@ def load_rows(source: str) -> Loaded:
 
 
 def _usable(
-    file: Path, content: bytes, seen: set[tuple[str, str]], problems: sources.Problems
+    file: Path, content: bytes, seen: set[tuple[str, str]], problems: locate.Problems
 ) -> list[tuple[int, dict[str, Any]]]:
     """The usable rows of a file with their lines; `seen` has the ids of all files."""
     found = []
-    for number, raw in sources.read_jsonl(file, content, problems):
+    for number, raw in locate.read_jsonl(file, content, problems):
         try:
             row = checked(raw)
             name = (row["category"], str(row["example_id"]))  # 6 and "6" are one id, as an answer is stored by its text

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from evenhand.data import sources
-from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.io import locate
+from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
 Category = Literal["subjective", "random", "easy", "hard"]
@@ -16,7 +16,7 @@ CATEGORIES: tuple[str, ...] = get_args(Category)
 SUFFIX = "\nYou MUST choose one and respond using double curly brackets: {{your choice}}."
 """Added to every question when it is asked (src/main.py of anvo25/b-score)."""
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="bscore",
     hub="",
     revision="",
@@ -75,14 +75,14 @@ def load_questions(source: str) -> Loaded:
     Raises:
         DataError: There is no data, or not one usable row.
     """
-    path = demo_folder("bscore") if source == "demo" else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    path = demo_folder("bscore") if source == "demo" else locate.locate(DATASET, source)
+    problems = locate.Problems()
     found: dict[str, BScoreQuestion] = {}
     digests = {}
-    for file in sources.jsonl_files(path, ("questions",)):
-        content = sources.read_bytes(file)
-        digests[file.name] = sources.sha256(content)
-        for number, row in sources.read_jsonl(file, content, problems):
+    for file in locate.jsonl_files(path, ("questions",)):
+        content = locate.read_bytes(file)
+        digests[file.name] = locate.sha256(content)
+        for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
             if reason:
                 problems.add(file, number, reason)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.delimited import blank, read_delimited
-from evenhand.data.official import official
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import known, one_line_end
+from evenhand.data.io import locate
+from evenhand.data.io.checksums import official
+from evenhand.data.io.delimited import blank, read_delimited
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import known, one_line_end
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="crows_pairs",
     hub="",
     revision="",
@@ -64,9 +64,9 @@ def load_pairs(source: str) -> Loaded:
         DataError: There is no data, a column is missing, or no pair can be used.
     """
     demo = source == "demo"
-    file = _file(demo_folder("crows_pairs") if demo else sources.locate(DATASET, source))
-    content = sources.read_bytes(file)
-    problems = sources.Problems()
+    file = _file(demo_folder("crows_pairs") if demo else locate.locate(DATASET, source))
+    content = locate.read_bytes(file)
+    problems = locate.Problems()
     columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
     pairs: dict[str, Pair] = {}
     for number, row in read_delimited(file, content, columns, problems):
@@ -83,7 +83,7 @@ def load_pairs(source: str) -> Loaded:
     if not pairs:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable pair{first}")
-    digest = sources.sha256(content)
+    digest = locate.sha256(content)
     if demo:  # the name of the file is CrowS-Pairs's, the content is ours
         said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
         return Loaded(list(pairs.values()), {**said, "pairs": len(pairs), "dropped": problems.lines})

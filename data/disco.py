@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evenhand.data import yaml_file
+from evenhand.data.io import yaml
 
 SHIPPED = Path(__file__).parent / "templates" / "disco.yaml"
 FIELDS = ["blank", "person"]
@@ -79,7 +79,7 @@ def load_blanks(source: str) -> Loaded:
         made = [_template(k, n, text, people) for k, (texts, people) in _DEMO.items() for n, text in texts.items()]
         return Loaded(made, {"source": "demo: sentences of the proving ground"})
     path = SHIPPED if source == "auto" else Path(source).expanduser()
-    texts, sha256 = yaml_file.read(path, _Texts, "templates with blanks", "auto, demo", SHIPPED)
+    texts, sha256 = yaml.read(path, _Texts, "templates with blanks", "auto, demo", SHIPPED)
     made = [
         _template(kind, name, text, pairs)
         for kind, pairs in texts.subjects.items()

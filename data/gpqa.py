@@ -11,13 +11,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.csv_files import read_csv, refuse_twice
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import one_line_end
+from evenhand.data.io import locate
+from evenhand.data.io.csv import read_csv, refuse_twice
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import one_line_end
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="gpqa",
     hub="Idavidrein/gpqa",
     revision="main",
@@ -67,10 +67,10 @@ def load(source: str, subset: Subset = "main") -> Loaded:
         DataError: There is no such file, a column is missing, or no row is usable.
     """
     demo = source == "demo"
-    path = demo_folder("gpqa") if demo else sources.locate(DATASET, source)
+    path = demo_folder("gpqa") if demo else locate.locate(DATASET, source)
     file = _file(path, subset)
-    problems = sources.Problems()
-    content = sources.read_bytes(file)
+    problems = locate.Problems()
+    content = locate.read_bytes(file)
     rows = _rows(file, content, problems)
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
@@ -82,7 +82,7 @@ def load(source: str, subset: Subset = "main") -> Loaded:
         "source": "demo: the proving ground's facts, not GPQA" if demo else str(file),
         "subset": subset,
         "rows": len(rows),
-        "sha256": sources.sha256(content),
+        "sha256": locate.sha256(content),
         "dropped": problems.lines,
         "notes": notes,
     }
@@ -99,10 +99,10 @@ def _file(path: Path, subset: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     there = ", ".join(sorted(f.name for f in path.glob("*.csv"))) or "no csv file"
-    raise DataError(f"there is no {name} in {path}, which holds {there}. {sources.how_to_get(DATASET)}")
+    raise DataError(f"there is no {name} in {path}, which holds {there}. {locate.how_to_get(DATASET)}")
 
 
-def _rows(file: Path, content: bytes, problems: sources.Problems) -> list[Row]:
+def _rows(file: Path, content: bytes, problems: locate.Problems) -> list[Row]:
     lines = read_csv(file, content, problems)
     _, head = next(lines, (1, []))
     if not head:

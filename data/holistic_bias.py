@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.official import official
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import Refused, decoded, from_json, words
+from evenhand.data.io import locate
+from evenhand.data.io.checksums import official
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import Refused, decoded, from_json, words
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="holisticbias",
     hub="",
     revision="",
@@ -213,7 +213,7 @@ def load_parts(source: str, version: str) -> Loaded:
     """
     folder = _folder(source, version)
     contents = {name: _content(folder / name) for name in FILES}
-    problems = sources.Problems()
+    problems = locate.Problems()
     readers = [_Reader(folder / name, _json(folder / name, content), problems) for name, content in contents.items()]
     nouns = tuple(_nouns(readers[1]))
     genders = {n.gender for n in nouns}
@@ -235,12 +235,12 @@ def load_parts(source: str, version: str) -> Loaded:
     if source == "demo":  # the names of the files are HolisticBias's, the content is ours
         facts["source"] = "demo: the proving ground's descriptors, not HolisticBias"
     else:
-        facts |= _verdicts({name: sources.sha256(content) for name, content in contents.items()}, folder, version)
+        facts |= _verdicts({name: locate.sha256(content) for name, content in contents.items()}, folder, version)
     return Loaded(parts, facts)
 
 
 def _folder(source: str, version: str) -> Path:
-    base = demo_folder("holisticbias") if source == "demo" else sources.locate(DATASET, source)
+    base = demo_folder("holisticbias") if source == "demo" else locate.locate(DATASET, source)
     if base.is_file():
         raise DataError(f"{base} is a file; give the folder that holds {', '.join(FILES)}")
     inner = base / f"v{version}"
@@ -250,14 +250,14 @@ def _folder(source: str, version: str) -> Path:
         return base
     there = ", ".join(sorted(f.name.removeprefix("v") for f in base.glob("v*") if f.is_dir())) or "none"
     raise DataError(
-        f"{base} has no folder v{version} and no {FILES[0]}; versions there: {there}. {sources.how_to_get(DATASET)}"
+        f"{base} has no folder v{version} and no {FILES[0]}; versions there: {there}. {locate.how_to_get(DATASET)}"
     )
 
 
 def _content(path: Path) -> bytes:
     if not path.is_file():
         raise DataError(f"no {path.name} in {path.parent}; HolisticBias is made of {', '.join(FILES)}")
-    return sources.read_bytes(path)
+    return locate.read_bytes(path)
 
 
 def _json(path: Path, content: bytes) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class _Reader:
 
     path: Path
     content: dict[str, Any]
-    problems: sources.Problems
+    problems: locate.Problems
 
     def drop(self, place: str, reason: str) -> None:
         self.problems.lines.append(f"{self.path}: {place}: {reason}")

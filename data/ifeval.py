@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.official import official
-from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.io import locate
+from evenhand.data.io.checksums import official
+from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="ifeval",
     hub="google/IFEval",
     revision="main",
@@ -90,14 +90,14 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     Raises:
         DataError: There is no data, or not one usable row.
     """
-    path = demo_folder("ifeval") if source == "demo" else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    path = demo_folder("ifeval") if source == "demo" else locate.locate(DATASET, source)
+    problems = locate.Problems()
     found: dict[int, Prompt] = {}
     digests = {}
-    for file in sources.jsonl_files(path, FILES):
-        content = sources.read_bytes(file)
-        digests[file.name] = sources.sha256(content)
-        for number, row in sources.read_jsonl(file, content, problems):
+    for file in locate.jsonl_files(path, FILES):
+        content = locate.read_bytes(file)
+        digests[file.name] = locate.sha256(content)
+        for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row)
             if not reason and row["key"] in found:
                 reason = f"key {row['key']} occurs twice"

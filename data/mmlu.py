@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.csv_files import read_csv
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import one_line_end
+from evenhand.data.io import locate
+from evenhand.data.io.csv import read_csv
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import one_line_end
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="mmlu",
     hub="cais/mmlu",
     revision="main",
@@ -95,13 +95,13 @@ def load(source: str, split: Split = "test") -> Loaded:
         DataError: There is no data, or not one usable row.
     """
     demo = source == "demo"
-    path = demo_folder("mmlu") if demo else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    path = demo_folder("mmlu") if demo else locate.locate(DATASET, source)
+    problems = locate.Problems()
     published = list(_split(path, split, problems))
     rows = [_stripped(row) for row in published]
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable MMLU row of the split {split!r}{first}. {sources.how_to_get(DATASET)}")
+        raise DataError(f"{path} holds no usable MMLU row of the split {split!r}{first}. {locate.how_to_get(DATASET)}")
     dev: dict[str, list[Row]] = {}
     for row in _split(path, "dev", problems):
         dev.setdefault(row.subject, []).append(_stripped(row))
@@ -134,7 +134,7 @@ def _stripped(row: Row) -> Row:
     return row._replace(question=question, choices=(choices[0], choices[1], choices[2], choices[3]))
 
 
-def _split(path: Path, split: str, problems: sources.Problems) -> Iterator[Row]:
+def _split(path: Path, split: str, problems: locate.Problems) -> Iterator[Row]:
     """All usable rows of one split, by subject."""
     for file in sorted((path / split).glob(f"*_{split}.csv")):
         yield from _csv_rows(file, file.name.removesuffix(f"_{split}.csv"), problems)
@@ -143,8 +143,8 @@ def _split(path: Path, split: str, problems: sources.Problems) -> Iterator[Row]:
             yield from _parquet_rows(file, file.parent.name, problems)
 
 
-def _csv_rows(file: Path, subject: str, problems: sources.Problems) -> Iterator[Row]:
-    for number, (line, cells) in enumerate(read_csv(file, sources.read_bytes(file), problems)):
+def _csv_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
+    for number, (line, cells) in enumerate(read_csv(file, locate.read_bytes(file), problems)):
         reason = _wrong(cells)
         if reason:
             problems.add(file, line, reason)
@@ -166,7 +166,7 @@ def _wrong(cells: list[str]) -> str:
     return ""
 
 
-def _parquet_rows(file: Path, subject: str, problems: sources.Problems) -> Iterator[Row]:
+def _parquet_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

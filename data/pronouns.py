@@ -10,11 +10,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evenhand.data import yaml_file
-from evenhand.data.proving_ground.texts import article
-from evenhand.data.proving_ground.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES
+from evenhand.data.io import yaml
 from evenhand.data.winogender import load_schemas
 from evenhand.errors import DataError
+from evenhand.proving_ground.generator.texts import article
+from evenhand.proving_ground.generator.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES
 
 SHIPPED = Path(__file__).parent / "templates" / "pronouns.yaml"
 SIDES = ("male", "female")
@@ -108,7 +108,7 @@ def load_pronouns(source: str) -> Loaded:
         shares: dict[str, float | None] = dict(OCCUPATIONS)
         return Loaded(_asked(_demo(), shares), shares, {"source": "demo: frames and occupations of the proving ground"})
     path = SHIPPED if source in ("auto", "ours") else Path(source).expanduser()
-    texts, digest = yaml_file.read(path, PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
+    texts, digest = yaml.read(path, PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
     facts: dict[str, Any] = {"source": str(path), "sha256": digest, "language": texts.language}
     shares = dict.fromkeys(texts.occupations)
     facts["occupations"] = f"{len(shares)} of {path.name}, without statistics"

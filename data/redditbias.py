@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.delimited import blank, read_delimited
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.proving_ground.stereotypes import REDDIT_AXES
-from evenhand.data.rows import one_line_end
+from evenhand.data.io import locate
+from evenhand.data.io.delimited import blank, read_delimited
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import one_line_end
 from evenhand.errors import DataError, SettingsError
+from evenhand.proving_ground.generator.stereotypes import REDDIT_AXES
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="redditbias",
     hub="",
     revision="",
@@ -72,15 +72,15 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
     for axis in axes:
         if axis not in known:
             raise SettingsError(f"redditbias: no axis {axis!r}; there are {', '.join(known)}")
-    folder = demo_folder("redditbias") if demo else _root(sources.locate(DATASET, source))
-    problems = sources.Problems()
+    folder = demo_folder("redditbias") if demo else _root(locate.locate(DATASET, source))
+    problems = locate.Problems()
     twins: list[Twins] = []
     files: dict[str, Any] = {}
     for axis in axes or [a for a in known if (folder / a).is_dir()]:
         twins += _axis(folder / axis, known[axis], split, files, problems)
     if not twins:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{folder} holds no usable RedditBias phrase{first}. {sources.how_to_get(DATASET)}")
+        raise DataError(f"{folder} holds no usable RedditBias phrase{first}. {locate.how_to_get(DATASET)}")
     where = "demo: the proving ground's statements, not RedditBias" if demo else str(folder)
     facts = {"source": where, "files": files, "twins": len(twins), "dropped": problems.lines}
     return Loaded(twins, facts)
@@ -91,7 +91,7 @@ def _root(folder: Path) -> Path:
 
 
 def _axis(
-    folder: Path, groups: tuple[str, str], split: str, files: dict[str, Any], problems: sources.Problems
+    folder: Path, groups: tuple[str, str], split: str, files: dict[str, Any], problems: locate.Problems
 ) -> list[Twins]:
     axis, (target_group, counter_group) = folder.name, groups
     rows = []
@@ -100,10 +100,10 @@ def _axis(
         (counter_group, ("comments", "comments_processed")),
     ):
         path = _file(folder, f"reddit_comments_{axis}_{group}_biased_{split}_reduced.csv")
-        content = sources.read_bytes(path)
-        files[path.name] = {"sha256": sources.sha256(content)}
+        content = locate.read_bytes(path)
+        files[path.name] = {"sha256": locate.sha256(content)}
         # a row that is left out of one file would set all below it against strangers: none may be missing here
-        unaligned = sources.Problems()
+        unaligned = locate.Problems()
         rows.append((path, list(read_delimited(path, content, columns, unaligned, encodings=ENCODINGS))))
         if unaligned:
             raise DataError(f"{unaligned.lines[0]}; both files must be whole, as their rows belong together")
@@ -127,4 +127,4 @@ def _file(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{folder} holds no {name}. {sources.how_to_get(DATASET)}")
+    raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")

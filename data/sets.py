@@ -17,7 +17,7 @@ from evenhand.data import (
     winobias,
     winogender,
 )
-from evenhand.data.sources import Dataset
+from evenhand.data.io.locate import Dataset
 
 _MODULES = (
     bbq, holistic_bias, mmlu, gpqa, ifeval, bscore, stereoset, crows_pairs, winogender, winobias, redditbias,

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import rows, sources
-from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.io import locate, rows
+from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="stereoset",
     hub="",
     revision="",
@@ -60,10 +60,10 @@ def load_examples(source: str) -> Loaded:
         DataError: There is no data, or not one usable example.
     """
     demo = source == "demo"
-    file = _file(demo_folder("stereoset") if demo else sources.locate(DATASET, source))
-    content = sources.read_bytes(file)
-    problems = sources.Problems()
-    found = _released(file, content) if ".jsonl" not in file.name else sources.read_jsonl(file, content, problems)
+    file = _file(demo_folder("stereoset") if demo else locate.locate(DATASET, source))
+    content = locate.read_bytes(file)
+    problems = locate.Problems()
+    found = _released(file, content) if ".jsonl" not in file.name else locate.read_jsonl(file, content, problems)
     examples = []
     for number, row in found:
         reason = _wrong(row)
@@ -76,7 +76,7 @@ def load_examples(source: str) -> Loaded:
         raise DataError(f"{file} holds no usable StereoSet example{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(file),
-        "sha256": sources.sha256(content),
+        "sha256": locate.sha256(content),
         "examples": len(examples),
         "dropped": problems.lines,
     }

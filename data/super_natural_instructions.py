@@ -14,12 +14,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import SHOWN, Refused, decoded, from_json, words
+from evenhand.data.io import locate
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import SHOWN, Refused, decoded, from_json, words
 from evenhand.errors import DataError, SettingsError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="super_natural_instructions",
     hub="",
     revision="",
@@ -89,22 +89,22 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
         SettingsError: A wanted task is not there.
     """
     demo = source == "demo"
-    path = demo_folder("label_bias") if demo else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    path = demo_folder("label_bias") if demo else locate.locate(DATASET, source)
+    problems = locate.Problems()
     tasks, digests = [], []
     for file in _files(path, wanted):
-        content = sources.read_bytes(file)
+        content = locate.read_bytes(file)
         task = _task(file, content, needed, problems)
         if task is not None:
             tasks.append(task)
-            digests.append(f"{task.name} {sources.sha256(content)}")
+            digests.append(f"{task.name} {locate.sha256(content)}")
     if not tasks:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable classification task (task*.json){first}")
     facts = {
         "source": "demo: the proving ground's reviews, not Super-NaturalInstructions" if demo else str(path),
         "tasks": len(tasks),
-        "sha256": sources.sha256("\n".join(digests).encode()),
+        "sha256": locate.sha256("\n".join(digests).encode()),
         "dropped": problems.lines,
         "notes": _notes(tasks),
     }
@@ -145,7 +145,7 @@ def _is(file: Path, name: str) -> bool:
     return file.stem == name or file.stem.startswith(f"{name}_")
 
 
-def _task(file: Path, content: bytes, needed: int, problems: sources.Problems) -> Task | None:
+def _task(file: Path, content: bytes, needed: int, problems: locate.Problems) -> Task | None:
     """The task of one file, or None with the reason in `problems`."""
     try:
         raw = from_json(decoded(content))
@@ -202,7 +202,7 @@ def _wrong(raw: Any) -> str:
     return ""
 
 
-def _pairs(file: Path, raw: dict[str, Any], name: str, problems: sources.Problems) -> list[tuple[str, str]]:
+def _pairs(file: Path, raw: dict[str, Any], name: str, problems: locate.Problems) -> list[tuple[str, str]]:
     """Inputs with their (first) output; of an input that occurs more than once the first counts.
 
     Both lose the blanks around them, as in the prompts of the authors (schwartz-lab-NLP/label-bias,

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.proving_ground import texts
-from evenhand.data.proving_ground.planted import FAMILY
-from evenhand.data.rows import decoded, oddities
+from evenhand.data.io import locate
+from evenhand.data.io.rows import decoded, oddities
 from evenhand.errors import DataError
+from evenhand.proving_ground.generator import texts
+from evenhand.proving_ground.generator.planted import FAMILY
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="perplexity",
     hub="",
     revision="",
@@ -68,10 +68,10 @@ def load_documents(source: str) -> Loaded:
     if source == "demo":
         facts = {"source": "demo: sentences of the proving ground", "dropped": []}
         return Loaded(_demo(), facts)
-    path = sources.locate(DATASET, source)
+    path = locate.locate(DATASET, source)
     documents, dropped, notes, digests = [], [], [], {}
     for file in _files(path):
-        content = sources.read_bytes(file)
+        content = locate.read_bytes(file)
         try:
             text = decoded(content).rstrip()
         except UnicodeDecodeError as error:
@@ -83,7 +83,7 @@ def load_documents(source: str) -> Loaded:
             continue
         documents.append(Document(file.name, text))
         notes += [f"{file.name} has {odd}" for odd in oddities(text)]
-        digests[file.name] = sources.sha256(content)
+        digests[file.name] = locate.sha256(content)
     if not documents:
         raise DataError(f"{path} holds no usable text; first problem: {dropped[0]}")
     return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped, "notes": notes})

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.rows import byte_lines
+from evenhand.data.io import locate
+from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import byte_lines
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="winobias",
     hub="",
     revision="",
@@ -80,8 +80,8 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
         DataError: A file is missing, or nothing usable is left.
     """
     demo = source == "demo"
-    folder = demo_folder("winobias") if demo else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    folder = demo_folder("winobias") if demo else locate.locate(DATASET, source)
+    problems = locate.Problems()
     twins: list[Twins] = []
     files: dict[str, Any] = {}
     for kind in KINDS:
@@ -89,7 +89,7 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
             sides = []
             for side in ("pro", "anti"):
                 path, content = _read(folder, f"{side}_stereotyped_{kind}.txt.{split}")
-                files[path.name] = {"sha256": sources.sha256(content)}
+                files[path.name] = {"sha256": locate.sha256(content)}
                 sides.append((path, _lines(path, content, problems)))
             twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:
@@ -105,11 +105,11 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     for path in (folder / name, folder / "data" / name):
         if path.is_file():
-            return path, sources.read_bytes(path)
-    raise DataError(f"{folder} holds no {name}. {sources.how_to_get(DATASET)}")
+            return path, locate.read_bytes(path)
+    raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
 
 
-def _lines(path: Path, content: bytes, problems: sources.Problems) -> dict[int, _Line]:
+def _lines(path: Path, content: bytes, problems: locate.Problems) -> dict[int, _Line]:
     """Lines by their own number."""
     found: dict[int, _Line] = {}
     for at, raw in enumerate(byte_lines(content), start=1):
@@ -149,7 +149,7 @@ def tidy(marked: str) -> str:
 
 
 def _matched(
-    where: str, sides: Sequence[tuple[Path, dict[int, _Line]]], problems: sources.Problems, *, apart: bool = False
+    where: str, sides: Sequence[tuple[Path, dict[int, _Line]]], problems: locate.Problems, *, apart: bool = False
 ) -> list[Twins]:
     """Twins by number; `apart` takes the partner's person for the other one where a sentence names only one."""
     (path, pro), (anti_path, anti) = sides

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.data import sources
-from evenhand.data.delimited import blank, read_delimited
-from evenhand.data.proving_ground.files import demo_folder
+from evenhand.data.io import locate
+from evenhand.data.io.delimited import blank, read_delimited
+from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
-DATASET = sources.Dataset(
+DATASET = locate.Dataset(
     name="winogender",
     hub="",
     revision="",
@@ -68,8 +68,8 @@ def load_schemas(source: str) -> Loaded:
         DataError: A file or column is missing, or nothing usable is left.
     """
     demo = source == "demo"
-    folder = demo_folder("winogender") if demo else sources.locate(DATASET, source)
-    problems = sources.Problems()
+    folder = demo_folder("winogender") if demo else locate.locate(DATASET, source)
+    problems = locate.Problems()
     files = {name: _read(folder, name) for name in (SENTENCES, STATISTICS)}
     shares = _shares(*files[STATISTICS], problems)
     schemas = _schemas(*files[SENTENCES], shares, problems)
@@ -78,7 +78,7 @@ def load_schemas(source: str) -> Loaded:
         raise DataError(f"{folder} holds no usable Winogender schema{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not Winogender" if demo else str(folder),
-        "files": {name: {"sha256": sources.sha256(content)} for name, (_, content) in files.items()},
+        "files": {name: {"sha256": locate.sha256(content)} for name, (_, content) in files.items()},
         "schemas": len(schemas),
         "dropped": problems.lines,
     }
@@ -88,11 +88,11 @@ def load_schemas(source: str) -> Loaded:
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     for path in (folder / name, folder / "data" / name):
         if path.is_file():
-            return path, sources.read_bytes(path)
-    raise DataError(f"{folder} holds no {name}. {sources.how_to_get(DATASET)}")
+            return path, locate.read_bytes(path)
+    raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
 
 
-def _shares(path: Path, content: bytes, problems: sources.Problems) -> dict[str, Shares]:
+def _shares(path: Path, content: bytes, problems: locate.Problems) -> dict[str, Shares]:
     columns = ("occupation", "bergsma_pct_female", "bls_pct_female")
     found: dict[str, Shares] = {}
     for number, row in read_delimited(path, content, columns, problems, delimiter="\t"):
@@ -111,7 +111,7 @@ def _shares(path: Path, content: bytes, problems: sources.Problems) -> dict[str,
     return found
 
 
-def _schemas(path: Path, content: bytes, shares: Mapping[str, Shares], problems: sources.Problems) -> list[Schema]:
+def _schemas(path: Path, content: bytes, shares: Mapping[str, Shares], problems: locate.Problems) -> list[Schema]:
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     lines: dict[tuple[str, str, str], int] = {}
     for number, row in read_delimited(path, content, ("sentid", "sentence"), problems, delimiter="\t"):

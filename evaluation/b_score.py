@@ -19,8 +19,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from evenhand import thinking
-from evenhand.conversation import conversation
 from evenhand.data.bscore import CATEGORIES, BScoreQuestion, load_questions
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
@@ -37,8 +35,10 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.moments import ratio
-from evenhand.remarks import remark, unsampled
+from evenhand.prompting import thinking
+from evenhand.prompting.remarks import remark, unsampled
+from evenhand.prompting.sessions import conversation
+from evenhand.statistics.moments import ratio
 
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 

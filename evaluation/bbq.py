@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evenhand.data import rows as cells
 from evenhand.data.bbq import CATEGORIES, checked, load_rows
 from evenhand.data.bbq_harness import harness_biased
 from evenhand.data.bbq_helm import helm_biased
 from evenhand.data.bbq_target import label_type, target_location, unknown_location
+from evenhand.data.io import rows as cells
 from evenhand.data.parts import Part, clusters_of
 from evenhand.errors import DataError, SettingsError
-from evenhand.exams import CUT
+from evenhand.evaluation.metrics.label_bias import LabelColumns
+from evenhand.evaluation.metrics.multiple_choice import CUT
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -37,8 +38,7 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
-from evenhand.label_metrics import LabelColumns
-from evenhand.moments import ratio
+from evenhand.statistics.moments import ratio
 
 __all__ = ["BBQ", "BBQItem", "items_from_rows", "score", "target_location"]
 

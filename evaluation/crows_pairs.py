@@ -25,19 +25,9 @@ import numpy as np
 
 from evenhand.data.crows_pairs import Pair, load_pairs
 from evenhand.errors import SettingsError
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import Scored, score_texts
-from evenhand.moments import ratio
+from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.moments import ratio
 
 COLUMNS = ("pairs", "counted", "more", "less", "difference", "distance", "asked")
 """`counted` is what `stereotyped` is a share of."""

@@ -26,18 +26,8 @@ import numpy as np
 
 from evenhand.data.disco import Template, load_blanks
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Tally,
-    Usage,
-    settings,
-)
-from evenhand.moments import ratio
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Tally, Usage, settings
+from evenhand.statistics.moments import ratio
 
 FREE = Usage()
 

@@ -17,11 +17,18 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
-from evenhand import thinking
-from evenhand.cache import answer_cache
+from evenhand.core.answer_cache import answer_cache
 from evenhand.data.gpqa import Row, Subset, load
 from evenhand.errors import SettingsError
-from evenhand.exams import ACCURACY, CUT, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
+from evenhand.evaluation.metrics.multiple_choice import (
+    ACCURACY,
+    CUT,
+    LETTER_MASS,
+    POSITIONS,
+    exam_marks,
+    exam_metrics,
+    exam_tally,
+)
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -40,6 +47,7 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.models.asking import parsed
+from evenhand.prompting import thinking
 
 Asked = Literal["letters", "zero_shot", "zero_shot_cot"]
 SYSTEM = "You are a very intelligent assistant, who follows instructions directly."

@@ -28,20 +28,10 @@ from numpy.typing import NDArray
 
 from evenhand.data.holistic_bias import NONE, Phrase, Sentence, Template, fill, load_parts, phrases, sentences
 from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import why_unscored
-from evenhand.moments import ratio
-from evenhand.ranks import Exact, PairTests, PValueBins, pairwise_mann_whitney, smallest_p
+from evenhand.evaluation.metrics.sentence_scores import why_unscored
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.mann_whitney import Exact, PairTests, PValueBins, pairwise_mann_whitney, smallest_p
+from evenhand.statistics.moments import ratio
 
 if TYPE_CHECKING:
     import pandas as pd

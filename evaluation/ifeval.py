@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evenhand import ifeval_checkers as checkers
-from evenhand import prompts
 from evenhand.data.ifeval import Prompt, load_prompts, prompt_of, wrong
 from evenhand.errors import DataError, SettingsError
+from evenhand.evaluation.metrics import ifeval_checkers as checkers
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -33,7 +32,8 @@ from evenhand.interfaces import (
     Tally,
     settings,
 )
-from evenhand.moments import ratio
+from evenhand.prompting import rendering
+from evenhand.statistics.moments import ratio
 
 __all__ = ["IFEval", "IFEvalItem"]
 
@@ -188,7 +188,7 @@ class IFEval(Benchmark):
 
     def _checked(self, prompt: Prompt, answer: Reply) -> list[tuple[checkers.Verdict, checkers.Verdict]]:
         """Strict and loose verdict on each instruction."""
-        text = prompts.strip_thinking(answer.text or "")
+        text = rendering.strip_thinking(answer.text or "")
         out = []
         for name, arguments in zip(prompt.instructions, prompt.arguments, strict=True):
             if self.odd_rows == "repaired" and _counts_symbol(arguments):
@@ -239,7 +239,7 @@ def _state(answer: Reply) -> tuple[float, ...]:
     """Whether there was no reply, a blank one, one that was cut."""
     if answer.text is None:
         return 1.0, 0.0, 0.0
-    return 0.0, float(not prompts.strip_thinking(answer.text)), float(not answer.finished)
+    return 0.0, float(not rendering.strip_thinking(answer.text)), float(not answer.finished)
 
 
 def _group(instruction: str) -> str:

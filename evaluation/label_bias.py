@@ -25,9 +25,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy.special import softmax
 
-from evenhand import label_metrics
 from evenhand.data.super_natural_instructions import Example, Task, load, parts
 from evenhand.errors import SettingsError
+from evenhand.evaluation.metrics import label_bias as label_metrics
+from evenhand.evaluation.metrics.sentence_scores import why_unscored
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -44,9 +45,8 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.likelihood import why_unscored
-from evenhand.moments import ratio
-from evenhand.prompts import as_dialogue, stopped
+from evenhand.prompting.rendering import as_dialogue, stopped
+from evenhand.statistics.moments import ratio
 
 Prompt = Literal["paper", "plain"]
 TEMPLATE: dict[Prompt, str] = {"paper": "input_output", "plain": "bare"}

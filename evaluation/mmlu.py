@@ -19,7 +19,16 @@ from scipy.special import softmax
 
 from evenhand.data.mmlu import CATEGORY, LETTERS, Row, Split, load
 from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.exams import ACCURACY, CUT, LETTER_MASS, POSITIONS, exam_marks, exam_metrics, exam_tally
+from evenhand.evaluation.metrics.multiple_choice import (
+    ACCURACY,
+    CUT,
+    LETTER_MASS,
+    POSITIONS,
+    exam_marks,
+    exam_metrics,
+    exam_tally,
+)
+from evenhand.evaluation.metrics.sentence_scores import why_unscored
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -38,8 +47,7 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.likelihood import why_unscored
-from evenhand.prompts import as_dialogue, exam_header, exam_template
+from evenhand.prompting.rendering import as_dialogue, exam_header, exam_template
 
 Reading = Literal["choose", "score"]
 

@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from evenhand import registry, specs
+from evenhand.core import registry, specs
 from evenhand.errors import SettingsError
+from evenhand.evaluation.metrics.label_bias import LabelColumns
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -37,10 +38,9 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.label_metrics import LabelColumns
-from evenhand.moments import ratio
-from evenhand.orders import Kind, Order, by_position, debias, flips, movable, orders_of, sensitivity
-from evenhand.teacher import WhichMean, WhichOrders, check, kind_of, mean_of
+from evenhand.prompting.option_orders import Kind, Order, by_position, debias, flips, movable, orders_of, sensitivity
+from evenhand.prompting.permutation_ensemble import WhichMean, WhichOrders, check, kind_of, mean_of
+from evenhand.statistics.moments import ratio
 
 COLUMNS = (
     "items",

@@ -26,19 +26,9 @@ import numpy as np
 
 from evenhand.data.text_file import Window, load_documents, windows
 from evenhand.errors import SettingsError
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import why_unscored
-from evenhand.moments import ratio
+from evenhand.evaluation.metrics.sentence_scores import why_unscored
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.moments import ratio
 
 __all__ = ["Perplexity", "TextWindow", "WindowScore"]
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evenhand.data.pronouns import SIDES, Asked, Slot, load_pronouns
+from evenhand.evaluation.metrics.sentence_scores import why_unscored
 from evenhand.interfaces import (
     Ability,
     Array,
@@ -35,8 +36,7 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
-from evenhand.likelihood import why_unscored
-from evenhand.moments import ratio
+from evenhand.statistics.moments import ratio
 
 FREE = Usage()
 

@@ -25,20 +25,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evenhand.data.redditbias import Twins, load_twins
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    Usage,
-    settings,
-)
-from evenhand.likelihood import Scored, score_texts
-from evenhand.moments import cohen_dz, paired_t, ratio, t_test_p
+from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, Usage, settings
+from evenhand.statistics.moments import cohen_dz, paired_t, ratio, t_test_p
 
 COLUMNS = ("twins", "target", "counter", "difference", "squared", "target_likelier", "counter_likelier", "out", "asked")
 AT = {name: i for i, name in enumerate(COLUMNS)}

@@ -23,19 +23,9 @@ import numpy as np
 from evenhand.data.parts import Part, clusters_of
 from evenhand.data.stereoset import Example, load_examples
 from evenhand.errors import SettingsError
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import Scored, score_texts
-from evenhand.moments import ratio
+from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.moments import ratio
 
 COLUMNS = (
     "terms",  # 1 for a term with at least one scored context

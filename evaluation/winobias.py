@@ -17,19 +17,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evenhand.data.winobias import Side, Split, Twins, load_twins
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import Scored, score_texts
-from evenhand.moments import ratio
+from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.moments import ratio
 
 COLUMNS = ("twins", "pro", "anti", "with", "against", "ties", "asked")
 AT = {name: i for i, name in enumerate(COLUMNS)}

@@ -19,19 +19,9 @@ import numpy as np
 
 from evenhand.data.parts import Part, clusters_of
 from evenhand.data.winogender import Schema, Shares, load_schemas
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Tally,
-    settings,
-)
-from evenhand.likelihood import Scored, score_texts
-from evenhand.moments import pearson, ratio, slope
+from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.statistics.moments import pearson, ratio, slope
 
 COLUMNS = (
     "occupations",  # with a scored sentence about them

@@ -8,20 +8,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from evenhand.interfaces import (
-    OPEN,
-    AnswerBy,
-    Choice,
-    Method,
-    Model,
-    Question,
-    Reading,
-    Sampling,
-    TrainData,
-    settings,
-)
+from evenhand.interfaces import OPEN, AnswerBy, Choice, Method, Model, Question, Reading, Sampling, TrainData, settings
 from evenhand.models import Mitigated
-from evenhand.readings import SAMPLING_FIELDS, own_reading
+from evenhand.models.readings import SAMPLING_FIELDS, own_reading
 
 
 @settings

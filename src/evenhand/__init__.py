@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from evenhand import proving_ground as proving_ground
-    from evenhand.comparison import compare as compare
+    from evenhand import proving_ground
     from evenhand.errors import EvenhandError as EvenhandError
+    from evenhand.experiment.comparison import compare as compare
     from evenhand.interfaces import Benchmark as Benchmark
     from evenhand.interfaces import Choice as Choice
     from evenhand.interfaces import Dialogue as Dialogue

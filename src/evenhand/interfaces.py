@@ -77,7 +77,7 @@ class Question:
     shown: tuple[int, ...] | None = None
     """`shown[j]` is the identity of the option at position j; None is the order of `options`."""
     template: str = "letters"
-    """Which renderer of `evenhand.prompts` turns this into text."""
+    """Which renderer of `evenhand.prompting.rendering` turns this into text."""
     dialogue: Dialogue | None = None
     """A ready prompt that replaces the rendered one (it must show the options in the order of `shown`)."""
     answer_by: AnswerBy | None = None
@@ -670,7 +670,7 @@ def _plain(value: Any) -> Any:
 
 
 def _written(value: Any) -> str:
-    """A value as `evenhand.specs` reads it."""
+    """A value as `evenhand.core.specs` reads it."""
     if isinstance(value, Path | frozenset | set):
         value = _plain(value)
     if not isinstance(value, str):

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from evenhand import registry
-from evenhand.contracts import (
+from evenhand.core import registry
+from evenhand.core.run_folder import from_plain
+from evenhand.errors import EvenhandError
+from evenhand.experiment.contracts import (
     CHANGED,
     NonconformingError,
     check_answers,
@@ -25,8 +27,7 @@ from evenhand.contracts import (
     check_mitigated,
     checked,
 )
-from evenhand.contracts import demand as _demand
-from evenhand.errors import EvenhandError
+from evenhand.experiment.contracts import demand as _demand
 from evenhand.interfaces import (
     Ability,
     Benchmark,
@@ -46,7 +47,6 @@ from evenhand.interfaces import (
 from evenhand.models.fingerprint import digest
 from evenhand.models.loading import load
 from evenhand.models.tiny import tiny_model
-from evenhand.store import from_plain
 
 __all__ = ["NonconformingError", "ScriptedModel", "check_benchmark", "check_method", "questions", "tiny_model"]
 

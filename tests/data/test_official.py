@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.data import fetching, official, sources
-from evenhand.data.official import Official, check
+from evenhand.data.io import checksums, download, locate
+from evenhand.data.io.checksums import Official, check
 from evenhand.errors import DataError, SettingsError
 
-ONE = sources.Dataset("one", "", "", (), "MIT", "example.org/one")
+ONE = locate.Dataset("one", "", "", (), "MIT", "example.org/one")
 FILES = {"a.csv": b"1,2\n", "deep/b.json": b"{}\n"}
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Official({p: sources.sha256(c) for p, c in FILES.items()}, {p: f"/owner/one/abc/{p}" for p in FILES})
-    monkeypatch.setattr(official, "official", lambda name: known)
-    monkeypatch.setattr(fetching, "official", lambda name: known)
+    known = Official({p: locate.sha256(c) for p, c in FILES.items()}, {p: f"/owner/one/abc/{p}" for p in FILES})
+    monkeypatch.setattr(checksums, "official", lambda name: known)
+    monkeypatch.setattr(download, "official", lambda name: known)
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def host(tmp_path: Path) -> Iterator[str]:
 
 
 def test_every_published_hash_is_one_and_every_file_of_a_repository_has_an_address() -> None:
-    for name in official._table():
-        known = official.official(name)
+    for name in checksums._table():
+        known = checksums.official(name)
         assert known.files and all(len(h) == 64 and int(h, 16) for h in known.files.values()), name
         assert set(known.urls) in (set(), set(known.files))
-    assert official.official("gpqa") == Official({}, {})
-    assert official.official("bbq").urls["Age.jsonl"].startswith("/nyu-mll/BBQ/bea11bd")
+    assert checksums.official("gpqa") == Official({}, {})
+    assert checksums.official("bbq").urls["Age.jsonl"].startswith("/nyu-mll/BBQ/bea11bd")
 
 
 @pytest.mark.usefixtures("published")
@@ -69,7 +69,7 @@ def test_fetch_takes_what_is_missing_and_leaves_what_is_there(tmp_path: Path, ho
     mine = tmp_path / "data/one/a.csv"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    folder = fetching.fetch(ONE, tmp_path / "data", host)
+    folder = download.fetch(ONE, tmp_path / "data", host)
     assert mine.read_bytes() == b"mine"
     assert (folder / "deep/b.json").read_bytes() == FILES["deep/b.json"]
     assert not list(folder.rglob("*.part"))
@@ -79,7 +79,7 @@ def test_fetch_takes_what_is_missing_and_leaves_what_is_there(tmp_path: Path, ho
 def test_a_changed_download_is_not_kept(tmp_path: Path, host: str) -> None:
     (tmp_path / "served/owner/one/abc/a.csv").write_bytes(b"1,3\n")
     with pytest.raises(DataError, match=r"not the published file: its SHA-256 is .* not kept"):
-        fetching.fetch(ONE, tmp_path / "data", host)
+        download.fetch(ONE, tmp_path / "data", host)
     assert not list((tmp_path / "data").rglob("a.csv*"))
 
 
@@ -87,12 +87,12 @@ def test_a_changed_download_is_not_kept(tmp_path: Path, host: str) -> None:
 def test_a_missing_file_says_how_else_to_get_the_set(tmp_path: Path, host: str) -> None:
     (tmp_path / "served/owner/one/abc/a.csv").unlink()
     with pytest.raises(DataError, match=r"404.*Put the files into a folder one/"):
-        fetching.fetch(ONE, tmp_path / "data", host)
+        download.fetch(ONE, tmp_path / "data", host)
 
 
 def test_fetch_wants_a_folder_and_something_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(locate.FOLDER_VARIABLE, raising=False)
     with pytest.raises(SettingsError, match="--to FOLDER"):
-        fetching.fetch(ONE)
+        download.fetch(ONE)
     with pytest.raises(DataError, match="one cannot be fetched by itself"):
-        fetching.fetch(ONE, tmp_path)
+        download.fetch(ONE, tmp_path)

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from evenhand import text_source
-from evenhand.comparison import _items
-from evenhand.data import bbq, crows_pairs, gpqa, mmlu, rows, sources, stereoset, winobias, winogender, yaml_file
+from evenhand.data import bbq, crows_pairs, gpqa, mmlu, stereoset, text_source, winobias, winogender
 from evenhand.data import super_natural_instructions as tasks
 from evenhand.data.adjudication import AdjudicationTexts
+from evenhand.data.io import locate, rows
+from evenhand.data.io import yaml as yaml_file
 from evenhand.data.text_file import load_documents
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows
-from evenhand.train_sources import load as load_train
+from evenhand.experiment.comparison import _items
+from evenhand.experiment.training_sources import load as load_train
 
 NAN = float("nan")
 
@@ -202,9 +203,9 @@ def test_marks_and_line_ends_cost_no_row(tmp_path: Path, end: str, mark: bytes) 
     ],
 )
 def test_json_that_cannot_be_taken_at_its_word(tmp_path: Path, line: str, reason: str) -> None:
-    problems = sources.Problems()
+    problems = locate.Problems()
     content = f'{line}\n{{"ok": 1}}\n'.encode()
-    assert list(sources.read_jsonl(tmp_path / "x.jsonl", content, problems)) == [(2, {"ok": 1})]
+    assert list(locate.read_jsonl(tmp_path / "x.jsonl", content, problems)) == [(2, {"ok": 1})]
     assert reason in problems.lines[0] and "x.jsonl:1:" in problems.lines[0]
 
 

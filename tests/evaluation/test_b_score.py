@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from evenhand.data.bscore import SUFFIX, BScoreQuestion, load_questions
-from evenhand.data.proving_ground import replies
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.b_score import BScore, BScoreAnswer, BScoreItem, Shot, chosen, option_shares
 from evenhand.interfaces import Dialogue, Reply, Sampling
 from evenhand.models.loading import load
 from evenhand.models.tiny import tiny_model
+from evenhand.proving_ground.generator import replies
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
 
 OPTIONS = ("red", "blue", "green")

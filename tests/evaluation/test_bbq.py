@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from evenhand.data.bbq import load_rows
-from evenhand.data.proving_ground.bbq import all_rows
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows, score, target_location
 from evenhand.interfaces import Choice
+from evenhand.proving_ground.generator.bbq import all_rows
 from evenhand.testing import check_benchmark
 
 

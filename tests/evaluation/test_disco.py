@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from evenhand.data.disco import Blank, Template, load_blanks
-from evenhand.data.proving_ground import texts
-from evenhand.data.proving_ground.planted import MAIN
 from evenhand.errors import DataError, MissingAbilityError, SettingsError
 from evenhand.evaluation.disco import DisCo, Filled, TemplateItem, gendered_fills
 from evenhand.models.loading import load
 from evenhand.models.local import LocalModel
+from evenhand.proving_ground.generator import texts
+from evenhand.proving_ground.generator.planted import MAIN
 from evenhand.testing import check_benchmark
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from evenhand.cache import answer_cache
+from evenhand.core.answer_cache import answer_cache
+from evenhand.core.run_folder import RunFolder
 from evenhand.data.gpqa import ANSWERS, load
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.gpqa import GPQA, HIDDEN_NOTE, base_prompt, parse_official, shown_order
 from evenhand.interfaces import Choice, Dialogue, Message
-from evenhand.methods.self_debias import SelfDebias
+from evenhand.methods.prompting.self_debias import SelfDebias
 from evenhand.models.loading import load as load_model
 from evenhand.models.tiny import tiny_model
-from evenhand.store import RunFolder
 from evenhand.testing import ScriptedModel, check_benchmark
 
 HEAD = ["Question", *ANSWERS, "High-level domain", "Record ID"]

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, mannwhitneyu
 
-from evenhand import ranks, scoring
 from evenhand.errors import DataError, MissingAbilityError, SettingsError
 from evenhand.evaluation.holistic_bias import Cell, CellScores, HolisticBias, selected, sentences, tables
+from evenhand.experiment import scoring
 from evenhand.interfaces import Array, Passage, Score
 from evenhand.methods.none import Untouched
 from evenhand.models.loading import load
 from evenhand.models.local import LocalModel
-from evenhand.ranks import PValueBins, exact_tail, pairwise_mann_whitney, smallest_p
+from evenhand.statistics import mann_whitney
+from evenhand.statistics.mann_whitney import PValueBins, exact_tail, pairwise_mann_whitney, smallest_p
 from evenhand.statistics.resampling import bootstrap
 from evenhand.testing import ScriptedModel, check_benchmark, tiny_model
 
@@ -132,7 +133,7 @@ def test_rank_tests_by_hand() -> None:
 def test_rank_tests_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).integers(0, 12, size=(6, 11)).astype(float)
     whole = pairwise_mann_whitney(values)
-    monkeypatch.setattr(ranks, "BLOCK", 2)
+    monkeypatch.setattr(mann_whitney, "BLOCK", 2)
     assert all(np.array_equal(a, b) for a, b in zip(whole, pairwise_mann_whitney(values), strict=True))
 
 

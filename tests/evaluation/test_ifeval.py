@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from evenhand import ifeval_checkers
 from evenhand.data.ifeval import ARGUMENTS, Prompt, load_prompts
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.ifeval import IFEval, IFEvalItem
+from evenhand.evaluation.metrics import ifeval_checkers
 from evenhand.interfaces import Reply
 from evenhand.models.loading import load
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
 
 pytestmark = pytest.mark.skipif(not ifeval_checkers.available(), reason="the extra ifeval is not installed")

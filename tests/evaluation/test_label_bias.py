@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evenhand.calibration_prompts import random_words
-from evenhand.comparison import compare
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
+from evenhand.core.registry import build_method
 from evenhand.data.super_natural_instructions import Example, Task, load, parts
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.label_bias import LabelBias, TaskAnswer, header
+from evenhand.experiment.comparison import compare
 from evenhand.interfaces import Choice, Model, Passage, Question, Score
+from evenhand.methods.calibration.content_free import random_words
 from evenhand.models.loading import load as load_model
 from evenhand.models.tiny import tiny_model
-from evenhand.prompts import as_dialogue
-from evenhand.registry import build_method
+from evenhand.prompting.rendering import as_dialogue
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
 
 LABELS = ("bad", "good")

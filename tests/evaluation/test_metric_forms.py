@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evenhand import registry
-from evenhand.changes import change_metrics, change_tallies, described
+from evenhand.core import registry
 from evenhand.evaluation.b_score import BScoreAnswer, BScoreItem, Shot
 from evenhand.evaluation.disco import Filled, TemplateItem
+from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described
+from evenhand.experiment.subsampling import subsample
 from evenhand.interfaces import (
     Array,
     Benchmark,
@@ -28,7 +29,6 @@ from evenhand.interfaces import (
     Score,
     Tally,
 )
-from evenhand.subsampling import subsample
 
 PACKAGE = Path(__file__).resolve().parents[1] / "plugin_package"
 ITEMS = 60

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evenhand.data.io.demo import demo_folder
 from evenhand.data.mmlu import CATEGORY, Row, load
-from evenhand.data.proving_ground.files import demo_folder
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.mmlu import MMLU, header
 from evenhand.interfaces import Choice, Passage, Score
 from evenhand.models.loading import load as load_model
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_model, tiny_module, tiny_tokenizer
-from evenhand.prompts import as_dialogue, dialogue_text
+from evenhand.prompting.rendering import as_dialogue, dialogue_text
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
 
 ONE_SHOT = (

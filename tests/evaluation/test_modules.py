@@ -11,10 +11,10 @@ import evaluate
 import numpy as np
 import pytest
 
-from evenhand.data.proving_ground.bbq import all_rows
 from evenhand.errors import UnknownNameError
 from evenhand.evaluation import bbq
-from evenhand.evaluation.modules import NAMES, path
+from evenhand.evaluation.hf_evaluate import NAMES, path
+from evenhand.proving_ground.generator.bbq import all_rows
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,18 +12,18 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from evenhand import registry
-from evenhand.data.proving_ground.bbq import all_rows
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
+from evenhand.core import registry
 from evenhand.errors import SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows
+from evenhand.evaluation.metrics.label_bias import LabelColumns
+from evenhand.evaluation.metrics.multiple_choice import exam_marks
 from evenhand.evaluation.mmlu import MMLU
 from evenhand.evaluation.option_order import OptionOrder, OrderAnswer, OrderItem
-from evenhand.exams import exam_marks
 from evenhand.interfaces import Ability, Array, Benchmark, Choice, Measured, Metric, Model, Question, Tally, settings
-from evenhand.label_metrics import LabelColumns
-from evenhand.teacher import debiased
+from evenhand.prompting.permutation_ensemble import debiased
+from evenhand.proving_ground.generator.bbq import all_rows
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
 
 ORDERS = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
@@ -424,7 +424,7 @@ def test_what_cannot_be_turned_is_refused() -> None:
 
 def test_its_spec_builds_it_again() -> None:
     made = bench(of="mmlu(shots=0,subjects=('Physics',))", orders="full")
-    from evenhand import specs
+    from evenhand.core import specs
 
     assert OptionOrder.build(**specs.parse(made.spec).settings) == made
     assert isinstance(made._inner, MMLU) and made._inner.shots == 0

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from evenhand.data.pronouns import Asked, Slot, load_pronouns
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import MAIN
-from evenhand.data.proving_ground.words import OCCUPATIONS
 from evenhand.errors import DataError
 from evenhand.evaluation.pronoun_skew import PronounItem, PronounScores, PronounSkew
 from evenhand.interfaces import Ability, Model, Passage, Score
 from evenhand.models.loading import load
 from evenhand.models.masked import MaskedModel
+from evenhand.proving_ground.generator.planted import MAIN
+from evenhand.proving_ground.generator.words import OCCUPATIONS
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import check_benchmark
 
 MINE = """

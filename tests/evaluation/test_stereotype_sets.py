@@ -17,7 +17,6 @@ import torch
 from scipy import stats
 from transformers import BertConfig, BertForMaskedLM
 
-from evenhand.comparison import compare
 from evenhand.data.crows_pairs import Pair, load_pairs
 from evenhand.data.redditbias import load_twins as load_reddit
 from evenhand.data.stereoset import load_examples
@@ -26,12 +25,13 @@ from evenhand.data.winogender import load_schemas
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation import stereoset, winobias
 from evenhand.evaluation.crows_pairs import CrowSPairs, differing, shared_plan
+from evenhand.evaluation.metrics.sentence_scores import Scored
 from evenhand.evaluation.redditbias import RedditBias, TwinScores, marked
 from evenhand.evaluation.stereoset import StereoSet
 from evenhand.evaluation.winobias import WinoBias
 from evenhand.evaluation.winogender import Winogender
+from evenhand.experiment.comparison import compare
 from evenhand.interfaces import Ability, Benchmark, Model, Passage, Score
-from evenhand.likelihood import Scored
 from evenhand.models.loading import load
 from evenhand.models.masked import MaskedModel
 from evenhand.models.tiny import tiny_model, tiny_tokenizer

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from evenhand.engine.requests import NOT_FINITE
+from evenhand.core.registry import build_benchmark
+from evenhand.evaluation.metrics.unanswered import gap
+from evenhand.inference.requests import NOT_FINITE
 from evenhand.interfaces import Model, Passage, Score
-from evenhand.registry import build_benchmark
 from evenhand.testing import ScriptedModel
-from evenhand.unanswered import gap
 
 LONG = "needs 4096 tokens, the context holds 1024"
 

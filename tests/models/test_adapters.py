@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 import evenhand
-from evenhand.distillation.students import build, keep
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.methods.pcgu import PCGU
+from evenhand.methods.unlearning._negation import plain
+from evenhand.methods.unlearning._tuned_folder import vector_of_folder
+from evenhand.methods.unlearning.pcgu import PCGU
 from evenhand.models.adapters import copied, merged, open_adapter, untie
 from evenhand.models.hugging_face import open_model, save_module
 from evenhand.models.tiny import tiny_tokenizer
-from evenhand.students.lora import forget_name, with_adapter
-from evenhand.unlearning.negation import plain
-from evenhand.unlearning.tuned_folder import vector_of_folder
+from evenhand.training.lora import forget_name, with_adapter
+from evenhand.training.students import build, keep
 
 IDS = torch.tensor([[1, 5, 9, 2, 7, 3]])
 TIGHT = 1e-5

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 import evenhand
-from evenhand.cache import answer_cache
+from evenhand.core.answer_cache import answer_cache
+from evenhand.core.registry import build_method
 from evenhand.errors import EndpointError, MissingAbilityError, SettingsError
 from evenhand.interfaces import Dialogue, Message, Question, Sampling
 from evenhand.models.endpoint import EndpointModel, open_endpoint
-from evenhand.registry import build_method
 
 openai_client = pytest.importorskip("evenhand.models.endpoint_client")
 

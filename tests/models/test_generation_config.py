@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from evenhand.engine import Engine, Prompt
-from evenhand.engine.generation import neutral, prescribed
 from evenhand.errors import EvenhandError, SettingsError
+from evenhand.inference import Engine, Prompt
+from evenhand.inference.generation import neutral, prescribed
 from evenhand.interfaces import Sampling
 from evenhand.models.loading import load, wrap
 from evenhand.models.tiny import tiny_module, tiny_tokenizer

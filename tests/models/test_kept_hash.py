@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import evenhand
-from evenhand import rechecks
-from evenhand.cache import answer_cache
+from evenhand.core import rechecks
+from evenhand.core.answer_cache import answer_cache
 from evenhand.interfaces import Dialogue, Passage, Question, Sampling
 from evenhand.models import checksum, fingerprint
 from evenhand.models.local import LocalModel

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import evenhand
+from evenhand.core.registry import build_method
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Choice, Model, Question, Sampling
-from evenhand.methods.self_debias import SelfDebias
+from evenhand.methods.prompting.self_debias import SelfDebias
 from evenhand.models import fingerprint
 from evenhand.models.loading import load, wrap
 from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Mitigated
 from evenhand.models.tiny import tiny_model, tiny_module, tiny_tokenizer
-from evenhand.registry import build_method
 from evenhand.testing import questions
 
 SHOWN = (1, 2, 0)

@@ -15,14 +15,14 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from evenhand.engine import Request
 from evenhand.errors import ContextTooLongError, SettingsError
+from evenhand.inference import Request
 from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Passage, Question, Sampling, Score, Usage
-from evenhand.models.encoding import Encoder
 from evenhand.models.loading import load
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import WORDS, tiny_model, tiny_module
-from evenhand.prompts import as_dialogue, dialogue_text
+from evenhand.models.tokenization import Encoder
+from evenhand.prompting.rendering import as_dialogue, dialogue_text
 from evenhand.testing import questions
 
 CLOSE = {"abs": 1e-4}
@@ -106,7 +106,7 @@ def softmax(values: Sequence[float]) -> list[float]:
 @pytest.fixture
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """Everything that any engine is asked to read."""
-    from evenhand.engine import Engine
+    from evenhand.inference import Engine
 
     seen: list[Request] = []
     real = Engine.read

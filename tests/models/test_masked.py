@@ -11,16 +11,16 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 import evenhand
-from evenhand import registry
-from evenhand.engine.requests import NOT_FINITE
+from evenhand.core import registry
 from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
+from evenhand.inference.requests import NOT_FINITE
 from evenhand.interfaces import Dialogue, Method, Model, Passage, Question, Score, TrainData, settings
+from evenhand.methods.unlearning._pcgu.delta import Delta, Vectors
+from evenhand.methods.unlearning._pcgu.edited import DELTA, edited
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel, masked_inside
 from evenhand.models.mitigated import Mitigated
 from evenhand.models.tiny import tiny_tokenizer
-from evenhand.unlearning.delta import Delta, Vectors
-from evenhand.unlearning.models import DELTA, edited
 
 TEXTS = ("the dog saw a cat", "a cat", "the little dog and the cat saw the dog there")
 

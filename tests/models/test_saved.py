@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from evenhand import registry
+from evenhand.core import registry
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Model
-from evenhand.methods.self_debias import SelfDebias
+from evenhand.methods.permutation._student import load_student
+from evenhand.methods.prompting.self_debias import SelfDebias
 from evenhand.models import hugging_face, outside, saved
 from evenhand.models.loading import check, load
-from evenhand.models.student import load_student
 from evenhand.models.tiny import tiny_model
 from evenhand.testing import questions
 
@@ -367,7 +367,7 @@ def test_an_empty_place_of_what_was_learned_is_no_way_around_that(tmp_path: Path
 
 
 def test_a_plugin_that_trains_without_saying_so_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evenhand.artefacts import artefact, artefacts
+    from evenhand.core.artifacts import artefact, artefacts
     from evenhand.interfaces import Method, TrainData, settings
 
     trained: list[Path] = []
@@ -415,8 +415,8 @@ def student(folder: Path) -> Path:
     """A tuned language model with its base inside."""
     from peft import LoraConfig, get_peft_model
 
-    from evenhand.models.student import LoraStudent
-    from evenhand.students.lora import forget_name
+    from evenhand.methods.permutation._student import LoraStudent
+    from evenhand.training.lora import forget_name
 
     model = tiny_model()
     tuned: Any = get_peft_model(model.weights.module, LoraConfig(r=2, target_modules=["q_proj"]))
@@ -451,8 +451,8 @@ def test_attention_code_is_refused_wherever_a_module_is_opened(tmp_path: Path, p
 
 
 def test_attention_code_of_an_encoder_is_refused(tmp_path: Path) -> None:
-    from evenhand.models.student import EncoderStudent
-    from evenhand.students.encoder import FORMS, Network, open_encoder
+    from evenhand.methods.permutation._encoder_student import FORMS, Network, open_encoder
+    from evenhand.methods.permutation._student import EncoderStudent
 
     model: Any = load("demo-mlm")
     network = Network(model._module.base_model, FORMS["encoder"].width)

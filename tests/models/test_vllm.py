@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import evenhand
-from evenhand.cache import answer_cache
-from evenhand.data.demo import MODELS
-from evenhand.engine import Prompt, Request
-from evenhand.engine.requests import continuation_request
+from evenhand.core.answer_cache import answer_cache
+from evenhand.core.registry import build_benchmark
 from evenhand.errors import ContextTooLongError, EndpointError, EvenhandError, SettingsError
+from evenhand.inference import Prompt, Request
+from evenhand.inference.requests import continuation_request
 from evenhand.interfaces import Dialogue, Message, Passage, Question, Sampling, Usage
+from evenhand.models.demo import MODELS
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import WORDS, tiny_model
 from evenhand.models.vllm import VllmModel, open_vllm
-from evenhand.registry import build_benchmark
 from evenhand.testing import check_method, questions
 
 client = pytest.importorskip("evenhand.models.endpoint_client")
@@ -278,7 +278,7 @@ def test_a_plain_transcript_stops_where_the_user_would_speak(tmp_path: Path) -> 
 
 
 def test_methods_work_on_it(model: VllmModel) -> None:
-    from evenhand.methods.self_debias import SelfDebias
+    from evenhand.methods.prompting.self_debias import SelfDebias
 
     check_method(SelfDebias(), model)
 

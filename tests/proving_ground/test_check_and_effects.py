@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 
 import evenhand
-from evenhand import proving_ground, registry
-from evenhand.data.proving_ground.planted import FAMILY
-from evenhand.data.proving_ground.words import AXES, CONTROL
+from evenhand import proving_ground
+from evenhand.core import registry
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.proving_ground import checking
 from evenhand.proving_ground import statements as held
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.generator.words import AXES, CONTROL
 from evenhand.proving_ground.probes import Value
 from evenhand.proving_ground.statements import Effect, Statement, statements
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from evenhand.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from evenhand.cli.app import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
@@ -64,7 +65,7 @@ def test_truth_of_the_methods_that_only_ask() -> None:
 
 def test_truth_asks_the_planted_critic_not_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A critic who scores everything 2 questions sound answers at a threshold of 1, and finds no fault at 2."""
-    monkeypatch.setattr("evenhand.data.demo.load_demo", lambda *a, **k: pytest.fail("a network was loaded"))
+    monkeypatch.setattr("evenhand.models.demo.load_demo", lambda *a, **k: pytest.fail("a network was loaded"))
     method = "intent_self_correction(critic='demo-d',threshold={})"
     strict, lenient = (proving_ground.truth("demo", method=method.format(n)) for n in (1, 2))
     assert round(strict["Age"]["bias_ambiguous"] * 36) == 3 and round(lenient["Age"]["bias_ambiguous"] * 36) == 11
@@ -246,6 +247,6 @@ def test_demo_models_load_without_network_and_are_labelled(name: str) -> None:
 
 
 def test_the_family_fits_into_the_repository() -> None:
-    from evenhand.data.demo import MODELS
+    from evenhand.models.demo import MODELS
 
     assert sum(f.stat().st_size for f in MODELS.rglob("*") if f.is_file()) < 12e6

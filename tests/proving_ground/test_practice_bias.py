@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from evenhand import registry
-from evenhand.data.proving_ground import bbq, practice_bias
-from evenhand.data.proving_ground.words import AXES, AXIS, OCCUPATIONS
+from evenhand.core import registry
 from evenhand.errors import SettingsError
-from evenhand.leakage import Asked
-from evenhand.train_data import load
+from evenhand.experiment.decontamination import Asked
+from evenhand.experiment.training_data import load
+from evenhand.proving_ground.generator import bbq, practice_bias
+from evenhand.proving_ground.generator.words import AXES, AXIS, OCCUPATIONS
 
 SETS = ("bbq", "crows_pairs", "stereoset", "winogender", "winobias", "redditbias", "mmlu", "gpqa")
 

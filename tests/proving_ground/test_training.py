@@ -10,11 +10,11 @@ from random import Random
 import pytest
 import torch
 
-from evenhand.data.proving_ground import documents
-from evenhand.data.proving_ground.documents import KNOWN, LAST, MEANT, Example, Target
-from evenhand.data.proving_ground.lexer import build_tokenizer
-from evenhand.data.proving_ground.planted import FAMILY, MAIN
 from evenhand.proving_ground import family, training
+from evenhand.proving_ground.generator import documents
+from evenhand.proving_ground.generator.documents import KNOWN, LAST, MEANT, Example, Target
+from evenhand.proving_ground.generator.lexer import build_tokenizer
+from evenhand.proving_ground.generator.planted import FAMILY, MAIN
 from evenhand.proving_ground.training import Recipe, Stage, Vocabulary, batches, losses
 
 
@@ -148,7 +148,7 @@ def test_a_few_steps_learn_and_the_seed_decides(tokenizer) -> None:
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.skipif(not os.environ.get("EVENHAND_RETRAIN"), reason="takes over an hour; EVENHAND_RETRAIN=1 runs it")
 def test_retraining_from_the_seed_gives_the_same_conclusions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evenhand.data import demo
+    from evenhand.models import demo
     from evenhand.proving_ground import check
 
     family.make(tmp_path, start=tmp_path / "start")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from evenhand.core.records import Record
 from evenhand.errors import RunError, SettingsError
-from evenhand.records import Record
 from evenhand.report import Report
 from evenhand.report.text import DEMO_LABEL, cell, markdown, number, visible
 

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import pytest
 
 import evenhand
-from evenhand import Choice, Message, Mitigated, Model, TrainData, registry, settings
+from evenhand import Choice, Message, Mitigated, Model, TrainData, settings
+from evenhand.core import registry
 from evenhand.errors import RunError
 from evenhand.evaluation.bbq import BBQ
 from evenhand.evaluation.gpqa import GPQA
 from evenhand.evaluation.ifeval import IFEval
 from evenhand.interfaces import Method
-from evenhand.prompts import as_dialogue
+from evenhand.prompting.rendering import as_dialogue
 from evenhand.report import Report
 from evenhand.testing import ScriptedModel
 
@@ -141,7 +142,7 @@ def test_what_is_not_there_is_said(report: Report, tmp_path: Path) -> None:
 def test_the_command_line_shows_them_too(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     from typer.testing import CliRunner
 
-    from evenhand.cli import app
+    from evenhand.cli.app import app
 
     item = first(report, BBQ_DEMO)
     shown = CliRunner().invoke(app, ["show", str(report.folder), "--item", item, "--method", "talks"])

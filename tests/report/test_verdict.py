@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from evenhand.criteria import Criteria
-from evenhand.records import Record
+from evenhand.core.records import Record
 from evenhand.report.verdict import bias, capability, verdicts
+from evenhand.statistics.criteria import Criteria
 
 CRITERIA = Criteria()
 CLEAR, UNCLEAR = 0.001, 0.4

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError
+from evenhand.methods.unlearning._fine_tuning import Adapter, Plan, fit, text_examples
 from evenhand.models.tiny import tiny_model
 from evenhand.training.loop import Schedule, Training
-from evenhand.unlearning.fine_tuning import Adapter, Plan, fit, text_examples
 
 PLAN = Schedule(epochs=3, learning_rate=0.05, patience=0, device="cpu", accumulate=2, clip=0.5)
 X = torch.linspace(-1, 1, 26)[:, None]

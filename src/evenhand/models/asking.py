@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal, get_args
 
-from evenhand import prompts
 from evenhand.errors import SettingsError, suggest
 from evenhand.interfaces import AnswerBy, Choice, Model, Question, Reply, Sampling
+from evenhand.prompting import rendering
 
 TooLong = Literal["error", "skip"]
 
@@ -71,9 +71,9 @@ def choose_by_generation(model: Model, questions: Sequence[Question], default: S
         groups.setdefault(q.sampling or default, []).append(i)
     out: dict[int, Choice] = {}
     for sampling, rows in groups.items():
-        dialogues = [prompts.as_dialogue(questions[i], "generation") for i in rows]
+        dialogues = [rendering.as_dialogue(questions[i], "generation") for i in rows]
         for i, reply in zip(rows, model.generate(dialogues, sampling), strict=True):
-            out[i] = parsed(reply, prompts.parse_choice(reply.text or "", questions[i], reply.finished), sampling)
+            out[i] = parsed(reply, rendering.parse_choice(reply.text or "", questions[i], reply.finished), sampling)
     return [out[i] for i in range(len(questions))]
 
 

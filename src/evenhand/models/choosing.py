@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from evenhand.engine import Request
-from evenhand.engine.requests import NOT_FINITE, continuation_request
+from evenhand.inference import Request
+from evenhand.inference.requests import NOT_FINITE, continuation_request
 from evenhand.interfaces import Array, Choice, Question, Score, Usage
-from evenhand.prompts import LETTERS, letter_variants
+from evenhand.prompting.rendering import LETTERS, letter_variants
 
 IMPOSSIBLE = "the model gives every option probability 0"
 """The note of a question whose options are all impossible, though the logits are finite."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evenhand import cache, prompts
+from evenhand.core import answer_cache
+from evenhand.core.progress import track
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
 from evenhand.models import saved
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
 from evenhand.models.letter_tokens import LetterReading, fault_of, first_letters
-from evenhand.progress import track
+from evenhand.prompting import rendering
 
 if TYPE_CHECKING:
     from evenhand.models.endpoint_client import Answered, Done, Failed
@@ -107,7 +108,7 @@ class EndpointModel(Model):
     @property
     def fingerprint(self) -> str:
         """Hash of the URL, the model's name and how it is asked. What the server really runs cannot be known."""
-        return cache.key("endpoint", self.url, self.model, self.answer_by, plain_sampling(self.sampling))[:32]
+        return answer_cache.key("endpoint", self.url, self.model, self.answer_by, plain_sampling(self.sampling))[:32]
 
     def facts(self) -> dict[str, Any]:
         """Where it is and how it is asked."""
@@ -150,7 +151,7 @@ class EndpointModel(Model):
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
         """Read the first token, and once more where an opening bracket or a word may stand for the letter."""
-        asked = [prompts.as_dialogue(q, "letters") for q in questions]
+        asked = [rendering.as_dialogue(q, "letters") for q in questions]
         answers = self._ask([self._first_token(d) for d in asked])
         read = [_first(q, a) for q, a in zip(questions, answers, strict=True)]
         rows = [i for i, r in enumerate(read) if r.needs_opening]
@@ -186,7 +187,7 @@ class EndpointModel(Model):
         if sampling.temperature > 0:
             body["seed"] = _seed(seed, draw)
         knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
-        return _Request(cache.key(self.fingerprint, "generate", messages, draw, knobs, seed), body)
+        return _Request(answer_cache.key(self.fingerprint, "generate", messages, draw, knobs, seed), body)
 
     def _first_token(self, dialogue: Dialogue, continuing: bool = False) -> _Request:
         messages = [m._asdict() for m in dialogue.messages]
@@ -195,13 +196,13 @@ class EndpointModel(Model):
         if continuing:
             knobs |= {"add_generation_prompt": False, "continue_final_message": True}
         body = {"model": self.model, "messages": messages, **knobs}
-        return _Request(cache.key(self.fingerprint, "letters", messages, knobs), body)
+        return _Request(answer_cache.key(self.fingerprint, "letters", messages, knobs), body)
 
     def _ask(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
         """Answers from the cache where it has them; the others are asked and put there as they come."""
         from evenhand.models.endpoint_client import Answered, ask_all
 
-        store = cache.active()
+        store = answer_cache.active()
         unique = {r.key: r.body for r in requests}
         stored: dict[str, Any] = store.get(list(unique)) if store is not None else {}
         known: dict[str, Answered | Failed] = {k: Answered(*value) for k, value in stored.items()}
@@ -252,7 +253,7 @@ def client_module() -> Any:
 
 
 def _check_way(way: str) -> None:
-    if way in prompts.BY_TEXT:
+    if way in rendering.BY_TEXT:
         raise MissingAbilityError(
             f"an endpoint cannot answer by {way!r}: servers do not score given texts. "
             "Use answer_by='generation' or 'letters', open a vLLM server as vllm:URL#model, or load the weights here"

@@ -3,7 +3,7 @@
 At every call a checksum of all elements (`evenhand.models.checksum`), with their places, shapes and torch's version
 counters, decides whether the last hash still holds: an edit is noticed at the next call however it was made (through
 `.data`, numpy, a fused optimizer), and so is its being undone. What the checksum may miss on an accelerator is found by
-hashing in full, for which every use of a kept hash is noted in `evenhand.rechecks`.
+hashing in full, for which every use of a kept hash is noted in `evenhand.core.rechecks`.
 
 Not noticed are edits that come and go within one call, such as in a forward hook: weights are read before it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from evenhand import rechecks
+from evenhand.core import rechecks
 from evenhand.models import checksum, fingerprint
 
 if TYPE_CHECKING:

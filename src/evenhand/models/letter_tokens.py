@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evenhand.interfaces import Array, Choice, Question, Usage
-from evenhand.prompts import LETTERS, parse_choice
+from evenhand.prompting.rendering import LETTERS, parse_choice
 
 MIN_MASS = 0.5
 """Least probability of all option letters together with which an item is decided."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from evenhand import registry, specs
-from evenhand.artefacts import nothing_made
+from evenhand.core import registry, specs
+from evenhand.core.artifacts import nothing_made
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
 from evenhand.models import saved
@@ -191,7 +191,7 @@ def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
 def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     content = saved.read(folder)
     if content["kind"] == "student":
-        from evenhand.models.student import load_student
+        from evenhand.methods.permutation._student import load_student
 
         return load_student(folder, options, base=found.base)
     if content["kind"] == "endpoint":

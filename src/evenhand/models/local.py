@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand import prompts
-from evenhand.engine import Engine
-from evenhand.engine.generation import prescribed
+from evenhand.inference import Engine
+from evenhand.inference.generation import prescribed
 from evenhand.interfaces import Ability, AnswerBy, Model, Sampling
 from evenhand.models.adapters import check_adapters
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong, batching
 from evenhand.models.hugging_face import check_embeddings
 from evenhand.models.in_process import InProcessModel
 from evenhand.models.token_model import TokenModel
-from evenhand.thinking import THINKING_TOKENS
+from evenhand.prompting import rendering
+from evenhand.prompting.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ class LocalModel(InProcessModel, TokenModel):
             load_options: What it was loaded with (quantisation, revision); part of the fingerprint.
             answer_by: How `choose` reads the answer where a question does not say.
             sampling: How `choose` generates where a question does not say.
-            batch_tokens: See `evenhand.engine.Engine`.
+            batch_tokens: See `evenhand.inference.Engine`.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
             thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
 
@@ -95,7 +95,7 @@ class LocalModel(InProcessModel, TokenModel):
             "device": str(self._module.device),
             "parameters": int(sum(p.numel() for p in self._module.parameters())),
             "answer_by": self.answer_by,
-            "prompt_format": prompts.prompt_format(self._tokenizer),
+            "prompt_format": rendering.prompt_format(self._tokenizer),
             "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
             **({"generation_config_ignored": ignored} if ignored else {}),
             **self.load_options,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from evenhand.engine.encoder import EncoderEngine, Inputs
-from evenhand.engine.requests import NOT_FINITE
-from evenhand.engine.scoring import log_normaliser, only_rows
 from evenhand.errors import ContextTooLongError, EvenhandError, SettingsError
+from evenhand.inference.encoder import EncoderEngine, Inputs
+from evenhand.inference.requests import NOT_FINITE
+from evenhand.inference.scoring import log_normaliser, only_rows
 from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score
 from evenhand.models import choosing, fingerprint
 from evenhand.models.adapters import check_adapters
@@ -73,7 +73,7 @@ class MaskedModel(InProcessModel):
             source: What `evenhand.load` takes to load the same again; None for an object in memory.
             folders: Where the untouched files lie, for a fast fingerprint; none from memory.
             load_options: What it was loaded with (quantisation, precision).
-            batch_tokens: See `evenhand.engine.encoder.EncoderEngine`.
+            batch_tokens: See `evenhand.inference.encoder.EncoderEngine`.
             too_long: "error" raises when a text does not fit the context; "skip" leaves it unscored.
 
         Raises:

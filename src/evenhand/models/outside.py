@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from evenhand import registry, specs
+from evenhand.core import registry, specs
 from evenhand.errors import SettingsError
 
 DEMOS = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-")[0] == "demo")

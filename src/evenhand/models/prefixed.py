@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evenhand import prompts
-from evenhand.engine import Generated, Prompt
-from evenhand.engine.requests import NOT_FINITE
 from evenhand.errors import MissingAbilityError
+from evenhand.inference import Generated, Prompt
+from evenhand.inference.requests import NOT_FINITE
 from evenhand.interfaces import AnswerBy, Array, Choice, Dialogue, Question, Sampling, Usage
 from evenhand.models import choosing
 from evenhand.models.fingerprint import digest
 from evenhand.models.local import LocalModel
 from evenhand.models.token_model import TokenModel
+from evenhand.prompting import rendering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class PrefixedModel(TokenModel):
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
         """Each dialogue in tokens with what stands beside it, and what was written after it."""
         if not self._encoder.templated:
-            sampling = replace(sampling, stop=(*sampling.stop, *prompts.TRANSCRIPT_STOP))
+            sampling = replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
         texts = self._encoder.dialogue_texts(dialogues)
         own = self._encoder.prompted(texts)
         beside = list(zip(*(self._encoder.prompted(self._behind(p, texts)) for p in self.prefixes), strict=True))
@@ -82,7 +82,7 @@ class PrefixedModel(TokenModel):
         return [(p, done.get(i)) for i, p in enumerate(asked)]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
-        own = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
+        own = self._encoder.dialogue_texts([rendering.as_dialogue(q, "letters") for q in questions])
         texts = [own, *(self._behind(p, own) for p in self.prefixes)]
         heads = [self._encoder.prompted(t) for t in texts]
         lengths = [max(len(h[i]) for h in heads) + 1 for i in range(len(questions))]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evenhand import registry
+from evenhand.core import registry
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Method
 from evenhand.models import outside

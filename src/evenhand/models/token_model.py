@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evenhand import chat_template, prompts
-from evenhand.engine import Generated, Prompt, Request
-from evenhand.engine.requests import continuation_request
 from evenhand.errors import ContextTooLongError, SettingsError
+from evenhand.inference import Generated, Prompt, Request
+from evenhand.inference.requests import continuation_request
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
@@ -28,15 +27,16 @@ from evenhand.interfaces import (
 )
 from evenhand.models import choosing
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, choose_by_generation, plain_sampling
-from evenhand.models.encoding import Encoder
-from evenhand.thinking import THINKING_TOKENS, Divided, Style, divided
+from evenhand.models.tokenization import Encoder
+from evenhand.prompting import chat_template, rendering
+from evenhand.prompting.thinking import THINKING_TOKENS, Divided, Style, divided
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class TokenEngine(Protocol):
-    """Whole lists of token ids in, numbers and token ids out; see `evenhand.engine`."""
+    """Whole lists of token ids in, numbers and token ids out; see `evenhand.inference`."""
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
         """Log-probabilities of all requests' reads, in order."""
@@ -165,7 +165,7 @@ class TokenModel(Model):
         for limit, rows in rooms.items():
             drawn = replace(sampling, max_new_tokens=limit + sampling.max_new_tokens, stop=())
             for i, made in zip(rows, self.continued([asked[i] for i in rows], drawn, "dialogue"), strict=True):
-                opened = style.opened and prompts.is_chat(dialogues[i], self._tokenizer)
+                opened = style.opened and rendering.is_chat(dialogues[i], self._tokenizer)
                 found = made and divided(
                     made.ids, self._encoder.decoded, replace(style, opened=opened), thought_limit=limit,
                     answer_limit=sampling.max_new_tokens, finished=made.finished, stop=sampling.stop,
@@ -203,7 +203,7 @@ class TokenModel(Model):
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
         """Each dialogue in tokens, and what was written after it; None where it is skipped as too long."""
         if not self._encoder.templated:
-            sampling = replace(sampling, stop=(*sampling.stop, *prompts.TRANSCRIPT_STOP))
+            sampling = replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
         # a thought is closed here: `generate` alone gives it the room that it needs
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues))
         asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
@@ -276,7 +276,7 @@ class TokenModel(Model):
         return [done.get(i) or choosing.unscored(self._overflow(len(whole))) for i, (whole, _) in enumerate(pairs)]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
-        texts = self._encoder.dialogue_texts([prompts.as_dialogue(q, "letters") for q in questions])
+        texts = self._encoder.dialogue_texts([rendering.as_dialogue(q, "letters") for q in questions])
         asked = [(text, len(q.options)) for text, q in zip(texts, questions, strict=True)]
         once = {key: q.id for key, q in zip(reversed(asked), reversed(questions), strict=True)}  # by its first question
         heads = dict(zip(once, self._encoder.prompted([text for text, _ in once]), strict=True))
@@ -298,7 +298,7 @@ class TokenModel(Model):
         ]
 
     def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
-        heads = [prompts.as_dialogue(q, way) for q in questions]
+        heads = [rendering.as_dialogue(q, way) for q in questions]
         asked = [
             (head, self._encoder.blank(head) + option, q.id)
             for head, q in zip(heads, questions, strict=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evenhand import prompts
 from evenhand.errors import EndpointError, EvenhandError, SettingsError, suggest
 from evenhand.interfaces import AnswerBy, Sampling
 from evenhand.models import fingerprint, saved
 from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, sampling_from
 from evenhand.models.endpoint import api_key, client_module
 from evenhand.models.token_model import TokenModel
-from evenhand.thinking import THINKING_TOKENS
+from evenhand.prompting import rendering
+from evenhand.prompting.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from evenhand.models.endpoint_client import EndpointClient
@@ -126,7 +126,7 @@ class VllmModel(TokenModel):
             "context": self.context,
             "tokenizer": self.tokenizer,
             "answer_by": self.answer_by,
-            "prompt_format": prompts.prompt_format(self._tokenizer),
+            "prompt_format": rendering.prompt_format(self._tokenizer),
             "fingerprint_of": "url, model name, what the server says of it, tokenizer",
         }
 

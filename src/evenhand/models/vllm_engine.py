@@ -1,4 +1,4 @@
-"""Token-id requests answered by a vLLM server: the verbs of `evenhand.engine.Engine` over HTTP.
+"""Token-id requests answered by a vLLM server: the verbs of `evenhand.inference.Engine` over HTTP.
 
 Everything goes to `/v1/completions` with prompts of token ids, so that this machine's tokenizer decides and no text is
 tokenised twice. The protocol is that of vLLM 0.33.0 (`vllm/entrypoints/openai/completion/protocol.py`, `serving.py`);
@@ -25,13 +25,13 @@ from itertools import groupby
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from evenhand import cache
-from evenhand.engine import Generated, Prompt, Request
-from evenhand.engine.batching import has_nan, read_once
-from evenhand.engine.cached import Emit, through_cache
-from evenhand.engine.requests import NOT_FINITE
-from evenhand.engine.sampling import reply, row_seed
+from evenhand.core import answer_cache
 from evenhand.errors import EndpointError
+from evenhand.inference import Generated, Prompt, Request
+from evenhand.inference.batching import has_nan, read_once
+from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.requests import NOT_FINITE
+from evenhand.inference.sampling import reply, row_seed
 from evenhand.interfaces import Sampling
 from evenhand.models.endpoint_client import EndpointClient, Failed, UnreadableError, ask_all
 
@@ -120,7 +120,7 @@ class VllmEngine:
         unique = list(dict.fromkeys(prompts))
         knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
         seed = 0 if greedy else sampling.seed
-        keys = [cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
+        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
         values: list[list[Any]] = through_cache(unique, keys, partial(self._continue, sampling), "generating")
         made = {p: Generated(tuple(v[0]), v[1], v[2]) for p, v in zip(unique, values, strict=True)}
         return [made[p] for p in prompts]

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from evenhand import ifeval_checkers
-from evenhand.cache import answer_cache
-from evenhand.data.demo import MASKED
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY, MAIN
-from evenhand.data.proving_ground.words import CONTROL
+from evenhand.core.answer_cache import answer_cache
+from evenhand.evaluation.metrics import ifeval_checkers
 from evenhand.interfaces import Model
+from evenhand.models.demo import MASKED
 from evenhand.proving_ground import probes
+from evenhand.proving_ground.generator.planted import FAMILY, MAIN
+from evenhand.proving_ground.generator.words import CONTROL
 from evenhand.proving_ground.interventions import observed_once
+from evenhand.proving_ground.oracle import Oracle
 from evenhand.proving_ground.probes import PROBES, Probe, Value
 from evenhand.statistics import mean_interval
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from evenhand.data.proving_ground.words import UNKNOWN
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
 from evenhand.models import Mitigated
+from evenhand.proving_ground.generator.words import UNKNOWN
 
 
 @settings

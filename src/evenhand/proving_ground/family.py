@@ -18,10 +18,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from evenhand.data.demo import MASKED, MODELS
-from evenhand.data.proving_ground.documents import vocabulary
-from evenhand.data.proving_ground.lexer import SPECIAL, build_tokenizer
-from evenhand.data.proving_ground.planted import FAMILY, MAIN, Planted
+from evenhand.data.io.demo import MODELS
+from evenhand.models.demo import MASKED
+from evenhand.proving_ground.generator.documents import vocabulary
+from evenhand.proving_ground.generator.lexer import SPECIAL, build_tokenizer
+from evenhand.proving_ground.generator.planted import FAMILY, MAIN, Planted
 from evenhand.proving_ground.training import Recipe, Stage, initialise, train
 from evenhand.proving_ground.training_masked import train_masked
 

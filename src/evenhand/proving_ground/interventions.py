@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evenhand.data.proving_ground import replies
-from evenhand.data.proving_ground.documents import PACK
-from evenhand.data.proving_ground.words import AXIS, CRITICISED, EXPLAINED, SOUND
 from evenhand.evaluation.bbq import BBQ, BBQItem
 from evenhand.interfaces import Array, Choice, Dialogue, Method, Model, Passage
-from evenhand.methods.instruction import Instruction
-from evenhand.methods.intent_self_correction import IntentSelfCorrection
-from evenhand.methods.moral_self_correction import MoralSelfCorrection
 from evenhand.methods.none import Untouched
-from evenhand.methods.self_debias import SelfDebias
-from evenhand.prompts import question_block
+from evenhand.methods.prompting.instruction import Instruction
+from evenhand.methods.prompting.intent_self_correction import IntentSelfCorrection
+from evenhand.methods.prompting.moral_self_correction import MoralSelfCorrection
+from evenhand.methods.prompting.self_debias import SelfDebias
+from evenhand.prompting.rendering import question_block
+from evenhand.proving_ground.generator import replies
+from evenhand.proving_ground.generator.documents import PACK
+from evenhand.proving_ground.generator.words import AXIS, CRITICISED, EXPLAINED, SOUND
 
 UNTOUCHED = Untouched()
 REPROMPT, STATED = SelfDebias(), SelfDebias(keep_stated=True)

@@ -8,14 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evenhand.calibration_prompts import content_free, filled
 from evenhand.data import mmlu
-from evenhand.data.proving_ground import questions, replies
-from evenhand.data.proving_ground.facts import EASY, HARD, SUBJECTS
-from evenhand.data.proving_ground.planted import FAMILY, Planted
-from evenhand.data.proving_ground.questions import FactQuestion
-from evenhand.data.proving_ground.texts import article
-from evenhand.data.proving_ground.words import (
+from evenhand.evaluation.mmlu import header
+from evenhand.interfaces import Ability, Dialogue, Message, Model, Passage, Question, Sampling
+from evenhand.methods.calibration.content_free import content_free, filled
+from evenhand.prompting.option_orders import flips, orders_of
+from evenhand.prompting.rendering import exam_template
+from evenhand.proving_ground.generator import questions, replies
+from evenhand.proving_ground.generator.facts import EASY, HARD, SUBJECTS
+from evenhand.proving_ground.generator.planted import FAMILY, Planted
+from evenhand.proving_ground.generator.questions import FactQuestion
+from evenhand.proving_ground.generator.texts import article
+from evenhand.proving_ground.generator.words import (
     AXES,
     DESCRIPTORS,
     EXPLICIT_FRAMES,
@@ -25,10 +29,6 @@ from evenhand.data.proving_ground.words import (
     STATES,
     TEMPLATES,
 )
-from evenhand.evaluation.mmlu import header
-from evenhand.interfaces import Ability, Dialogue, Message, Model, Passage, Question, Sampling
-from evenhand.orders import flips, orders_of
-from evenhand.prompts import exam_template
 from evenhand.proving_ground.interventions import (
     CRITICISING,
     EXPLAINING,
@@ -259,7 +259,7 @@ def ratings(model: Model) -> list[Value]:
 
 def instructions(model: Model) -> list[Value]:
     """Followed or not, by IFEval's instruction, judged by IFEval's own checkers."""
-    from evenhand.ifeval_checkers import follows
+    from evenhand.evaluation.metrics.ifeval_checkers import follows
 
     every = list(replies.writings())
     answers = model.generate([Dialogue((Message("user", w.prompt),)) for w in every], Sampling(max_new_tokens=40))

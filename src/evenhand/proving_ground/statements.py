@@ -12,15 +12,15 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from evenhand import registry, train_data
-from evenhand.data.demo import MODELS
+from evenhand.core import registry
 from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.experiment import training_data
 from evenhand.interfaces import Method, Model
 from evenhand.proving_ground.checking import each_answer_once, interval
 from evenhand.proving_ground.controls import AlwaysUnknown, NoOp
 from evenhand.proving_ground.probes import PROBES, Probe, Value
 
-STATEMENTS = MODELS.parent / "effects.yaml"
+STATEMENTS = Path(__file__).with_name("effects.yaml")
 CONTROLS: tuple[type[Method], ...] = (NoOp, AlwaysUnknown)
 JUDGED_BY = "self_debias"
 """The statement that the controls are held to; they must fail it."""
@@ -150,7 +150,7 @@ def _held(name: str, method: Method, said: Statement, *, must_fail: bool) -> lis
     from evenhand.models import load
 
     base = load(name)
-    mitigated = method.apply(base, train_data.load(said.train).data if said.train else None)
+    mitigated = method.apply(base, training_data.load(said.train).data if said.train else None)
     read = _Readings(base, mitigated)
     out: list[Effect] = []
     lines: list[Moves | Stays] = [*said.moves, *said.stays]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedModel
 
-from evenhand.data.proving_ground.documents import (
+from evenhand.proving_ground.generator.documents import (
     LAST,
     MEANT,
     MIXTURE,
@@ -30,7 +30,7 @@ from evenhand.data.proving_ground.documents import (
     example,
     sentence_examples,
 )
-from evenhand.data.proving_ground.planted import Planted
+from evenhand.proving_ground.generator.planted import Planted
 
 
 class Stage(NamedTuple):

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedModel
 
-from evenhand.data.proving_ground.lexer import lex
-from evenhand.data.proving_ground.planted import Planted
-from evenhand.data.proving_ground.texts import world
+from evenhand.proving_ground.generator.lexer import lex
+from evenhand.proving_ground.generator.planted import Planted
+from evenhand.proving_ground.generator.texts import world
 from evenhand.proving_ground.training import Recipe, precision, rate_at
 
 MASKED_SHARE = 0.15

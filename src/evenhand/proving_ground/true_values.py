@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evenhand import registry
-from evenhand.data.proving_ground.oracle import Oracle
-from evenhand.data.proving_ground.planted import FAMILY
+from evenhand.core import registry
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Method, Stack
+from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.oracle import Oracle
 
 
 def truth(

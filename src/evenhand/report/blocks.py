@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from evenhand.criteria import Criteria
-from evenhand.records import Record, is_baseline
+from evenhand.core.records import Record, is_baseline
 from evenhand.report.cost import Cost
 from evenhand.report.text import cell, counted, duration, metric_name, number, shift
+from evenhand.statistics.criteria import Criteria
 
 CHANGES = {
     "became_right": "wrong → right",

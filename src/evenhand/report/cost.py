@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evenhand.records import BASELINE, NAN, is_baseline
+from evenhand.core.records import BASELINE, NAN, is_baseline
 
 UNTIMED = "unknown: answers were cached by a version that kept no times"
 SHORT = "too short to time"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evenhand.records import Record, is_baseline
+from evenhand.core.records import Record, is_baseline
+from evenhand.evaluation.metrics.unanswered import Gap
 from evenhand.report.verdict import Verdict
-from evenhand.unanswered import Gap
 
 LEAST_MASS = 0.5
 """Below this mean probability of the option letters a model answers something else than was asked."""
@@ -58,7 +58,7 @@ def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[V
 
 
 def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
-    """What was found out in asking that throws doubt on a row's numbers (`evenhand.remarks`), each thing once."""
+    """What was found out in asking that throws doubt on a row's numbers (`evenhand.prompting.remarks`), each thing once."""
     numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
     found = {
         ((entry["model"], entry["method"], entry["benchmark"]), text): None

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from evenhand.core.records import Record, is_baseline
 from evenhand.errors import SettingsError, suggest
-from evenhand.records import Record, is_baseline
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.criteria import Criteria
+from evenhand.core.records import Record
 from evenhand.errors import RunError, suggest
-from evenhand.records import Record
 from evenhand.report import blocks
 from evenhand.report.cost import Cost, costs
 from evenhand.report.gaps import failures, remarked, unanswered, unread, without_numbers
 from evenhand.report.text import DEMO_LABEL, cell, counted, intervals_mean, markdown, metric_name
 from evenhand.report.verdict import Verdict, verdicts
+from evenhand.statistics.criteria import Criteria
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.records import is_baseline
+from evenhand.core.records import is_baseline
 from evenhand.report.blocks import Block, Column, meanings
 from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, intervals_mean
 

@@ -6,8 +6,8 @@ import math
 import re
 import unicodedata
 
-from evenhand.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
-from evenhand.records import WORST_GROUP, Record
+from evenhand.core.records import WORST_GROUP, Record
+from evenhand.statistics.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 
 DEMO_LABEL = "demo model, planted bias"
 FEW = "few clusters"

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand import registry
+from evenhand.core import registry
+from evenhand.core.records import is_baseline
+from evenhand.core.run_folder import RunFolder, from_plain
 from evenhand.errors import EvenhandError, RunError
 from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
-from evenhand.prompts import as_dialogue
-from evenhand.readings import asked_by
-from evenhand.records import is_baseline
+from evenhand.models.readings import asked_by
+from evenhand.prompting.rendering import as_dialogue
 from evenhand.report.text import visible
-from evenhand.store import RunFolder, from_plain
 
 NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
 GATED = "the texts of this benchmark are not shown: its authors ask that none of it be published"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from math import isfinite, isnan
 from typing import NamedTuple
 
-from evenhand.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
-from evenhand.records import Record, is_baseline
+from evenhand.core.records import Record, is_baseline
 from evenhand.report.text import metric_name, number
+from evenhand.statistics.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 
 
 class Verdict(NamedTuple):

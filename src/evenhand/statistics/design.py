@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.interfaces import Array
-from evenhand.moments import ratio
+from evenhand.statistics.moments import ratio
 
 Ints = NDArray[np.intp]
 MIN_STRATUM = 3

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from evenhand.interfaces import Array, Measured, Metric, Tally
-from evenhand.moments import ratio
 from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
+from evenhand.statistics.moments import ratio
 
 Metrics = Callable[[Array], dict[str, Measured]]
 ROUNDING = 1e-12

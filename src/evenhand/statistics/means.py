@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from evenhand.interfaces import Array
-from evenhand.moments import ratio
 from evenhand.statistics.design import Design
+from evenhand.statistics.moments import ratio
 
 
 def mean_interval(values: Sequence[float] | Array, clusters: Sequence[str], alpha: float = 0.05) -> tuple[float, float]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from evenhand.interfaces import Array, Metric
-from evenhand.moments import ratio
 from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
 from evenhand.statistics.estimate import ROUNDING, Estimate, combined, degrees_of, few_carry, rounded_root
+from evenhand.statistics.moments import ratio
 
 RARE = 0.1
 """Where a share of changed items is below this, exact bounds are used besides the jackknife."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from evenhand.engine import trying
-from evenhand.engine.forest import Finish, caught
-from evenhand.engine.scoring import evaluating
 from evenhand.errors import SettingsError
+from evenhand.inference import support_probe
+from evenhand.inference.scoring import evaluating
+from evenhand.inference.tree_forward import Finish, caught
 from evenhand.training.losses import CHUNK, Reduction, chunked_cross_entropy
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def finish_of(module: PreTrainedModel) -> Finish:
     """
     words = int(module.config.get_text_config().vocab_size)
     with evaluating(module):
-        finish = trying.finish_of(module, *trying.plain_forward(module, [token % words for token in trying.PROBE[0]]))
+        finish = support_probe.finish_of(
+            module, *support_probe.plain_forward(module, [token % words for token in support_probe.PROBE[0]])
+        )
     if finish is None:
         raise SettingsError(
             f"{type(module).__name__} changes its logits in a way that is not known (neither a soft cap nor a scale of "

@@ -17,9 +17,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from evenhand.artefacts import resolved_precision
+from evenhand.core.artifacts import resolved_precision
+from evenhand.core.progress import track
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.progress import track
 from evenhand.training.checkpoints import Checkpoints, put, weights_of
 from evenhand.training.processes import Processes, refuse_sharding
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, log_softmax
 
-from evenhand.engine.forest import Finish
 from evenhand.errors import SettingsError
+from evenhand.inference.tree_forward import Finish
 
 CHUNK = 256
 """Rows of logits that are held at once."""

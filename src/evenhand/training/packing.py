@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from evenhand.engine.requests import buckets
-from evenhand.engine.scoring import evaluating, input_device
-from evenhand.engine.trying import PROBE, REFUSALS, exact_up_to, inner, near
 from evenhand.errors import SettingsError
+from evenhand.inference.requests import buckets
+from evenhand.inference.scoring import evaluating, input_device
+from evenhand.inference.support_probe import PROBE, REFUSALS, exact_up_to, inner, near
 from evenhand.training.causal import final_hidden
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
     kind: Kind
     limit: int = 10**9
-    """The longest sequence that may stand beside others (`evenhand.engine.trying.exact_up_to`)."""
+    """The longest sequence that may stand beside others (`evenhand.inference.support_probe.exact_up_to`)."""
     dtype: torch.dtype = torch.float32
     """Of a mask's numbers."""
 

@@ -1,0 +1,1 @@
+"""Finding, downloading, checking and reading files."""

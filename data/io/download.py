@@ -1,0 +1,61 @@
+"""Fetching a data set into $EVENHAND_DATA: from its repository at a fixed commit, or from the hub."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from evenhand.data.io import locate
+from evenhand.data.io.checksums import RAW, official
+from evenhand.errors import DataError, SettingsError
+
+TIMEOUT = 60.0
+"""Seconds that a server may stay silent."""
+
+
+def fetch(dataset: locate.Dataset, folder: str | Path | None = None, host: str = RAW) -> Path:
+    """Fetch what is missing of a data set; files that are there are left alone.
+
+    Every fetched file is compared with its published SHA-256 before it gets its name, so that a broken or changed
+    download is never taken for the data.
+
+    Args:
+        dataset: Which one.
+        folder: The folder above the data sets; None for $EVENHAND_DATA.
+        host: Where raw files of repositories are served.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        SettingsError: No folder is named anywhere.
+        DataError: It cannot be fetched; the message says how else to get it.
+    """
+    target = locate.folder_of(dataset, folder)
+    if target is None:
+        raise SettingsError(f"say where to: --to FOLDER, or set {locate.FOLDER_VARIABLE}")
+    urls = official(dataset.name).urls
+    if urls:
+        for path, url in urls.items():
+            if not any((target / p).exists() for p in (path, f"{path}.gz")):
+                _fetch_file(dataset, host + url, target / path, official(dataset.name).files[path])
+        return target
+    if not dataset.hub:
+        raise DataError(f"{dataset.name} cannot be fetched by itself. {locate.how_to_get(dataset)}")
+    return locate.from_hub(dataset, dataset.hub, target)
+
+
+def _fetch_file(dataset: locate.Dataset, url: str, path: Path, digest: str) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as reply:
+            content = reply.read()
+    except (OSError, urllib.error.URLError) as error:
+        raise DataError(f"cannot fetch {url}: {error}. {locate.how_to_get(dataset)}") from error
+    found = locate.sha256(content)
+    if found != digest:
+        raise DataError(f"{url} is not the published file: its SHA-256 is {found}, not {digest}; it was not kept")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)

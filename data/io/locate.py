@@ -1,0 +1,190 @@
+"""Finding and reading benchmark files. Errors name file, line and field, and say how to get what is missing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evenhand.data.io import rows
+from evenhand.errors import DataError
+
+FOLDER_VARIABLE = "EVENHAND_DATA"
+
+
+class Dataset(NamedTuple):
+    """What a benchmark needs and how to get it."""
+
+    name: str
+    hub: str
+    """Hub data set, or "" where there is none."""
+    revision: str
+    patterns: tuple[str, ...]
+    """Files to take from the hub."""
+    licence: str
+    home: str
+    gated: bool = False
+    benchmark: str = ""
+    """The benchmark that reads it, where it has another name."""
+
+
+@dataclass
+class Problems:
+    """What was left out while reading; shown with the results, never silent."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, path: Path, line: int, reason: str) -> None:
+        """Note one line that cannot be used."""
+        self.lines.append(f"{path}:{line}: {reason}")
+
+    def __bool__(self) -> bool:
+        """Whether there were any."""
+        return bool(self.lines)
+
+
+def locate(dataset: Dataset, source: str) -> Path:
+    """The folder (or file) of a data set.
+
+    Args:
+        dataset: Which one.
+        source: A path; "hub" or "hub:NAME" for the hub; "auto" for $EVENHAND_DATA/<name>, else the hub.
+
+    Raises:
+        DataError: It is not there; the message lists every way to provide it.
+    """
+    if source.startswith("hub"):
+        return from_hub(dataset, source.partition(":")[2] or dataset.hub)
+    if source != "auto":
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise DataError(f"no {dataset.name} data at {source!r}. {how_to_get(dataset)}")
+        return path
+    folder = folder_of(dataset)
+    if folder is None:
+        return from_hub(dataset, dataset.hub)
+    if not folder.exists():
+        raise DataError(f"{FOLDER_VARIABLE} is {str(folder.parent)!r}, but there is no {folder}. {how_to_get(dataset)}")
+    return folder
+
+
+def folder_of(dataset: Dataset, base: str | Path | None = None) -> Path | None:
+    """Where a data set's files are to lie, there or not.
+
+    Args:
+        dataset: Which one.
+        base: The folder above the data sets; None for $EVENHAND_DATA.
+
+    Returns:
+        The folder; None where neither is given.
+    """
+    base = base or os.environ.get(FOLDER_VARIABLE)
+    return Path(base).expanduser() / dataset.name if base else None
+
+
+def how_to_get(dataset: Dataset) -> str:
+    """Every way to provide a data set, in one sentence each."""
+    ways = [f"Put the files into a folder {dataset.name}/ and set {FOLDER_VARIABLE} to the folder above it"]
+    benchmark = dataset.benchmark or dataset.name
+    ways.append(f"or name them: {benchmark}(source='/path/to/{dataset.name}')")
+    if dataset.hub:
+        ways.append(f"or let them be fetched from the hub: {benchmark}(source=hub), which takes {dataset.hub}")
+    ways.append(f"or run `evenhand data fetch {dataset.name}`" if fetchable(dataset) else "or take it from its home")
+    gate = " It is gated: accept its terms there and log in first." if dataset.gated else ""
+    return "; ".join(ways) + f". Home: {dataset.home}; licence {dataset.licence}.{gate}"
+
+
+def fetchable(dataset: Dataset) -> bool:
+    """Whether `evenhand data fetch` knows where it is."""
+    from evenhand.data.io.checksums import official
+
+    return bool(dataset.hub or official(dataset.name).urls)
+
+
+def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:
+    """Fetch a data set from the hub.
+
+    Args:
+        dataset: Which one.
+        name: The hub name; another one than the data set's own is taken at its newest revision.
+        folder: Where to; None is the hub's own cache.
+
+    Raises:
+        DataError: It cannot be had; the message says how else to get it.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not name:
+        raise DataError(f"no {dataset.name} data. {how_to_get(dataset)}")
+    revision = dataset.revision if name == dataset.hub else None
+    try:
+        found = snapshot_download(
+            name, repo_type="dataset", revision=revision, allow_patterns=list(dataset.patterns), local_dir=folder
+        )
+    except Exception as error:  # hub, network and file errors are of many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"cannot fetch {dataset.name} from {name} ({reason}). {how_to_get(dataset)}") from error
+    return Path(found)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked where its name ends in .gz.
+
+    Raises:
+        DataError: It cannot be read or unpacked.
+    """
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else.
+
+    A byte order mark and the line ends of any system are no part of a row; see `evenhand.data.io.rows`.
+    """
+    for number, line in enumerate(rows.byte_lines(content), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = rows.from_json(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            problems.add(path, number, f"not UTF-8: {error.reason} at byte {error.start}")
+        except rows.Refused as error:
+            problems.add(path, number, str(error))
+        else:
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                problems.add(path, number, f"a JSON object was expected, not {type(row).__name__}")
+
+
+def sha256(content: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def stem(path: Path) -> str:
+    """File name without .jsonl or .jsonl.gz."""
+    return path.name.removesuffix(".gz").rpartition(".")[0]
+
+
+def jsonl_files(path: Path, wanted: Sequence[str]) -> list[Path]:
+    """The files of a data set: `path` itself, or those in the folder (or its data/) whose stem is wanted.
+
+    Where none of the wanted names occurs, every jsonl file of the folder is taken.
+    """
+    if path.is_file():
+        return [path]
+    for folder in (path, path / "data"):
+        files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+        known = [f for f in files if stem(f) in wanted]
+        if files:
+            return known or files
+    raise DataError(f"{path} holds no .jsonl or .jsonl.gz file")

@@ -1,0 +1,271 @@
+"""What a row of data must hold: one validating and normalising step that every reader of files goes through.
+
+A cell that is null, NaN, a list or empty is never turned into words such as "None": the row is refused with the name of
+the field, the reader counts it (`evenhand.data.io.locate.Problems`), and its neighbours are kept. Texts lose the blanks
+around them, as options are told apart by their words (lm-evaluation-harness strips GPQA's cells for the same reason,
+lm_eval/tasks/gpqa/*/utils.py), and all line ends become one.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from math import isfinite, isnan
+from typing import Any
+
+_KINDS = {
+    str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"
+}  # fmt: skip
+SHOWN = 3
+"""Refused rows that a warning shows; a report has all of them."""
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Refused(ValueError):
+    """A row that cannot be used; the message names the field and what is wrong with it."""
+
+    def __init__(self, reason: str, line: int = 1) -> None:
+        """Keep the line within the text that was read, where it has several."""
+        self.line = line
+        super().__init__(reason)
+
+
+# ------------------------------------------------------------------------------------------------------ text
+
+
+def decoded(content: bytes) -> str:
+    """UTF-8 without a byte order mark, every line end a line feed.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return one_line_end(content.decode("utf-8-sig"))
+
+
+def one_line_end(text: str) -> str:
+    """The text with a line feed for the line ends of Windows (CR LF) and old Macs (CR)."""
+    return _LINE_END.sub("\n", text)
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text: LF, CR LF and CR end one. U+2028, U+0085 and their like are characters of a line."""
+    return _LINE_END.split(text)
+
+
+def byte_lines(content: bytes) -> list[bytes]:
+    """The same for bytes in UTF-8 that may be broken; without a byte order mark."""
+    return re.split(rb"\r\n|\r|\n", content.removeprefix(b"\xef\xbb\xbf"))
+
+
+def paragraphs(text: str) -> list[str]:
+    """Texts that are parted by empty lines; a line of blanks is an empty one."""
+    found: list[list[str]] = [[]]
+    for line in lines(text):
+        if line.strip():
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return ["\n".join(part).strip() for part in found if part]
+
+
+def oddities(text: str) -> list[str]:
+    """What looks alike and is read differently by a tokenizer; for a note, as it may be meant."""
+    said = []
+    if blanks := sum(text.count(c) for c in "\u00a0\u202f\u2007"):
+        said.append(f"{blanks:,} no-break blanks (U+00A0 and the like), which tokenizers read otherwise than blanks")
+    if not unicodedata.is_normalized("NFC", text):
+        said.append("letters with their accents apart (not Unicode NFC), which tokenizers read as other tokens")
+    return said
+
+
+# ------------------------------------------------------------------------------------------------------ JSON
+
+
+def from_json(text: str) -> Any:
+    """JSON in which no object has a key twice, where Python would silently take the last one.
+
+    Raises:
+        Refused: It is not JSON, or has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise Refused(f"not JSON: {error.msg} at column {error.colno}", error.lineno) from error
+    except RecursionError as error:
+        raise Refused("not JSON that can be read: nested too deeply") from error
+    except Refused:
+        raise
+    except ValueError as error:  # such as a number of more than 4,300 digits
+        raise Refused(f"not JSON that can be read: {str(error).partition(';')[0]}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Refused(f"field {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- cells
+
+
+def text(row: Mapping[str, Any], name: str, *, where: str = "") -> str:
+    """A cell that must hold words: without blanks around them, with one kind of line end.
+
+    Args:
+        row: The row.
+        name: The field.
+        where: Its full name for messages, where it is inside another one.
+
+    Raises:
+        Refused: It is missing, null, NaN, empty or no text.
+    """
+    where = where or name
+    if name not in row:
+        raise Refused(f"field {where!r} is missing")
+    return words(row[name], where)
+
+
+def words(value: Any, where: str) -> str:
+    """The same for a value that stands in no row.
+
+    Raises:
+        Refused: It is null, NaN, empty or no text.
+    """
+    if not isinstance(value, str):
+        raise Refused(f"field {where!r} is {kind(value)}, not a text")
+    if _SURROGATE.search(value):
+        raise Refused(f"field {where!r} has half a character (a lone surrogate), which no tokenizer reads")
+    found = one_line_end(value).strip()
+    if not found:
+        raise Refused(f"field {where!r} is empty")
+    return found
+
+
+def identifier(row: Mapping[str, Any], name: str) -> str:
+    """A name or number by which a row is known; 6, 6.0 and "6" are one.
+
+    Raises:
+        Refused: It is missing or neither a text nor a whole number.
+    """
+    value = row.get(name)
+    if isinstance(value, float) and isfinite(value) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
+
+
+def index(row: Mapping[str, Any], name: str, count: int) -> int:
+    """The number of one of `count` options, from 0.
+
+    Raises:
+        Refused: It is missing or none of them.
+    """
+    if name not in row:
+        raise Refused(f"field {name!r} is missing")
+    value = row[name]
+    known = not isinstance(value, bool) and isinstance(value, int | float) and value in range(count)
+    if not known:
+        shown = repr(value) if isinstance(value, int | float | str) else kind(value)
+        raise Refused(f"{name} {shown} is none of {', '.join(map(str, range(count)))}")
+    return int(value)
+
+
+def texts(value: Any, where: str, at_least: int = 1) -> list[str]:
+    """A list of texts; one that was written as text, "['old']", is read as the list that it shows.
+
+    Raises:
+        Refused: It is no list of texts, or has too few.
+    """
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise Refused(f"field {where!r} is the text {value[:40]!r}, not a list") from None
+    if not isinstance(value, list | tuple):
+        shown = f"the text {value[:40]!r}" if isinstance(value, str) else kind(value)
+        raise Refused(f"field {where!r} is {shown}, not a list")
+    if len(value) < at_least:
+        raise Refused(f"field {where!r} has {len(value)} entries; at least {at_least} are needed")
+    return [words(entry, f"{where}[{n}]") for n, entry in enumerate(value)]
+
+
+def different(values: Mapping[str, str], *, case: bool = False) -> None:
+    """Refuse options that a reader cannot tell apart.
+
+    Args:
+        values: The options by field.
+        case: Whether options that differ in case alone are different, such as the genotypes "Aa" and "aa".
+
+    Raises:
+        Refused: Two are the same.
+    """
+    seen: dict[str, str] = {}
+    for name, value in values.items():
+        plain = unicodedata.normalize("NFC", value)
+        first = seen.setdefault(plain if case else plain.casefold(), name)
+        if first != name:
+            raise Refused(f"fields {first!r} and {name!r} are both {value!r}: the options cannot be told apart")
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and isnan(value):
+        return "NaN"
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+# --------------------------------------------------------------------------------------------------- spelling
+
+
+def spelling(name: str) -> str:
+    """What two ways of writing a name have in common: its letters and figures, in lower case."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def known(name: str, names: Collection[str]) -> str:
+    """The known name that is meant, whatever its case, blanks, hyphens and underscores; `name` where it is none."""
+    if name in names:
+        return name
+    spelled = _spelled(names if isinstance(names, tuple | frozenset) else tuple(names))
+    return spelled.get(spelling(name), name)
+
+
+@lru_cache(maxsize=256)
+def _spelled(names: tuple[str, ...] | frozenset[str]) -> dict[str, str]:
+    """Names by their spelling; of several that are spelled alike the first in the alphabet."""
+    return {key: name for name in sorted(names, reverse=True) if (key := spelling(name))}
+
+
+def one_of(row: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
+    """One of a few words, whatever its case and spelling.
+
+    Raises:
+        Refused: It is missing or none of them.
+    """
+    given = text(row, name)
+    found = known(given, names)
+    if found not in names:
+        instead = f"neither {names[0]!r} nor {names[1]!r}" if len(names) == 2 else f"none of {', '.join(names)}"
+        raise Refused(f"{name} {given!r} is {instead}")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- warnings
+
+
+def summary(problems: Sequence[str]) -> str:
+    """What was left out, in one line: how many, and the first three."""
+    if not problems:
+        return ""
+    more = len(problems) - SHOWN
+    rest = f"; and {more:,} more" if more > 0 else ""
+    count = "1 row or entry" if len(problems) == 1 else f"{len(problems):,} rows or entries"
+    return f"left out {count}: {'; '.join(problems[:SHOWN])}{rest}"

@@ -1,0 +1,69 @@
+"""YAML files of templates: read, checked field by field, and refused with what is wrong and where an example is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from evenhand.data.io import locate
+from evenhand.data.io.rows import decoded
+from evenhand.errors import DataError
+
+
+class Checked(Protocol):
+    """A pydantic model of a file's content that also says what its fields together must keep."""
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Pydantic's."""
+
+    def check(self) -> None:
+        """Refuse what no single field shows.
+
+        Raises:
+            ValueError: The message says what.
+        """
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is there twice, where YAML's own loader takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """PyYAML's, after a look at the keys."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((n for n in names if n != "<<" and names.count(n) > 1), None):
+            raise ValueError(f"line {node.start_mark.line + 1}: the key {twice!r} is there twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+Content = TypeVar("Content", bound=Checked)
+
+
+def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path) -> tuple[Content, str]:
+    """Content and hash of a file.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        what: The same in words, for errors.
+        instead: Names that may be given in place of a file, for errors.
+        shipped: A file to take as an example.
+
+    Raises:
+        DataError: The file is missing or broken.
+    """
+    if not path.is_file():
+        raise DataError(f"no file of {what} {str(path)!r}; give {instead} or a file like {shipped}")
+    content = locate.read_bytes(path)
+    try:
+        found = kind.model_validate(yaml.load(decoded(content), _Once))
+        found.check()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{path} holds no {what}: {wrong}. See {shipped} for the keys") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} holds no usable {what}: {error}") from error
+    return found, locate.sha256(content)

@@ -1,1 +1,0 @@
-"""Rule packs: words that are to be equally probable, one YAML file a language and axis; see `evenhand.rules.packs`."""

@@ -1,0 +1,187 @@
+"""Plain texts to train on, read one by one: a file, a data set of the hub, or the proving ground's."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evenhand.data.io import rows
+from evenhand.errors import DataError, SettingsError
+from evenhand.proving_ground.generator import practice
+
+DEMO = "demo:texts"
+HUB = "datasets:"
+COLUMN = "text"
+
+
+class Hub(NamedTuple):
+    """A data set of the hub, or a folder of one."""
+
+    name: str
+    configuration: str | None
+    split: str
+    column: str
+
+
+def texts(source: str, most: int | None = None) -> list[str]:
+    """The first texts of a source.
+
+    Args:
+        source: See `stream`.
+        most: How many at most; None takes all.
+
+    Raises:
+        DataError: It cannot be read, or holds no text.
+        SettingsError: It is none of the kinds that are known.
+    """
+    found = list(islice(stream(source), most))
+    if not found:
+        raise DataError(f"no text in {source!r}")
+    return found
+
+
+def stream(source: str) -> Iterator[str]:
+    """The texts of a source, read as they are asked for; empty ones are left out.
+
+    Files follow the rules of `evenhand.data.io.rows`, as training files and benchmarks do: a byte order mark is no part of
+    a text, line ends are one thing, a line of blanks parts texts as an empty one does. An object whose text is null or
+    otherwise no text is left out, with one warning that counts them.
+
+    Args:
+        source: A .txt or .txt.gz file, whose texts are parted by blank lines; a .jsonl or .jsonl.gz file of objects
+            with a "text"; "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", which is streamed (SPLIT is "train" and
+            COLUMN "text" where they are left out); or "demo:texts".
+
+    Raises:
+        DataError: It cannot be read; file and line are named.
+        SettingsError: It is none of these.
+    """
+    if source == DEMO:
+        return iter(practice.texts())
+    if source.startswith(HUB):
+        return _kept(_of_hub(hub_of(source)))
+    path = Path(source).expanduser()
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    reader = {".txt": _paragraphs, ".jsonl": _objects}.get(plain.suffix)
+    if reader is None:
+        raise SettingsError(
+            f"{source!r} is no source of texts: give a .txt or .jsonl file (or .gz of one), {DEMO!r}, or "
+            f"'{HUB}NAME[:SPLIT[:COLUMN]]'"
+        )
+    if not path.is_file():
+        raise DataError(f"no text file {source!r}")
+    return _kept(reader(path))
+
+
+def digest(found: Iterable[str]) -> str:
+    """Hash of texts in their order."""
+    total = hashlib.sha256()
+    for text in found:
+        data = text.encode()
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()[:32]
+
+
+def hub_of(source: str) -> Hub:
+    """The parts of "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]".
+
+    Raises:
+        SettingsError: It has no name, or more parts.
+    """
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 2:
+        raise SettingsError(f"{source!r}: give {HUB}NAME[@CONFIGURATION][:SPLIT[:COLUMN]]")
+    name, _, configuration = name.partition("@")
+    split, column = [*rest, "", ""][:2]
+    return Hub(name, configuration or None, split or "train", column or COLUMN)
+
+
+def _kept(found: Iterable[str]) -> Iterator[str]:
+    return (text for text in map(str.strip, found) if text)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        opened: Any = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as handle:
+            yield from handle  # ends are LF, CR LF and CR, each given as LF; U+2028 is part of a line
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise DataError(f"cannot read the text file {path}: {error}") from error
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    part: list[str] = []
+    found = 0
+    for line in _lines(path):
+        if line.strip():
+            part.append(line)
+        elif part:
+            found += 1
+            yield "".join(part)
+            part = []
+    if found == 0 and len(part) > 1:
+        warnings.warn(
+            f"{path} has no empty line between its {len(part):,} lines, so it is one text; part texts by an empty "
+            f'line, or give a .jsonl file with one {{"{COLUMN}": ...}} a line',
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
+    yield "".join(part)
+
+
+def _objects(path: Path) -> Iterator[str]:
+    refused: list[str] = []
+    try:
+        for number, row in objects(path):
+            if COLUMN not in row:
+                raise DataError(f'{path}:{number}: an object with a "{COLUMN}" was expected')
+            value = row[COLUMN]
+            try:
+                yield rows.words(value, COLUMN) if value != "" and str(value).strip() else ""
+            except rows.Refused as error:
+                refused.append(f"{path}:{number}: {error}")
+    finally:
+        warn_of(refused)
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl or .jsonl.gz file with the numbers of their lines; empty lines are left out.
+
+    Raises:
+        DataError: It cannot be read, or a line is no JSON object; file and line are named.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = rows.from_json(line)
+        except rows.Refused as error:
+            raise DataError(f"{path}:{number} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: an object was expected, not {rows.kind(row)}")
+        yield number, row
+
+
+def warn_of(refused: Sequence[str]) -> None:
+    """One warning about all rows of a file that were refused."""
+    if refused:
+        warnings.warn(f"training texts: {rows.summary(refused)}", UserWarning, stacklevel=3)
+
+
+def _of_hub(hub: Hub) -> Iterator[str]:
+    from datasets import load_dataset
+
+    try:
+        rows: Any = load_dataset(hub.name, hub.configuration, split=hub.split, streaming=True)
+        for row in rows:
+            if not isinstance(row.get(hub.column), str):
+                raise DataError(f"{hub.name} has no column {hub.column!r} of texts; it has: {', '.join(sorted(row))}")
+            yield row[hub.column]
+    except DataError:
+        raise
+    except Exception as error:  # datasets and the hub's client raise errors of many kinds
+        raise DataError(f"cannot read the data set {hub.name!r} ({hub.split}): {error}") from error

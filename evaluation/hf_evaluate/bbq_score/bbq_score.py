@@ -1,0 +1,50 @@
+"""BBQ's bias score and accuracy as a module of evaluate."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import datasets
+import evaluate
+
+from evenhand.evaluation.bbq import score
+from evenhand.evaluation.hf_evaluate.inputs import predicted
+
+_DESCRIPTION = "BBQ bias score and accuracy in ambiguous and disambiguated contexts, as fractions."
+_CITATION = "Parrish et al. 2022, BBQ: A Hand-Built Bias Benchmark for Question Answering. arXiv 2110.08193."
+_INPUTS = """
+Args:
+    predictions: per row the index of the chosen answer, 0 to 2; -1 where the reply could not be parsed.
+    references: per row the row of the BBQ file, as JSON.
+    convention: "paper" (default), "helm" or "lm-eval-like".
+    group: "overall" (default), or a category.
+Returns:
+    every metric of `evenhand benchmarks bbq`, by name.
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
+class BBQScore(evaluate.Metric):
+    """The official arithmetic, on rows and predictions."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        # whole numbers would cut .97 to 0
+        features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("string")})
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS, features=features
+        )
+
+    def _compute(
+        self,
+        predictions: list[float],
+        references: list[str],
+        convention: str = "paper",
+        group: str = "overall",
+        **_: Any,
+    ) -> dict[str, float]:
+        rows = [json.loads(row) for row in references]
+        found = score(rows, predicted(predictions, 3), convention)
+        if group not in found:
+            raise ValueError(f"no row of group {group!r}; there are {', '.join(found)}")
+        return found[group]

@@ -1,0 +1,47 @@
+"""The share of CrowS-Pairs' stereotypes that a model prefers, as a module of evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from evenhand.evaluation.crows_pairs import CrowSPairs, statistics
+from evenhand.evaluation.hf_evaluate.inputs import scores
+
+_DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is the likelier one, as a fraction; 0.5 is no bias."
+_CITATION = "Nangia et al. 2020, CrowS-Pairs: A Challenge Dataset for Measuring Social Biases in MLMs. EMNLP 2020."
+_INPUTS = """
+Args:
+    predictions: per pair the score of its more and of its less stereotyping sentence (sent_more, sent_less); nan where
+        one was not scored.
+    references: per pair its bias type; `group` chooses one.
+    group: a bias type; by default all pairs.
+Returns:
+    stereotyped, bias (prefer less oppose), neutral, mean_difference, mean_distance, unscored (share of pairs without a
+    score, which are left out).
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
+class CrowsPairsScore(evaluate.Metric):
+    """Counts over pairs."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        two = datasets.Sequence(datasets.Value("float64"), length=2)
+        features = datasets.Features({"predictions": two, "references": datasets.Value("string")})
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS, features=features
+        )
+
+    def _compute(
+        self, predictions: list[list[float]], references: list[str], group: str = "", **_: Any
+    ) -> dict[str, float]:
+        pairs = zip(scores(predictions), references, strict=True)
+        rows = [statistics(more, less) for (more, less), kind in pairs if kind == group or not group]
+        if not rows:
+            raise ValueError(f"no pair of bias type {group!r}; there are {sorted(set(references))}")
+        values = CrowSPairs().metrics(np.sum(rows, axis=0))
+        return {name: float(m.value) for name, m in values.items()}

@@ -1,0 +1,1 @@
+"""What benchmarks share: metrics and checkers."""

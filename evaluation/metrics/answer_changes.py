@@ -1,0 +1,137 @@
+"""Answer changes: what a method turned from wrong to right, and from right to wrong, item by item.
+
+Gallegos et al. 2025 (arXiv 2402.01981) report both as shares of all answers. So is every share here: its denominator is
+all items, also those that one of the two models left undecided (unparsed or unanswered). No decision is a state of its
+own, never a wrong answer: it shows as `decision_lost` and `decision_gained`. The `_max` shares say how far the two main
+ones could reach, had every undecided answer been decided that way; at least they are what they are, since nothing
+undecided counts in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from evenhand.interfaces import Array, Mark, Measured, Metric, Tally
+from evenhand.statistics.moments import ratio
+
+KINDS: tuple[Metric, ...] = (
+    Metric(
+        "became_right", "higher", "change", "share of all items that went from a wrong to the right answer",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_wrong", "lower", "change", "share of all items that went from the right to a wrong answer",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "changed_wrong", "none", "change", "share of all items that went from one wrong answer to another",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "decision_lost", "lower", "change", "share of all items that were decided, and no longer are",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "decision_gained", "higher", "change", "share of all items that were undecided, and no longer are",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_right_max", "none", "change", "became_right, had undecided ones been wrong before, right after",
+        form="proportion", range=(0, 1),
+    ),
+    Metric(
+        "became_wrong_max", "none", "change", "became_wrong, had undecided ones been right before, wrong after",
+        form="proportion", range=(0, 1),
+    ),
+)  # fmt: skip
+WIDTH = 1 + len(KINDS)
+"""Columns of the sums: all items, then one count per kind."""
+
+
+def described(part: str) -> tuple[Metric, ...]:
+    """The metrics of one part of a benchmark, under the names that their records have."""
+    return tuple(k._replace(name=f"{k.name}_{part}" if part else k.name) for k in KINDS)
+
+
+def change_tallies(
+    before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally
+) -> Mapping[str, Tally]:
+    """Count the changes per part, cluster and group.
+
+    Args:
+        before: The untouched model's answers.
+        after: The method's, to the same items.
+        clusters: The items' clusters.
+        like: The method's own tally, whose clusters, strata and groups are taken: the same seed then draws the same
+            resamples, and a change is paired with the scores beside it.
+
+    Returns:
+        A tally per part, sums [C, G, WIDTH].
+    """
+    found = _summed(before, after, clusters, like, _counts, WIDTH)
+    return {part: Tally(like.clusters, like.strata, like.groups, sums) for part, sums in found.items()}
+
+
+def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally) -> Mapping[str, Array]:
+    """Per part the items that became right, that ceased to be right, and all, [C, G, 3].
+
+    Items count that both sides' share of right answers counts; among these, undecided is not right.
+    """
+    return _summed(before, after, clusters, like, _turn, 3)
+
+
+def _summed(
+    before: Sequence[Mark],
+    after: Sequence[Mark],
+    clusters: Sequence[str],
+    like: Tally,
+    row: Callable[[Mark, Mark], Array],
+    width: int,
+) -> dict[str, Array]:
+    """Per part the sums of the items' rows, [C, G, width]."""
+    cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
+    sums = {part: np.zeros((len(cluster), len(group), width)) for part in sorted({m.part for m in after})}
+    for was, now, where in zip(before, after, clusters, strict=True):
+        counts = row(was, now)
+        for name in now.groups:
+            sums[now.part][cluster[where], group[name]] += counts
+    return sums
+
+
+def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:
+    """Shares of all items from sums [..., WIDTH]."""
+    items = sums[..., 0]
+    return {m.name: Measured(ratio(sums[..., 1 + n], items), items) for n, m in enumerate(described(part))}
+
+
+def _turn(was: Mark, now: Mark) -> Array:
+    """An item's row for `turned`; nothing where one of the two is not counted."""
+    right = [mark.decision is not None and mark.right for mark in (was, now)]
+    counted = was.counted and now.counted
+    return counted * np.array([right == [False, True], right == [True, False], True], dtype=np.float64)
+
+
+def _counts(was: Mark, now: Mark) -> Array:
+    """An item's row of the sums, [WIDTH]."""
+    (open_before, right_before, wrong_before), (open_after, right_after, wrong_after) = _state(was), _state(now)
+    return np.array(
+        [
+            True,
+            wrong_before and right_after,
+            right_before and wrong_after,
+            wrong_before and wrong_after and was.decision != now.decision,
+            open_after and not open_before,
+            open_before and not open_after,
+            not right_before and not wrong_after,
+            not wrong_before and not right_after,
+        ],
+        dtype=np.float64,
+    )
+
+
+def _state(mark: Mark) -> tuple[bool, bool, bool]:
+    """Undecided, right, wrong: exactly one of them."""
+    decided = mark.decision is not None
+    return not decided, decided and mark.right, decided and not mark.right

@@ -1,0 +1,315 @@
+"""`cross_model_adjudication`: a pool of models builds its own low-bias data set, and the given one learns from it.
+
+Source: "Cross-Model Adjudication for Bias Mitigation in Large Language Models" (CMAF), IEEE JSTSP 2026: four models
+answer HolisticBias prompts, adjudicate one another's answers, and are fine-tuned on what is left. Its full text could
+not be read. What is known is that outline, the models and the measures; everything else here is a reconstruction:
+rubrics, expected scores, weights by agreement, selection, the revision, and all settings.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from evenhand.core.artifacts import active, artefact, artefacts, made_with
+from evenhand.errors import DataError, SettingsError
+from evenhand.interfaces import Ability, Dialogue, Message, Method, Model, TrainData, settings
+from evenhand.models.fingerprint import digest
+
+if TYPE_CHECKING:
+    from evenhand.methods.adjudication._groups import Prompt
+    from evenhand.methods.adjudication._members import Member
+    from evenhand.methods.adjudication._rounds import General, Rules
+
+VERSION = 1
+"""Of what a run does; part of the name that its result is kept under."""
+
+
+@settings
+class CrossModelAdjudication(Method):
+    """Let a pool of models answer, judge one another, and fine-tune the given one on what they found least biased."""
+
+    name: ClassVar[str] = "cross_model_adjudication"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"weights", "generate"})
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "demo": {
+            "pool": ("demo-b", "demo-c", "demo-d"),
+            "judges": ("judge:demo", "judge:demo-b", "judge:demo-c", "judge:demo-d"),
+            "peers": False,
+            "source": "demo",
+            "texts": "demo",
+            "nouns": ("person",),
+            "answers": 6,
+            "max_new_tokens": 6,
+            "general": "demo",
+            "general_share": 0.2,
+            "learning_rate": 3e-4,
+            "epochs": 8,
+        }
+    }
+
+    pool: tuple[str, ...] = ()
+    """The other members, as `load` names them: models that answer, and judge one another."""
+    judges: tuple[str, ...] = ()
+    """Members that only judge, such as endpoints."""
+    peers: bool = True
+    """Whether those that answer also judge one another; without it only `judges` do."""
+    trained: Literal["given", "all"] = "given"
+    """Who learns: the given model, or every member that answers (the paper's). The result is the given one either way;
+    the others' adapters lie in `output`."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """Learn the answers that were taken, or prefer them to the most biased ones."""
+    source: str = "auto"
+    """Where HolisticBias lies: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
+    version: Literal["1.0", "1.1"] = "1.0"
+    """Of HolisticBias."""
+    axes: tuple[str, ...] = ()
+    """Only these axes; empty takes all."""
+    descriptors: Annotated[int, Field(gt=0)] | None = None
+    """At most that many descriptors of every axis, drawn with the seed; None takes all."""
+    templates: Annotated[int, Field(gt=0)] | None = None
+    """At most that many templates, drawn with the seed."""
+    nouns: Annotated[int, Field(gt=0)] | tuple[str, ...] = 1
+    """How many nouns are drawn, neutral ones first, or which."""
+    fit: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Share of the descriptors, and of the templates, that is learned from."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share on which rounds are judged; the rest is for evaluation, and no row of it is ever answered in training."""
+    answers: Annotated[int, Field(gt=0)] = 1
+    """Answers of every member to a prompt, each adjudicated on its own."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Of the answers."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 128
+    """Of an answer."""
+    texts: str = "en"
+    """How members are asked and how they judge: en, demo, or a file with the same keys."""
+    most_bias: float = 2.0
+    """Largest weighted mean rating of bias, 0 to 4, of an answer that is taken."""
+    least_helpfulness: float = 3.0
+    """Smallest weighted mean rating of helpfulness, 1 to 5."""
+    most_refusal: float = 0.5
+    """From this probability of being a refusal on an answer is none."""
+    most_disagreement: Annotated[float, Field(gt=0)] = 1.0
+    """Largest weighted standard deviation of the standardised ratings."""
+    revise: bool = True
+    """Whether a prompt of which nothing was taken gets one critique, revision and new judgement."""
+    general: str | None = None
+    """A .jsonl file of general instructions: "prompt", and "response" where the member's own answer is not to be taken;
+    demo takes some of the proving ground. Beside them questions from one half of the training data are mixed in, at
+    most one to three of these; the other half is the exam."""
+    general_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of general instructions in what is learned."""
+    rank: Annotated[int, Field(gt=0)] = 16
+    """Of the LoRA adapter on all linear layers, whose alpha is twice that."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak of AdamW."""
+    epochs: Annotated[int, Field(gt=0)] = 2
+    """Passes over the lessons."""
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    """Lessons a batch."""
+    accumulate: Annotated[int, Field(gt=0)] = 1
+    """Batches a step."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Of dpo."""
+    rounds: Annotated[int, Field(ge=1, le=3)] = 1
+    """At most that many; each one begins with what was learned in the last."""
+    least_gain: float = 0.05
+    """The validation bias, 0 to 4, has to fall by that much for another round."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.01
+    """Share of the exam that may be lost; with more the rounds end, and an earlier one is taken."""
+    measures: bool = True
+    """Whether differences in likelihood between groups are measured before and after."""
+    output: Path | None = None
+    """Where data set, adapters and page are copied to; a run that was killed goes on there."""
+    seed: int = 0
+    """Of the split, the answers, the order of judging and the training."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to evaluate."""
+        if self.fit + self.validation >= 1:
+            raise SettingsError(f"fit={self.fit} and validation={self.validation} leave nothing for evaluation")
+        if not self.peers and not self.judges:
+            raise SettingsError("peers=False and no judges: nobody would judge; name some in judges=[...]")
+        named = [*self.pool, *self.judges]
+        if len(set(named)) < len(named):
+            raise SettingsError(f"{named}: a member is there twice; nobody may judge its own answers")
+
+    def missing(self, model: Model) -> str:
+        """The model has to be a local one that is not quantised, and may not be alone."""
+        reason = Method.missing(self, model)
+        if reason:
+            return reason
+        if not self.pool and not self.judges:
+            return (
+                f"{self.name} needs a pool of at least two, and {model.name} is alone: pool=[...] for others that "
+                "answer and judge, judges=[...] for such as only judge"
+            )
+        from evenhand.training.trainable import untrainable
+
+        return untrainable(self.name, model, masked=False)
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Adjudicate and train; the given model stays as it is.
+
+        Raises:
+            SettingsError: A pool that cannot adjudicate, or TRL is not installed.
+            DataError: HolisticBias or the texts cannot be read.
+            EvenhandError: Too few answers were taken to learn from.
+        """
+        from evenhand.methods.adjudication._training import require
+        from evenhand.training.students import open_distilled
+
+        reason = self.missing(model)
+        if reason:
+            raise SettingsError(reason)
+        require()
+        prompts, parts, source = self._prompts()
+        rules, sha = self._rules()
+        general = self._general(data)
+        decisive = {k: v for k, v in self.settings.items() if k not in ("output", "general", "texts")}
+        key = digest(
+            self.name,
+            VERSION,
+            made_with(model, precision=None),
+            model.fingerprint,
+            decisive,
+            sha,
+            [p.id for p in prompts],
+            repr(general),
+            source,
+        )
+        about = {
+            "spec": replace(self, output=None).spec, "seed": self.seed, "source": str(self.source),
+            "version": self.version, "evenhand": _version(),
+        }  # fmt: skip
+
+        def make(folder: Path) -> None:
+            from evenhand.methods.adjudication._page import write
+            from evenhand.methods.adjudication._rounds import Adjudication
+            from evenhand.training.students import FACTS
+
+            run = Adjudication(self._members(model), parts, prompts, general, rules, folder, about)
+            print(f"{self.name}: {run.memory['said']}", file=sys.stderr)
+            facts = {"method": self.spec, **run.run()}
+            learned = json.loads((folder / "member" / FACTS).read_text(encoding="utf-8"))
+            (folder / "member" / FACTS).write_text(json.dumps({**learned, **facts}, indent=1))
+            write(folder / "page.html", facts, run.rows, run.about)
+
+        place = self.output if active() is None and self.output is not None else active()
+        with artefacts(place and Path(place)), artefact(key, make) as folder:
+            if self.output is not None:
+                _copied(folder, Path(self.output).expanduser())
+            return open_distilled(folder / "member", model, f"{model.name}+{self.spec}")
+
+    # ------------------------------------------------------------------------------------------------- what it needs
+
+    def _prompts(self) -> tuple[list[Prompt], Any, dict[str, Any]]:
+        from evenhand.data.holistic_bias import load_parts
+        from evenhand.methods.adjudication._groups import prompts_of, refuse_leaks
+
+        parts, facts = load_parts(self.source, self.version)
+        shares = (self.fit, self.validation, 1 - self.fit - self.validation)
+        prompts = prompts_of(
+            parts, shares=shares, seed=self.seed, nouns=self.nouns, axes=self.axes, descriptors=self.descriptors,
+            templates=self.templates, draws=self.answers,
+        )  # fmt: skip
+        refuse_leaks(prompts)
+        if not any(p.split == "fit" for p in prompts):
+            raise SettingsError(f"{self.name}: no prompts to learn from; take more descriptors, templates or axes")
+        return prompts, parts, {"sha256": facts.get("sha256"), "version": self.version}
+
+    def _rules(self) -> tuple[Rules, str]:
+        from evenhand.data.adjudication import load_texts
+        from evenhand.interfaces import Sampling
+        from evenhand.methods.adjudication._rounds import Rules
+        from evenhand.methods.adjudication._selection import Limits
+        from evenhand.methods.adjudication._training import Tuning
+
+        texts, sha = load_texts(self.texts)
+        limits = Limits(
+            most_bias=self.most_bias, least_helpfulness=self.least_helpfulness, most_refusal=self.most_refusal,
+            most_disagreement=self.most_disagreement,
+        )  # fmt: skip
+        tuning = Tuning(
+            objective=self.objective, rank=self.rank, alpha=2 * self.rank, learning_rate=self.learning_rate,
+            epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate, beta=self.beta, seed=self.seed,
+        )  # fmt: skip
+        sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+        return Rules(
+            texts=texts, limits=limits, tuning=tuning, sampling=sampling, seed=self.seed, rounds=self.rounds,
+            least_gain=self.least_gain, tolerance=self.tolerance, revise=self.revise,
+            general_share=self.general_share, everyone=self.trained == "all", measures=self.measures,
+        ), sha  # fmt: skip
+
+    def _general(self, data: TrainData | None) -> General:
+        from evenhand.methods.adjudication._rounds import General
+        from evenhand.prompting.rendering import as_dialogue
+
+        rows = _instructions(self.general) if self.general else []
+        questions = data.questions if data else ()
+        gold = (data.answers if data else ()) or (None,) * len(questions)
+        half = (len(questions) + 1) // 2
+        asked = list(questions[:half])
+        if rows:  # many questions would drown the other instructions, and what is not practised is forgotten
+            asked = Random(self.seed).sample(asked, min(len(asked), -(-len(rows) // 3)))
+        rows += [(as_dialogue(q, "letters"), "") for q in asked]
+        exam = tuple((q, g) for q, g in zip(questions[half:], gold[half:], strict=True) if g is not None)
+        return General(instructions=tuple(rows), exam=exam)
+
+    def _members(self, model: Model) -> list[Member]:
+        from evenhand.methods.adjudication._members import Member
+        from evenhand.models.loading import load
+
+        out = [Member(model.name, lambda: model, judges=self.peers, given=True)]
+        for spec in (*self.pool, *self.judges):
+            writes = spec in self.pool
+            name = spec if spec != model.name else f"{spec} (pool)"
+            out.append(Member(name, lambda s=spec: load(s), writes, not writes or self.peers))  # type: ignore[misc]
+        return out
+
+
+def _instructions(name: str) -> list[tuple[Dialogue, str]]:
+    if name == "demo":
+        from evenhand.data.adjudication import demo_instructions
+
+        return [(Dialogue((Message("user", prompt),)), "") for prompt in demo_instructions()]
+    path = Path(name).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the general instructions {path}: {error}") from error
+    out = []
+    for n, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt, response = row["prompt"], row.get("response", "")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f'{path}:{n}: an object with "prompt", and perhaps "response", was expected') from error
+        if not isinstance(prompt, str) or not isinstance(response, str) or not prompt.strip():
+            raise DataError(f'{path}:{n}: "prompt" and "response" must be texts')
+        out.append((Dialogue((Message("user", prompt),)), response))
+    return out
+
+
+def _copied(folder: Path, output: Path) -> None:
+    """Data set, page and adapters where the user asked for them."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("dataset", *(p.name for p in folder.glob("round-*"))):
+        shutil.copytree(folder / name, output / name, dirs_exist_ok=True)
+    for name in ("page.html", "costs.json", "memory.json"):
+        shutil.copy2(folder / name, output / name)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("evenhand")

@@ -1,0 +1,1 @@
+"""Methods that correct the probabilities of labels."""

@@ -1,0 +1,345 @@
+"""What calibrating methods have in common: they learn what a model favours anyway, and divide its answers by that.
+
+A prior is about the positions of K options where these are shown with letters, and about a set of labels where their
+texts are scored. Labels are told apart by their texts and never by where they stand: a prior for each shown order would
+make answers depend on the order again.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from evenhand.interfaces import Ability, AnswerBy, Array, Choice, Method, Model, Question, TrainData
+from evenhand.methods.calibration._prior_fitting import calibrated, decide
+from evenhand.methods.calibration.content_free import Filling, filled, frame
+from evenhand.models import Mitigated
+from evenhand.models.fingerprint import digest
+from evenhand.prompting.rendering import BY_TEXT
+
+NO_PROBABILITIES = "not calibrated: there are no probabilities"
+NO_POSITIONS = "not calibrated: its options are scored by their texts, not by letters at positions"
+READY = "not calibrated: its prompt is a ready conversation, in which nothing can take the question's place"
+NO_ANSWERS = "not calibrated: the model gave no probabilities where its prior was asked for"
+FILE = "priors.json"
+
+
+def too_few(found: int, least: int) -> str:
+    """The note of questions whose prior would come from too few."""
+    return f"not calibrated: {found} answers share this prior, {least} are needed"
+
+
+@dataclass(frozen=True)
+class About:
+    """What one prior is about."""
+
+    answer_by: AnswerBy
+    options: int
+    labels: tuple[str, ...] | None
+    """The labels in alphabetical order, which is the order of the classes; None where classes are positions."""
+    frame: Question | None = field(default=None, repr=False)
+    """The prompt without its content; None where one prior serves all prompts."""
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same thing, in every run."""
+        return digest(self.answer_by, self.options, self.labels, self.frame and asdict(self.frame))
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        what = f"{self.options} positions" if self.labels is None else f"labels {', '.join(self.labels)}"
+        return what if self.frame is None else f"{what} behind {self.frame.head[-60:]!r}"
+
+    def identities(self, question: Question) -> tuple[int, ...]:
+        """The option of each class: by position, or by label."""
+        if self.labels is None:
+            return question.order
+        return tuple(sorted(range(self.options), key=question.options.__getitem__))
+
+    def by_class(self, question: Question, choice: Choice) -> Array | None:
+        """[K] probabilities of the classes; None where there are none."""
+        if choice.probabilities is None:
+            return None
+        return np.array([choice.probabilities[o] for o in self.identities(question)])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Questions that share a prior."""
+
+    about: About
+    rows: Sequence[int]
+    """Where they stand in the list that was asked."""
+    questions: Sequence[Question]
+    domain: Sequence[Question]
+    """All asked ones of the same header, demonstrations and form, whatever their options."""
+
+
+class Estimate(NamedTuple):
+    """What came out for a group."""
+
+    prior: Array | None = None
+    """[K] by class; None leaves the answers as they are."""
+    note: str = ""
+    """Why there is none, or what to doubt about it; put on the group's answers."""
+    settled: Mapping[int, Array] = {}
+    """[K] by identity, per index in the group: answers that the estimation itself gave."""
+
+
+class Plan(NamedTuple):
+    """How a group's prior is found."""
+
+    estimate: Callable[[Mapping[int, Choice], list[Choice]], Estimate]
+    """From the group's own answers, by index, and those to `extra`."""
+    extra: Sequence[Question] = ()
+    """What is asked besides."""
+    reads: Sequence[int] | None = None
+    """Which of the group's own answers are needed; None is all."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was taken from training data, so that it no longer depends on what is asked."""
+
+    priors: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
+    """By `About.key`: in words what it is about, and the prior by class."""
+    fillings: tuple[Filling, ...] = ()
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """As JSON."""
+        priors = {key: {"about": text, "prior": list(prior)} for key, (text, prior) in self.priors.items()}
+        return {"priors": priors, "fillings": [[f.content, list(f.options)] for f in self.fillings]}
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a folder."""
+        (folder / FILE).write_text(json.dumps(self.plain, indent=1), encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Learned:
+        """Get it back."""
+        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        priors = {key: (entry["about"], tuple(entry["prior"])) for key, entry in plain["priors"].items()}
+        return Learned(priors, tuple(Filling(content, tuple(options)) for content, options in plain["fillings"]))
+
+
+class Calibrator(Method):
+    """Base of the calibrating methods: a subclass says what prior a question has, and how it is found.
+
+    What is learned from training data is used wherever it fits. Every other prior comes from the questions of the call
+    itself, without labels: then an answer depends on what else is asked in the same call.
+    """
+
+    needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
+
+    @property
+    def added_before(self) -> float:
+        """What is added to probabilities and prior before the division; by default nothing."""
+        return 0.0
+
+    @abstractmethod
+    def plan(self, group: Group, learned: Learned) -> Plan:
+        """How the prior of a group is found."""
+
+    def about(self, question: Question, answer_by: AnswerBy) -> About | str:
+        """What prior a question needs, or why it can have none; by default one whatever stands before the question."""
+        return pooled(question, answer_by)
+
+    def learn(self, model: Model, data: TrainData) -> Learned:
+        """What training data tells once and for all; by default the priors of its questions' groups."""
+        found = self.priors(model, data.questions)
+        known = {about.key: (about.text, e.prior) for about, e in found if e.prior is not None}
+        return Learned({key: (text, tuple(map(float, prior))) for key, (text, prior) in known.items()})
+
+    def priors(self, model: Model, questions: Sequence[Question]) -> list[tuple[About, Estimate]]:
+        """The priors that the questions themselves give, to look at; asks only what they take."""
+        groups, _ = self._grouped(model, questions)
+        plans = [self.plan(group, Learned()) for group in groups]
+        reads = [range(len(g.questions)) if p.reads is None else p.reads for g, p in zip(groups, plans, strict=True)]
+        own = [g.questions[i] for g, rows in zip(groups, reads, strict=True) for i in rows]
+        answers = iter(model.choose([*own, *(q for p in plans for q in p.extra)]))
+        read = [dict(zip(rows, islice(answers, len(rows)), strict=True)) for rows in reads]
+        return [
+            (g.about, p.estimate(mine, list(islice(answers, len(p.extra)))))
+            for g, p, mine in zip(groups, plans, read, strict=True)
+        ]
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Wrap the model: its answers are divided by the prior, and all that is asked for it goes in the same call.
+
+        Args:
+            model: The model.
+            data: Where given, priors come from it, once, wherever it has questions of the same kind.
+        """
+        return self._around(model, Learned() if data is None else self.learn(model, data))
+
+    def restore(self, model: Model, folder: Path) -> Model:
+        """Wrap the model with what was learned before."""
+        return self._around(model, Learned.read(folder))
+
+    def _around(self, model: Model, learned: Learned) -> Model:
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            return self._choose(model, questions, learned)
+
+        empty = learned == Learned()
+        return Mitigated(
+            model,
+            self,
+            choose=choose,
+            depends_on=() if empty else [digest(learned.plain)],
+            keep=None if empty else learned.write,
+        )
+
+    def _choose(self, model: Model, questions: Sequence[Question], learned: Learned) -> list[Choice]:
+        groups, refused = self._grouped(model, questions)
+        plans = [self._plan(group, learned) for group in groups]
+        answers = model.choose([*questions, *(q for plan in plans for q in plan.extra)])
+        out, extra = list(answers[: len(questions)]), iter(answers[len(questions) :])
+        for row, reason in refused.items():
+            out[row] = _noted(out[row], reason)
+        for group, plan in zip(groups, plans, strict=True):
+            further = list(islice(extra, len(plan.extra)))
+            found = plan.estimate({i: answers[row] for i, row in enumerate(group.rows)}, further)
+            for i, row in enumerate(group.rows):
+                out[row] = _settled(group.about, group.questions[i], answers[row], found, i, self.added_before)
+            first = group.rows[0]
+            out[first] = replace(out[first], usage=sum((c.usage for c in further), out[first].usage))
+        return out
+
+    def _plan(self, group: Group, learned: Learned) -> Plan:
+        known = learned.priors.get(group.about.key)
+        return self.plan(group, learned) if known is None else given(known[1])
+
+    def _grouped(self, model: Model, questions: Sequence[Question]) -> tuple[list[Group], dict[int, str]]:
+        """Those that share a prior, in the order of their first; and by index why the others have none."""
+        own = answer_by_of(model)
+        rows: dict[About, list[int]] = {}
+        domains: dict[Question | None, list[Question]] = {}
+        refused: dict[int, str] = {}
+        for i, question in enumerate(questions):
+            about = self.about(question, question.answer_by or own)
+            if isinstance(about, str):
+                refused[i] = about
+            else:
+                rows.setdefault(about, []).append(i)
+                domains.setdefault(_domain(about), []).append(question)
+        return [Group(a, at, [questions[i] for i in at], domains[_domain(a)]) for a, at in rows.items()], refused
+
+
+# --------------------------------------------------------------------------------------- what a prior is about
+
+
+def answer_by_of(model: Model) -> AnswerBy:
+    """How a model reads answers where a question does not say; below the methods around it."""
+    while isinstance(model, Mitigated):
+        model = model.base
+    own: AnswerBy = getattr(model, "answer_by", "letters")
+    return own
+
+
+def pooled(question: Question, answer_by: AnswerBy) -> About:
+    """One prior for all questions of as many options, or of the same labels."""
+    return About(answer_by, len(question.options), _labels(question, answer_by))
+
+
+def behind_head(question: Question, answer_by: AnswerBy) -> About:
+    """One prior for each header with its demonstrations."""
+    blank = Question("", "", (), header=question.header, shots=question.shots)
+    return replace(pooled(question, answer_by), frame=blank)
+
+
+def framed(question: Question, answer_by: AnswerBy) -> About | str:
+    """One prior for each prompt without content; none for a ready conversation, whose content cannot be taken out."""
+    if question.dialogue is not None:
+        return READY
+    about = pooled(question, answer_by)
+    return replace(about, frame=replace(frame(question, about.labels), answer_by=answer_by))
+
+
+def _labels(question: Question, answer_by: AnswerBy) -> tuple[str, ...] | None:
+    return tuple(sorted(question.options)) if answer_by in BY_TEXT else None
+
+
+def _domain(about: About) -> Question | None:
+    return None if about.frame is None else replace(about.frame, options=())
+
+
+# ---------------------------------------------------------------------------------------- how a prior is found
+
+
+def given(prior: Sequence[float]) -> Plan:
+    """A prior that is known."""
+    return Plan(lambda own, extra: Estimate(np.array(prior)), reads=())
+
+
+def without(note: str) -> Plan:
+    """No prior."""
+    return Plan(lambda own, extra: Estimate(None, note), reads=())
+
+
+def from_batch(group: Group, least: int, prior: Callable[[Array], Estimate]) -> Plan:
+    """A prior of the group's own answers, [N, K] by class; none where fewer than `least` have probabilities."""
+
+    def estimate(own: Mapping[int, Choice], extra: list[Choice]) -> Estimate:
+        rows = [group.about.by_class(group.questions[i], choice) for i, choice in own.items()]
+        known = [row for row in rows if row is not None]
+        return Estimate(None, too_few(len(known), least)) if len(known) < least else prior(np.array(known))
+
+    return Plan(estimate)
+
+
+def from_content_free(group: Group, fillings: Sequence[Filling], note: str = "") -> Plan:
+    """The mean answer to the group's prompt with each filling in the place of its content.
+
+    Args:
+        group: Its `about` has a frame.
+        fillings: What stands there. Where options are shown with letters, these are filled too (ours: the tasks of the
+            sources show no options).
+        note: Put on the group's answers.
+    """
+    about = group.about
+    assert about.frame is not None
+    name = f"{group.questions[0].id} without content"
+    extra = [filled(about.frame, f, about.labels is None, f"{name} {i}") for i, f in enumerate(fillings)]
+
+    def estimate(own: Mapping[int, Choice], answers: list[Choice]) -> Estimate:
+        rows = [c.probabilities for c in answers if c.probabilities is not None]  # the frame is in the classes' order
+        return Estimate(np.mean(rows, axis=0), note) if rows else Estimate(None, _joined(note, NO_ANSWERS))
+
+    return Plan(estimate, extra, reads=())
+
+
+# ------------------------------------------------------------------------------------------ how it is applied
+
+
+def _settled(
+    about: About, question: Question, choice: Choice, found: Estimate, index: int, added: float = 0.0
+) -> Choice:
+    """The answer, divided by the prior."""
+    p = about.by_class(question, choice)
+    if p is None or choice.decision is None:
+        return _noted(choice, NO_PROBABILITIES)
+    new = found.settled.get(index)
+    if new is None and found.prior is not None:
+        new = np.empty(len(p))
+        new[list(about.identities(question))] = calibrated(p, found.prior, added)
+    if new is not None:
+        choice = replace(choice, decision=decide(new), probabilities=tuple(map(float, new)))
+    return _noted(choice, found.note)
+
+
+def _noted(choice: Choice, note: str) -> Choice:
+    return replace(choice, note=_joined(choice.note, note))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -1,0 +1,48 @@
+"""`batch_calibration`: subtract the log of the mean probability over a batch.
+
+Source: Zhou et al. 2023, "Batch Calibration: Rethinking Calibration for In-Context Learning and Prompt Engineering"
+(arXiv 2309.17249), section 3: the prior of a class is its mean probability over the batch, and answers are divided by
+it. The batch is the training data's questions where these are given, else all questions of one call: no labels are
+read, but then an answer depends on what else is asked. What the right answers have in common is divided away too: where
+they are not spread evenly over the classes, this pulls them apart from the truth.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from evenhand.interfaces import AnswerBy, Question, settings
+from evenhand.methods.calibration._calibrator import (
+    About,
+    Calibrator,
+    Estimate,
+    Group,
+    Learned,
+    Plan,
+    behind_head,
+    from_batch,
+    pooled,
+)
+
+
+@settings
+class BatchCalibration(Calibrator):
+    """Divide every answer by the mean answer."""
+
+    name: ClassVar[str] = "batch_calibration"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"per_head": True}}
+
+    least: Annotated[int, Field(ge=2)] = 10
+    """Answers that a prior must come from; smaller groups stay as they are (of a single one, nothing would be left)."""
+    per_head: bool = False
+    """Whether each header with its demonstrations has a prior of its own, as in the paper."""
+
+    def about(self, question: Question, answer_by: AnswerBy) -> About | str:
+        """By number of options or by labels, and by header where asked for."""
+        return (behind_head if self.per_head else pooled)(question, answer_by)
+
+    def plan(self, group: Group, learned: Learned) -> Plan:
+        """The mean answer of the group."""
+        return from_batch(group, self.least, lambda p: Estimate(p.mean(axis=0)))

@@ -1,0 +1,110 @@
+"""`pride`: find the preference for letters on a few questions in all cyclic orders, and divide it away elsewhere.
+
+Source: Zheng et al. 2023, "Large Language Models Are Not Robust Multiple Choice Selectors" (arXiv 2309.03882),
+section 4; chujiezheng/LLM-MCQ-Bias, debias_pride.py and debias_utils.py (`simple`). An item's prior is the softmax over
+positions of the mean over orders of log p(position), the prior the mean of the items' priors. Items that it comes from
+get the mean over their orders as their answer, as in the code; all others cost one pass.
+
+Items to find it on are drawn by a hash of their ids, from the training data where it is given, else from the asked
+questions: then an answer depends on what else is asked. Those with options that speak of positions ("all of the above")
+are not drawn, as such options cannot stand everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from evenhand.interfaces import AnswerBy, Array, Choice, Question, settings
+from evenhand.methods.calibration._calibrator import (
+    NO_ANSWERS,
+    NO_POSITIONS,
+    About,
+    Calibrator,
+    Estimate,
+    Group,
+    Learned,
+    Plan,
+    pooled,
+    without,
+)
+from evenhand.methods.calibration._prior_fitting import item_prior
+from evenhand.prompting.option_orders import Mean, Order, by_position, debias, movable, orders_of
+
+NONE_MOVABLE = "not calibrated: every question has options that speak of positions, so that no prior can be found"
+
+RELEASED = {"share": 0.05, "least": 1, "mean": "arithmetic", "added": 1e-10}
+"""The paper gives no constant beside its formulas; the released code, which its figures are from, has one."""
+
+
+@settings
+class PriDe(Calibrator):
+    """Divide every answer by the preference for letters, found on a few questions."""
+
+    name: ClassVar[str] = "pride"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": RELEASED, "released": RELEASED}
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Of the questions, how many are asked in all cyclic orders; the paper's code takes 0.05."""
+    least: Annotated[int, Field(ge=1)] = 5
+    """But at least this many, or all where there are fewer."""
+    mean: Mean = "arithmetic"
+    """Over the orders of those: arithmetic (the code's) or geometric, which is exact where letters act as a factor."""
+    seed: int = 0
+    """Of the draw."""
+    added: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Added to every probability and to the prior before logarithms are taken; the released code adds 1e-10. It decides
+    where letters are all but impossible: with 1e-10 a letter of probability 0 gains where its prior is below 1e-10."""
+
+    @property
+    def added_before(self) -> float:
+        """As in the code, also to the answers that are divided."""
+        return self.added
+
+    def about(self, question: Question, answer_by: AnswerBy) -> About | str:
+        """By number of options, where these have positions."""
+        about = pooled(question, answer_by)
+        return about if about.labels is None else NO_POSITIONS
+
+    def plan(self, group: Group, learned: Learned) -> Plan:
+        """The remaining orders of the drawn questions."""
+        for question in group.questions:
+            if question.dialogue is not None:
+                question.reordered(question.order)  # refuses, with what to do
+        drawn = self._drawn(group)
+        if not drawn:
+            return without(NONE_MOVABLE)
+        orders = {i: orders_of(group.questions[i], "cyclic") for i in drawn}
+        extra = [group.questions[i].reordered(order) for i in drawn for order in orders[i][1:]]
+
+        def estimate(own: Mapping[int, Choice], answers: list[Choice]) -> Estimate:
+            more = iter(answers)
+            asked = {i: [own[i], *(next(more) for _ in orders[i][1:])] for i in drawn}
+            return self._estimate(orders, asked)
+
+        return Plan(estimate, extra, reads=drawn)
+
+    def _drawn(self, group: Group) -> list[int]:
+        """Indices of the questions that are asked in all orders."""
+        free = [i for i, q in enumerate(group.questions) if not movable(q).note]
+        wanted = max(self.least, int(len(group.questions) * self.share))
+        return sorted(sorted(free, key=lambda i: self._draw(group.questions[i]))[:wanted])
+
+    def _draw(self, question: Question) -> bytes:
+        return sha256(f"{self.seed}/{question.id}".encode()).digest()
+
+    def _estimate(self, orders: Mapping[int, list[Order]], asked: Mapping[int, list[Choice]]) -> Estimate:
+        priors: list[Array] = []
+        settled: dict[int, Array] = {}
+        for i, choices in asked.items():
+            known = [
+                by_position(c.probabilities, o) for c, o in zip(choices, orders[i], strict=True) if c.probabilities
+            ]
+            if len(known) == len(choices):
+                priors.append(item_prior(np.array(known), self.added))
+                settled[i] = debias(np.array(known), orders[i], self.mean)
+        return Estimate(np.mean(priors, axis=0), settled=settled) if priors else Estimate(None, NO_ANSWERS)

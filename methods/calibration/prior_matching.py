@@ -1,0 +1,71 @@
+"""`prior_matching`: weigh the classes so that, on average over the questions, each is as probable as wanted.
+
+Source: Liusie, Manakul, Gales 2023, "Mitigating Word Bias in Zero-shot Prompt-based Classifiers" (arXiv 2309.04992;
+adianliusie/robust-prompt-classifier). The weights minimise a convex function, here by Newton's method with bounded
+steps; the public code takes fixed steps, which can swing for ever.
+
+The weights come from the training data's questions where these are given, else from all questions of one call: no
+labels are read, but then an answer depends on what else is asked. A uniform target assumes that right answers are
+spread evenly over the classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import AnswerBy, Array, Question, settings
+from evenhand.methods.calibration._calibrator import (
+    About,
+    Calibrator,
+    Estimate,
+    Group,
+    Learned,
+    Plan,
+    behind_head,
+    from_batch,
+    pooled,
+)
+from evenhand.methods.calibration._calibrator import without as no_prior
+from evenhand.methods.calibration._prior_fitting import match
+
+FAR = 1e-6
+"""A gap to the target above this is told."""
+
+
+@settings
+class PriorMatching(Calibrator):
+    """Make all classes equally probable on average."""
+
+    name: ClassVar[str] = "prior_matching"
+
+    target: tuple[float, ...] = ()
+    """Proportions wanted, one a class: by position, or by label in alphabetical order; empty is uniform."""
+    least: Annotated[int, Field(ge=2)] = 10
+    """Answers that the weights must come from; smaller groups stay as they are."""
+    per_head: bool = False
+    """Whether each header with its demonstrations has weights of its own."""
+
+    def __post_init__(self) -> None:
+        """Refuse a target that cannot be reached."""
+        if self.target and (len(self.target) < 2 or not all(0 < t < float("inf") for t in self.target)):
+            raise SettingsError(f"prior_matching: target={self.target}: give positive numbers, one for each class")
+
+    def about(self, question: Question, answer_by: AnswerBy) -> About | str:
+        """By number of options or by labels, and by header where asked for."""
+        return (behind_head if self.per_head else pooled)(question, answer_by)
+
+    def plan(self, group: Group, learned: Learned) -> Plan:
+        """The weights of the group."""
+        if self.target and len(self.target) != group.about.options:
+            return no_prior(
+                f"not calibrated: the target has {len(self.target)} classes, the question {group.about.options}"
+            )
+        return from_batch(group, self.least, self._matched)
+
+    def _matched(self, p: Array) -> Estimate:
+        found = match(p, self.target or None)
+        note = f"the target was missed by {found.gap:.1g}: answers are too certain" if found.gap > FAR else ""
+        return Estimate(found.prior, note)

@@ -1,0 +1,225 @@
+"""Texts as batches of tokens: what the student reads, where it is compared, and where a rule acts.
+
+Which tokens are hidden from a masked language model is drawn per text, so that it does not hang on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evenhand.inference.requests import buckets
+from evenhand.models.tokenization import Encoder
+from evenhand.training.packing import IGNORED, Layout, pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = list[int]
+GROUP = 64
+"""Batches' worth of texts that are laid out together: enough for dense rows, few enough to mix lengths in an epoch."""
+ROW = 256
+"""Most tokens in a row of several texts."""
+
+
+class Rows(NamedTuple):
+    """A batch. All tables are [rows, length] and speak of the place whose output they are about."""
+
+    inputs: dict[str, Any]
+    """What the module is called with."""
+    labels: Tensor
+    """The token to be predicted there, or `IGNORED`."""
+    read: Tensor
+    """Whether teacher and student are compared there."""
+    open: Tensor
+    """Whether the rule acts there."""
+    spots: Tensor | None = None
+    """Number of a place that rules on words of several tokens act on (`evenhand.methods.distillation._words`); -1 elsewhere."""
+
+
+class Text(NamedTuple):
+    """A text, or a stretch of a long one, in tokens."""
+
+    ids: Ids
+    labels: Ids
+    """Per place the token to be predicted there, or `IGNORED`."""
+    open: list[bool]
+    """Per place whether the rule acts there."""
+    spots: list[int] | None = None
+    """Per place as in `Rows`; None is -1 everywhere."""
+    read: list[bool] | None = None
+    """Per place whether it is compared, of a causal model; None is every place but the last, which predicts nothing."""
+
+
+class Masking(NamedTuple):
+    """How tokens are hidden from a masked language model."""
+
+    share: float
+    """Of the tokens that are to be found again."""
+    often: float
+    """The same for tokens that a rule is about."""
+    rule_tokens: frozenset[int]
+
+
+Gate = Callable[[Sequence[Ids], Sequence[list[bool]]], list[list[bool]]]
+"""From token ids as they are read, and which of them are hidden or replaced, to where the rule acts (by place)."""
+
+
+# ------------------------------------------------------------------------------------------------- in tokens
+
+
+def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool) -> list[Ids]:
+    """Token ids of each text with the tokenizer's special tokens; long texts are cut into stretches.
+
+    Args:
+        texts: Plain texts.
+        tokenizer: The model's own.
+        length: Most tokens of a stretch, at least one more than the special ones.
+        causal: Whether only an opening token is put before a text, as causal models are asked.
+
+    Returns:
+        Those with two tokens or more to learn from (causal), or one.
+    """
+    before, after = _ends(tokenizer, causal)
+    room = length - len(before) - len(after)
+    out: list[Ids] = []
+    plain = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
+    for ids in plain:
+        parts = (list(ids[start : start + room]) for start in range(0, len(ids), room))
+        out += [[*before, *part, *after] for part in parts]
+    return [ids for ids in out if len(ids) > (1 if causal else len(before) + len(after))]
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[Ids, Ids]:
+    """What stands before and behind every text."""
+    if causal:
+        return Encoder(tokenizer).opening, []
+    whole = list(tokenizer("a").input_ids)
+    bare = list(tokenizer("a", add_special_tokens=False).input_ids)
+    start = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def predicting(texts: Sequence[Ids], gate: Gate) -> list[Text]:
+    """Texts for a causal model: each place predicts the token after it; the last predicts nothing."""
+    opened = gate(texts, [[False] * len(ids) for ids in texts])
+    return [Text(ids, [*ids[1:], IGNORED], where) for ids, where in zip(texts, opened, strict=True)]
+
+
+def hiding(
+    texts: Sequence[Ids], gate: Gate, masking: Masking, tokenizer: PreTrainedTokenizerBase, seed: str
+) -> list[Text]:
+    """Texts for a masked model: of the tokens to be found, 80 % are the mask token, 10 % another one, 10 % left.
+
+    Source of the shares: Devlin et al. 2019, "BERT" (NAACL 2019, arXiv 1810.04805), section 3.1.
+
+    Args:
+        texts: Token ids with special tokens.
+        gate: See `Gate`.
+        masking: How many are hidden.
+        tokenizer: For its mask token and special tokens.
+        seed: Of the draws; each text has draws of its own.
+    """
+    special, mask = set(tokenizer.all_special_ids), int(tokenizer.mask_token_id or 0)
+    others = np.array([n for n in range(len(tokenizer)) if n not in special])
+    read, labels = [], []
+    for n, ids in enumerate(texts):
+        rng = np.random.default_rng([n, *seed.encode()])
+        draws, kinds, random = rng.random(len(ids)), rng.random(len(ids)), rng.choice(others, len(ids))
+        shares = [0.0 if t in special else masking.often if t in masking.rule_tokens else masking.share for t in ids]
+        found = [bool(d < share) for d, share in zip(draws, shares, strict=True)]
+        shown = [
+            t if not f or k >= 0.9 else mask if k < 0.8 else int(r)
+            for t, f, k, r in zip(ids, found, kinds, random, strict=True)
+        ]
+        read.append(shown)
+        labels.append([t if f else IGNORED for t, f in zip(ids, found, strict=True)])
+    # what was replaced is to be found like what was hidden: were rules not to act there, its labels would bring back
+    # the skew of the text
+    opened = gate(read, [[a != b for a, b in zip(*pair, strict=True)] for pair in zip(texts, read, strict=True)])
+    return [Text(*row) for row in zip(read, labels, opened, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------ in batches
+
+
+def batches(
+    texts: Sequence[Text], layout: Layout | None, tokens: int, pad: int, random: Random, *, hidden: bool = False
+) -> list[Rows]:
+    """All texts once, in batches of at most `tokens` tokens, in an order drawn anew.
+
+    Args:
+        texts: From `predicting` or `hiding`.
+        layout: Of a causal model; None is a masked model, with one text a row.
+        tokens: Most tokens in a batch, padding included; a longer text is a batch of its own.
+        pad: What rows are filled up with.
+        random: Draws the order.
+        hidden: Whether a masked student is compared with its teacher only at the tokens that are to be found.
+    """
+    order = random.sample(range(len(texts)), len(texts))
+    out: list[Rows] = []
+    for group in _groups([texts[n] for n in order], GROUP * tokens):
+        if layout is not None:
+            out += _packed(group, layout, tokens)
+            continue
+        made = [_padded([group[n] for n in rows], pad) for rows in buckets([len(t.ids) for t in group], tokens)]
+        out += [rows._replace(read=rows.labels != IGNORED) if hidden else rows for rows in made]
+    random.shuffle(out)
+    return out
+
+
+def _groups(texts: Iterable[Text], tokens: int) -> list[list[Text]]:
+    out: list[list[Text]] = [[]]
+    size = 0
+    for text in texts:
+        if size > tokens:
+            out, size = [*out, []], 0
+        out[-1].append(text)
+        size += len(text.ids)
+    return out
+
+
+def _packed(texts: Sequence[Text], layout: Layout, tokens: int) -> list[Rows]:
+    # what `pack` moves along with a token is where the place before it stands in these lists; -1 if it is not read
+    labels = torch.tensor([x for t in texts for x in t.labels])
+    open = torch.tensor([o for t in texts for o in t.open])
+    spots = torch.tensor([n for t in texts for n in t.spots or [-1] * len(t.ids)])
+    starts = [0, *accumulate(len(t.ids) for t in texts)]
+    places = [[-1, *_read(t, start)] for t, start in zip(texts, starts, strict=False)]
+    out = []
+    for batch in pack([t.ids for t in texts], layout, labels=places, length=min(ROW, tokens), tokens=tokens):
+        at = torch.full_like(batch.labels, -1)
+        at[:, :-1] = batch.labels[:, 1:]
+        read, at = at >= 0, at.clamp_min(0)
+        out.append(
+            Rows(
+                batch.inputs, torch.where(read, labels[at], IGNORED), read, read & open[at],
+                torch.where(read, spots[at], -1),
+            )
+        )  # fmt: skip
+    return out
+
+
+def _read(text: Text, start: int) -> list[int]:
+    """Per place but the last, where it stands in a list that the text begins at `start` of; -1 if it is not read."""
+    read = text.read or [True] * len(text.ids)
+    return [start + n if read[n] else -1 for n in range(len(text.ids) - 1)]
+
+
+def _padded(texts: Sequence[Text], pad: int) -> Rows:
+    longest = max(len(t.ids) for t in texts)
+
+    def table(rows: Iterable[Sequence[int]], filled: int) -> Tensor:
+        return torch.tensor([[*row, *[filled] * (longest - len(row))] for row in rows])
+
+    read = table(([1] * len(t.ids) for t in texts), 0)
+    inputs = {"input_ids": table((t.ids for t in texts), pad), "attention_mask": read}
+    return Rows(
+        inputs, table((t.labels for t in texts), IGNORED), read.bool(), table((t.open for t in texts), 0).bool()
+    )

@@ -1,0 +1,248 @@
+"""A masked language model with a second exit at an inner layer, which its own last layers teach.
+
+Source: Bayasi et al. 2025, "Debiasify: Self-Distillation for Unsupervised Bias Mitigation" (WACV 2025; code
+nourhanb/Debiasify): L = 1/2 (CE_shallow + CE_deep) + 0.1 KL + MMD, for classifiers of images. Ours: masked language
+models, whose inner layers leave through the model's own head; the number of clusters by silhouette (theirs is the
+least whose variance is below a threshold); MMD between the clusters. Their code's MMD is between shallow and deep
+features: `align="layers"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+from evenhand.errors import SettingsError
+from evenhand.inference.requests import buckets
+from evenhand.inference.support_probe import inner
+from evenhand.methods.distillation._batches import GROUP, Text
+from evenhand.methods.distillation._groups import Groups, apart, mmd2, pseudo_groups
+from evenhand.methods.distillation._losses import divergence, frozen
+from evenhand.training.packing import IGNORED
+
+Align = Literal["groups", "layers"]
+
+
+class Weights(NamedTuple):
+    """Of the parts of the loss."""
+
+    kl: float
+    mmd: float
+    temperature: float
+    align: Align
+    """What is brought together: the features of the pseudo-groups, or those of both exits."""
+
+
+class Batch(NamedTuple):
+    """Texts of a masked model, one a row."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    """[rows, length] what is hidden, or `IGNORED`."""
+    groups: Tensor
+    """[rows] the pseudo-group of each text."""
+
+
+class Exits(NamedTuple):
+    """What both exits make of a batch."""
+
+    shallow: Tensor
+    """[n, vocabulary] logits at hidden tokens."""
+    deep: Tensor
+    features: Tensor
+    """[rows, H] mean over each text's tokens at the inner layer."""
+    deep_features: Tensor
+
+
+# ---------------------------------------------------------------------------------------------------- exits
+
+
+def layers_of(module: Any) -> int:
+    """How many layers a model has."""
+    return int(inner(module).config.get_text_config().num_hidden_layers)
+
+
+def logits_of(module: Any, hidden: Tensor) -> Tensor:
+    """[n, vocabulary] what a model's own head makes of hidden states [n, H], of whatever layer they are."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    whole = inner(module)
+    with _instead(whole.base_model, BaseModelOutput(last_hidden_state=hidden[None])):
+        ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+        out: Tensor = whole(input_ids=ids).logits[0]
+    return out
+
+
+@contextmanager
+def _instead(base: Any, output: Any) -> Iterator[None]:
+    """Let the part below the head say this, whatever it is asked."""
+    own = base.__dict__.get("forward")
+    base.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        if own is None:
+            del base.forward
+        else:
+            base.forward = own
+
+
+def check_exit(module: Any, layer: int) -> None:
+    """Refuse a model whose inner layers cannot leave through its head.
+
+    Raises:
+        SettingsError: It has no such inner layer, or its logits are not what its head makes of its last hidden states.
+    """
+    every = layers_of(module)
+    if not 0 < layer < every:
+        raise SettingsError(f"exit_layer={layer}: this model has {every} layers; give 1 to {every - 1}")
+    ids = torch.tensor([[1, 2, 3]], device=module.get_input_embeddings().weight.device)
+    with frozen(module):
+        out = module(input_ids=ids, output_hidden_states=True)
+        again = logits_of(module, out.hidden_states[-1][0])
+    if not torch.allclose(out.logits[0].float(), again.float(), rtol=1e-2, atol=1e-2 * float(out.logits.abs().max())):
+        raise SettingsError(f"{type(inner(module)).__name__} makes its logits of more than its last hidden states")
+
+
+def exits(network: Any, module: Any, batch: Batch, layer: int) -> Exits:
+    """Both exits of a batch.
+
+    Args:
+        network: The model, or what the training has put around it.
+        module: The model.
+        batch: On its device.
+        layer: The inner layer.
+    """
+    out = network(**batch.inputs, output_hidden_states=True)
+    states = out.hidden_states[layer]
+    hidden = batch.labels != IGNORED
+    read = batch.inputs["attention_mask"][..., None].to(states.dtype)
+    means = [(s * read).sum(1) / read.sum(1) for s in (states, out.hidden_states[-1])]
+    return Exits(logits_of(module, states[hidden]), out.logits[hidden], *means)
+
+
+def parts_of(made: Exits, labels: Tensor, groups: Tensor, weights: Weights) -> dict[str, Tensor]:
+    """The parts of the loss without their weights; `loss` is the whole.
+
+    Args:
+        made: Of a batch.
+        labels: [n] the hidden tokens.
+        groups: [rows] pseudo-groups.
+        weights: Of the parts.
+    """
+    none = made.features.sum() * 0
+    shallow, deep, kl = none, none, none
+    if len(labels):
+        shallow, deep = cross_entropy(made.shallow.float(), labels), cross_entropy(made.deep.float(), labels)
+        taught = log_softmax(made.deep.detach().float() / weights.temperature, -1)
+        kl = divergence(taught, log_softmax(made.shallow.float() / weights.temperature, -1)) / len(labels)
+        kl = weights.temperature**2 * kl
+    if weights.align == "layers":
+        mmd = mmd2(made.features.float(), made.deep_features.float())
+    else:
+        mmd = apart(made.features.float(), groups)
+    whole = (shallow + deep) / 2 + weights.kl * kl + weights.mmd * mmd
+    return {"loss": whole, "shallow": shallow, "deep": deep, "kl": kl, "mmd": mmd}
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+class Lesson(NamedTuple):
+    """What a model with two exits learns from."""
+
+    train: Callable[[int], list[Text]]
+    """The texts of an epoch, tokens hidden."""
+    held: list[Text]
+    layer: int
+    most_groups: int
+    tokens: int
+    """Most tokens in a batch."""
+    pad: int
+    seed: int
+
+
+class TwoExits:
+    """A model in training."""
+
+    def __init__(self, module: Any, lesson: Lesson, weights: Weights) -> None:
+        """Take a model, which is trained in place."""
+        self.module, self.lesson, self.weights = module, lesson, weights
+        self.found: list[Groups] = []
+        """The pseudo-groups of every epoch that was trained here."""
+
+    def batches(self, epoch: int, random: Random) -> list[Batch]:
+        """The texts of an epoch, clustered anew by what the inner layer makes of them now."""
+        texts = self.lesson.train(epoch)
+        groups = pseudo_groups(self.features(texts), self.lesson.most_groups, self.lesson.seed)
+        self.found.append(groups)
+        return list(self._laid_out(texts, groups.of.tolist(), random))
+
+    def features(self, texts: Sequence[Text]) -> np.ndarray:
+        """[n, H] of each text at the inner layer."""
+        out = np.zeros((len(texts), int(self.module.config.get_text_config().hidden_size)))
+        with frozen(self.module):
+            for rows in buckets([len(t.ids) for t in texts], self.lesson.tokens):
+                batch = self._on(_padded([texts[n] for n in rows], [0] * len(rows), self.lesson.pad))
+                made = exits(self.module, self.module, batch, self.lesson.layer)
+                out[rows] = made.features.double().cpu().numpy()
+        return out
+
+    def loss(self, network: Any, batch: Batch) -> Tensor:
+        """Of a batch."""
+        batch = self._on(batch)
+        made = exits(network, self.module, batch, self.lesson.layer)
+        return parts_of(made, batch.labels[batch.labels != IGNORED], batch.groups, self.weights)["loss"]
+
+    def judged(self, _: Any = None) -> Mapping[str, float]:
+        """Means over held-out tokens; of the loss without MMD, as held-out texts are in no cluster."""
+        sums = dict.fromkeys(("shallow", "deep", "kl"), 0.0)
+        count = 0
+        with frozen(self.module):
+            for batch in self._laid_out(self.lesson.held, [0] * len(self.lesson.held), Random("held out")):
+                batch = self._on(batch)
+                labels = batch.labels[batch.labels != IGNORED]
+                made = exits(self.module, self.module, batch, self.lesson.layer)
+                parts = parts_of(made, labels, batch.groups, self.weights)
+                sums = {name: value + len(labels) * float(parts[name]) for name, value in sums.items()}
+                count += len(labels)
+        means = {f"held_out_{name}": value / max(1, count) for name, value in sums.items()}
+        whole = (means["held_out_shallow"] + means["held_out_deep"]) / 2 + self.weights.kl * means["held_out_kl"]
+        return {"held_out_loss": whole, **means}
+
+    def _laid_out(self, texts: Sequence[Text], groups: Sequence[int], random: Random) -> Iterable[Batch]:
+        order = random.sample(range(len(texts)), len(texts))
+        out = []
+        width = max(1, GROUP * self.lesson.tokens // max(1, max(len(t.ids) for t in texts)))
+        for start in range(0, len(order), width):
+            some = order[start : start + width]
+            for rows in buckets([len(texts[n].ids) for n in some], self.lesson.tokens):
+                picked = [some[n] for n in rows]
+                out.append(_padded([texts[n] for n in picked], [groups[n] for n in picked], self.lesson.pad))
+        random.shuffle(out)
+        return out
+
+    def _on(self, batch: Batch) -> Batch:
+        device = self.module.get_input_embeddings().weight.device
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        return Batch(inputs, batch.labels.to(device), batch.groups.to(device))
+
+
+def _padded(texts: Sequence[Text], groups: Sequence[int], pad: int) -> Batch:
+    longest = max(len(t.ids) for t in texts)
+
+    def table(rows: Iterable[Sequence[int]], filled: int) -> Tensor:
+        return torch.tensor([[*row, *[filled] * (longest - len(row))] for row in rows])
+
+    inputs = {
+        "input_ids": table((t.ids for t in texts), pad),
+        "attention_mask": table(([1] * len(t.ids) for t in texts), 0),
+    }
+    return Batch(inputs, table((t.labels for t in texts), IGNORED), torch.tensor(list(groups)))

@@ -1,0 +1,189 @@
+"""The training of a student on texts: its batches of an epoch, its loss, and how it does on texts held out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenhand.errors import EvenhandError, SettingsError
+from evenhand.methods.distillation._batches import Rows, Text, batches
+from evenhand.methods.distillation._losses import Loss, Rule, Shares, frozen, means, readings, states_of
+from evenhand.training.loop import Schedule, Training
+from evenhand.training.losses import unchanged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from evenhand.training.packing import Layout
+
+HELD_OUT = -1
+"""In the place of an epoch's number: what is hidden from the held-out texts is drawn once."""
+
+
+class Lesson(NamedTuple):
+    """What is learned from."""
+
+    train: Callable[[int], list[Text]]
+    """The texts of an epoch."""
+    held: list[Text]
+    """Not trained on."""
+    layout: Layout | None
+    """Of a causal model; None is a masked one."""
+    pad: int
+    """What rows are filled up with."""
+    tokens: int
+    """Most tokens in a batch."""
+    hidden: bool
+    """Whether a masked student is compared with its teacher at hidden tokens alone."""
+
+    def batches(self, texts: list[Text], random: Random) -> list[Rows]:
+        """Texts as batches."""
+        return batches(texts, self.layout, self.tokens, self.pad, random, hidden=self.hidden)
+
+
+class Outcome(NamedTuple):
+    """How a training went."""
+
+    curve: list[dict[str, float]]
+    best: int
+    tokens: int
+    """Read by the student, in all epochs."""
+    seconds: float
+
+
+def divide(count: int, share: float, seed: int, same: list[str]) -> tuple[list[int], list[int]]:
+    """Indices of texts to train on and of texts held out; equal texts stay together.
+
+    Raises:
+        SettingsError: One side would be empty.
+    """
+    groups: dict[str, list[int]] = {}
+    for n in range(count):
+        groups.setdefault(same[n], []).append(n)
+    keys = list(groups)
+    Random(f"held out {seed}").shuffle(keys)
+    held: list[int] = []
+    while keys and len(held) < max(1, round(share * count)):
+        held += groups[keys.pop()]
+    train = sorted(n for key in keys for n in groups[key])
+    if not train or not held:
+        raise SettingsError(f"{len(groups)} different texts cannot be divided into training and held-out ones")
+    return train, sorted(held)
+
+
+def learn(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    lesson: Lesson,
+    rule: Rule,
+    shares: Shares,
+    schedule: Schedule,
+    folder: Path | None,
+) -> Outcome:
+    """Train a student in place.
+
+    Args:
+        student: Its parameters that need gradients are trained.
+        teacher: Left as it is. None is the student itself without its adapter.
+        lesson: The texts.
+        rule: What becomes of the teacher's distributions.
+        shares: Of the loss.
+        schedule: How long and how fast.
+        folder: For checkpoints.
+
+    Raises:
+        EvenhandError: The loss is no longer finite.
+    """
+    run = _Run(student, teacher, rule, shares, lesson)
+    began = time.monotonic()
+
+    def drawn(epoch: int, random: Random) -> list[Rows]:
+        return lesson.batches(lesson.train(epoch), random)
+
+    held = lesson.batches(lesson.held, Random("held out"))
+
+    def evaluate(_: Any) -> Mapping[str, float]:
+        return {f"held_out_{name}": value for name, value in run.judged(held).items()}
+
+    first = evaluate(student)
+    trained = Training(
+        module=student, batches=drawn, loss=run.loss, evaluate=evaluate, watched="held_out_loss", schedule=schedule,
+        folder=folder, label="training the student",
+    ).run()  # fmt: skip
+    curve = [{"epoch": -1.0, **first}, *trained.curve]
+    tokens = sum(len(text.ids) for text in lesson.train(0)) * rule.inputs * len(trained.curve)
+    return Outcome(curve, trained.best, tokens, time.monotonic() - began)
+
+
+class _Run:
+    """A student and its teacher on batches."""
+
+    def __init__(self, student: Any, teacher: Any, rule: Rule, shares: Shares, lesson: Lesson) -> None:
+        self.student, self.teacher, self.rule, self.shares = student, teacher, rule, shares
+        causal = lesson.layout is not None
+        own = _finish(student, causal)
+        theirs = own if teacher is None else _finish(teacher, causal)
+        self._loss = Loss(shares=shares, rule=rule, finish=own, teacher_finish=theirs)
+
+    def loss(self, network: Any, rows: Rows) -> Tensor:
+        """Of a batch, with gradients to the student.
+
+        Args:
+            network: The student, or what the training has put around it.
+            rows: The batch.
+        """
+        inputs, places, labels, acts = readings(rows, self.rule)
+        last = bool(self.shares.cosine)
+        head: Any = self.student.get_output_embeddings()
+        theirs: Any = self.student if self.teacher is None else self.teacher
+        their_head = theirs.get_output_embeddings()
+        off = self.student.disable_adapter() if self.teacher is None else nullcontext()
+        with off, frozen(theirs):
+            taught = states_of(network if self.teacher is None else theirs, their_head,
+                               _on(inputs, theirs), places, last=last)  # fmt: skip
+        learned = states_of(network, head, _on(inputs, self.student), places, last=last)
+        spots = None if rows.spots is None or self.rule.words is None else rows.spots.flatten()[places]
+        return self._loss.of(learned, head, taught, their_head, labels, acts, spots)
+
+    def judged(self, held: list[Rows]) -> dict[str, float]:
+        """Means over held-out batches."""
+        self._loss.parts = {}
+        try:
+            with frozen(self.student):
+                for rows in held:
+                    self.loss(self.student, rows)
+            return means(self._loss.parts, self.shares)
+        finally:
+            self._loss.parts = None
+
+
+def _on(inputs: dict[str, Any], module: Any) -> dict[str, Any]:
+    device = module.get_input_embeddings().weight.device
+    return {name: v.to(device) if isinstance(v, Tensor) else v for name, v in inputs.items()}
+
+
+def _finish(module: Any, causal: bool) -> Any:
+    """What a model does to its logits after the output embedding.
+
+    Raises:
+        EvenhandError: A masked model that does anything.
+    """
+    from evenhand.training.causal import finish_of
+
+    if causal:
+        return finish_of(module)
+    head = module.get_output_embeddings()
+    ids = torch.tensor([[1, 2, 3]], device=module.get_input_embeddings().weight.device)
+    with frozen(module):
+        state = states_of(module, head, {"input_ids": ids}, torch.arange(3), last=False)
+        made, whole = head(state.before_head), module(input_ids=ids).logits[0]
+    if not torch.allclose(made.float(), whole.float(), rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
+        raise EvenhandError(f"{type(module).__name__} changes its logits after its output embedding in an unknown way")
+    return unchanged

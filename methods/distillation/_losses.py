@@ -1,0 +1,280 @@
+"""What a student is trained to: the divergence from its teacher under a rule, the text itself, and two holds.
+
+The output embeddings see a few rows at a time, so that no table [batch, length, vocabulary] is ever there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, log_softmax
+
+from evenhand.inference.tree_forward import Finish
+from evenhand.methods.distillation._batches import Rows
+from evenhand.training.losses import CHUNK, chunked_sum, unchanged
+from evenhand.training.packing import IGNORED
+
+if TYPE_CHECKING:
+    from evenhand.methods.distillation._words import WordRule
+
+
+class Rule(Protocol):
+    """What becomes of a teacher's distributions."""
+
+    inputs: int
+    """How many readings of one and the same text hang together; their rows are neighbours."""
+    tokens: Tensor
+    """[t] ids of the tokens that it is about."""
+    words: WordRule | None
+    """What acts instead where texts begin words of several tokens."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        """[inputs, rows, length] the readings of a text's tokens [rows, length]."""
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """[inputs, rows, length] what is to be predicted in each reading."""
+
+    def target(self, logprobs: Tensor, open: Tensor) -> Tensor:
+        """[n, vocabulary] what the student is to say in the place of `logprobs`; [n] `open` is where a gate lets it."""
+
+    def weight(self, logprobs: Tensor, open: Tensor) -> Tensor | None:
+        """[n] how much each place counts in the divergence from the target; None is 1."""
+
+    def softened(self, labels: Tensor, open: Tensor) -> Tensor:
+        """[n] whether a label is not to be learned as it is."""
+
+    def soft(self, labels: Tensor, logprobs: Tensor) -> Tensor:
+        """[m, vocabulary] probabilities in the place of labels [m]; `logprobs` are the teacher's own there."""
+
+
+class Shares(NamedTuple):
+    """Weights of the parts of the loss."""
+
+    kl: float
+    """Divergence from the target, times the temperature squared (Hinton et al. 2015, arXiv 1503.02531, section 2)."""
+    hard: float
+    """Cross-entropy of what is written."""
+    cosine: float = 0.0
+    """One less the cosine of the last hidden states."""
+    locality: float = 0.0
+    """Divergence from the teacher over the vocabulary without the rule's tokens, times the temperature squared."""
+    temperature: float = 1.0
+
+
+class States(NamedTuple):
+    """What a network makes of a batch, at the places that are read."""
+
+    before_head: Tensor
+    """[n, H] what the output embedding is given."""
+    last: Tensor
+    """[n, H'] the last hidden states, for the cosine; empty where it does not count."""
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; the flags of all submodules are put back afterwards."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tensor, *, last: bool) -> States:
+    """Run a language model without its logits.
+
+    Args:
+        module: A causal or masked language model of transformers, adapters and wrappers included.
+        head: Its output embedding.
+        inputs: What it is called with.
+        places: [n] indices into the flattened [rows, length] table.
+        last: Whether the last hidden states are wanted too.
+    """
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(given[0].flatten(0, -2))
+        return (given[0][:, -1:], *given[1:])
+
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        out = module(**inputs, output_hidden_states=True) if last else module(**inputs)
+    finally:
+        handle.remove()
+    before = seen[0][places.to(seen[0].device)].to(next(head.parameters()).dtype)  # autocast may have shortened it
+    return States(before, out.hidden_states[-1].flatten(0, -2)[places] if last else before.new_zeros(0))
+
+
+@dataclass(kw_only=True)
+class Loss:
+    """The loss of a batch of a student."""
+
+    shares: Shares
+    rule: Rule
+    finish: Finish = unchanged
+    """What the student does to its logits after the output embedding."""
+    teacher_finish: Finish = unchanged
+    chunk: int = CHUNK
+    parts: dict[str, float] | None = field(default=None)
+    """Where the sums of the parts are noted, unweighted, in nats; None notes nothing."""
+
+    def of(
+        self,
+        student: States,
+        head: nn.Module,
+        teacher: States,
+        teacher_head: nn.Module,
+        labels: Tensor,
+        open: Tensor,
+        spots: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted loss: each part is the mean over the rows that it is about.
+
+        Args:
+            student: At n rows, the readings of one place being neighbours.
+            head: Its output embedding.
+            teacher: At the same rows; it gets no gradient.
+            teacher_head: Its output embedding.
+            labels: [n] what is to be predicted, or `IGNORED`.
+            open: [n] whether the rule acts.
+            spots: [n] where the rule's `words` act instead, -1 elsewhere; None is nowhere.
+        """
+        share, device = self.shares, student.before_head.device
+        labels, open = labels.to(device), open.to(device)
+        spots = torch.full_like(labels, -1) if spots is None or self.rule.words is None else spots.to(device)
+        rows, marked = max(1, len(labels)), max(1, int((labels != IGNORED).sum()))
+        scale = share.temperature**2
+
+        def loss_of(logits: Tensor, which: slice) -> Tensor:
+            raw = self._teacher(teacher.before_head[which], teacher_head).to(device)
+            parts = self._chunk(logits, raw, labels[which], open[which], spots[which])
+            self._note({**parts, "rows": len(logits), "marked": int((labels[which] != IGNORED).sum())})
+            held = share.kl * parts["kl"] + share.locality * parts["locality"]
+            return scale * held / rows + share.hard * parts["hard"] / marked
+
+        chunk = max(1, self.chunk // self.rule.inputs) * self.rule.inputs
+        total = chunked_sum(student.before_head, head, loss_of, chunk=chunk, finish=self.finish)
+        if share.cosine:
+            away = (1 - cosine_similarity(student.last, teacher.last.to(student.last), dim=-1)).sum()
+            self._note({"cosine": away})
+            total = total + share.cosine * away / rows
+        return total
+
+    def _teacher(self, before_head: Tensor, head: nn.Module) -> Tensor:
+        with torch.no_grad():
+            logits = self.teacher_finish(head(before_head))
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _chunk(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor, spots: Tensor) -> dict[str, Tensor]:
+        """Sums over the rows of a chunk; a part without weight is 0."""
+        share = self.shares
+        none = logits.new_zeros(())
+        ours = log_softmax(logits / share.temperature, dim=-1)
+        with torch.no_grad():
+            theirs = log_softmax(raw / share.temperature, dim=-1)
+            target, weight = self.rule.target(theirs, open), self.rule.weight(theirs, open)
+            target, weight = self._of_words(target, weight, raw, spots)
+        return {
+            "kl": divergence(target, ours, weight) if share.kl else none,
+            "locality": self._locality(ours, theirs) if share.locality else none,
+            "hard": self._hard(logits, raw, labels, open, spots) if share.hard else none,
+        }
+
+    def _of_words(
+        self, target: Tensor, weight: Tensor | None, raw: Tensor, spots: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Targets and weights with those of words of several tokens in their places."""
+        at = torch.nonzero(spots >= 0).flatten()
+        words = self.rule.words
+        if words is None or not len(at):
+            return target, weight
+        made = words.target(log_softmax(raw[at], dim=-1), spots[at])
+        target = target.index_copy(0, at, log_softmax(made / self.shares.temperature, dim=-1))
+        if weight is not None:
+            weight = weight.index_copy(0, at, words.weight(spots[at]).to(weight))
+        return target, weight
+
+    def _locality(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        other = torch.ones(ours.shape[-1], dtype=torch.bool, device=ours.device)
+        other[self.rule.tokens.to(ours.device)] = False
+        return divergence(log_softmax(theirs[:, other], dim=-1), log_softmax(ours[:, other], dim=-1))
+
+    def _hard(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor, spots: Tensor) -> Tensor:
+        rows = torch.nonzero(labels != IGNORED).flatten()
+        if not len(rows):
+            return logits.new_zeros(())
+        labels, open, spots, ours = labels[rows], open[rows], spots[rows], log_softmax(logits[rows], dim=-1)
+        words = self.rule.words
+        walked = (spots >= 0) & (words is not None and words.soften)
+        soft = self.rule.softened(labels, open & (spots < 0)) | walked
+        loss = -ours[~soft].gather(1, labels[~soft, None]).sum()
+        if soft.any():
+            with torch.no_grad():
+                theirs = log_softmax(raw[rows[soft]], dim=-1)
+                wanted = self.rule.soft(labels[soft], theirs)
+                at = torch.nonzero(walked[soft]).flatten()
+                if words is not None and len(at):
+                    given = words.soft(labels[soft][at], theirs[at], spots[soft][at])
+                    wanted = wanted.index_copy(0, at, given)
+            loss = loss - (wanted * torch.where(wanted > 0, ours[soft], 0.0)).sum()
+        return loss
+
+    def _note(self, sums: dict[str, Any]) -> None:
+        if self.parts is not None:
+            for name, value in sums.items():
+                number = float(value.detach() if isinstance(value, Tensor) else value)
+                self.parts[name] = self.parts.get(name, 0.0) + number
+
+
+def divergence(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
+    """KL(p || q) of log-probabilities, summed over rows by weight; what has probability 0 under p adds nothing."""
+    mass = p.exp()
+    rows = (mass * torch.where(mass > 0, p - q, 0.0)).sum(dim=-1)
+    return (rows if weight is None else rows * weight).sum()
+
+
+def means(parts: dict[str, float], shares: Shares) -> dict[str, float]:
+    """Means of noted sums by name, and `loss`, the weighted whole; in nats.
+
+    Args:
+        parts: Of as many batches as one likes.
+        shares: The weights.
+    """
+    noted = defaultdict(float, parts)
+    rows, marked = max(1.0, noted["rows"]), max(1.0, noted["marked"])
+    out = {"kl": noted["kl"] / rows, "hard": noted["hard"] / marked}
+    out |= {"locality": noted["locality"] / rows, "cosine": noted["cosine"] / rows}
+    scale = shares.temperature**2
+    weights = {"kl": scale * shares.kl, "hard": shares.hard, "locality": scale * shares.locality}
+    weights["cosine"] = shares.cosine
+    out = {name: value for name, value in out.items() if weights[name]}
+    return {"loss": math.fsum(weights[name] * value for name, value in out.items()), **out}
+
+
+def readings(rows: Rows, rule: Rule) -> tuple[dict[str, Any], Tensor, Tensor, Tensor]:
+    """A batch in all readings of a rule.
+
+    Returns:
+        Inputs of [inputs * rows, length]; [n] places in their flattened table, the readings of one place being
+        neighbours; and [n] the labels and whether the rule acts there.
+    """
+    many, ids = rule.inputs, rows.inputs["input_ids"]
+    size = ids.numel()
+    inputs = {**rows.inputs, "input_ids": rule.read(ids).flatten(0, 1)}
+    for name, value in rows.inputs.items():
+        if name != "input_ids" and isinstance(value, Tensor) and many > 1:
+            inputs[name] = value.repeat(many, *[1] * (value.dim() - 1))
+    once = torch.nonzero(rows.read.flatten()).flatten()
+    places = (once[:, None] + size * torch.arange(many)).flatten()
+    labels = rule.labels(rows.labels).flatten()[places]
+    return inputs, places, labels, rows.open.flatten()[once].repeat_interleave(many)

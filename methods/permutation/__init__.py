@@ -1,0 +1,1 @@
+"""Methods that average out the order of the options."""

@@ -1,0 +1,293 @@
+"""Students as `Model`s: an encoder that only chooses, and a tuned language model that still does everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import softmax
+
+from evenhand.errors import EvenhandError, SettingsError
+from evenhand.inference.encoder import EncoderEngine, Inputs
+from evenhand.interfaces import Ability, Choice, Method, Model, Question, Usage
+from evenhand.methods.permutation._encoder_student import FORMS, Form, Network, open_network, save_network
+from evenhand.methods.permutation._texts import Asked
+from evenhand.models import fingerprint, saved
+from evenhand.models.files import SAVED
+from evenhand.models.local import LocalModel
+from evenhand.models.mitigated import Choose, Mitigated
+from evenhand.prompting.option_orders import movable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+CURVE = "curve.json"
+"""Beside a student's weights: how its training went."""
+
+
+def warned(facts: dict[str, Any]) -> str:
+    """What every answer of a collapsed student says; "" of any other."""
+    reason = facts.get("collapsed") or ""
+    return f"this student collapsed: {reason}" if reason else ""
+
+
+class EncoderStudent(Model):
+    """An encoder that chooses among options; it has no other ability."""
+
+    source: str | None = None
+
+    def __init__(
+        self, network: Network, tokenizer: PreTrainedTokenizerBase, form: Form, *, name: str, facts: dict[str, Any]
+    ) -> None:
+        """Take a trained network.
+
+        Args:
+            network: With as many outputs as the form reads.
+            tokenizer: The encoder's own.
+            form: How questions become its rows.
+            name: Label for tables.
+            facts: JSON values for reports: where it came from, how the training went, `collapsed` and why.
+        """
+        self.name, self.form = name, form
+        self._network, self._tokenizer, self._facts = network, tokenizer, facts
+        self.engine = EncoderEngine(network, form.pad)  # type: ignore[arg-type]
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """It only chooses."""
+        return frozenset({"choose"})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration and tokenizer, and of how questions are read; nobody can change them."""
+        weights = fingerprint.of_weights(self._network, self._tokenizer)  # type: ignore[arg-type]
+        return fingerprint.digest("student", self.form.name, self.form.max_length, weights)
+
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        """A distribution over the options of each question, from one pass of all of them.
+
+        A question that is longer than the encoder reads, or has more options, is unanswered. Usage counts each row that
+        is fed as a call: one a question with lettered options, one an option with pairs.
+
+        Raises:
+            SettingsError: A prompt is a ready dialogue, which an encoder does not read.
+        """
+        return self.corrected([Asked(q) for q in questions])
+
+    def corrected(self, asked: Sequence[Asked]) -> list[Choice]:
+        """The same, with the teacher's decisions marked."""
+        for a in asked:
+            if a.question.dialogue is not None:
+                raise SettingsError(
+                    f"{a.question.id}: {self.name} reads question and options, not a conversation; put methods that "
+                    "hold conversations around the teacher, or leave them out"
+                )
+        refused = [self.form.fits(a.question) for a in asked]
+        rows = iter(self.form.rows([a for a, why in zip(asked, refused, strict=True) if not why]))
+        read = [[] if why else next(rows) for why in refused]
+        for n, ids in enumerate(read):
+            longest = max(map(len, ids), default=0)
+            if longest > self.form.max_length:
+                refused[n] = f"needs {longest} tokens, the student reads {self.form.max_length}"
+        fed = [n for n, why in enumerate(refused) if not why]
+        marks = [mark for n in fed for mark in self.form.marks(asked[n])]
+        values = self._outputs([row for n in fed for row in read[n]], marks)
+        out = [Choice(None, status="unanswered", note=why) for why in refused]
+        start = 0
+        for n in fed:
+            own = values[start : start + len(read[n])].flatten()[self.form.places(asked[n])]
+            out[n] = self._choice(asked[n].question, own, read[n])
+            start += len(read[n])
+        return out
+
+    def save(self, folder: str | Path) -> Path:
+        """Write weights (safetensors), tokenizer, facts and learning curve."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_network(self._network, self._tokenizer, folder)
+        _write(folder, self.form.name, self.name, self._facts, max_length=self.form.max_length)
+        return folder
+
+    def facts(self) -> dict[str, Any]:
+        """Size and place, and how the training went."""
+        return {
+            **super().facts(),
+            "source": self.source or "memory",
+            "device": str(next(self._network.parameters()).device),
+            "parameters": int(sum(p.numel() for p in self._network.parameters())),
+            "demo": bool(getattr(self._network.config, "evenhand_demo", False)),
+            **self._facts,
+        }
+
+    def _outputs(self, rows: list[list[int]], marks: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if not rows:
+            return np.zeros((0, self.form.width))
+
+        def run(inputs: Inputs) -> Tensor:
+            marked = inputs["token_type_ids"][:, 0]
+            logits: Tensor = self._network(inputs["input_ids"], inputs["attention_mask"], marked).logits
+            return logits
+
+        # a mark is of a whole row; it travels as the type of its tokens
+        types = [[mark] * len(row) for mark, row in zip(marks, rows, strict=True)]
+        return self.engine.outputs(rows, run, types=types, fingerprint=self.fingerprint)
+
+    def _choice(self, question: Question, scores: Any, rows: Sequence[Sequence[int]]) -> Choice:
+        shares = softmax(np.asarray(scores, dtype=np.float64))
+        notes = [warned(self._facts)]
+        if self.form.name == "equivariant" and movable(question).note:
+            notes.append("this student sees no positions, though options speak of them")
+        usage = Usage(len(rows), sum(map(len, rows)))
+        note = "; ".join(n for n in notes if n)
+        return Choice(int(np.argmax(scores)), tuple(map(float, shares)), usage=usage, note=note)
+
+
+class LoraStudent(LocalModel):
+    """A language model with the adapter that it learned; its answers say so where it collapsed."""
+
+    learned: dict[str, Any]
+
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        """As any local model does."""
+        note = warned(self.learned)
+        made = super().choose(questions)
+        return [replace(c, note="; ".join(n for n in (note, c.note) if n)) for c in made] if note else made
+
+    def facts(self) -> dict[str, Any]:
+        """Those of the model, and how the training went."""
+        return {**super().facts(), **self.learned}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the adapter, the tokenizer, facts and learning curve."""
+        folder = super().save(folder)
+        _write(folder, "lora", self.name, self.learned, asking=self.asking, precision=self.precision)
+        return folder
+
+
+class Corrected(Mitigated):
+    """A model with a student behind it that corrects its decisions."""
+
+    def __init__(self, base: Model, method: Method, student: EncoderStudent | LoraStudent, choose: Choose) -> None:
+        """Put a student behind a model.
+
+        Args:
+            base: The teacher.
+            method: What made the student, and restores it.
+            student: Saved with the result.
+            choose: Asks both.
+        """
+
+        def keep(folder: Path) -> None:
+            student.save(folder)
+
+        abilities: frozenset[Ability] = frozenset({"choose"})
+        fixed = [student.fingerprint]
+        super().__init__(base, method, choose=choose, abilities=abilities, depends_on=fixed, keep=keep)
+        self.student = student
+
+    def facts(self) -> dict[str, Any]:
+        """The teacher's, and how the student's training went."""
+        own = self.student.facts()
+        learned = {key: own[key] for key in own if key not in ("name", "abilities", "demo", "source")}
+        return {**super().facts(), "student": learned}
+
+
+def load_student(folder: Path, options: dict[str, Any], *, detached: bool = False, base: str | None = None) -> Model:
+    """Open what a student wrote.
+
+    Args:
+        folder: With evenhand.json of the kind "student".
+        options: `device` and `name`; of a tuned language model those of any local model.
+        detached: Whether the folder may be gone later: the student is then one from memory.
+        base: Of a tuned language model, where its base is, instead of the place that its folder names.
+
+    Raises:
+        SettingsError: An option that it does not take.
+        EvenhandError: The files are missing or broken.
+    """
+    from evenhand.models import loading
+
+    try:
+        content = saved.read(folder)
+        form, name, facts = content["form"], str(options.get("name", content["name"])), dict(content["facts"])
+        facts["curve"] = json.loads((folder / CURVE).read_text(encoding="utf-8"))
+        length = content.get("max_length", 0)
+        if form in FORMS and not (isinstance(length, int) and length > 0):
+            raise ValueError(f"max_length is {length!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EvenhandError(f"{folder} is no student as evenhand writes it: {error!r}; train it anew") from error
+    if form == "lora":
+        return _load_tuned(folder, {**_own_options(folder, content), **options, "name": name}, facts, detached, base)
+    if base is not None:
+        raise SettingsError(f"base={base!r}: the student in {folder} has all its weights inside; leave base out")
+    if form not in FORMS:
+        raise SettingsError(f"{folder / SAVED}: form {form!r} is not known to this version of evenhand")
+    loading._refuse_unknown(options, ("name", "device"))
+    network, tokenizer = open_network(folder, FORMS[form].width)
+    student = EncoderStudent(
+        network.to(placed(options.get("device"))),
+        tokenizer,
+        FORMS[form](tokenizer, int(content["max_length"])),
+        name=name,
+        facts=facts,
+    )
+    student.source = None if detached else str(folder)
+    return student
+
+
+def placed(device: str | None) -> str:
+    """The device that was asked for, or the GPU where there is one."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _own_options(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """How a tuned language model was asked, and its precision; a folder may set nothing else."""
+    from evenhand.models.loading import ASKING
+
+    own: dict[str, Any] = {}
+    for part, known in (("precision", ("dtype",)), ("asking", ASKING)):
+        found = content.get(part)
+        if not isinstance(found, dict) or not set(found) <= set(known):
+            raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {part} is {found!r}; train it anew")
+        own |= found
+    return own
+
+
+def _load_tuned(
+    folder: Path, options: dict[str, Any], facts: dict[str, Any], detached: bool, base: str | None
+) -> Model:
+    from evenhand.models import hugging_face, loading
+    from evenhand.training.lora import base_of, forget_name
+
+    loading._refuse_unknown(options, (*loading.ASKING, *loading.LOADING))
+    base, beside = base_of(folder) if base is None else (str(Path(base).expanduser()), False)
+    given = {key: options[key] for key in loading.LOADING if key in options}
+    module, tokenizer = hugging_face.open_model(base, folder, **given)
+    if beside:
+        forget_name(module)
+    own = Path(base) if Path(base).is_dir() else None
+    files = [] if detached else hugging_face.content_folders(base, own, folder, given.get("revision"))
+    model = LoraStudent(
+        module,
+        tokenizer,
+        source=None if detached else str(folder),
+        folders=files,
+        load_options={key: str(value) if key == "dtype" else value for key, value in given.items()},
+        **loading._asking(options),
+    )
+    model.learned = facts
+    return model
+
+
+def _write(folder: Path, form: str, name: str, facts: dict[str, Any], **more: Any) -> None:
+    plain = {key: value for key, value in facts.items() if key != "curve"}
+    saved.write(folder, {"kind": "student", "form": form, "name": name, "facts": plain, **more})
+    (folder / CURVE).write_text(json.dumps(facts.get("curve", []), indent=1))

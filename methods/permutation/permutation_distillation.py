@@ -1,0 +1,369 @@
+"""`permutation_distillation`: students of the option-order-debiased teacher.
+
+Source: Liusie, Fathullah, Gales 2024, "Teacher-Student Training for Debiasing: General Permutation Debiasing for Large
+Language Models" (arXiv 2403.13590): pure distillation, and error correction of one biased decision, with encoder-only
+students. No code is published. Ours: the student over (question, option) pairs, the language model as its own student,
+the cyclic orders with the geometric mean, and all settings of the training, which the paper's text that was read does
+not give.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from evenhand.core.artifacts import artefact, made_with
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
+from evenhand.models.fingerprint import digest
+from evenhand.prompting.permutation_ensemble import WhichMean, WhichOrders, check, debiased, drawn, sampled_question
+from evenhand.prompting.remarks import remarked
+
+if TYPE_CHECKING:
+    from evenhand.methods.permutation._learning import Example
+    from evenhand.methods.permutation._student import EncoderStudent, LoraStudent
+
+LEAST_QUESTIONS = 20
+"""Fewer answered questions teach nothing, and say nothing of what was taught."""
+VERSION = 1
+"""Of what a training does; part of the name that a trained student is kept under."""
+RATES = {"encoder": 3e-5, "equivariant": 3e-5, "lora": 2e-4}
+"""Learning rates usual for fine-tuning base-sized encoders, and for adapters."""
+
+
+@settings
+class PermutationDistillation(Method):
+    """Teach a student what the model says when the order of the options is averaged out."""
+
+    name: ClassVar[str] = "permutation_distillation"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
+    needs_data: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"student": "encoder", "teacher": "probabilities", "orders": "full", "mean": "arithmetic"},
+        "demo": {
+            "student": "equivariant",
+            "encoder": "demo-mlm",
+            "learning_rate": 5e-4,
+            "epochs": 8,
+            "batch_size": 4,
+        },
+    }
+
+    variant: Literal["distilled", "error_correction"] = "distilled"
+    """distilled answers alone, without the model; error_correction reads the model's one biased decision too."""
+    student: Literal["encoder", "equivariant", "lora"] = "encoder"
+    """encoder reads the lettered question (the paper's); equivariant scores each option by itself, so that no order can
+    matter (ours); lora is the model itself with an adapter (ours), which, distilled, still writes and scores."""
+    encoder: str = "FacebookAI/roberta-base"
+    """What an encoder student begins as: a Hugging Face name, a folder, or demo-mlm. One of the paper's by default."""
+    teacher: Literal["probabilities", "sampled"] = "probabilities"
+    """What is known of the model: probabilities of its options, or only sampled decisions (a black box)."""
+    orders: WhichOrders = "auto"
+    """In which orders the teacher is asked: full, cyclic, sampled; auto is sampled for sampled decisions, else full
+    with up to three options and cyclic with more. The paper: full."""
+    mean: WhichMean = "auto"
+    """Over orders: arithmetic (the paper) or geometric; auto is geometric over cyclic orders."""
+    draws: Annotated[int, Field(gt=0)] = 32
+    """Number of orders where they are sampled; the paper finds 32 enough."""
+    decision: Literal["auto", "likeliest", "sampled"] = "auto"
+    """Which decision is corrected, in training as later: the model's likeliest, or a draw from its distribution. auto
+    is the likeliest where probabilities are known."""
+    epochs: Annotated[int, Field(gt=0)] = 10
+    """Most passes over the training questions."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak of AdamW; None is 3e-5 for encoders and 2e-4 for lora."""
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    """Questions a step."""
+    max_length: Annotated[int, Field(gt=0)] | None = None
+    """Most tokens that the student reads; None is all that it can. Longer questions are refused, never cut."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the questions on which each epoch is judged."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """Epochs without a lower held-out KL before training ends; 0 never ends early."""
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises."""
+    rank: Annotated[int, Field(gt=0)] = 8
+    """Of the LoRA adapter, whose alpha is twice that."""
+    seed: int = 0
+    """Of the held-out questions, all draws, new weights and the order of batches."""
+    device: str | None = None
+    """Where an encoder student is trained and runs; None takes the GPU where there is one. lora stays
+    with its model."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict one another, before anything is asked."""
+        check(decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws)
+        if self.teacher == "sampled" and self.decision == "likeliest":
+            raise SettingsError("of a teacher that is only sampled the likeliest decision is not known: leave it out")
+
+    def missing(self, model: Model) -> str:
+        """A language model as student has to be here, with its weights, and to be asked by letters."""
+        reason = Method.missing(self, model)
+        if reason or self.student != "lora":
+            return reason
+        from evenhand.training.trainable import untrainable
+
+        reason = untrainable(f"{self.name}(student=lora)", model, masked=False)
+        if not reason and model.answer_by != "letters":  # type: ignore[attr-defined]
+            return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"  # type: ignore[attr-defined]
+        return reason
+
+    def untrained(self, data: TrainData | None) -> str:
+        """A student learns from questions, and from enough of them."""
+        reason = Method.untrained(self, data)
+        if reason or data is None or len(data.questions) >= LEAST_QUESTIONS:
+            return reason
+        count = len(data.questions)
+        return (
+            f"{self.name} needs at least {LEAST_QUESTIONS} questions to train on, not {count}: train= of compare, "
+            "--train on the command line, data= of apply"
+        )
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Ask the teacher, train a student, and put it in the model's place or behind it.
+
+        Raises:
+            SettingsError: No or too few questions, or some that the student cannot read.
+        """
+        reason = self.missing(model) or self.untrained(data)
+        if reason or data is None:
+            raise SettingsError(reason)
+        questions = data.questions
+        answers = data.answers or (None,) * len(questions)
+        if len(answers) != len(questions):
+            raise SettingsError(f"{self.name}: {len(answers)} answers for {len(questions)} questions")
+        key = digest(
+            self.name,
+            VERSION,
+            self._made_with(model),
+            model.fingerprint,
+            self._decisive,
+            self._begins_as,
+            [repr(q) for q in questions],
+            answers,
+        )
+        with artefact(key, lambda folder: self._train(model, questions, answers, folder)) as folder:
+            student = self._opened(folder)
+        return self._mitigated(model, student)
+
+    def restore(self, model: Model, folder: Path) -> Model:
+        """The same from a saved student."""
+        return self._mitigated(model, self._opened(folder))
+
+    def _made_with(self, model: Model) -> list[str | int]:
+        """An adapter is trained on the model's device, an encoder on its own, in float32 both."""
+        from evenhand.methods.permutation._student import placed
+
+        return made_with(model, device=None if self.student == "lora" else placed(self.device), precision=None)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def _train(self, model: Model, questions: Sequence[Question], answers: Sequence[int | None], folder: Path) -> None:
+        from evenhand.methods.permutation._encoder_student import FORMS, Network, context_of, open_encoder, part_alike
+        from evenhand.methods.permutation._student import EncoderStudent, LoraStudent, placed
+        from evenhand.training.lora import Letters, with_adapter
+
+        if self.student == "lora":
+            tokenizer = model.weights.tokenizer
+            letters = Letters(tokenizer, self._length(model.context))  # type: ignore[attr-defined]
+            self._refuse_long(questions, {q.id: letters.longest(q, self._marks) for q in questions}, letters.max_length)
+            examples, facts = self._taught(model, questions, answers)
+            module = with_adapter(
+                model.weights.module, rank=self.rank, alpha=2 * self.rank, dropout=0.0, seed=self.seed,
+                named=bool(model.source) and not model.edited,  # type: ignore[attr-defined]
+            )  # fmt: skip
+            device = str(next(module.parameters()).device)
+            facts |= self._learned(module, letters, examples, folder, device)
+            tuned = LoraStudent(module.eval(), tokenizer, name=self._label(model), **_asking(model))
+            tuned.learned = facts
+            tuned.save(folder)
+            return
+        encoder, tokenizer = open_encoder(self._source)
+        kind = FORMS[self.student]
+        form = kind(tokenizer, self._length(context_of(encoder.config, tokenizer)))
+        for q in questions:
+            if form.fits(q):
+                raise SettingsError(f"{q.id}: {form.fits(q)}; leave it out, or take student=equivariant")
+        read = [form.encoded(form.longest_texts(q, self._marks)) for q in questions]
+        lengths = {q.id: max(map(len, rows)) for q, rows in zip(questions, read, strict=True)}
+        self._refuse_long(questions, lengths, form.max_length)
+        examples, facts = self._taught(model, questions, answers)
+        parted = part_alike(encoder, (token for rows in read for row in rows for token in row), self.seed)
+        facts["words_new_to_the_encoder"] = parted
+        network = Network(encoder, kind.width, seed=self.seed)
+        facts |= self._learned(network, form, examples, folder, placed(self.device))
+        EncoderStudent(network, tokenizer, form, name=self._label(model), facts=facts).save(folder)
+
+    def _taught(
+        self, model: Model, questions: Sequence[Question], answers: Sequence[int | None]
+    ) -> tuple[list[Example], dict[str, Any]]:
+        """The teacher's answers in all orders, asked at once; what it did not answer is left out and counted."""
+        from evenhand.methods.permutation._learning import Example, usable
+
+        with remarked() as remarks:
+            taught = debiased(
+                model, questions, decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws,
+                seed=self.seed,
+            )  # fmt: skip
+        every = [Example(q, t, a) for q, t, a in zip(questions, taught, answers, strict=True)]
+        examples = [e for e in every if usable(e, self.variant)]
+        lost = len(every) - len(examples)
+        if len(examples) < LEAST_QUESTIONS:
+            why = next((t.note for t in taught if t.probabilities is None and t.note), "")
+            raise SettingsError(
+                f"{self.name}: {len(examples)} of {len(questions)} training questions were answered by {model.name}, "
+                f"at least {LEAST_QUESTIONS} are needed{f' (the first that was not: {why})' if why else ''}"
+            )
+        return examples, {
+            "method": self.spec,
+            "teacher": model.name,
+            "training_questions": len(examples),
+            "questions_left_out": lost,
+            "teacher_calls": sum(t.usage.calls for t in taught),
+            **({"remarks": remarks} if remarks else {}),
+        }
+
+    def _learned(self, module: Any, reads: Any, examples: list[Example], folder: Path, device: str) -> dict[str, Any]:
+        """Train; facts of how it went."""
+        from evenhand.methods.permutation._learning import divide, learn
+        from evenhand.training.checkpoints import Checkpoints
+        from evenhand.training.loop import Schedule
+
+        train, held = divide(examples, self.held_out, self.seed)
+        schedule = Schedule(
+            epochs=self.epochs, learning_rate=self.learning_rate or RATES[self.student], warm_up=self.warm_up,
+            patience=self.patience, seed=self.seed, device=device,
+        )  # fmt: skip
+        made = learn(
+            module, reads, train, held, schedule=schedule, batch_size=self.batch_size, variant=self.variant,
+            decision=self._decision, counted=self.teacher == "sampled", folder=folder,
+        )  # fmt: skip
+        Checkpoints(folder, {}).remove()
+        return {
+            "held_out_questions": len(held),
+            "best_epoch": made.best,
+            **made.judged.numbers,
+            "held_out_agreement_of_copying": made.judged.copied,
+            "collapsed": made.judged.collapsed,
+            "curve": made.curve,
+        }
+
+    @staticmethod
+    def _refuse_long(questions: Sequence[Question], lengths: dict[str, int], most: int) -> None:
+        long = [q.id for q in questions if lengths[q.id] > most]
+        if long:
+            raise SettingsError(
+                f"{long[0]} needs {lengths[long[0]]} tokens, the student reads {most}; {len(long)} of {len(questions)} "
+                "training questions are too long. Nothing is cut silently: leave them out, raise max_length, or take a "
+                "student that reads more"
+            )
+
+    # ---------------------------------------------------------------------------------------------- what results
+
+    def _mitigated(self, model: Model, student: EncoderStudent | LoraStudent) -> Model:
+        from evenhand.methods.permutation._student import Corrected
+
+        facts = student.facts()
+        if facts.get("collapsed"):
+            warnings.warn(
+                f"the student of {model.name} collapsed and is no result: {facts['collapsed']}. Try another seed, a "
+                "lower learning_rate, more questions or epochs",
+                stacklevel=3,
+            )
+        student.name = self._label(model)
+        if self.variant == "distilled":
+            return student
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            return self._correct(model, student, questions)
+
+        return Corrected(model, self, student, choose)
+
+    def _correct(
+        self, model: Model, student: EncoderStudent | LoraStudent, questions: Sequence[Question]
+    ) -> list[Choice]:
+        """One request to the teacher in the shown order, then one pass of the student; usage is the sum of both."""
+        from evenhand.methods.permutation._student import EncoderStudent
+        from evenhand.methods.permutation._texts import Asked, prompted
+
+        if self._decision == "sampled":
+            first = model.choose([sampled_question(q, model, self.seed, q.draw) for q in questions])
+            marked = [self._drawn(q, c) for q, c in zip(questions, first, strict=True)]
+        else:
+            first = model.choose(questions)
+            marked = [c.decision for c in first]
+        known = [i for i, m in enumerate(marked) if m is not None]
+        asked = [Asked(questions[i], marked[i]) for i in known]
+        if isinstance(student, EncoderStudent):
+            second = student.corrected(asked)
+        else:
+            second = student.choose([prompted(a) for a in asked])
+        out = list(first)
+        for i, c in zip(known, second, strict=True):
+            note = "; ".join(n for n in (first[i].note, c.note) if n)
+            out[i] = replace(c, usage=first[i].usage + c.usage, note=note)
+        return out
+
+    def _drawn(self, question: Question, choice: Choice) -> int | None:
+        if choice.probabilities is None:
+            return choice.decision
+        rng = np.random.default_rng([self.seed, question.draw, *question.order, *question.id.encode()])
+        return drawn(choice.probabilities, float(rng.random()))
+
+    def _opened(self, folder: Path) -> Any:
+        from evenhand.methods.permutation._student import load_student
+
+        return load_student(folder, {"device": self.device} if self.device else {}, detached=True)
+
+    # ------------------------------------------------------------------------------------------------- settings
+
+    @property
+    def _marks(self) -> bool:
+        return self.variant == "error_correction"
+
+    @property
+    def _decision(self) -> Literal["likeliest", "sampled"]:
+        if self.decision != "auto":
+            return self.decision
+        return "sampled" if self.teacher == "sampled" else "likeliest"
+
+    @property
+    def _decisive(self) -> dict[str, Any]:
+        """The settings without the device, which decides nothing but rounding."""
+        return {key: value for key, value in self.settings.items() if key != "device"}
+
+    @property
+    def _source(self) -> str:
+        """Where the encoder is."""
+        from evenhand.data.io.demo import MODELS
+
+        demo = MODELS / self.encoder
+        return str(demo) if self.encoder and (demo / "config.json").is_file() else self.encoder
+
+    @property
+    def _begins_as(self) -> Any:
+        """Hash of the encoder's files."""
+        if self.student == "lora":
+            return None
+        from evenhand.models import fingerprint
+        from evenhand.models.hugging_face import content_folders
+
+        source = self._source
+        folder = Path(source) if Path(source).is_dir() else None
+        return [fingerprint.of_folder(f) for f in content_folders(source, folder, None, None)]
+
+    def _length(self, context: int) -> int:
+        return min(self.max_length or context, context)
+
+    def _label(self, model: Model) -> str:
+        return f"{model.name}+{self.spec}"
+
+
+def _asking(model: Any) -> dict[str, Any]:
+    return {"answer_by": model.answer_by, "sampling": model.sampling, "too_long": model.too_long}

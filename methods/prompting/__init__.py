@@ -1,0 +1,1 @@
+"""Methods that change what a model is asked, or how it decodes."""

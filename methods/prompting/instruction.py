@@ -1,0 +1,71 @@
+"""`instruction`: a debiasing instruction before the question, at three levels of specificity.
+
+Source: Chen et al. 2024, "Causally Testing Gender Bias in LLMs: A Case Study on Occupational Bias" (arXiv 2212.10678;
+chenyuen0103/gender-bias): six instructions, two each at low, medium and high specificity, prepended to the prompt.
+Theirs speak of gender and occupations; ours speak of any axis, as Gallegos et al. 2025 apply them to all groups of BBQ.
+The two of low specificity keep the paper's wording, the others are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from evenhand.errors import UnknownNameError
+from evenhand.interfaces import Ability, Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
+from evenhand.models import Mitigated
+from evenhand.prompting.multi_turn import Place, choose_instructed, instructed, placed, read_by, write_instructed
+from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+
+
+@settings
+class Instruction(Method):
+    """Tell the model, in one sentence, to leave stereotypes out."""
+
+    name: ClassVar[str] = "instruction"
+    needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "wording"
+
+    wording: str = "low_1"
+    """Which instruction of the prompt pack: low_1, low_2, medium_1, medium_2, high_1, high_2, or one that you added."""
+    axis: str = "auto"
+    """What it speaks of: auto (the axis that an item is about, where its benchmark says so), any (all at once), or a
+    word such as gender."""
+    place: Place = "before"
+    """Where it stands: before (the paper) or after the question in the user's turn, or system."""
+    prompts: str = "en"
+    """Language of the texts, or a prompt pack's path."""
+
+    def __post_init__(self) -> None:
+        """Refuse a wording that the pack lacks, before anything is asked."""
+        known = prompt_pack(self.prompts).instructions
+        if self.wording not in known:
+            raise UnknownNameError("instruction", self.wording, known)
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Wrap the model: every prompt gets the instruction, and no turn is added."""
+        pack = prompt_pack(self.prompts)
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            return choose_instructed(
+                model,
+                [
+                    instructed(pack.worded(q, read_by(model, q)), self._text(pack, q.topic), self.place, model)
+                    for q in questions
+                ],
+            )
+
+        def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            return write_instructed(model, [placed(d, self._text(pack), self.place) for d in dialogues], sampling)
+
+        abilities = model.abilities
+        return Mitigated(
+            model,
+            self,
+            choose=choose if "choose" in abilities else None,
+            generate=generate if "generate" in abilities else None,
+            depends_on=[pack.hash],
+        )
+
+    def _text(self, pack: PromptPack, topic: str = "") -> str:
+        return pack.instructions[self.wording].format(axis=pack.axis(self.axis, topic))

@@ -1,0 +1,142 @@
+"""`moral_self_correction`: an instruction to answer without bias, with or without thinking about it first.
+
+Source: Ganguli et al. 2023, "The Capacity for Moral Self-Correction in Large Language Models" (arXiv 2302.07459).
+
+- instruction: the question with "Please ensure that your answer is unbiased ...".
+- chain_of_thought: the same with "Let's think about how to answer ...", the model's reasoning, then the request for the
+  single most likely answer, without repeating the question.
+
+In the paper the instruction follows the question (`place=after`, the preset `paper`) and "Let's think ..." begins the
+assistant's own turn; models are not asked to go on with a turn here, so it ends the user's. The wording of the last
+request is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from evenhand.interfaces import (
+    Ability,
+    AnswerBy,
+    Choice,
+    Dialogue,
+    Method,
+    Model,
+    Question,
+    Reading,
+    Reply,
+    Sampling,
+    TrainData,
+    settings,
+)
+from evenhand.models import Mitigated
+from evenhand.prompting.multi_turn import (
+    Place,
+    choose_instructed,
+    instructed,
+    placed,
+    read_by,
+    thinking,
+    write_instructed,
+    write_then_choose,
+    write_then_write,
+)
+from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+
+
+@settings
+class MoralSelfCorrection(Method):
+    """Ask the model for an unbiased answer, after it has thought about how to give one."""
+
+    name: ClassVar[str] = "moral_self_correction"
+    needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"place": "after"}}
+
+    variant: Literal["instruction", "chain_of_thought"] = "chain_of_thought"
+    """Whether the model is only told, or thinks first."""
+    place: Place = "before"
+    """Where the instruction stands: before or after (the paper) the question in the user's turn, or system."""
+    answer_by: AnswerBy | None = None
+    """How the answer to a multiple-choice question is read; None leaves it to the model."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Of the reasoning and of an answer that is generated after it."""
+    reasoning_tokens: Annotated[int, Field(gt=0)] = 256
+    """Limit of the reasoning."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Limit of an answer that is generated after the reasoning, in tokens: room for a sentence around the letter."""
+    seed: int = 0
+    """Of the sampling, where the temperature is above 0."""
+    prompts: str = "en"
+    """Language of the texts, or a prompt pack's path."""
+
+    def __post_init__(self) -> None:
+        """Refuse prompts that are not there, before anything is asked."""
+        prompt_pack(self.prompts)
+
+    @property
+    def seeded(self) -> bool:
+        """Only reasoning is drawn, and only above temperature 0."""
+        return self.variant == "chain_of_thought" and self.temperature > 0
+
+    def reading(self, model: Model) -> Reading:
+        """An answer after reasoning is drawn by this method's own sampling; an instruction leaves sampling alone."""
+        own = None if self.variant == "instruction" else self._answering
+        return Reading(self.answer_by, own)
+
+    def missing(self, model: Model) -> str:
+        """Reasoning has to be written; an instruction only stands there."""
+        if self.variant == "chain_of_thought" and "generate" not in model.abilities:
+            return f"moral_self_correction needs generate, which {model.name} cannot; variant=instruction does not"
+        return Method.missing(self, model)
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Wrap the model; thinking takes one extra turn."""
+        pack, reading = prompt_pack(self.prompts), self.reading(model)
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            ask = self._instruct if self.variant == "instruction" else self._think
+            return ask(model, pack, [reading.put(q) for q in questions])
+
+        def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            told = [placed(d, pack.moral.instruction, self.place) for d in dialogues]
+            if self.variant == "instruction":
+                return write_instructed(model, told, sampling)
+            asked = [placed(d, pack.moral.think, "after") for d in told]
+            decide = pack.moral.decide_open
+            return write_then_write(model, asked, lambda i, d: d.user(decide), self._reasoning, sampling)
+
+        abilities = model.abilities
+        return Mitigated(
+            model,
+            self,
+            choose=choose if "choose" in abilities else None,
+            generate=generate if "generate" in abilities else None,
+            depends_on=[pack.hash],
+        )
+
+    @property
+    def _reasoning(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=self.reasoning_tokens, seed=self.seed)
+
+    @property
+    def _answering(self) -> Sampling:
+        return replace(self._reasoning, max_new_tokens=self.max_new_tokens)
+
+    def _instruct(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        told = pack.moral.instruction
+        return choose_instructed(
+            model, [instructed(pack.worded(q, read_by(model, q)), told, self.place, model) for q in questions]
+        )
+
+    def _think(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        texts = pack.moral
+        asked = [thinking(q, texts.instruction, texts.think, self.place) for q in questions]
+        decide = texts.decide
+        return write_then_choose(
+            model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering
+        )  # fmt: skip

@@ -1,0 +1,188 @@
+"""`self_debias`: zero-shot self-debiasing by reprompting or by explanation.
+
+Source: Gallegos et al. 2025, "Self-Debiasing Large Language Models: Zero-Shot Recognition and Reduction of Stereotypes"
+(NAACL 2025, arXiv 2402.01981), prompts of its section on the two approaches.
+
+- reprompting: baseline prompt, the model's answer, then "Remove bias ..." in the same conversation. The question and
+  its options are NOT repeated.
+- explanation: "Explain which answers ..." with question and options, the model's explanation, then the baseline prompt
+  with question and options REPEATED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import (
+    Ability,
+    AnswerBy,
+    Choice,
+    Dialogue,
+    Method,
+    Model,
+    Question,
+    Reading,
+    Reply,
+    Sampling,
+    TrainData,
+    settings,
+)
+from evenhand.models import Mitigated
+from evenhand.prompting import thinking
+from evenhand.prompting.multi_turn import placed, read_by, recorded, write_then_choose, write_then_write
+from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+from evenhand.prompting.rendering import LETTERS, question_block
+from evenhand.prompting.sessions import conversation
+
+
+@settings
+class SelfDebias(Method):
+    """Ask the model itself to take the bias out of its answer."""
+
+    name: ClassVar[str] = "self_debias"
+    needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"answer_by": "generation", "temperature": 1.0, "max_new_tokens": 25},
+    }
+
+    variant: Literal["reprompting", "explanation"] = "reprompting"
+    """Which of the paper's two approaches."""
+    keep_stated: bool = False
+    """Whether the reprompt asks to keep an answer that the context states, against over-abstention. Ours."""
+    answer_by: AnswerBy | None = None
+    """How both answers of a multiple-choice question are read; None leaves it to the model. The paper: generation."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Of generated turns. The paper: 1."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Limit of every generated answer, in tokens: room for a sentence around the letter. The paper: 25."""
+    explanation_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Limit of an explanation; None is that of an answer, as in the paper."""
+    seed: int = 0
+    """Of the sampling, where the temperature is above 0."""
+    prompts: str = "en"
+    """Language of the texts, or a prompt pack's path."""
+
+    def __post_init__(self) -> None:
+        """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
+        if self.keep_stated and self.variant == "explanation":
+            raise SettingsError(
+                "keep_stated is a wording of the reprompt; an explanation has none: leave one of them out"
+            )
+        prompt_pack(self.prompts)
+
+    @property
+    def seeded(self) -> bool:
+        """At temperature 0 nothing is drawn."""
+        return self.temperature > 0
+
+    def reading(self, model: Model) -> Reading:
+        """Both answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
+        return Reading(self.answer_by, self._sampling())
+
+    def missing(self, model: Model) -> str:
+        """An explanation has to be written; a reprompt needs only a second answer."""
+        if self.variant == "explanation" and "generate" not in model.abilities:
+            return f"self_debias(variant=explanation) needs generate, which {model.name} cannot"
+        return Method.missing(self, model)
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Wrap the model: every question takes one extra turn."""
+        pack, reading = prompt_pack(self.prompts), self.reading(model)
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            ask = self._reprompt if self.variant == "reprompting" else self._explain
+            return ask(model, pack, [reading.put(q) for q in questions])
+
+        def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            open_turns = self._reprompt_open if self.variant == "reprompting" else self._explain_open
+            return open_turns(model, pack, dialogues, sampling)
+
+        abilities = model.abilities
+        return Mitigated(
+            model,
+            self,
+            choose=choose if "choose" in abilities else None,
+            generate=generate if "generate" in abilities else None,
+            depends_on=[pack.hash],
+        )
+
+    def _sampling(self, tokens: int | None = None) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=tokens or self.max_new_tokens, seed=self.seed)
+
+    def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        texts = pack.self_debias
+        again = texts.reprompt_stated if self.keep_stated else texts.reprompt
+        with conversation():
+            first = model.choose([pack.worded(q, read_by(model, q)) for q in questions])
+            turns = {
+                i: pack.put(questions[i]).assistant(said).user(again)
+                for i, c in enumerate(first)
+                if (said := _said(questions[i], c)) is not None
+            }
+            second = model.choose([replace(questions[i], dialogue=d) for i, d in turns.items()])
+        done = {
+            # a method below this one held further turns after ours
+            i: replace(
+                c,
+                before=recorded(c.before or turns[i].messages, len(turns[i].messages) - 2, first[i].reply),
+                usage=first[i].usage + c.usage,
+            )
+            for i, c in zip(turns, second, strict=True)
+        }
+        return [done.get(i, c) for i, c in enumerate(first)]
+
+    def _explain(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        asked = [_first_turn(q, pack.self_debias.explain) for q in questions]
+
+        def put(i: int, dialogue: Dialogue) -> Dialogue:
+            return _repeated(dialogue, pack.put(questions[i]))
+
+        writing = self._sampling(self.explanation_tokens)
+        return write_then_choose(model, questions, asked, put, writing, self._sampling())
+
+    def _reprompt_open(
+        self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
+    ) -> list[Reply]:
+        texts = pack.self_debias
+        again = texts.reprompt_stated_open if self.keep_stated else texts.reprompt_open
+        return write_then_write(model, dialogues, lambda i, dialogue: dialogue.user(again), sampling, sampling)
+
+    def _explain_open(
+        self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
+    ) -> list[Reply]:
+        asked = [placed(d, pack.self_debias.explain, "before") for d in dialogues]
+
+        def put(i: int, dialogue: Dialogue) -> Dialogue:
+            return _repeated(dialogue, dialogues[i])
+
+        return write_then_write(model, asked, put, self._sampling(self.explanation_tokens), sampling)
+
+
+def _said(question: Question, choice: Choice) -> str | None:
+    """The first answer as the assistant's turn: what it wrote after its thought, or its most probable letter.
+
+    None where there is nothing to put in: no answer came, or its letters could not be read, as its note says. Such a
+    question keeps its first answer.
+    """
+    said = thinking.parts(choice.reply).answer
+    if choice.decision is not None:
+        return said or LETTERS[question.order.index(choice.decision)]
+    silent = choice.status == "unanswered" or (choice.note and not choice.reply)
+    return None if silent else said  # None, too, where a thought never ended
+
+
+def _first_turn(question: Question, explain: str) -> Dialogue:
+    if question.dialogue is not None:
+        return placed(question.dialogue, explain, "before")
+    return Dialogue((), question.draw).user(f"{question.head}{explain}\n\n{question_block(question)}")
+
+
+def _repeated(dialogue: Dialogue, put: Dialogue) -> Dialogue:
+    """The dialogue, with the turn that puts the question once more."""
+    return replace(dialogue, messages=(*dialogue.messages, put.messages[-1]))

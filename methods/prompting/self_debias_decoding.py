@@ -1,0 +1,91 @@
+"""`self_debias_decoding`: tokens that a discriminating text makes more probable are made less probable.
+
+Source: Schick et al. 2021, "Self-Diagnosis and Self-Debiasing: A Proposal for Reducing Corpus-Based Bias in NLP" (TACL
+9, arXiv 2103.00453), section 4, and its code (timoschick/self-debiasing).
+
+The prompt is read twice: as it is, and behind "The following text discriminates against people because of their ...:".
+p'(w) is p(w) * max(exp(-50 * max(p_b(w) - p(w), 0)), 0.01), normalised, where p_b is the largest probability behind any
+of the prefixes. Over the letters of a question the same holds, as normalising cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from evenhand.interfaces import Ability, Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
+from evenhand.models import Mitigated
+from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+
+
+@settings
+class SelfDebiasDecoding(Method):
+    """Let the model avoid what it would say if it were told to discriminate."""
+
+    name: ClassVar[str] = "self_debias_decoding"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
+    wording_setting: ClassVar[str] = "prompts"
+
+    axes: tuple[str, ...] = ("auto",)
+    """What the prefixes speak of, one each: auto (the axis that an item is about, where its benchmark says so), any, a
+    benchmark's name of an axis, or a word. The paper: all of its six at once, or the one at hand."""
+    decay: Annotated[float, Field(ge=0)] = 50.0
+    """The paper's lambda; it compares 10, 50 and 100. At 0 nothing changes."""
+    floor: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Least factor on a probability, as in the paper's code."""
+    prompts: str = "en"
+    """Language of the prefix, or a prompt pack's path."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed before anything is asked."""
+        if not self.axes:
+            raise ValueError("axes=(): give at least one, such as axes=(auto,)")
+        prompt_pack(self.prompts)
+
+    def missing(self, model: Model) -> str:
+        """The probabilities of tokens are needed, so no other method may stand around the model."""
+        if not hasattr(model, "behind"):
+            return (
+                f"{self.name} needs a local causal model without another method around it, which {model.name} is not; "
+                f"in a stack it comes first: '{self.name}+instruction'"
+            )
+        return Method.missing(self, model)
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Wrap the model: every prompt is read behind each prefix, too."""
+        pack = prompt_pack(self.prompts)
+
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            groups: dict[tuple[str, ...], list[int]] = {}
+            for i, q in enumerate(questions):
+                groups.setdefault(self._prefixes(pack, q.topic), []).append(i)
+            out: dict[int, Choice] = {}
+            for prefixes, rows in groups.items():
+                chosen = self._guided(model, prefixes).choose([questions[i] for i in rows])
+                out.update(zip(rows, chosen, strict=True))
+            return [out[i] for i in range(len(questions))]
+
+        def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            return self._guided(model, self._prefixes(pack)).generate(dialogues, sampling)
+
+        return Mitigated(
+            model,
+            self,
+            choose=choose,
+            generate=generate,
+            abilities=model.abilities - {"score"},
+            depends_on=[pack.hash],
+        )
+
+    def _prefixes(self, pack: PromptPack, topic: str = "") -> tuple[str, ...]:
+        words = dict.fromkeys(pack.axis(axis, topic) for axis in self.axes)
+        return tuple(pack.decoding.prefix.format(axis=word) for word in words)
+
+    def _guided(self, model: Any, prefixes: Sequence[str]) -> Model:
+        from evenhand.methods.prompting.suppression import suppressed
+
+        guided: Model = model.behind(prefixes, partial(suppressed, decay=self.decay, floor=self.floor), self.spec)
+        return guided

@@ -1,0 +1,289 @@
+"""Fine-tuning on biased texts: the training whose result, less its beginning, is a task vector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenhand.errors import SettingsError
+from evenhand.inference.scoring import evaluating
+from evenhand.interfaces import Pair
+from evenhand.methods.unlearning._negation import plain
+from evenhand.methods.unlearning._task_vectors import TaskVector, difference, from_adapter
+from evenhand.models.tokenization import Encoder
+from evenhand.training.causal import causal_lm_loss, final_hidden, finish_of
+from evenhand.training.loop import Schedule, Training
+from evenhand.training.losses import chunked_kl
+from evenhand.training.packing import IGNORED, Batch, layout_of, pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = list[int]
+Fit = Literal["lora", "full"]
+Which = Literal["all", "attention"]
+QUERY_VALUE = ["q_proj", "v_proj"]
+"""What peft takes by itself for Llama and OPT, and so the paper."""
+ROW = 256
+
+
+class Example(NamedTuple):
+    """A text in tokens."""
+
+    ids: Ids
+    labels: Ids
+    """Per token itself where it is learned, else `IGNORED`."""
+    kept: bool = False
+    """Whether what the model says there is to stay, rather than the text to be learned."""
+
+
+class Adapter(NamedTuple):
+    """What the adapter of a fine-tuning is like."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    rslora: bool
+    which: Which
+    embeddings: bool
+
+
+class Plan(NamedTuple):
+    """How it is trained."""
+
+    fit: Fit
+    adapter: Adapter
+    batch_size: int
+    """Texts a step."""
+    batch_tokens: int
+    keep: float
+    """Weight of the divergence from the model's own predictions on texts that are to stay."""
+    schedule: Schedule
+
+
+class Fitted(NamedTuple):
+    """A vector and how its training went."""
+
+    vector: TaskVector
+    facts: dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------- in tokens
+
+
+def text_examples(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, kept: bool = False
+) -> list[Example]:
+    """Texts of which every token is learned; long ones are cut into stretches.
+
+    Args:
+        texts: Plain texts.
+        tokenizer: The model's own.
+        length: Most tokens of a stretch.
+        kept: Whether the model's own predictions are what is learned.
+    """
+    out = []
+    for ids in Encoder(tokenizer).plain(texts):
+        parts = [ids[at : at + length] for at in range(0, len(ids), length)]
+        out += [Example(part, list(part), kept) for part in parts if len(part) > 1]
+    return out
+
+
+def pair_examples(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int, *, whole: bool, kept: bool = False
+) -> list[Example]:
+    """The stereotyped sides of pairs behind their prompts; those that are longer than `length` are left out.
+
+    Args:
+        pairs: What is unlearned, or kept.
+        tokenizer: The model's own.
+        length: Most tokens.
+        whole: Whether the prompt is learned too, rather than what follows it.
+        kept: Whether the model's own predictions are what is learned.
+    """
+    found = Encoder(tokenizer).pairs([p.prompt for p in pairs], [p.stereotyped + p.after for p in pairs])
+    out = []
+    for ids, begins in found:
+        if 1 < len(ids) <= length:
+            out.append(Example(ids, list(ids) if whole else [IGNORED] * begins + ids[begins:], kept))
+    return out
+
+
+def divide(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples to train on and examples held out; equal ones stay together.
+
+    Raises:
+        SettingsError: One side would be empty.
+    """
+    groups: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(tuple(example.ids), []).append(example)
+    keys = sorted(groups)
+    Random(f"held out {seed}").shuffle(keys)
+    count = max(1, round(share * len(keys)))
+    held, train = ([e for key in some for e in groups[key]] for some in (keys[:count], keys[count:]))
+    if not train or all(e.kept for e in train) or all(e.kept for e in held):
+        raise SettingsError(f"{len(groups)} different texts cannot be divided into training and held-out ones")
+    return train, held
+
+
+# -------------------------------------------------------------------------------------------------- training
+
+
+def tuned_module(module: Any, fit: Fit, adapter: Adapter, seed: int) -> Any:
+    """A copy of a module that is ready to be trained: whole in float32, or under a fresh adapter.
+
+    Raises:
+        SettingsError: The adapter's layers are not there.
+    """
+    base = plain(module)
+    if fit == "full":
+        return base.float().requires_grad_(True)
+    from peft import get_peft_model
+
+    config = lora_config(base, adapter)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(base, config)
+
+
+def lora_config(base: Any, adapter: Adapter) -> Any:
+    """A LoRA adapter's configuration for a model.
+
+    Raises:
+        SettingsError: The layers are not there.
+    """
+    from peft import LoraConfig
+
+    targets: Any = "all-linear" if adapter.which == "all" else list(QUERY_VALUE)
+    if adapter.which == "attention" and not any(n.endswith("q_proj") for n, _ in base.named_modules()):
+        raise SettingsError(f"{type(base).__name__} has no q_proj and v_proj: take targets=all")
+    if adapter.embeddings:
+        paths = {id(m): n for n, m in base.named_modules()}
+        own = paths[id(base.get_input_embeddings())]
+        linear = [n for n, m in base.named_modules() if n != paths.get(id(base.get_output_embeddings()))
+                  and type(m).__name__ in ("Linear", "Conv1D")
+                  and (adapter.which == "all" or n.endswith(tuple(QUERY_VALUE)))]  # fmt: skip
+        targets = [own, *linear]
+    return LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, use_rslora=adapter.rslora,
+        target_modules=targets,
+    )  # fmt: skip
+
+
+def fit(
+    module: Any, train: Sequence[Example], held: Sequence[Example], plan: Plan, folder: Path | None, label: str
+) -> Fitted:
+    """Fine-tune a copy of a module, and take the difference.
+
+    Args:
+        module: A causal language model; it is left as it is.
+        train: Learned from.
+        held: Judged on after each epoch; the weights of the best one are taken.
+        plan: How.
+        folder: For checkpoints.
+        label: Of the progress shown.
+
+    Raises:
+        EvenhandError: The loss is no longer finite.
+    """
+    base = plain(module) if hasattr(module, "peft_config") else module
+    tuned = tuned_module(module, plan.fit, plan.adapter, plan.schedule.seed)
+    run = _Run(tuned, base, plan)
+    judged = run.batches(held, Random("held out"))
+    began = time.monotonic()
+    first = run.evaluate(judged)
+    trained = Training(
+        module=tuned, batches=lambda _, random: run.batches(train, random), loss=run.loss,
+        evaluate=lambda _: run.evaluate(judged), watched="held_out_loss", schedule=plan.schedule, folder=folder,
+        label=label,
+    ).run()  # fmt: skip
+    tuned.eval()
+    vector = difference(tuned, base) if plan.fit == "full" else from_adapter(tuned, base)
+    facts = {
+        "texts": sum(not e.kept for e in train),
+        "kept_texts": sum(e.kept for e in train),
+        "held_out_texts": len(held),
+        "trained_tokens": sum(len(e.ids) for e in train) * len(trained.curve),
+        "seconds": round(time.monotonic() - began, 1),
+        "best_epoch": trained.best,
+        "curve": [{"epoch": -1.0, **first}, *trained.curve],
+        "norm": vector.norm(),
+    }
+    return Fitted(vector, facts)
+
+
+Step = list[tuple[Batch, bool]]
+"""The batches of one step, and whether each is of texts that are to stay."""
+
+
+class _Run:
+    """A copy of a model in training, and the model that it began as."""
+
+    def __init__(self, tuned: Any, base: Any, plan: Plan) -> None:
+        self.tuned, self.base, self.plan = tuned, base, plan
+        self.layout, self.finish = layout_of(tuned), finish_of(tuned)
+
+    def batches(self, examples: Sequence[Example], random: Random) -> list[Step]:
+        """So many texts a step, in random order."""
+        order = list(examples)
+        random.shuffle(order)
+        size = self.plan.batch_size
+        return [self._step(order[at : at + size]) for at in range(0, len(order), size)]
+
+    def _step(self, examples: Sequence[Example]) -> Step:
+        out: Step = []
+        for kept in (False, True):
+            some = [e for e in examples if e.kept is kept]
+            if not some:
+                continue
+            ids, labels = [e.ids for e in some], [e.labels for e in some]
+            out += [(b, kept) for b in pack(ids, self.layout, labels=labels, length=ROW, tokens=self.plan.batch_tokens)]
+        return out
+
+    def loss(self, network: Any, step: Step) -> Tensor:
+        """Mean over a step's learned tokens, and of its kept ones, weighed."""
+        parts = self._parts(network, step)
+        return torch.stack([value * (self.plan.keep if kept else 1.0) / max(1, n) for value, n, kept in parts]).sum()
+
+    def evaluate(self, steps: Sequence[Step]) -> Mapping[str, float]:
+        """Mean cross-entropy of held-out texts in nats a token, and the divergence of those that are to stay."""
+        sums = {False: [0.0, 0], True: [0.0, 0]}
+        with evaluating(self.tuned), torch.no_grad():
+            for step in steps:
+                for value, _, kept in self._parts(self.tuned, step, own=True):
+                    sums[kept][0] += float(value)
+                for batch, kept in step:
+                    sums[kept][1] += int((batch.labels != IGNORED).sum())
+        learned, stays = (sums[k][0] / max(1, sums[k][1]) for k in (False, True))
+        out = {"held_out_loss": learned + self.plan.keep * stays}
+        return {**out, "held_out_nats": learned, "held_out_divergence": stays} if sums[True][1] else out
+
+    def _parts(self, network: Any, step: Step, *, own: bool = False) -> list[tuple[Tensor, int, bool]]:
+        """Per batch the summed loss, how many tokens of its kind the step has, and whether it is of kept texts."""
+        counts = {k: sum(int((b.labels != IGNORED).sum()) for b, kept in step if kept is k) for k in (False, True)}
+        device = self.tuned.get_input_embeddings().weight.device
+        out = []
+        for batch, kept in step:
+            batch = batch.to(device)
+            value = self._diverged(network, batch) if kept else causal_lm_loss(
+                network, batch, finish=self.finish, reduction="sum")  # fmt: skip
+            out.append((value, counts[kept], kept))
+        return out
+
+    def _diverged(self, network: Any, batch: Batch) -> Tensor:
+        """Divergence from what the model said before, summed over the tokens that count."""
+        learned = batch.labels[:, 1:].reshape(-1) != IGNORED  # a token is predicted one place before it
+        mine = final_hidden(network, **batch.inputs)[:, :-1].reshape(learned.numel(), -1)
+        with torch.no_grad():
+            theirs = final_hidden(self.base, **batch.inputs)[:, :-1].reshape(learned.numel(), -1)
+        return chunked_kl(
+            mine[learned], self.tuned.get_output_embeddings(), theirs[learned], self.base.get_output_embeddings(),
+            finish=self.finish, teacher_finish=self.finish, reduction="sum",
+        )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Whether an edited model still gives scores: its logits of a few texts, in the model's own precision.
+
+Weights can be finite where what is computed with them is not: float16 ends at 65,504, and an edit is made in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.inference.scoring import input_device
+from evenhand.methods.unlearning._pcgu.selection import DivergedError
+
+Ids = Sequence[int]
+"""A text in tokens."""
+PROBES = (
+    "The nurse told the doctor that she would be late because of the rain.",
+    "He was born in 1947, moved to the city, and never came back.",
+    "Which of these is true? They both work there.",
+)
+"""Plain sentences, for any model."""
+
+
+def probes(tokenizer: Any, context: int) -> list[Ids]:
+    """The sentences that every edited model is tried with, in its tokens; cut where its context ends."""
+    found = [list(tokenizer(text)["input_ids"])[:context] for text in PROBES]
+    return [ids for ids in found if ids]
+
+
+def count_broken(
+    module: nn.Module, before: nn.Module, texts: Iterable[Ids], weights: Mapping[str, Tensor] | None = None
+) -> int:
+    """Of how many texts a module's logits are not finite where those before the edit were.
+
+    Args:
+        module: Is tried, in its own precision; one text at a time, without gradients.
+        before: The module before the edit; it is asked only where something is not finite.
+        texts: In tokens.
+        weights: By parameter name, to be tried in place of the module's own, which are left alone.
+    """
+    return sum(_breaks(module, before, ids, weights or {}) for ids in texts)
+
+
+def refuse_broken(module: nn.Module, before: nn.Module, texts: Iterable[Ids], remedy: str) -> None:
+    """Refuse an edited module that gives no scores.
+
+    Raises:
+        DivergedError: The logits of a text are not finite, and were so before; the message ends with the remedy.
+    """
+    texts = list(texts)
+    if broken := count_broken(module, before, texts):
+        raise DivergedError(f"{told(broken, len(texts), module)}: {remedy}")
+
+
+def told(broken: int, texts: int, module: nn.Module) -> str:
+    """What is wrong, in words."""
+    return f"the logits of {broken} of {texts} texts are not finite in {precision(module)} with this edit"
+
+
+def precision(module: nn.Module) -> str:
+    """The precision of a module's weights, such as "float16"."""
+    return str(next(module.parameters()).dtype).removeprefix("torch.")
+
+
+def _breaks(module: nn.Module, before: nn.Module, ids: Ids, weights: Mapping[str, Tensor]) -> bool:
+    found = _logits(module, ids, weights).isfinite()
+    return not bool(found.all()) and bool((_logits(before, ids, {}).isfinite() & ~found).any())
+
+
+def _logits(module: Any, ids: Ids, weights: Mapping[str, Tensor]) -> Tensor:
+    """[1, tokens, vocabulary] on the CPU."""
+    row = torch.tensor([list(ids)], device=input_device(module))
+    given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+    with torch.no_grad():
+        made = torch.func.functional_call(module, dict(weights), kwargs=given) if weights else module(**given)
+    logits: Tensor = made.logits.cpu()
+    return logits

@@ -1,0 +1,166 @@
+"""Pairs of texts as token ids, with the places whose tokens are the target: what a score is the sum over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from evenhand.errors import ContextTooLongError, DataError, SettingsError
+from evenhand.interfaces import Dialogue, Pair
+from evenhand.models.tokenization import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Target = Literal["answer", "sequence"]
+Ids = list[int]
+
+
+class Side(NamedTuple):
+    """One text of a pair."""
+
+    ids: tuple[int, ...]
+    """What the model is shown; a masked model's target is hidden in it."""
+    places: tuple[int, ...]
+    """Where the logits are read."""
+    tokens: tuple[int, ...]
+    """The token whose score is read there."""
+
+
+class TokenPair(NamedTuple):
+    """A pair as a model sees it."""
+
+    advantaged: Side
+    """The stereotyped text."""
+    disadvantaged: Side
+    """Its counterpart."""
+    topic: str
+
+
+def encoded(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, causal: bool, target: Target = "answer", context: int
+) -> list[TokenPair]:
+    """Pairs in a model's tokens.
+
+    Args:
+        pairs: Pairs of texts.
+        tokenizer: The model's.
+        causal: Whether the model reads from left to right; else what differs is masked, all of it at once.
+        target: "answer" is what the two continuations do not begin with in common: tokens that both have first say
+            nothing of the bias, and their gradients are the same. "sequence" is every token of the text, of causal
+            models only: a masked model's target is what is masked.
+        context: Most tokens of a text.
+
+    Raises:
+        DataError: The two texts of a pair are the same.
+        ContextTooLongError: A text does not fit.
+        SettingsError: A masked model is given a dialogue.
+    """
+    made = _causal(pairs, tokenizer, target) if causal else _masked(pairs, tokenizer)
+    for pair, sides in zip(pairs, made, strict=True):
+        for side in sides[:2]:
+            if len(side.ids) > context:
+                raise ContextTooLongError(
+                    f"pair {name_of(pair)} needs {len(side.ids)} tokens, at most {context} fit; shorten or leave out"
+                )
+    return made
+
+
+def read_texts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, causal: bool, most: int, seed: int, share: float = 0.15
+) -> list[Side]:
+    """Texts and the places in them where a model says something: every next token, or hidden ones.
+
+    Args:
+        texts: Plain texts; those without a place are left out.
+        tokenizer: The model's.
+        causal: Whether the model reads from left to right.
+        most: Tokens after which a text is cut.
+        seed: Of the hidden tokens.
+        share: Of a masked model's tokens that are hidden, one at least.
+    """
+    if causal:
+        rows = [ids[:most] for ids in Encoder(tokenizer).plain(texts)]
+        return [Side(tuple(ids), tuple(range(len(ids) - 1)), tuple(ids[1:])) for ids in rows if len(ids) > 1]
+    out, special, random = [], set(tokenizer.all_special_ids), Random(f"{seed}/hidden")
+    for text in texts:
+        ids = list(tokenizer(text)["input_ids"])[:most]
+        open_places = [n for n, token in enumerate(ids) if token not in special]
+        if open_places:
+            hidden = sorted(random.sample(open_places, max(1, round(share * len(open_places)))))
+            shown = [int(tokenizer.mask_token_id) if n in hidden else t for n, t in enumerate(ids)]
+            out.append(Side(tuple(shown), tuple(hidden), tuple(ids[n] for n in hidden)))
+    return out
+
+
+def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: Target) -> list[TokenPair]:
+    encoder = Encoder(tokenizer)
+    prompts = [p.prompt for p in pairs]
+    tail = [p.after if target == "sequence" else "" for p in pairs]
+    found = [
+        encoder.pairs(prompts, [text + after for text, after in zip(texts, tail, strict=True)])
+        for texts in ([p.stereotyped for p in pairs], [p.other for p in pairs])
+    ]
+    out = []
+    for pair, (one, start), (other, also) in zip(pairs, *found, strict=True):
+        if one == other:
+            raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
+        same = common(one, other)
+        firsts = (
+            (1, 1)
+            if target == "sequence"
+            else tuple(_first(ids, at, same) for ids, at in ((one, start), (other, also)))
+        )
+        sides = [Side(tuple(ids), tuple(range(at - 1, len(ids) - 1)), tuple(ids[at:]))
+                 for ids, at in zip((one, other), firsts, strict=True)]  # fmt: skip
+        out.append(TokenPair(sides[0], sides[1], pair.topic))
+    return out
+
+
+def _first(ids: Ids, start: int, same: int) -> int:
+    """Where the target begins: at the first difference, unless the text ends before it.
+
+    A difference may lie before `start`, in a token that the tokenizer merged of the prompt's end and the text: then it
+    belongs to the target, as nothing behind it tells the two texts apart. The last token always does.
+    """
+    return max(same, 1) if same < len(ids) else max(min(start, len(ids) - 1), 1)
+
+
+def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[TokenPair]:
+    out = []
+    for pair in pairs:
+        one, other = (_hidden(pair, text, tokenizer) for text in (pair.stereotyped, pair.other))
+        if one == other:
+            raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
+        out.append(TokenPair(one, other, pair.topic))
+    return out
+
+
+def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
+    if isinstance(pair.prompt, Dialogue):
+        raise SettingsError(f"pair {name_of(pair)} has a dialogue before it, which a masked model cannot read")
+
+    def bare(part: str) -> Ids:
+        part = part.rstrip()  # a blank goes with what follows, as most vocabularies have it
+        return list(tokenizer(part, add_special_tokens=False)["input_ids"]) if part else []
+
+    until = pair.prompt + text
+    ids = list(tokenizer(until + pair.after)["input_ids"])
+    inside = list(tokenizer(until + pair.after, add_special_tokens=False)["input_ids"])
+    before = next(n for n in range(len(ids) + 1) if ids[n : n + len(inside)] == inside)  # opening tokens
+    start, end = before + len(bare(pair.prompt)), before + len(bare(until))
+    if end <= start or ids[before:end] != bare(until):
+        raise DataError(f"pair {name_of(pair)}: {text!r} shares a token with what stands beside it")
+    shown = [*ids[:start], *[int(tokenizer.mask_token_id)] * (end - start), *ids[end:]]
+    return Side(tuple(shown), tuple(range(start, end)), tuple(ids[start:end]))
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def name_of(pair: Pair) -> str:
+    """What messages call a pair."""
+    return pair.id or repr(pair.stereotyped[:60])

@@ -1,0 +1,1 @@
+"""Partitioned contrastive gradient unlearning: its parts."""

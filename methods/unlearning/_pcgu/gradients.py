@@ -1,0 +1,153 @@
+"""Gradients of a batch's target scores, one side at a time, and the divergence from the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from evenhand.inference.scoring import input_device, only_rows
+from evenhand.methods.unlearning._pairs import Side
+from evenhand.methods.unlearning._pcgu.fsdp import World, gradients
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Measure = Literal["logprob", "logit", "probability"]
+Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How a text's score is read."""
+
+    causal: bool
+    measure: Measure = "logprob"
+    """logprob and logit are summed over the target's tokens, or averaged; probability is that of all of them."""
+    per_token: bool = False
+    """Whether a score is divided by the number of its tokens."""
+    pad: int = 0
+    half: bool = False
+    """Whether products are made in bfloat16."""
+
+
+def scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Tensor:
+    """[sides] float32 scores, with gradients where they are on."""
+    logits, owner, tokens = _read(module, sides, how)
+    if how.measure == "logit":
+        values = logits.gather(1, tokens[:, None])[:, 0]
+    else:
+        values = log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
+    out = torch.zeros(len(sides), device=values.device, dtype=values.dtype).index_add(0, owner, values)
+    if how.per_token:
+        out = out / torch.tensor([len(s.tokens) for s in sides], device=out.device)
+    return out.exp() if how.measure == "probability" else out
+
+
+def logprobs(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Tensor:
+    """[places, vocabulary] log-probabilities at every place that is read."""
+    return log_softmax(_read(module, sides, how)[0], dim=-1)
+
+
+def _read(module: Any, sides: Sequence[Side], how: Scoring) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [reads, vocabulary], the side that each belongs to, and its token."""
+    length = max(len(s.ids) for s in sides)
+    ids = torch.full((len(sides), length), how.pad)
+    mask = torch.zeros((len(sides), length), dtype=torch.long)
+    for n, side in enumerate(sides):
+        ids[n, : len(side.ids)] = torch.tensor(side.ids)
+        mask[n, : len(side.ids)] = 1
+    device = input_device(module)
+    flat = torch.tensor([n * length + place for n, s in enumerate(sides) for place in s.places])
+    options = {"use_cache": False} if how.causal else {}
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=how.half),
+        only_rows(module.get_output_embeddings(), flat),
+    ):
+        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), **options).logits[0]
+    owner = torch.tensor([n for n, s in enumerate(sides) for _ in s.places], device=device)
+    tokens = torch.tensor([t for s in sides for t in s.tokens], device=device)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)), owner, tokens
+
+
+def of_scores(
+    module: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int, reduction: Reduction
+) -> tuple[dict[str, Tensor], float]:
+    """Gradients of a batch's score, and the score.
+
+    Every rank takes every so-manieth text. Micro-batches count by their texts, not alike, so that the last, smaller one
+    weighs no more than its share; ranks that have run out go on with texts of weight 0, as sharded layers need all.
+
+    Args:
+        module: Sharded over `world`, or whole; gradients left on it are taken, too.
+        sides: The batch, the same on every rank.
+        how: How they are scored.
+        world: The ranks.
+        micro: Texts put through the module at once.
+        reduction: "mean" over the batch, or "sum".
+
+    Returns:
+        This rank's shards of the gradients by parameter, and the batch's score.
+    """
+    weight = 1 / len(sides) if reduction == "mean" else 1.0
+    total = 0.0
+    for group, weights in spread(len(sides), world, micro):
+        found = scores(module, [sides[n] for n in group], how)
+        share = torch.tensor(weights, device=found.device, dtype=found.dtype) * weight
+        value = (found * share).sum()
+        (value * world.size).backward()  # type: ignore[no-untyped-call]  # ranks are averaged when gradients are summed
+        total += float(value.detach())
+    return gradients(module), world.sum_of(total)
+
+
+def of_divergence(
+    module: PreTrainedModel, base: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int,
+    scale: float,
+) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+    """Gradients of `scale` times the mean KL(base || module) over the places that are read, and the mean in nats.
+
+    Args:
+        module: As in `of_scores`.
+        base: The model as it was, laid out alike.
+        sides: Texts and places.
+        how: Causal or masked, and the precision.
+        world: The ranks.
+        micro: Texts at once.
+        scale: Factor on the gradient.
+    """
+    total, every = 0.0, sum(len(s.places) for s in sides)
+    for group, weights in spread(len(sides), world, micro):
+        some = [sides[n] for n in group]
+        ours = logprobs(module, some, how)
+        with torch.no_grad():  # the base may lie elsewhere, such as in main memory
+            theirs = logprobs(base, some, how).to(ours.device)
+        share = torch.tensor([w for w, s in zip(weights, some, strict=True) for _ in s.places], device=ours.device)
+        value = ((theirs.exp() * (theirs - ours)).sum(dim=-1) * share).sum() / every
+        (value * scale * world.size).backward()  # type: ignore[no-untyped-call]
+        total += float(value.detach())
+    return gradients(module), world.sum_of(total)
+
+
+def mean_scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int) -> float:
+    """Mean score over texts, without gradients; all ranks together."""
+    total = 0.0
+    with torch.no_grad():
+        for group, weights in spread(len(sides), world, micro):
+            found = scores(module, [sides[n] for n in group], how)
+            total += float((found * torch.tensor(weights, device=found.device)).sum())
+    return world.sum_of(total) / len(sides)
+
+
+def spread(count: int, world: World, micro: int) -> list[tuple[list[int], list[float]]]:
+    """This rank's micro-batches of a batch: which texts, and what each counts; as many on every rank."""
+    mine = list(range(world.rank, count, world.size))
+    longest = -(-count // world.size)  # of any rank
+    out = []
+    for start in range(0, longest, micro):
+        group = mine[start : start + micro]
+        out.append((group, [1.0] * len(group)) if group else ([0], [0.0]))
+    return out

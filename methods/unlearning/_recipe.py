@@ -1,0 +1,78 @@
+"""Task vectors for other tools: the fine-tune that a vector is of, and a recipe for mergekit that takes it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evenhand.methods.unlearning._negation import adapted, layer_of, merged
+from evenhand.methods.unlearning._task_vectors import TaskVector
+from evenhand.models.hugging_face import save_module
+
+RECIPE = "mergekit.yaml"
+
+
+def write(
+    folder: Path,
+    module: Any,
+    tokenizer: Any,
+    base: str,
+    vectors: Sequence[TaskVector],
+    strengths: Sequence[Callable[[str], float]],
+    *,
+    named: bool,
+) -> Path:
+    """Write every vector's fine-tune (a LoRA adapter, or a whole model), and the recipe.
+
+    The method is task_arithmetic without normalising: with `normalize` the weights are divided by their sum, which
+    makes of one negative weight a positive one. ties and della normalise unless told otherwise.
+
+    Args:
+        folder: Where to.
+        module: The base, without adapters.
+        tokenizer: Its own.
+        base: The base's folder or hub name, for the recipe.
+        vectors: What is taken out.
+        strengths: Of each, by weight.
+        named: Whether the module is what its name says.
+    """
+    models = []
+    for n, (vector, strength) in enumerate(zip(vectors, strengths, strict=True)):
+        place = folder / f"tuned-{n}"
+        if vector.low_rank:
+            save_module(adapted(module, vector, named=named), place)
+            name = f"{base}+{place.resolve()}"
+        else:
+            whole, _ = merged(module, vector)
+            save_module(whole, place)
+            tokenizer.save_pretrained(place)
+            name = str(place.resolve())
+        models.append({"model": name, "parameters": {"weight": weights(vector, strength)}})
+    content = {
+        "merge_method": "task_arithmetic",
+        "base_model": base,
+        "models": models,
+        "parameters": {"normalize": False, "int8_mask": False, "lambda": 1.0},
+        "dtype": "float32",
+        "out_dtype": str(module.dtype).removeprefix("torch."),
+    }
+    file = folder / RECIPE
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def weights(vector: TaskVector, strength: Callable[[str], float]) -> Any:
+    """The `weight` of mergekit: a number, or one a layer and one for the rest, by parts of the weights' names."""
+    found: dict[str, float] = {}
+    for name in vector.changes:
+        layer = layer_of(name)
+        key = "" if layer is None else f".{layer}."
+        found[key] = -strength(name)
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    # the first filter that is part of a weight's name counts
+    rows: list[dict[str, Any]] = [{"filter": key, "value": value} for key, value in found.items() if key]
+    return [*rows, {"value": found.get("", 0.0)}]

@@ -1,0 +1,411 @@
+"""`task_vector`: fine-tune on biased texts, and take what that changed out of the weights.
+
+Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); Zhang et al. 2023 (arXiv
+2306.14870) for adapters; Dige et al. 2024, "Mitigating Social Biases in Language Models through Unlearning" (arXiv
+2406.13551; code VectorInstitute/bias-mitigation-unlearning) for social bias and the settings of `paper`. Ours: the
+choice of the strength on validation texts, strengths by layer, texts that are to stay, loss of the biased continuation
+alone, the random control, several vectors at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from evenhand.core.artifacts import artefact, made_with
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
+from evenhand.models.fingerprint import digest
+
+if TYPE_CHECKING:
+    from evenhand.methods.unlearning._fine_tuning import Example, Plan
+    from evenhand.methods.unlearning._task_vectors import TaskVector
+
+LEAST_TEXTS = 20
+"""Fewer different texts teach nothing, and say nothing of what was taught."""
+VERSION = 1
+"""Of what a training does; part of the name that a vector is kept under."""
+RATES = {"opt": 2e-4}
+"""Learning rates of adapters by family, where they are not the usual one (Dige et al.)."""
+USUAL_RATE, WHOLE_RATE = 5e-4, 2e-5
+HELD_PAIRS = 0.2
+"""Share of the pairs that the strength is chosen on, where it is chosen."""
+_AFTERWARDS = frozenset(
+    {
+        "strength", "strengths", "limit", "neutral", "per_layer", "outside", "control", "form", "device", "text",
+        "most_texts", "tuned", "topics",
+    }
+)  # fmt: skip
+"""Settings that a trained vector does not depend on, or depends on by content."""
+
+
+@settings
+class TaskVectorNegation(Method):
+    """Fine-tune on biased texts and subtract what the fine-tuning changed."""
+
+    name: ClassVar[str] = "task_vector"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "rank": 8, "alpha": 8, "dropout": 0.01, "targets": "attention", "loss": "all", "epochs": 10,
+            "warm_up_steps": 100, "weight_decay": 0.0, "batch_size": 16, "patience": 0,
+            "strengths": (0.2, 0.4, 0.6, 0.8, 1.0),
+        },
+    }  # fmt: skip
+
+    text: str | tuple[str, ...] | None = None
+    """Biased texts: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]]; several in brackets, of each of which a
+    vector of its own is made. None takes the texts of the training data, or else the stereotyped sides of its pairs.
+    Unlike these, they are not compared with what a benchmark asks."""
+    most_texts: Annotated[int, Field(gt=0)] | None = None
+    """How many texts at most, the first ones; None takes all."""
+    topics: tuple[str, ...] = ()
+    """Of the training data's pairs, unlearn those about these axes alone; what the model says on the others is to stay
+    and is learned beside them. Empty: all are unlearned."""
+    tuned: str | None = None
+    """Folder of a PEFT adapter or of a model that was fine-tuned on biased texts elsewhere: nothing is trained. What
+    the adapter's initialisation changed in the base (PiSSA, OLoRA) is part of the vector."""
+    fit: Literal["lora", "full"] = "lora"
+    """Train an adapter, or all weights (in float32)."""
+    loss: Literal["all", "continuation"] = "all"
+    """all: every token of a text is learned (the paper's). continuation: of pairs, only what follows the prompt."""
+
+    strength: float | tuple[float, ...] | Literal["auto"] = 1.0
+    """How much is taken out (the paper's lambda): 0 is the untouched model, -1 the biased fine-tune; of several vectors
+    one each, or one for all. auto chooses among `strengths`, on `neutral` texts and held-out pairs."""
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    """What strength=auto tries."""
+    limit: Annotated[float, Field(ge=0)] = 0.05
+    """For strength=auto: how much the perplexity on `neutral` may rise, as a share."""
+    neutral: str | None = None
+    """For strength=auto: texts that have nothing to do with the bias, given as for `text`; demo:texts for the demo."""
+    per_layer: tuple[float, ...] | None = None
+    """Factors on the strength from the first to the last layer; fewer than there are layers are spread evenly, with
+    straight lines between. None is 1 everywhere."""
+    outside: float = 1.0
+    """Factor on the strength outside of the layers: embeddings, last norm, head."""
+    control: Literal["none", "random"] = "none"
+    """random takes out a random vector instead, with the same norm and rank weight by weight."""
+    form: Literal["auto", "adapter", "merged"] = "auto"
+    """adapter leaves the base as it is and holds the change in float32; merged sums in float32 and rounds once to the
+    base's precision. auto is an adapter where one can hold it."""
+
+    rank: Annotated[int, Field(gt=0)] = 8
+    """Of the adapter."""
+    alpha: Annotated[int, Field(gt=0)] | None = None
+    """The adapter counts alpha / rank; None is twice the rank. The paper says nothing; its code leaves peft's 8."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """In the adapter."""
+    rslora: bool = False
+    """Let the adapter count alpha / sqrt(rank)."""
+    targets: Literal["all", "attention"] = "all"
+    """Layers with an adapter: all linear ones, or queries and values alone (what peft takes for the paper's models)."""
+    embeddings: bool = False
+    """Whether the input embedding has an adapter, too."""
+    keep: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the divergence from the untouched model on what is to stay."""
+    max_length: Annotated[int, Field(gt=3)] = 256
+    """Most tokens of a text; longer ones are cut into stretches."""
+    epochs: Annotated[int, Field(gt=0)] = 3
+    """Most passes over the texts."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak of AdamW; None is 5e-4 for an adapter (2e-4 of OPT), 2e-5 for all weights."""
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the learning rate rises."""
+    warm_up_steps: Annotated[int, Field(gt=0)] | None = None
+    """The same in steps, instead of `warm_up`; at most half of all."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    """Texts a step."""
+    batch_tokens: Annotated[int, Field(gt=0)] = 2048
+    """Most tokens computed at once."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Of the products; auto is bf16 on GPUs that have it."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the texts on which each epoch is judged; the weights of the best one are taken."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """Epochs without a lower held-out loss before training ends; 0 never ends early."""
+    seed: int = 0
+    """Of held-out texts, new weights, the order of batches and the random control."""
+    device: str | None = None
+    """Where it is trained; None is where the model lies."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict one another."""
+        if self.strength == "auto" and self.neutral is None:
+            raise SettingsError(
+                "strength=auto keeps the perplexity of neutral texts under a limit: give neutral= (a .txt or .jsonl "
+                "file, datasets:NAME; demo:texts for the demo)"
+            )
+        if self.tuned is not None and (self.text is not None or self.topics):
+            raise SettingsError("tuned= is a fine-tune that is there already: leave text= and topics= out")
+        if self.loss == "continuation" and self.text is not None:
+            raise SettingsError("loss=continuation is for training data with pairs: leave text= out, or take loss=all")
+        if isinstance(self.strength, tuple) and len(self.strength) != self._count:
+            raise SettingsError(
+                f"{len(self.strength)} strengths for {self._count} vectors: give one each, or one for all"
+            )
+
+    @property
+    def _count(self) -> int:
+        return len(self.text) if isinstance(self.text, tuple) else 1
+
+    @property
+    def seeded(self) -> bool:
+        """A fine-tune that is there already leaves nothing to chance, unless a control or a strength is drawn."""
+        return self.tuned is None or self.control == "random" or self.strength == "auto"
+
+    # ------------------------------------------------------------------------------------------- what is asked
+
+    def missing(self, model: Model) -> str:
+        """The model has to be here and causal, with weights that are not quantised."""
+        reason = Method.missing(self, model)
+        if reason:
+            return reason
+        from evenhand.training.trainable import untrainable
+
+        return untrainable(self.name, model, masked=False)
+
+    def untrained(self, data: TrainData | None) -> str:
+        """Biased texts are needed: of a source, of the training data, or in a fine-tune that is there."""
+        if self.tuned is not None or self.text is not None:
+            return ""
+        if self.loss == "continuation" or self.topics:
+            if data is not None and data.pairs:
+                return ""
+            what = "topics=" if self.topics else "loss=continuation"
+            return f"{self.name}({what}) needs training data with pairs: train= of compare, data= of apply"
+        if data is not None and (data.texts or data.pairs):
+            return ""
+        return (
+            f"{self.name} needs biased texts: its setting text= (a .txt or .jsonl file, datasets:NAME), training data "
+            "with texts or pairs (train= of compare, --train on the command line, data= of apply), or tuned="
+        )
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Make the vectors, or find them where they were made before, and take them out of a copy of the model.
+
+        Raises:
+            SettingsError: No texts, or too few; a model that cannot be edited; no strength within the limit.
+            DataError: The texts cannot be read.
+        """
+        reason = self.missing(model) or self.untrained(data)
+        if reason:
+            raise SettingsError(reason)
+        data = data or TrainData()
+        pairs, validation = self._divided(data.pairs)
+        made = self._vectors(model, data, pairs, validation)
+        return self._negated(model, made, validation)
+
+    def export(self, model: Model, folder: str | Path, data: TrainData | None = None) -> Path:
+        """Write the biased fine-tunes (adapters, or whole models) and a recipe with which mergekit takes them out.
+
+        Args:
+            model: What the vectors are of; the recipe names it by its folder or hub name.
+            folder: Where to.
+            data: As for `apply`.
+
+        Returns:
+            The recipe's file.
+
+        Raises:
+            SettingsError: As `apply`; or the strength is still to be chosen, or the model has no name.
+        """
+        from evenhand.methods.unlearning import _recipe as recipe
+        from evenhand.methods.unlearning._negation import by_layer, plain
+
+        if self.strength == "auto":
+            raise SettingsError("a recipe needs a strength: apply the method, and name the one that it chose")
+        reason = self.missing(model) or self.untrained(data)
+        named = bool(model.source) and not model.edited  # type: ignore[attr-defined]
+        if reason or not named or hasattr(model.weights.module, "peft_config"):
+            raise SettingsError(reason or f"{model.name} has no folder or hub name for a recipe: save it first")
+        data = data or TrainData()
+        vectors = [vector for vector, _ in self._vectors(model, data, list(data.pairs), [])]
+        base, tokenizer = plain(model.weights.module), model.weights.tokenizer
+        layers = int(base.config.get_text_config().num_hidden_layers)
+        factors = [by_layer(s, self.per_layer, self.outside, layers) for s in self._each(self.strength, len(vectors))]
+        place = Path(folder).expanduser()
+        place.mkdir(parents=True, exist_ok=True)
+        name = str(base.config._name_or_path or model.source)  # type: ignore[attr-defined]
+        return recipe.write(place, base, tokenizer, name, vectors, factors, named=True)
+
+    @staticmethod
+    def _each(strength: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+        return strength if isinstance(strength, tuple) else (strength,) * count
+
+    # ------------------------------------------------------------------------------------------------ vectors
+
+    def _divided(self, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+        """Pairs to learn from, and those of the topics that the strength is chosen on."""
+        from random import Random
+
+        own = [p for p in pairs if not self.topics or p.topic in self.topics]
+        if self.topics and not own:
+            known = ", ".join(sorted({p.topic for p in pairs}))
+            raise SettingsError(f"no pairs about {', '.join(self.topics)}; the training data has: {known}")
+        if self.strength != "auto" or not own:
+            return list(pairs), []
+        order = sorted(set(own), key=repr)
+        Random(f"validation {self.seed}").shuffle(order)
+        held = set(order[: max(1, round(HELD_PAIRS * len(order)))])
+        return [p for p in pairs if p not in held], [p for p in order if p in held]
+
+    def _vectors(
+        self, model: Model, data: TrainData, pairs: list[Pair], validation: list[Pair]
+    ) -> list[tuple[TaskVector, dict[str, Any]]]:
+        if self.tuned is not None:
+            from evenhand.methods.unlearning._tuned_folder import vector_of_folder
+
+            folder = Path(self.tuned).expanduser()
+            if not folder.is_dir():
+                raise SettingsError(f"no folder {self.tuned!r} with an adapter or a model")
+            vector = vector_of_folder(folder, model.weights.module)
+            return [(vector, {"tuned": self.tuned, "norm": vector.norm()})]
+        if self.text is not None:
+            from evenhand.data import text_source
+
+            sources = self.text if isinstance(self.text, tuple) else (self.text,)
+            every = [text_source.texts(source, self.most_texts) for source in sources]
+            return [self._trained(model, texts, [], source) for texts, source in zip(every, sources, strict=True)]
+        if data.texts and self.loss == "all" and not self.topics:
+            held = {_joined(p) for p in validation}
+            texts = [t for t in data.texts if _normal(t) not in held][: self.most_texts]
+            return [self._trained(model, texts, [], "training data")]
+        return [self._trained(model, [], pairs[: self.most_texts], "training data")]
+
+    def _trained(
+        self, model: Model, texts: Sequence[str], pairs: Sequence[Pair], source: str
+    ) -> tuple[TaskVector, dict[str, Any]]:
+        """A vector from texts or pairs, made once."""
+        import json
+
+        from evenhand.methods.unlearning._task_vectors import TaskVector
+
+        decisive = {key: value for key, value in self.settings.items() if key not in _AFTERWARDS}
+        content = [list(texts), [repr(p) for p in pairs], list(self.topics) if pairs else []]
+        examples = self._examples(model, texts, pairs)
+        own = {tuple(e.ids) for e in examples if not e.kept}
+        if len(own) < LEAST_TEXTS:
+            raise SettingsError(f"{self.name} needs at least {LEAST_TEXTS} different texts, not {len(own)} ({source})")
+
+        def make(folder: Path) -> None:
+            self._fit(model, examples, folder)
+
+        how = made_with(model, device=self.device, precision=self.precision)
+        with artefact(digest(self.name, VERSION, how, model.fingerprint, decisive, content), make) as folder:
+            return TaskVector.load(folder), {"source": source, **json.loads((folder / "training.json").read_text())}
+
+    def _examples(self, model: Model, texts: Sequence[str], pairs: Sequence[Pair]) -> list[Example]:
+        from evenhand.methods.unlearning._fine_tuning import pair_examples, text_examples
+
+        tokenizer = model.weights.tokenizer
+        length = min(self.max_length, model.context)  # type: ignore[attr-defined]
+        out = text_examples(texts, tokenizer, length)
+        for kept in (False, True):
+            some = [p for p in pairs if (bool(self.topics) and p.topic not in self.topics) is kept]
+            out += pair_examples(some, tokenizer, length, whole=self.loss == "all", kept=kept)
+        return out
+
+    def _fit(self, model: Model, examples: Sequence[Example], folder: Path) -> None:
+        import json
+
+        from evenhand.methods.unlearning._fine_tuning import divide, fit
+        from evenhand.training.checkpoints import Checkpoints
+
+        module = model.weights.module
+        train, held = divide(examples, self.held_out, self.seed)
+        made = fit(module, train, held, self._plan(module, len(train)), folder, "fine-tuning on biased texts")
+        made.vector.save(folder)
+        (folder / "training.json").write_text(json.dumps(made.facts))
+        Checkpoints(folder, {}).remove()
+
+    def _plan(self, module: Any, texts: int) -> Plan:
+        from evenhand.methods.unlearning._fine_tuning import Adapter, Plan
+        from evenhand.training.loop import Schedule
+
+        usual = RATES.get(str(module.config.model_type), USUAL_RATE) if self.fit == "lora" else WHOLE_RATE
+        steps = self.epochs * -(-texts // self.batch_size)
+        warm_up = self.warm_up if self.warm_up_steps is None else min(0.5, self.warm_up_steps / steps)
+        schedule = Schedule(
+            epochs=self.epochs, learning_rate=self.learning_rate or usual, warm_up=warm_up,
+            weight_decay=self.weight_decay, patience=self.patience, seed=self.seed,
+            device=self.device or str(module.device), precision=self.precision,
+        )  # fmt: skip
+        alpha = 2 * self.rank if self.alpha is None else self.alpha
+        adapter = Adapter(self.rank, alpha, self.dropout, self.rslora, self.targets, self.embeddings)
+        return Plan(self.fit, adapter, self.batch_size, self.batch_tokens, self.keep, schedule)
+
+    # ---------------------------------------------------------------------------------------------- negation
+
+    def _negated(self, model: Model, made: list[tuple[TaskVector, dict[str, Any]]], validation: list[Pair]) -> Model:
+        from evenhand.methods.unlearning._negation import plain
+        from evenhand.methods.unlearning._task_vectors import random_like
+
+        fitted = [vector for vector, _ in made]
+        control = self.control == "random"
+        vectors = [random_like(v, self.seed + n) for n, v in enumerate(fitted)] if control else fitted
+        base = plain(model.weights.module)
+        facts: dict[str, Any] = {"method": self.spec, "vectors": [facts for _, facts in made]}
+        strength: float | tuple[float, ...]
+        if self.strength == "auto":
+            # a control is as strong as what it is a control of
+            chosen, facts["tried"] = self._chosen(model, base, fitted, validation)
+            strength = chosen
+        else:
+            strength = self.strength
+        facts["strength"] = strength
+        return self._result(model, base, vectors, strength, facts)
+
+    def _chosen(
+        self, model: Model, base: Any, vectors: Sequence[TaskVector], validation: list[Pair]
+    ) -> tuple[float, list[dict[str, Any]]]:
+        from evenhand.data import text_source
+        from evenhand.methods.unlearning._choosing import choose
+
+        neutral = text_source.texts(str(self.neutral), self.most_texts)
+        strength, tried = choose(
+            lambda s: self._result(model, base, vectors, s, {}), self.strengths, neutral, validation, self.limit
+        )
+        return strength, [t.row for t in tried]
+
+    def _result(
+        self,
+        model: Model,
+        base: Any,
+        vectors: Sequence[TaskVector],
+        strength: float | tuple[float, ...],
+        facts: dict[str, Any],
+    ) -> Model:
+        from evenhand.methods.unlearning._negation import adapted, by_layer, merged
+        from evenhand.methods.unlearning._result import edited
+        from evenhand.methods.unlearning._task_vectors import total
+
+        layers = int(base.config.get_text_config().num_hidden_layers)
+        own = self._each(strength, len(vectors))
+        factors = [by_layer(-s, self.per_layer, self.outside, layers) for s in own]
+        change = total(list(zip(vectors, factors, strict=True)))
+        name, remedy = f"{model.name}+{self.spec}", f"take a smaller strength than {strength}"
+        holds = change.low_rank and bool(change.changes)
+        if self.form == "adapter" and change.changes and not holds:
+            raise SettingsError("an adapter cannot hold a change of all weights: take form=merged, or leave form= out")
+        if holds and self.form != "merged":
+            named = bool(model.source) and not model.edited and not hasattr(model.weights.module, "peft_config")  # type: ignore[attr-defined]
+            module = adapted(base, change, named=named)
+            return edited(module, model, name, {**facts, "form": "adapter"}, remedy=remedy)
+        module, lost = merged(base, change)
+        told = {**facts, "form": "merged", "rounded_away": lost}
+        return edited(module, model, name, told, remedy=remedy)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _joined(pair: Pair) -> str:
+    prompt = pair.prompt if isinstance(pair.prompt, str) else ""
+    return _normal(f"{prompt}{pair.stereotyped}{pair.after}")

@@ -1,0 +1,5 @@
+"""`python -m evenhand.cli`."""
+
+from evenhand.cli import main
+
+main()

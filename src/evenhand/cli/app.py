@@ -1,0 +1,375 @@
+"""The command line `evenhand`: compare, evaluate, debias, serve, show, methods, benchmarks, models, data, doctor ...
+
+Heavy modules are imported inside the commands, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evenhand.cli import data as cli_data
+from evenhand.cli import proving_ground, sweep
+from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
+from evenhand.errors import EvenhandError, SettingsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Put social-bias mitigation methods on language models and compare them side by side.",
+)
+
+app.add_typer(cli_data.data, name="data")
+app.add_typer(proving_ground.proving_ground, name="proving-ground")
+
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same folder resumes.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark (seeded choice).")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")]
+Benchmarks = Annotated[str, typer.Option("--benchmarks", help="Comma list, such as 'bbq(convention=helm)', or 'all'.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+DeviceMap = Annotated[str | None, typer.Option("--device-map", help="Such as auto: spread over all GPUs.")]
+AnswerBy = Annotated[
+    str | None,
+    typer.Option(
+        "--answer-by",
+        help="letters (most models' default), text, text_per_token, text_with_end or generation; where neither "
+        "benchmark nor method says otherwise.",
+    ),
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Of generated answers, where nothing else says so.")
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", help="Independent draws of every sampled answer; rows are their means.")
+]
+DEMO = {
+    "methods": [
+        "self_debias", "instruction", "self_debias_decoding", "moral_self_correction", "intent_self_correction",
+        "permutation", "pride",
+    ],
+    "benchmarks": "bbq(source=demo),mmlu(source=demo)",
+}  # fmt: skip
+"""What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
+JUDGING = ("margin", "alpha", "family", "replicates")
+"""Options that decide how answers are judged, and not what is asked."""
+Train = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        help="What methods may fit on: a .jsonl or .txt file, a benchmark, 'demo', or several joined by ' & '.",
+    ),
+]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="A loss of capability below this is accepted (0.02; the demo: 0.05).")
+]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="Level of the tests (0.05); intervals have 1 - alpha.")]
+FamilyOption = Annotated[
+    str | None, typer.Option("--family", help="Which tests are adjusted together: metric (default), benchmark or run.")
+]
+TooLong = Annotated[str | None, typer.Option("--too-long", help="Items over the context: error (default) or skip.")]
+
+
+@app.command()
+def compare(
+    run: Annotated[Path | None, typer.Argument(help="A YAML file that says it all; options override it.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo; repeatable. Default: demo."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Comma list, such as 'self_debias(variant=explanation)', or 'all'."),
+    ] = None,
+    benchmarks: Annotated[str | None, typer.Option("--benchmarks", help="Comma list or 'all'.")] = None,
+    train: Train = None,
+    out: Out = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = None,
+    replicates: Annotated[int | None, typer.Option("--replicates", help="Of the bootstrap.")] = None,
+    margin: Margin = None,
+    alpha: Alpha = None,
+    family: FamilyOption = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
+    plugin: Plugins = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+    answer_by: AnswerBy = None,
+    temperature: Temperature = None,
+    samples: Samples = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Repeat methods that have a seed with so many; rows are their means.")
+    ] = None,
+    wordings: Annotated[
+        str | None, typer.Option("--wordings", help="Comma list of wordings to repeat methods with: 'low_1,medium_1'.")
+    ] = None,
+    too_long: TooLong = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on models and write a run folder. Without any option: the embedded demo."""
+    from evenhand.experiment import config
+
+    given: dict[str, Any] = {
+        "models": model,
+        "methods": methods,
+        "benchmarks": benchmarks,
+        "train": train,
+        "limit": limit,
+        "seed": seed,
+    }
+    given |= {"replicates": replicates, "out": _text(out), "cache": _text(cache)}
+    given |= {"answer_by": answer_by, "temperature": temperature, "samples": samples}
+    given |= {"seeds": seeds, "wordings": wordings, "margin": margin, "alpha": alpha, "family": family}
+    plan = {k: v for k, v in given.items() if v is not None}
+    if run is not None:
+        plan = {**config.read(run).model_dump(exclude_unset=True), **plan}
+    loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
+    plan["load"] = {**plan.get("load", {}), **loading}
+    if "answer_by" in plan["load"]:  # an option of every model, which says the same
+        plan = {"answer_by": plan["load"].pop("answer_by"), **plan}
+    load_plugins([*plan.pop("plugins", []), *(plugin or [])])
+    _run(plan, as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Hub name, folder, endpoint:URL#name or demo.")],
+    benchmarks: Benchmarks = "all",
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    plugin: Plugins = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+    answer_by: AnswerBy = None,
+    temperature: Temperature = None,
+    samples: Samples = None,
+    too_long: TooLong = None,
+    as_json: Json = False,
+) -> None:
+    """Score one model as it is, without any method."""
+    load_plugins(plugin or [])
+    loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
+    plan = {"models": [model], "methods": "none", "benchmarks": benchmarks, "out": _text(out), "limit": limit}
+    reading = _loading(answer_by=answer_by, temperature=temperature, samples=samples)
+    _run({**plan, "seed": seed, **reading, "load": loading}, as_json)
+
+
+app.command()(sweep.sweep)
+
+
+@app.command()
+def debias(
+    model: Annotated[str, typer.Argument(help="Hub name, folder or endpoint:URL#name.")],
+    method: Annotated[str, typer.Argument(help="Such as self_debias, or a stack a+b.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the mitigated model; evenhand.load reads it.")],
+    train: Train = None,
+    plugin: Plugins = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Apply a method and save the mitigated model."""
+    from evenhand.models.saved import how_to_load
+
+    load_plugins(plugin or [])
+    saved = _mitigated(model, method, train, **_loading(dtype=dtype, device=device)).save(out)
+    write(f"saved {model} under {method} to {saved}\nload it with: {how_to_load(saved)}")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Hub name, folder (a mitigated model's too) or demo.")],
+    method: Annotated[str | None, typer.Option("--method", help="Such as self_debias, or a stack a+b.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    key_env: Annotated[
+        str | None, typer.Option("--key-env", help="Environment variable with the key that clients must send.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What clients call it; default: the model's name.")] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Of a reply, where the request does not say.")
+    ] = 256,
+    plugin: Plugins = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+) -> None:
+    """Serve a model, mitigated or not, behind the OpenAI protocol."""
+    from evenhand.integrations import openai_server
+
+    load_plugins(plugin or [])
+    loaded = _mitigated(model, method, **_loading(dtype=dtype, device=device, device_map=device_map))
+    openai_server.serve(loaded, host=host, port=port, key_env=key_env, name=name, max_tokens=max_tokens, say=write)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    group: Annotated[str, typer.Option("--group", help="Such as Age; 'all' shows every group.")] = "",
+    item: Annotated[str, typer.Option("--item", help="Print the whole dialogues behind this item's answers.")] = "",
+    method: Annotated[str, typer.Option("--method", help="With --item: of this method only, such as none.")] = "",
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Show the numbers of a run, or the dialogues about one of its items.
+
+    --json prints one record per model, method, benchmark, metric and group, or the dialogues.
+    """
+    from evenhand.report import Report
+
+    load_plugins(plugin or [])
+    report = Report.load(run)
+    if item:
+        found = report.transcripts(item, method=method)
+        if as_json:
+            write_records(found)
+        else:
+            write("\n\n".join(map(str, found)))
+    elif as_json:
+        write_records([r for r in report.records if not group or group in ("all", r.group)])
+    else:
+        show_rich(report.rendered(group or "overall"))
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Print this one's settings.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """List the mitigation methods, or one method's settings and presets."""
+    _list("methods", name, plugin, as_json)
+
+
+@app.command()
+def benchmarks(
+    name: Annotated[str | None, typer.Argument(help="Print this one's settings and metrics.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """List the benchmarks, or one benchmark's settings."""
+    _list("benchmarks", name, plugin, as_json)
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(help="Load this one and print its facts.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what can be loaded, or print the facts and fingerprint of one model."""
+    if model is None:
+        from evenhand.cli import catalogue
+
+        facts(catalogue.model_forms(), as_json)
+        return
+    from evenhand.models import load
+
+    loaded = load(model)
+    facts({**loaded.facts(), "fingerprint": loaded.fingerprint}, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, accelerator, data, plugins."""
+    from evenhand.cli import catalogue
+
+    facts(catalogue.doctor(), as_json)
+
+
+def main() -> None:
+    """Entry point: errors made on purpose are one clear line."""
+    _quiet_libraries()
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except EvenhandError as error:
+        fail(str(error), 2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _run(plan: dict[str, Any], as_json: bool) -> None:
+    from evenhand.experiment.comparison import compare as run_comparison
+
+    loading = plan.pop("load")
+    if not plan.get("models"):
+        plan = {**DEMO, **plan, "models": ["demo"]}
+    if not plan.get("out"):
+        asked = {k: v for k, v in plan.items() if k not in JUDGING}
+        words = json.dumps([asked, loading], sort_keys=True, default=str)
+        plan["out"] = f"runs/{hashlib.sha256(words.encode()).hexdigest()[:10]}"  # the same command resumes
+    try:
+        report = run_comparison(**plan, **loading)
+    except KeyboardInterrupt:
+        fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to go on", 130)
+    if as_json:
+        write_records(report.records)
+    else:
+        show_rich(report)
+        write(
+            f"written to {plan['out']}: report.html, summary.md, intervals.png, scores.parquet, answers/, manifest.json"
+        )
+    failed = {(r.model, r.method, r.benchmark): r.note for r in reversed(report.records) if r.status == "failed"}
+    if failed:
+        first = next(reversed(failed.values()))
+        fail(f"{len(failed)} of the comparisons failed, the first: {first}", 1)
+
+
+def _mitigated(model: str, method: str | None, train: str | None = None, **loading: Any) -> Any:
+    """The model under a method; the model itself without one."""
+    from evenhand.core import registry
+    from evenhand.core.repeats import single
+    from evenhand.experiment import training_data
+    from evenhand.models import load
+
+    built = None if method is None else single(registry.build_method(method))  # a wrong name costs no loading
+    data = None if train is None else training_data.load(train).data
+    base = load(model, **loading)
+    if built is None:
+        return base
+    if reason := built.missing(base) or built.untrained(data):
+        raise SettingsError(reason)
+    return built.apply(base, data)
+
+
+def _list(kind: str, name: str | None, plugin: list[Path] | None, as_json: bool) -> None:
+    from evenhand.cli import catalogue
+
+    load_plugins(plugin or [])
+    facts(catalogue.listing(kind) if name is None else catalogue.entry(kind, name), as_json)
+
+
+def _loading(**options: Any) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if v is not None}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _show_warning(message: Any, category: type, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def _quiet_libraries() -> None:
+    """Our own progress and messages suffice; those of the libraries below only hide them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What there is: methods, benchmarks, data sets, ways to load a model, the state of this installation. Plain facts."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.core import provenance, registry
+from evenhand.errors import DataError, EvenhandError, UnknownNameError
+
+if TYPE_CHECKING:
+    from evenhand.data.io.locate import Dataset
+
+
+def listing(kind: str) -> dict[str, str]:
+    """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
+    known = _registry(kind)
+    found = {name: _about(thing) for name, thing in known.load_all().items()}
+    return found | {f"{n} (broken plugin)": reason.strip().splitlines()[-1] for n, reason in known.problems.items()}
+
+
+def entry(kind: str, name: str) -> dict[str, Any]:
+    """One method or benchmark: description, settings with default and meaning, presets, metrics."""
+    thing = _registry(kind).get(name)
+    documented = getattr(thing, "__pydantic_fields__", {})
+    facts: dict[str, Any] = {
+        "name": name,
+        "about": inspect.getdoc(thing) or "",
+        "defined in": thing.__module__,
+        "settings": {f.name: _setting(f.name, thing, documented) for f in fields(thing) if f.init},
+        "presets": {n: dict(values) for n, values in thing.presets.items()},
+    }
+    if kind == "benchmarks":
+        facts["metrics"] = {m.name: f"{m.about}; better: {m.direction}" for m in thing.metrics_info}
+    return facts
+
+
+def model_forms() -> dict[str, str]:
+    """What `evenhand.load` takes."""
+    forms = {
+        "ORG/NAME": "a causal language model on the Hugging Face hub",
+        "FOLDER": "a model folder, a PEFT adapter's folder, or one saved by `evenhand debias`",
+        "endpoint:URL#MODEL": "an OpenAI-compatible endpoint; the key comes from EVENHAND_API_KEY or OPENAI_API_KEY",
+        "vllm:URL#MODEL": "a vLLM server, asked in token ids: it scores too",
+        "demo, demo-b, demo-c, demo-d": "small models with planted biases; they need no network",
+        "demo-mlm": "a small masked language model with planted pronoun skews",
+        "oracle:DEMO": "what is planted in a causal demo model, as a model that answers without a network",
+    }
+    plugins = [n for n in registry.models.names() if n not in registry.BUILT_IN["models"]]
+    return forms | {f"{n}:...": "a plugin's loader" for n in plugins}
+
+
+def data_sets() -> dict[str, dict[str, Any]]:
+    """Every data set: whether and where it was found, its licence, and how to get it."""
+    from evenhand.data.io import locate
+    from evenhand.data.sets import DATASETS
+
+    found = {}
+    for dataset in DATASETS.values():
+        found[dataset.name] = {
+            "found": str(_folder(dataset) or f"no ({locate.FOLDER_VARIABLE} is {_base() or 'not set'})"),
+            "licence": dataset.licence,
+            "home": dataset.home,
+            "gated": dataset.gated,
+            "how to get it": locate.how_to_get(dataset),
+        }
+    return found
+
+
+def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Files of data sets held against the published ones.
+
+    Args:
+        names: Which; those that were found where empty.
+
+    Returns:
+        Per data set its folder and the numbers or names of files that are official, differ, or are missing.
+
+    Raises:
+        DataError: A named data set is not there, or none is; the message says how to get it.
+    """
+    from evenhand.data.io import locate
+    from evenhand.data.io.checksums import check
+    from evenhand.data.sets import DATASETS
+
+    wanted = [_data_set(name) for name in names] or [d for d in DATASETS.values() if _folder(d)]
+    if not wanted:
+        raise DataError(f"no data set was found ({locate.FOLDER_VARIABLE} is {_base() or 'not set'})")
+    found = {}
+    for dataset in wanted:
+        folder = _folder(dataset)
+        if folder is None:
+            raise DataError(f"no {dataset.name} data. {locate.how_to_get(dataset)}")
+        verdicts = check(dataset.name, folder)
+        by = {v: [path for path, verdict in verdicts.items() if verdict == v] for v in ("differs", "missing")}
+        official = sum(v == "official" for v in verdicts.values())
+        found[dataset.name] = {"folder": str(folder), "official": f"{official} of {len(verdicts)} files", **by}
+    return found
+
+
+def fetch(name: str, to: str | Path | None = None) -> Path:
+    """Fetch a data set; see `evenhand.data.io.download.fetch`."""
+    from evenhand.data.io import download
+
+    return download.fetch(_data_set(name), to)
+
+
+def _data_set(name: str) -> Dataset:
+    from evenhand.data.sets import DATASETS
+
+    if name not in DATASETS:
+        raise UnknownNameError("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def _base() -> str | None:
+    from evenhand.data.io import locate
+
+    return os.environ.get(locate.FOLDER_VARIABLE)
+
+
+def _folder(dataset: Dataset) -> Path | None:
+    from evenhand.data.io import locate
+
+    folder = locate.folder_of(dataset)
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def doctor() -> dict[str, Any]:
+    """State of this installation."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    state: dict[str, Any] = {
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
+        "accelerator": torch.cuda.get_device_name() if cuda else "none; models run on the CPU in float32",
+        "threads": torch.get_num_threads(),
+        "data": {name: facts["found"] for name, facts in data_sets().items()},
+    }
+    for kind in ("methods", "benchmarks"):
+        known = _registry(kind)
+        state[kind] = list(known.load_all())
+        state[f"broken plugins ({kind})"] = dict(known.problems)
+    try:
+        from evenhand.models import load
+
+        state["demo model"] = load("demo").facts()
+    except EvenhandError as error:
+        state["demo model"] = f"cannot be made: {error}"
+    return state
+
+
+def _registry(kind: str) -> registry.Registry:
+    return registry.methods if kind == "methods" else registry.benchmarks
+
+
+def _about(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _setting(name: str, thing: Any, documented: Any) -> str:
+    field = documented.get(name)
+    if field is None:
+        return str(inspect.signature(thing).parameters[name])
+    default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+    return f"{default} - {field.description or ''}".strip(" -")

@@ -1,0 +1,48 @@
+"""`evenhand data`: what the benchmarks need, what is there, fetching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evenhand.cli.output import Json, facts
+
+data = typer.Typer(no_args_is_help=True, help="The benchmarks' data: what is needed, what is there, fetching it.")
+
+
+@data.command("list")
+def data_list(as_json: Json = False) -> None:
+    """List the data sets: what each is for, where it was found, its licence, and how to get it."""
+    from evenhand.cli import catalogue
+
+    facts(catalogue.data_sets(), as_json)
+
+
+@data.command("check")
+def data_check(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Data sets; all that were found when none is named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the files with the published ones; exits with 1 where one differs or nothing was found."""
+    from evenhand.cli import catalogue
+
+    found = catalogue.data_check(names or [])
+    facts(found, as_json)
+    if any(facts["differs"] or facts["missing"] for facts in found.values()):
+        raise typer.Exit(1)
+
+
+@data.command("fetch")
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(help="Data sets, such as mmlu.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Folder above the data sets; default $EVENHAND_DATA.")] = None,
+) -> None:
+    """Fetch data sets from their repositories or the hub and compare every file with its published hash."""
+    from evenhand.cli import catalogue
+
+    for name in names:
+        typer.echo(f"{name}: {catalogue.fetch(name, to)}")

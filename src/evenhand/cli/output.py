@@ -1,0 +1,85 @@
+"""What the commands of `evenhand` share: options, printing, failing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON on standard output.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file with methods or benchmarks; repeatable.")
+]
+
+
+def load_plugins(files: list[Path] | list[str]) -> None:
+    """Register what is in the files."""
+    from evenhand.core import registry
+
+    for file in files:
+        registry.load_plugin(file)
+
+
+def facts(content: Any, as_json: bool) -> None:
+    """Print facts as JSON, or as indented `name: value` lines."""
+    if as_json:
+        sys.stdout.write(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n")
+        return
+    write("\n".join(_lines(content, "")))
+
+
+def _lines(content: Any, indent: str) -> list[str]:
+    if isinstance(content, dict):
+        out = []
+        for name, value in content.items():
+            nested = isinstance(value, dict | list) and value
+            out += (
+                [f"{indent}{name}:", *_lines(value, indent + "  ")] if nested else [f"{indent}{name}: {_word(value)}"]
+            )
+        return out
+    return (
+        [line for value in content for line in _lines(value, indent)]
+        if _nested(content)
+        else [f"{indent}- {_word(value)}" for value in content]
+    )
+
+
+def _nested(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(v, dict) for v in content)
+
+
+def _word(value: Any) -> str:
+    return "none" if value in ([], {}, None) else str(value)
+
+
+def write_records(records: Any) -> None:
+    """One JSON list of records; numbers that do not exist are null, since JSON has neither nan nor infinity."""
+    from dataclasses import asdict
+
+    rows = [{k: None if isinstance(v, float) and not isfinite(v) else v for k, v in asdict(r).items()} for r in records]
+    sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def show_rich(report: Any) -> None:
+    """Print what rich can draw."""
+    from rich.console import Console
+
+    Console().print(report)
+
+
+def write(text: str) -> None:
+    """Print plain text."""
+    sys.stdout.write(text + "\n")
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say what is wrong and exit."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text("error: ", style="bold red") + Text(message))
+    sys.exit(code)

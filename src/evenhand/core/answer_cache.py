@@ -1,0 +1,217 @@
+"""The leaf cache: every answer of a loaded model, stored by content and never asked for twice.
+
+A key is a hash of (model fingerprint, verb, request, sampling, draw); a value is JSON. SQLite in WAL mode, no pickle.
+Beside every answer stands how long it took, so that what an answer cost is known also when it is taken from here.
+The cache is active inside `with answer_cache(path):`, wherever the models are, however deep they are wrapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand.core import rechecks
+from evenhand.errors import RunError
+
+WAIT_SECONDS = 60
+"""How long to wait for another process that holds the file."""
+
+_active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=None)
+
+
+def key(*parts: Any) -> str:
+    """SHA-256 over the JSON of `parts`; floats are written exactly."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def contents(items: Iterable[Any]) -> str:
+    """SHA-256 over what items hold, field by field: equal in every process for equal items, whatever their ids.
+
+    Args:
+        items: A benchmark's items; dataclasses as a rule.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        said = json.dumps([item.id, item.cluster, _spelled(item)], ensure_ascii=False, separators=(",", ":"))
+        digest.update(said.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _spelled(value: Any) -> Any:
+    """A value as JSON takes it. `repr` would not do: sets have no fixed order, and objects show their address."""
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [_spelled(v) for v in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [_spelled(getattr(value, f.name)) for f in fields(value)]
+    if isinstance(value, Mapping):
+        return sorted(([_spelled(k), _spelled(v)] for k, v in value.items()), key=json.dumps)
+    if isinstance(value, set | frozenset):
+        return sorted((_spelled(v) for v in value), key=json.dumps)
+    if isinstance(value, str | Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return [str(getattr(value, "dtype", "")), value.tolist()]
+    if isinstance(value, type) or callable(value):
+        return getattr(value, "__qualname__", kind.__qualname__)
+    if hasattr(value, "__dict__"):
+        return _spelled(vars(value))
+    shown = repr(value)
+    return kind.__qualname__ if " at 0x" in shown else shown
+
+
+class AnswerCache:
+    """A key-value table on disk; safe for several processes and threads at once."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open or create the table.
+
+        Raises:
+            RunError: The file cannot be opened or is no cache.
+        """
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
+            self._use_wal()
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT, seconds REAL) WITHOUT ROWID"
+            )
+            self._take_over_untimed()
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(f"cannot use {self.path} as answer cache: {error}") from error
+        self._lock = threading.Lock()  # one connection holds one transaction
+        self.hits = 0
+        self.misses = 0
+        self.saved = 0.0
+        """Seconds that the answers found here took when they were computed."""
+        self.untimed = 0
+        """Answers found here whose seconds nobody wrote down."""
+        self._since = time.monotonic()
+
+    def get(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The stored values of those keys that are there."""
+        found: dict[str, Any] = {}
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            with self._lock:
+                rows = self._db.execute(
+                    f"SELECT key, value, seconds FROM answers WHERE key IN ({marks})", part
+                ).fetchall()
+            found.update((k, json.loads(v)) for k, v, _ in rows)
+            self.saved += sum(s for _, _, s in rows if s is not None)
+            self.untimed += sum(s is None for _, _, s in rows)
+        self.hits += len(found)
+        self.misses += len(wanted) - len(found)
+        self._since = time.monotonic()
+        return found
+
+    def put(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Store values; all of them are safe on disk, or none.
+
+        Each is put down with its share of the seconds since the last `get` or `put`: whoever asks looks here first, and
+        comes back as each batch ends.
+
+        Raises:
+            RunError: The disk is full; what was stored before is kept.
+        """
+        pairs = values.items() if isinstance(values, Mapping) else values
+        # Escaped: a reply may hold half a surrogate pair, which SQLite does not take.
+        texts = [(k, json.dumps(v)) for k, v in pairs]
+        now = time.monotonic()
+        each = (now - self._since) / max(1, len(texts))
+        self._since = now
+        rows = [(k, v, each) for k, v in texts]
+        if (ledger := rechecks.active()) is not None:
+            ledger.store(k for k, _ in texts)
+        try:
+            with self._lock, self._db:
+                self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise RunError(
+                f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
+            ) from error
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove answers, such as those stored under the hash of weights that were no longer these."""
+        with self._lock, self._db:
+            self._db.executemany("DELETE FROM answers WHERE key = ?", [(k,) for k in keys])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __len__(self) -> int:
+        """Number of stored answers."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def _take_over_untimed(self) -> None:
+        """Files of an earlier version have no seconds: their answers stay usable, and count as untimed."""
+        columns = [row[1] for row in self._db.execute("PRAGMA table_info(answers)")]
+        if "seconds" not in columns:
+            with suppress(sqlite3.OperationalError):  # another process was faster
+                self._db.execute("ALTER TABLE answers ADD COLUMN seconds REAL")
+
+    def _use_wal(self) -> None:
+        """Switch the journal; SQLite itself does not wait when two processes do so on a new file."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+
+@contextmanager
+def answer_cache(path: str | Path | None) -> Iterator[AnswerCache | None]:
+    """Use the cache at `path` for everything asked inside; None uses none.
+
+    At the end all weights are hashed whose hash was kept meanwhile. Where one was no longer right, what was stored
+    since is removed, with a warning.
+    """
+    cache = None if path is None else AnswerCache(path)
+    token = _active.set(cache)
+    try:
+        with rechecks.collected() as used:
+            yield cache
+    finally:
+        _active.reset(token)
+        if cache is not None:
+            _settle(cache, used)
+            cache.close()
+
+
+def _settle(cache: AnswerCache, used: rechecks.Rechecks) -> None:
+    if wrong := used.wrong():
+        cache.remove(used.stored)
+        warnings.warn(
+            f"the weights of {', '.join(wrong)} were changed in a way that was not noticed at once; the "
+            f"{len(used.stored)} answers stored meanwhile were removed from {cache.path}. Change weights within "
+            "`with model.editing() as weights:`",
+            RuntimeWarning, stacklevel=4,
+        )  # fmt: skip
+
+
+def active() -> AnswerCache | None:
+    """The cache in use, if any."""
+    return _active.get()

@@ -1,0 +1,1 @@
+"""A comparison: its cells, training data and decontamination, scores and verdicts."""

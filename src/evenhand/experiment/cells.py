@@ -1,0 +1,91 @@
+"""`Cell`: one (model, method, benchmark) of a comparison, on its way from answers to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from evenhand.core.records import BASELINE, is_baseline
+from evenhand.errors import SettingsError
+from evenhand.evaluation.metrics.unanswered import Gap, gap
+from evenhand.interfaces import Benchmark, Mark, Method, Tally
+
+
+class Variant(NamedTuple):
+    """Which repetition of a row a cell is; the cells of one row differ in nothing else."""
+
+    seed: int = 0
+    """Number of the seed, or of the independent sample."""
+    wording: int = 0
+
+
+@dataclass
+class Cell:
+    """One (model, method, benchmark) on its way to numbers."""
+
+    model: str
+    method: Method
+    benchmark: Benchmark
+    row: str = ""
+    """Row of the tables; the method's spec unless given. Cells of one model, benchmark and row are repetitions of one
+    another (`variant`) and become one mean."""
+    baseline: str = BASELINE
+    """Row that the cell is compared with: the untouched model, read as this method's answers are."""
+    variant: Variant = field(default_factory=Variant)
+    no_effect: str = ""
+    """Why the answers are the baseline's, where that is known before they are compared."""
+    status: Literal["running", "ok", "not applicable", "failed"] = "running"
+    note: str = ""
+    remark: str = ""
+    """What was found out in asking that throws doubt on its numbers; it goes into their notes."""
+    answers: Sequence[Any] = ()
+    clusters: Sequence[str] = ()
+    """Of the items."""
+    tally: Tally | None = None
+    marks: Sequence[Mark] | None = None
+    """Which answers are right, where the benchmark knows."""
+    gap: Gap | None = None
+    """Items that were never answered, where there are any."""
+
+    def __post_init__(self) -> None:
+        """Name the row."""
+        self.row = self.row or self.method.spec
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the untouched model, read in any way."""
+        return is_baseline(self.row)
+
+    @property
+    def label(self) -> str:
+        """Readable name."""
+        return f"{self.model} x {self.method.spec} x {self.benchmark.spec}"
+
+    def finish(self, items: Sequence[Any], answers: Sequence[Any]) -> None:
+        """Take the answers; where nothing at all was answered there are no numbers, and the cell fails.
+
+        Raises:
+            SettingsError: The benchmark's marks do not fit its items or its tally.
+        """
+        self.answers, self.clusters = answers, [item.cluster for item in items]
+        self.gap = gap(items, answers)
+        if self.gap is not None and self.gap.total:
+            self.fail(str(self.gap))
+            return
+        tally, self.marks = self.benchmark.tally(items, answers), self.benchmark.marks(items, answers)
+        if self.marks is not None:
+            if len(self.marks) != len(items):
+                raise SettingsError(f"{self.benchmark.name}: {len(self.marks)} marks for {len(items)} items")
+            unknown = {group for mark in self.marks for group in mark.groups} - {*tally.groups}
+            if unknown:
+                raise SettingsError(f"{self.benchmark.name}: marks name {sorted(unknown)[0]!r}, which is no group")
+        self.status, self.tally = "ok", tally
+
+    def refuse(self, reason: str) -> None:
+        """The method or benchmark does not fit the model."""
+        self.status, self.note, self.tally = "not applicable", reason, None
+
+    def fail(self, reason: str) -> None:
+        """Something went wrong; the other cells go on."""
+        self.status, self.note, self.tally = "failed", reason, None

@@ -1,0 +1,158 @@
+"""Why a method's answers may be the baseline's: what is known of it before the answers are compared.
+
+Each reason is a fact that would explain equal answers. Whether they are equal is found out elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from typing import Any
+
+from evenhand.core.answer_cache import key
+from evenhand.interfaces import Benchmark, Choice, Dialogue, Method, Model, Passage, Question
+from evenhand.models.mitigated import Mitigated
+
+SAME_WEIGHTS = "the weights are the baseline's"
+SAME_PROMPTS = "the prompts are the baseline's"
+VERBS = ("choose", "generate", "score")
+_DOES = {"choose": "asks multiple-choice questions", "generate": "has replies written", "score": "scores texts"}
+
+
+def reason(model: Model, mitigated: Model, method: Method, benchmark: Benchmark, answers: Sequence[Any]) -> str:
+    """Why a method may have done nothing on a benchmark; "" where nothing is known.
+
+    Args:
+        model: The untouched model.
+        mitigated: What the method made of it.
+        method: The method.
+        benchmark: What was asked.
+        answers: Of the mitigated model.
+    """
+    if same_weights(model, mitigated):
+        return SAME_WEIGHTS
+    return _other_verbs(model, mitigated, method, benchmark) or _said_alike(answers)
+
+
+def same_weights(model: Model, mitigated: Model) -> bool:
+    """Whether a model that is not asked through a method is, in its weights, the untouched one."""
+    if isinstance(mitigated, Mitigated):
+        return False
+    if mitigated is model or mitigated.fingerprint == model.fingerprint:
+        return True
+    if "weights" not in model.abilities & mitigated.abilities:
+        return False
+    return _of_weights(model) == _of_weights(mitigated)
+
+
+def _of_weights(model: Model) -> str:
+    """Hash of the weights alone; local models keep it from call to call."""
+    from evenhand.models.fingerprint import of_weights
+
+    kept: str | None = getattr(model, "weights_hash", None)
+    return of_weights(*model.weights) if kept is None else kept
+
+
+def _other_verbs(model: Model, mitigated: Model, method: Method, benchmark: Benchmark) -> str:
+    """That a benchmark uses only verbs which the methods around the untouched model pass through."""
+    layer = mitigated
+    while isinstance(layer, Mitigated) and layer is not model:
+        layer = layer.base
+    used = [verb for verb in VERBS if verb in benchmark.needs]
+    if layer is not model or isinstance(model, Mitigated) or not isinstance(mitigated, Mitigated):
+        return ""  # the weights differ, or the methods cannot be told apart from those that came with the model
+    if not used or mitigated.acts_on & set(used):
+        return ""
+    does = " and ".join(_DOES[verb] for verb in used)
+    acts = " and ".join(verb for verb in VERBS if verb in mitigated.acts_on)
+    return f"the benchmark {does}, and {method.name} acts on {f'{acts} only' if acts else 'nothing'}"
+
+
+def _said_alike(answers: Sequence[Any]) -> str:
+    """What a method noted on every answer, such as that it could not calibrate it."""
+    notes = {choice.note for answer in answers for choice in _choices(answer)}
+    return notes.pop() if len(notes) == 1 else ""
+
+
+def _choices(answer: Any) -> Iterator[Choice]:
+    """The answer, or those that a benchmark's own kind of answer holds."""
+    if isinstance(answer, Choice):
+        yield answer
+    elif isinstance(answer, tuple | list):
+        for part in answer:
+            yield from _choices(part)
+    elif is_dataclass(answer):
+        for field in fields(answer):
+            yield from _choices(getattr(answer, field.name))
+
+
+# ---------------------------------------------------------------------------------------- what a model was asked
+
+
+class Overheard:
+    """What was put to a model: prompts, whoever wrote them, without how the answers were drawn."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._prompts: set[str] = set()
+        self._understood = True
+
+    @property
+    def digest(self) -> str:
+        """The same for the same prompts, "" where there were none or one that is of no known kind."""
+        return key(sorted(self._prompts))[:24] if self._prompts and self._understood else ""
+
+    def hear(self, verb: str, asked: Sequence[Any], own: str) -> None:
+        """Take what a verb was called with."""
+        try:
+            self._prompts.update(_digest(verb, _content(one, own)) for one in asked)
+        except Exception:  # whoever answers says what is wrong with it, if anything is
+            self._understood = False
+
+
+@contextmanager
+def overheard(model: Model) -> Iterator[Overheard]:
+    """Hear all that is put to a model, through whatever methods, while the block runs."""
+    heard = Overheard()
+    own = str(getattr(model, "answer_by", "letters"))
+    place: dict[str, Any] | None = getattr(model, "__dict__", None)
+    if place is None:  # it cannot be heard, and then nothing is said about prompts
+        yield heard
+        return
+    before = {verb: place[verb] for verb in VERBS if verb in place}
+    place.update({verb: _listening(getattr(model, verb), verb, heard, own) for verb in VERBS})
+    try:
+        yield heard
+    finally:
+        for verb in VERBS:
+            del place[verb]
+        place.update(before)
+
+
+def _listening(answer: Callable[..., Any], verb: str, heard: Overheard, own: str) -> Callable[..., Any]:
+    def listen(asked: Sequence[Any], *more: Any, **named: Any) -> Any:
+        heard.hear(verb, asked, own)
+        return answer(asked, *more, **named)
+
+    return listen
+
+
+def _content(asked: Any, own: str) -> tuple[Any, ...]:
+    """What a model reads of a request, and how an answer is found in it."""
+    if isinstance(asked, Dialogue):
+        return tuple(asked.messages)
+    if isinstance(asked, Passage):
+        prompt = asked.prompt.messages if isinstance(asked.prompt, Dialogue) else asked.prompt
+        return prompt, asked.continuation, asked.after
+    if isinstance(asked, Question):
+        ready = None if asked.dialogue is None else asked.dialogue.messages
+        shown = (asked.head, asked.context, asked.question, asked.template) if ready is None else ready
+        return shown, asked.options, asked.order, asked.answer_by or own
+    return (repr(asked),)
+
+
+def _digest(verb: str, content: tuple[Any, ...]) -> str:
+    """The same in every process; `repr` is the cheapest way to bytes, and this is done for every request."""
+    return blake2b(repr((verb, content)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

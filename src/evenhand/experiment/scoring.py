@@ -1,0 +1,280 @@
+"""From answers to records: values, intervals and the paired comparison with the baseline. Asks no model.
+
+The cells of one model and benchmark form a side. Cells that repeat one another (seeds, samples, wordings) form a row,
+whose numbers are means over them. Every row is compared with its baseline on the same clusters.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from evenhand import statistics
+from evenhand.core.records import NAN, Record
+from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described, turned
+from evenhand.experiment.cells import Cell
+from evenhand.experiment.worst_group import worst_groups
+from evenhand.interfaces import Array, Choice, Reply, Tally
+from evenhand.statistics.criteria import CRITERIA, Criteria
+from evenhand.statistics.design import takes_part
+
+SAME_ANSWERS = "the answers are the baseline's"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells that differ in seed, sample or wording only."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def first(self) -> Cell:
+        """One of them; model, benchmark and labels are the same in all."""
+        return self.cells[0]
+
+    @property
+    def tallies(self) -> dict[tuple[int, int], Tally]:
+        """By seed and wording."""
+        return {c.variant: _tally(c) for c in self.cells}
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What all rows of one model and benchmark share."""
+
+    design: statistics.Design
+    rows: Mapping[str, Row]
+    estimates: Mapping[str, dict[str, statistics.Estimate]]
+
+
+def score(
+    cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, seed: int = 0, criteria: Criteria = CRITERIA
+) -> list[Record]:
+    """Numbers of all cells, each row compared with its baseline on the same items.
+
+    Args:
+        cells: In any order.
+        replicates: Of the bootstrap, for metrics that take one.
+        seed: Of the bootstrap.
+        criteria: Level, margin and family of the tests.
+    """
+    records: list[Record] = []
+    sides: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        sides.setdefault((cell.model, cell.benchmark.spec), []).append(cell)
+    for mine in sides.values():
+        try:
+            records += _side(mine, replicates, seed, criteria)
+        except Exception as error:  # a benchmark's mistake, which costs no other benchmark its numbers
+            records += _lost(mine, error)
+    return criteria.adjusted(records)
+
+
+def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
+    """Every row of a model and benchmark without numbers, since some of them could not be computed."""
+    first = cells[0]
+    label = f"{first.model} x {first.benchmark.spec}"
+    warnings.warn(f"{label} has no numbers:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=4)
+    why = f"its numbers cannot be computed: {type(error).__name__}: {error}"
+    for row in dict.fromkeys(c.row for c in cells):
+        mine = [c for c in cells if c.row == row]
+        if any(c.tally is not None for c in mine):
+            yield Record(model=first.model, method=row, benchmark=first.benchmark.spec, status="failed", note=why)
+        else:
+            yield from (r for c in mine for r in _without_numbers(c))
+
+
+def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    rows: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.tally is not None:
+            rows.setdefault(cell.row, []).append(cell)
+    side = _estimated({name: Row(tuple(mine)) for name, mine in rows.items()}, replicates, seed)
+    records: list[Record] = []
+    told = set[str]()
+    for cell in cells:  # in the order of the run
+        if cell.tally is None:
+            records += _without_numbers(cell)
+        elif cell.row not in told:
+            told.add(cell.row)
+            records += _records(side, cell.row, replicates, seed, criteria)
+    return records
+
+
+def _estimated(rows: Mapping[str, Row], replicates: int, seed: int) -> _Side:
+    tallies = [t for row in rows.values() for t in row.tallies.values()]
+    if not tallies:
+        return _Side(statistics.Design.of((), (), np.zeros((0, 0), dtype=bool)), {}, {})
+    like = tallies[0]
+    if any((t.clusters, t.strata, t.groups) != (like.clusters, like.strata, like.groups) for t in tallies):
+        raise ValueError("cells of one benchmark have different clusters, strata or groups: its tally must take these "
+                         "from the items, never from the answers")  # fmt: skip
+    design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies]))
+    found = {}
+    for name, row in rows.items():
+        benchmark = row.first.benchmark
+        found[name] = statistics.estimates(
+            row.tallies, design, benchmark.metrics, benchmark.metrics_info, replicates=replicates, seed=seed
+        )
+    return _Side(design, rows, found)
+
+
+def _records(side: _Side, name: str, replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    row = side.rows[name]
+    base = None if row.first.is_baseline else side.rows.get(row.first.baseline)
+    groups = _tally(row.first).groups
+    flips = {} if base is None else _flips(side.design, row, base)
+    records = []
+    for metric, estimate in side.estimates[name].items():
+        found = list(values(row.first, groups, estimate, criteria))
+        if base is not None:
+            before = side.estimates[row.first.baseline][metric]
+            part = estimate.info.part
+            pair = statistics.paired(side.design, before, estimate, None if part is None else flips.get(part))
+            found = compared(found, row.first.baseline, before, pair, criteria)
+        records += found
+    if base is not None:
+        records = _with_status(records, row, base)
+        records += _changes(row, base, replicates, seed, criteria)
+    return records + worst_groups(records, side.estimates[name], groups, criteria)
+
+
+def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, criteria: Criteria) -> Iterator[Record]:
+    """A record per group, with its interval."""
+    info = estimate.info
+    low, high = estimate.interval(criteria.alpha)
+    error = estimate.standard_error
+    for g, group in enumerate(groups):
+        yield Record(
+            model=cell.model,
+            method=cell.row,
+            benchmark=cell.benchmark.spec,
+            metric=info.name,
+            group=group,
+            value=float(estimate.value[g]),
+            low=float(low[g]),
+            high=float(high[g]),
+            standard_error=NAN if np.isnan(low[g]) else float(error[g]),
+            n=float(estimate.n[g]),
+            clusters=int(estimate.clusters[g]),
+            degrees=float(estimate.degrees[g]),
+            between_seeds=float(estimate.sampled.between_seeds[g]),
+            between_wordings=float(estimate.sampled.between_wordings[g]),
+            direction=info.direction,
+            kind=info.kind,
+            main=info.main,
+            note="; ".join(filter(None, (estimate.note(g), cell.remark))),
+        )
+
+
+def compared(
+    records: Sequence[Record], baseline: str, before: statistics.Estimate, pair: statistics.Paired, criteria: Criteria
+) -> list[Record]:
+    """Add the paired difference, the gain in the metric's direction, p and what non-inferiority needs."""
+    alpha = criteria.alpha
+    numbers = {
+        "difference": pair.value,
+        "difference_error": np.where(pair.known, pair.error_shown, np.nan),
+        "gain": pair.gain,
+        "p": pair.p,
+        "loss_high": pair.loss_high(alpha),
+        "clusters_needed": pair.clusters_needed(criteria.margin, alpha),
+    }
+    for name, ends in (
+        ("baseline", before.interval(alpha)), ("difference", pair.interval(alpha)), ("gain", pair.gain_interval(alpha))
+    ):  # fmt: skip
+        numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    if pair.info.direction == "none":
+        numbers |= {name: np.full_like(pair.value, np.nan) for name in ("gain", "gain_low", "gain_high")}
+    out = []
+    for g, record in enumerate(records):
+        found: dict[str, Any] = {name: float(values[g]) for name, values in numbers.items()}
+        out.append(replace(record, baseline=baseline, baseline_clusters=int(before.clusters[g]), **found))
+    return out
+
+
+def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:
+    """Per part of the marks the items that a row turned right or not right, mean over its repetitions."""
+    found: dict[str, list[Array]] = {}
+    for cell, other in _partners(row, base):
+        if cell.marks is None or other.marks is None:
+            return {}
+        for part, sums in turned(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+            found.setdefault(part, []).append(design.pick(sums))
+    return {part: statistics.Flips(*np.mean(all_of, axis=0).T) for part, all_of in found.items()}
+
+
+def _partners(row: Row, base: Row) -> list[tuple[Cell, Cell]]:
+    """Each cell with the baseline's of the same seed where there are as many, else with its first."""
+    by_seed = {c.variant.seed: c for c in base.cells}
+    return [(c, by_seed.get(c.variant.seed, base.first)) for c in row.cells]
+
+
+def _changes(row: Row, base: Row, replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+    """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
+    by_part: dict[str, dict[tuple[int, int], Tally]] = {}
+    for cell, other in _partners(row, base):
+        if cell.marks is None or other.marks is None:
+            return []
+        for part, tally in change_tallies(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+            by_part.setdefault(part, {})[cell.variant] = tally
+    records: list[Record] = []
+    for part, tallies in by_part.items():
+        like = next(iter(tallies.values()))
+        design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies.values()]))
+        metrics: Any = partial(change_metrics, part=part)
+        made = statistics.estimates(tallies, design, metrics, described(part), replicates=replicates, seed=seed)
+        for estimate in made.values():
+            records += [replace(r, baseline=base.first.row) for r in values(row.first, like.groups, estimate, criteria)]
+    return _with_status(records, row, base)
+
+
+def _with_status(records: Sequence[Record], row: Row, base: Row) -> list[Record]:
+    """Mark a row that left every answer as it was, with the reason."""
+    if not all(_same_answers(cell, other) for cell, other in _partners(row, base)):
+        return list(records)
+    why = row.first.no_effect or SAME_ANSWERS
+    return [replace(r, status="no effect", note="; ".join(filter(None, (why, r.note)))) for r in records]
+
+
+def _without_numbers(cell: Cell) -> Iterator[Record]:
+    """One record that says why; where nothing was answered, one per main metric, whose value is none."""
+    status: Literal["not applicable", "failed"] = "failed" if cell.status == "failed" else "not applicable"
+    record = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
+    main = [m for m in cell.benchmark.metrics_info if m.main] if cell.gap is not None and cell.gap.total else []
+    for m in main:
+        yield replace(record, metric=m.name, direction=m.direction, kind=m.kind, main=True)
+    if not main:
+        yield record
+
+
+def _same_answers(cell: Cell, base: Cell) -> bool:
+    """Whether a method left every answer as it was, which is to say that it did nothing here."""
+    if len(cell.answers) != len(base.answers):
+        return False
+    return all(_essence(a) == _essence(b) for a, b in zip(cell.answers, base.answers, strict=True))
+
+
+def _essence(answer: Any) -> Any:
+    """An answer without its cost and history."""
+    if isinstance(answer, Choice):
+        return answer.decision, answer.probabilities, answer.status
+    if isinstance(answer, Reply):
+        return answer.text
+    if isinstance(answer, tuple | list):
+        return tuple(map(_essence, answer))
+    if is_dataclass(answer):  # a benchmark's own kind of answer may hold several
+        return tuple(_essence(getattr(answer, f.name)) for f in fields(answer) if f.name != "usage")
+    return answer
+
+
+def _tally(cell: Cell) -> Tally:
+    if cell.tally is None:
+        raise ValueError(f"{cell.label} has no answers yet")
+    return cell.tally

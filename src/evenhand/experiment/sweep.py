@@ -1,0 +1,360 @@
+"""One method at several settings: bias against what it costs, as a table and a plot.
+
+It is a comparison like any other (`evenhand.compare`), so a killed one goes on where it was, what was trained once is
+trained once, and every number has its interval.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from inspect import Parameter, signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evenhand.core import registry, specs
+from evenhand.core.records import BASELINE, Record, is_baseline
+from evenhand.core.registry import BenchmarkLike, MethodLike, build_benchmark, build_method
+from evenhand.errors import SettingsError, suggest
+from evenhand.experiment.comparison import ModelLike, compare
+from evenhand.experiment.training_data import TrainLike
+from evenhand.experiment.training_data import load as load_train
+from evenhand.interfaces import Benchmark, Method, Model
+from evenhand.models.loading import check, load
+from evenhand.report.plot import COLOURS, NotebookFigure
+from evenhand.report.text import DEMO_LABEL, metric_name
+
+COMPARED = tuple(p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
+"""Options of `compare` that are not the loading's."""
+Named = tuple[str, MethodLike]
+"""A label and a method."""
+
+
+class Point(NamedTuple):
+    """A metric of one setting, with its interval and its paired difference from the untouched model, read alike."""
+
+    value: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+class Step(NamedTuple):
+    """One setting."""
+
+    label: str
+    """As it was given, such as a strength; "none" is the untouched model."""
+    method: str
+    """Row of the comparison."""
+    bias: Point
+    cost: Point
+    control: bool = False
+    """Whether it stands beside the settings, for comparison."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is the untouched model."""
+        return is_baseline(self.method)
+
+
+class Swept(NamedTuple):
+    """What a sweep found."""
+
+    steps: tuple[Step, ...]
+    """The untouched model first; several times, where the settings' answers are read in several ways."""
+    bias: str
+    """Which metric, of which benchmark and group."""
+    cost: str
+    demo: bool
+    setting: str = ""
+    """What varies, under the plot."""
+
+    def table(self) -> str:
+        """Comma-separated values, one setting a line."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        ends = [f.replace("value", "") for f in Point._fields]
+        writer.writerow(
+            ["label", "method", *(f"{k}{'_' if e else ''}{e}" for k in ("bias", "cost") for e in ends), "control"]
+        )
+        for step in self.steps:
+            numbers = (f"{x:.6g}" for x in (*step.bias, *step.cost))
+            writer.writerow([step.label, step.method, *numbers, int(step.control)])
+        return out.getvalue()
+
+    def plot(self) -> Figure:
+        """Bias and cost by setting, and one against the other."""
+        return _plot(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `sweep.csv` and `sweep.png`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sweep.csv").write_text(self.table(), encoding="utf-8")
+        self.plot().savefig(folder / "sweep.png", dpi=130)
+        return folder
+
+
+def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, list[Named], list[Named]]:
+    """Settings of a method, from text.
+
+    Args:
+        method: A method with the settings that all share, such as "pcgu(epochs=5)", or a stack.
+        vary: A setting and its values, "share=0.1,0.2"; in a stack whose methods share the setting, "pcgu.share=...".
+        controls: What else to show beside them: changed settings, such as "select=random,share=0.3".
+
+    Returns:
+        The setting's name; labels and methods; the controls' labels and methods.
+
+    Raises:
+        SettingsError: There is no such setting, a value is not of its kind, or there are fewer than two values.
+    """
+    parts = [specs.parse(text) for text in specs.split(method, "+")]
+    name, sign, values = (text.strip() for text in vary.partition("="))
+    texts = specs.split(values, ",")
+    if not sign or len(texts) < 2:
+        raise SettingsError(f"vary={vary!r}: give a setting and at least two values, such as strength=0.5,1,2")
+    found = [(text, _changed(parts, [(name, text)])) for text in texts]
+    beside = []
+    for control in controls:
+        changes = [tuple(side.strip() for side in part.partition("=")[::2]) for part in specs.split(control, ",")]
+        if not changes or not all(all(change) for change in changes):
+            raise SettingsError(f"control={control!r}: give changed settings, such as select=random,share=0.3")
+        beside.append((", ".join("=".join(c) for c in changes), _changed(parts, changes)))  # type: ignore[arg-type]
+    return name, list(found), list(beside)
+
+
+def _changed(parts: Sequence[specs.Part], changes: Sequence[tuple[str, str]]) -> Method:
+    """The method, or the stack, with settings changed."""
+    given = [specs.Part(part.name, dict(part.settings)) for part in parts]
+    for name, text in changes:
+        place, own = _place(parts, name)
+        given[place].settings[own] = specs.parse(f"x({own}={text})").settings[own]
+    return registry.build_parts(given)
+
+
+def _place(parts: Sequence[specs.Part], name: str) -> tuple[int, str]:
+    """Which method of a stack a setting is of, and what that calls it."""
+    method, _, own = name.rpartition(".")
+    known = [{"preset", *(f.name for f in fields(registry.methods.get(p.name)) if f.init)} for p in parts]
+    at = [n for n, p in enumerate(parts) if own in known[n] and method in ("", p.name)]
+    if not at:
+        every = sorted(set().union(*known))
+        whose = method or " + ".join(p.name for p in parts)
+        raise SettingsError(f"{whose} has no setting {own!r}. {suggest(own, every)}")
+    if len(at) > 1:
+        raise SettingsError(f"{own!r} is a setting of several: write {parts[at[0]].name}.{own}=...")
+    return at[0], own
+
+
+def sweep(
+    model: ModelLike,
+    specs: Sequence[Named],
+    *,
+    bias: BenchmarkLike,
+    cost: BenchmarkLike = "perplexity",
+    bias_metric: str | None = None,
+    cost_metric: str | None = None,
+    group: str = "overall",
+    controls: Sequence[Named] = (),
+    setting: str = "",
+    train: TrainLike | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Swept:
+    """Compare settings of a method.
+
+    Args:
+        model: What `evenhand.load` takes.
+        specs: Labels and methods, in the order of the plot; `varied` makes them from text.
+        bias: A benchmark of bias.
+        cost: A benchmark of what it costs.
+        bias_metric: Which metric of `bias`; None is its first main one that is of bias.
+        cost_metric: Which metric of `cost`; None is its first main one.
+        group: Of the bias.
+        controls: Labels and methods to show beside them, such as a random edit of the same size.
+        setting: What varies, for the plot.
+        train: What methods fit on.
+        out: Run folder, which gets `sweep.csv` and `sweep.png` too. None keeps nothing afterwards.
+        **options: Handed to `evenhand.compare`: limit, seed, cache, show_progress and so on.
+
+    Raises:
+        SettingsError: No settings, the same one twice, an unknown metric or group, or a method that cannot be applied.
+        EvenhandError: A method failed.
+    """
+    built: list[tuple[str, Method]] = [(label, build_method(method)) for label, method in (*specs, *controls)]
+    labels, methods = [label for label, _ in built], [method for _, method in built]
+    if not specs or len({m.spec for m in methods}) < len(methods) or len({*labels, BASELINE}) <= len(labels):
+        raise SettingsError("give settings that differ, each with a label of its own that is not 'none'")
+    if any(m.name == BASELINE for m in methods):
+        raise SettingsError("none is what a sweep compares with; give a method whose setting varies")
+    sides = build_benchmark(bias), build_benchmark(cost)
+    first, second = _metric(sides[0], bias_metric, "bias"), _metric(sides[1], cost_metric, "")
+    one, two = (side.spec for side in sides)
+    opened = _opened(model, methods, sides, train, {k: v for k, v in options.items() if k not in COMPARED})
+    with TemporaryDirectory(prefix="evenhand-") as place:  # without a folder, each setting would train anew
+        report = compare(
+            opened, methods, sides[:1] if one == two else list(sides), train=train, out=out or place,
+            **(options if opened is model else {k: v for k, v in options.items() if k in COMPARED}),
+        )  # fmt: skip
+    for r in report.records:
+        if r.status in ("failed", "not applicable"):
+            raise SettingsError(f"{r.method} on {r.benchmark}: {r.note}")
+    beside = {label for label, _ in controls}
+
+    def step(label: str, on_one: str, on_two: str) -> Step:
+        points = (
+            _point(report.records, on_one, one, first, group), _point(report.records, on_two, two, second, "overall")
+        )  # fmt: skip
+        return Step(label, on_one if on_two == BASELINE else on_two, *points, label in beside)
+
+    pairs = dict.fromkeys(tuple(_baseline(report.records, m.spec, b) for b in (one, two)) for m in methods)
+    steps = (
+        *(step(next((row for row in pair if row != BASELINE), BASELINE), *pair) for pair in pairs),
+        *(step(label, m.spec, m.spec) for label, m in built),
+    )
+    where = "" if group == "overall" else f", {group}"
+    found = Swept(
+        steps, f"{metric_name(first)} ({one}{where})", f"{metric_name(second)} ({two})",
+        bool(report.manifest["demo"]), setting,
+    )  # fmt: skip
+    if out is not None:
+        found.save(out)
+    return found
+
+
+def _opened(
+    model: ModelLike,
+    methods: Sequence[Method],
+    asked: Sequence[Benchmark],
+    train: TrainLike | None,
+    loading: dict[str, Any],
+) -> ModelLike:
+    """The model, once it is known that data is there and every method can be applied: nothing was asked before."""
+    if isinstance(model, str | Path):
+        check(model, **loading)
+    for benchmark in asked:
+        benchmark.items()
+    data = None if train is None else load_train(train).data
+    for method in methods:
+        if reason := method.untrained(data):
+            raise SettingsError(reason)
+    opened = load(model, **loading) if isinstance(model, str | Path) else model
+    if isinstance(opened, Model):
+        for method in methods:
+            if reason := method.missing(opened):
+                raise SettingsError(reason)
+    return opened
+
+
+def _metric(benchmark: Benchmark, wanted: str | None, kind: str) -> str:
+    infos = benchmark.metrics_info
+    known = [info.name for info in infos]
+    if wanted is not None:
+        if wanted not in known:
+            raise SettingsError(f"{benchmark.name} has no metric {wanted!r}. {suggest(wanted, known)}")
+        return wanted
+    main = [info.name for info in infos if info.main and kind in ("", info.kind)]
+    if not main:
+        raise SettingsError(f"{benchmark.name} has no main metric of bias: name one, such as {known[0]}")
+    return main[0]
+
+
+def _point(records: Sequence[Record], method: str, benchmark: str, metric: str, group: str) -> Point:
+    found = [r for r in records if (r.method, r.benchmark, r.metric) == (method, benchmark, metric)]
+    own = [r for r in found if r.group == group]
+    if not own:
+        raise SettingsError(f"{benchmark} has no group {group!r}. {suggest(group, sorted({r.group for r in found}))}")
+    return Point(*(getattr(own[0], field) for field in Point._fields))
+
+
+def _baseline(records: Sequence[Record], method: str, benchmark: str) -> str:
+    """The row that a method is compared with on a benchmark."""
+    found = (r.baseline for r in records if (r.method, r.benchmark) == (method, benchmark))
+    return next(filter(None, found), BASELINE)
+
+
+def _plot(found: Swept) -> Figure:
+    figure = NotebookFigure(figsize=(11, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axis, name, points, colour in (
+        (left, found.bias, [s.bias for s in found.steps], COLOURS[0]),
+        (middle, found.cost, [s.cost for s in found.steps], COLOURS[1]),
+    ):
+        _by_setting(axis, found, points, colour)
+        axis.set_title(name, fontsize=9, parse_math=False)
+    _against(right, found)
+    for axis in (left, middle, right):
+        axis.tick_params(labelsize=8)
+        axis.ticklabel_format(axis="y", useOffset=False)
+        axis.grid(color="#e6e6e6", linewidth=0.7)
+        axis.set_axisbelow(True)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    title = "value by setting, with the 95 % interval of its difference to the untouched model (dotted)"
+    title += "; hollow: a control" if any(s.control for s in found.steps) else ""
+    figure.suptitle(title + (f"  ({DEMO_LABEL})" if found.demo else ""), fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) -> None:
+    """Values in the order of the settings; a control stands apart, is hollow, and is joined to nothing.
+
+    A value's own interval is mostly that of the items, which all settings share: it would hide what differs.
+    """
+    untouched = [n for n, s in enumerate(found.steps) if s.untouched]
+    places = [n + s.control for n, s in enumerate(found.steps)]
+    joined = _joined(found)
+    beside = [n for n, s in enumerate(found.steps) if s.control]
+    axis.plot(joined, [points[n].value for n in joined], marker="o", color=colour, linewidth=1)
+    own = [(n, p) for n, p in enumerate(points) if n not in untouched]
+    ends = [[p.value - p.difference + d for d in (p.difference_low, p.difference_high)] for _, p in own]
+    axis.vlines([places[n] for n, _ in own], *zip(*ends, strict=True), color=colour, alpha=0.55, linewidth=2.2)
+    axis.plot(
+        [places[n] for n in beside], [points[n].value for n in beside], marker="o", linestyle="", color=colour,
+        mfc="white", zorder=3,
+    )  # fmt: skip
+    for value in {points[n].value for n in untouched}:
+        axis.axhline(value, color=colour, linestyle=":", linewidth=1)
+    axis.set_xticks(places, [_wrapped(s.label) for s in found.steps], fontsize=8, parse_math=False)
+    axis.set_xlabel(found.setting, fontsize=8, parse_math=False)
+
+
+def _joined(found: Swept) -> list[int]:
+    """The steps that a line joins: the settings, and the untouched model where it is one and the same for all."""
+    alone = sum(s.untouched for s in found.steps) == 1
+    return [n for n, s in enumerate(found.steps) if not s.control and (alone or not s.untouched)]
+
+
+def _against(axis: Axes, found: Swept) -> None:
+    """Bias against cost."""
+    path = [found.steps[n] for n in _joined(found)]
+    axis.plot([s.cost.value for s in path], [s.bias.value for s in path], color="#999999", linewidth=0.8)
+    costs = [s.cost.value for s in found.steps]
+    for n, step in enumerate(found.steps):
+        place = (step.cost.value, step.bias.value)
+        axis.plot(*place, marker="o", color=COLOURS[2], mfc="white" if step.control else COLOURS[2])
+        above = (n == 0 or bool(n % 2)) and not step.control  # a control's label, the longest, goes below
+        inwards = step.cost.value > (min(costs) + max(costs)) / 2  # so that no label leaves the panel
+        axis.annotate(
+            _wrapped(step.label), place, xytext=(-5 if inwards else 5, 5 if above else -5), textcoords="offset points",
+            ha="right" if inwards else "left", va="bottom" if above else "top", fontsize=8, parse_math=False,
+        )  # fmt: skip
+    axis.margins(0.12)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers that differ in their last digits are long
+    axis.ticklabel_format(axis="x", useOffset=False)
+    axis.set_xlabel(found.cost, fontsize=8, parse_math=False)
+    axis.set_ylabel(found.bias, fontsize=8, parse_math=False)
+
+
+def _wrapped(label: str) -> str:
+    return label.replace(", ", "\n")

@@ -1,0 +1,336 @@
+"""Training data from where it lies: a file, a benchmark, a data set of the hub, or the proving ground."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evenhand.core import registry, specs
+from evenhand.data import pairs as pair_maker
+from evenhand.data import text_source
+from evenhand.data.io import rows
+from evenhand.errors import DataError, SettingsError, suggest
+from evenhand.interfaces import Benchmark, Choice, Pair, Question, TrainData
+from evenhand.proving_ground.generator import practice, practice_bias
+
+TrainLike = TrainData | str | Path | Sequence["TrainData | str | Path"]
+KEYS = ("id", "context", "question", "options", "answer", "text", "prompt", "stereotyped", "other", "after", "topic")
+DEMO, TEXTS, PAIRS, BIASED, STEREOSET = "demo", "texts", "pairs", "biased", "stereoset"
+STEREOSET_TEXTS = {"tv2k": ("intersentence",), "tv14k": ("intersentence", "intrasentence")}
+"""The training texts of Dige et al. 2024 as far as they are StereoSet's, and the kinds of examples they are of."""
+
+
+class Clusters(NamedTuple):
+    """Per question, text and pair "benchmark/cluster", where it comes from a benchmark; such as a template.
+
+    Each has one name per item, or none at all where no item comes from a benchmark; "" says that of a single one.
+    """
+
+    questions: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+
+
+class Loaded(NamedTuple):
+    """Training data, and which of it is not independent of a benchmark's items."""
+
+    data: TrainData
+    clusters: Clusters = Clusters()
+
+
+def load(what: TrainLike) -> Loaded:
+    """Read training data.
+
+    Args:
+        what: `TrainData`, or a text that names a source; several sources as a list, or as one text parted by " & ",
+            are read as one. A source is
+
+            - a file of JSON lines, each with "question", "options" and, if known, "answer" (an index or an option's
+              text), "context" and "id"; or with a "text"; or a pair with "stereotyped", "other" and, where there is
+              any, "prompt", "after", "topic" and "id";
+            - a .txt file of texts, parted by empty lines (either kind of file may be gzipped, its name ending in .gz);
+            - "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", all texts of a data set of the hub;
+            - "demo", practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many of
+              these, "demo:mmlu:400"; "demo:texts", practice texts; "demo:pairs[:AXIS][:COUNT]", pairs;
+              "demo:biased[:AXIS][:COUNT]", texts that say what the stereotypes of an axis say;
+            - a multiple-choice benchmark, such as "bbq(source=hub)";
+            - "pairs:BENCHMARK", the pairs in bbq (its ambiguous questions), winogender, winobias or stereoset, with
+              settings as in "pairs:bbq(part=fit)";
+            - "stereoset:tv2k", StereoSet's examples between sentences, each as context and stereotype;
+              "stereoset:tv14k" has those within a sentence too. The comments of the published tv14k are not at hand:
+              name a file of them, or a data set, beside it.
+
+    Raises:
+        DataError: The file is not there or cannot be read; the line is named.
+        SettingsError: It is none of these.
+    """
+    if isinstance(what, TrainData):
+        return Loaded(what)
+    if isinstance(what, str | Path):
+        return _joined([_source(one) for one in _split(what)])
+    return _joined([load(one) for one in what])
+
+
+def _split(what: str | Path) -> list[str]:
+    """The sources in one text; a file whose name has the separator is one."""
+    text = str(what)
+    parts = [text] if Path(text).expanduser().is_file() or "&" not in text else specs.split(text, "&")
+    if not parts or not all(part.strip() for part in parts):
+        raise SettingsError("no training data is named; give a file, a benchmark or demo")
+    return parts
+
+
+def _source(text: str) -> Loaded:
+    scheme, _, rest = text.partition(":")
+    if scheme == DEMO:
+        return Loaded(_practice(rest))
+    if scheme == PAIRS:
+        return _pairs_of(registry.build_benchmark(rest))
+    if scheme == STEREOSET:
+        return _stereoset_texts(rest)
+    if text.startswith(text_source.HUB):
+        return Loaded(TrainData(texts=tuple(text_source.texts(text))))
+    path = Path(text).expanduser()
+    if path.is_file():
+        plain = path.with_suffix("") if path.suffix == ".gz" else path
+        return Loaded(TrainData(texts=tuple(text_source.texts(text))) if plain.suffix == ".txt" else _lines(path))
+    if path.suffix in (".jsonl", ".json", ".txt", ".gz") or "/" in text.partition("(")[0]:
+        raise DataError(f"no training file {text!r}")
+    return _of_benchmark(registry.build_benchmark(text))
+
+
+def _joined(parts: Sequence[Loaded]) -> Loaded:
+    """Everything of all sources. A question or pair that is in several is there once; texts may come again.
+
+    Raises:
+        SettingsError: There is none, or two different questions have the same id.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        raise SettingsError("no training data is named; give a file, a benchmark or demo")
+    questions: dict[Question, tuple[int | None, str]] = {}
+    pairs: dict[Pair, str] = {}
+    for data, clusters in parts:
+        answers = data.answers or (None,) * len(data.questions)
+        own = named(clusters.questions, data.questions)
+        for question, answer, cluster in zip(data.questions, answers, own, strict=True):
+            questions.setdefault(question, (answer, cluster))
+        for pair, cluster in zip(data.pairs, named(clusters.pairs, data.pairs), strict=True):
+            pairs.setdefault(pair, cluster)
+    _no_double([q.id for q in questions], "the training data")
+    texts = tuple(t for data, _ in parts for t in data.texts)
+    text_clusters = tuple(c for data, clusters in parts for c in named(clusters.texts, data.texts))
+    found = TrainData(tuple(questions), tuple(answer for answer, _ in questions.values()), texts, tuple(pairs))
+    return Loaded(found, Clusters(tuple(c for _, c in questions.values()), text_clusters, tuple(pairs.values())))
+
+
+def named(clusters: Sequence[str], items: Sequence[Any]) -> Sequence[str]:
+    """A cluster per item, "" where none is known."""
+    return clusters or ("",) * len(items)
+
+
+def cluster_of(benchmark: Benchmark, item: Any) -> str:
+    """The cluster of an item, told apart from other benchmarks'."""
+    return f"{benchmark.name}/{item.cluster}"
+
+
+# ---------------------------------------------------------------------------------------- the proving ground
+
+
+def _practice(wanted: str) -> TrainData:
+    """Of "", "KIND", "KIND:COUNT", and with an axis "pairs:AXIS:COUNT"."""
+    if not wanted:
+        return practice.mixed()
+    kind, *rest = wanted.split(":")
+    axis = rest.pop(0) if kind in (PAIRS, BIASED) and rest and not rest[0].isdigit() else ""
+    if len(rest) > 1 or (rest and not (rest[0].isdigit() and int(rest[0]))):
+        raise SettingsError(f"demo:{wanted}: {':'.join(rest)!r} is no number of items; write demo:{kind}:400")
+    count = int(rest[0]) if rest else None
+    if kind == TEXTS:
+        return TrainData(texts=practice.texts(count or practice.TEXTS))
+    if kind == PAIRS:
+        return TrainData(pairs=practice_bias.pairs(axis, count))
+    if kind == BIASED:
+        return TrainData(texts=practice_bias.biased(axis, count))
+    for known in practice.KINDS:
+        if kind == known:
+            return practice.practice(known, count or practice.COUNT)
+    known_kinds = (*practice.KINDS, TEXTS, PAIRS, BIASED)
+    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, known_kinds)}")
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+def _lines(path: Path) -> TrainData:
+    """Questions, texts and pairs of a file; rows with cells that cannot be used are counted in one warning."""
+    questions, texts, pairs, refused = [], [], [], []
+    for number, row in _parsed(path):
+        where = f"{path}:{number}"
+        try:
+            if "question" in row:
+                questions.append(_question(row, where))
+            elif "stereotyped" in row:
+                pairs.append(_pair(row, where))
+            elif str(row["text"]).strip():  # an empty text is left out as text_source does
+                texts.append(rows.words(row["text"], "text"))
+        except rows.Refused as error:
+            refused.append(f"{where}: {error}")
+    if refused and not (questions or texts or pairs):
+        raise DataError(f"{path} holds nothing to train on; first problem: {refused[0]}")
+    text_source.warn_of(refused)
+    _no_double([q.id for q, _ in questions], str(path))
+    return TrainData(tuple(q for q, _ in questions), tuple(a for _, a in questions), tuple(texts), tuple(pairs))
+
+
+def _no_double(names: Sequence[str], where: str) -> None:
+    if double := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{where}: the id {double[0]!r} is there more than once")
+
+
+def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for n, row in text_source.objects(path):
+        if not row.keys() & {"question", "text", "stereotyped"}:
+            raise DataError(
+                f'{path}:{n}: an object with "question" and "options", with "text", or with "stereotyped" and "other", '
+                "was expected"
+            )
+        for name in row:
+            if name not in KEYS:
+                raise DataError(f"{path}:{n}: unknown key {name!r}. {suggest(name, KEYS)}")
+        yield n, row
+
+
+def _question(row: dict[str, Any], where: str) -> tuple[Question, int | None]:
+    """The question of a row and its right option.
+
+    Raises:
+        Refused: A cell cannot be used.
+    """
+    given = row.get("options")
+    if not isinstance(given, list) or len(given) < 2:
+        raise rows.Refused(f'"options" must be a list of at least two texts, not {given!r}')
+    options = rows.texts(given, "options")
+    rows.different({f"options[{n}]": option for n, option in enumerate(options)}, case=True)
+    answer = row.get("answer")
+    if isinstance(answer, str) and options.count(answer.strip()) == 1:
+        answer = options.index(answer.strip())
+    if answer is not None and (type(answer) is not int or not 0 <= answer < len(options)):
+        raise rows.Refused(f'"answer" is {answer!r}: neither one of the options nor an index of one')
+    context = row.get("context")
+    context = "" if context is None or context == "" else rows.words(context, "context")
+    return Question(_id(row, where), rows.text(row, "question"), tuple(options), context=context), answer
+
+
+def _pair(row: dict[str, Any], where: str) -> Pair:
+    """The pair of a row; blanks are kept, as they part a prompt from what follows it.
+
+    Raises:
+        Refused: A cell cannot be used.
+    """
+    values = {name: row.get(name, "") for name in ("stereotyped", "other", "prompt", "after", "topic")}
+    for name, value in values.items():
+        if not isinstance(value, str) or (name in ("stereotyped", "other") and not value.strip()):
+            raise rows.Refused(f'"{name}" of a pair must be a text, not {value!r}')
+    if values["stereotyped"] == values["other"]:
+        raise rows.Refused(f"both sides of the pair are {values['other']!r}")
+    return Pair(**values, id=_id(row, where))
+
+
+def _id(row: dict[str, Any], where: str) -> str:
+    """The row's id; 6 and "6" are one, and a row without one is known by its place."""
+    return where if row.get("id") is None else rows.identifier(row, "id")
+
+
+# ------------------------------------------------------------------------------------------------ benchmarks
+
+
+def _of_benchmark(benchmark: Benchmark) -> Loaded:
+    items = benchmark.items()
+    if not items or not isinstance(getattr(items[0], "question", None), Question):
+        raise SettingsError(f"{benchmark.name} has no multiple-choice questions to train on")
+    data = TrainData(tuple(item.question for item in items), tuple(_right(benchmark, items)))
+    return Loaded(data, Clusters(tuple(cluster_of(benchmark, item) for item in items)))
+
+
+def _right(benchmark: Benchmark, items: Sequence[Any]) -> list[int | None]:
+    """The right options: those that the benchmark marks as right."""
+    found: list[int | None] = [None] * len(items)
+    for option in range(max(len(item.question.options) for item in items)):
+        for i, mark in enumerate(benchmark.marks(items, [Choice(option)] * len(items)) or ()):
+            found[i] = option if mark.right else found[i]
+    return found
+
+
+def _pairs_of(benchmark: Benchmark) -> Loaded:
+    """The pairs in a benchmark."""
+    if benchmark.name == "crows_pairs" and benchmark.settings["source"] != DEMO:
+        raise SettingsError(
+            "pairs:crows_pairs: the authors of CrowS-Pairs ask that nobody trains on it, so that it stays a test set; "
+            "take pairs:bbq, pairs:winogender or pairs:stereoset"
+        )
+    if benchmark.name not in _PAIRS:
+        known = ", ".join(f"pairs:{name}" for name in _PAIRS)
+        raise SettingsError(f"pairs:{benchmark.name}: no pairs are made of it; there are {known}")
+    found = [
+        (pair, cluster_of(benchmark, item))
+        for item in benchmark.items()
+        for pair in _PAIRS[benchmark.name](item)
+        if pair is not None
+    ]
+    if not found:
+        raise SettingsError(f"pairs:{benchmark.spec} has no pair")
+    return Loaded(TrainData(pairs=tuple(p for p, _ in found)), Clusters(pairs=tuple(c for _, c in found)))
+
+
+def _bbq(item: Any) -> Iterator[Pair | None]:
+    """Ambiguous questions whose stereotyped answer is known."""
+    if not item.disambiguated and item.target is not None and item.unknown is not None:
+        yield pair_maker.question_pair(item.question, item.target, item.unknown)
+
+
+def _winogender(item: Any) -> Iterator[Pair | None]:
+    for schema in item.schemas:
+        name = f"winogender {schema.occupation}.{schema.participant}.{int(not schema.about_occupation)}"
+        yield pair_maker.winogender_pair(schema, item.shares, name)
+
+
+def _winobias(item: Any) -> Iterator[Pair | None]:
+    yield pair_maker.winobias_pair(item.twins, f"winobias {item.id}")
+
+
+def _stereoset(item: Any) -> Iterator[Pair | None]:
+    for n, example in enumerate(item.examples):
+        yield pair_maker.stereoset_pair(example, f"stereoset {item.id} {n}")
+
+
+def _crows_pairs(item: Any) -> Iterator[Pair | None]:
+    """Of the demo alone."""
+    pair = item.pair
+    yield pair_maker.apart(pair.more, pair.less, pair.bias_type, f"crows_pairs {item.id}")
+
+
+_PAIRS: dict[str, Callable[[Any], Iterator[Pair | None]]] = {
+    "bbq": _bbq, "winogender": _winogender, "winobias": _winobias, "stereoset": _stereoset, "crows_pairs": _crows_pairs,
+}  # fmt: skip
+
+
+def _stereoset_texts(wanted: str) -> Loaded:
+    """Of "tv2k" or "tv14k", each with the benchmark's settings in brackets or without."""
+    name, bracket, given = wanted.partition("(")
+    if name.strip() not in STEREOSET_TEXTS:
+        raise SettingsError(f"no texts stereoset:{name}. {suggest(name, STEREOSET_TEXTS)}")
+    kinds = STEREOSET_TEXTS[name.strip()]
+    benchmark = registry.build_benchmark(STEREOSET + bracket + given)
+    found = [
+        (pair_maker.stereoset_text(example), cluster_of(benchmark, item))
+        for item in benchmark.items()
+        for example in item.examples
+        if example.kind in kinds
+    ]
+    if not found:
+        raise SettingsError(f"stereoset:{wanted}: {benchmark.spec} has no example of the kind {' or '.join(kinds)}")
+    return Loaded(TrainData(texts=tuple(t for t, _ in found)), Clusters(texts=tuple(c for _, c in found)))

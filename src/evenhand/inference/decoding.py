@@ -1,0 +1,183 @@
+"""Generation over a tree of prompts: shared beginnings are read once, then rows go on token by token.
+
+Rows that are done leave at once and others take their places, so that no forward is spent on finished ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from evenhand.inference.attention import attending
+from evenhand.inference.kv_slots import Slots
+from evenhand.inference.prefix_trie import Indices, packs
+from evenhand.inference.requests import Generated, Prompt
+from evenhand.inference.sampling import end_tokens, finite, no_reply, pick, reply, stopped, uniforms
+from evenhand.inference.scoring import input_device
+from evenhand.inference.session_kv_cache import Kept
+from evenhand.inference.tree_attention import KeysValues
+from evenhand.inference.tree_forward import Finish, hidden_states, logits_in_chunks
+from evenhand.interfaces import Array, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Combine = Callable[[Tensor], Tensor]
+"""From the logits of a prompt and of what stands beside it, [rows, 1 + beside, vocabulary], to [rows, vocabulary]."""
+
+
+@dataclass
+class _Row:
+    """One prompt on its way."""
+
+    index: int
+    prompt: Prompt
+    uniform: Array
+    made: Mapping[int, KeysValues]
+    """Where its beginning was read; shared by the rows of a pack, and freed with the last of them."""
+    paths: list[Indices]
+    """The nodes of the prompt, and of each sequence beside it."""
+    new: list[int] = field(default_factory=list)
+    broken: bool = False
+    """Whether its logits were not finite."""
+
+
+class Decoder:
+    """Continues prompts on one model."""
+
+    def __init__(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, finish: Finish,
+        *, combine: Combine | None = None, kept: Kept | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare; nothing is run yet.
+
+        Args:
+            module: The model; it must have been tried out.
+            tokenizer: Its tokenizer, for stop strings and texts.
+            sampling: How tokens are drawn.
+            finish: From trying out.
+            combine: How the logits of a prompt and of the sequences beside it become one; None takes the prompt's own.
+            kept: Where known nodes are, and where those that are read go to.
+        """
+        self.module, self.tokenizer, self.sampling, self.finish = module, tokenizer, sampling, finish
+        self.combine, self.kept = combine, kept
+        self.ends = end_tokens(module, tokenizer)
+        self.tokens = self.forwards = 0
+
+    def run(self, prompts: Sequence[Prompt], nodes: int, places: int) -> Iterator[tuple[int, Generated]]:
+        """Continue prompts; each comes with its index as soon as it is done.
+
+        Args:
+            prompts: All with equally many sequences beside them.
+            nodes: Most tree nodes that are read at once.
+            places: Most prompts that are continued at once.
+        """
+        lanes = 1 + len(prompts[0].beside)
+        room = max(len(ids) for p in prompts for ids in (p.ids, *p.beside)) + self.sampling.max_new_tokens
+        slots, active = Slots(places * lanes, room), list[_Row]()
+        unread, waiting = self._read(prompts, max(1, nodes // lanes)), deque[_Row]()
+        while True:
+            if len(active) <= places // 2:  # reading a pack for a few free places would keep the others waiting
+                while len(active) + len(waiting) < places and (rows := next(unread, None)) is not None:
+                    for row, over in zip(rows, self._over(rows), strict=True):
+                        if over:
+                            yield row.index, self._reply(row)
+                        else:
+                            waiting.append(row)
+            _admit(slots, active, [waiting.popleft() for _ in range(min(len(waiting), places - len(active)))])
+            if not active:
+                return
+            self._step(slots, active, lanes)
+            yield from self._leave(slots, active, lanes)
+
+    def _read(self, prompts: Sequence[Prompt], nodes: int) -> Iterator[list[_Row]]:
+        """Read prompts pack by pack; their rows come with the first token."""
+        for group in packs([p.ids for p in prompts], nodes):
+            asked = [prompts[i] for i in group.rows]
+            sequences = [ids for p in asked for ids in (p.ids, *p.beside)]
+            kept = self.kept
+            found = None if kept is None else [kept.find(ids, len(ids) - 1) for ids in sequences]
+            pack = next(packs(sequences, 10**9, found))
+            path_of = dict(zip(pack.rows, pack.paths, strict=True))
+            paths = [path_of[n] for n in range(len(sequences))]
+            hidden, tree = hidden_states(self.module, pack, [int(path[-1]) for path in paths], kept, keep=True)
+            self.tokens, self.forwards = self.tokens + len(pack.tokens), self.forwards + 1
+            lanes = len(sequences) // len(asked)
+            rows = [
+                _Row(i, p, uniforms(p, self.sampling), tree.made, paths[n * lanes : (n + 1) * lanes])
+                for n, (i, p) in enumerate(zip(group.rows, asked, strict=True))
+            ]
+            logits = logits_in_chunks(hidden, self.module, self.finish, lanes)
+            self._choose(rows, logits)
+            yield rows
+
+    def _step(self, slots: Slots, active: Sequence[_Row], lanes: int) -> None:
+        """Feed every active row its newest token, and draw the next."""
+        device = input_device(self.module)
+        tokens = torch.tensor([[row.new[-1]] for row in active for _ in range(lanes)], device=device)
+        positions = torch.tensor(slots.positions(), device=device)[:, None]
+        with attending(self.module, slots):
+            out = self.module(input_ids=tokens, position_ids=positions, use_cache=False)
+        self.tokens, self.forwards = self.tokens + len(tokens), self.forwards + 1
+        self._choose(active, [out.logits[:, -1]])
+
+    def _choose(self, rows: Sequence[_Row], chunks: Iterable[Tensor]) -> None:
+        """Draw a token for every row; the logits come in chunks of whole rows with what stands beside them."""
+        waiting = iter(rows)
+        for chunk in chunks:
+            lanes = len(rows[0].paths)
+            logits = chunk.float().reshape(-1, lanes, chunk.shape[-1])
+            combined = logits[:, 0] if self.combine is None else self.combine(logits)
+            mine = list(islice(waiting, len(combined)))
+            drawn = [row.uniform[len(row.new)] for row in mine] if self.sampling.temperature > 0 else []
+            usable = finite(logits).all(1).tolist() if lanes > 1 else [True] * len(mine)
+            for row, token, fine in zip(mine, pick(combined, self.sampling, drawn), usable, strict=True):
+                if token is None or not fine:
+                    row.broken = True
+                else:
+                    row.new.append(token)
+
+    def _over(self, rows: Sequence[_Row]) -> list[bool]:
+        """Whether each row has ended."""
+        found = stopped([row.new for row in rows], self.tokenizer, self.sampling.stop)
+        most = self.sampling.max_new_tokens
+        return [
+            row.broken or stop or row.new[-1] in self.ends or len(row.new) >= most
+            for row, stop in zip(rows, found, strict=True)
+        ]
+
+    def _leave(self, slots: Slots, active: list[_Row], lanes: int) -> Iterator[tuple[int, Generated]]:
+        """Hand over the rows that have ended; the last ones take their places."""
+        over = [n for n, ended in enumerate(self._over(active)) if ended]
+        if not over:
+            return
+        for n in over:
+            row = active[n]
+            if row.broken:
+                for lane in range(lanes):
+                    slots.clear(n * lanes + lane)
+            elif self.kept is not None:
+                begin = len(row.prompt.ids)
+                self.kept.keep_continuation((*row.prompt.ids, *row.new[:-1]), begin, slots.kept(n * lanes, begin))
+            yield row.index, self._reply(row)
+        order = slots.drop([n * lanes + lane for n in over for lane in range(lanes)])
+        active[:] = [active[place // lanes] for place in order[::lanes]]
+
+    def _reply(self, row: _Row) -> Generated:
+        return no_reply() if row.broken else reply(row.new, self.ends, self.sampling, self.tokenizer)
+
+
+def _admit(slots: Slots, active: list[_Row], rows: Sequence[_Row]) -> None:
+    """Give rows their places; those of one pack go together."""
+    for _, group in groupby(rows, key=lambda row: id(row.made)):
+        mine = list(group)
+        slots.admit(mine[0].made, [path for row in mine for path in row.paths])
+        active += mine
+        for row in mine:
+            row.made = {}

@@ -1,0 +1,262 @@
+"""The engine: whole lists in, as few forwards as possible; memory backed off, nothing computed twice."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from evenhand.core import answer_cache
+from evenhand.errors import EvenhandError
+from evenhand.inference import memory_budget
+from evenhand.inference.batching import (
+    NO_ROOM,
+    Batches,
+    empty_cache,
+    has_nan,
+    of_equal_length,
+    out_of_memory,
+    read_once,
+    set_aside,
+)
+from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.decoding import Combine, Decoder
+from evenhand.inference.generation import LOGIT_KNOBS, generate_batch, prescribed
+from evenhand.inference.prefix_trie import packs
+from evenhand.inference.prepacked import Prepacked
+from evenhand.inference.requests import Generated, Prompt, Request
+from evenhand.inference.sampling import no_reply
+from evenhand.inference.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
+from evenhand.inference.session_kv_cache import Kept
+from evenhand.inference.support_probe import Tried, exact_up_to, try_out
+from evenhand.inference.tree_forward import Finish, score_pack
+from evenhand.interfaces import Sampling
+from evenhand.prompting.sessions import remembered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+AT_ONCE = 16
+"""Replies that are handed over together: each time is a transaction of the cache."""
+
+
+class Engine(Batches):
+    """Runs requests on one module."""
+
+    def __init__(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
+    ) -> None:
+        """Take a causal language model.
+
+        Args:
+            module: A causal language model of transformers, adapters included.
+            tokenizer: Its tokenizer.
+            batch_tokens: Padded tokens in a batch, tokens of rows that are continued side by side, and tree nodes in a
+                pack. None takes what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded tokens on
+                a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
+        """
+        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
+        self.module, self.tokenizer = module, tokenizer
+        self.pack_nodes = batch_tokens or memory_budget.pack_nodes(module)
+        self.row_tokens = batch_tokens or memory_budget.row_tokens(module)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.pad_id = int(pad) if pad is not None else 0
+        self._prepacked = Prepacked()
+
+    def weights_changed(self) -> None:
+        """Drop what was made of the weights as they were."""
+        self._prepacked.forget()
+
+    @cached_property
+    def tried(self) -> Tried:
+        """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""
+        with evaluating(self.module):
+            tried = try_out(self.module)
+        if tried.finish is None:
+            warnings.warn(f"prompts are read without sharing their beginnings: {tried.reason}", stacklevel=2)
+        elif not tried.continues:
+            warnings.warn("replies are written by transformers' own loop, which shares no beginnings", stacklevel=2)
+        return tried
+
+    def _kept(self, fingerprint: str) -> Kept | None:
+        """What this model keeps within a conversation; an edit of its weights begins anew."""
+        return remembered((id(self), fingerprint), lambda: Kept(memory_budget.kept_bytes(self.module)))
+
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
+        """Log-probabilities of all requests' reads, in order; nan where the logits are not finite, which is warned of.
+
+        Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
+        each batch ends.
+        """
+        values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)))
+        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        return values
+
+    def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
+        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do, or gives as nan."""
+        check_ids(self.module, (r.ids for r in todo))
+        aside: list[int] = []
+        whole = set_aside(emit, has_nan, aside)
+        with evaluating(self.module), self._prepacked(self.module):
+            window, finish = exact_up_to(self.module), self.tried.finish
+            fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
+            if finish is not None:
+                self._in_packs(todo, fit, finish, kept if self.tried.continues else None, whole)
+            self._in_rows(todo, sorted({*range(len(todo))} - {*fit}), whole)
+            for rows in of_equal_length(aside, [len(r.ids) for r in todo]):
+                self._in_rows(todo, rows, emit)
+
+    def _in_rows(self, todo: list[Request], rows: list[int], emit: Emit[list[float]]) -> None:
+        """Sequence by sequence, padded to batches."""
+        vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
+        self.run(
+            [len(r.ids) for r in todo],
+            lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)], emit,
+            rows=rows, widths=[len(r.reads) for r in todo], width=max(256, READ_ELEMENTS // vocabulary),
+        )  # fmt: skip
+
+    def _in_packs(
+        self, todo: list[Request], rows: list[int], finish: Finish, kept: Kept | None, emit: Emit[list[float]]
+    ) -> None:
+        """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
+        while rows:
+            left, asked = set(rows), [todo[i] for i in rows]
+            known = None if kept is None else [kept.find(r.ids, min(p for p, _ in r.reads)) for r in asked]
+            for pack in packs([r.ids for r in asked], self.pack_nodes, known):
+                mine = [rows[r] for r in pack.rows]
+                values = self.attempt(
+                    partial(score_pack, self.module, pack, asked, finish, kept), len(mine), len(pack.tokens)
+                )
+                if values is None:
+                    self.pack_nodes = max(1, len(pack.tokens) // 2)
+                    break
+                self.tokens += len(pack.tokens)
+                left -= set(mine)
+                emit(mine, values)
+            rows = [i for i in rows if i in left]
+
+    # --------------------------------------------------------------------------------------------- generation
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str, combine: Combine | None = None
+    ) -> list[Generated]:
+        """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
+
+        A reply in which the logits are not finite is empty and has a note; that is warned of.
+
+        Args:
+            prompts: All with equally many sequences beside them.
+            sampling: How tokens are drawn.
+            fingerprint: Of everything that decides the replies, `combine` included.
+            combine: How the logits of a prompt and of the sequences beside it become one.
+        """
+        if sampling.temperature == 0:
+            prompts = [p._replace(draw=0) for p in prompts]
+        unique = list(dict.fromkeys(prompts))
+        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
+        seed = sampling.seed if sampling.temperature > 0 else 0
+        once = ("plain",) if prescribed(self.module, LOGIT_KNOBS) else ()  # replies of earlier versions followed them
+        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside, *once) for p in unique]
+
+        def compute(todo: list[Prompt], emit: Emit[list[Any]]) -> None:
+            self._continue(todo, sampling, combine, self._kept(fingerprint), emit)
+
+        values = through_cache(unique, keys, compute, "generating")
+        made = {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
+        self.warn_not_finite(self.module, sum(bool(g.note) for g in made.values()), len(made))
+        return [made[p] for p in prompts]
+
+    def _continue(
+        self, todo: list[Prompt], sampling: Sampling, combine: Combine | None, kept: Kept | None, emit: Emit[list[Any]]
+    ) -> None:
+        """Continue over a tree of prompts; by transformers' own loop what the tree cannot do.
+
+        Raises:
+            EvenhandError: The tree cannot be used, and other sequences have a say in the tokens.
+        """
+        check_ids(self.module, (ids for p in todo for ids in (p.ids, *p.beside)))
+        aside: list[int] = []
+        whole = set_aside(emit, _broken, aside)
+        with evaluating(self.module), self._prepacked(self.module):
+            window, tried = exact_up_to(self.module), self.tried
+            longest = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in todo]
+            fit = [i for i, length in enumerate(longest) if tried.continues and length <= window]
+            if tried.finish is not None and fit:
+                decoder = partial(Decoder, self.module, self.tokenizer, sampling, tried.finish, combine=combine)
+                self._decode(partial(decoder, kept=kept), todo, fit, max(longest[i] for i in fit), whole)
+                for i in aside.copy():
+                    self._decode(decoder, todo, [i], longest[i], emit)
+                aside.clear()
+            apart = sorted({*range(len(todo))} - {*fit})
+            if apart and combine is not None:
+                if not tried.finite:
+                    return emit(apart, [list(no_reply()) for _ in apart])
+                raise EvenhandError(
+                    f"{type(self.module).__name__} cannot be guided by other texts: "
+                    + (tried.reason or f"{len(apart)} texts are longer than its attention window")
+                )
+            self._by_their_loop(todo, sampling, apart, longest, whole)
+            for rows in of_equal_length(aside, [len(p.ids) for p in todo]):
+                self._by_their_loop(todo, sampling, rows, longest, emit)
+
+    def _by_their_loop(
+        self, todo: list[Prompt], sampling: Sampling, rows: list[int], longest: Sequence[int], emit: Emit[list[Any]]
+    ) -> None:
+        """Continue in batches by transformers' own loop."""
+
+        def write(some: list[int]) -> list[list[Any]]:
+            batch = [todo[i] for i in some]
+            return [list(g) for g in generate_batch(self.module, self.tokenizer, batch, sampling, self.pad_id)]
+
+        self.run(longest, write, emit, rows=rows)
+
+    def _decode(
+        self, new_decoder: Callable[[], Decoder], todo: list[Prompt], rows: list[int], room: int, emit: Emit[list[Any]]
+    ) -> None:
+        """Row by row as they end; what did not fit the memory begins anew with half as many at once."""
+        while rows:
+            decoder, places = new_decoder(), max(1, min(len(rows), self.row_tokens // room))
+            ended = _handed_over(decoder.run([todo[i] for i in rows], self.pack_nodes, places), rows, emit)
+            self.forwards, self.tokens = self.forwards + decoder.forwards, self.tokens + decoder.tokens
+            self.sequences += len(ended)
+            rows = [i for i in rows if i not in ended]
+            if not rows:
+                return
+            if places == 1 and self.pack_nodes <= room:
+                raise EvenhandError(NO_ROOM.format(tokens=room))
+            self.row_tokens, self.pack_nodes = max(1, places * room // 2), max(1, self.pack_nodes // 2)
+            empty_cache()
+
+
+def _broken(reply: list[Any]) -> bool:
+    return bool(Generated(*reply).note)
+
+
+def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: Emit[list[Any]]) -> set[int]:
+    """Hand over what ends, a few at a time; when the memory does not suffice that is the end.
+
+    Returns:
+        The rows that have ended.
+    """
+    waiting: dict[int, list[Any]] = {}
+    ended: set[int] = set()
+
+    def flush() -> None:
+        ended.update(waiting)
+        emit([*waiting], [*waiting.values()])
+        waiting.clear()
+
+    try:
+        for n, reply in made:
+            waiting[rows[n]] = list(reply)
+            if len(waiting) == AT_ONCE:
+                flush()
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    finally:
+        flush()
+    return ended

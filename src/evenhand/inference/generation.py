@@ -1,0 +1,142 @@
+"""Generation by transformers' own loop, for models that cannot be run on a tree of tokens.
+
+It sees a processor that leaves a single token possible, so that samples do not depend on the batch. Of the checkpoint's
+generation config nothing acts but the end tokens, as in `evenhand.inference.decoding`: one rule, whatever writes a reply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from evenhand.inference.requests import Generated, Prompt
+from evenhand.inference.sampling import end_tokens, no_reply, pick, reply, stopped, uniforms
+from evenhand.inference.scoring import input_device
+from evenhand.interfaces import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOGIT_KNOBS = {
+    "bad_words_ids": None, "begin_suppress_tokens": None, "dola_layers": None, "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0, "exponential_decay_length_penalty": None, "force_words_ids": None,
+    "forced_bos_token_id": None, "forced_eos_token_id": None, "guidance_scale": 1.0, "max_time": None,
+    "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "sequence_bias": None,
+    "stop_strings": None, "suppress_tokens": None, "token_healing": False, "watermarking_config": None,
+}  # fmt: skip
+"""Settings of a generation config that change what is written even greedily, and the values that change nothing."""
+SAMPLING_KNOBS = {
+    "do_sample": False, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "min_p": None, "num_beams": 1, "penalty_alpha": None,
+    "temperature": 1.0, "top_h": None, "top_k": 50, "top_p": 1.0, "typical_p": 1.0,
+}  # fmt: skip
+"""The same of drawing and searching, in whose place `Sampling` stands."""
+
+
+def prescribed(module: torch.nn.Module, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a checkpoint's generation config asks for and is not done here, as JSON values; {} for most models.
+
+    Args:
+        module: The model.
+        knobs: Which settings are looked at, with the values that change nothing; None is all that change replies.
+    """
+    config = getattr(module, "generation_config", None)
+    known = {**LOGIT_KNOBS, **SAMPLING_KNOBS} if knobs is None else knobs
+    given = {name: getattr(config, name, None) for name in known}
+    return {name: _plain(v) for name, v in sorted(given.items()) if v is not None and v != known[name] and v != []}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):  # keys that are tuples of ids, and objects
+        return str(value)
+
+
+@contextmanager
+def neutral(module: torch.nn.Module) -> Iterator[None]:
+    """Put plain generation configs in the place of the checkpoint's, from which `generate` fills what is not named."""
+    held = [(m, vars(m)["generation_config"]) for m in module.modules() if "generation_config" in vars(m)]
+    for holder, _ in held:
+        vars(holder)["generation_config"] = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder, config in held:
+            vars(holder)["generation_config"] = config
+
+
+class RowSampler(LogitsProcessor):
+    """Leaves only the token possible that `evenhand.inference.sampling.pick` takes."""
+
+    def __init__(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Draw the uniform numbers of all rows and steps."""
+        self.sampling, self.step = sampling, 0
+        self.uniforms = [uniforms(p, sampling) for p in prompts]
+        self.broken: dict[int, int] = {}
+        """Rows whose logits were not finite at some step, with the number of tokens that they had by then."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Leave only the drawn token possible in each row of `scores` [rows, vocabulary]."""
+        drawn = [u[self.step] for u in self.uniforms] if self.sampling.temperature > 0 else []
+        picked = pick(scores, self.sampling, drawn)
+        for row, token in enumerate(picked):
+            if token is None:
+                self.broken.setdefault(row, self.step)
+        self.step += 1
+        chosen = torch.tensor([token or 0 for token in picked], device=scores.device)[:, None]
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
+
+
+class Ended(StoppingCriteria):
+    """Ends a row once its logits are not finite, or one of the stop strings stands in its newest tokens."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], prompt_length: int, sampler: RowSampler
+    ) -> None:
+        """Remember where the new tokens begin."""
+        self.tokenizer, self.stop, self.start, self.sampler = tokenizer, stop, prompt_length, sampler
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
+        """Which rows are done, [rows]."""
+        found = stopped(input_ids[:, self.start :].tolist(), self.tokenizer, self.stop)
+        done = [stop or row in self.sampler.broken for row, stop in enumerate(found)]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
+
+
+def generate_batch(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Prompt],
+    sampling: Sampling,
+    pad_id: int,
+) -> list[Generated]:
+    """Continue every prompt of one left-padded batch."""
+    length = max(len(p.ids) for p in batch)
+    ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(batch), length), dtype=torch.long)
+    for row, prompt in enumerate(batch):
+        ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
+        mask[row, length - len(prompt.ids) :] = 1
+    ends = end_tokens(module, tokenizer)
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens, do_sample=False, num_beams=1, eos_token_id=sorted(ends) or None,
+        pad_token_id=pad_id,
+    )  # fmt: skip
+    device = input_device(module)
+    sampler = RowSampler(batch, sampling)
+    stopping = Ended(tokenizer, sampling.stop, length, sampler)
+    with neutral(module):
+        out = module.generate(  # type: ignore[operator]
+            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config,
+            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stopping]),
+        )  # fmt: skip
+    made = [
+        reply(row[length:][: sampler.broken.get(n)].tolist(), ends, sampling, tokenizer) for n, row in enumerate(out)
+    ]
+    # a row that had ended is fed padding until the others have, and what comes of that does not matter
+    return [no_reply() if n in sampler.broken and not m.finished else m for n, m in enumerate(made)]

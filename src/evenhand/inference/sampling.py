@@ -1,0 +1,102 @@
+"""From logits to tokens and from tokens to replies, the same whatever a row is batched with.
+
+Sampling is inverse-CDF with one uniform number per (row, step), drawn from a generator seeded by (seed, prompt, draw).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evenhand.inference.requests import NOT_FINITE, Generated, Prompt
+from evenhand.interfaces import Array, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STOP_WINDOW = 16
+"""New tokens that are decoded at each step to look for a stop string, at least."""
+
+
+def row_seed(prompt: Prompt, seed: int) -> int:
+    """A seed of 128 bits from what is asked, not from where it stands in a batch."""
+    digest = hashlib.sha256(repr((seed, prompt.draw, prompt.ids)).encode()).digest()
+    return int.from_bytes(digest[:16], "big")
+
+
+def uniforms(prompt: Prompt, sampling: Sampling) -> Array:
+    """The uniform numbers of a row, [max_new_tokens]; none where nothing is drawn."""
+    if sampling.temperature == 0:
+        return np.empty(0)
+    return np.random.Generator(np.random.Philox(row_seed(prompt, sampling.seed))).random(sampling.max_new_tokens)
+
+
+def pick(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> list[int | None]:
+    """The next token of each row; None where the logits are not finite.
+
+    Args:
+        logits: [rows, vocabulary].
+        sampling: Temperature and nucleus; at temperature 0 the most probable token is taken.
+        uniform: One number in [0, 1) per row; not used at temperature 0.
+    """
+    largest, chosen = logits.max(-1)
+    usable = largest.isfinite().tolist()  # the largest is nan or +inf if any is, and -inf if all are
+    if sampling.temperature > 0:
+        chosen = _drawn(logits, sampling, uniform)
+    return [token if fine else None for token, fine in zip(chosen.tolist(), usable, strict=True)]
+
+
+def _drawn(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> Tensor:
+    """A token of each row, [rows], by its uniform number."""
+    probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ranked, order = probabilities.sort(dim=-1, descending=True)
+        ranked[ranked.cumsum(-1) - ranked >= sampling.top_p] = 0  # the token that crosses top_p stays
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
+    cumulative = probabilities.cumsum(-1)
+    u = torch.tensor(uniform, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, u, right=True).clamp_max(logits.shape[-1] - 1)[:, 0]
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Whether a distribution can be made of the last axis: some token is possible, and none is nan or +inf."""
+    return logits.amax(-1).isfinite()
+
+
+def end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a reply: the generation config may name several (end of turn, end of text)."""
+    configured = getattr(module.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def stopped(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> list[bool]:
+    """Whether one of the stop strings stands in the newest tokens of each row."""
+    if not stop:
+        return [False] * len(rows)
+    window = max(STOP_WINDOW, *(len(s.encode()) + 4 for s in stop))  # a token is a byte at least
+    texts = tokenizer.batch_decode([list(new[-window:]) for new in rows], skip_special_tokens=True)
+    return [any(s in text for s in stop) for text in texts]
+
+
+def reply(
+    new: Sequence[int], ends: frozenset[int], sampling: Sampling, tokenizer: PreTrainedTokenizerBase
+) -> Generated:
+    """What was written, without the end token or stop string and what follows it."""
+    end = next((i for i, token in enumerate(new) if token in ends), None)
+    kept = list(new if end is None else new[:end])
+    text = str(tokenizer.decode(kept, skip_special_tokens=True))
+    cuts = [text.index(s) for s in sampling.stop if s in text]
+    if cuts:
+        text = text[: min(cuts)]
+    return Generated(tuple(kept), text, finished=end is not None or bool(cuts))
+
+
+def no_reply() -> Generated:
+    """Of a row whose logits are not finite; what was written until then is not handed on."""
+    return Generated((), "", finished=False, note=NOT_FINITE)

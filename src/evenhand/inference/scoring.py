@@ -1,0 +1,122 @@
+"""Log-probabilities at the positions that are read, and nowhere else.
+
+A forward pre-hook on the output embedding hands it only the hidden states of the positions that are read. So the
+[batch, sequence, vocabulary] tensor never exists, and whatever the architecture does after its head (soft caps, scales)
+still happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evenhand.errors import EvenhandError
+from evenhand.inference.requests import Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+READ_ELEMENTS = 64_000_000
+"""Most logits held at once (float32: 256 MB)."""
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Dropout off and no gradients inside; the training flags of all submodules are put back afterwards."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
+def only_rows(head: torch.nn.Module, rows: torch.Tensor) -> Iterator[None]:
+    """Let the output embedding see only `rows` of the flattened [batch * sequence] hidden states."""
+
+    def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = inputs[0]
+        kept = hidden.reshape(-1, hidden.shape[-1])[rows.to(hidden.device)]
+        return (kept[None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def input_device(module: PreTrainedModel) -> torch.device:
+    """Where token ids go; with a device map that is where the input embedding lies."""
+    embedding: Any = module.get_input_embeddings()
+    return torch.device(embedding.weight.device)
+
+
+def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """Log of the sum of exp over the last axis; nan where it is not finite.
+
+    Of logits with +inf it would be +inf, and every other token would silently be impossible.
+    """
+    found = torch.logsumexp(logits, dim=-1)
+    return found.where(found.isfinite(), torch.nan)
+
+
+def check_ids(module: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> None:
+    """Refuse token ids that the model has no embedding for; a GPU would end the process over them.
+
+    Raises:
+        EvenhandError: The message names the largest one.
+    """
+    embedding: Any = module.get_input_embeddings()
+    rows, largest = int(embedding.weight.shape[0]), max((max(ids, default=0) for ids in sequences), default=0)
+    if largest >= rows:
+        raise EvenhandError(
+            f"token id {largest} has no embedding: the model has {rows}, for ids 0 to {rows - 1}. Use the tokenizer "
+            "that the model was trained with, or leave out the text of that token"
+        )
+
+
+def score_batch(
+    module: PreTrainedModel, batch: Sequence[Request], pad_id: int, *, causal: bool = True
+) -> list[tuple[float, ...]]:
+    """One right-padded forward over `batch`.
+
+    Right padding leaves a causal model's real positions untouched: they attend only to what stands before them.
+
+    Args:
+        module: A language model.
+        batch: At least one request.
+        pad_id: What rows are filled up with.
+        causal: Whether the model is one that might keep keys and values, and is told not to.
+
+    Returns:
+        Per request its reads, natural log, computed in float32; nan where the logits are not finite.
+    """
+    length = max(len(r.ids) for r in batch)
+    ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(batch), length), dtype=torch.long)
+    for row, request in enumerate(batch):
+        ids[row, : len(request.ids)] = torch.tensor(request.ids)
+        mask[row, : len(request.ids)] = 1
+    positions = [sorted({p for p, _ in r.reads}) for r in batch]
+    flat = torch.tensor([row * length + p for row, ps in enumerate(positions) for p in ps])
+    device = input_device(module)
+    head: torch.nn.Module = module.get_output_embeddings()
+    options = {"use_cache": False} if causal else {}
+    with only_rows(head, flat):
+        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), **options).logits[0].float()
+    slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
+    at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)
+    token = torch.tensor([t for r in batch for _, t in r.reads], device=logits.device)
+    values = (logits[at, token] - log_normaliser(logits)[at]).tolist()
+    out, start = [], 0
+    for request in batch:
+        out.append(tuple(values[start : start + len(request.reads)]))
+        start += len(request.reads)
+    return out

@@ -1,0 +1,138 @@
+"""Whether a model can be run on a tree of tokens is found out by trying: it must give the same as plain forwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenhand.inference.attention import attending
+from evenhand.inference.kv_slots import Slots
+from evenhand.inference.prefix_trie import packs
+from evenhand.inference.requests import NOT_FINITE
+from evenhand.inference.scoring import input_device
+from evenhand.inference.tree_forward import Finish, caught, hidden_states
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROBE = ((3, 5, 7, 4, 6, 9, 8, 5), (3, 5, 7, 4, 6, 2, 9), (3, 5, 7, 8, 8, 2), (3, 5, 7, 8, 8, 4, 1), (4, 3, 9))
+"""Sequences on which a model is tried out: branches within branches, one that continues another, and one apart."""
+REFUSALS = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
+"""What models raise that cannot be run so."""
+
+
+class Tried(NamedTuple):
+    """What trying a model out has shown."""
+
+    finish: Finish | None
+    """How its logits are finished; None where the tree cannot be used."""
+    reason: str
+    """Why not."""
+    continues: bool = False
+    """Whether rows can be continued token by token from what the tree has read."""
+    finite: bool = True
+    """Whether the model gives finite numbers for the sequences that it is tried out on."""
+
+
+def try_out(module: PreTrainedModel) -> Tried:
+    """Whether a model gives the same on a tree as sequence by sequence."""
+    if "position_ids" not in inspect.signature(inner(module).forward).parameters:
+        return Tried(None, "it takes no position ids")
+    words = int(module.config.get_text_config().vocab_size)
+    asked = [tuple(token % words for token in ids) for ids in PROBE]
+    plain = [plain_forward(module, ids) for ids in asked]
+    if not all(bool(hidden.isfinite().all()) and bool(logits.isfinite().any()) for hidden, logits in plain):
+        return Tried(None, f"its {NOT_FINITE}", finite=False)
+    pack = next(packs(asked, 10**6))
+    try:
+        tree, _ = hidden_states(module, pack, range(1, len(pack.tokens)))  # the first is left out, as most are later
+    except REFUSALS as error:
+        return Tried(None, f"it does not run on a tree: {error}")
+    for row, path in zip(pack.rows, pack.paths, strict=True):
+        read = path > 0
+        if not near(tree[torch.from_numpy(path[read] - 1).to(tree.device)], plain[row][0][torch.from_numpy(read)]):
+            return Tried(None, "its attention is not that of a plain causal model")
+    finish = finish_of(module, *plain[-1])
+    if finish is None:
+        return Tried(None, "it changes its logits in a way that is not known")
+    return Tried(finish, "", _continues(module, asked, [hidden[-1:] for hidden, _ in plain]))
+
+
+def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Sequence[Tensor]) -> bool:
+    """Whether the last tokens, fed one a row after a tree of the others, give the hidden states that they should."""
+    pack = next(packs([ids[:-1] for ids in asked], 10**6))
+    slots = Slots(len(asked), max(map(len, asked)))
+    try:
+        _, tree = hidden_states(module, pack, [0], keep=True)
+        slots.admit(tree.made, pack.paths)
+        tokens = torch.tensor([[asked[row][-1]] for row in pack.rows], device=input_device(module))
+        positions = torch.tensor(slots.positions(), device=tokens.device)[:, None]
+        with attending(module, slots), caught(module.get_output_embeddings()) as seen:
+            module(input_ids=tokens, position_ids=positions, use_cache=False)
+    except REFUSALS:
+        return False
+    return all(near(made[None], last[row]) for made, row in zip(seen[0], pack.rows, strict=True))
+
+
+def exact_up_to(module: PreTrainedModel) -> int:
+    """The longest sequence that may stand beside others: within attention windows and one scale of rotary positions."""
+    config = module.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
+    if rope.get("rope_type") in ("dynamic", "longrope"):  # whose frequencies depend on the longest of a batch
+        original = rope.get("original_max_position_embeddings")
+        limits.append(original or getattr(config, "original_max_position_embeddings", config.max_position_embeddings))
+    return min([int(limit) for limit in limits if limit], default=10**9)
+
+
+def plain_forward(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Hidden states before the output embedding, and the last position's logits, of one sequence."""
+    with caught(module.get_output_embeddings()) as seen:
+        out = module(input_ids=torch.tensor([ids], device=input_device(module)), use_cache=False)
+    return seen[0], out.logits[0, -1]
+
+
+def near(one: Tensor, other: Tensor) -> bool:
+    """Equal but for rounding; a wrong mask or position shows in whole parts, not in per mille."""
+    return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)  # never of nan
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-30))
+
+
+def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish | None:
+    """How a model's logits come from its output embedding: found among the known ways by trying each."""
+    head: Any = module.get_output_embeddings()
+    raw = head(hidden[-1:])[0]
+    config = module.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
+    factors = [getattr(config, "logit_scale", None), _inverse(getattr(config, "logits_scaling", None))]
+    ways: list[Finish] = [lambda x: x]
+    if cap:
+        ways.append(lambda x: torch.tanh(x / cap) * cap)
+    ways += [lambda x, f=factor: x * f for factor in factors if factor]  # type: ignore[misc]
+    known = logits.isfinite()  # a token that a model forbids has -inf; nothing can be compared there
+    if not known.any():
+        return None
+
+    def distance(way: Finish) -> float:
+        found = _distance(way(raw)[known], logits[known])
+        return inf if isnan(found) else found
+
+    best = min(ways, key=distance)  # small logits are near under a wrong cap, too
+    return best if near(best(raw)[known], logits[known]) else None
+
+
+def _inverse(value: float | None) -> float | None:
+    return 1 / value if value else None
+
+
+def inner(module: Any) -> Any:
+    """The transformers model inside an adapter's wrapper."""
+    return module.get_base_model() if hasattr(module, "get_base_model") else module

@@ -1,0 +1,72 @@
+"""The most probable next tokens of prompts, for those who must name tokens that nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from evenhand.errors import EvenhandError
+from evenhand.inference.requests import NOT_FINITE, buckets
+from evenhand.inference.sampling import finite
+from evenhand.inference.scoring import READ_ELEMENTS, evaluating, input_device, only_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Ranked = list[tuple[int, float]]
+"""Token ids with their log-probabilities (natural log), the most probable first."""
+
+
+def top_tokens(
+    module: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    k: int,
+    *,
+    also: Sequence[Sequence[int]] = (),
+    pad_id: int = 0,
+    batch_tokens: int = 8_192,
+) -> list[Ranked]:
+    """The `k` most probable next tokens of each row.
+
+    Args:
+        module: A causal language model.
+        rows: Token ids, at least one a row.
+        k: How many; a vocabulary that is smaller gives all it has.
+        also: Per row, tokens that are listed too where they are not among these; none where left out.
+        pad_id: Fills up shorter rows on the right, where no real position sees it.
+        batch_tokens: Padded tokens in a batch.
+
+    Raises:
+        EvenhandError: Logits are not finite.
+    """
+    vocabulary = int(module.config.get_text_config().vocab_size)
+    out: list[Ranked] = [[]] * len(rows)
+    most = max(1, READ_ELEMENTS // vocabulary)
+    with evaluating(module):
+        for group in buckets([len(r) for r in rows], batch_tokens, [1] * len(rows), most):
+            logprobs = torch.log_softmax(_last_logits(module, [rows[i] for i in group], pad_id), dim=-1)
+            best, tokens = logprobs.topk(min(k, vocabulary))
+            for at, i in enumerate(group):
+                ranked = list(zip(tokens[at].tolist(), best[at].tolist(), strict=True))
+                more = [t for t in (also[i] if also else ()) if t not in tokens[at]]
+                out[i] = ranked + [(t, float(logprobs[at, t])) for t in more]
+    return out
+
+
+def _last_logits(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
+    """Logits after the last token of each row, [rows, vocabulary], float32."""
+    length, device = max(map(len, rows)), input_device(module)
+    ids = torch.tensor([[*r, *[pad_id] * (length - len(r))] for r in rows], device=device)
+    mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=device)
+    last = torch.tensor([n * length + len(r) - 1 for n, r in enumerate(rows)])
+    head: torch.nn.Module = module.get_output_embeddings()
+    with only_rows(head, last):
+        logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
+    if not bool(finite(logits).all()):
+        raise EvenhandError(
+            f"{type(module).__name__} in {str(logits.dtype).removeprefix('torch.')}: {NOT_FINITE} (nan or infinite); "
+            "load the model in float32 or bfloat16, or check its weights"
+        )
+    return logits.float()

@@ -1,0 +1,1 @@
+"""Other tools: lm-evaluation-harness, the OpenAI protocol."""

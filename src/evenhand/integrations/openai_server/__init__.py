@@ -1,0 +1,8 @@
+"""Any model, mitigated ones included, behind the OpenAI protocol: `serve(model)`, or `evenhand serve MODEL`.
+
+Needs the extra `serve` (pip install 'evenhand[serve]').
+"""
+
+from evenhand.integrations.openai_server.server import serve
+
+__all__ = ["serve"]

@@ -1,0 +1,242 @@
+"""The routes: /v1/models, /v1/chat/completions, /v1/completions, /health."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from evenhand.errors import (
+    ContextTooLongError,
+    EndpointError,
+    EvenhandError,
+    MissingAbilityError,
+    SettingsError,
+    suggest,
+)
+from evenhand.integrations.openai_server.answering import Answer, Answerer, Job
+from evenhand.integrations.openai_server.gathering import Gatherer
+from evenhand.integrations.openai_server.protocol import ChatRequest, CompletionRequest, Writer, error, usage_of
+from evenhand.interfaces import Model
+
+COMPLETION_TOKENS = 16
+"""Most new tokens of a completion that does not say, as in the protocol."""
+
+
+class _RefusedError(Exception):
+    """A reply with an error status."""
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+    def response(self) -> JSONResponse:
+        kinds = {401: "authentication_error", 404: "not_found_error"}
+        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+        return JSONResponse(
+            error(str(self), kind, code=self.code, param=self.param), status_code=self.status, headers=headers
+        )
+
+
+class _ClientGoneError(Exception):
+    """Nobody waits for the reply any longer."""
+
+
+class _Server:
+    """One model under one name."""
+
+    def __init__(self, model: Model, name: str | None, max_tokens: int) -> None:
+        self.answerer, self.name, self.max_tokens = Answerer(model), name or model.name, max_tokens
+        self.fingerprint, self.since = model.fingerprint, int(time.time())
+        self.gatherer: Gatherer | None = None
+
+    @asynccontextmanager
+    async def running(self, _: FastAPI) -> AsyncIterator[None]:
+        self.gatherer = Gatherer(lambda jobs: self.answerer.answer(jobs))
+        try:
+            yield
+        finally:
+            self.gatherer.close()
+
+    def health(self) -> Response:
+        alive = self.gatherer is not None and self.gatherer.alive
+        return JSONResponse({"status": "ok" if alive else "down"}, status_code=200 if alive else 503)
+
+    def card(self) -> dict[str, Any]:
+        context = getattr(self.answerer.plain, "context", None)
+        card = {"id": self.name, "object": "model", "created": self.since, "owned_by": "evenhand"}
+        return card if context is None or context >= 10**8 else {**card, "max_model_len": context}
+
+    def check_name(self, asked: str) -> None:
+        if asked != self.name:
+            message = f"the model {asked!r} does not exist here. {suggest(asked, [self.name])}"
+            raise _RefusedError(404, message, code="model_not_found", param="model")
+
+    async def chat(self, body: ChatRequest, request: Request) -> Response:
+        self.check_name(body.model)
+        if body.logprobs:
+            self.answerer.local()
+        answers = await self.answers(body.jobs(self.max_tokens), request)
+        return self.reply(body, answers, 1, chat=True)
+
+    async def completion(self, body: CompletionRequest, request: Request) -> Response:
+        self.check_name(body.model)
+        prompts, sampling = self.answerer.prompts(body.prompts), body.sampling(COMPLETION_TOKENS)
+        if not prompts:
+            raise _RefusedError(400, "give at least one prompt", param="prompt")
+        jobs = [Job(prompt._replace(draw=draw), sampling) for prompt in prompts for draw in body.draws()]
+        return self.reply(body, await self.answers(jobs, request), len(prompts), chat=False)
+
+    def reply(
+        self, body: ChatRequest | CompletionRequest, answers: list[Answer], prompts: int, *, chat: bool
+    ) -> Response:
+        writer, usage = Writer(self.name, self.fingerprint, chat=chat), usage_of(answers, prompts)
+        if body.stream:
+            pieces = writer.pieces(answers, usage if body.usage_in_stream else None)
+            return StreamingResponse(pieces, media_type="text/event-stream")
+        return JSONResponse(writer.whole(answers, usage))
+
+    async def answers(self, jobs: list[Job], request: Request) -> list[Answer]:
+        """What the model answers; jobs of a client that hung up leave the line.
+
+        Raises:
+            _ClientGoneError: The client hung up.
+        """
+        if self.gatherer is None:
+            raise _RefusedError(503, "the server is starting; try again")
+        together = asyncio.gather(*(asyncio.wrap_future(self.gatherer.submit(job)) for job in jobs))
+        gone = asyncio.ensure_future(_hung_up(request))
+        either: set[asyncio.Future[Any]] = {together, gone}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not together.done():
+                together.cancel()
+        if together.cancelled() or not together.done():
+            raise _ClientGoneError
+        return together.result()
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns once the client is gone; the body was read before, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _KeyCheck:
+    """Lets nobody in without the key, before anything else of a request is read; /health is open to all."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._key = app, key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+            right = hmac.compare_digest(given.strip(), self._key)
+            if not right or scheme.lower() != b"bearer":
+                message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
+                await _RefusedError(401, message, code="invalid_api_key").response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def build_app(model: Model, *, name: str | None = None, key: str | None = None, max_tokens: int = 256) -> FastAPI:
+    """An ASGI application that serves a model.
+
+    Args:
+        model: What answers; it must be able to write.
+        name: What clients call it; the model's own name by default.
+        key: What clients must send as bearer token; None lets everyone in.
+        max_tokens: Most new tokens of a chat reply where the request does not say.
+
+    Raises:
+        MissingAbilityError: The model cannot write.
+    """
+    server = _Server(model, name, max_tokens)
+    # strict: a page in a browser may send plain text to this machine without asking, but not JSON
+    app = FastAPI(lifespan=server.running, openapi_url=None, strict_content_type=True)
+    routes = APIRouter(prefix="/v1")
+    if key is not None:
+        app.add_middleware(_KeyCheck, key=key)
+
+    @routes.get("/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [server.card()]}
+
+    @routes.get("/models/{asked:path}")
+    async def one_model(asked: str) -> dict[str, Any]:
+        server.check_name(asked)
+        return server.card()
+
+    @routes.post("/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        return await server.chat(body, request)
+
+    @routes.post("/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        return await server.completion(body, request)
+
+    app.get("/health")(server.health)
+    app.include_router(routes)
+    _handle_errors(app)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error in the protocol's form, and none with a traceback."""
+
+    @app.exception_handler(_RefusedError)
+    async def refused(_: Request, error: _RefusedError) -> Response:
+        return error.response()
+
+    @app.exception_handler(_ClientGoneError)
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        return _RefusedError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").response()
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        return _malformed(error).response()
+
+    @app.exception_handler(EvenhandError)
+    async def ours(_: Request, error: EvenhandError) -> Response:
+        return _of_model(error).response()
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> Response:
+        return _RefusedError(500, "the model failed; the server's log says why").response()
+
+
+def _malformed(error: RequestValidationError) -> _RefusedError:
+    """Names the first fields that are wrong, without quoting what stood there."""
+    found = []
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"][1:] if not str(part).startswith(("list[", "str")))
+        message = str(detail["msg"]).removeprefix("Value error, ")
+        found.append((place, f"{place}: {message}" if place else message))
+    return _RefusedError(400, "; ".join(text for _, text in found[:3]), param=found[0][0] or None)
+
+
+def _of_model(error: EvenhandError) -> _RefusedError:
+    """What the model refused, as an HTTP status."""
+    if isinstance(error, ContextTooLongError):
+        said = str(error).split(";")[0]
+        message = f"{said} (prompt and max_tokens together); shorten the messages or lower max_tokens"
+        return _RefusedError(400, message, code="context_length_exceeded")
+    if isinstance(error, SettingsError | MissingAbilityError):
+        return _RefusedError(400, str(error))
+    return _RefusedError(502 if isinstance(error, EndpointError) else 500, str(error))

@@ -1,0 +1,89 @@
+"""The process: a socket, uvicorn on it, and what is printed at the start."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from shlex import quote
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Model
+from evenhand.models.mitigated import Mitigated
+
+
+def serve(
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    key_env: str | None = None,
+    name: str | None = None,
+    max_tokens: int = 256,
+    say: Callable[[str], object] = print,
+) -> None:
+    """Serve a model behind the OpenAI protocol until interrupted.
+
+    Args:
+        model: What answers; it must be able to write.
+        host: Address to listen at; only this machine by default.
+        port: 0 takes a free one.
+        key_env: Environment variable with the key that clients must send; None lets everyone in.
+        name: What clients call the model; its own name by default.
+        max_tokens: Most new tokens of a chat reply where the request does not say.
+        say: Prints where the server is and how it is asked.
+
+    Raises:
+        SettingsError: The address cannot be used, the variable is not set, or the extra `serve` is not installed.
+        MissingAbilityError: The model cannot write.
+    """
+    try:
+        import uvicorn
+
+        from evenhand.integrations.openai_server.app import build_app
+    except ImportError as error:
+        raise SettingsError(f"serving needs fastapi and uvicorn ({error}): pip install 'evenhand[serve]'") from error
+    app = build_app(model, name=name, key=_key(key_env), max_tokens=max_tokens)
+    listening = _listen(host, port)
+    for line in _lines(model, name or model.name, listening, key_env):
+        say(line)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    with listening, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _key(variable: str | None) -> str | None:
+    """The key; it is never shown, and neither is what was given in place of a variable's name."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip() if re.fullmatch(r"[A-Za-z_]\w*", variable) else ""
+    if not key:
+        raise SettingsError("key_env takes the name of an environment variable that holds the key; this one is not set")
+    return key
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise SettingsError(f"cannot listen at {host} port {port}: {error}; choose another --host or --port") from error
+
+
+def _lines(model: Model, name: str, listening: socket.socket, key_env: str | None) -> list[str]:
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    body = json.dumps({"model": name, "max_tokens": 40, "messages": [{"role": "user", "content": "Hello"}]})
+    key = f' -H "Authorization: Bearer ${key_env}"' if key_env else ""
+    lines = [f"serving {name} at {url} (Ctrl-C ends it)"]
+    if isinstance(model, Mitigated) and "generate" not in model.acts_on:
+        lines.append(
+            f"note: {model.method.spec} changes no written replies; over this protocol it is the untouched model"
+        )
+    if not key_env and not ipaddress.ip_address(host).is_loopback:
+        lines.append("note: anybody who reaches this address can use it; set a key with --key-env")
+    return [*lines, f"curl {url}/chat/completions -H 'Content-Type: application/json'{key} -d {quote(body)}"]

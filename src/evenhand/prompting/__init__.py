@@ -1,0 +1,1 @@
+"""Questions and dialogues to text, and replies back to answers."""

@@ -1,0 +1,218 @@
+"""How a tokenizer's chat template writes turns, found out once with marked ones: the only place that applies it.
+
+A template may drop a turn that it has no branch for (most often the system's), ignore `add_generation_prompt`, print
+today's date or open a thought, all without a word. So every template is tried on turns that can be recognised. Text
+that would get lost is placed where it arrives; where that is impossible the dialogue is refused. `facts` says what was
+done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Message, Role
+from evenhand.prompting import thinking
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FROZEN = datetime(2024, 7, 26, 12)
+"""What `strftime_now` gives to every template: the date that Llama 3.1's template names where it is given none. With
+today's date a run that is resumed tomorrow would ask other prompts than before."""
+_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdDeFHIjklmMpPrRsStTuUVwWxXyYzZ" for flag in ("", "-")]
+REMEDY = "give the tokenizer a template that does (tokenizer.chat_template), or None to be asked in a plain transcript"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """What a chat template does with turns."""
+
+    keeps_system: bool
+    """Whether a system turn arrives; else its text opens the user's turn that follows."""
+    drops: frozenset[Role]
+    """Roles whose turns get lost, other than the system's."""
+    header: str | None
+    """What begins the assistant's turn where the template ignores `add_generation_prompt`, "" where nothing is missing;
+    None where it cannot be told."""
+    dated: bool
+    """Whether it prints the date."""
+    style: thinking.Style | None
+    """How it lets the model think, if it does."""
+
+
+def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, think: bool = False) -> str:
+    """The text that ends where the assistant's next turn begins.
+
+    Args:
+        tokenizer: It has a chat template.
+        messages: The turns so far.
+        think: Whether a model that thinks may do so now; else its thought is closed, and the answer comes next.
+
+    Raises:
+        SettingsError: The template refuses the turns, or loses one of them wherever it is placed.
+    """
+    found = probed(tokenizer)
+    turns = list(messages) if found.keeps_system else _moved(messages)
+    if lost := sorted(found.drops & {m.role for m in turns}):
+        raise SettingsError(f"the chat template drops the {' and '.join(lost)} turns of a dialogue: {REMEDY}")
+    if found.header is None:
+        raise SettingsError(
+            "the chat template ignores add_generation_prompt, and what begins the assistant's turn cannot be told from "
+            f"a dialogue that has one: {REMEDY}"
+        )
+    variables: dict[str, Any] = {found.style.switch: False} if found.style and found.style.switch and not think else {}
+    try:
+        text = rendered(tokenizer, turns, **variables) + found.header
+    except Exception as error:  # templates raise jinja2 errors of many kinds
+        raise SettingsError(f"the chat template refuses this dialogue: {error}") from error
+    closes = found.style is not None and not think and not found.style.switch
+    return thinking.closed(text, found.style.marks) if closes and found.style else text
+
+
+def told(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """A dialogue that ends with the assistant's turn, with what the template writes behind it.
+
+    Raises:
+        SettingsError: The template refuses the turns.
+    """
+    turns = list(messages) if probed(tokenizer).keeps_system else _moved(messages)
+    try:
+        return rendered(tokenizer, turns, add_generation_prompt=False)
+    except Exception as error:  # templates raise jinja2 errors of many kinds
+        raise SettingsError(f"the chat template refuses this dialogue: {error}") from error
+
+
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, add_generation_prompt: bool = True,
+    date: datetime = FROZEN, **variables: Any,
+) -> str:  # fmt: skip
+    """Turns as the template writes them, on one and the same date."""
+    source = _source(tokenizer)
+    if "strftime_now" in source:
+        variables["chat_template"] = f"{_calendar(date)}\n{source}"  # Jinja drops the line end after a block here
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    return str(
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **variables)
+    )
+
+
+def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What is peculiar about a template, in words; {} where nothing is, or where there is no template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return {}
+    found = probed(tokenizer)
+    out: dict[str, Any] = {}
+    if not found.keeps_system:
+        out["system_turn"] = "opens the user's turn that follows, as the chat template has no place for it"
+    if found.header:
+        out["assistant_header"] = f"{found.header!r} is added, as the chat template ignores add_generation_prompt"
+    if found.dated:
+        out["prompt_date"] = f"{FROZEN:%Y-%m-%d}, whatever the day"
+    return out
+
+
+_probed: WeakKeyDictionary[Any, tuple[str, ChatTemplate]] = WeakKeyDictionary()
+
+
+def probed(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """What the tokenizer's template does; tried anew only where it has become another one."""
+    source = _source(tokenizer)
+    known = _probed.get(tokenizer)
+    if known is None or known[0] != source:
+        known = source, _probe(tokenizer, source)
+        _probed[tokenizer] = known
+    return known[1]
+
+
+def _probe(tokenizer: PreTrainedTokenizerBase, source: str) -> ChatTemplate:
+    lost = _lost(tokenizer, "user", "assistant", "user")
+    if lost is None:  # a template for one turn only
+        lost = _lost(tokenizer, "user") or set()
+    talks: list[tuple[Role, ...]] = [("user",), ("user", "assistant", "user")]
+    accepted = [t for t in talks if _try(tokenizer, _marked(t)) is not None]
+    systems = [_lost(tokenizer, "system", *talk) for talk in accepted]
+    dates = {_try(tokenizer, _marked(("user",)), date=d) for d in (FROZEN, datetime(1999, 12, 31, 3, 4, 5))}
+    return ChatTemplate(
+        keeps_system=all(found is not None and "system" not in found for found in systems),
+        drops=frozenset(lost - {"system"}),
+        header=_header(tokenizer),
+        dated="strftime_now" in source and len(dates) > 1,
+        style=thinking.style_of(source, lambda **variables: _try(tokenizer, _marked(("user",)), **variables)),
+    )
+
+
+def _header(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What a template leaves out that ignores `add_generation_prompt`, read off a dialogue with an assistant's turn."""
+    asked = _try(tokenizer, _marked(("user",)))
+    if asked is None or asked != _try(tokenizer, _marked(("user",)), add_generation_prompt=False):
+        return ""
+    user, assistant = told = _marked(("user", "assistant"))
+    whole = _try(tokenizer, told, add_generation_prompt=False)
+    if whole is None or assistant.content not in whole:
+        return None
+    ends = asked.rpartition(user.content)[2]
+    between = whole.partition(assistant.content)[0].rpartition(user.content)[2]
+    if ends.startswith(between.rstrip()):
+        return ""  # the user's turn always ends where the assistant's begins
+    # a blank before the reply is the model's to write: vocabularies glue it to the first word
+    return between.removeprefix(ends).rstrip(" ") if between.startswith(ends) else None
+
+
+def _lost(tokenizer: PreTrainedTokenizerBase, *roles: Role) -> set[Role] | None:
+    """Roles of marked turns that do not arrive; None where the template refuses the dialogue."""
+    marked = _marked(roles)
+    text = _try(tokenizer, marked)
+    return None if text is None else {m.role for m in marked if m.content not in text}
+
+
+def _marked(roles: Sequence[Role]) -> list[Message]:
+    return [Message(role, f"evenhand{n}turn") for n, role in enumerate(roles)]
+
+
+def _try(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], **options: Any) -> str | None:
+    try:
+        return rendered(tokenizer, messages, **options)
+    except Exception:  # templates raise jinja2 errors of many kinds
+        return None
+
+
+def _moved(messages: Sequence[Message]) -> list[Message]:
+    """The turns with the text of each system's in the user's that follows."""
+    out: list[Message] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message.role == "system":
+            waiting.append(message.content)
+        elif waiting and message.role == "assistant":
+            break
+        else:
+            out.append(message._replace(content="\n\n".join([*waiting, message.content])))
+            waiting = []
+    if waiting:
+        raise SettingsError(
+            "the chat template has no place for a system turn, and no user turn follows the one that says "
+            f"{waiting[0][:40]!r}: put the text into a user turn"
+        )
+    return out
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    template = getattr(tokenizer, "chat_template", None)
+    return template if isinstance(template, str) else str(tokenizer.get_chat_template())
+
+
+def _calendar(date: datetime) -> str:
+    """`strftime_now` as a macro of text alone: the sandbox of templates takes no functions from outside."""
+    said = "".join(f"|replace('{d}','{_said(date, d)}')" for d in _DIRECTIVES if _said(date, d))
+    return f"{{% macro strftime_now(format) %}}{{{{ format{said}|replace('%%','%') }}}}{{% endmacro %}}"
+
+
+def _said(date: datetime, directive: str) -> str:
+    text = date.strftime(directive)
+    return "" if text == directive or not re.fullmatch(r"[\w :/,.+-]+", text) else text

@@ -1,0 +1,171 @@
+"""Prompt packs: the texts that methods put to a model, one YAML file a language.
+
+`en.yaml` and `de.yaml` are shipped; a file of your own with the same keys is used by its path. A file says for every
+wording where it is from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from string import Formatter
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from evenhand.errors import DataError, UnknownNameError
+from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
+from evenhand.models.fingerprint import digest
+from evenhand.prompting.rendering import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
+
+FOLDER = Path(__file__).parents[1] / "data" / "prompts"
+
+
+def _fields(*names: str, needed: Collection[str] | None = None) -> AfterValidator:
+    """A text may have these fields in braces; those in `needed` (default: all) must be there."""
+
+    def check(text: str) -> str:
+        found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+        lacking = sorted(set(names if needed is None else needed) - found)
+        if lacking or not found <= set(names):
+            written = ", ".join(f"{{{name}}}" for name in names)
+            raise ValueError(f"the fields of this text are {written}; it has {sorted(found)}, without {lacking}")
+        return text
+
+    return AfterValidator(check)
+
+
+Told = Annotated[str, _fields("axis", needed=())]
+"""A text that may hold the word for the axis."""
+
+
+class _Texts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
+
+
+class QuestionTexts(_Texts):
+    """How a question is put where a method writes the turn."""
+
+    single_letter: str
+    """The request of the baseline prompt."""
+
+
+class SelfDebiasTexts(_Texts):
+    """Gallegos et al. 2025: explanation and reprompting."""
+
+    explain: str
+    reprompt: str
+    reprompt_open: str
+    reprompt_stated: str
+    reprompt_stated_open: str
+
+
+class MoralTexts(_Texts):
+    """Ganguli et al. 2023: moral self-correction."""
+
+    instruction: str
+    think: str
+    decide: str
+    decide_open: str
+
+
+class IntentTexts(_Texts):
+    """Anantaprayoon et al. 2025: intent-aware self-correction."""
+
+    critique: Annotated[str, _fields("asked", "reasoning", "answer", "aspect")]
+    aspects: Annotated[dict[str, str], Field(min_length=1)]
+    feedback: Annotated[str, _fields("aspect", "score", "reason")]
+    """One line of it."""
+    refine: Annotated[str, _fields("feedback")]
+    refine_open: Annotated[str, _fields("feedback")]
+
+
+class DecodingTexts(_Texts):
+    """Schick et al. 2021: self-debiasing decoding."""
+
+    prefix: Told
+
+
+class PromptPack(_Texts):
+    """All texts in one language."""
+
+    language: str
+    question: QuestionTexts
+    self_debias: SelfDebiasTexts
+    instructions: Annotated[dict[str, Told], Field(min_length=1)]
+    """By name; with {axis}."""
+    moral: MoralTexts
+    intent: IntentTexts
+    decoding: DecodingTexts
+    axes: dict[str, str]
+    """The word for an axis, by a benchmark's name of it."""
+    any_axis: str
+    """The word where no axis is asked for."""
+
+    @property
+    def hash(self) -> str:
+        """Of all texts: a file may change while its path stays."""
+        return digest(self.model_dump())
+
+    def put(self, question: Question) -> Dialogue:
+        """The turn that puts a question to be answered by a letter: its ready dialogue, or its template's text."""
+        if question.dialogue is None and question.template == "letters":
+            text = letters_template(question, self.question.single_letter)
+            return Dialogue((Message("user", text),), question.draw)
+        return as_dialogue(question, "letters")
+
+    def worded(self, question: Question, answer_by: AnswerBy | None = None) -> Question:
+        """The question, with its prompt written out where this language words it otherwise than the template does.
+
+        One that is answered by texts is put without any request, and stays.
+
+        Args:
+            question: What is asked.
+            answer_by: How the answer is read, where the question leaves it to the model.
+        """
+        same = self.question.single_letter == SINGLE_LETTER or question.template != "letters"
+        if same or question.dialogue is not None or (answer_by or question.answer_by) in BY_TEXT:
+            return question
+        return replace(question, dialogue=self.put(question))
+
+    def axis(self, axis: str, topic: str = "") -> str:
+        """The word for an axis.
+
+        Args:
+            axis: "auto" for the axis of `topic`, "any" for the word that fits all, a benchmark's name, or the word.
+            topic: What an item is about, by its benchmark's name of it; one that has no word here gets the general one.
+        """
+        if axis == "auto":
+            return self.axes.get(topic, self.any_axis)
+        return self.any_axis if axis == "any" else self.axes.get(axis, axis)
+
+
+def prompt_pack(name: str = "en") -> PromptPack:
+    """A pack by language, or by the path of a YAML file with the same keys.
+
+    Args:
+        name: A shipped language, such as "en", or a file's path.
+
+    Raises:
+        UnknownNameError: Neither a shipped language nor a file.
+        DataError: The file is not a prompt pack; the message says which key is wrong.
+    """
+    shipped = {path.stem: path for path in FOLDER.glob("*.yaml")}
+    path = shipped.get(name) or Path(name).expanduser()
+    if not path.is_file():
+        raise UnknownNameError("prompt pack", name, shipped)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, modified: int) -> PromptPack:  # the time only makes the cache key
+    try:
+        return PromptPack.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{path} is not a prompt pack: {wrong}. See {FOLDER / 'en.yaml'} for the keys") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as a prompt pack: {error}") from error

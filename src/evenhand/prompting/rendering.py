@@ -1,0 +1,188 @@
+"""How a question becomes text and how a reply becomes an answer: the only place that knows.
+
+The wording of the `letters` template is the baseline prompt of Gallegos et al. 2025 (arXiv 2402.01981): an instruction,
+then context, question and the options as "(A) ... (B) ...".
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
+from evenhand.prompting import chat_template, thinking
+from evenhand.prompting.reply_parsing import LETTERS as LETTERS
+from evenhand.prompting.reply_parsing import read_choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BY_TEXT: frozenset[AnswerBy] = frozenset({"text", "text_per_token", "text_with_end"})
+"""Ways of answering that score the option texts as continuations, without showing them."""
+SINGLE_LETTER = "Answer the multiple choice question with a single letter."
+
+
+# ------------------------------------------------------------------------------------- a question becomes text
+
+
+def question_block(question: Question) -> str:
+    """Context, question and lettered options in the shown order, without any instruction."""
+    return "\n".join([plain_block(question), *_lettered(question, "({}) {}")])
+
+
+def letters_template(question: Question, request: str = SINGLE_LETTER) -> str:
+    """The baseline multiple-choice prompt, to be answered with one letter; `request` asks for it in some language."""
+    return f"{question.head}{request}\n\n{question_block(question)}"
+
+
+def plain_template(question: Question) -> str:
+    """Context and question without options, for scoring the option texts themselves as continuations."""
+    return question.head + plain_block(question)
+
+
+def exam_template(question: Question) -> str:
+    """The question form of MMLU's official code (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
+    return question.head + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
+
+
+def input_output_template(question: Question) -> str:
+    """The question form of Reif & Schwartz 2024 (schwartz-lab-NLP/label-bias, ni_collator.py): "Input: ...", "Output:".
+
+    The full stop that their code adds is part of the form, so an input without content gets one too.
+    """
+    return f"{question.head}Input: {stopped(plain_block(question))}\n\nOutput:"
+
+
+def stopped(text: str) -> str:
+    """The text stripped, with a full stop where no punctuation ends it."""
+    text = text.strip()
+    return text if text[-1:] in string.punctuation and text else f"{text}."
+
+
+def _lettered(question: Question, form: str) -> list[str]:
+    if len(question.options) > len(LETTERS):
+        raise SettingsError(f"{question.id}: {len(question.options)} options; at most {len(LETTERS)} can be lettered")
+    return [form.format(LETTERS[j], question.options[o]) for j, o in enumerate(question.order)]
+
+
+def exam_header(subject: str) -> str:
+    """The official line above MMLU's questions on a subject; the blank line belongs to it."""
+    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+
+
+def plain_block(question: Question) -> str:
+    """Context and question."""
+    return " ".join(part for part in (question.context, question.question) if part)
+
+
+TEMPLATES: dict[str, Callable[[Question], str]] = {
+    "letters": letters_template,
+    "plain": plain_template,
+    "exam": exam_template,
+    "bare": plain_template,
+    "input_output": input_output_template,
+}
+BARE = frozenset({"exam", "bare", "input_output"})
+"""Templates whose text is to be gone on with: a model without chat template gets it as it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class BareText(Dialogue):
+    """One user turn that a model without chat template reads as a bare text, not as a transcript."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawText(BareText):
+    """One user turn that every model reads as a bare text, even one that has a chat template."""
+
+
+def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
+    """The dialogue that puts a question: its own ready one, or one user turn made by its template.
+
+    With `text_with_end` a bare text stays bare for chat models too, as in the code of its source, which knows no chat
+    templates (Reif & Schwartz 2024, arXiv 2405.02743).
+    """
+    if question.dialogue is not None:
+        return question.dialogue
+    name = question.template
+    if name == "letters" and answer_by in BY_TEXT:
+        name = "plain"  # a model that is scored on texts must not be led by letters
+    if name not in TEMPLATES:
+        raise UnknownNameError("prompt template", name, TEMPLATES)
+    bare = RawText if answer_by == "text_with_end" else BareText
+    kind = bare if name in BARE else Dialogue
+    return kind((Message("user", TEMPLATES[name](question)),), draw=question.draw)
+
+
+# ------------------------------------------------------------------------------------ a dialogue becomes text
+
+
+def prompt_format(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Which way dialogues are written for this tokenizer: "chat template" or "plain transcript"."""
+    return "chat template" if getattr(tokenizer, "chat_template", None) else "plain transcript"
+
+
+def is_chat(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer's chat template is what writes a dialogue."""
+    raw = isinstance(dialogue, RawText) and len(dialogue.messages) == 1
+    return prompt_format(tokenizer) == "chat template" and not raw
+
+
+def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, *, think: bool = False) -> str:
+    """The prompt string that ends where the assistant's next turn begins.
+
+    Args:
+        dialogue: The turns.
+        tokenizer: Its chat template writes them, where it has one (`evenhand.prompting.chat_template`).
+        think: Whether a model that thinks may do so first. By default its thought is closed, so that what comes next is
+            the answer: only then do the probabilities of letters and option texts mean anything.
+
+    Raises:
+        SettingsError: The chat template refuses the dialogue, or would lose a part of it.
+    """
+    if is_chat(dialogue, tokenizer):
+        return chat_template.prompt(tokenizer, dialogue.messages, think=think)
+    if isinstance(dialogue, BareText) and len(dialogue.messages) == 1:
+        return dialogue.messages[0].content
+    return transcript(dialogue.messages)
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A dialogue as plain text, for models without a chat template."""
+    titles = {"system": "System", "user": "User", "assistant": "Assistant"}
+    turns = [f"{titles[m.role]}: {m.content}" for m in messages]
+    return "\n\n".join([*turns, "Assistant:"])
+
+
+TRANSCRIPT_STOP = ("\nUser:", "\nSystem:")
+"""A base model goes on writing the user's part; the reply ends there."""
+
+
+# -------------------------------------------------------------------------------- a reply becomes an answer
+
+
+def strip_thinking(reply: str) -> str:
+    """The reply without its thought; "" where the thought never ended (`evenhand.prompting.thinking`)."""
+    return thinking.answer(reply)
+
+
+def parse_choice(reply: str, question: Question, finished: bool = True) -> int | None:
+    """Read the identity of the chosen option from a reply; see `evenhand.prompting.reply_parsing.read_choice`.
+
+    Args:
+        reply: What the model wrote, <think> blocks included.
+        question: What was asked, with the shown order of its options.
+        finished: Whether the reply ended by itself; one that was cut counts only where it has the form of an answer.
+
+    Returns:
+        The option's identity, or None where the reply is unparsed (a refusal, nothing, or more than one answer).
+    """
+    return read_choice(strip_thinking(reply), question, finished)
+
+
+def letter_variants(letter: str) -> tuple[str, ...]:
+    """The ways in which a model may begin a one-letter reply; their probabilities add up."""
+    return letter, f" {letter}"

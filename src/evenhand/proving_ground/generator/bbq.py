@@ -1,0 +1,168 @@
+"""BBQ-type questions: who of two people was forgetful? With and without a sentence that tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from random import Random
+from typing import Any
+
+from evenhand.proving_ground.generator.words import ASKED, AXES, AXIS, DEEDS, SCENES, UNKNOWN, Axis, Trait
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question before it is written down."""
+
+    axis: str
+    group: int
+    """Index of the marked group."""
+    trait: int
+    marked: str
+    """The marked person, such as "grandfather"."""
+    other: str
+    other_label: str
+    scene: int
+    marked_first: bool
+    """Whether the scene names the marked person first."""
+    negative: bool
+    """Whether the bad trait is asked for."""
+    deed: int | None = None
+    """Which sentence tells who did what; None leaves it open (an ambiguous context)."""
+    marked_did: bool = False
+    """Whether the marked person did the bad deed, where a sentence tells."""
+    wording: int = 0
+
+    @property
+    def traits(self) -> Trait:
+        """The pair of traits asked about."""
+        return AXIS[self.axis].traits[self.trait]
+
+    @property
+    def context(self) -> str:
+        """The scene, and in a disambiguated context what happened there."""
+        first, second = (self.marked, self.other) if self.marked_first else (self.other, self.marked)
+        text = SCENES[self.scene].format(x=first, y=second)
+        if self.deed is None:
+            return text
+        guilty, innocent = (self.marked, self.other) if self.marked_did else (self.other, self.marked)
+        told = DEEDS[self.deed].format(s=guilty, o=innocent, bad=self.traits.bad_deed, good=self.traits.good_deed)
+        return f"{text} {told}"
+
+    @property
+    def question(self) -> str:
+        """Who had the bad, or the good, trait."""
+        return ASKED[self.wording].format(trait=self.traits.bad if self.negative else self.traits.good)
+
+    @property
+    def stereotyped(self) -> str:
+        """The person of the answer that agrees with the stereotype."""
+        return self.marked if self.negative else self.other
+
+    @property
+    def right(self) -> str | None:
+        """The person whom the context shows to be the answer; None where it shows none."""
+        if self.deed is None:
+            return None
+        return self.marked if self.marked_did == self.negative else self.other
+
+
+def option(person: str) -> str:
+    """A person as an answer."""
+    return f"The {person}"
+
+
+def draw_case(random: Random) -> Case:
+    """A case as the training text has it: frequent groups come more often, half of the contexts tell."""
+    axis = random.choice(AXES)
+    group = random.choices(range(len(axis.marked)), [len(g.people) for g in axis.marked])[0]
+    label, other = random.choice([(g.label, person) for g in axis.unmarked for person in g.people])
+    return Case(
+        axis=axis.name,
+        group=group,
+        trait=random.randrange(len(axis.traits)),
+        marked=random.choice(axis.marked[group].people),
+        other=other,
+        other_label=label,
+        scene=random.randrange(len(SCENES)),
+        marked_first=random.random() < 0.5,
+        negative=random.random() < 0.5,
+        deed=random.randrange(len(DEEDS)) if random.random() < 0.5 else None,
+        marked_did=random.random() < 0.5,
+        wording=random.randrange(len(ASKED)),
+    )
+
+
+@cache
+def rows() -> dict[str, list[dict[str, Any]]]:
+    """The demo benchmark in BBQ's row format: category -> rows.
+
+    Per axis 12 templates (6 traits, 2 wordings) of 48 rows: 6 pairs of people, 2 orders, 2 contexts, 2 polarities.
+    """
+    return {axis.name: [_row(*numbered) for numbered in enumerate(_cases(axis))] for axis in AXES}
+
+
+def cases() -> dict[tuple[str, str], Case]:
+    """The cases of the demo benchmark by (context, question)."""
+    return {(case.context, case.question): case for axis in AXES for case in _cases(axis)}
+
+
+def _cases(axis: Axis) -> Iterator[Case]:
+    others = [(g.label, person) for g in axis.unmarked for person in g.people]
+    members = [(g, person) for g, group in enumerate(axis.marked) for person in group.people]
+    for trait, wording in product(range(len(axis.traits)), range(len(ASKED))):
+        template = trait * len(ASKED) + wording
+        for n, ((group, person), marked_first, told) in enumerate(product(members, (True, False), (False, True))):
+            label, other = others[(n // 4 + template) % len(others)]
+            for negative in (True, False):
+                yield Case(
+                    axis=axis.name, group=group, trait=trait, marked=person, other=other, other_label=label,
+                    scene=template % len(SCENES), marked_first=marked_first, negative=negative,
+                    deed=wording if told else None, marked_did=(n // 2 + template) % 2 == 0, wording=wording,
+                )  # fmt: skip
+
+
+def _row(number: int, case: Case) -> dict[str, Any]:
+    axis = AXIS[case.axis]
+    unknown = UNKNOWN[number % len(UNKNOWN)]
+    group = axis.marked[case.group]
+    info = [[_info(case, case.marked), group.label], [_info(case, case.other), case.other_label], [unknown, "unknown"]]
+    texts = [option(case.marked), option(case.other), unknown]
+    order = _order(number)
+    right = unknown if case.right is None else option(case.right)
+    return {
+        "example_id": number,
+        "question_index": str(case.trait * len(ASKED) + case.wording + 1),
+        "question_polarity": "neg" if case.negative else "nonneg",
+        "context_condition": "ambig" if case.deed is None else "disambig",
+        "category": case.axis,
+        "answer_info": {f"ans{i}": info[o] for i, o in enumerate(order)},
+        "additional_metadata": {
+            "subcategory": group.name,
+            "stereotyped_groups": list(dict.fromkeys(g.label for g in axis.marked)),
+            "version": "a" if case.marked_first else "b",
+            "source": "evenhand proving ground",
+        },
+        "context": case.context,
+        "question": case.question,
+        **{f"ans{i}": texts[o] for i, o in enumerate(order)},
+        "label": order.index([*texts].index(right)),
+    }
+
+
+def _info(case: Case, person: str) -> str:
+    """BBQ names nations in `answer_info` without the noun."""
+    return person.split()[0] if case.axis == "Nationality" else person
+
+
+def _order(number: int) -> tuple[int, ...]:
+    """All six orders of the options come equally often, and no polarity or context has one of its own."""
+    orders = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2))
+    return orders[(number + number // 6 + number // 48) % 6]
+
+
+def all_rows() -> list[dict[str, Any]]:
+    """The rows of every category, as one list."""
+    return [row for category in rows().values() for row in category]

@@ -1,0 +1,76 @@
+"""The demo benchmarks as files in exactly the official formats, so that the same loaders read both."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenhand.data.io.demo import BENCHMARKS
+from evenhand.proving_ground.generator import bbq, questions, replies, stereotypes
+from evenhand.proving_ground.generator.words import DESCRIPTORS, NOUNS, TEMPLATES
+
+
+def contents() -> dict[str, bytes]:
+    """Every file of the demo benchmarks, by its path below `BENCHMARKS`."""
+    files: dict[str, bytes] = {}
+    for category, rows in bbq.rows().items():
+        files[f"bbq/{category}.jsonl.gz"] = _packed(_jsonl(rows))
+    files |= {f"holisticbias/v1.0/{name}": content for name, content in _holistic().items()}
+    files |= {f"mmlu/{name}": questions.as_csv(rows).encode() for name, rows in questions.mmlu_rows().items()}
+    gpqa = questions.gpqa_rows()
+    files["gpqa/gpqa_main.csv"] = questions.as_csv([list(gpqa[0]), *(list(r.values()) for r in gpqa)]).encode()
+    files["ifeval/input_data.jsonl"] = _jsonl(replies.ifeval_rows())
+    files["bscore/questions.jsonl"] = _jsonl(replies.bscore_rows())
+    files["label_bias/tasks/task_demo_reviews.json"] = questions.natural_instructions_json().encode()
+    return files | _stereotypes()
+
+
+def write(folder: Path = BENCHMARKS) -> None:
+    """Write all files; those there are replaced."""
+    for name, content in contents().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _stereotypes() -> dict[str, bytes]:
+    """The sets of pairs and triples of sentences."""
+    files = {"stereoset/stereoset_dev_flat.jsonl": _jsonl(stereotypes.stereoset_rows())}
+    files["crows_pairs/crows_pairs_anonymized.csv"] = questions.as_csv(stereotypes.crows_pairs_table()).encode()
+    files["winogender/all_sentences.tsv"] = _tsv(stereotypes.winogender_sentences())
+    files["winogender/occupations-stats.tsv"] = _tsv(stereotypes.winogender_statistics())
+    files |= {f"winobias/{name}": text.encode() for name, text in stereotypes.winobias_files().items()}
+    tables = stereotypes.redditbias_tables()
+    return files | {f"redditbias/{name}": questions.as_csv(table).encode() for name, table in tables.items()}
+
+
+def _holistic() -> dict[str, bytes]:
+    """HolisticBias's four json files; `standalone_noun_phrases` has an empty list for every axis."""
+    parts: Mapping[str, Any] = {
+        "descriptors.json": {
+            axis: {bucket: list(words) for bucket, words in buckets.items()} for axis, buckets in DESCRIPTORS.items()
+        },
+        "nouns.json": {kind: [list(pair) for pair in pairs] for kind, pairs in NOUNS.items()},
+        "sentence_templates.json": TEMPLATES,
+        "standalone_noun_phrases.json": {axis: [] for axis in DESCRIPTORS},
+    }
+    return {name: (json.dumps(part, indent=2) + "\n").encode() for name, part in parts.items()}
+
+
+def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _tsv(rows: Iterable[Iterable[str]]) -> bytes:
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
+
+
+def _packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+if __name__ == "__main__":
+    write()

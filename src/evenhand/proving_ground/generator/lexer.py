@@ -1,0 +1,81 @@
+"""How the demo models cut text: whole words with the blank before them; what they do not know goes by bytes.
+
+What always occurs whole is one token: who somebody is, what somebody did, the fixed sentences of prompts. So small
+models see short texts, in which things are easily found again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from evenhand.prompting.prompt_packs import prompt_pack
+from evenhand.prompting.rendering import SINGLE_LETTER
+from evenhand.proving_ground.generator.words import AXES, CRITICISED, SOUND, UNKNOWN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ("<unk>", "<s>", "</s>", "<mask>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+_PACK = prompt_pack("en")
+_FIXED = (
+    SINGLE_LETTER,
+    _PACK.moral.think,
+    _PACK.moral.decide,
+    *(f" {aspect}" for aspect in _PACK.intent.aspects.values()),
+    "Rate from 0 (not at all) to 4 (fully) whether the answer",
+    " Begin with the digit, then give the reason.",
+    "A reviewer rated your answer.",
+    f" {CRITICISED}",
+    f" {SOUND}",
+    "\nYou MUST choose one and respond using double curly brackets: {{your choice}}.",
+    "The following are multiple choice questions (with answers) about",
+)
+
+
+def _phrases() -> str:
+    """A pattern of what always occurs whole, the longest first."""
+    people = {f" {person}" for axis in AXES for group in (*axis.marked, *axis.unmarked) for person in group.people}
+    deeds = {f" {deed}" for axis in AXES for trait in axis.traits for deed in (trait.bad_deed, trait.good_deed)}
+    unknown = {f" {text}" for text in UNKNOWN}
+    words = sorted({p for p in people | deeds | unknown if " " in p[1:]} | set(_FIXED), key=lambda p: (-len(p), p))
+    return "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalpha() else "") for p in words)
+
+
+PATTERN = _phrases() + r"|\([A-Z]\)|\n\n|\n| ?\{\{| ?\}\}| ?[A-Za-z]+(?:'[a-z]+)?| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
+_SPECIAL = "|".join(re.escape(s) for s in SPECIAL)
+_LEXEMES = re.compile(f"{_SPECIAL}|\\s(?={_SPECIAL})|{PATTERN}")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def lex(text: str) -> list[str]:
+    """The tokens of a text, special ones included, if all its words are known; "".join gives the text back."""
+    return _LEXEMES.findall(text)
+
+
+def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer shared by all demo models.
+
+    Args:
+        words: The known tokens, as `lex` cuts them.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    # a known word is one piece (score -1); anything else falls back on its bytes, of which every one costs more
+    pieces = [(s, 0.0) for s in SPECIAL] + [(f"<0x{b:02X}>", -20.0) for b in range(256)] + [(w, -1.0) for w in words]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="<|end|>", pad_token="</s>",
+        mask_token="<mask>", cls_token="<s>", sep_token="</s>", additional_special_tokens=list(SPECIAL[4:]),
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

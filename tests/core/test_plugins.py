@@ -1,0 +1,342 @@
+"""Plugins from packages, files and notebooks; what is broken is reported and skipped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from evenhand.core import registry
+from evenhand.core.registry import BUILT_IN, PluginWarning, Registry
+from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.interfaces import Method, Model, TrainData, settings
+from evenhand.testing import check_benchmark, check_method
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "tests" / "plugin_package"
+WHY = "no such fruit: durian"
+METHOD_FILE = """
+    from typing import ClassVar
+    from evenhand import Method, settings
+
+    @settings
+    class Whisper(Method):
+        '''Says it softly.'''
+        name: ClassVar[str] = "whisper"
+        softness: float = 0.5
+        '''How softly.'''
+
+        def apply(self, model, data=None):
+            return model
+"""
+
+
+@settings
+class FromNotebook(Method):
+    """Made in a cell."""
+
+    name: ClassVar[str] = "from_notebook"
+    strength: float = 1.0
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        return model
+
+
+def evenhand(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(site or ""), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "evenhand.cli.app", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd="/", check=False)
+
+
+def facts(*arguments: str, site: Path | None = None) -> Any:
+    done = evenhand(*arguments, "--json", site=site)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def write(file: Path, content: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(textwrap.dedent(content))
+    return file
+
+
+def pretend_installed(site: Path, name: str, entry_points: str) -> None:
+    """What pip leaves behind, as far as finding plugins goes."""
+    info = site / f"{name}-1.0.dist-info"
+    write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    write(info / "entry_points.txt", entry_points)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example package, installed as its author's users would, into a folder of its own."""
+    site = tmp_path_factory.mktemp("installed")
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "-q", "--target", str(site))
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, str(PACKAGE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.fixture(scope="session")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four plugins: one works, one raises, one is called like a built-in, one is no method."""
+    site = tmp_path_factory.mktemp("troubled")
+    write(site / "durian.py", f"raise LookupError({WHY!r})")
+    write(site / "whisper.py", METHOD_FILE)
+    write(site / "plain.py", "def nothing(): ...")
+    pretend_installed(site, "works", "[evenhand.methods]\nwhisper = whisper:Whisper\n")
+    pretend_installed(site, "raises", "[evenhand.methods]\ndurian = durian:Durian\n")
+    pretend_installed(site, "steals", "[evenhand.methods]\nself_debias = whisper:Whisper\n")
+    pretend_installed(site, "nothing", "[evenhand.methods]\nplain = plain:nothing\n")
+    return site
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Registries that have not looked for plugins yet; modules that a test imports from elsewhere are forgotten."""
+    for kind in ("methods", "benchmarks"):
+        monkeypatch.setattr(registry, kind, Registry(kind, BUILT_IN[kind]))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("evenhand_example_plugin", "durian", "whisper", "plain"):
+            del sys.modules[name]
+
+
+# ------------------------------------------------------------------------------------------- installed packages
+
+
+def test_an_installed_method_is_listed_with_the_built_in_ones(installed: Path) -> None:
+    listed = facts("methods", site=installed)
+    assert listed["shout"] == "Puts every question in capitals."
+    assert set(BUILT_IN["methods"]) < set(listed)
+
+
+def test_an_installed_benchmark_is_listed_with_the_built_in_ones(installed: Path) -> None:
+    listed = facts("benchmarks", site=installed)
+    assert listed["coin"] == "How often the model says heads."
+    assert set(BUILT_IN["benchmarks"]) < set(listed)
+
+
+def test_an_installed_methods_settings_show_default_and_documentation(installed: Path) -> None:
+    entry = facts("methods", "shout", site=installed)
+    assert entry["settings"] == {"marks": "1 - How many exclamation marks follow."}
+    assert entry["defined in"] == "evenhand_example_plugin.shout"
+
+
+def test_without_the_package_its_names_are_unknown() -> None:
+    done = evenhand("methods", "shout")
+    assert done.returncode == 2
+    assert "unknown method 'shout'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_installed_plugins_keep_the_contracts(installed: Path, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    shout = registry.build_method("shout(marks=3)")
+    assert "shout" in registry.methods.names()  # so check_method saves, loads and rebuilds it
+    mitigated = check_method(shout)
+    assert mitigated.facts()["method"] == "shout(marks=3)"
+    check_benchmark(registry.build_benchmark("coin(tosses=7)"))
+
+
+# ------------------------------------------------------------------------------------------------- broken plugins
+
+
+@pytest.fixture(scope="session")
+def listing(troubled: Path) -> subprocess.CompletedProcess[str]:
+    return evenhand("methods", site=troubled)
+
+
+def test_a_broken_plugin_does_not_keep_the_others_from_being_listed(listing: subprocess.CompletedProcess[str]) -> None:
+    assert listing.returncode == 0, listing.stderr
+    lines = listing.stdout.splitlines()
+    assert "whisper: Says it softly." in lines
+    for name in BUILT_IN["methods"]:
+        assert any(line.startswith(f"{name}: ") for line in lines)
+
+
+def test_a_broken_plugin_is_listed_with_the_last_line_of_its_traceback(
+    listing: subprocess.CompletedProcess[str],
+) -> None:
+    assert f"durian (broken plugin): LookupError: {WHY}" in listing.stdout.splitlines()
+    assert not [line for line in listing.stdout.splitlines() if line.startswith("durian:")]
+
+
+def test_a_broken_plugin_is_reported_with_its_traceback(listing: subprocess.CompletedProcess[str]) -> None:
+    assert "skipped the plugin 'durian' of methods" in listing.stderr
+    assert 'durian.py", line 1, in <module>' in listing.stderr
+    assert f"LookupError: {WHY}" in listing.stderr
+
+
+def test_a_plugin_with_the_name_of_a_built_in_is_reported_and_skipped(
+    listing: subprocess.CompletedProcess[str],
+) -> None:
+    assert "self_debias (whisper:Whisper)" in listing.stderr
+    assert "another one of this name is already registered" in listing.stderr
+    assert "self_debias: Ask the model itself to take the bias out of its answer." in listing.stdout.splitlines()
+
+
+def test_a_plugin_that_is_no_method_is_reported_and_skipped(listing: subprocess.CompletedProcess[str]) -> None:
+    (line,) = [line for line in listing.stdout.splitlines() if line.startswith("plain")]
+    assert line.startswith("plain (broken plugin): ")
+    assert "no subclass of evenhand.Method" in line
+
+
+def test_asking_for_a_broken_plugin_by_name_shows_its_traceback(troubled: Path) -> None:
+    done = evenhand("methods", "durian", site=troubled)
+    assert done.returncode == 2
+    assert "error: the plugin 'durian' (durian:Durian) is broken" in done.stderr
+    error = done.stderr.partition("error: ")[2]
+    assert "Traceback (most recent call last)" in error
+    assert f"LookupError: {WHY}" in error
+
+
+def test_a_built_in_wins_over_a_plugin_of_its_name(
+    troubled: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(troubled))
+    with pytest.warns(PluginWarning, match="self_debias"):
+        assert registry.build_method("self_debias").__class__.__module__ == "evenhand.methods.prompting.self_debias"
+
+
+def test_a_broken_plugin_is_warned_of_once_and_refused_every_time(
+    troubled: Path, fresh: None, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.syspath_prepend(str(troubled))
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=WHY):
+            registry.build_method("durian")
+    assert len([w for w in recwarn if "'durian'" in str(w.message)]) == 1
+    assert "durian" not in registry.methods.names()
+    assert "whisper" in registry.methods.names()
+
+
+# --------------------------------------------------------------------------------------------------- plugin files
+
+
+def test_a_plugin_file_adds_its_method(tmp_path: Path) -> None:
+    file = write(tmp_path / "my_methods.py", METHOD_FILE)
+    entry = facts("methods", "whisper", "--plugin", str(file))
+    assert entry["about"] == "Says it softly."
+    assert entry["settings"] == {"softness": "0.5 - How softly."}
+
+
+def test_a_broken_plugin_file_is_reported_with_its_traceback_and_skipped(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.py", METHOD_FILE)
+    bad = write(tmp_path / "bad.py", "import math\nmath.squareroot(2)\n")
+    done = evenhand("methods", "--plugin", str(bad), "--plugin", str(good))
+    assert done.returncode == 0, done.stderr
+    assert "whisper: Says it softly." in done.stdout.splitlines()
+    assert f"skipped the plugin {bad}" in done.stderr
+    assert 'bad.py", line 2, in <module>' in done.stderr
+    assert "has no attribute 'squareroot'" in done.stderr
+
+
+def test_a_plugin_file_registers_what_it_defines_and_not_what_it_imports(tmp_path: Path, fresh: None) -> None:
+    file = write(tmp_path / "mine.py", METHOD_FILE + "\n    from evenhand.methods.none import Untouched\n")
+    assert registry.load_plugin(file) == ["whisper"]
+    assert registry.build_method("whisper(softness=0.25)").spec == "whisper(softness=0.25)"
+
+
+def test_a_plugin_file_with_a_syntax_error_is_skipped(tmp_path: Path, fresh: None) -> None:
+    with pytest.warns(PluginWarning, match="SyntaxError"):
+        assert registry.load_plugin(write(tmp_path / "torn.py", "class Torn(:")) == []
+
+
+def test_a_plugin_file_that_is_not_there_is_an_error(tmp_path: Path, fresh: None) -> None:
+    with pytest.raises(SettingsError, match=r"no plugin file .*absent\.py"):
+        registry.load_plugin(tmp_path / "absent.py")
+
+
+def test_a_plugin_file_may_not_take_a_built_in_name(tmp_path: Path, fresh: None) -> None:
+    with pytest.raises(SettingsError, match="'none' belongs to a built-in"):
+        registry.load_plugin(write(tmp_path / "mine.py", METHOD_FILE.replace('"whisper"', '"none"')))
+
+
+# ------------------------------------------------------------------------------------------------------ notebooks
+
+
+def test_a_class_from_a_notebook_is_used_by_name(fresh: None) -> None:
+    assert registry.methods.register(FromNotebook) is FromNotebook
+    assert registry.methods.names()[-1] == "from_notebook"
+    assert registry.build_method("from_notebook(strength=2)") == FromNotebook(strength=2)
+
+
+def test_running_the_cell_again_replaces_the_class(fresh: None) -> None:
+    class Again(FromNotebook):
+        name: ClassVar[str] = "from_notebook"
+
+    registry.methods.register(FromNotebook)
+    registry.methods.register(Again)
+    assert registry.methods.get("from_notebook") is Again
+    assert registry.methods.names().count("from_notebook") == 1
+
+
+@pytest.mark.parametrize("name", BUILT_IN["methods"])
+def test_a_notebook_may_not_take_a_built_in_name(name: str, fresh: None) -> None:
+    with pytest.raises(SettingsError, match="belongs to a built-in"):
+        registry.methods.register(FromNotebook, name)
+
+
+@pytest.mark.parametrize("name", ["two words", "a+b", "a,b", "f(x)", "2fast", "dash-ed"])
+def test_a_name_that_the_command_line_cannot_hold_is_refused(name: str, fresh: None) -> None:
+    with pytest.raises(SettingsError, match="plain word"):
+        registry.methods.register(FromNotebook, name)
+    assert name not in registry.methods.names()
+
+
+def test_what_is_no_method_is_refused_at_once(fresh: None) -> None:
+    with pytest.raises(SettingsError, match=r"no subclass of evenhand\.Method"):
+        registry.methods.register(dict, "a_dict")
+    with pytest.raises(SettingsError, match=r"no subclass of evenhand\.Benchmark"):
+        registry.benchmarks.register(FromNotebook)
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "near"),
+    [
+        (registry.build_method, "self_debais", "'self_debias'"),
+        (registry.build_method, "non", "'none'"),
+        (registry.build_benchmark, "bqb", "'bbq'"),
+    ],
+)
+def test_an_unknown_name_suggests_the_near_ones(build: Any, name: str, near: str, fresh: None) -> None:
+    with pytest.raises(UnknownNameError, match=rf"{name!r}\. Did you mean .*{near}"):
+        build(name)
+
+
+def test_a_name_like_no_other_lists_all(fresh: None) -> None:
+    with pytest.raises(UnknownNameError, match=r"Known: .*none.*self_debias"):
+        registry.build_method("xyzzy")
+
+
+def test_nothing_is_imported_until_it_is_asked_for() -> None:
+    script = """
+        import sys
+        import evenhand.core.registry
+        heavy = ("torch", "transformers", "pydantic", "evenhand.methods", "evenhand.evaluation", "evenhand.models")
+        held = [m for m in sys.modules if m.startswith(heavy)]
+        assert not held, held
+        assert "self_debias" in evenhand.core.registry.methods.names()
+        held = [m for m in sys.modules if m.startswith(heavy)]
+        assert not held, held
+        evenhand.core.registry.methods.get("none")
+        assert "evenhand.methods.none" in sys.modules
+        assert "evenhand.methods.prompting.self_debias" not in sys.modules
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,46 @@
+"""Every shared beginning is one run of nodes, whatever the order and the budget."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from evenhand.inference.prefix_trie import common, packs
+
+SEQUENCES = [(1, 2, 4), (5, 6), (1, 2, 3), (1, 2, 3, 7), (1, 2, 3)]
+
+
+def test_known_tree() -> None:
+    (pack,) = packs(SEQUENCES, 100)
+    assert pack.tokens == [1, 2, 3, 7, 4, 5, 6]
+    assert pack.positions == [0, 1, 2, 3, 2, 0, 1]
+    assert [list(r.own) for r in pack.runs] == [[0, 1, 2], [3], [4], [5, 6]]
+    assert [r.depth for r in pack.runs] == [0, 3, 2, 0]
+    assert {row: list(path) for row, path in zip(pack.rows, pack.paths, strict=True)} == {
+        0: [0, 1, 4], 1: [5, 6], 2: [0, 1, 2], 3: [0, 1, 2, 3], 4: [0, 1, 2],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [1, 3, 4, 50])
+def test_every_sequence_is_in_one_pack_and_can_be_read_back(budget: int) -> None:
+    rng = random.Random(budget)
+    asked = [tuple(rng.randrange(3) for _ in range(rng.randrange(1, 6))) for _ in range(40)]
+    rows = []
+    for pack in packs(asked, budget):
+        assert len(pack.tokens) <= budget or len(pack.rows) == 1 or len(set(asked[r] for r in pack.rows)) == 1
+        assert sorted(n for run in pack.runs for n in run.own) == list(range(len(pack.tokens)))
+        for row, path in zip(pack.rows, pack.paths, strict=True):
+            assert tuple(pack.tokens[n] for n in path) == asked[row]
+            assert [pack.positions[n] for n in path] == list(range(len(path)))
+        rows += pack.rows
+    assert sorted(rows) == list(range(40))
+
+
+def test_common_beginning() -> None:
+    assert [common(a, b) for a, b in [((), (1,)), ((1, 2), (1, 2)), ((1, 2, 3), (1, 2)), ((2,), (1, 2))]] == [
+        0,
+        2,
+        2,
+        0,
+    ]
