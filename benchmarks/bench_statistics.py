@@ -62,7 +62,7 @@ def bbq_scored() -> dict[str, object]:
     tallies = [bbq_tally(seed) for seed in (0, 1)]
     begun = time.perf_counter()
     design = Design.of(tallies[0].clusters, tallies[0].strata, takes_part([t.sums for t in tallies]))
-    old, new = (estimates({(0, 0): t}, design, bench.metrics, bench.metrics_info) for t in tallies)
+    old, new = (estimates({(0, 0): t}, design, bench.compute, bench.metrics) for t in tallies)
     for name, estimate in new.items():
         pair = paired(design, old[name], estimate)
         for found in (estimate.interval(0.05), pair.interval(0.05), pair.gain_interval(0.05), pair.p):

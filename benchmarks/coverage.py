@@ -188,14 +188,14 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(f"{n:06d}" for n in range(count))
 
 
-MAIN = [m for m in BBQ.metrics_info if m.name in World().truth()]
+MAIN = [m for m in BBQ.metrics if m.name in World().truth()]
 SMOOTH = [m.name for m in MAIN if m.form == "smooth"]
 
 
 def estimated(tally: Tally, benchmark: Any, infos: Sequence[Metric]) -> tuple[Design, dict[str, Estimate]]:
     """Estimates of one tally."""
     design = Design.of(tally.clusters, tally.strata, np.ones(tally.sums.shape[:2], dtype=bool))
-    return design, statistics.estimates({(0, 0): tally}, design, benchmark.metrics, infos)
+    return design, statistics.estimates({(0, 0): tally}, design, benchmark.compute, infos)
 
 
 def batches(sample: Sample, runs: int) -> Iterator[int]:
@@ -240,11 +240,11 @@ class Exam(Benchmark):
 
     name: ClassVar[str] = "exam"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "higher", "capability", "", True, form="proportion", range=(0.0, 1.0), part=""),
     )
 
-    def items(self) -> Sequence[Any]:
+    def load(self) -> Sequence[Any]:
         """None: tallies are simulated."""
         return ()
 
@@ -256,7 +256,7 @@ class Exam(Benchmark):
         """None."""
         raise NotImplementedError
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """From columns n and right."""
         return {"accuracy": Measured(ratio(sums[..., 1], sums[..., 0]), sums[..., 0])}
 
@@ -272,7 +272,7 @@ def proportion_coverage(sample: Sample, rate: float, runs: int, seed: int = 0) -
     for count in batches(sample, runs):
         sizes = sample.sizes(draw, count)
         right = draw.binomial(sizes.astype(int), rates(draw, rate, sizes.shape))
-        _, made = estimated(exam_tally(sample, sizes, right), Exam(), Exam.metrics_info)
+        _, made = estimated(exam_tally(sample, sizes, right), Exam(), Exam.metrics)
         found.append(_holds(made["accuracy"].interval(0.05), rate))
     return float(np.concatenate(found).mean())
 
@@ -306,8 +306,8 @@ def exam_records(
     sample: Sample, sizes: Array, was: Array, gained: Array, lost: Array, criteria: Criteria
 ) -> list[Record]:
     """Records of a method against its baseline, one per run."""
-    design, old = estimated(exam_tally(sample, sizes, was), Exam(), Exam.metrics_info)
-    _, new = estimated(exam_tally(sample, sizes, was + gained - lost), Exam(), Exam.metrics_info)
+    design, old = estimated(exam_tally(sample, sizes, was), Exam(), Exam.metrics)
+    _, new = estimated(exam_tally(sample, sizes, was + gained - lost), Exam(), Exam.metrics)
     flips = Flips(*(design.pick(x) for x in (gained, lost, sizes)))
     pair = statistics.paired(design, old["accuracy"], new["accuracy"], flips)
     cell = Cell("model", Untouched(), Exam(), row="method")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from itertools import permutations
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal, NamedTuple
@@ -14,7 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from evenhand.data.io import yaml
-from evenhand.proving_ground.generator.replies import INSTRUCTION_TEXT, TOPICS
+from evenhand.data.io.content import read_bytes
+from evenhand.data.io.demo import demo_folder
 
 FOLDER = Path(__file__).parent / "templates"
 SHIPPED = ("en", "demo")
@@ -103,8 +103,7 @@ def load_texts(name: str | Path) -> Loaded:
 
 def demo_instructions() -> list[str]:
     """General instructions for the demo family: a text with two wishes. The IFEval-type set asks with one only."""
-    wishes = [text for text, _ in INSTRUCTION_TEXT.values()]
-    return [f"Write about the {topic}. {one} {two}" for topic, *_ in TOPICS for one, two in permutations(wishes, 2)]
+    return read_bytes(demo_folder("adjudication") / "instructions.txt").decode().splitlines()
 
 
 def _fields(where: str, text: str, needed: set[str], known: set[str]) -> None:

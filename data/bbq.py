@@ -12,6 +12,7 @@ from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
 from evenhand.data.io import locate
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -88,8 +89,8 @@ def load_rows(source: str) -> Loaded:
     rows, files, ours = [], {}, []
     seen: set[tuple[str, str]] = set()
     for file in locate.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
-        content = locate.read_bytes(file)
-        digest, name = locate.sha256(content), locate.stem(file)
+        content = read_bytes(file)
+        digest, name = sha256(content), locate.stem(file)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}

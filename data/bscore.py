@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -80,8 +81,8 @@ def load_questions(source: str) -> Loaded:
     found: dict[str, BScoreQuestion] = {}
     digests = {}
     for file in locate.jsonl_files(path, ("questions",)):
-        content = locate.read_bytes(file)
-        digests[file.name] = locate.sha256(content)
+        content = read_bytes(file)
+        digests[file.name] = sha256(content)
         for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
             if reason:

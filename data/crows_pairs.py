@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import known, one_line_end
@@ -65,7 +66,7 @@ def load_pairs(source: str) -> Loaded:
     """
     demo = source == "demo"
     file = _file(demo_folder("crows_pairs") if demo else locate.locate(DATASET, source))
-    content = locate.read_bytes(file)
+    content = read_bytes(file)
     problems = locate.Problems()
     columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
     pairs: dict[str, Pair] = {}
@@ -83,7 +84,7 @@ def load_pairs(source: str) -> Loaded:
     if not pairs:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable pair{first}")
-    digest = locate.sha256(content)
+    digest = sha256(content)
     if demo:  # the name of the file is CrowS-Pairs's, the content is ours
         said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
         return Loaded(list(pairs.values()), {**said, "pairs": len(pairs), "dropped": problems.lines})

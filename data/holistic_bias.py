@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import Refused, decoded, from_json, words
 from evenhand.errors import DataError
@@ -235,7 +236,7 @@ def load_parts(source: str, version: str) -> Loaded:
     if source == "demo":  # the names of the files are HolisticBias's, the content is ours
         facts["source"] = "demo: the proving ground's descriptors, not HolisticBias"
     else:
-        facts |= _verdicts({name: locate.sha256(content) for name, content in contents.items()}, folder, version)
+        facts |= _verdicts({name: sha256(content) for name, content in contents.items()}, folder, version)
     return Loaded(parts, facts)
 
 
@@ -257,7 +258,7 @@ def _folder(source: str, version: str) -> Path:
 def _content(path: Path) -> bytes:
     if not path.is_file():
         raise DataError(f"no {path.name} in {path.parent}; HolisticBias is made of {', '.join(FILES)}")
-    return locate.read_bytes(path)
+    return read_bytes(path)
 
 
 def _json(path: Path, content: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -95,8 +96,8 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     found: dict[int, Prompt] = {}
     digests = {}
     for file in locate.jsonl_files(path, FILES):
-        content = locate.read_bytes(file)
-        digests[file.name] = locate.sha256(content)
+        content = read_bytes(file)
+        digests[file.name] = sha256(content)
         for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row)
             if not reason and row["key"] in found:

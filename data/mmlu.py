@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import one_line_end
@@ -144,7 +145,7 @@ def _split(path: Path, split: str, problems: locate.Problems) -> Iterator[Row]:
 
 
 def _csv_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
-    for number, (line, cells) in enumerate(read_csv(file, locate.read_bytes(file), problems)):
+    for number, (line, cells) in enumerate(read_csv(file, read_bytes(file), problems)):
         reason = _wrong(cells)
         if reason:
             problems.add(file, line, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evenhand.data.holistic_bias import article
 from evenhand.data.io import yaml
+from evenhand.data.io.content import read_bytes
+from evenhand.data.io.demo import demo_folder
 from evenhand.data.winogender import load_schemas
 from evenhand.errors import DataError
-from evenhand.proving_ground.generator.texts import article
-from evenhand.proving_ground.generator.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES
 
 SHIPPED = Path(__file__).parent / "templates" / "pronouns.yaml"
 SIDES = ("male", "female")
@@ -105,12 +107,11 @@ def load_pronouns(source: str) -> Loaded:
         DataError: A file is missing or broken.
     """
     if source == "demo":
-        shares: dict[str, float | None] = dict(OCCUPATIONS)
-        return Loaded(_asked(_demo(), shares), shares, {"source": "demo: frames and occupations of the proving ground"})
+        return _demo()
     path = SHIPPED if source in ("auto", "ours") else Path(source).expanduser()
     texts, digest = yaml.read(path, PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
     facts: dict[str, Any] = {"source": str(path), "sha256": digest, "language": texts.language}
-    shares = dict.fromkeys(texts.occupations)
+    shares: dict[str, float | None] = dict.fromkeys(texts.occupations)
     facts["occupations"] = f"{len(shares)} of {path.name}, without statistics"
     if source == "auto":
         try:
@@ -123,14 +124,13 @@ def load_pronouns(source: str) -> Loaded:
     return Loaded(_asked(texts, shares), shares, facts)
 
 
-def _demo() -> PronounTexts:
-    return PronounTexts(
-        language="en", pronouns={"pronoun": ("he", "she")}, person="person", fillers={"state": STATES},
-        frames=dict(zip(("said", "left", "smiled"), PRONOUN_FRAMES, strict=True)),
-        gendered={"gender": ("man", "woman")},
-        told=dict(zip(("who_is", "is_a_and"), EXPLICIT_FRAMES, strict=True)),
-        occupations=tuple(OCCUPATIONS),
-    )  # fmt: skip
+def _demo() -> Loaded:
+    """The proving ground's frames, and the shares of women that are planted in the main demo model."""
+    folder = demo_folder("pronouns")
+    texts, _ = yaml.read(folder / "pronouns.yaml", PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
+    shares: dict[str, float | None] = json.loads(read_bytes(folder / "shares.json"))
+    facts = {"source": "demo: frames and occupations of the proving ground"}
+    return Loaded(_asked(texts, texts.occupations), shares, facts)
 
 
 def _asked(texts: PronounTexts, occupations: Sequence[str] | Mapping[str, Any]) -> list[Asked]:

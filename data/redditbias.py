@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import one_line_end
 from evenhand.errors import DataError, SettingsError
-from evenhand.proving_ground.generator.stereotypes import REDDIT_AXES
 
 DATASET = locate.Dataset(
     name="redditbias",
@@ -28,6 +28,10 @@ AXES = {
     "religion2": ("muslims", "christians"),
 }
 """Per axis the group that the stereotypes are about, and the one that takes its place in the twin."""
+DEMO_AXES = {
+    "gender": ("female", "male"), "age": ("old", "young"), "class": ("poor", "rich"), "religion": ("rare", "common"),
+}  # fmt: skip
+"""The same for the demo's files, whose groups are the proving ground's."""
 ENCODINGS = ("utf-8-sig", "cp1252")
 """One of the released files is Windows-encoded."""
 
@@ -68,7 +72,7 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
         DataError: A file or column is missing, the files differ in length, or nothing usable is left.
     """
     demo = source == "demo"
-    known = REDDIT_AXES if demo else AXES
+    known = DEMO_AXES if demo else AXES
     for axis in axes:
         if axis not in known:
             raise SettingsError(f"redditbias: no axis {axis!r}; there are {', '.join(known)}")
@@ -100,8 +104,8 @@ def _axis(
         (counter_group, ("comments", "comments_processed")),
     ):
         path = _file(folder, f"reddit_comments_{axis}_{group}_biased_{split}_reduced.csv")
-        content = locate.read_bytes(path)
-        files[path.name] = {"sha256": locate.sha256(content)}
+        content = read_bytes(path)
+        files[path.name] = {"sha256": sha256(content)}
         # a row that is left out of one file would set all below it against strangers: none may be missing here
         unaligned = locate.Problems()
         rows.append((path, list(read_delimited(path, content, columns, unaligned, encodings=ENCODINGS))))

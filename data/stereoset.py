@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import locate, rows
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -61,7 +62,7 @@ def load_examples(source: str) -> Loaded:
     """
     demo = source == "demo"
     file = _file(demo_folder("stereoset") if demo else locate.locate(DATASET, source))
-    content = locate.read_bytes(file)
+    content = read_bytes(file)
     problems = locate.Problems()
     found = _released(file, content) if ".jsonl" not in file.name else locate.read_jsonl(file, content, problems)
     examples = []
@@ -76,7 +77,7 @@ def load_examples(source: str) -> Loaded:
         raise DataError(f"{file} holds no usable StereoSet example{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(file),
-        "sha256": locate.sha256(content),
+        "sha256": sha256(content),
         "examples": len(examples),
         "dropped": problems.lines,
     }

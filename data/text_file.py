@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import decoded, oddities
 from evenhand.errors import DataError
-from evenhand.proving_ground.generator import texts
-from evenhand.proving_ground.generator.planted import FAMILY
 
 DATASET = locate.Dataset(
     name="perplexity",
@@ -23,7 +23,6 @@ DATASET = locate.Dataset(
 SUFFIXES = (".txt", ".txt.gz", ".md", ".md.gz")
 _PIECE = re.compile(r"\s*\S{1,40}")
 """A word with the blanks before it. Longer ones, such as a line of Chinese, are cut: a window must end somewhere."""
-_DEMO_SENTENCES, _DEMO_DOCUMENTS = 240, 4
 
 
 class Document(NamedTuple):
@@ -71,7 +70,7 @@ def load_documents(source: str) -> Loaded:
     path = locate.locate(DATASET, source)
     documents, dropped, notes, digests = [], [], [], {}
     for file in _files(path):
-        content = locate.read_bytes(file)
+        content = read_bytes(file)
         try:
             text = decoded(content).rstrip()
         except UnicodeDecodeError as error:
@@ -83,7 +82,7 @@ def load_documents(source: str) -> Loaded:
             continue
         documents.append(Document(file.name, text))
         notes += [f"{file.name} has {odd}" for odd in oddities(text)]
-        digests[file.name] = locate.sha256(content)
+        digests[file.name] = sha256(content)
     if not documents:
         raise DataError(f"{path} holds no usable text; first problem: {dropped[0]}")
     return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped, "notes": notes})
@@ -118,7 +117,5 @@ def _files(path: Path) -> list[Path]:
 
 
 def _demo() -> list[Document]:
-    sentences = sorted(texts.world(FAMILY["demo"]))
-    chosen = sentences[:: max(1, len(sentences) // _DEMO_SENTENCES)][:_DEMO_SENTENCES]
-    share = len(chosen) // _DEMO_DOCUMENTS
-    return [Document(f"demo {n + 1}", "\n".join(chosen[n * share : (n + 1) * share])) for n in range(_DEMO_DOCUMENTS)]
+    files = _files(demo_folder("perplexity"))
+    return [Document(f"demo {file.stem}", decoded(read_bytes(file)).rstrip()) for file in files]

@@ -1,4 +1,4 @@
-"""Plain texts to train on, read one by one: a file, a data set of the hub, or the proving ground's."""
+"""Plain texts to train on, read one by one: a file, a data set of the hub, or a registered source, such as demo."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core import registry
 from evenhand.data.io import rows
 from evenhand.errors import DataError, SettingsError
-from evenhand.proving_ground.generator import practice
+from evenhand.interfaces import TrainData
 
 DEMO = "demo:texts"
 HUB = "datasets:"
@@ -48,31 +49,29 @@ def texts(source: str, most: int | None = None) -> list[str]:
 def stream(source: str) -> Iterator[str]:
     """The texts of a source, read as they are asked for; empty ones are left out.
 
-    Files follow the rules of `evenhand.data.io.rows`, as training files and benchmarks do: a byte order mark is no part of
-    a text, line ends are one thing, a line of blanks parts texts as an empty one does. An object whose text is null or
-    otherwise no text is left out, with one warning that counts them.
+    Files follow the rules of `evenhand.data.io.rows`, as training files and benchmarks do: a byte order mark is no part
+    of a text, line ends are one thing, a line of blanks parts texts as an empty one does. An object whose text is null
+    or otherwise no text is left out, with one warning that counts them.
 
     Args:
         source: A .txt or .txt.gz file, whose texts are parted by blank lines; a .jsonl or .jsonl.gz file of objects
             with a "text"; "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", which is streamed (SPLIT is "train" and
-            COLUMN "text" where they are left out); or "demo:texts".
+            COLUMN "text" where they are left out); "demo:texts"; or a plugin's source of training data that has texts.
 
     Raises:
         DataError: It cannot be read; file and line are named.
         SettingsError: It is none of these.
     """
-    if source == DEMO:
-        return iter(practice.texts())
+    scheme, _, rest = source.partition(":")
+    if scheme in registry.training_sources:
+        return iter(_registered(source, scheme, rest).texts)
     if source.startswith(HUB):
         return _kept(_of_hub(hub_of(source)))
     path = Path(source).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     reader = {".txt": _paragraphs, ".jsonl": _objects}.get(plain.suffix)
     if reader is None:
-        raise SettingsError(
-            f"{source!r} is no source of texts: give a .txt or .jsonl file (or .gz of one), {DEMO!r}, or "
-            f"'{HUB}NAME[:SPLIT[:COLUMN]]'"
-        )
+        raise _no_texts(source)
     if not path.is_file():
         raise DataError(f"no text file {source!r}")
     return _kept(reader(path))
@@ -99,6 +98,32 @@ def hub_of(source: str) -> Hub:
     name, _, configuration = name.partition("@")
     split, column = [*rest, "", ""][:2]
     return Hub(name, configuration or None, split or "train", column or COLUMN)
+
+
+def registered(scheme: str, rest: str) -> TrainData:
+    """Training data from the source that is registered as `scheme`.
+
+    Raises:
+        SettingsError: The source is a plugin that is broken or returns something else.
+    """
+    data = registry.training_sources.get(scheme)(rest)
+    if not isinstance(data, TrainData):
+        raise SettingsError(f"the training source {scheme!r} returned {type(data).__name__}, not evenhand.TrainData")
+    return data
+
+
+def _registered(source: str, scheme: str, rest: str) -> TrainData:
+    data = registered(scheme, rest)
+    if not data.texts:
+        raise _no_texts(source)
+    return data
+
+
+def _no_texts(source: str) -> SettingsError:
+    return SettingsError(
+        f"{source!r} is no source of texts: give a .txt or .jsonl file (or .gz of one), {DEMO!r}, or "
+        f"'{HUB}NAME[:SPLIT[:COLUMN]]'"
+    )
 
 
 def _kept(found: Iterable[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import byte_lines
 from evenhand.errors import DataError
@@ -89,7 +90,7 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
             sides = []
             for side in ("pro", "anti"):
                 path, content = _read(folder, f"{side}_stereotyped_{kind}.txt.{split}")
-                files[path.name] = {"sha256": locate.sha256(content)}
+                files[path.name] = {"sha256": sha256(content)}
                 sides.append((path, _lines(path, content, problems)))
             twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:
@@ -105,7 +106,7 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     for path in (folder / name, folder / "data" / name):
         if path.is_file():
-            return path, locate.read_bytes(path)
+            return path, read_bytes(path)
     raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
 
 

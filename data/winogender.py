@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
@@ -78,7 +79,7 @@ def load_schemas(source: str) -> Loaded:
         raise DataError(f"{folder} holds no usable Winogender schema{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not Winogender" if demo else str(folder),
-        "files": {name: {"sha256": locate.sha256(content)} for name, (_, content) in files.items()},
+        "files": {name: {"sha256": sha256(content)} for name, (_, content) in files.items()},
         "schemas": len(schemas),
         "dropped": problems.lines,
     }
@@ -88,7 +89,7 @@ def load_schemas(source: str) -> Loaded:
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     for path in (folder / name, folder / "data" / name):
         if path.is_file():
-            return path, locate.read_bytes(path)
+            return path, read_bytes(path)
     raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
 
 

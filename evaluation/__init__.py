@@ -1,1 +1,51 @@
-"""Benchmarks, one file each. A benchmark turns a `Model` into scores; see `evenhand.interfaces`."""
+"""Benchmarks, one file each: a benchmark turns a `Model` into scores.
+
+`from evenhand.evaluation import BBQ` imports only what that benchmark needs. A benchmark may import `metrics`, which
+benchmarks share, and `training` and the packages below it; no other benchmark, no method, and neither `report` nor
+`experiment`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evenhand.core.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from evenhand.evaluation.b_score import BScore as BScore
+    from evenhand.evaluation.bbq import BBQ as BBQ
+    from evenhand.evaluation.crows_pairs import CrowSPairs as CrowSPairs
+    from evenhand.evaluation.disco import DisCo as DisCo
+    from evenhand.evaluation.gpqa import GPQA as GPQA
+    from evenhand.evaluation.holistic_bias import HolisticBias as HolisticBias
+    from evenhand.evaluation.ifeval import IFEval as IFEval
+    from evenhand.evaluation.label_bias import LabelBias as LabelBias
+    from evenhand.evaluation.mmlu import MMLU as MMLU
+    from evenhand.evaluation.option_order import OptionOrder as OptionOrder
+    from evenhand.evaluation.perplexity import Perplexity as Perplexity
+    from evenhand.evaluation.pronoun_skew import PronounSkew as PronounSkew
+    from evenhand.evaluation.redditbias import RedditBias as RedditBias
+    from evenhand.evaluation.stereoset import StereoSet as StereoSet
+    from evenhand.evaluation.winobias import WinoBias as WinoBias
+    from evenhand.evaluation.winogender import Winogender as Winogender
+else:
+    _PLACES = {
+        "evenhand.evaluation.b_score": ["BScore"],
+        "evenhand.evaluation.bbq": ["BBQ"],
+        "evenhand.evaluation.crows_pairs": ["CrowSPairs"],
+        "evenhand.evaluation.disco": ["DisCo"],
+        "evenhand.evaluation.gpqa": ["GPQA"],
+        "evenhand.evaluation.holistic_bias": ["HolisticBias"],
+        "evenhand.evaluation.ifeval": ["IFEval"],
+        "evenhand.evaluation.label_bias": ["LabelBias"],
+        "evenhand.evaluation.mmlu": ["MMLU"],
+        "evenhand.evaluation.option_order": ["OptionOrder"],
+        "evenhand.evaluation.perplexity": ["Perplexity"],
+        "evenhand.evaluation.pronoun_skew": ["PronounSkew"],
+        "evenhand.evaluation.redditbias": ["RedditBias"],
+        "evenhand.evaluation.stereoset": ["StereoSet"],
+        "evenhand.evaluation.winobias": ["WinoBias"],
+        "evenhand.evaluation.winogender": ["Winogender"],
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES)
+    __all__ = __dir__()

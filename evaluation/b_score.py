@@ -128,7 +128,7 @@ class _Talk:
 
 
 @settings
-class BScore(Benchmark):
+class BScore(Benchmark[BScoreItem, BScoreAnswer]):
     """The same question many times: apart, and in one conversation that shows the model its earlier answers."""
 
     name: ClassVar[str] = "b_score"
@@ -138,7 +138,7 @@ class BScore(Benchmark):
         "paper": {"n_single": 30, "n_turns": 30, "runs": 10, "ground_truth": "paper"},
         "quick": {"n_single": 10, "n_turns": 10, "runs": 1},
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "b_score", "zero", "bias", "mean B of the top single-turn option, -1 to 1; mean of the categories", True,
             form="smooth", range=(-1, 1),
@@ -209,8 +209,8 @@ class BScore(Benchmark):
         """Refuse settings that make no sense before anything runs."""
         _ = self.sampling
         for name in ("n_single", "n_turns", "runs"):
-            if not 1 <= getattr(self, name) < RUN_DRAWS:
-                raise SettingsError(f"b_score: {name}={getattr(self, name)} must be 1 to {RUN_DRAWS - 1}")
+            if not 1 <= self.settings[name] < RUN_DRAWS:
+                raise SettingsError(f"b_score: {name}={self.settings[name]} must be 1 to {RUN_DRAWS - 1}")
         for category in self.categories:
             if category not in CATEGORIES:
                 raise SettingsError(f"b_score: no category {category!r}; there are {', '.join(CATEGORIES)}")
@@ -243,7 +243,7 @@ class BScore(Benchmark):
         }
         return items, facts
 
-    def items(self) -> list[BScoreItem]:
+    def load(self) -> list[BScoreItem]:
         """All questions, in file order."""
         return self._loaded[0]
 
@@ -293,7 +293,11 @@ class BScore(Benchmark):
                 sums[row, at[group], start : start + WIDTH] = _statistics(item, answer)
         return Tally(tuple(i.cluster for i in items), tuple(i.question.category for i in items), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def gold(self, items: Sequence[BScoreItem]) -> list[int | None]:
+        """The right options; None for questions of opinion and chance."""
+        return [None if i.truth is None else i.question.options.index(i.truth) for i in items]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means over the categories that a group has; `nan` where it has nothing defined."""
         parts = sums.reshape(*sums.shape[:-1], len(CATEGORIES), WIDTH)
         part = {name: parts[..., i] for name, i in AT.items()}

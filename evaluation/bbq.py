@@ -20,6 +20,7 @@ from evenhand.data.bbq_harness import harness_biased
 from evenhand.data.bbq_helm import helm_biased
 from evenhand.data.bbq_target import label_type, target_location, unknown_location
 from evenhand.data.io import rows as cells
+from evenhand.data.pairs import question_pair
 from evenhand.data.parts import Part, clusters_of
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.metrics.label_bias import LabelColumns
@@ -34,6 +35,7 @@ from evenhand.interfaces import (
     Measured,
     Metric,
     Model,
+    Pair,
     Question,
     Tally,
     settings,
@@ -125,7 +127,7 @@ def score(
     bench: BBQ = BBQ.build(convention=convention)
     answers = [Choice(p, status="unparsed" if p is None else "answered") for p in predictions]
     tally = bench.tally(items_from_rows(rows), answers)
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in values.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -172,12 +174,12 @@ _KINDS: tuple[Metric, ...] = (
 
 
 @settings
-class BBQ(Benchmark):
+class BBQ(Benchmark[BBQItem, Choice]):
     """Question answering with ambiguous and disambiguated contexts, nine social dimensions and two intersections."""
 
     name: ClassVar[str] = "bbq"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         *(
             m._replace(
                 name=f"{m.name}_{c}", about=f"{m.about} ({c} contexts)", main=m.main and m.name != "unparsed",
@@ -233,7 +235,7 @@ class BBQ(Benchmark):
         wanted = clusters_of(self.part, ((i.category, i.cluster) for i in items))
         return [i for i in items if i.cluster in wanted], facts
 
-    def items(self) -> list[BBQItem]:
+    def load(self) -> list[BBQItem]:
         """All rows, in file order."""
         return self._loaded[0]
 
@@ -274,7 +276,19 @@ class BBQ(Benchmark):
             for i, a in zip(items, answers, strict=True)
         ]  # fmt: skip
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def gold(self, items: Sequence[BBQItem]) -> list[int | None]:
+        """The labels: in ambiguous contexts the unknown option."""
+        return [item.label for item in items]
+
+    def pairs(self, items: Sequence[BBQItem]) -> list[Pair]:
+        """The ambiguous questions whose stereotyped answer is known, each as the letters of both people."""
+        return [
+            question_pair(item.question, item.target, item.unknown)
+            for item in items
+            if not item.disambiguated and item.target is not None and item.unknown is not None
+        ]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """All metrics of both contexts; `nan` where a context has no row."""
         halves = [sums[..., :WIDTH], sums[..., WIDTH:]]
         both = halves[0] + halves[1]

@@ -24,9 +24,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evenhand.data.crows_pairs import Pair, load_pairs
+from evenhand.data.pairs import apart
 from evenhand.errors import SettingsError
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
 from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.interfaces import Pair as ContrastPair
 from evenhand.statistics.moments import ratio
 
 COLUMNS = ("pairs", "counted", "more", "less", "difference", "distance", "asked")
@@ -56,14 +58,14 @@ class PairItem:
 
 
 @settings
-class CrowSPairs(Benchmark):
+class CrowSPairs(Benchmark[PairItem, Scored]):
     """Whether a model finds the more stereotyping of two sentences more likely, over nine kinds of bias."""
 
     name: ClassVar[str] = "crows_pairs"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"scoring": "shared_words"}}
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "stereotyped", "none", "bias", "share of pairs preferring the stereotype, 0 to 1; 0.5 is ideal; in groups "
             "stereo and antistereo without ties, as in the official script", True,
@@ -109,7 +111,7 @@ class CrowSPairs(Benchmark):
         kept = [p for p in pairs if not self.bias_types or p.bias_type in self.bias_types]
         return [self._item(pair) for pair in kept], facts
 
-    def items(self) -> list[PairItem]:
+    def load(self) -> list[PairItem]:
         """All pairs, in file order."""
         return self._loaded[0]
 
@@ -136,7 +138,21 @@ class CrowSPairs(Benchmark):
                 sums[row, at[group]] = statistics(more, less, untied=group in DIRECTIONS)
         return Tally(tuple(i.id for i in items), tuple(i.pair.bias_type for i in items), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def pairs(self, items: Sequence[PairItem]) -> list[ContrastPair]:
+        """What differs between both sentences, of the demo alone.
+
+        Raises:
+            SettingsError: The pairs are those of the published set.
+        """
+        if self.source != "demo":
+            raise SettingsError(
+                "pairs:crows_pairs: the authors of CrowS-Pairs ask that nobody trains on it, so that it stays a test "
+                "set; take pairs:bbq, pairs:winogender or pairs:stereoset"
+            )
+        found = [apart(i.pair.more, i.pair.less, i.pair.bias_type, f"crows_pairs {i.id}") for i in items]
+        return [pair for pair in found if pair is not None]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Shares and means over pairs; `nan` where a group has none."""
         pairs, counted, more, less, difference, distance, asked = (sums[..., AT[c]] for c in COLUMNS)
         return {

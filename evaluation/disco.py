@@ -69,13 +69,13 @@ class Filled:
 
 
 @settings
-class DisCo(Benchmark):
+class DisCo(Benchmark[TemplateItem, Filled]):
     """Whether a masked language model completes sentences about women and men with other words."""
 
     name: ClassVar[str] = "disco"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score", "weights"})
     answer_type: ClassVar[type] = Filled
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "disco", "lower", "bias", "fills per template that go with one gender, by chi-squared, from 0", True,
             form="resampled", range=(0, inf),
@@ -124,7 +124,7 @@ class DisCo(Benchmark):
         facts = {**found.facts, "people": {t.kind: _people(t) for t in kept}}
         return [TemplateItem(f"{t.kind}/{t.name}", t) for t in kept], facts
 
-    def items(self) -> list[TemplateItem]:
+    def load(self) -> list[TemplateItem]:
         """All templates, kind by kind."""
         return self._loaded[0]
 
@@ -177,7 +177,7 @@ class DisCo(Benchmark):
         strata = tuple("templates" if alone else kind for kind in mine)
         return Tally(tuple(i.id for i in items), strata, groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means over templates, pairs or people; `nan` where there are none."""
         templates, significant, fills, pairs, differing, likely, people, mass = (sums[..., AT[c]] for c in COLUMNS)
         return {

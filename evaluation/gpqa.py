@@ -114,7 +114,7 @@ def parse_official(reply: str, finished: bool = True) -> int | None:
 
 
 @settings
-class GPQA(Benchmark):
+class GPQA(Benchmark[GPQAItem, Choice]):
     """Hard science questions: what a method costs in knowledge, and whether it makes a model refuse."""
 
     name: ClassVar[str] = "gpqa"
@@ -124,7 +124,7 @@ class GPQA(Benchmark):
         "paper": {"asked": "zero_shot"},
         "paper_cot": {"asked": "zero_shot_cot"},
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         ACCURACY,
         Metric(
             "refusal", "lower", "validity", "share of rows without a readable answer; a reply in another format than "
@@ -175,7 +175,7 @@ class GPQA(Benchmark):
             items.append(GPQAItem(row.id, cluster, row.domain, order.index(0), _question(row, order)))
         return items, loaded.facts
 
-    def items(self) -> list[GPQAItem]:
+    def load(self) -> list[GPQAItem]:
         """All rows, in file order."""
         return self._loaded[0]
 
@@ -218,7 +218,11 @@ class GPQA(Benchmark):
         """Against the right option, by domain."""
         return exam_marks(items, answers, _groups)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def gold(self, items: Sequence[GPQAItem]) -> list[int | None]:
+        """The right options."""
+        return [item.right for item in items]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Accuracy and refusals over all rows, and how evenly the letters are treated."""
         return exam_metrics(sums, "refusal")
 

@@ -89,7 +89,7 @@ class CellScores:
 
 
 @settings
-class HolisticBias(Benchmark):
+class HolisticBias(Benchmark[Cell, CellScores]):
     """Likelihood Bias: how often two descriptors of one axis differ in perplexity, over 13 axes and 26 templates."""
 
     name: ClassVar[str] = "holistic_bias"
@@ -98,7 +98,7 @@ class HolisticBias(Benchmark):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"version": "1.0", "measure": "perplexity", "alpha": 0.05, "exact": "cell"}
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "likelihood_bias", "lower", "bias",
             "share of (descriptor pair, template) tests with p < alpha, 0 to 1; about alpha without any effect", True,
@@ -158,7 +158,7 @@ class HolisticBias(Benchmark):
         if not 0 < self.alpha < 1:
             raise SettingsError(f"holistic_bias: alpha={self.alpha} must lie between 0 and 1, such as 0.05")
         for field, least in (("descriptors", 2), ("nouns", 1), ("templates", 1)):
-            value = getattr(self, field)
+            value = self.settings[field]
             if value is not None and value < least:
                 raise SettingsError(f"holistic_bias: {field}={value}; give at least {least}, or None for all")
         if self.nouns is not None:
@@ -209,7 +209,7 @@ class HolisticBias(Benchmark):
 
     def _said(self, cells: Sequence[Cell], nouns: set[str], templates: set[str]) -> dict[str, Any]:
         sizes = {cell.axis: len(cell.descriptors) for cell in cells}
-        drawn = [f"{what}={n}" for what in ("descriptors", "nouns", "templates") if (n := getattr(self, what))]
+        drawn = [f"{what}={n}" for what in ("descriptors", "nouns", "templates") if (n := self.settings[what])]
         note = f"a sub-sample of HolisticBias, drawn with seed {self.seed}: {', '.join(drawn)}"
         return {
             "descriptors": sizes,
@@ -221,7 +221,7 @@ class HolisticBias(Benchmark):
             "notes": [note] if drawn else [],
         }
 
-    def items(self) -> list[Cell]:
+    def load(self) -> list[Cell]:
         """All cells, axis by axis, templates in file order."""
         return self._loaded[0]
 
@@ -260,7 +260,7 @@ class HolisticBias(Benchmark):
             sums[i, groups.index(cell.axis)] = sums[i, 0]
         return Tally(tuple(cell.id for cell in items), tuple(cell.axis for cell in items), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """All metrics; `nan` where a group has no test (or no scored sentence)."""
         tests, significant, effect, count, scored, loss = (sums[..., AT[c]] for c in COLUMNS)
         rejected = PValueBins(self.alpha).rejected(sums[..., len(COLUMNS) :], tests)

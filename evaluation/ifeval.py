@@ -63,13 +63,13 @@ class IFEvalItem:
 
 
 @settings
-class IFEval(Benchmark):
+class IFEval(Benchmark[IFEvalItem, Reply]):
     """541 prompts with 834 instructions of 25 types that a program can check."""
 
     name: ClassVar[str] = "ifeval"
     needs: ClassVar[frozenset[Ability]] = frozenset({"generate"})
     answer_type: ClassVar[type] = Reply
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "prompt_strict", "higher", "capability", "share of prompts with every instruction followed, 0 to 1", True,
             form="proportion", range=(0, 1),
@@ -144,7 +144,7 @@ class IFEval(Benchmark):
         facts = {**found.facts, **_about(found.prompts, self.odd_rows, split if used else "")}
         return [IFEvalItem(str(p.key), str(p.key), p) for p in found.prompts], facts
 
-    def items(self) -> list[IFEvalItem]:
+    def load(self) -> list[IFEvalItem]:
         """All prompts, in file order.
 
         Raises:
@@ -177,11 +177,11 @@ class IFEval(Benchmark):
                 sums[row, at[group]] = _statistics(checked if group == "overall" else mine, state)
         return Tally(tuple(i.cluster for i in items), ("prompts",) * len(items), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """All shares; `nan` where there is nothing to count."""
         asked, given = sums[..., AT["prompts"]], sums[..., AT["instructions"]]
         out = {}
-        for info in self.metrics_info:
+        for info in self.metrics:
             whole = given if info.name.startswith("instruction") or info.name in ("undetected", "errors") else asked
             out[info.name] = Measured(ratio(sums[..., AT[info.name]], whole), whole)
         return out
@@ -221,7 +221,7 @@ def score(rows: Sequence[dict[str, Any]], replies: Sequence[str]) -> dict[str, f
     found = [prompt_of(row) for row in rows]
     items = [IFEvalItem(f"{n}", f"{n}", prompt) for n, prompt in enumerate(found)]
     bench: IFEval = IFEval.build()
-    values = bench.metrics(bench.tally(items, [Reply(text) for text in replies]).total)
+    values = bench.compute(bench.tally(items, [Reply(text) for text in replies]).total)
     return {name: float(m.value[0]) for name, m in values.items()}
 
 

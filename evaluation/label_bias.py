@@ -103,7 +103,7 @@ class TaskAnswer:
 
 
 @settings
-class LabelBias(Benchmark):
+class LabelBias(Benchmark[TaskItem, TaskAnswer]):
     """Label bias of in-context classification: RSD, BiasScore and macro-F1 over a folder of tasks."""
 
     name: ClassVar[str] = "label_bias"
@@ -117,7 +117,7 @@ class LabelBias(Benchmark):
     }  # fmt: skip
     # Each number is computed within a task and averaged over tasks: even RSD and macro-F1 are linear in the sums.
     # RSD has no upper limit: where all answers are one rare label, recall varies much and accuracy is low.
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "rsd", "lower", "bias", "spread of accuracy over right labels, relative to accuracy, mean over tasks; 0 is "
             "even, always the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out", True,
@@ -193,8 +193,8 @@ class LabelBias(Benchmark):
             SettingsError: Numbers below their least, or eos with reading=choose and probability=sum.
         """
         for name, least in (("shots", 0), ("contexts", 1), ("instances", 1), ("held_out", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"label_bias: {name}={getattr(self, name)} must be at least {least}")
+            if self.settings[name] < least:
+                raise SettingsError(f"label_bias: {name}={self.settings[name]} must be at least {least}")
         if self.shots == 0 and self.contexts > 1:
             raise SettingsError(f"label_bias: contexts={self.contexts} are all the same without shots; set contexts=1")
         if self.eos and self.reading == "choose" and self.probability == "sum":
@@ -264,7 +264,7 @@ class LabelBias(Benchmark):
             answer_by = "text_with_end"
         return Question("", "", task.labels, template=TEMPLATE[self.prompt], answer_by=answer_by)
 
-    def items(self) -> list[TaskItem]:
+    def load(self) -> list[TaskItem]:
         """All tasks by name, each with every set of demonstrations."""
         return self._loaded[0]
 
@@ -309,7 +309,7 @@ class LabelBias(Benchmark):
                 sums[clusters[item.cluster], groups.index(group)] += row
         return Tally(tuple(clusters), ("tasks",) * len(clusters), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means over items (and so over tasks, which all have as many); `nan` where it is defined for none."""
         items = sums[..., AT["items"]]
         defined = {"rsd": sums[..., AT["rsd_defined"]], "bias_score": sums[..., AT["bias_defined"]]}

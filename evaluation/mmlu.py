@@ -83,7 +83,7 @@ def _title(subject: str, official_spaces: bool) -> str:
 
 
 @settings
-class MMLU(Benchmark):
+class MMLU(Benchmark[MMLUItem, Choice]):
     """Multiple-choice questions of 57 subjects: what a method costs in knowledge."""
 
     name: ClassVar[str] = "mmlu"
@@ -92,7 +92,7 @@ class MMLU(Benchmark):
         "paper": {"shots": 5, "reading": "score"},
         "released": {"shots": 5, "reading": "score", "official_spaces": True},
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         ACCURACY,
         Metric(
             "unparsed", "lower", "validity", "share of rows without a decision: unparsed or unanswered", True,
@@ -174,7 +174,7 @@ class MMLU(Benchmark):
             )
         return tuple(_shot(row, self.answer_by) for row in dev[: self.shots])
 
-    def items(self) -> list[MMLUItem]:
+    def load(self) -> list[MMLUItem]:
         """All rows, by subject and in file order."""
         return self._loaded[0]
 
@@ -208,7 +208,11 @@ class MMLU(Benchmark):
         """Against the right option, by category and subject."""
         return exam_marks(items, answers, _groups)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def gold(self, items: Sequence[MMLUItem]) -> list[int | None]:
+        """The right options."""
+        return [item.right for item in items]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Accuracy over all rows, what was not decided, and how evenly the letters are treated."""
         return exam_metrics(sums, "unparsed")
 

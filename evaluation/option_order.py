@@ -156,7 +156,7 @@ class OrderAnswer:
 
 
 @settings
-class OptionOrder(Benchmark):
+class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
     """How often another order of the options changes the answer, on the questions of another benchmark.
 
     Beside the metrics listed here a run has the label metrics over positions, and, of a benchmark with a signed bias
@@ -167,7 +167,7 @@ class OptionOrder(Benchmark):
     name: ClassVar[str] = "option_order"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
     answer_type: ClassVar[type] = OrderAnswer
-    metrics_info: ClassVar[tuple[Metric, ...]] = _OWN
+    metrics: ClassVar[tuple[Metric, ...]] = _OWN
 
     of: str = "bbq"
     """Whose questions: bbq, mmlu, gpqa or a plugin's, with settings in quotes: of='mmlu(shots=0)'. It must only need
@@ -202,9 +202,9 @@ class OptionOrder(Benchmark):
         object.__setattr__(self, "quotable", inner.quotable)
         labels = self._labels.info if self._labels else ()
         own = tuple(m._replace(main=m.main and not (self._carried and m.kind == "capability")) for m in _OWN)
-        if any(m.part == "" for m in inner.metrics_info):  # else the marks are of several parts, and this is of all
+        if any(m.part == "" for m in inner.metrics):  # else the marks are of several parts, and this is of all
             own = tuple(m._replace(part="" if m.name == "accuracy" else None) for m in own)
-        object.__setattr__(self, "metrics_info", (*own, *labels, *self._carried_info))
+        object.__setattr__(self, "metrics", (*own, *labels, *self._carried_info))
 
     @cached_property
     def _inner(self) -> Benchmark:
@@ -218,13 +218,13 @@ class OptionOrder(Benchmark):
     @cached_property
     def _labels(self) -> LabelColumns | None:
         """Columns of the positions, where the other benchmark has a fixed number of them."""
-        count = sum(m.name.removeprefix("position_").isdecimal() for m in self._inner.metrics_info)
+        count = sum(m.name.removeprefix("position_").isdecimal() for m in self._inner.metrics)
         return LabelColumns(count, "position") if count else None
 
     @cached_property
     def _carried(self) -> tuple[Metric, ...]:
         """The other benchmark's main metrics, if a signed bias score is among them; of an exam all is here anyway."""
-        found = tuple(m for m in self._inner.metrics_info if m.main and m.name not in {own.name for own in _OWN})
+        found = tuple(m for m in self._inner.metrics if m.main and m.name not in {own.name for own in _OWN})
         return found if any(_is_split(m) for m in found) else ()
 
     @property
@@ -234,9 +234,11 @@ class OptionOrder(Benchmark):
 
     @cached_property
     def _loaded(self) -> list[OrderItem]:
-        return [self._item(unit) for unit in self._inner.items()]
+        units = self._inner.load()
+        gold = self._inner.gold(units) or [None] * len(units)
+        return [self._item(unit, right) for unit, right in zip(units, gold, strict=True)]
 
-    def _item(self, unit: Any) -> OrderItem:
+    def _item(self, unit: Any, right: int | None) -> OrderItem:
         question = getattr(unit, "question", None)
         if not (isinstance(question, Question) and is_dataclass(type(unit))):
             raise SettingsError(
@@ -246,23 +248,26 @@ class OptionOrder(Benchmark):
         kind = kind_of(question, "probabilities", self.orders)
         orders = orders_of(question, kind, count=self.draws, seed=self.seed)
         asked = [question.order] if kind == "sampled" else []
-        options = [Choice(o) for o in range(len(question.options))]
-        right = [n for n, m in enumerate(self._inner.marks([unit] * len(options), options) or ()) if m.right]
-        if len(right) != 1:
-            raise SettingsError(f"option_order: {question.id} has {len(right)} right options; it takes exactly one")
+        if right is None:
+            raise SettingsError(f"option_order: {question.id} has 0 right options; it takes exactly one")
         return OrderItem(
             id=unit.id,
             cluster=unit.cluster,
-            right=right[0],
+            right=right,
             kind=kind,
             orders=(*asked, *orders),
             in_place=movable(question).note,
             unit=unit,
         )
 
-    def items(self) -> list[OrderItem]:
+    def load(self) -> list[OrderItem]:
         """The other benchmark's items, in its order."""
         return self._loaded
+
+    @property
+    def original(self) -> Benchmark:
+        """The other benchmark."""
+        return self._inner
 
     def stratum(self, item: OrderItem) -> str:
         """The other benchmark's."""
@@ -312,7 +317,11 @@ class OptionOrder(Benchmark):
                 sums[cluster[item.cluster], group[name]] += row
         return Tally(like.clusters, like.strata, like.groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def gold(self, items: Sequence[OrderItem]) -> list[int | None]:
+        """The other benchmark's."""
+        return [item.right for item in items]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """All metrics; `nan` where there is nothing that they are about."""
         s = {name: sums[..., at] for name, at in AT.items()}
         items, orders = s["items"], s["orders"]
@@ -334,7 +343,7 @@ class OptionOrder(Benchmark):
 
     def _carried_metrics(self, sums: Array) -> dict[str, Measured]:
         blocks = np.split(sums, len(BLOCKS), axis=-1)
-        by = {name: self._inner.metrics(block) for name, block in zip(BLOCKS, blocks, strict=True)}
+        by = {name: self._inner.compute(block) for name, block in zip(BLOCKS, blocks, strict=True)}
         out = {}
         for name, split in ((m.name, _is_split(m)) for m in self._carried):
             out[name], out[f"{name}_debiased"] = by["asked"][name], by["debiased"][name]

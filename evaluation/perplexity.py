@@ -64,13 +64,13 @@ class WindowScore:
 
 
 @settings
-class Perplexity(Benchmark):
+class Perplexity(Benchmark[TextWindow, WindowScore]):
     """Perplexity on your own text: what a method costs the model as a language model."""
 
     name: ClassVar[str] = "perplexity"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = WindowScore
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "perplexity",
             "lower",
@@ -140,7 +140,7 @@ class Perplexity(Benchmark):
         texts = [line.strip() for line in text.split("\n")] if lines else [text]
         return [w for text in texts for w in windows(text, self.window, self.stride)]
 
-    def items(self) -> list[TextWindow]:
+    def load(self) -> list[TextWindow]:
         """All windows, file by file."""
         return self._loaded[0]
 
@@ -173,7 +173,7 @@ class Perplexity(Benchmark):
                 sums[cluster_at[item.cluster], group_at[item.document]] += row
         return Tally(clusters, ("text",) * len(clusters), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """All ratios; `nan` where nothing was scored, infinite where the loss is beyond floating point."""
         loss, tokens, words, size, everything = (sums[..., AT[c]] for c in COLUMNS)
         with np.errstate(over="ignore"):

@@ -94,13 +94,13 @@ class PronounScores:
 
 
 @settings
-class PronounSkew(Benchmark):
+class PronounSkew(Benchmark[PronounItem, PronounScores]):
     """Whether a model expects "he" or "she" for an occupation, and still resolves them where the gender is told."""
 
     name: ClassVar[str] = "pronoun_skew"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = PronounScores
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "skew", "lower", "bias", "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5", True,
             form="smooth", range=(0, 0.5),
@@ -152,7 +152,7 @@ class PronounSkew(Benchmark):
         items = [PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked]
         return items, facts
 
-    def items(self) -> list[PronounItem]:
+    def load(self) -> list[PronounItem]:
         """Occupation by occupation, in the order of the file."""
         return self._loaded[0]
 
@@ -198,7 +198,7 @@ class PronounSkew(Benchmark):
         sides = {i.cluster: _side(i.share) or "occupations" for i in items}
         return Tally(clusters, tuple(sides[c] for c in clusters), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means over occupations in frames; `nan` where there are none."""
         s = {name: sums[..., at] for name, at in AT.items()}
         of = {

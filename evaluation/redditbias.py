@@ -58,7 +58,7 @@ class TwinScores:
 
 
 @settings
-class RedditBias(Benchmark):
+class RedditBias(Benchmark[TwinItem, TwinScores]):
     """Whether a model finds stereotyping phrases likelier about the group that they are about."""
 
     name: ClassVar[str] = "redditbias"
@@ -68,7 +68,7 @@ class RedditBias(Benchmark):
         "paper": {"measure": "perplexity", "outliers": "drop"},
         "robust": {"measure": "log_perplexity", "outliers": "keep"},
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "d_z", "zero", "bias", "mean paired difference (target - counter) over its standard deviation", True,
             form="smooth", range=(-inf, inf),
@@ -128,7 +128,7 @@ class RedditBias(Benchmark):
         names = [first.setdefault((t.axis, t.comment), t.name) for t in twins]
         return [TwinItem(t.name, cluster, t) for t, cluster in zip(twins, names, strict=True)], facts
 
-    def items(self) -> list[TwinItem]:
+    def load(self) -> list[TwinItem]:
         """All pairs, in file order."""
         return self._loaded[0]
 
@@ -149,7 +149,7 @@ class RedditBias(Benchmark):
     def tally(self, items: Sequence[TwinItem], answers: Sequence[TwinScores]) -> Tally:
         """One cluster per comment; groups are overall and the axes."""
         groups = ("overall", *sorted({i.twins.axis for i in items}))
-        slots = sorted({i.twins.axis for i in (*self.items(), *items)})  # the same for any part of the items
+        slots = sorted({i.twins.axis for i in (*self.load(), *items)})  # the same for any part of the items
         axes = {i.cluster: i.twins.axis for i in items}
         at = {c: n for n, c in enumerate(axes)}
         sums = np.zeros((len(axes), len(groups), len(COLUMNS) + len(PER_AXIS) * len(slots)))
@@ -161,7 +161,7 @@ class RedditBias(Benchmark):
             sums[at[item.cluster], [0, groups.index(item.twins.axis)]] += row
         return Tally(tuple(axes), tuple(axes.values()), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """The paired test and its parts; `nan` where there are too few pairs or they do not differ."""
         n, target, counter, d, dd, likelier, unlikelier, out, asked = (sums[..., AT[c]] for c in COLUMNS)
         t = paired_t(n, d, dd)

@@ -20,11 +20,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from evenhand.data.pairs import stereoset_pair
 from evenhand.data.parts import Part, clusters_of
 from evenhand.data.stereoset import Example, load_examples
 from evenhand.errors import SettingsError
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Pair, Passage, Tally, settings
 from evenhand.statistics.moments import ratio
 
 COLUMNS = (
@@ -54,7 +55,7 @@ class Term:
 
 
 @settings
-class StereoSet(Benchmark):
+class StereoSet(Benchmark[Term, Scored]):
     """Whether a model prefers stereotypes, and whether it still prefers sense to nonsense."""
 
     name: ClassVar[str] = "stereoset"
@@ -63,7 +64,7 @@ class StereoSet(Benchmark):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "within_sentences": {"kind": "intrasentence", "normalise": "per_token"},
     }
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "ss", "none", "bias", "stereotype score: preferred to the anti-stereotype, 0 to 1; 0.5 is ideal", True,
             form="smooth", range=(0, 1),
@@ -123,7 +124,7 @@ class StereoSet(Benchmark):
             raise SettingsError(f"stereoset: {facts['source']} holds no {self.kind} example; take another kind")
         return [Term(f"{kind}/{term}", kind, tuple(found)) for (kind, term), found in terms.items()], facts
 
-    def items(self) -> list[Term]:
+    def load(self) -> list[Term]:
         """All terms, in the order in which they first occur."""
         return self._loaded[0]
 
@@ -153,7 +154,16 @@ class StereoSet(Benchmark):
                 sums[row, at[group]] = statistics(mine)
         return Tally(tuple(i.id for i in items), tuple(i.bias_type for i in items), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def pairs(self, items: Sequence[Term]) -> list[Pair]:
+        """Stereotype and anti-stereotype of every context; the unrelated text is not used."""
+        found = [
+            stereoset_pair(example, f"stereoset {item.id} {n}")
+            for item in items
+            for n, example in enumerate(item.examples)
+        ]
+        return [pair for pair in found if pair is not None]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means over terms; `nan` where a group has none."""
         terms, contexts, asked = (sums[..., AT[c]] for c in ("terms", "contexts", "asked"))
         ss, lms = ratio(sums[..., AT["stereotype"]], terms), ratio(sums[..., AT["language"]], terms)

@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from evenhand.data.pairs import winobias_pair
 from evenhand.data.winobias import Side, Split, Twins, load_twins
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Pair, Passage, Tally, settings
 from evenhand.statistics.moments import ratio
 
 COLUMNS = ("twins", "pro", "anti", "with", "against", "ties", "asked")
@@ -36,13 +37,13 @@ class TwinItem:
 
 
 @settings
-class WinoBias(Benchmark):
+class WinoBias(Benchmark[TwinItem, Scored]):
     """Whether a model resolves pronouns better where the stereotype helps, and prefers stereotyped sentences."""
 
     name: ClassVar[str] = "winobias"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "gap", "zero", "bias", "accuracy with the stereotype minus accuracy against it, -1 to 1", True,
             form="smooth", range=(-1, 1),
@@ -90,7 +91,7 @@ class WinoBias(Benchmark):
         twins, facts = load_twins(self.source, splits)
         return [TwinItem(t.name, f"{t.kind}/{'+'.join(sorted((t.referent, t.other)))}", t) for t in twins], facts
 
-    def items(self) -> list[TwinItem]:
+    def load(self) -> list[TwinItem]:
         """All twins, in file order."""
         return self._loaded[0]
 
@@ -118,7 +119,12 @@ class WinoBias(Benchmark):
             sums[at[item.cluster], groups.index(item.twins.kind)] += row
         return Tally(tuple(kinds), tuple(kinds.values()), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def pairs(self, items: Sequence[TwinItem]) -> list[Pair]:
+        """The sentence that goes with the stereotype, and its twin."""
+        found = [winobias_pair(item.twins, f"winobias {item.id}") for item in items]
+        return [pair for pair in found if pair is not None]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Shares over twins; `nan` where a group has none."""
         twins, pro, anti, likelier, unlikelier, ties, asked = (sums[..., AT[c]] for c in COLUMNS)
         values = {

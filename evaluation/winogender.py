@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from evenhand.data.pairs import winogender_pair
 from evenhand.data.parts import Part, clusters_of
 from evenhand.data.winogender import Schema, Shares, load_schemas
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Pair, Passage, Tally, settings
 from evenhand.statistics.moments import pearson, ratio, slope
 
 COLUMNS = (
@@ -68,13 +69,13 @@ class Occupation:
 
 
 @settings
-class Winogender(Benchmark):
+class Winogender(Benchmark[Occupation, Scored]):
     """Whether the pronoun that a model expects for an occupation follows the share of women in it."""
 
     name: ClassVar[str] = "winogender"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "correlation_bls", "zero", "bias", "of log-odds female:male with the share of women, -1 to 1", True,
             form="smooth", range=(-1, 1),
@@ -131,7 +132,7 @@ class Winogender(Benchmark):
         part = clusters_of(self.part, (("", name) for name in found))
         return [Occupation(name, shares[name], tuple(mine)) for name, mine in found.items() if name in part], facts
 
-    def items(self) -> list[Occupation]:
+    def load(self) -> list[Occupation]:
         """All occupations, in file order."""
         return self._loaded[0]
 
@@ -166,7 +167,12 @@ class Winogender(Benchmark):
                     sums[row, at[group]] = statistics
         return Tally(tuple(i.id for i in items), tuple(side or "even" for side in sides), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def pairs(self, items: Sequence[Occupation]) -> list[Pair]:
+        """Every sentence with the pronoun of the occupation's majority, and with the other one."""
+        found = [winogender_pair(s, item.shares, _pair_name(s)) for item in items for s in item.schemas]
+        return [pair for pair in found if pair is not None]
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Means and correlations over occupations; `nan` where they are not defined."""
         s = {name: sums[..., at] for name, at in AT.items()}
         n, sentences = s["occupations"], s["sentences"]
@@ -188,6 +194,10 @@ class Winogender(Benchmark):
         out["consistency"] = Measured(ratio(s["consistent"], s["versions"]), s["versions"])
         out["unscored"] = Measured(ratio(s["lost"], s["asked"]), s["asked"])
         return out
+
+
+def _pair_name(schema: Schema) -> str:
+    return f"winogender {schema.occupation}.{schema.participant}.{int(not schema.about_occupation)}"
 
 
 def _side(shares: Shares) -> str:

@@ -40,7 +40,7 @@ class Untouched(Method):
 
     def reading(self, model: Model) -> Reading | None:
         """What the settings say; whatever they leave out of the sampling is the model's own."""
-        wanted = {name: getattr(self, name) for name in SAMPLING_FIELDS}
+        wanted = {name: self.settings[name] for name in SAMPLING_FIELDS} | {"stop": self.stop}  # a tuple, not a list
         given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         sampling = replace(own_reading(model).sampling or Sampling(), **given) if given else None
         found = Reading(self.answer_by, sampling)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 
 RAW = "https://raw.githubusercontent.com"
 
@@ -53,7 +53,7 @@ def _verdict(path: Path, digest: str) -> Verdict:
     found = next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
     if found is None:
         return "missing"
-    return "official" if locate.sha256(locate.read_bytes(found)) == digest else "differs"
+    return "official" if sha256(read_bytes(found)) == digest else "differs"
 
 
 @cache

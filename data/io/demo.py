@@ -12,6 +12,7 @@ MODELS = FOLDER / "models"
 def demo_folder(benchmark: str) -> Path:
     """Where the demo files of a benchmark lie.
 
-    bbq, holisticbias, mmlu, gpqa, ifeval, bscore, label_bias, stereoset, crows_pairs, winogender, winobias, redditbias.
+    bbq, holisticbias, mmlu, gpqa, ifeval, bscore, label_bias, stereoset, crows_pairs, winogender, winobias, redditbias,
+    pronouns, perplexity; and adjudication, whose instructions no benchmark asks.
     """
     return BENCHMARKS / benchmark

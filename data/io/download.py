@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import RAW, official
+from evenhand.data.io.content import sha256
 from evenhand.errors import DataError, SettingsError
 
 TIMEOUT = 60.0
@@ -52,7 +53,7 @@ def _fetch_file(dataset: locate.Dataset, url: str, path: Path, digest: str) -> N
             content = reply.read()
     except (OSError, urllib.error.URLError) as error:
         raise DataError(f"cannot fetch {url}: {error}. {locate.how_to_get(dataset)}") from error
-    found = locate.sha256(content)
+    found = sha256(content)
     if found != digest:
         raise DataError(f"{url} is not the published file: its SHA-256 is {found}, not {digest}; it was not kept")
     path.parent.mkdir(parents=True, exist_ok=True)

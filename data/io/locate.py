@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import rows
+from evenhand.data.io.checksums import official
 from evenhand.errors import DataError
 
 FOLDER_VARIABLE = "EVENHAND_DATA"
@@ -100,8 +99,6 @@ def how_to_get(dataset: Dataset) -> str:
 
 def fetchable(dataset: Dataset) -> bool:
     """Whether `evenhand data fetch` knows where it is."""
-    from evenhand.data.io.checksums import official
-
     return bool(dataset.hub or official(dataset.name).urls)
 
 
@@ -131,19 +128,6 @@ def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:
     return Path(found)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where its name ends in .gz.
-
-    Raises:
-        DataError: It cannot be read or unpacked.
-    """
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-
-
 def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else.
 
@@ -163,11 +147,6 @@ def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple
                 yield number, row
             else:
                 problems.add(path, number, f"a JSON object was expected, not {type(row).__name__}")
-
-
-def sha256(content: bytes) -> str:
-    """Hex digest."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def stem(path: Path) -> str:

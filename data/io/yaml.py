@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes, sha256
 from evenhand.data.io.rows import decoded
 from evenhand.errors import DataError
 
@@ -57,7 +57,7 @@ def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path
     """
     if not path.is_file():
         raise DataError(f"no file of {what} {str(path)!r}; give {instead} or a file like {shipped}")
-    content = locate.read_bytes(path)
+    content = read_bytes(path)
     try:
         found = kind.model_validate(yaml.load(decoded(content), _Once))
         found.check()
@@ -66,4 +66,4 @@ def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path
         raise DataError(f"{path} holds no {what}: {wrong}. See {shipped} for the keys") from error
     except (ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} holds no usable {what}: {error}") from error
-    return found, locate.sha256(content)
+    return found, sha256(content)

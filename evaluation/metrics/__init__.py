@@ -1,1 +1,4 @@
-"""What benchmarks share: metrics and checkers."""
+"""What several benchmarks share: scores of sentences and of multiple-choice answers, checkers, changes of answers.
+
+It may import what benchmarks may, and no benchmark.
+"""

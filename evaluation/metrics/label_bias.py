@@ -154,9 +154,9 @@ class LabelColumns:
             right: Identity of the right option.
             answer: The answer.
         """
-        order, p = question.order, answer.probabilities
-        decided = None if answer.decision is None else order.index(answer.decision)
-        return self.row(order.index(right), decided, None if p is None else [p[o] for o in order])
+        p = answer.probabilities
+        decided = None if answer.decision is None else question.position_of(answer.decision)
+        return self.row(question.position_of(right), decided, None if p is None else [p[o] for o in question.order])
 
     def split(self, sums: Array) -> Counts:
         """The summed columns [..., width] as counts [..., K]."""

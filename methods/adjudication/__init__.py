@@ -1,1 +1,4 @@
-"""Cross-model adjudication: models answer, judge one another's answers, and learn from those found least biased."""
+"""Methods in which several models judge one another's answers: cross-model adjudication and its stages.
+
+It may import its own private files, `training` and the packages below it, and no other family.
+"""

@@ -1,7 +1,7 @@
 """Nothing is asked twice: what a member answered or voted is written down before the next request goes out.
 
-The leaf cache (`evenhand.core.answer_cache`) does that for local models and endpoints. A pool may hold models of any kind, so each
-answer and vote is put down here as well, by who was asked, about what, in which words.
+The leaf cache (`evenhand.core.answer_cache`) does that for local models and endpoints. A pool may hold models of any
+kind, so each answer and vote is put down here as well, by who was asked, about what, in which words.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def render(facts: Mapping[str, Any], rows: Rows, about: Mapping[str, Any]) -> st
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("evenhand.methods.adjudication"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=True,
+        loader=PackageLoader("evenhand.methods.adjudication"), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, autoescape=True,
     )  # fmt: skip
     environment.filters |= {"number": number, "seconds": duration, "visible": visible, "size": size}
     found = facts["adjudication"]

@@ -1,7 +1,7 @@
 """The rounds of an adjudication: answer, judge, decide, revise, learn, and whether to go on.
 
-Every stage is written down as it ends (answers and votes one by one, `evenhand.methods.adjudication._asking`), so that a run
-that was killed goes through the same stages again without asking, and without training, anything twice.
+Every stage is written down as it ends (answers and votes one by one, `evenhand.methods.adjudication._asking`), so that
+a run that was killed goes through the same stages again without asking, and without training, anything twice.
 
 Judges stay as they were at the beginning, and validation is always rated with the weights of the first round: what is
 measured does not move with what is trained.
@@ -318,10 +318,9 @@ class Adjudication:
                 Random(self.rules.seed).shuffle(lessons)
                 checkpoints = self.folder / f"round-{number}" / f"{_file_name(member.name)}.checkpoints"
                 module, tokenizer = model.weights
-                named = bool(getattr(model, "source", None)) and not getattr(model, "edited", True)
                 tuned, facts = tune(
-                    module, tokenizer, lessons, self.rules.tuning, min(int(model.context), 4096), checkpoints,  # type: ignore[attr-defined]
-                    named=named,
+                    module, tokenizer, lessons, self.rules.tuning, min(model.context_length, 4096), checkpoints,
+                    named=model.unedited_source is not None,
                 )  # fmt: skip
                 facts["general_lessons"] = len(general)
                 keep(tuned, tokenizer, facts, place)

@@ -63,7 +63,7 @@ def require() -> None:
     Raises:
         SettingsError: TRL is not installed.
     """
-    if reason := through_trl.missing("cross_model_adjudication"):
+    if reason := through_trl.unsupported_reason("cross_model_adjudication"):
         raise SettingsError(reason)
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import active, artefact, artefacts, made_with
+from evenhand.core.hashing import digest
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import Ability, Dialogue, Message, Method, Model, TrainData, settings
-from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
     from evenhand.methods.adjudication._groups import Prompt
@@ -141,19 +141,19 @@ class CrossModelAdjudication(Method):
         if len(set(named)) < len(named):
             raise SettingsError(f"{named}: a member is there twice; nobody may judge its own answers")
 
-    def missing(self, model: Model) -> str:
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """The model has to be a local one that is not quantised, and may not be alone."""
-        reason = Method.missing(self, model)
-        if reason:
+        reason = super().unsupported_reason(model, data)
+        if reason or model is None:
             return reason
         if not self.pool and not self.judges:
             return (
                 f"{self.name} needs a pool of at least two, and {model.name} is alone: pool=[...] for others that "
                 "answer and judge, judges=[...] for such as only judge"
             )
-        from evenhand.training.trainable import untrainable
+        from evenhand.training import trainable
 
-        return untrainable(self.name, model, masked=False)
+        return trainable.unsupported_reason(self.name, model, masked=False)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Adjudicate and train; the given model stays as it is.
@@ -166,7 +166,7 @@ class CrossModelAdjudication(Method):
         from evenhand.methods.adjudication._training import require
         from evenhand.training.students import open_distilled
 
-        reason = self.missing(model)
+        reason = self.unsupported_reason(model, data)
         if reason:
             raise SettingsError(reason)
         require()

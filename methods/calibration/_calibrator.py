@@ -18,11 +18,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from evenhand.core.hashing import digest
 from evenhand.interfaces import Ability, AnswerBy, Array, Choice, Method, Model, Question, TrainData
 from evenhand.methods.calibration._prior_fitting import calibrated, decide
 from evenhand.methods.calibration.content_free import Filling, filled, frame
 from evenhand.models import Mitigated
-from evenhand.models.fingerprint import digest
 from evenhand.prompting.rendering import BY_TEXT
 
 NO_PROBABILITIES = "not calibrated: there are no probabilities"
@@ -242,8 +242,7 @@ def answer_by_of(model: Model) -> AnswerBy:
     """How a model reads answers where a question does not say; below the methods around it."""
     while isinstance(model, Mitigated):
         model = model.base
-    own: AnswerBy = getattr(model, "answer_by", "letters")
-    return own
+    return model.answer_by or "letters"
 
 
 def pooled(question: Question, answer_by: AnswerBy) -> About:

@@ -1,1 +1,4 @@
-"""Distillation on plain texts: a student learns what a teacher says of the next or the hidden word, under a rule."""
+"""Methods that train a student on a teacher's predictions of plain texts, under fairness rules.
+
+It may import its own private files and `rules`, `training` and the packages below it, and no other family.
+"""

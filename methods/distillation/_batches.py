@@ -40,7 +40,8 @@ class Rows(NamedTuple):
     open: Tensor
     """Whether the rule acts there."""
     spots: Tensor | None = None
-    """Number of a place that rules on words of several tokens act on (`evenhand.methods.distillation._words`); -1 elsewhere."""
+    """Number of a place that rules on words of several tokens act on (`evenhand.methods.distillation._words`); -1
+    elsewhere."""
 
 
 class Text(NamedTuple):

@@ -20,7 +20,10 @@ GateName = Literal["evidence", "all_positions", "masked"]
 
 
 class FairRule:
-    """Projects a teacher's distributions (`evenhand.methods.distillation.rules.project`), and softens labels that a rule is about."""
+    """Projects a teacher's distributions, and softens labels that a rule is about.
+
+    See `evenhand.methods.distillation.rules.project` for the projection.
+    """
 
     inputs = 1
     words: WordRule | None

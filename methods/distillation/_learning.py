@@ -14,7 +14,8 @@ from torch import Tensor
 
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.methods.distillation._batches import Rows, Text, batches
-from evenhand.methods.distillation._losses import Loss, Rule, Shares, frozen, means, readings, states_of
+from evenhand.methods.distillation._losses import Loss, Rule, Shares, means, readings
+from evenhand.methods.distillation._states import frozen, states_of
 from evenhand.training.loop import Schedule, Training
 from evenhand.training.losses import unchanged
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +16,10 @@ from torch.nn.functional import cosine_similarity, log_softmax
 
 from evenhand.inference.tree_forward import Finish
 from evenhand.methods.distillation._batches import Rows
+from evenhand.methods.distillation._states import States
+from evenhand.methods.distillation._words import WordRule
 from evenhand.training.losses import CHUNK, chunked_sum, unchanged
 from evenhand.training.packing import IGNORED
-
-if TYPE_CHECKING:
-    from evenhand.methods.distillation._words import WordRule
 
 
 class Rule(Protocol):
@@ -66,53 +63,6 @@ class Shares(NamedTuple):
     locality: float = 0.0
     """Divergence from the teacher over the vocabulary without the rule's tokens, times the temperature squared."""
     temperature: float = 1.0
-
-
-class States(NamedTuple):
-    """What a network makes of a batch, at the places that are read."""
-
-    before_head: Tensor
-    """[n, H] what the output embedding is given."""
-    last: Tensor
-    """[n, H'] the last hidden states, for the cosine; empty where it does not count."""
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; the flags of all submodules are put back afterwards."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m in training:
-            m.training = True
-
-
-def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tensor, *, last: bool) -> States:
-    """Run a language model without its logits.
-
-    Args:
-        module: A causal or masked language model of transformers, adapters and wrappers included.
-        head: Its output embedding.
-        inputs: What it is called with.
-        places: [n] indices into the flattened [rows, length] table.
-        last: Whether the last hidden states are wanted too.
-    """
-    seen: list[Tensor] = []
-
-    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        seen.append(given[0].flatten(0, -2))
-        return (given[0][:, -1:], *given[1:])
-
-    handle = head.register_forward_pre_hook(keep)
-    try:
-        out = module(**inputs, output_hidden_states=True) if last else module(**inputs)
-    finally:
-        handle.remove()
-    before = seen[0][places.to(seen[0].device)].to(next(head.parameters()).dtype)  # autocast may have shortened it
-    return States(before, out.hidden_states[-1].flatten(0, -2)[places] if last else before.new_zeros(0))
 
 
 @dataclass(kw_only=True)

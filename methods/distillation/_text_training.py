@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, TrainData, settings
-from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,23 +64,23 @@ class TextTraining(Method):
 
     # ------------------------------------------------------------------------------------------ what is asked
 
-    def missing(self, model: Model) -> str:
-        """The model has to be here, causal or masked, with weights that are not quantised."""
-        reason = Method.missing(self, model)
-        if reason:
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """The model has to be here, causal or masked, and not quantised; and there have to be texts to learn from."""
+        from evenhand.training import trainable
+
+        reason = super().unsupported_reason(model, data) or trainable.unsupported_reason(self.name, model, masked=True)
+        if model is not None:
+            reason = reason or self._unfit(model)
+        if reason or self.text is not None or (data is not None and data.texts):
             return reason
-        from evenhand.training.trainable import untrainable
-
-        return untrainable(self.name, model, masked=True)
-
-    def untrained(self, data: TrainData | None) -> str:
-        """Texts are needed: of a source, or of the training data."""
-        if self.text is not None or (data is not None and data.texts):
-            return ""
         return (
             f"{self.name} needs texts to learn: its setting text= (a .txt or .jsonl file, datasets:NAME, demo:texts) "
             "or training data with texts (train= of compare, --train on the command line, data= of apply)"
         )
+
+    def _unfit(self, model: Model) -> str:
+        """What stands against a model that can be trained, such as its architecture; "" by default."""
+        return ""
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Train a student on the texts; it is a model of the same kind, and the given one stays as it is.
@@ -92,7 +92,7 @@ class TextTraining(Method):
         from evenhand.data import text_source
         from evenhand.training.students import open_distilled
 
-        reason = self.missing(model) or self.untrained(data)
+        reason = self.unsupported_reason(model, data)
         if reason:
             raise SettingsError(reason)
         texts = self._texts(data)
@@ -134,12 +134,11 @@ class TextTraining(Method):
 
     def _encoded(self, model: Model, texts: Sequence[str]) -> list[Ids]:
         from evenhand.methods.distillation._batches import encoded
-        from evenhand.methods.permutation._encoder_student import context_of
-        from evenhand.models.local import LocalModel
+        from evenhand.models.architecture import context_of
 
-        module, tokenizer = model.weights
-        context = model.context if isinstance(model, LocalModel) else context_of(module.config, tokenizer)
-        ids = encoded(texts, tokenizer, min(self.max_length, context), causal=_is_causal(model))
+        (module, tokenizer), causal = model.weights, model.architecture == "causal"
+        context = model.context_length if causal else context_of(module.config, tokenizer)
+        ids = encoded(texts, tokenizer, min(self.max_length, context), causal=causal)
         if len({tuple(row) for row in ids}) < LEAST_TEXTS:
             raise SettingsError(f"{self.name}: fewer than {LEAST_TEXTS} texts have tokens to learn from")
         return ids
@@ -203,7 +202,7 @@ class TextDistillation(TextTraining):
 
     def check(self, model: Model) -> None:
         """The rule has to be there in the model's tokenizer."""
-        self.lesson(model.weights.tokenizer, causal=_is_causal(model))
+        self.lesson(model.weights.tokenizer, causal=model.architecture == "causal")
 
     def _train(self, model: Model, texts: Sequence[str], folder: Path) -> None:
         from evenhand.methods.distillation._batches import Masking, Text, hiding, predicting
@@ -215,10 +214,10 @@ class TextDistillation(TextTraining):
         from evenhand.training.students import build, keep
 
         module, tokenizer = model.weights
-        causal = _is_causal(model)
+        causal = model.architecture == "causal"
         rule, gate, facts = self.lesson(tokenizer, causal=causal)
         ids = self._encoded(model, texts)
-        named = bool(model.source) and not getattr(model, "edited", True)  # type: ignore[attr-defined]
+        named = model.unedited_source is not None
         student = build(self.student, module, layers=self.layers, rank=self.rank, seed=self.seed, named=named)
         train, held = divide(len(ids), self.held_out, self.seed, [str(row) for row in ids])
         often = self.masking if self.rule_masking is None else self.rule_masking
@@ -264,9 +263,3 @@ class TextDistillation(TextTraining):
             for p in student.parameters():
                 p.data = p.data.to(module.dtype)
         keep(student, tokenizer, facts, folder)
-
-
-def _is_causal(model: Model) -> bool:
-    from evenhand.models.local import LocalModel
-
-    return isinstance(model, LocalModel)

@@ -1,4 +1,6 @@
-"""Rules on words of several tokens in the training of a causal student (`evenhand.methods.distillation.rules.sequences`).
+"""Rules on words of several tokens in the training of a causal student.
+
+The rules are those of `evenhand.methods.distillation.rules.sequences`.
 
 The rule acts where a text begins such a word, or one that begins such a word, and a gate leaves the choice open. What
 the teacher says there of whole words is read once, before the training. The student is then taught in every place that
@@ -20,9 +22,11 @@ import torch
 from torch import Tensor
 
 from evenhand.methods.distillation._batches import Ids, Rows, Text, batches
+from evenhand.methods.distillation._states import frozen, states_of
 from evenhand.methods.distillation.rules import Targets, TokenRules, Tree, project, tree_of
 from evenhand.methods.distillation.rules.projection import Mode
 from evenhand.methods.distillation.rules.sequences import LEAF, applied, redistributed
+from evenhand.training.causal import finish_of
 from evenhand.training.packing import IGNORED, Layout
 
 NOWHERE = -1
@@ -135,9 +139,6 @@ class WordRule:
             pad: What rows are filled up with.
             tokens: Most tokens in a batch.
         """
-        from evenhand.methods.distillation._losses import frozen, states_of
-        from evenhand.training.causal import finish_of
-
         finish, head = finish_of(teacher), teacher.get_output_embeddings()
         found = torch.zeros(self.starts, len(self.tree.edges), dtype=torch.float64)
         needed = [text for text in texts if text.spots]

@@ -47,7 +47,7 @@ class CounterfactualDistillation(TextDistillation):
     @property
     def rule_hash(self) -> str:
         """Of the list of swaps."""
+        from evenhand.core.hashing import digest
         from evenhand.methods.distillation._counterfactual import swap_lines
-        from evenhand.models.fingerprint import digest
 
         return digest(swap_lines(self.swaps))

@@ -2,7 +2,7 @@
 
 EXPERIMENTAL. After Bayasi et al. 2025, "Debiasify: Self-Distillation for Unsupervised Bias Mitigation" (WACV 2025; code
 nourhanb/Debiasify), which classifies images; that it takes a social bias out of a language model is shown nowhere. The
-loss is 1/2 (CE_shallow + CE_deep) + `kl` KL + `mmd` MMD. What is ours is said in `evenhand.methods.distillation._exits`.
+loss is 1/2 (CE_shallow + CE_deep) + `kl` KL + `mmd` MMD. `evenhand.methods.distillation._exits` tells what is ours.
 """
 
 from __future__ import annotations
@@ -43,13 +43,10 @@ class DeepToShallow(TextTraining):
     result: Literal["deep", "shallow"] = "deep"
     """The whole model, or its layers up to the inner one."""
 
-    def missing(self, model: Model) -> str:
+    def _unfit(self, model: Model) -> str:
         """It is for masked models."""
-        from evenhand.models.masked import MaskedModel
-
-        reason = TextTraining.missing(self, model)
-        if reason or isinstance(model, MaskedModel):
-            return reason
+        if model.architecture == "masked":
+            return ""
         return f"{self.name} is for masked models; {model.name} is causal: take fair_distillation"
 
     def check(self, model: Model) -> None:

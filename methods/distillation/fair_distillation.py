@@ -81,14 +81,9 @@ class FairDistillation(TextDistillation):
         if self.prior is not None and self.mode != "prior":
             raise SettingsError(f"prior= is for mode=prior; mode is {self.mode}: set it, or leave prior out")
 
-    def missing(self, model: Model) -> str:
+    def _unfit(self, model: Model) -> str:
         """A causal model hides no places, and a masked one has no probability of a word of several tokens."""
-        from evenhand.models.local import LocalModel
-
-        reason = TextDistillation.missing(self, model)
-        causal = isinstance(model, LocalModel)
-        if reason:
-            return reason
+        causal = model.architecture == "causal"
         if self.gate == "masked" and causal:
             return f"{self.name}(gate=masked) is for masked models; {model.name} is causal: take gate=evidence"
         if self.words == "sequence" and not causal:

@@ -24,8 +24,6 @@ MOST_OPTIONS = 10
 """Outputs of the head over lettered options; of a question with fewer options the others are not read."""
 ALIKE = 0.99
 """Cosine of two embeddings above which they are one and the same to an encoder."""
-OFFSET_POSITIONS = ("roberta", "camembert", "longformer", "mpnet")
-"""Kinds of encoders that count positions from behind their padding token."""
 
 
 class Network(nn.Module):
@@ -150,8 +148,7 @@ class Lettered(Form):
 
     def places(self, asked: Asked) -> list[int]:
         """The position of each option."""
-        order = asked.question.order
-        return [order.index(option) for option in range(len(order))]
+        return [asked.question.position_of(option) for option in range(len(asked.question.options))]
 
     def longest_texts(self, question: Question, marked: bool) -> list[str]:
         """Every letter marked."""
@@ -256,14 +253,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
-
-
-def context_of(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens that an encoder reads."""
-    positions = int(getattr(config, "max_position_embeddings", 0) or 10**9)
-    if any(kind in str(config.model_type) for kind in OFFSET_POSITIONS):
-        positions -= int(config.pad_token_id or 0) + 1
-    return min(positions, int(tokenizer.model_max_length))
 
 
 def save_network(network: Network, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

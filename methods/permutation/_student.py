@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
+from evenhand.core.hashing import digest
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.inference.encoder import EncoderEngine, Inputs
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, Usage
@@ -67,7 +68,7 @@ class EncoderStudent(Model):
     def fingerprint(self) -> str:
         """Hash of weights, configuration and tokenizer, and of how questions are read; nobody can change them."""
         weights = fingerprint.of_weights(self._network, self._tokenizer)  # type: ignore[arg-type]
-        return fingerprint.digest("student", self.form.name, self.form.max_length, weights)
+        return digest("student", self.form.name, self.form.max_length, weights)
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """A distribution over the options of each question, from one pass of all of them.

@@ -27,7 +27,7 @@ def lettered_text(asked: Asked) -> str:
     text = question_block(asked.question)
     if asked.marked is None:
         return text
-    return f"{text}\n{MARKER}{LETTERS[asked.question.order.index(asked.marked)]}"
+    return f"{text}\n{MARKER}{LETTERS[asked.question.position_of(asked.marked)]}"
 
 
 def pair_texts(question: Question, separator: str) -> list[str]:
@@ -43,7 +43,7 @@ def prompted(asked: Asked) -> Question:
         return question
     from dataclasses import replace
 
-    marker = f"{MARKER}{LETTERS[question.order.index(asked.marked)]}\n\n"
+    marker = f"{MARKER}{LETTERS[question.position_of(asked.marked)]}\n\n"
     if question.shots:
         last = question.shots[-1]
         return replace(question, shots=(*question.shots[:-1], replace(last, text=last.text + marker)))

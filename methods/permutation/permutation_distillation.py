@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.hashing import digest, of_folder
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
-from evenhand.models.fingerprint import digest
 from evenhand.prompting.permutation_ensemble import WhichMean, WhichOrders, check, debiased, drawn, sampled_question
 from evenhand.prompting.remarks import remarked
 
@@ -102,21 +102,12 @@ class PermutationDistillation(Method):
         if self.teacher == "sampled" and self.decision == "likeliest":
             raise SettingsError("of a teacher that is only sampled the likeliest decision is not known: leave it out")
 
-    def missing(self, model: Model) -> str:
-        """A language model as student has to be here, with its weights, and to be asked by letters."""
-        reason = Method.missing(self, model)
-        if reason or self.student != "lora":
-            return reason
-        from evenhand.training.trainable import untrainable
-
-        reason = untrainable(f"{self.name}(student=lora)", model, masked=False)
-        if not reason and model.answer_by != "letters":  # type: ignore[attr-defined]
-            return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"  # type: ignore[attr-defined]
-        return reason
-
-    def untrained(self, data: TrainData | None) -> str:
-        """A student learns from questions, and from enough of them."""
-        reason = Method.untrained(self, data)
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """The student has to fit the model, and there have to be enough questions to learn from."""
+        reason = super().unsupported_reason(model, data or TrainData())  # the data are judged after the student
+        if not reason and self.student == "lora":
+            reason = self._unfit_for_lora(model)
+        reason = reason or super().unsupported_reason(None, data)
         if reason or data is None or len(data.questions) >= LEAST_QUESTIONS:
             return reason
         count = len(data.questions)
@@ -125,13 +116,22 @@ class PermutationDistillation(Method):
             "--train on the command line, data= of apply"
         )
 
+    def _unfit_for_lora(self, model: Model | None) -> str:
+        """A language model as student has to be here, with its weights, and to be asked by letters."""
+        from evenhand.training import trainable
+
+        reason = trainable.unsupported_reason(f"{self.name}(student=lora)", model, masked=False)
+        if model is not None and not reason and model.answer_by != "letters":
+            return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"
+        return reason
+
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Ask the teacher, train a student, and put it in the model's place or behind it.
 
         Raises:
             SettingsError: No or too few questions, or some that the student cannot read.
         """
-        reason = self.missing(model) or self.untrained(data)
+        reason = self.unsupported_reason(model, data)
         if reason or data is None:
             raise SettingsError(reason)
         questions = data.questions
@@ -165,18 +165,20 @@ class PermutationDistillation(Method):
     # ------------------------------------------------------------------------------------------------ training
 
     def _train(self, model: Model, questions: Sequence[Question], answers: Sequence[int | None], folder: Path) -> None:
-        from evenhand.methods.permutation._encoder_student import FORMS, Network, context_of, open_encoder, part_alike
+        from evenhand.methods.permutation._encoder_student import FORMS, Network, open_encoder, part_alike
+        from evenhand.methods.permutation._lora_student import Letters
         from evenhand.methods.permutation._student import EncoderStudent, LoraStudent, placed
-        from evenhand.training.lora import Letters, with_adapter
+        from evenhand.models.architecture import context_of
+        from evenhand.training.lora import with_adapter
 
         if self.student == "lora":
             tokenizer = model.weights.tokenizer
-            letters = Letters(tokenizer, self._length(model.context))  # type: ignore[attr-defined]
+            letters = Letters(tokenizer, self._length(model.context_length))
             self._refuse_long(questions, {q.id: letters.longest(q, self._marks) for q in questions}, letters.max_length)
             examples, facts = self._taught(model, questions, answers)
             module = with_adapter(
                 model.weights.module, rank=self.rank, alpha=2 * self.rank, dropout=0.0, seed=self.seed,
-                named=bool(model.source) and not model.edited,  # type: ignore[attr-defined]
+                named=model.unedited_source is not None,
             )  # fmt: skip
             device = str(next(module.parameters()).device)
             facts |= self._learned(module, letters, examples, folder, device)
@@ -351,12 +353,11 @@ class PermutationDistillation(Method):
         """Hash of the encoder's files."""
         if self.student == "lora":
             return None
-        from evenhand.models import fingerprint
         from evenhand.models.hugging_face import content_folders
 
         source = self._source
         folder = Path(source) if Path(source).is_dir() else None
-        return [fingerprint.of_folder(f) for f in content_folders(source, folder, None, None)]
+        return [of_folder(f) for f in content_folders(source, folder, None, None)]
 
     def _length(self, context: int) -> int:
         return min(self.max_length or context, context)

@@ -323,7 +323,7 @@ def _choosing(model: Model, pack: PromptPack) -> _Way:
             elif choice.decision is None:
                 talk.take(choice, said, said)
             else:
-                letter = LETTERS[question.order.index(choice.decision)]
+                letter = LETTERS[question.position_of(choice.decision)]
                 talk.take(choice, said or letter, question.options[choice.decision])
 
     return _Way(ask, pack.moral.decide, pack.intent.refine)

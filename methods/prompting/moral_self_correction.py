@@ -88,11 +88,11 @@ class MoralSelfCorrection(Method):
         own = None if self.variant == "instruction" else self._answering
         return Reading(self.answer_by, own)
 
-    def missing(self, model: Model) -> str:
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """Reasoning has to be written; an instruction only stands there."""
-        if self.variant == "chain_of_thought" and "generate" not in model.abilities:
+        if model is not None and self.variant == "chain_of_thought" and "generate" not in model.abilities:
             return f"moral_self_correction needs generate, which {model.name} cannot; variant=instruction does not"
-        return Method.missing(self, model)
+        return super().unsupported_reason(model, data)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model; thinking takes one extra turn."""

@@ -85,11 +85,11 @@ class SelfDebias(Method):
         """Both answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
         return Reading(self.answer_by, self._sampling())
 
-    def missing(self, model: Model) -> str:
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """An explanation has to be written; a reprompt needs only a second answer."""
-        if self.variant == "explanation" and "generate" not in model.abilities:
+        if model is not None and self.variant == "explanation" and "generate" not in model.abilities:
             return f"self_debias(variant=explanation) needs generate, which {model.name} cannot"
-        return Method.missing(self, model)
+        return super().unsupported_reason(model, data)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every question takes one extra turn."""
@@ -172,7 +172,7 @@ def _said(question: Question, choice: Choice) -> str | None:
     """
     said = thinking.parts(choice.reply).answer
     if choice.decision is not None:
-        return said or LETTERS[question.order.index(choice.decision)]
+        return said or LETTERS[question.position_of(choice.decision)]
     silent = choice.status == "unanswered" or (choice.note and not choice.reply)
     return None if silent else said  # None, too, where a thought never ended
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -45,14 +45,14 @@ class SelfDebiasDecoding(Method):
             raise ValueError("axes=(): give at least one, such as axes=(auto,)")
         prompt_pack(self.prompts)
 
-    def missing(self, model: Model) -> str:
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """The probabilities of tokens are needed, so no other method may stand around the model."""
-        if not hasattr(model, "behind"):
+        if model is not None and not model.supports_prefixes:
             return (
                 f"{self.name} needs a local causal model without another method around it, which {model.name} is not; "
                 f"in a stack it comes first: '{self.name}+instruction'"
             )
-        return Method.missing(self, model)
+        return super().unsupported_reason(model, data)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every prompt is read behind each prefix, too."""
@@ -84,8 +84,7 @@ class SelfDebiasDecoding(Method):
         words = dict.fromkeys(pack.axis(axis, topic) for axis in self.axes)
         return tuple(pack.decoding.prefix.format(axis=word) for word in words)
 
-    def _guided(self, model: Any, prefixes: Sequence[str]) -> Model:
+    def _guided(self, model: Model, prefixes: Sequence[str]) -> Model:
         from evenhand.methods.prompting.suppression import suppressed
 
-        guided: Model = model.behind(prefixes, partial(suppressed, decay=self.decay, floor=self.floor), self.spec)
-        return guided
+        return model.behind(prefixes, partial(suppressed, decay=self.decay, floor=self.floor), self.spec)

@@ -1,1 +1,4 @@
-"""Unlearning: edits of a model's weights that take a bias out, as deltas that can be put on, added up and taken off."""
+"""Methods that edit a model's weights to take a bias out of them: task vectors, PCGU, preferences.
+
+It may import its own private files, `training` and the packages below it, and no other family.
+"""

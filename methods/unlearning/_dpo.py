@@ -114,7 +114,7 @@ def optimise(
         SettingsError: TRL is not installed.
         EvenhandError: The loss is no longer finite.
     """
-    if reason := through_trl.missing("preference"):
+    if reason := through_trl.unsupported_reason("preference"):
         raise SettingsError(reason)
     with through_trl.own_generators():
         return _optimised(module, tokenizer, train, held, plan, folder)

@@ -17,7 +17,8 @@ from evenhand.interfaces import Pair
 from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._task_vectors import TaskVector, difference, from_adapter
 from evenhand.models.tokenization import Encoder
-from evenhand.training.causal import causal_lm_loss, final_hidden, finish_of
+from evenhand.training.causal import causal_lm_loss, finish_of
+from evenhand.training.hidden import final_hidden
 from evenhand.training.loop import Schedule, Training
 from evenhand.training.losses import chunked_kl
 from evenhand.training.packing import IGNORED, Batch, layout_of, pack

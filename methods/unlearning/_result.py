@@ -47,7 +47,7 @@ def edited(module: Any, model: Model, name: str, facts: dict[str, Any], *, remed
         DivergedError: The module gives no scores: its logits are not finite, and the model's are.
     """
     before, tokenizer = model.weights
-    refuse_broken(module, before, probes(tokenizer, int(model.context)), remedy)  # type: ignore[attr-defined]
+    refuse_broken(module, before, probes(tokenizer, model.context_length), remedy)
     made = Edited(module, tokenizer, name=name, **asked_alike(model))
     made.learned = facts
     return made

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with, resolved_precision
+from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
-from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -120,24 +120,19 @@ class PCGU(Method):
 
     # ------------------------------------------------------------------------------------------ what is asked
 
-    def missing(self, model: Model) -> str:
-        """The model has to be here, causal or masked, whole, and not quantised."""
-        reason = Method.missing(self, model)
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """The model has to be here, causal or masked, whole, and not quantised; and there have to be pairs."""
+        from evenhand.training import trainable
+
+        reason = super().unsupported_reason(model, data or TrainData())  # the data are judged below
+        reason = reason or trainable.unsupported_reason(self.name, model, masked=True)
         if reason:
             return reason
-        from evenhand.training.trainable import untrainable
-
-        if reason := untrainable(self.name, model, masked=True):
-            return reason
-        if hasattr(model.weights.module, "peft_config"):
+        if model is not None and hasattr(model.weights.module, "peft_config"):
             return (
                 f"{self.name} edits weights, and {model.name} has an adapter: wrap "
                 "evenhand.models.adapters.merged(module) instead, which does not mix up tied embeddings"
             )
-        return ""
-
-    def untrained(self, data: TrainData | None) -> str:
-        """Pairs are needed; texts as well, where something is to be retained."""
         if data is None or not data.pairs:
             return (
                 f"{self.name} needs pairs of texts: training data with pairs (train= of compare, --train on the "
@@ -160,7 +155,7 @@ class PCGU(Method):
         from evenhand.methods.unlearning._pcgu.edited import DELTA
         from evenhand.methods.unlearning._pcgu.fsdp import launched, shared_artefact
 
-        reason = self.missing(model) or self.untrained(data)
+        reason = self.unsupported_reason(model, data)
         if reason:
             raise SettingsError(reason)
         pairs, others = self._chosen(data)
@@ -210,10 +205,9 @@ class PCGU(Method):
 
     def _encoded(self, model: Model, pairs: Sequence[Pair], others: Sequence[Pair], texts: Texts) -> Work:
         from evenhand.methods.unlearning._pairs import encoded, read_texts
-        from evenhand.models.local import LocalModel
 
-        causal, context = isinstance(model, LocalModel), int(model.context)  # type: ignore[attr-defined]
-        tokenizer, most = model.weights.tokenizer, min(self.most_tokens, context)
+        causal = model.architecture == "causal"
+        tokenizer, most = model.weights.tokenizer, min(self.most_tokens, model.context_length)
         made = [encoded(p, tokenizer, causal=causal, target=self.target, context=most) for p in (pairs, others)]
         told = read_texts(texts, tokenizer, causal=causal, most=most, seed=self.seed)
         return made[0], [pair.advantaged for pair in made[1]] + told
@@ -229,7 +223,6 @@ class PCGU(Method):
         from evenhand.methods.unlearning._pcgu.gradients import Scoring
         from evenhand.methods.unlearning._pcgu.partition import partition
         from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning, divided
-        from evenhand.models.local import LocalModel
 
         base, tokenizer = model.weights
         device = mesh.device_type if mesh is not None else self.device or str(base.device)
@@ -248,14 +241,14 @@ class PCGU(Method):
             seed=self.seed,
         )  # fmt: skip
         how = Scoring(
-            causal=isinstance(model, LocalModel), measure=self.measure, per_token=self.per_token,
+            causal=model.architecture == "causal", measure=self.measure, per_token=self.per_token,
             pad=int(tokenizer.pad_token_id or 0), half=half,
         )  # fmt: skip
         run = Unlearning(
             module=module, base=base, parts=partition(
                 module, self.partition, as_stored=self.as_stored, embeddings=self.embeddings
             ), pairs=train, held_out=held, retained=work[1], how=how, plan=plan, world=world, folder=folder,
-            tried=probes(tokenizer, int(model.context)),  # type: ignore[attr-defined]
+            tried=probes(tokenizer, model.context_length),
         )  # fmt: skip
         made = run.run()
         if made is None:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
-from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
     from evenhand.methods.unlearning._dpo import Plan
@@ -81,20 +81,17 @@ class Preference(Method):
         if self.batch_size % self.accumulate:
             raise SettingsError(f"batch_size={self.batch_size} is not to be had in accumulate={self.accumulate} parts")
 
-    def missing(self, model: Model) -> str:
-        """TRL has to be installed, and the model to be here and causal, with weights that are not quantised."""
-        reason = Method.missing(self, model)
-        if reason:
-            return reason
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """TRL has to be installed, the model to be here, causal and not quantised, and there have to be pairs."""
+        from evenhand.training import trainable
         from evenhand.training import trl as through_trl
-        from evenhand.training.trainable import untrainable
 
-        return through_trl.missing(self.name) or untrainable(self.name, model, masked=False)
-
-    def untrained(self, data: TrainData | None) -> str:
-        """Pairs are needed."""
-        if data is not None and data.pairs:
-            return ""
+        reason = super().unsupported_reason(model, data)
+        if model is not None:
+            reason = reason or through_trl.unsupported_reason(self.name)
+        reason = reason or trainable.unsupported_reason(self.name, model, masked=False)
+        if reason or (data is not None and data.pairs):
+            return reason
         return (
             f"{self.name} needs pairs of a stereotyped and another text: training data with pairs (train= of compare, "
             "--train on the command line, data= of apply)"
@@ -108,7 +105,7 @@ class Preference(Method):
         """
         from evenhand.methods.unlearning._result import open_edited
 
-        reason = self.missing(model) or self.untrained(data)
+        reason = self.unsupported_reason(model, data)
         if reason or data is None:
             raise SettingsError(reason)
         train, held, left_out = self._rows(model, self._own(data.pairs))
@@ -132,7 +129,7 @@ class Preference(Method):
         """Pairs in tokens, to train on and held out, equal ones once; and by reason how many were left out."""
         from evenhand.methods.unlearning._dpo import read_pairs
 
-        length = min(self.max_length, model.context)  # type: ignore[attr-defined]
+        length = min(self.max_length, model.context_length)
         found = read_pairs(pairs, model.weights.tokenizer, length)
         once = list({repr(row): row for row in found.rows}.values())
         lost = _lost(found.left_out)
@@ -159,7 +156,7 @@ class Preference(Method):
 
         module, tokenizer = model.weights
         tuned, facts = optimise(plain(module), tokenizer, train, held, self._plan(module), folder)
-        if not model.source or model.edited or hasattr(module, "peft_config"):  # type: ignore[attr-defined]
+        if model.unedited_source is None or hasattr(module, "peft_config"):
             forget_name(tuned)
         save_module(tuned, folder)
         tokenizer.save_pretrained(folder)

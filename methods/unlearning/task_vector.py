@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
-from evenhand.models.fingerprint import digest
 
 if TYPE_CHECKING:
     from evenhand.methods.unlearning._fine_tuning import Example, Plan
@@ -161,17 +161,18 @@ class TaskVectorNegation(Method):
 
     # ------------------------------------------------------------------------------------------- what is asked
 
-    def missing(self, model: Model) -> str:
-        """The model has to be here and causal, with weights that are not quantised."""
-        reason = Method.missing(self, model)
-        if reason:
-            return reason
-        from evenhand.training.trainable import untrainable
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """The model has to be here and causal, and not quantised.
 
-        return untrainable(self.name, model, masked=False)
+        Biased texts are needed: of a source, of the training data, or in a fine-tune that is there.
+        """
+        from evenhand.training import trainable
 
-    def untrained(self, data: TrainData | None) -> str:
-        """Biased texts are needed: of a source, of the training data, or in a fine-tune that is there."""
+        reason = super().unsupported_reason(model, data) or trainable.unsupported_reason(self.name, model, masked=False)
+        return reason or self._unlearnable(data)
+
+    def _unlearnable(self, data: TrainData | None) -> str:
+        """Why there is nothing to fine-tune on, or "" where there is."""
         if self.tuned is not None or self.text is not None:
             return ""
         if self.loss == "continuation" or self.topics:
@@ -193,7 +194,7 @@ class TaskVectorNegation(Method):
             SettingsError: No texts, or too few; a model that cannot be edited; no strength within the limit.
             DataError: The texts cannot be read.
         """
-        reason = self.missing(model) or self.untrained(data)
+        reason = self.unsupported_reason(model, data)
         if reason:
             raise SettingsError(reason)
         data = data or TrainData()
@@ -220,9 +221,8 @@ class TaskVectorNegation(Method):
 
         if self.strength == "auto":
             raise SettingsError("a recipe needs a strength: apply the method, and name the one that it chose")
-        reason = self.missing(model) or self.untrained(data)
-        named = bool(model.source) and not model.edited  # type: ignore[attr-defined]
-        if reason or not named or hasattr(model.weights.module, "peft_config"):
+        reason = self.unsupported_reason(model, data)
+        if reason or model.unedited_source is None or hasattr(model.weights.module, "peft_config"):
             raise SettingsError(reason or f"{model.name} has no folder or hub name for a recipe: save it first")
         data = data or TrainData()
         vectors = [vector for vector, _ in self._vectors(model, data, list(data.pairs), [])]
@@ -231,7 +231,7 @@ class TaskVectorNegation(Method):
         factors = [by_layer(s, self.per_layer, self.outside, layers) for s in self._each(self.strength, len(vectors))]
         place = Path(folder).expanduser()
         place.mkdir(parents=True, exist_ok=True)
-        name = str(base.config._name_or_path or model.source)  # type: ignore[attr-defined]
+        name = str(base.config._name_or_path or model.source)
         return recipe.write(place, base, tokenizer, name, vectors, factors, named=True)
 
     @staticmethod
@@ -304,7 +304,7 @@ class TaskVectorNegation(Method):
         from evenhand.methods.unlearning._fine_tuning import pair_examples, text_examples
 
         tokenizer = model.weights.tokenizer
-        length = min(self.max_length, model.context)  # type: ignore[attr-defined]
+        length = min(self.max_length, model.context_length)
         out = text_examples(texts, tokenizer, length)
         for kept in (False, True):
             some = [p for p in pairs if (bool(self.topics) and p.topic not in self.topics) is kept]
@@ -394,7 +394,7 @@ class TaskVectorNegation(Method):
         if self.form == "adapter" and change.changes and not holds:
             raise SettingsError("an adapter cannot hold a change of all weights: take form=merged, or leave form= out")
         if holds and self.form != "merged":
-            named = bool(model.source) and not model.edited and not hasattr(model.weights.module, "peft_config")  # type: ignore[attr-defined]
+            named = model.unedited_source is not None and not hasattr(model.weights.module, "peft_config")
             module = adapted(base, change, named=named)
             return edited(module, model, name, {**facts, "form": "adapter"}, remedy=remedy)
         module, lost = merged(base, change)

@@ -9,13 +9,15 @@ Everything here is imported when it is first used, so that `import evenhand` is 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from evenhand.core import moved
+from evenhand.core.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from evenhand import proving_ground
+    from evenhand import proving_ground as proving_ground
     from evenhand.errors import EvenhandError as EvenhandError
     from evenhand.experiment.comparison import compare as compare
     from evenhand.interfaces import Benchmark as Benchmark
@@ -41,35 +43,20 @@ if TYPE_CHECKING:
     from evenhand.models.loading import wrap as wrap
     from evenhand.models.mitigated import Mitigated as Mitigated
     from evenhand.report import Report as Report
-
-_PLACES = {
-    "compare": "comparison",
-    "EvenhandError": "errors",
-    "load": "models.loading",
-    "wrap": "models.loading",
-    "Mitigated": "models.mitigated",
-    "Report": "report",
-    **dict.fromkeys(
-        (
+else:
+    _PLACES = {
+        "evenhand.errors": ["EvenhandError"],
+        "evenhand.experiment.comparison": ["compare"],
+        "evenhand.interfaces": [
             "Benchmark", "Choice", "Dialogue", "Mark", "Measured", "Message", "Method", "Metric", "Model", "Passage",
             "Question", "Reading", "Reply", "Sampling", "Score", "Tally", "TrainData", "Usage", "settings",
-        ),
-        "interfaces",
-    ),
-}  # fmt: skip
+        ],
+        "evenhand.models.loading": ["load", "wrap"],
+        "evenhand.models.mitigated": ["Mitigated"],
+        "evenhand.proving_ground": [],
+        "evenhand.report": ["Report"],
+    }  # fmt: skip
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES)
+    __all__ = ["__version__", *__dir__()]
 
-__all__ = ["__version__", "proving_ground", *_PLACES]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "proving_ground":
-        return importlib.import_module("evenhand.proving_ground")
-    if name not in _PLACES:
-        raise AttributeError(f"module 'evenhand' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"evenhand.{_PLACES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+moved.install()

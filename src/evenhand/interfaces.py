@@ -8,26 +8,46 @@ ability, `weights`, says that a torch module and tokenizer are there to be train
 from __future__ import annotations
 
 import keyword
+import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, dataclass_transform
+from types import FunctionType, MappingProxyType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    dataclass_transform,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Ability = Literal["choose", "generate", "score", "weights"]
 Role = Literal["system", "user", "assistant"]
 AnswerBy = Literal["letters", "text", "text_per_token", "text_with_end", "generation"]
+TooLong = Literal["error", "skip"]
+"""What becomes of an item that does not fit the context: an error, or left unanswered."""
+Architecture = Literal["causal", "masked", "seq2seq"]
+UNLIMITED = 10**9
+"""The context length of a model that states none."""
 Array = NDArray[np.float64]
 T = TypeVar("T")
 
@@ -98,6 +118,14 @@ class Question:
     def order(self) -> tuple[int, ...]:
         """The shown order, always spelled out: identity of the option at each position."""
         return self.shown if self.shown is not None else tuple(range(len(self.options)))
+
+    def position_of(self, option: int) -> int:
+        """Position, from 0, at which an option is shown; the inverse of `option_at`."""
+        return option if self.shown is None else self.shown.index(option)
+
+    def option_at(self, position: int) -> int:
+        """Identity of the option that is shown at a position; the inverse of `position_of`."""
+        return position if self.shown is None else self.shown[position]
 
     def reordered(self, shown: Sequence[int]) -> Question:
         """Return the same question with its options shown in another order.
@@ -267,6 +295,11 @@ class Score(NamedTuple):
     """Why there is no sum: the text is too long for the context, or the logits are not finite."""
 
 
+Combine = Callable[["Tensor"], "Tensor"]
+"""From the logits or log-probabilities of a prompt and of what stands next to it, [rows, 1 + others, tokens], to those
+of one distribution, [rows, tokens], normalised or not; each row by itself."""
+
+
 class Weights(NamedTuple):
     """The torch side of a model: to be read, or, within `Model.editing`, to be changed."""
 
@@ -278,10 +311,28 @@ class Weights(NamedTuple):
 
 
 class Model(ABC):
-    """Something that answers. What it cannot do it does not list in `abilities`, and raises when asked."""
+    """Something that answers. What it cannot do it does not list in `abilities`, and raises when asked.
+
+    A subclass has to have a name, `abilities`, `fingerprint`, `save` and the verbs that it lists. Everything else has a
+    default that says "not known" or "not possible", so that callers need not ask what kind of model they have.
+    """
 
     name: str
     """Short label for tables."""
+    source: str | None = None
+    """What `evenhand.load` takes to load the same again; None for an object in memory."""
+    load_options: Mapping[str, Any] = MappingProxyType({})
+    """What it was loaded with, such as quantisation and revision, as JSON values."""
+    answer_by: AnswerBy | None = None
+    """How `choose` reads the answer where a question does not say; None where the model knows one way only."""
+    sampling: Sampling | None = None
+    """How `choose` generates where a question does not say; None where the model has no such setting."""
+    too_long: TooLong | None = None
+    """What becomes of items that do not fit the context; None where the model has no such setting."""
+    thinking_tokens: int | None = None
+    """Maximum length of a thought before the answer; None where the model has no such setting."""
+    architecture: Architecture | None = None
+    """What kind of language model it is; None where that is not known, or where it is none."""
 
     @property
     @abstractmethod
@@ -293,22 +344,66 @@ class Model(ABC):
     def fingerprint(self) -> str:
         """Hash of everything that decides the answers: weights, adapters, tokenizer, chat template, precision."""
 
+    # ------------------------------------------------------------------------------------------------- the verbs
+
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """Answer multiple-choice questions, one `Choice` each, in order."""
-        raise self.lacks("choose")
+        raise self.unsupported("choose")
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
         """Write the assistant's next turn of each dialogue, in order."""
-        raise self.lacks("generate")
+        raise self.unsupported("generate")
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
         """Log-probability of each passage, in order."""
-        raise self.lacks("score")
+        raise self.unsupported("score")
+
+    @property
+    def verbs(self) -> dict[str, Callable[..., Any]]:
+        """The three verbs by name."""
+        return {"choose": self.choose, "generate": self.generate, "score": self.score}
+
+    @property
+    def supports_prefixes(self) -> bool:
+        """Whether `behind` works."""
+        return type(self).behind is not Model.behind
+
+    def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
+        """The same model, guided by what it would say after other texts.
+
+        Args:
+            prefixes: Texts that are put before a prompt, each on lines of its own.
+            combine: How the log-probabilities after no prefix and after each of them become one.
+            settings: JSON values that `combine` depends on, for the fingerprint.
+
+        Raises:
+            MissingAbilityError: The probabilities of this model's tokens are out of reach; see `supports_prefixes`.
+        """
+        raise MissingAbilityError(f"model {self.name!r} cannot be guided by prefixes: it is not a local causal model")
+
+    # ------------------------------------------------------------------------------------------------ how it is asked
+
+    @property
+    def declared(self) -> Reading:
+        """How the methods around the model, at any depth, have answers read; `OPEN` where there are none."""
+        return OPEN
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where none is known."""
+        return UNLIMITED
+
+    @property
+    def asking(self) -> Mapping[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {}
+
+    # ---------------------------------------------------------------------------------------------------- the weights
 
     @property
     def weights(self) -> Weights:
         """The module and tokenizer, for reading; `editing` is for changing them."""
-        raise self.lacks("weights")
+        raise self.unsupported("weights")
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
@@ -318,6 +413,28 @@ class Model(ABC):
     def rehash(self) -> None:  # noqa: B027  # most models have nothing to hash
         """Hash all weights now, where the model keeps their hash from call to call."""
 
+    @property
+    def weights_hash(self) -> str | None:
+        """Hash of weights, configuration, adapters and tokenizer; None where the model does not keep one."""
+        return None
+
+    @property
+    def edited(self) -> bool:
+        """Whether the weights differ from what `source` loads."""
+        return False
+
+    @property
+    def unedited_source(self) -> str | None:
+        """`source`, where loading it gives these very weights; None for edited weights and objects in memory."""
+        return self.source if self.source and not self.edited else None
+
+    @property
+    def precision(self) -> Mapping[str, Any]:
+        """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
+        return {}
+
+    # ------------------------------------------------------------------------------------------------------- the rest
+
     @abstractmethod
     def save(self, folder: str | Path) -> Path:
         """Write the model to `folder` so that `evenhand.load(folder)` brings it back; returns the folder."""
@@ -326,11 +443,16 @@ class Model(ABC):
         """Plain facts for reports: where it came from, precision, prompt format. JSON values only."""
         return {"name": self.name, "abilities": sorted(self.abilities)}
 
-    def lacks(self, ability: Ability) -> MissingAbilityError:
+    def unsupported(self, ability: Ability) -> MissingAbilityError:
         """The error for a verb that this model does not have."""
         return MissingAbilityError(
             f"model {self.name!r} cannot {ability!r}; it has: {', '.join(sorted(self.abilities)) or 'nothing'}"
         )
+
+    def lacks(self, ability: Ability) -> MissingAbilityError:
+        """Old name of `unsupported`; it works for one release."""
+        warnings.warn("Model.lacks() is now Model.unsupported()", DeprecationWarning, stacklevel=2)
+        return self.unsupported(ability)
 
 
 # ------------------------------------------------------------------------------------------------- the method
@@ -465,20 +587,72 @@ class Method(HasSettings, ABC):
         """
         raise NotImplementedError(f"{self.name} keeps nothing that could be restored")
 
-    def untrained(self, data: TrainData | None) -> str:
-        """Why this method cannot be applied with `data`, or "" when it can."""
-        if self.needs_data and data is None:
-            return f"{self.name} needs training data: train= of compare, --train on the command line, data= of apply"
-        return ""
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """Why this method cannot be applied to `model` with `data`, or "" when it can.
 
-    def missing(self, model: Model) -> str:
-        """Why this method cannot be applied to `model`, or "" when it can."""
+        A method that asks for more than `needs`, `needs_any` and `needs_data` say overrides this, and returns what this
+        one says where that is not "". What is wrong with the model comes first, then what is wrong with the data.
+
+        Args:
+            model: The model to mitigate; None where it is not known yet, so that only the data are judged.
+            data: What a trained method may fit on; None where there is nothing.
+        """
+        return self._unsupported_by(model) or self._untrainable_on(data)
+
+    def _unsupported_by(self, model: Model | None) -> str:
+        """What `needs` and `needs_any` say of a model."""
+        if model is None:
+            return ""
+        if type(self).missing is not Method.missing:
+            _warn_of_old_name(type(self), "missing")
+            return self.missing(model)
+        return self._missing_abilities(model)
+
+    def _missing_abilities(self, model: Model) -> str:
         lacking = sorted(self.needs - model.abilities)
         if lacking:
             return f"{self.name} needs {', '.join(lacking)}; {model.name} has {', '.join(sorted(model.abilities))}"
         if self.needs_any and not self.needs_any & model.abilities:
             return f"{self.name} needs one of {', '.join(sorted(self.needs_any))}; {model.name} has none"
         return ""
+
+    def _untrainable_on(self, data: TrainData | None) -> str:
+        """What `needs_data` says of training data."""
+        if type(self).untrained is not Method.untrained:
+            _warn_of_old_name(type(self), "untrained")
+            return self.untrained(data)
+        return self._missing_data(data)
+
+    def _missing_data(self, data: TrainData | None) -> str:
+        if self.needs_data and data is None:
+            return f"{self.name} needs training data: train= of compare, --train on the command line, data= of apply"
+        return ""
+
+    def missing(self, model: Model) -> str:
+        """Old name of `unsupported_reason`, for the model alone; it works for one release."""
+        if type(self).missing is not Method.missing:  # called from an override, which `unsupported_reason` asks
+            return self._missing_abilities(model)
+        warnings.warn(f"{self.name}: {_RENAMED['missing']}", DeprecationWarning, stacklevel=2)
+        reason = self.unsupported_reason(model)
+        return "" if reason == self.unsupported_reason(None) else reason
+
+    def untrained(self, data: TrainData | None) -> str:
+        """Old name of `unsupported_reason`, for the training data alone; it works for one release."""
+        if type(self).untrained is not Method.untrained:
+            return self._missing_data(data)
+        warnings.warn(f"{self.name}: {_RENAMED['untrained']}", DeprecationWarning, stacklevel=2)
+        return self.unsupported_reason(None, data)
+
+
+_RENAMED = {
+    "missing": "missing(model) is now unsupported_reason(model, data)",
+    "untrained": "untrained(data) is now unsupported_reason(None, data)",
+}
+
+
+def _warn_of_old_name(cls: type[Method], name: str) -> None:
+    """Warn, in the name of the module that defines the class, of a function under its old name."""
+    _warn_in_module(cls, f"method {cls.__name__}: {_RENAMED[name]}; the old name works for one release")
 
 
 @dataclass(frozen=True)
@@ -496,9 +670,9 @@ class Stack(Method):
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Apply the parts in order."""
         for part in self.parts:
-            reason = part.missing(model)
-            if reason:
-                raise MissingAbilityError(reason)
+            if reason := part.unsupported_reason(model, data):
+                only_data = reason == part.unsupported_reason(None, data)
+                raise (SettingsError if only_data else MissingAbilityError)(reason)
             model = part.apply(model, data)
         return model
 
@@ -512,13 +686,10 @@ class Stack(Method):
         found = stacked(part.reading(model) for part in self.parts)
         return None if found == OPEN else found
 
-    def missing(self, model: Model) -> str:
-        """What the first part lacks; the later ones see a model that does not exist yet."""
-        return self.parts[0].missing(model)
-
-    def untrained(self, data: TrainData | None) -> str:
-        """What the first part says that cannot do without data."""
-        return next((reason for part in self.parts if (reason := part.untrained(data))), "")
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """What the first part says; the later ones see a model that does not exist yet, so they judge the data only."""
+        reasons = (part.unsupported_reason(None if n else model, data) for n, part in enumerate(self.parts))
+        return next((reason for reason in reasons if reason), "")
 
 
 # ---------------------------------------------------------------------------------------------- the benchmark
@@ -534,6 +705,15 @@ class Item(Protocol):
     @property
     def cluster(self) -> str:
         """What it shares with its likes: template, subject, descriptor."""
+
+
+@runtime_checkable
+class QuestionItem(Item, Protocol):
+    """An item that is one multiple-choice question, so that methods can be trained on it."""
+
+    @property
+    def question(self) -> Question:
+        """The question as it is asked."""
 
 
 Form = Literal["smooth", "proportion", "resampled"]
@@ -603,55 +783,176 @@ class Tally:
         return np.asarray(self.sums.sum(axis=0))
 
 
-Answers = Sequence[Any]
+ItemT = TypeVar("ItemT", default=Any)
+"""Type of a benchmark's items (`Item`s)."""
+AnswerT = TypeVar("AnswerT", default=Any)
+"""Type of a benchmark's answers."""
 
 
-class Benchmark(HasSettings, ABC):
-    """Turns a model into scores: ask first, then pure functions without model or I/O.
+class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
+    """Turns a model into scores: `load` the items, `ask` a model, then pure functions without model or I/O.
 
-    Subclasses are decorated with `evenhand.interfaces.settings`.
+    Subclasses are decorated with `evenhand.interfaces.settings`, and name the types of their items and answers:
+    `class BBQ(Benchmark[BBQItem, Choice])`. A plain `Benchmark` works on items and answers of any type.
     """
 
     needs: ClassVar[frozenset[Ability]]
-    metrics_info: ClassVar[tuple[Metric, ...]]
+    """Abilities without which a model cannot be asked."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What each number that `compute` returns means."""
     answer_type: ClassVar[type] = Choice
     """The dataclass that one answer is; it is stored as JSON and read back as this."""
     quotable: ClassVar[bool] = True
     """Whether the items' texts may be shown and written; False for sets that must not be published."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Accept the names that a benchmark's parts had before; they work for one release."""
+        super().__init_subclass__(**more)
+        _rename_old_parts(cls)
+
     @abstractmethod
-    def items(self) -> Sequence[Any]:
+    def load(self) -> Sequence[ItemT]:
         """Read the items (`Item`s); the same list in every run."""
 
     @abstractmethod
-    def ask(self, model: Model, items: Sequence[Any]) -> list[Any]:
+    def ask(self, model: Model, items: Sequence[ItemT]) -> list[AnswerT]:
         """Put the items to the model, all at once; one answer per item, of type `answer_type`."""
 
     @abstractmethod
-    def tally(self, items: Sequence[Any], answers: Answers) -> Tally:
+    def tally(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Tally:
         """Reduce the answers to sums per cluster. Pure."""
 
     @abstractmethod
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         """Turn summed statistics [..., S] into named numbers [...]. Pure, vectorised over leading dimensions."""
 
-    def marks(self, items: Sequence[Any], answers: Answers) -> Sequence[Mark] | None:
+    def marks(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Sequence[Mark] | None:
         """Which answers are right, one `Mark` per item; None where nothing is right or wrong. Pure.
 
         With it the comparison counts what a method turned from wrong to right, and from right to wrong.
         """
         return None
 
-    def stratum(self, item: Any) -> str:
+    def gold(self, items: Sequence[ItemT]) -> Sequence[int | None] | None:
+        """Index of the right option of each item, None for an item without one; None where no item has one. Pure.
+
+        With it the questions of a benchmark whose items are `QuestionItem`s serve as labelled training data.
+        """
+        return _gold_by_marks(self, items)
+
+    def pairs(self, items: Sequence[ItemT]) -> Sequence[Pair] | None:
+        """The contrast pairs in the items, any number per item; None where the benchmark has no pairs. Pure.
+
+        With it "pairs:NAME" is a source of training data. Whether there are pairs must not depend on the items, so
+        that `pairs([])` tells.
+
+        Raises:
+            SettingsError: Nobody should train on this data, as its authors ask.
+        """
+        return None
+
+    def stratum(self, item: ItemT) -> str:
         """Which part of the benchmark an item belongs to, such as its subject; "" for all items by default. Pure.
 
         Where `limit` leaves out items, every stratum keeps its share of those that are left.
         """
         return ""
 
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the benchmark has its replies drawn; None where its questions or the model say it."""
+        return None
+
+    @property
+    def original(self) -> Benchmark:
+        """The benchmark that the items are taken from: itself, unless it asks another one's items in a way of its own.
+
+        The items of both have the same clusters.
+        """
+        return self
+
     def facts(self) -> dict[str, Any]:
         """Plain facts for reports: where the data came from, its hashes, what was dropped. JSON values only."""
         return {"name": self.name, "settings": self.settings}
+
+    def items(self) -> Sequence[ItemT]:
+        """Old name of `load`; it works for one release."""
+        warnings.warn(f"{self.name}: items() is now load()", DeprecationWarning, stacklevel=2)
+        return self.load()
+
+
+# --------------------------------------------------------- benchmarks written for the previous release
+
+
+class _OldMetrics:
+    """The attribute `metrics` of a class that defines it as a function: the declared metrics, which can be called."""
+
+    def __init__(self, declared: tuple[Metric, ...], compute: Callable[..., dict[str, Measured]]) -> None:
+        self._declared, self._compute = declared, compute
+
+    def __get__(self, instance: Any, owner: type) -> _CallableMetrics:
+        found = _CallableMetrics(self._declared)
+        found.compute = partial(self._compute, instance)
+        return found
+
+
+class _CallableMetrics(tuple[Metric, ...]):
+    compute: Callable[[Array], dict[str, Measured]]
+
+    def __call__(self, sums: Array) -> dict[str, Measured]:
+        return self.compute(sums)
+
+
+def _rename_old_parts(cls: type[Benchmark]) -> None:
+    """Give the parts of a class their present names, with a warning that lists them."""
+    own, parts, renamed = vars(cls), dict[str, Any](), list[str]()
+    if "items" in own and "load" not in own:
+        parts["load"] = own["items"]
+        renamed.append("items() is now load()")
+    if "metrics_info" in own:
+        parts["metrics"] = own["metrics_info"]
+        renamed.append("metrics_info is now metrics")
+    if isinstance(own.get("metrics"), FunctionType):
+        parts["compute"] = own["metrics"]
+        parts["metrics"] = _OldMetrics(parts.get("metrics", getattr(super(cls, cls), "metrics", ())), own["metrics"])
+        renamed.append("metrics() is now compute()")
+    for name, part in parts.items():
+        setattr(cls, name, part)
+    if renamed:
+        _warn_of_old_form(cls, "; ".join(renamed))
+
+
+def _gold_by_marks(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[int | None] | None:
+    """The right options as `marks` tells them of every possible answer, of a class that does not say `gold` yet.
+
+    Raises:
+        SettingsError: An item has several right options.
+    """
+    cls = type(benchmark)
+    if cls.marks is Benchmark.marks or cls.answer_type is not Choice:
+        return None
+    if not all(isinstance(item, QuestionItem) for item in items):
+        return None
+    _warn_of_old_form(cls, "the right options are now what gold() returns, and no longer looked for by marks()")
+    found: list[int | None] = []
+    for item in items:
+        options = [Choice(option) for option in range(len(item.question.options))]
+        right = [n for n, m in enumerate(benchmark.marks([item] * len(options), options) or ()) if m.right]
+        if len(right) > 1:
+            raise SettingsError(f"{benchmark.name}: {item.id} has {len(right)} right options; at most one can be right")
+        found.append(right[0] if right else None)
+    return found
+
+
+def _warn_of_old_form(cls: type[Benchmark], what: str) -> None:
+    _warn_in_module(cls, f"benchmark {cls.__name__}: {what}; the old form works for one release")
+
+
+def _warn_in_module(cls: type, message: str) -> None:
+    """Warn of a deprecated form in the name of the module that defines the class."""
+    module = sys.modules.get(cls.__module__)
+    file = str(getattr(module, "__file__", None) or cls.__module__)
+    warnings.warn_explicit(message, DeprecationWarning, file, 1, module=cls.__module__)
 
 
 def _default(f: Any) -> Any:

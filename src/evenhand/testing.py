@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from evenhand.core import registry
+from evenhand.core.hashing import digest
 from evenhand.core.run_folder import from_plain
-from evenhand.errors import EvenhandError
+from evenhand.errors import EvenhandError, SettingsError
 from evenhand.experiment.contracts import (
     CHANGED,
     NonconformingError,
@@ -37,14 +38,15 @@ from evenhand.interfaces import (
     Method,
     Metric,
     Model,
+    Pair,
     Passage,
     Question,
+    QuestionItem,
     Reply,
     Sampling,
     TrainData,
     Usage,
 )
-from evenhand.models.fingerprint import digest
 from evenhand.models.loading import load
 from evenhand.models.tiny import tiny_model
 
@@ -124,7 +126,7 @@ def check_method(method: Method, model: Model | None = None, data: TrainData | N
         NonconformingError: It does not; the message says where.
     """
     model = model or tiny_model(source="demo")
-    reason = method.missing(model)
+    reason = method.unsupported_reason(model, data)
     _demand(not reason, f"cannot be applied to {model.name}: {reason}")
     before = model.fingerprint
     mitigated = check_mitigated(method.apply(model, data))
@@ -158,23 +160,26 @@ def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int
     """Check that a benchmark keeps its contract, on its first `limit` items.
 
     Items have unique, stable ids; answers survive storage; the tally is additive over items; every metric is described,
-    and vectorised; marks, where there are any, fit the items and the tally's groups.
+    and vectorised; marks, where there are any, fit the items and the tally's groups; the right options that it names
+    are options, and are marked as right; its pairs differ, and belong to one item each.
 
     Raises:
         NonconformingError: It does not; the message says where.
     """
     model = model or tiny_model(texts=[], too_long="skip")
-    items = list(benchmark.items())[:limit]
-    _demand(len(items) > 1, "items() must give at least two items")
+    items = list(benchmark.load())[:limit]
+    _demand(len(items) > 1, "load() must give at least two items")
     ids = [item.id for item in items]
     check_ids(items)
-    _demand([i.id for i in list(benchmark.items())[:limit]] == ids, "items() must give the same list each time")
+    _demand([i.id for i in list(benchmark.load())[:limit]] == ids, "load() must give the same list each time")
     answers = benchmark.ask(model, items)
     check_answers(benchmark, items, answers)
     stored = [from_plain(benchmark.answer_type, json.loads(json.dumps(dataclasses.asdict(a)))) for a in answers]
     _demand(stored == list(answers), f"answers of type {benchmark.answer_type.__name__} do not survive storage as JSON")
     _check_tally(benchmark, items, answers)
     _check_marks(benchmark, items, answers)
+    _check_gold(benchmark, items)
+    _check_pairs(benchmark, items)
 
 
 def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:
@@ -188,16 +193,16 @@ def _check_tally(benchmark: Benchmark, items: list[Any], answers: Sequence[Any])
     overall = tally.total[tally.groups.index("overall")]
     added = sum(p.total[p.groups.index("overall")] for p in parts)
     _demand(np.allclose(overall, added), "the tally is not additive: halves do not sum to the whole")
-    values = benchmark.metrics(tally.total)
-    described = [m.name for m in benchmark.metrics_info]
+    values = benchmark.compute(tally.total)
+    described = [m.name for m in benchmark.metrics]
     _demand(sorted(values) == sorted(described), f"metrics {sorted(values)} but described {sorted(described)}")
-    stacked = benchmark.metrics(np.stack([tally.total, tally.total]))
+    stacked = benchmark.compute(np.stack([tally.total, tally.total]))
     for name, measured in values.items():
         _demand(np.shape(measured.value) == (len(tally.groups),), f"{name} is not one value per group")
         same = np.allclose(stacked[name].value[1], measured.value, equal_nan=True)
         _demand(same, f"{name} is not vectorised over leading dimensions")
-    for info in benchmark.metrics_info:
-        _check_form(info, values[info.name], benchmark.metrics(tally.sums)[info.name])
+    for info in benchmark.metrics:
+        _check_form(info, values[info.name], benchmark.compute(tally.sums)[info.name])
 
 
 def _check_form(info: Metric, whole: Measured, clusters: Measured) -> None:
@@ -227,3 +232,39 @@ def _check_marks(benchmark: Benchmark, items: list[Any], answers: Sequence[Any])
         again = benchmark.marks(items, empty) or ()
         _demand([m.part for m in again] == parts, "an item's part must not depend on the answer")
         _demand(all(m.decision is None for m in again), "an answer without a decision must have none in its mark")
+
+
+def _check_gold(benchmark: Benchmark, items: list[Any]) -> None:
+    gold = benchmark.gold(items)
+    if gold is None:
+        return
+    _demand(len(gold) == len(items), f"gold() gave {len(gold)} for {len(items)} items")
+    asked = [item.question for item in items if isinstance(item, QuestionItem) and isinstance(item.question, Question)]
+    counts = [len(question.options) for question in asked] if len(asked) == len(items) else [None] * len(items)
+    for item, right, count in zip(items, gold, counts, strict=True):
+        whole = right is None or (isinstance(right, int) and not isinstance(right, bool) and right >= 0)
+        _demand(whole, f"{item.id}: gold() gave {right!r}, which is neither the index of an option nor None")
+        fits = right is None or count is None or right < count
+        _demand(fits, f"{item.id}: gold() gave option {right} of {count}; indices begin at 0")
+    known = [(item, Choice(right)) for item, right in zip(items, gold, strict=True) if right is not None]
+    if known and benchmark.answer_type is Choice:
+        marks = benchmark.marks([item for item, _ in known], [answer for _, answer in known])
+        for (item, answer), mark in zip(known, marks or (), strict=marks is not None):
+            _demand(
+                mark.right, f"{item.id}: gold() gave option {answer.decision}, which marks() does not count as right"
+            )
+
+
+def _check_pairs(benchmark: Benchmark, items: list[Any]) -> None:
+    try:
+        of_nothing, pairs = benchmark.pairs([]), benchmark.pairs(items)
+    except SettingsError:  # a set that nobody should train on
+        return
+    _demand((of_nothing is None) == (pairs is None), "pairs([]) must be None where pairs(items) is, and nowhere else")
+    _demand(not of_nothing, "pairs([]) must be empty")
+    for pair in pairs or ():
+        _demand(isinstance(pair, Pair), f"pairs() gave {type(pair).__name__}, not Pair")
+        _demand(bool(pair.stereotyped.strip() and pair.other.strip()), f"{pair.id}: a side of the pair is empty")
+        _demand(pair.stereotyped != pair.other, f"{pair.id}: both sides of the pair are {pair.other!r}")
+    by_item = [pair for item in items for pair in benchmark.pairs([item]) or ()]
+    _demand(by_item == list(pairs or ()), "pairs() of all items must be those of each item, in the items' order")

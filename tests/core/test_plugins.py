@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +17,11 @@ import pytest
 
 from evenhand.core import registry
 from evenhand.core.registry import BUILT_IN, PluginWarning, Registry
-from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.data import text_source
+from evenhand.errors import EvenhandError, SettingsError, UnknownNameError
+from evenhand.experiment import training_data
 from evenhand.interfaces import Method, Model, TrainData, settings
+from evenhand.models import outside
 from evenhand.testing import check_benchmark, check_method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +107,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registries that have not looked for plugins yet; modules that a test imports from elsewhere are forgotten."""
-    for kind in ("methods", "benchmarks"):
+    for kind in ("methods", "benchmarks", "training_sources"):
         monkeypatch.setattr(registry, kind, Registry(kind, BUILT_IN[kind]))
     before = set(sys.modules)
     yield
@@ -146,6 +151,110 @@ def test_installed_plugins_keep_the_contracts(installed: Path, fresh: None, monk
     mitigated = check_method(shout)
     assert mitigated.facts()["method"] == "shout(marks=3)"
     check_benchmark(registry.build_benchmark("coin(tosses=7)"))
+
+
+# ------------------------------------------------------------------------------------------------------ built-ins
+
+
+def test_every_built_in_has_an_entry_point_and_no_entry_point_is_unlisted() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert {group: list(points) for group, points in declared.items()} == {
+        f"evenhand.{kind}": list(names) for kind, names in BUILT_IN.items()
+    }
+    for kind in BUILT_IN:
+        known: Registry = getattr(registry, kind)
+        assert {name: known.place(name) for name in BUILT_IN[kind]} == declared[f"evenhand.{kind}"]
+        assert known.names()[: len(BUILT_IN[kind])] == list(BUILT_IN[kind])
+
+
+def test_where_evenhand_only_lies_on_the_path_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(registry, "distribution", absent)
+    with pytest.raises(EvenhandError, match=r"evenhand is not installed here.*pip install -e \."):
+        Registry("methods", BUILT_IN["methods"]).names()
+
+
+def test_an_older_installation_without_a_built_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = EntryPoints([EntryPoint("none", "evenhand.methods.none:Untouched", "evenhand.methods")])
+    monkeypatch.setattr(registry, "_own_entry_points", lambda group: old)
+    known = Registry("methods", BUILT_IN["methods"])
+    for _ in range(2):
+        with pytest.raises(EvenhandError, match=r"'self_debias'.*pip install -e \."):
+            known.get("none")
+
+
+# --------------------------------------------------------------------------------------- sources of training data
+
+
+def test_an_installed_source_of_training_data_is_read_by_its_name(
+    installed: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    assert registry.training_sources.names() == ["demo", "proverbs"]
+    texts = training_data.load("proverbs").data.texts
+    assert len(texts) == 3
+    assert training_data.load("proverbs:2 & demo:texts:4").data.texts[:2] == texts[:2]
+    assert tuple(text_source.texts("proverbs")) == texts
+    assert text_source.texts("proverbs:3", 1) == [texts[0]]
+    with pytest.raises(SettingsError, match="not a number of proverbs"):
+        training_data.load("proverbs:many")
+
+
+def test_a_source_from_a_notebook_is_read_by_its_name(fresh: None) -> None:
+    registry.training_sources.register(lambda rest: TrainData(texts=(rest,)), "echo")
+    assert training_data.load("echo:a:b").data.texts == ("a:b",)
+    assert text_source.texts("echo:a:b") == ["a:b"]
+    registry.training_sources.register(lambda rest: [rest], "echo")
+    with pytest.raises(SettingsError, match="'echo' returned list"):
+        training_data.load("echo:a")
+
+
+def test_a_source_without_texts_is_no_source_of_texts(fresh: None) -> None:
+    registry.training_sources.register(lambda rest: TrainData(), "nothing")
+    for source in ("nothing", "demo:mmlu:2"):
+        with pytest.raises(SettingsError, match="is no source of texts"):
+            text_source.texts(source)
+
+
+@pytest.mark.parametrize("name", ["demo", "pairs", "stereoset", "datasets", "bbq"])
+def test_a_source_may_not_take_a_name_that_evenhand_reads_itself(
+    name: str, tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="belongs to a built-in"):
+        registry.training_sources.register(lambda rest: TrainData(), name)
+    pretend_installed(tmp_path, "thief", f"[evenhand.training_sources]\n{name} = thief:load\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(PluginWarning, match="another one of this name is already registered"):
+        assert registry.training_sources.names() == ["demo"]
+
+
+def test_a_broken_source_is_refused_every_time(
+    troubled: Path, tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_installed(tmp_path, "raises_too", "[evenhand.training_sources]\nfruit = durian:load\n")
+    for folder in (troubled, tmp_path):
+        monkeypatch.syspath_prepend(str(folder))
+    with pytest.warns(PluginWarning, match=WHY), pytest.raises(SettingsError, match=WHY):
+        training_data.load("fruit:green")
+    for read in (training_data.load, text_source.texts):
+        with pytest.raises(SettingsError, match=WHY):
+            read("fruit:green")
+
+
+def test_an_unknown_source_is_an_error(fresh: None) -> None:
+    with pytest.raises(UnknownNameError, match="fables"):
+        training_data.load("fables:2")
+    with pytest.raises(SettingsError, match="is no source of texts"):
+        text_source.texts("fables:2")
+
+
+def test_a_saved_folder_does_not_open_a_plugins_source_unasked(fresh: None) -> None:
+    registry.training_sources.register(lambda rest: TrainData(texts=(rest,)), "echo")
+    assert "'echo:secrets'" in outside.of_text("echo:secrets")
+    assert "'echo'" in outside.of_text("an/other & echo")
+    assert outside.of_text("the echo of a text") == ""
 
 
 # ------------------------------------------------------------------------------------------------- broken plugins

@@ -82,10 +82,10 @@ class Careless(Method):
     name: ClassVar[str] = "careless"
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        items = BENCH.items()[:3]
+        items = BENCH.load()[:3]
         BENCH.ask(model, items)
         unseen(model)  # type: ignore[arg-type]
-        BENCH.ask(model, BENCH.items()[-3:])
+        BENCH.ask(model, BENCH.load()[-3:])
         return Mitigated(model, self)
 
 

@@ -250,7 +250,7 @@ def test_what_is_no_cache_is_refused_by_name(tmp_path: Path) -> None:
 def test_several_processes_open_and_fill_the_same_new_files_at_once(tmp_path: Path) -> None:
     script = """
         import sys, time
-        from evenhand.cache import AnswerCache
+        from evenhand.core.answer_cache import AnswerCache
         who, folder = sys.argv[1:]
         print("ready", flush=True)
         start = float(sys.stdin.readline())
@@ -309,7 +309,7 @@ def test_threads_share_one_cache(tmp_path: Path) -> None:
 def test_what_was_put_survives_a_kill(tmp_path: Path) -> None:
     script = """
         import os, signal, sys
-        from evenhand.cache import AnswerCache
+        from evenhand.core.answer_cache import AnswerCache
         cache = AnswerCache(sys.argv[1])
         for i in range(50):
             cache.put({f"k{i}": i})
@@ -374,7 +374,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 def test_another_process_is_refused_while_one_works_and_let_in_once_it_is_dead(tmp_path: Path) -> None:
     script = """
         import sys
-        from evenhand.store import RunFolder
+        from evenhand.core.run_folder import RunFolder
         with RunFolder(sys.argv[1]).locked():
             print("held", flush=True)
             sys.stdin.read()
@@ -562,7 +562,7 @@ def test_a_full_disk_is_named_and_leaves_earlier_files_whole(small_disk: Path) -
 
 def bbq_file(folder: Path, *, exchanged: bool = False) -> None:
     """Rows of the demo; exchanged, the first and last answers change places and the labels with them."""
-    from evenhand.proving_ground.generator.bbq import all_rows
+    from evenhand.proving_ground.generator.bbq_questions import all_rows
 
     rows = [dict(row) for row in all_rows()[:24]]
     for row in rows if exchanged else ():
@@ -653,7 +653,7 @@ def test_contents_are_the_same_in_another_process() -> None:
     script = """
         from dataclasses import dataclass
         from typing import Any
-        from evenhand.cache import contents
+        from evenhand.core.answer_cache import contents
         @dataclass
         class Item:
             id: str

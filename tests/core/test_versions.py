@@ -50,8 +50,8 @@ PARSES = [
 """Reply and identity of the chosen option."""
 TRANSCRIPT = "System: Be fair.\n\nUser: Who?\n\nAssistant: B\n\nUser: Why?\n\nAssistant:"
 RAISE = (
-    f"prompts or parses changed: raise evenhand.core.versions.ANSWERS above {versions.ANSWERS}, so that run folders ask "
-    "anew, and then bring the goldens and GOLDEN_VERSION of this file up to date"
+    f"prompts or parses changed: raise evenhand.core.versions.ANSWERS above {versions.ANSWERS}, so that run folders "
+    "ask anew, and then bring the goldens and GOLDEN_VERSION of this file up to date"
 )
 
 

@@ -98,7 +98,7 @@ def test_a_bad_cell_costs_its_row_alone(tmp_path: Path, changed: dict[str, Any],
     assert problem.startswith(f"{file}:3: ")
     with pytest.raises(DataError, match=reason):
         items_from_rows([{**row(2), **changed}])
-    assert len(BBQ.build(source=str(file)).items()) == 3
+    assert len(BBQ.build(source=str(file)).load()) == 3
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_what_is_there_twice_in_winogender_is_refused(tmp_path: Path) -> None:
 
 
 def test_categories_are_asked_for_in_any_spelling(tmp_path: Path) -> None:
-    one, other = (BBQ.build(source="demo", categories=(name,)).items() for name in ("age", "Age"))
+    one, other = (BBQ.build(source="demo", categories=(name,)).load() for name in ("age", "Age"))
     assert one == other
     with pytest.raises(SettingsError, match="no category 'Ages'"):
-        BBQ.build(source="demo", categories=("Ages",)).items()
+        BBQ.build(source="demo", categories=("Ages",)).load()

@@ -45,7 +45,7 @@ def answer(single: Sequence[str | None], multi: Sequence[str | None]) -> BScoreA
 def values(items: list[BScoreItem], answers: list[BScoreAnswer]) -> dict[str, dict[str, float]]:
     bench = BScore.build(source="demo")
     tally = bench.tally(items, answers)
-    found = bench.metrics(tally.total)
+    found = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in found.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -95,7 +95,7 @@ def test_the_papers_means_follow_from_its_categories() -> None:
         width = len(sums) // 4
         for n, b in enumerate(parts):  # questions, defined, counted, b
             sums[n * width : n * width + 4] = [1, 1, float(n != 2), b]
-        got = BScore.build(source="demo").metrics(sums)["b_score"].value
+        got = BScore.build(source="demo").compute(sums)["b_score"].value
         assert float(got) == pytest.approx(mean, abs=0.005)
 
 
@@ -166,7 +166,7 @@ class Recorder(ScriptedModel):
 
 def test_all_conversations_advance_together_one_call_a_turn() -> None:
     bench, model = BScore.build(**SMALL), Recorder()
-    items = bench.items()[:3]
+    items = bench.load()[:3]
     answers = bench.ask(model, items)
     assert [len(c) for c in model.calls] == [3 * 2 * 3 + 3 * 2, 6, 6, 6]
     assert [(len(a.single), len(a.single[0]), len(a.multi), len(a.multi[0])) for a in answers] == [(2, 3, 2, 4)] * 3
@@ -180,7 +180,7 @@ def test_all_conversations_advance_together_one_call_a_turn() -> None:
 
 def test_prompts_to_the_byte() -> None:
     bench, model = BScore.build(**SMALL), Recorder()
-    bench.ask(model, bench.items()[:1])
+    bench.ask(model, bench.load()[:1])
     first = model.calls[0][0].messages
     listed = first[0].content.partition("[")[2].partition("]")[0]
     assert sorted(listed.split(", ")) == ["blue", "green", "red", "white"]
@@ -195,7 +195,7 @@ def test_prompts_to_the_byte() -> None:
 def test_orders_are_shuffled_by_seed_at_every_query_and_turn() -> None:
     def orders(seed: int, count: int = 3) -> list[Any]:
         bench = BScore.build(**{**SMALL, "n_single": 40, "n_turns": 40, "seed": seed})
-        answers = bench.ask(Recorder(), bench.items()[:count])
+        answers = bench.ask(Recorder(), bench.load()[:count])
         return [[s.shown for run in (*a.single, *a.multi) for s in run] for a in answers]
 
     once = orders(0)
@@ -208,14 +208,14 @@ def test_orders_are_shuffled_by_seed_at_every_query_and_turn() -> None:
 
 def test_every_request_has_a_draw_of_its_own() -> None:
     bench, model = BScore.build(**SMALL), Recorder()
-    bench.ask(model, bench.items()[:1])
+    bench.ask(model, bench.load()[:1])
     draws = [d.draw for d in model.calls[0]]
     assert len(set(draws)) == len(draws) == 2 * 3 + 2
 
 
 def test_answers_do_not_depend_on_the_batch() -> None:
     bench = BScore.build(**{**SMALL, "temperature": 1.0})
-    items = bench.items()[:3]
+    items = bench.load()[:3]
     whole = bench.ask(tiny_model(batch_tokens=4000, too_long="skip"), items)
     assert bench.ask(tiny_model(batch_tokens=60, too_long="skip"), items) == whole
     assert bench.ask(tiny_model(too_long="skip"), items[1:]) == whole[1:]
@@ -225,11 +225,11 @@ def test_answers_do_not_depend_on_the_batch() -> None:
 
 def test_a_conversation_without_reply_ends_there() -> None:
     bench, model = BScore.build(**SMALL), Recorder(silent_after=2)
-    answers = bench.ask(model, bench.items()[:2])
+    answers = bench.ask(model, bench.load()[:2])
     assert [len(c) for c in model.calls] == [2 * 2 * 3 + 4, 4, 4], "no call without a dialogue"
     assert [[s.reply is None for s in run] for run in answers[0].multi] == [[False, False, True, True]] * 2
-    tally = bench.tally(bench.items()[:2], answers)
-    assert float(bench.metrics(tally.total)["unanswered"].value[0]) == pytest.approx(8 / 28)
+    tally = bench.tally(bench.load()[:2], answers)
+    assert float(bench.compute(tally.total)["unanswered"].value[0]) == pytest.approx(8 / 28)
 
 
 def test_greedy_decoding_is_refused_or_warned_about() -> None:
@@ -237,7 +237,7 @@ def test_greedy_decoding_is_refused_or_warned_about() -> None:
         BScore.build(source="demo", temperature=0)
     bench = BScore.build(**SMALL, temperature=0, allow_greedy=True)
     with pytest.warns(UserWarning, match="temperature 0"):
-        bench.ask(Recorder(), bench.items()[:1])
+        bench.ask(Recorder(), bench.load()[:1])
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_keeps_the_contract() -> None:
 def test_the_planted_scores_come_out() -> None:
     planted = FAMILY["demo"]
     bench = BScore.build(source="demo", runs=40)
-    got = bench.metrics(bench.tally(bench.items(), bench.ask(Oracle(planted), bench.items())).total)
+    got = bench.compute(bench.tally(bench.load(), bench.ask(Oracle(planted), bench.load())).total)
     parts: dict[str, list[float]] = {}
     for q in replies.PREFERENCES:
         if q.favourite != q.truth:
@@ -275,7 +275,7 @@ def test_the_planted_scores_come_out() -> None:
 
 def test_a_real_model_answers(real_model: Path) -> None:
     bench = BScore.build(source="demo", n_single=2, n_turns=2, runs=1, max_new_tokens=6)
-    items = bench.items()[:2]
+    items = bench.load()[:2]
     answers = bench.ask(load(str(real_model)), items)
     assert all(s.reply is not None for a in answers for run in (*a.single, *a.multi) for s in run)
     assert all(a.usage.calls == 4 and a.usage.new_tokens > 0 for a in answers)
@@ -297,7 +297,7 @@ def test_the_real_questions(real_bscore: Path) -> None:
 
 def test_the_prime_is_corrected_unless_the_papers_is_wanted(real_bscore: Path) -> None:
     def truths(how: str) -> dict[str, str | None]:
-        return {i.id: i.truth for i in BScore.build(source=str(real_bscore), ground_truth=how).items()}
+        return {i.id: i.truth for i in BScore.build(source=str(real_bscore), ground_truth=how).load()}
 
     ours, paper = truths("corrected"), truths("paper")
     assert {k: (paper[k], ours[k]) for k in ours if ours[k] != paper[k]} == {"4-choice_math_hard": ("3017", "3023")}
@@ -340,7 +340,7 @@ def test_files_without_a_usable_question(tmp_path: Path) -> None:
         load_questions(str(tmp_path))
     (tmp_path / "questions.jsonl").write_text(json.dumps(row()))
     with pytest.raises(SettingsError, match="no question of hard"):
-        BScore.build(source=str(tmp_path), categories=("hard",)).items()
+        BScore.build(source=str(tmp_path), categories=("hard",)).load()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from evenhand.data.bbq import load_rows
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows, score, target_location
 from evenhand.interfaces import Choice
-from evenhand.proving_ground.generator.bbq import all_rows
+from evenhand.proving_ground.generator.bbq_questions import all_rows
 from evenhand.testing import check_benchmark
 
 
@@ -155,7 +155,7 @@ def test_position_shares_follow_the_shown_order() -> None:
     items = items_from_rows(rows_of("Age", "ambig", 4))
     turned = [replace(i, question=i.question.reordered((1, 2, 0))) for i in items]
     bench = BBQ(source="demo")
-    values = bench.metrics(bench.tally(turned, [Choice(0)] * 4).total)
+    values = bench.compute(bench.tally(turned, [Choice(0)] * 4).total)
     assert [float(values[f"position_{p}"].value[0]) for p in (1, 2, 3)] == [0.0, 0.0, 1.0]
 
 
@@ -249,7 +249,7 @@ def test_official_files_are_recognised(real_bbq: Path, tmp_path: Path) -> None:
 
 def test_unknown_category_names_those_there_are() -> None:
     with pytest.raises(SettingsError, match="Age, Disability_status, Gender_identity"):
-        BBQ(source="demo", categories=("Ages",)).items()
+        BBQ(source="demo", categories=("Ages",)).load()
 
 
 def test_statistics_vectorise_over_replicates() -> None:
@@ -259,6 +259,6 @@ def test_statistics_vectorise_over_replicates() -> None:
     bench = BBQ(source="demo")
     tally = bench.tally(items, answers)
     assert tally.sums.shape[0] == 72 and len(tally.groups) == 7
-    two = bench.metrics(np.stack([tally.total, 2 * tally.total]))
+    two = bench.compute(np.stack([tally.total, 2 * tally.total]))
     assert np.allclose(two["bias_ambiguous"].value[0], two["bias_ambiguous"].value[1])
     assert np.allclose(2 * two["bias_ambiguous"].n[0], two["bias_ambiguous"].n[1])

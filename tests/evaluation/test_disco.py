@@ -55,7 +55,7 @@ def filled(*pairs: tuple[str, str]) -> Filled:
 
 def numbers(bench: DisCo, items: list[TemplateItem], answers: list[Filled]) -> dict[str, dict[str, float]]:
     tally = bench.tally(items, answers)
-    found = bench.metrics(tally.total)
+    found = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in found.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -98,7 +98,7 @@ def planted(blank: Blank) -> dict[str, float]:
 
 def test_the_demo_fills_blanks_as_planted() -> None:
     bench, model = DisCo.build(source="demo"), load("demo-mlm")
-    items = bench.items()
+    items = bench.load()
     answers = bench.ask(model, items)
     assert answers[0].usage.calls == 3, "Women are asked once"
     for item, answer in zip(items, answers, strict=True):
@@ -116,7 +116,7 @@ def test_the_demo_fills_blanks_as_planted() -> None:
 def test_a_causal_model_is_told_why_not(tiny: LocalModel) -> None:
     bench = DisCo.build(source="demo")
     with pytest.raises(MissingAbilityError, match="takes a masked language model; tiny-llama is none"):
-        bench.ask(tiny, bench.items())
+        bench.ask(tiny, bench.load())
 
 
 def test_keeps_the_contract() -> None:
@@ -133,7 +133,7 @@ def test_our_templates_are_sentences_about_twins() -> None:
             assert his.before[0].isupper() and (his.before + his.after).count("{") == 0
             said = [b.before + "_" + b.after for b in (his, hers)]
             assert said[0].lower().replace(man.lower(), woman.lower()) == said[1].lower()
-    assert [i.id for i in DisCo.build().items()][:2] == ["names/is", "names/is_a"]
+    assert [i.id for i in DisCo.build().load()][:2] == ["names/is", "names/is_a"]
     assert DisCo.build(people="nouns").facts()["people"] == {"nouns": {"men": 20, "women": 20}}
 
 
@@ -155,9 +155,9 @@ def test_files_that_cannot_be_used(tmp_path: Path, content: str, reason: str) ->
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(DataError, match="give auto, demo or a file"):
-        DisCo.build(source="/nowhere.yaml").items()
+        DisCo.build(source="/nowhere.yaml").load()
     with pytest.raises(SettingsError, match=r"no people 'nams' there\. Did you mean 'names'"):
-        DisCo.build(people="nams").items()
+        DisCo.build(people="nams").load()
     with pytest.raises(SettingsError, match="k=0"):
         DisCo.build(k=0)
     with pytest.raises(SettingsError, match=r"alpha=1\.0"):

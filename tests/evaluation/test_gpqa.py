@@ -50,8 +50,8 @@ def test_prompts_byte_for_byte(tmp_path: Path) -> None:
     bench = GPQA.build(source=source, asked="zero_shot")
     assert bench.needs == {"generate"} and GPQA.build(source=source).needs == {"choose"}
     model = ScriptedModel(lambda d: "The correct answer is (B)")
-    bench.ask(model, bench.items())
-    a, b, c, d = bench.items()[0].question.options
+    bench.ask(model, bench.load())
+    a, b, c, d = bench.load()[0].question.options
     base = (
         f"What is the correct answer to this question: Why {SECRET} 0?\n\nChoices:\n(A) {a}\n(B) {b}\n(C) {c}\n(D) {d}"
     )
@@ -76,7 +76,7 @@ def test_chain_of_thought_takes_two_requests_for_all_at_once(tmp_path: Path) -> 
         return "The correct answer is (C)." if "Based on the above" in text else "Hm, (A) or so."
 
     bench = GPQA.build(source=write(tmp_path, rows(3)), preset="paper_cot")
-    answers = bench.ask(Thinker(reply), bench.items())
+    answers = bench.ask(Thinker(reply), bench.load())
     assert [len(c) for c in calls] == [3, 2]
     assert calls[0][0].endswith("\nLet's think step by step: ")
     assert calls[1][0] == calls[0][0] + (
@@ -114,9 +114,9 @@ def test_the_order_of_options_is_by_record_and_seed(tmp_path: Path) -> None:
     full, part = write(tmp_path, rows(40)), tmp_path / "part"
     part.mkdir()
     write(part, rows(40)[::-1][:7])
-    of = {i.id: i.question.options for i in GPQA.build(source=full).items()}
-    assert all(of[i.id] == i.question.options for i in GPQA.build(source=str(part)).items())
-    other = {i.id: i.question.options for i in GPQA.build(source=full, seed=1).items()}
+    of = {i.id: i.question.options for i in GPQA.build(source=full).load()}
+    assert all(of[i.id] == i.question.options for i in GPQA.build(source=str(part)).load())
+    other = {i.id: i.question.options for i in GPQA.build(source=full, seed=1).load()}
     assert of != other and {k: sorted(v) for k, v in of.items()} == {k: sorted(v) for k, v in other.items()}
     assert shown_order("rec0", 0) == shown_order("rec0", 0)
     places = Counter(shown_order(f"r{i}", 0).index(0) for i in range(4000))
@@ -124,7 +124,7 @@ def test_the_order_of_options_is_by_record_and_seed(tmp_path: Path) -> None:
 
 
 def test_the_right_answer_is_where_it_is_shown(tmp_path: Path) -> None:
-    for item in GPQA.build(source=write(tmp_path, rows(10))).items():
+    for item in GPQA.build(source=write(tmp_path, rows(10))).load():
         assert item.question.options[item.right].endswith("r")
 
 
@@ -133,7 +133,7 @@ def test_the_right_answer_is_where_it_is_shown(tmp_path: Path) -> None:
 
 def test_accuracy_and_refusals_by_hand(tmp_path: Path) -> None:
     bench = GPQA.build(source=write(tmp_path, rows(9, ("Physics", "Physics", "Biology"))))
-    items = bench.items()
+    items = bench.load()
     physics, biology = [i for i in items if i.domain == "Physics"], [i for i in items if i.domain == "Biology"]
     assert (len(physics), len(biology)) == (6, 3)
     answers = {i.id: Choice(i.right) for i in physics[:3]}
@@ -141,7 +141,7 @@ def test_accuracy_and_refusals_by_hand(tmp_path: Path) -> None:
     answers |= {physics[4].id: Choice(None, status="unparsed"), physics[5].id: Choice(None, status="unanswered")}
     answers |= {i.id: Choice(None, status="unparsed") for i in biology}
     tally = bench.tally(items, [answers[i.id] for i in items])
-    got = {g: {n: float(m.value[k]) for n, m in bench.metrics(tally.total).items()} for k, g in enumerate(tally.groups)}
+    got = {g: {n: float(m.value[k]) for n, m in bench.compute(tally.total).items()} for k, g in enumerate(tally.groups)}
     assert tally.groups == ("overall", "Biology", "Physics")
     assert got["Physics"]["accuracy"] == 0.5 and got["Physics"]["refusal"] == pytest.approx(2 / 6)
     assert got["Physics"]["unanswered"] == pytest.approx(1 / 6)
@@ -155,10 +155,10 @@ def test_accuracy_and_refusals_by_hand(tmp_path: Path) -> None:
 
 def test_letter_metrics(tmp_path: Path) -> None:
     bench = GPQA.build(source=write(tmp_path, rows(60)))
-    items = bench.items()
-    right = bench.metrics(bench.tally(items, [Choice(i.right) for i in items]).total)
+    items = bench.load()
+    right = bench.compute(bench.tally(items, [Choice(i.right) for i in items]).total)
     assert (right["rsd"].value[0], right["rstd"].value[0], right["macro_f1"].value[0]) == (0, 0, 1)
-    always = bench.metrics(bench.tally(items, [Choice(2)] * 60).total)
+    always = bench.compute(bench.tally(items, [Choice(2)] * 60).total)
     share = sum(i.right == 2 for i in items) / 60
     assert always["position_3"].value[0] == 1 and always["rstd"].value[0] == pytest.approx(3**0.5 / 4)
     assert always["rsd"].value[0] == pytest.approx(3**0.5 / 4 / share)
@@ -170,13 +170,13 @@ def test_keeps_the_contract() -> None:
 
 
 def test_two_rows_of_the_same_question_are_one_cluster() -> None:
-    items = GPQA(source="demo").items()
+    items = GPQA(source="demo").load()
     assert (len(items), len({i.cluster for i in items})) == (72, 36)
 
 
 def test_a_real_model_answers(real_model: Path) -> None:
     bench = GPQA.build(source="demo")
-    answers = bench.ask(load_model(real_model, too_long="skip"), bench.items()[:6])
+    answers = bench.ask(load_model(real_model, too_long="skip"), bench.load()[:6])
     assert all(a.status == "answered" and a.before == () for a in answers)
 
 
@@ -194,10 +194,10 @@ def test_no_text_reaches_the_disk(tmp_path: Path, asked: str) -> None:
     parrot = ScriptedModel(lambda d: d.messages[-1].content)
     with run.locked(), answer_cache(run.cache) as cache:
         for name, one in (("tiny", model), ("parrot", parrot)):
-            answers = bench.ask(one, bench.items())
-            run.write_answers(name, answers, [i.id for i in bench.items()], {"facts": bench.facts()})
-            assert run.read_answers(name, [i.id for i in bench.items()], Choice) == answers
-        run.write_manifest({"benchmark": bench.facts(), "items": repr(bench.items())})
+            answers = bench.ask(one, bench.load())
+            run.write_answers(name, answers, [i.id for i in bench.load()], {"facts": bench.facts()})
+            assert run.read_answers(name, [i.id for i in bench.load()], Choice) == answers
+        run.write_manifest({"benchmark": bench.facts(), "items": repr(bench.load())})
         assert cache is not None and len(cache) == 0
     files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
     assert len(files) >= 4
@@ -221,7 +221,7 @@ def test_replies_are_hashed_and_free_notes_hidden(tmp_path: Path) -> None:
                 Choice(1, reply=f"(B) {SECRET}"),
             ][: len(questions) + 2]
 
-    one, two, three, four = bench.ask(Talker(), bench.items())
+    one, two, three, four = bench.ask(Talker(), bench.load())
     assert one.reply == four.reply and one.reply.startswith("sha256:") and one.before == ()
     assert two.note == HIDDEN_NOTE and three.note == "needs 9 tokens, the context holds 8"
 

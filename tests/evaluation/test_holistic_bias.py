@@ -69,7 +69,7 @@ def answered(cells: Sequence[Cell], losses: dict[str, list[float]], tokens: int 
 
 def measured(bench: HolisticBias, cells: Sequence[Cell], answers: Sequence[CellScores]) -> dict[str, dict[str, float]]:
     tally = bench.tally(cells, answers)
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in values.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -217,7 +217,7 @@ def test_rows_are_the_official_ones(official: Path, version: str) -> None:
 )
 def test_the_official_selection_and_its_tests(official: Path, version: str, count: int, tests: int, nouns: int) -> None:
     bench: HolisticBias = HolisticBias.build(source=str(official), version=version)
-    cells = bench.items()
+    cells = bench.load()
     assert len(cells) == 13 * 26
     assert {len(texts) for cell in cells for texts in cell.texts} == {nouns}
     facts = bench.facts()
@@ -229,14 +229,14 @@ def test_the_official_selection_and_its_tests(official: Path, version: str, coun
 
 def test_without_effect_five_per_cent_and_none_after_benjamini_hochberg(official: Path) -> None:
     bench = HolisticBias(source=str(official))
-    cells = bench.items()
+    cells = bench.load()
     rng = np.random.default_rng(0)
     answers = []
     for cell in cells:
         n = sum(map(len, cell.texts))
         answers.append(CellScores(tuple((-40 + rng.normal(size=n)).tolist()), (10,) * n))
     tally = bench.tally(cells, answers)
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     assert values["likelihood_bias"].n[0] == 571_584
     assert np.all(np.abs(values["likelihood_bias"].value - 0.05) < 0.03)
     assert values["likelihood_bias"].value[0] == pytest.approx(0.05, abs=0.006)
@@ -277,7 +277,7 @@ def test_the_demo_reads_with_the_same_loader() -> None:
     assert len(rows) == 60 + 27 * (4 + 60)
     assert HolisticBias(source="demo").facts()["source"].startswith("demo")
     with pytest.raises(DataError, match=r"versions there: 1\.0"):
-        HolisticBias(source="demo", version="1.1").items()
+        HolisticBias(source="demo", version="1.1").load()
 
 
 # ------------------------------------------------------------------------------------------------ the score
@@ -285,7 +285,7 @@ def test_the_demo_reads_with_the_same_loader() -> None:
 
 def test_scores_by_hand(tmp_path: Path) -> None:
     bench = HolisticBias(source=str(write(tmp_path)))
-    cells = bench.items()
+    cells = bench.load()
     assert [c.id for c in cells][:2] == ["a | I'm {noun_phrase}.", "a | I like {plural_noun_phrase}."]
     assert cells[0].texts[0] == ("I'm an apt adult.", "I'm an apt kid.", "I'm an apt man.", "I'm an apt woman.")
     up, down = [1.0, 1.1, 1.2, 1.3], [2.0, 2.1, 2.2, 2.3]
@@ -307,7 +307,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
 
 def test_all_and_none(tmp_path: Path) -> None:
     bench = HolisticBias(source=str(write(tmp_path)))
-    cells = bench.items()
+    cells = bench.load()
     apart = {d: [i + n / 10 for n in range(4)] for i, d in enumerate(("apt", "bold", "calm", "dim", "wry"))}
     every = measured(bench, cells, answered(cells, apart))["overall"]
     assert (every["likelihood_bias"], every["likelihood_bias_bh"], every["effect_size"]) == (1, 1, 1)
@@ -320,7 +320,7 @@ def test_all_and_none(tmp_path: Path) -> None:
 
 def test_unscored_sentences_leave_the_tests(tmp_path: Path) -> None:
     bench = HolisticBias(source=str(write(tmp_path)), axes=("b",))
-    cells = bench.items()
+    cells = bench.load()
     got = measured(bench, cells, answered(cells, {"dim": [1.0, 2.0, 3.0, NAN], "wry": [4.0, 5.0, 6.0, 7.0]}))["b"]
     assert got["unscored"] == pytest.approx(1 / 8)
     assert got["likelihood_bias"] == 0, "3 against 4 values, all below: p = 2/35 = 0.057"
@@ -330,7 +330,7 @@ def test_unscored_sentences_leave_the_tests(tmp_path: Path) -> None:
 
 def test_measure_decides_whether_length_counts(tmp_path: Path) -> None:
     folder = str(write(tmp_path))
-    cells = HolisticBias(source=folder, axes=("b",)).items()
+    cells = HolisticBias(source=folder, axes=("b",)).load()
     # dim: half the log-likelihood over half the tokens
     answers = [CellScores((-10.0, -12.0, -14.0, -16.0, -20.0, -24.0, -28.0, -32.0), (5,) * 4 + (10,) * 4)] * 2
     per_token = measured(HolisticBias(source=folder), cells, answers)["b"]
@@ -343,14 +343,14 @@ def test_measure_decides_whether_length_counts(tmp_path: Path) -> None:
 
 def test_answers_of_other_settings_are_refused(tmp_path: Path) -> None:
     bench = HolisticBias(source=str(write(tmp_path)))
-    cells = bench.items()
+    cells = bench.load()
     with pytest.raises(SettingsError, match=r"a \| I'm .*1 scores for 12 sentences"):
         bench.tally(cells[:1], [CellScores((-1.0,), (1,))])
 
 
 def test_tables(tmp_path: Path) -> None:
     bench = HolisticBias(source=str(write(tmp_path)))
-    cells = bench.items()
+    cells = bench.load()
     up, down = [1.0, 1.1, 1.2, 1.3], [2.0, 2.1, 2.2, 2.3]
     answers = answered(cells, {"apt": up, "bold": down, "calm": down, "dim": up, "wry": down})
     answers[3] = answered(cells[3:], {"dim": up, "wry": up})[0]
@@ -384,7 +384,7 @@ def test_few_nouns_with_a_tie_as_in_the_official_code(tmp_path: Path) -> None:
     got = {}
     for exact in ("pair", "cell"):
         bench = HolisticBias(source=folder, axes=("a",), alpha=0.0295, exact=exact)
-        cells = bench.items()
+        cells = bench.load()
         answers = answered(cells, scores)
         rows = np.array(list(scores.values()))
         first, second = np.triu_indices(3, 1)
@@ -401,10 +401,10 @@ def test_few_nouns_with_a_tie_as_in_the_official_code(tmp_path: Path) -> None:
 
 def test_tally_and_table_agree_on_real_scores() -> None:
     bench = HolisticBias(source="demo", templates=2)
-    cells = bench.items()
+    cells = bench.load()
     answers = bench.ask(tiny_model(texts=[t for c in cells for texts in c.texts for t in texts]), cells)
     tally = bench.tally(cells, answers)
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     every = tables(cells, answers, "test")
     assert values["likelihood_bias"].value[0] == pytest.approx(every["significant"].mean())
     assert values["likelihood_bias_bh"].value[0] == pytest.approx(every["significant_bh"].mean(), abs=0.02)
@@ -434,7 +434,7 @@ class Scorer(ScriptedModel):
 def test_every_distinct_sentence_is_scored_once_in_one_call(tmp_path: Path) -> None:
     twice = {"a": {"x": ["apt", "bold"]}, "b": {"z": ["apt", "wry", "wry"]}}
     bench = HolisticBias(source=str(write(tmp_path, descriptors=twice)))
-    cells, model = bench.items(), Scorer()
+    cells, model = bench.load(), Scorer()
     assert cells[2].texts[1] == ("I'm a wry adult.", "I'm a wry kid.", "I'm a wry man.", "I'm a wry woman.")
     answers = bench.ask(model, cells)
     assert len(model.calls) == 1
@@ -448,7 +448,7 @@ def test_every_distinct_sentence_is_scored_once_in_one_call(tmp_path: Path) -> N
 def test_a_model_that_cannot_score_is_refused() -> None:
     with pytest.raises(MissingAbilityError, match="score"):
         bench = HolisticBias(source="demo")
-        bench.ask(ScriptedModel(), bench.items()[:1])
+        bench.ask(ScriptedModel(), bench.load()[:1])
 
 
 def test_keeps_the_contract() -> None:
@@ -458,14 +458,14 @@ def test_keeps_the_contract() -> None:
 
 def test_statistics_vectorise_over_replicates() -> None:
     bench = HolisticBias(source="demo")
-    cells = bench.items()
+    cells = bench.load()
     rng = np.random.default_rng(1)
     answers = answered(cells, {d: list(rng.normal(3, 1, 10) + rng.normal()) for c in cells for d in c.descriptors})
     tally = bench.tally(cells, answers)
     assert tally.sums.shape[:2] == (36, 7)
-    draws: dict[str, Array] = bootstrap(tally, bench.metrics, replicates=200)
+    draws: dict[str, Array] = bootstrap(tally, bench.compute, replicates=200)
     assert all(d.shape == (200, 7) for d in draws.values())
-    two = bench.metrics(np.stack([tally.total, 3 * tally.total]))
+    two = bench.compute(np.stack([tally.total, 3 * tally.total]))
     for name, m in two.items():
         assert np.allclose(m.value[0], m.value[1]), name
         assert np.allclose(3 * m.n[0], m.n[1]), name
@@ -476,7 +476,7 @@ def test_runs_end_to_end(which: str, request: pytest.FixtureRequest) -> None:
     model: Any = tiny_model() if which == "tiny" else load(str(request.getfixturevalue("real_model")))
     assert isinstance(model, LocalModel)
     bench = HolisticBias(source="demo", axes=("age", "religion"), nouns=5, templates=3)
-    cells = bench.items()
+    cells = bench.load()
     assert len(cells) == 6 and all(len(c.descriptors) == 5 for c in cells)
     cell = scoring.Cell(model.name, Untouched(), bench)
     cell.finish(cells, bench.ask(model, cells))
@@ -512,15 +512,15 @@ def test_settings_that_make_no_sense(given: dict[str, Any], reason: str) -> None
 
 def test_unknown_axis_and_too_few_nouns_in_the_files(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Did you mean 'religion'"):
-        HolisticBias(source="demo", axes=("religions",)).items()
+        HolisticBias(source="demo", axes=("religions",)).load()
     folder = write(tmp_path, nouns={"neutral": [["adult", "adults"], ["kid", "kids"]]})
     with pytest.raises(SettingsError, match="with 2 nouns"):
-        HolisticBias(source=str(folder)).items()
+        HolisticBias(source=str(folder)).load()
 
 
 def test_sub_samples_are_seeded_nested_and_stated() -> None:
     def drawn(**given: Any) -> dict[str, set[str]]:
-        cells = HolisticBias(source="demo", **given).items()
+        cells = HolisticBias(source="demo", **given).load()
         descriptors = {d for c in cells for d in c.descriptors}
         templates, texts = {c.template for c in cells}, {c.texts[0][0] for c in cells}
         return {"templates": templates, "descriptors": descriptors, "texts": texts}
@@ -534,7 +534,7 @@ def test_sub_samples_are_seeded_nested_and_stated() -> None:
     facts = bench.facts()
     assert facts["notes"] == ["a sub-sample of HolisticBias, drawn with seed 3: nouns=4"]
     assert len(facts["nouns"]) == 4 and facts["descriptors"]["age"] == 5
-    assert all(len(t) == 4 for c in bench.items() for t in c.texts)
+    assert all(len(t) == 4 for c in bench.load() for t in c.texts)
     assert "CMAF" in facts["assumptions"][0]
     assert HolisticBias(source="demo", nouns=99).facts()["nouns"] == HolisticBias(source="demo").facts()["nouns"]
 
@@ -563,7 +563,7 @@ def test_broken_entries_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     bench = HolisticBias(source=str(folder))
-    assert [c.descriptors for c in bench.items()] == [("apt", "bold")]
+    assert [c.descriptors for c in bench.load()] == [("apt", "bold")]
     dropped = bench.facts()["dropped"]
     expected = [
         "nouns.json: gender 'neutral', entry 3: a pair", "nouns.json: gender 'neutral', entry 4: plural None",
@@ -597,7 +597,7 @@ def test_broken_entries_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
 )
 def test_files_without_anything_usable(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        HolisticBias(source=str(write(tmp_path, **changed))).items()
+        HolisticBias(source=str(write(tmp_path, **changed))).load()
 
 
 def test_missing_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ ENDING: tuple[str, dict[str, Any]] = ("startend:end_checker", {"end_phrase": "th
 def values(items: list[IFEvalItem], answers: list[Reply], **given: Any) -> dict[str, dict[str, float]]:
     bench = IFEval.build(source="demo", **given)
     tally = bench.tally(items, answers)
-    found = bench.metrics(tally.total)
+    found = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in found.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -115,7 +115,7 @@ def test_the_prompt_is_asked_as_it_stands_all_in_one_call() -> None:
 
     bench = IFEval.build(source="demo")
     model = Counting()
-    bench.ask(model, bench.items())
+    bench.ask(model, bench.load())
     assert model.calls == 1 and len(model.dialogues) == 72
     assert [(m.role, m.content) for m in model.dialogues[0].messages] == [
         ("user", "Write about the sea. Do not use any commas.")
@@ -129,16 +129,16 @@ def test_keeps_the_contract() -> None:
 def test_the_planted_shares_come_out() -> None:
     bench = IFEval.build(source="demo")
     oracle = Oracle(FAMILY["demo"])
-    tally = bench.tally(bench.items(), bench.ask(oracle, bench.items()))
-    strict = dict(zip(tally.groups, bench.metrics(tally.total)["prompt_strict"].value.tolist(), strict=True))
+    tally = bench.tally(bench.load(), bench.ask(oracle, bench.load()))
+    strict = dict(zip(tally.groups, bench.compute(tally.total)["prompt_strict"].value.tolist(), strict=True))
     assert {name: strict[name] for name in FAMILY["demo"].follows} == dict(FAMILY["demo"].follows)
 
 
 def test_a_real_model_answers(real_model: Path) -> None:
     bench = IFEval.build(source="demo", max_new_tokens=16)
-    items = bench.items()[::18]
+    items = bench.load()[::18]
     answers = bench.ask(load(str(real_model)), items)
-    got = bench.metrics(bench.tally(items, answers).total)
+    got = bench.compute(bench.tally(items, answers).total)
     assert all(a.text for a in answers)
     assert 0.0 <= float(got["instruction_strict"].value[0]) <= float(got["instruction_loose"].value[0]) <= 1.0
 
@@ -157,16 +157,16 @@ def test_the_official_prompts(real_ifeval: Path) -> None:
 
 def test_every_official_checker_can_be_asked(real_ifeval: Path) -> None:
     bench = IFEval.build(source=str(real_ifeval), sentences="built_in")
-    items = bench.items()
+    items = bench.load()
     replies = [Reply('Sure, here it is:\n"it is a small world"')] * len(items)
     first = bench.tally(items, replies)
     ifeval_checkers._strict.cache_clear()
     again = bench.tally(items, replies)
     assert (first.sums == again.sums).all(), "the same responses score the same every time"
     assert len(first.groups) == 1 + 9 + 25
-    strict, loose = (bench.metrics(first.total)[f"instruction_{how}"].value[0] for how in ("strict", "loose"))
+    strict, loose = (bench.compute(first.total)[f"instruction_{how}"].value[0] for how in ("strict", "loose"))
     assert 0.0 < strict < loose < 1.0
-    assert bench.metrics(first.total)["errors"].value[0] == 0.0
+    assert bench.compute(first.total)["errors"].value[0] == 0.0
 
 
 def test_key_1174_follows_its_text_where_repaired(real_ifeval: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_file_without_a_usable_row_is_an_error(tmp_path: Path, content: bytes)
 def test_missing_checkers_are_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ifeval_checkers, "available", lambda: False)
     with pytest.raises(DataError, match=r"evenhand\[ifeval\]"):
-        IFEval.build(source="demo").items()
+        IFEval.build(source="demo").load()
 
 
 @pytest.mark.parametrize("given", [{"temperature": -1}, {"max_new_tokens": 0}, {"odd_rows": "none"}])

@@ -70,14 +70,14 @@ def test_the_plain_form_byte_for_byte() -> None:
 
 
 def test_the_whole_question(tmp_path: Path) -> None:
-    item = bench(write(tmp_path, task1_a=raw(20)), shots=1).items()[0]
+    item = bench(write(tmp_path, task1_a=raw(20)), shots=1).load()[0]
     question = item.tested[0]
     text = as_dialogue(question, "text_per_token").messages[0].content
     shown, asked = text.split("\n\n", 2)[1], text.split("\n\n", 2)[2]
     assert text.startswith("Say what it is.\n\nInput: text ") and "\n Output: " in shown
     assert asked.startswith("Input: text ") and asked.endswith(".\n\nOutput:")
     assert question.options == LABELS and question.answer_by == "text_per_token"
-    assert bench(str(tmp_path), probability="sum").items()[0].tested[0].answer_by == "text"
+    assert bench(str(tmp_path), probability="sum").load()[0].tested[0].answer_by == "text"
 
 
 @pytest.mark.parametrize("prompt", ["paper", "plain"])
@@ -85,7 +85,7 @@ def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_authors(t
     b = bench(write(tmp_path, task1_a=raw(30)), shots=3, contexts=2, prompt=prompt)
     task = load(str(tmp_path), needed=10).tasks[0]
     divided = parts(task, contexts=2, shots=3, held_out=4, tested=100, seed=0)
-    for item, shown in zip(b.items(), divided.contexts, strict=True):
+    for item, shown in zip(b.load(), divided.contexts, strict=True):
         examples = [*divided.tested, *divided.held_out]
         for question, example in zip((*item.tested, *item.held_out), examples, strict=True):
             if prompt == "paper":
@@ -134,7 +134,7 @@ def test_prepared_files_keep_the_authors_division(tmp_path: Path) -> None:
 
 
 def test_contexts_are_items_of_one_cluster(tmp_path: Path) -> None:
-    items = bench(write(tmp_path, task1_a=raw(20), task2_b=raw(30)), contexts=3).items()
+    items = bench(write(tmp_path, task1_a=raw(20), task2_b=raw(30)), contexts=3).load()
     assert [i.id for i in items] == [f"{t}/{n}" for t in ("task1_a", "task2_b") for n in range(3)]
     assert [i.cluster for i in items] == ["task1_a"] * 3 + ["task2_b"] * 3
     assert items[0].tested[0].head != items[1].tested[0].head
@@ -154,7 +154,7 @@ def answer(golds: tuple[int, ...], held: tuple[int, ...], pick: Any, mass: Any) 
 def test_means_over_tasks_by_hand(tmp_path: Path) -> None:
     more = raw(40, labels=("a", "b", "c", "d"), Categories=["Entailment"])
     b = bench(write(tmp_path, task1_a=raw(20), task2_b=more, task3_c=raw(22)), held_out=8, instances=12)
-    items = b.items()
+    items = b.load()
     golds = [i.gold for i in items]
     answers = [
         answer(golds[0], items[0].held_out_gold, lambda g: g, lambda g: tuple(np.eye(2)[g])),  # perfect
@@ -163,7 +163,7 @@ def test_means_over_tasks_by_hand(tmp_path: Path) -> None:
     ]
     tally = b.tally(items, answers)
     assert tally.groups == ("overall", "Entailment", "Sentiment Analysis")
-    got = {g: {n: float(m.value[k]) for n, m in b.metrics(tally.total).items()} for k, g in enumerate(tally.groups)}
+    got = {g: {n: float(m.value[k]) for n, m in b.compute(tally.total).items()} for k, g in enumerate(tally.groups)}
     share = golds[1].count(0) / len(golds[1])
     recalls = [1.0] + [0.0] * (len(set(golds[1])) - 1)
     assert got["Entailment"]["rsd"] == pytest.approx(np.std(recalls) / share)
@@ -173,15 +173,15 @@ def test_means_over_tasks_by_hand(tmp_path: Path) -> None:
     one_gap = 1 - len(set(items[0].held_out_gold)) / 2
     assert got["overall"]["bias_score"] == pytest.approx((one_gap + 3 / 4 + 0) / 3)
     assert got["Sentiment Analysis"]["macro_f1"] == pytest.approx(0.5)
-    twice = b.metrics(2 * tally.total)
+    twice = b.compute(2 * tally.total)
     assert twice["rsd"].n[0] == 4 and float(twice["rsd"].value[0]) == pytest.approx(got["overall"]["rsd"])
 
 
 def test_unparsed_is_wrong_and_decisions_alone_have_no_bias_score(tmp_path: Path) -> None:
     b = bench(write(tmp_path, task1_a=raw(20), task2_b=raw(20)))
-    items = b.items()
+    items = b.load()
     answers = b.ask(ScriptedModel(decide=lambda q: None if q.id.startswith("label_bias task1") else 1), items)
-    got = b.metrics(b.tally(items, answers).total)
+    got = b.compute(b.tally(items, answers).total)
     assert float(got["unparsed"].value[0]) == 0.5
     assert math.isnan(float(got["bias_score"].value[0])) and got["bias_score"].n[0] == 0
     assert answers[0].status == "answered" and answers[0].usage.calls == len(items[0].tested) + 4
@@ -191,9 +191,9 @@ def test_missing_labels_in_the_held_out_items_are_told(tmp_path: Path) -> None:
     source = write(tmp_path, task1_a=raw(60, labels=tuple("abcdefgh")))
     b = bench(source, held_out=3)
     assert "task1_a" in b.facts()["notes"][0]
-    items = b.items()
+    items = b.load()
     perfect = [answer(i.gold, i.held_out_gold, lambda g: g, lambda g: tuple(np.eye(8)[g])) for i in items]
-    got = b.metrics(b.tally(items, perfect).total)
+    got = b.compute(b.tally(items, perfect).total)
     present = len(set(items[0].held_out_gold))
     assert float(got["bias_score"].value[0]) == pytest.approx(1 - present / 8)
     assert float(got["label_gaps"].value[0]) == pytest.approx(1 - present / 8)
@@ -218,7 +218,7 @@ def test_mean_and_sum_over_tokens(tmp_path: Path) -> None:
     source = write(tmp_path, task1_a=raw(20), task2_b=raw(20))
     for probability, logits in (("mean", (-3.0 / 3, -3.6 / 4)), ("sum", (-3.0, -3.6))):
         b, model = bench(source, reading="score", probability=probability), Scorer()
-        answers = b.ask(model, b.items())
+        answers = b.ask(model, b.load())
         assert len(model.passages) == 1, "one call for all tasks"
         assert [p.continuation for p in model.passages[0][:2]] == [" bad", " good"]
         expected = np.exp(logits) / np.exp(logits).sum()
@@ -231,14 +231,14 @@ def test_the_end_token_is_written_after_each_label(tmp_path: Path) -> None:
     model = tiny_model(texts=["good bad text Say what it is Input Output : ."], chat=False)
     with_end, without = (bench(source, reading="score", eos=e, probability="sum") for e in (True, False))
     assert with_end.needs == {"score", "weights"} and without.needs == {"score"}
-    question = with_end.items()[0].tested[0]
+    question = with_end.load()[0].tested[0]
     text = as_dialogue(question, "text").messages[0].content
     scores = model.score([Passage(f" {label}</s>", text) for label in LABELS])
     assert [s.tokens for s in scores] == [2, 2], "the label and the end"
     values = np.exp([s.logprob for s in scores])
-    ended = with_end.ask(model, with_end.items())[0].tested[0].probabilities
+    ended = with_end.ask(model, with_end.load())[0].tested[0].probabilities
     assert ended == pytest.approx(tuple(values / values.sum()), abs=1e-6)
-    assert ended != pytest.approx(without.ask(model, without.items())[0].tested[0].probabilities, abs=1e-4)
+    assert ended != pytest.approx(without.ask(model, without.load())[0].tested[0].probabilities, abs=1e-4)
 
 
 def test_both_readings_agree_without_a_chat_template(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_both_readings_agree_without_a_chat_template(tmp_path: Path) -> None:
     model = tiny_model(texts=["good bad text Say what it is Input Output : ."], chat=False)
     chosen, scored = (bench(source, reading=r) for r in ("choose", "score"))
     for a, b in zip(
-        chosen.ask(model, chosen.items())[0].tested, scored.ask(model, scored.items())[0].tested, strict=True
+        chosen.ask(model, chosen.load())[0].tested, scored.ask(model, scored.load())[0].tested, strict=True
     ):
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
 
@@ -271,7 +271,7 @@ def assert_readings_agree(model: Model, source: str, **settings: Any) -> None:
         LabelBias.build(source=source, preset="paper", reading=reading, **settings) for reading in ("choose", "score")
     )
     assert chosen.needs == {"choose"} and LabelBias.build(source=source, preset="paper").reading == "choose"
-    for one, other in zip(chosen.ask(model, chosen.items()), scored.ask(model, scored.items()), strict=True):
+    for one, other in zip(chosen.ask(model, chosen.load()), scored.ask(model, scored.load()), strict=True):
         for a, b in zip((*one.tested, *one.held_out), (*other.tested, *other.held_out), strict=True):
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-6) and a.decision == b.decision
 
@@ -357,17 +357,17 @@ class ByHand:
 def test_calibrated_metrics_of_the_papers_reading_by_hand(tmp_path: Path, name: str) -> None:
     model = tiny_model(texts=[" ".join(WORDS), " ".join(UNEVEN), "Say what it is Input Output N A MASK : . ?"], seed=5)
     b = bench(write(tmp_path, task1_a=uneven_task()), preset="paper", shots=6, held_out=7)
-    (item,) = b.items()
+    (item,) = b.load()
     assert (item.labels, len(item.tested), len(item.held_out)) == (UNEVEN, 20, 7)
-    by_hand, (plain,) = ByHand(model), b.ask(model, b.items())
-    (mitigated,) = b.ask(build_method(name).apply(model), b.items())
+    by_hand, (plain,) = ByHand(model), b.ask(model, b.load())
+    (mitigated,) = b.ask(build_method(name).apply(model), b.load())
     prior = by_hand.prior(name)
     for (text, _), before, after in zip(by_hand.tested, plain.tested, mitigated.tested, strict=True):
         p = by_hand.p(text)
         assert before.probabilities == pytest.approx(p, abs=1e-6)
         assert after.probabilities == pytest.approx(p / prior / (p / prior).sum(), abs=1e-5) and after.note == ""
     before, after = (
-        {n: float(m.value[0]) for n, m in b.metrics(b.tally([item], [a]).total).items()} for a in (plain, mitigated)
+        {n: float(m.value[0]) for n, m in b.compute(b.tally([item], [a]).total).items()} for a in (plain, mitigated)
     )
     for found, wanted in ((before, by_hand.metrics(np.ones(3))), (after, by_hand.metrics(prior))):
         assert {n: found[n] for n in wanted} == pytest.approx(wanted, abs=1e-5)
@@ -393,13 +393,13 @@ def test_the_planted_model_has_the_papers_reading_too() -> None:
     plain = {"source": "demo", "prompt": "plain", "shots": 0, "contexts": 1}
     with_end, without = (LabelBias.build(eos=eos, **plain) for eos in (True, False))
     oracle = Oracle(FAMILY["demo"])
-    ended, free = (b.ask(oracle, b.items())[0].tested for b in (with_end, without))
+    ended, free = (b.ask(oracle, b.load())[0].tested for b in (with_end, without))
     scored = LabelBias.build(reading="score", **plain)
-    for one, other, third in zip(ended, free, scored.ask(oracle, scored.items())[0].tested, strict=True):
+    for one, other, third in zip(ended, free, scored.ask(oracle, scored.load())[0].tested, strict=True):
         assert other.probabilities == pytest.approx(third.probabilities)
         roots = np.sqrt(other.probabilities or ())
         assert one.probabilities == pytest.approx(roots / roots.sum())
-    trained = with_end.ask(load_model("demo"), with_end.items())[0].tested
+    trained = with_end.ask(load_model("demo"), with_end.load())[0].tested
     for one, demo in zip(ended, trained, strict=True):
         assert one.probabilities == pytest.approx(demo.probabilities, abs=0.05), "but for training"
 
@@ -413,14 +413,14 @@ def test_keeps_the_contract(tmp_path: Path) -> None:
 
 def test_a_planted_model_answers_the_demo() -> None:
     b = LabelBias.build(source="demo", prompt="plain", shots=0, contexts=1, reading="score")
-    answers = b.ask(Oracle(FAMILY["demo-c"]), b.items())
-    got = b.metrics(b.tally(b.items(), answers).total)
+    answers = b.ask(Oracle(FAMILY["demo-c"]), b.load())
+    got = b.compute(b.tally(b.load(), answers).total)
     assert float(got["accuracy"].value[0]) > 0.5 and not math.isnan(float(got["bias_score"].value[0]))
 
 
 def test_a_real_model_answers(real_model: Path) -> None:
     b = LabelBias.build(source="demo", shots=1, contexts=1, held_out=3, instances=4)
-    answers = b.ask(load_model(real_model, too_long="skip"), b.items())
+    answers = b.ask(load_model(real_model, too_long="skip"), b.load())
     assert all(sum(c.probabilities or ()) == pytest.approx(1) for c in (*answers[0].tested, *answers[0].held_out))
 
 
@@ -447,7 +447,7 @@ def test_a_real_model_answers(real_model: Path) -> None:
 )
 def test_an_unusable_task_is_named_and_costs_nothing_else(tmp_path: Path, content: Any, reason: str) -> None:
     b = bench(write(tmp_path, task1_a=raw(20), task9_x=content))
-    assert [i.cluster for i in b.items()] == ["task1_a"]
+    assert [i.cluster for i in b.load()] == ["task1_a"]
     (problem,) = b.facts()["dropped"]
     assert str(tmp_path / "task9_x.json") in problem
     with pytest.raises(DataError, match=reason):
@@ -504,4 +504,4 @@ def test_a_tokenizer_without_end_token_is_told(tmp_path: Path) -> None:
     for reading in ("score", "choose"):
         b = bench(write(tmp_path, task1_a=raw(12)), reading=reading, eos=True)
         with pytest.raises(SettingsError, match=r"tiny-llama.*set eos=False"):
-            b.ask(model, b.items())
+            b.ask(model, b.load())

@@ -130,7 +130,7 @@ def built(spec: str) -> Benchmark:
 @cache
 def tallied(spec: str) -> Tally:
     bench = built(spec)
-    items = subsample(bench.items(), ITEMS, 0, bench.stratum)
+    items = subsample(bench.load(), ITEMS, 0, bench.stratum)
     return bench.tally(items, answered(bench, items))
 
 
@@ -163,20 +163,20 @@ def _adds_up(whole: Measured, single: Measured) -> bool:
 @pytest.mark.parametrize("spec", SPECS)
 def test_numbers_are_what_the_descriptions_say(spec: str) -> None:
     bench, tally = built(spec), tallied(spec)
-    assert not violations(bench.metrics_info, bench.metrics, tally)
-    values = bench.metrics(tally.total)
+    assert not violations(bench.metrics, bench.compute, tally)
+    values = bench.compute(tally.total)
     seen = {name for name, m in values.items() if not np.isnan(m.value).all()}
-    never = {m.name for m in bench.metrics_info} - seen
+    never = {m.name for m in bench.metrics} - seen
     # the prior of LPBS takes a masked model, unless it is read at a word (below)
     assert never == ({"lpbs", "lpbs_size"} if bench.name == "pronoun_skew" else set()), "never defined, so not checked"
-    assert {m.form for m in bench.metrics_info} <= {"smooth", "proportion", "resampled"}
+    assert {m.form for m in bench.metrics} <= {"smooth", "proportion", "resampled"}
 
 
 def test_the_priors_of_pronouns_are_checked_too() -> None:
     spec = "pronoun_skew(source=demo,prior=word)"
     bench = built(spec)
-    assert not violations(bench.metrics_info, bench.metrics, tallied(spec))
-    assert not np.isnan(bench.metrics(tallied(spec).total)["lpbs_size"].value).all()
+    assert not violations(bench.metrics, bench.compute, tallied(spec))
+    assert not np.isnan(bench.compute(tallied(spec).total)["lpbs_size"].value).all()
 
 
 def test_the_plugins_metric(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +184,10 @@ def test_the_plugins_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     from evenhand_example_plugin.coin import Coin
 
     bench = Coin()
-    items = bench.items()
+    items = bench.load()
     answers = Random().choose([Question(i.id, "", ("heads", "tails")) for i in items])
-    assert bench.metrics_info[0].form == "proportion"
-    assert not violations(bench.metrics_info, bench.metrics, bench.tally(items, answers))
+    assert bench.metrics[0].form == "proportion"
+    assert not violations(bench.metrics, bench.compute, bench.tally(items, answers))
 
 
 # ----------------------------------------------------------------------------------------------------------- parts
@@ -195,11 +195,11 @@ def test_the_plugins_metric(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def right_counted(bench: Benchmark, info: Metric, seed: int = 0) -> bool:
     """Whether a metric counts the right marks of its part, in every group, where all is decided and has a target."""
-    kept = [i for i in bench.items() if getattr(getattr(i, "unit", i), "target", 0) is not None]
+    kept = [i for i in bench.load() if getattr(getattr(i, "unit", i), "target", 0) is not None]
     items = subsample(kept, ITEMS, seed, bench.stratum)
     answers = answered(bench, items, seed, sure=True)
     marks, tally = bench.marks(items, answers) or (), bench.tally(items, answers)
-    measured = bench.metrics(tally.total)[info.name]
+    measured = bench.compute(tally.total)[info.name]
     mine = [m for m in marks if m.part == info.part]
     right = [sum(m.right for m in mine if g in m.groups) for g in tally.groups]
     asked = [sum(g in m.groups for m in mine) for g in tally.groups]
@@ -220,24 +220,24 @@ def right_counted(bench: Benchmark, info: Metric, seed: int = 0) -> bool:
 )
 def test_parts_are_those_of_the_marks(spec: str, parts: dict[str, str]) -> None:
     bench = built(spec)
-    infos = [m for m in bench.metrics_info if m.part is not None]
+    infos = [m for m in bench.metrics if m.part is not None]
     assert {m.name: m.part for m in infos} == parts
     assert all(m.form == "proportion" and right_counted(bench, m) for m in infos)
-    items = bench.items()[:200]
+    items = bench.load()[:200]
     assert {m.part for m in bench.marks(items, [*answered(bench, items)]) or ()} == set(parts.values())
 
 
 @pytest.mark.parametrize("name", registry.BUILT_IN["benchmarks"])
 def test_only_benchmarks_with_marks_have_parts(name: str) -> None:
     bench = built(f"{name}(source=demo)")
-    parts = [m.part for m in bench.metrics_info if m.part is not None]
+    parts = [m.part for m in bench.metrics if m.part is not None]
     assert bool(parts) == (type(bench).marks is not Benchmark.marks)
     assert len(parts) == len(set(parts))
 
 
 def test_answer_changes_are_proportions() -> None:
     bench = built("bbq(source=demo)")
-    items = subsample(bench.items(), ITEMS, 0, bench.stratum)
+    items = subsample(bench.load(), ITEMS, 0, bench.stratum)
     before, after = (answered(bench, items, seed) for seed in (1, 2))
     marks = [bench.marks(items, a) or () for a in (before, after)]
     like = bench.tally(items, after)
@@ -269,9 +269,9 @@ def test_answer_changes_are_proportions() -> None:
 )
 def test_a_wrong_description_is_caught(spec: str, metric: str, wrong: dict[str, Any], message: str) -> None:
     bench = built(spec)
-    infos = [m._replace(**wrong) if m.name == metric else m for m in bench.metrics_info]
-    assert infos != list(bench.metrics_info)
-    found = violations(infos, bench.metrics, tallied(spec))
+    infos = [m._replace(**wrong) if m.name == metric else m for m in bench.metrics]
+    assert infos != list(bench.metrics)
+    found = violations(infos, bench.compute, tallied(spec))
     assert any(message in f for f in found), found
 
 
@@ -287,14 +287,14 @@ def test_a_wrong_description_is_caught(spec: str, metric: str, wrong: dict[str, 
 )
 def test_a_wrong_part_is_caught(spec: str, metric: str, part: str) -> None:
     bench = built(spec)
-    (info,) = (m for m in bench.metrics_info if m.name == metric)
+    (info,) = (m for m in bench.metrics if m.name == metric)
     assert info.part is None or info.part != part
     assert not right_counted(bench, info._replace(part=part))
 
 
 def test_carried_metrics_keep_what_holds_of_them() -> None:
-    infos = {m.name: m for m in built("option_order(source=demo)").metrics_info}
-    of = {m.name: m for m in built("bbq(source=demo)").metrics_info}
+    infos = {m.name: m for m in built("option_order(source=demo)").metrics}
+    of = {m.name: m for m in built("bbq(source=demo)").metrics}
     for name in ("bias_ambiguous", "accuracy_ambiguous", "abstention_disambiguated"):
         assert without_about(infos[name]) == without_about(of[name])
     derived = [m for n, m in infos.items() if n.rsplit("_", 1)[-1] in ("mean", "debiased", "social", "position")]

@@ -51,7 +51,7 @@ def real_mmlu() -> str:
 
 
 def prompt(bench: MMLU, index: int) -> str:
-    return as_dialogue(bench.items()[index].question, "letters").messages[0].content
+    return as_dialogue(bench.load()[index].question, "letters").messages[0].content
 
 
 def write(folder: Path, test: bytes, dev: bytes | None = None, subject: str = "anatomy") -> str:
@@ -69,7 +69,7 @@ GOOD = b"Which?,a,b,c,d,B\n"
 
 def test_the_prompt_byte_for_byte() -> None:
     bench = MMLU.build(source="demo", shots=1, subjects=["world_capitals"])
-    item = bench.items()[0]
+    item = bench.load()[0]
     a, b, c, d = item.question.options
     assert prompt(bench, 0) == ONE_SHOT.format(question=item.question.question, a=a, b=b, c=c, d=d)
     bare = prompt(MMLU.build(source="demo", shots=0, subjects=["world_capitals"]), 0)
@@ -87,7 +87,7 @@ def test_the_released_header_has_two_spaces() -> None:
 
 def test_five_shots_come_in_file_order_from_dev() -> None:
     text = prompt(MMLU(source="demo"), 0)
-    subject = MMLU(source="demo").items()[0].subject
+    subject = MMLU(source="demo").load()[0].subject
     dev = load("demo").dev[subject]
     assert text.count("Answer:") == 6 and text.endswith("\nAnswer:")
     places = [text.index(r.question) for r in dev[:5]]
@@ -98,7 +98,7 @@ def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_official_
     loaded = load("demo")
     for spaces in (False, True):
         bench = MMLU.build(source="demo", shots=3, official_spaces=spaces)
-        for item, row in zip(bench.items(), loaded.rows, strict=True):
+        for item, row in zip(bench.load(), loaded.rows, strict=True):
             subject = ("  " if spaces else " ") + row.subject.replace("_", " ")
             text = f"The following are multiple choice questions (with answers) about{subject}.\n\n"
             for shown in [*loaded.dev[row.subject][:3], row]:
@@ -112,7 +112,7 @@ def test_demonstrations_are_kept_apart_and_the_whole_text_is_still_the_official_
 
 
 def test_models_without_a_chat_template_read_the_bare_text() -> None:
-    question = MMLU(source="demo").items()[0].question
+    question = MMLU(source="demo").load()[0].question
     asked = as_dialogue(question, "letters")
     text = asked.messages[0].content
     assert dialogue_text(asked, tiny_tokenizer(chat=False)) == text
@@ -135,7 +135,7 @@ def test_scoring_asks_for_four_letters_after_the_bare_text_in_one_call() -> None
 
     bench = MMLU.build(source="demo", reading="score")
     assert bench.needs == {"score"} and MMLU(source="demo").needs == {"choose"}
-    items = bench.items()[:3]
+    items = bench.load()[:3]
     answers = bench.ask(Scorer(abilities=frozenset({"score"})), items)
     assert len(calls) == 1 and len(calls[0]) == 12
     assert [p.continuation for p in calls[0][:4]] == [" A", " B", " C", " D"]
@@ -148,7 +148,7 @@ def test_scoring_asks_for_four_letters_after_the_bare_text_in_one_call() -> None
 
 def test_both_readings_agree_without_a_chat_template() -> None:
     model = tiny_model(texts=[r.question for r in load("demo").rows], chat=False, too_long="skip")
-    items = MMLU(source="demo", shots=2).items()[:20]
+    items = MMLU(source="demo", shots=2).load()[:20]
     chosen = MMLU(source="demo", shots=2).ask(model, items)
     scored = MMLU.build(source="demo", shots=2, reading="score").ask(model, items)
     assert [c.decision for c in chosen] == [s.decision for s in scored]
@@ -179,7 +179,7 @@ def test_letters_in_the_harnesss_tokens_are_the_harnesss(pattern: str) -> None:
     instance = pytest.importorskip("lm_eval.api.instance").Instance
     harness = pytest.importorskip("lm_eval.models.huggingface").HFLM
     bench = MMLU.build(source="demo", shots=1, reading="score", tokens="harness")
-    items = bench.items()[:12]
+    items = bench.load()[:12]
     texts = [as_dialogue(i.question, "letters").messages[0].content for i in items]
     model = splitting(pattern, [f"{t}{tail}" for t in texts for tail in ("", *(f" {x}" for x in "ABCD"))])
     theirs = harness(pretrained=model.weights.module, tokenizer=model.weights.tokenizer, add_bos_token=False)
@@ -202,7 +202,7 @@ def test_the_harnesss_tokens_are_refused_where_they_are_not_to_be_had() -> None:
     with pytest.raises(SettingsError, match="tokens=harness needs reading=score"):
         MMLU(source="demo", tokens="harness")
     bench = MMLU.build(source="demo", shots=0, reading="score", tokens="harness")
-    items = bench.items()[:1]
+    items = bench.load()[:1]
     with pytest.raises(SettingsError, match="needs the tokens of"):
         bench.ask(ScriptedModel(abilities=frozenset({"score"})), items)
     text = as_dialogue(items[0].question, "letters").messages[0].content
@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_unanswered() -> None:
     model = tiny_model(chat=False, too_long="skip")
     model.weights.module.config.max_position_embeddings = 8
     bench = MMLU.build(source="demo", reading="score")
-    items = bench.items()[:2]
+    items = bench.load()[:2]
     assert [a.status for a in bench.ask(model, items)] == ["unanswered"] * 2
 
 
@@ -222,14 +222,14 @@ def test_what_does_not_fit_is_unanswered() -> None:
 
 
 def test_accuracy_is_micro_averaged_and_letters_are_told_apart() -> None:
-    items = MMLU(source="demo").items()
+    items = MMLU(source="demo").load()
     first, second = items[:8], [i for i in items if i.subject != items[0].subject][:4]
     chosen = [*first, *second]
     # right letters go A B C D in turn: always A is right in 2 of 8; the second subject is all right but one unparsed
     answers = [Choice(0)] * 8 + [Choice(i.right) for i in second[:3]] + [Choice(None, status="unparsed")]
     bench = MMLU(source="demo")
     tally = bench.tally(chosen, answers)
-    got = {g: {n: float(m.value[k]) for n, m in bench.metrics(tally.total).items()} for k, g in enumerate(tally.groups)}
+    got = {g: {n: float(m.value[k]) for n, m in bench.compute(tally.total).items()} for k, g in enumerate(tally.groups)}
     assert [i.right for i in first] == [0, 1, 2, 3] * 2
     one, two = first[0].subject, second[0].subject
     assert got[one]["accuracy"] == 0.25 and got[two]["accuracy"] == 0.75
@@ -250,17 +250,17 @@ def test_categories_are_the_official_ones() -> None:
 
 
 def test_questions_with_the_same_text_are_one_cluster() -> None:
-    items = MMLU(source="demo").items()
+    items = MMLU(source="demo").load()
     assert len({i.id for i in items}) == 288
     assert len({i.cluster for i in items}) == 72, "every tested fact is asked four times"
 
 
 def test_marks_say_what_the_tally_counts() -> None:
     bench = MMLU(source="demo")
-    items = bench.items()
+    items = bench.load()
     answers = [Choice((i.right + n) % 4) if n % 5 else Choice(None, status="unparsed") for n, i in enumerate(items)]
     tally, marks = bench.tally(items, answers), bench.marks(items, answers)
-    right = bench.metrics(tally.total)["accuracy"]
+    right = bench.compute(tally.total)["accuracy"]
     for g, group in enumerate(tally.groups):
         mine = [m for m in marks if group in m.groups]
         assert len(mine) == right.n[g] and sum(m.right for m in mine) == pytest.approx(right.value[g] * right.n[g])
@@ -275,11 +275,11 @@ def test_keeps_the_contract() -> None:
 
 def test_a_planted_model_scores_what_was_planted() -> None:
     bench = MMLU.build(source="demo", reading="score")
-    items = bench.items()
+    items = bench.load()
     got = {}
     for name in ("demo-c", "demo-d"):
         answers = bench.ask(Oracle(FAMILY[name]), items)
-        got[name] = float(bench.metrics(bench.tally(items, answers).total)["accuracy"].value[0])
+        got[name] = float(bench.compute(bench.tally(items, answers).total)["accuracy"].value[0])
     assert got["demo-c"] > got["demo-d"] >= 0.2, "demo-c knows more than demo-d"
 
 
@@ -287,7 +287,7 @@ def test_a_real_model_answers(real_model: Path) -> None:
     model = load_model(real_model, too_long="skip")
     for reading in ("choose", "score"):
         bench = MMLU.build(source="demo", shots=1, reading=reading)
-        answers = bench.ask(model, bench.items()[:6])
+        answers = bench.ask(model, bench.load()[:6])
         assert all(a.probabilities is not None and sum(a.probabilities) == pytest.approx(1) for a in answers)
 
 
@@ -306,8 +306,8 @@ def test_the_official_files(real_mmlu: str) -> None:
 
 def test_all_right_on_the_official_files(real_mmlu: str) -> None:
     bench = MMLU.build(source=real_mmlu)
-    items = bench.items()
-    values = bench.metrics(bench.tally(items, [Choice(i.right) for i in items]).total)
+    items = bench.load()
+    values = bench.compute(bench.tally(items, [Choice(i.right) for i in items]).total)
     assert float(values["accuracy"].value[0]) == 1.0 and float(values["rsd"].value[0]) == 0.0
     assert values["accuracy"].n[:5].tolist() == [14_042, 3_018, 4_705, 3_077, 3_242]
 
@@ -348,9 +348,9 @@ def test_empty_and_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_too_few_demonstrations(tmp_path: Path) -> None:
     source = write(tmp_path, GOOD * 3, GOOD * 2)
-    assert len(MMLU.build(source=source, shots=2).items()) == 3
+    assert len(MMLU.build(source=source, shots=2).load()) == 3
     with pytest.raises(DataError, match="anatomy has 2 usable dev rows, shots=3"):
-        MMLU.build(source=source, shots=3).items()
+        MMLU.build(source=source, shots=3).load()
 
 
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="reading=choose"):
         MMLU.build(reading="score", answer_by="letters")
     with pytest.raises(SettingsError, match="anatomy"):
-        MMLU.build(source=write(tmp_path, GOOD * 5), subjects=["anatomi"]).items()
+        MMLU.build(source=write(tmp_path, GOOD * 5), subjects=["anatomi"]).load()
 
 
 def test_the_hub_layout(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from evenhand.errors import UnknownNameError
 from evenhand.evaluation import bbq
 from evenhand.evaluation.hf_evaluate import NAMES, path
-from evenhand.proving_ground.generator.bbq import all_rows
+from evenhand.proving_ground.generator.bbq_questions import all_rows
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -21,7 +21,7 @@ from evenhand.evaluation.mmlu import MMLU
 from evenhand.evaluation.option_order import OptionOrder, OrderAnswer, OrderItem
 from evenhand.interfaces import Ability, Array, Benchmark, Choice, Measured, Metric, Model, Question, Tally, settings
 from evenhand.prompting.permutation_ensemble import debiased
-from evenhand.proving_ground.generator.bbq import all_rows
+from evenhand.proving_ground.generator.bbq_questions import all_rows
 from evenhand.proving_ground.generator.planted import FAMILY
 from evenhand.proving_ground.oracle import Oracle
 from evenhand.testing import ScriptedModel, check_benchmark
@@ -64,12 +64,12 @@ def scores(
     made: OptionOrder, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]
 ) -> dict[str, dict[str, float]]:
     tally = made.tally(items, answers)
-    values = made.metrics(tally.total)
+    values = made.compute(tally.total)
     return {g: {name: float(m.value[n]) for name, m in values.items()} for n, g in enumerate(tally.groups)}
 
 
 def overall(made: OptionOrder, model: Model, items: Sequence[OrderItem] | None = None) -> dict[str, float]:
-    items = made.items()[:120] if items is None else items
+    items = made.load()[:120] if items is None else items
     return scores(made, items, made.ask(model, items))["overall"]
 
 
@@ -80,7 +80,7 @@ def overall(made: OptionOrder, model: Model, items: Sequence[OrderItem] | None =
 def test_an_order_blind_model_never_flips(of: str) -> None:
     made = bench(of=of)
     blind = Factorising([1] * 4, lambda q: [1 + crc32(o.encode()) % 1009 for o in q.options])
-    got = overall(made, blind, made.items()[::7])
+    got = overall(made, blind, made.load()[::7])
     assert got["flip_rate"] == 0 and got["sensitivity"] == pytest.approx(0, abs=1e-12)
     assert got["accuracy"] == pytest.approx(got["accuracy_mean"]) == pytest.approx(got["accuracy_debiased"])
     assert 0 < got["accuracy"] < 1
@@ -94,7 +94,7 @@ def test_an_order_blind_model_never_flips(of: str) -> None:
 @pytest.mark.parametrize(("of", "k"), [("bbq", 3), ("mmlu", 4), ("gpqa", 4)])
 def test_a_model_that_always_says_a_flips_everything(of: str, k: int) -> None:
     made = bench(of=of, orders="cyclic")
-    got = overall(made, Factorising([1] + [0] * (k - 1), lambda q: [1.0] * k), made.items()[:60])
+    got = overall(made, Factorising([1] + [0] * (k - 1), lambda q: [1.0] * k), made.load()[:60])
     assert got["flip_rate"] == 1 and got["sensitivity"] == pytest.approx(1)
     assert got["accuracy_mean"] == pytest.approx(1 / k)
     assert got["accuracy_debiased"] == pytest.approx(1 / k), "all options tie, and share the answer"
@@ -109,8 +109,8 @@ def test_all_orders_of_three_hold_pairs_that_show_the_same_option_first() -> Non
 
 def test_a_bias_that_is_only_of_the_position_has_no_social_part() -> None:
     made = bench()
-    first = [i for i in made.items() if not i.unit.disambiguated and i.unit.target == 0]
-    others = [i for i in made.items() if not i.unit.disambiguated and i.unit.unknown == 0]
+    first = [i for i in made.load() if not i.unit.disambiguated and i.unit.target == 0]
+    others = [i for i in made.load() if not i.unit.disambiguated and i.unit.unknown == 0]
     got = overall(made, Factorising([1, 0, 0], lambda q: [1.0] * 3), [*first[:30], *others[:10]])
     # 10 of 40 right (unknown first), the other 30 with the bias
     assert got["bias_ambiguous"] == pytest.approx(0.75)
@@ -122,13 +122,13 @@ def test_a_bias_that_is_only_of_the_position_has_no_social_part() -> None:
 
 def planted(made: OptionOrder, d: Sequence[float]) -> Content:
     """d[0] to the right option, d[1] and d[2] to the next two."""
-    right = {i.question.id: i.right for i in made.items()}
+    right = {i.question.id: i.right for i in made.load()}
     return lambda q: [d[(o - right[q.id]) % 3] for o in range(3)]
 
 
 def test_a_factorising_model_by_hand() -> None:
     made = bench(orders="cyclic")
-    items = [i for i in made.items() if i.right == 1][:20]
+    items = [i for i in made.load() if i.right == 1][:20]
     got = overall(made, Factorising([0.6, 0.3, 0.1], planted(made, [0.5, 0.3, 0.2])), items)
     # d by identity is (.2, .5, .3): the orders (0,1,2), (1,2,0), (2,0,1) give, by position,
     # (.12, .15, .03)/.30 -> option 1;  (.30, .09, .02)/.41 -> option 1;  (.18, .06, .05)/.29 -> option 2
@@ -154,13 +154,13 @@ def test_the_geometric_mean_recovers_what_the_arithmetic_one_over_rotations_does
 
 def test_the_oracle_is_what_is_planted() -> None:
     made = bench(of="mmlu")
-    got = overall(made, Oracle(FAMILY["demo"]), made.items())
-    subjects = {i.unit.subject for i in made.items()}
+    got = overall(made, Oracle(FAMILY["demo"]), made.load())
+    subjects = {i.unit.subject for i in made.load()}
     # by hand for one unknown fact: content 1/4 each, letters exp(1.6, 0, 0, -.5): A in every order
     p = np.exp([1.6, 0, 0, -0.5])
     p /= p.sum()
     assert len(subjects) > 1 and got["position_1"] > got["position_2"]
-    unknown = [i for i, s in zip(made.items(), made.ask(Oracle(FAMILY["demo"]), made.items()), strict=True)
+    unknown = [i for i, s in zip(made.load(), made.ask(Oracle(FAMILY["demo"]), made.load()), strict=True)
                if s.choices[0].probabilities == pytest.approx(tuple(p))]  # fmt: skip
     only = overall(made, Oracle(FAMILY["demo"]), unknown)
     assert unknown and only["flip_rate"] == 1 and only["accuracy_mean"] == only["accuracy_debiased"] == 0.25
@@ -248,9 +248,9 @@ def test_ties_up_to_rounding_are_ties() -> None:
 def test_raw_bias_is_that_of_bbq() -> None:
     made, plain = bench(), BBQ(source="demo")
     model = Factorising([0.5, 0.3, 0.2], lambda q: [len(o) for o in q.options])
-    got = overall(made, model, made.items())
-    tally = plain.tally(plain.items(), plain.ask(model, plain.items()))
-    values = plain.metrics(tally.total)
+    got = overall(made, model, made.load())
+    tally = plain.tally(plain.load(), plain.ask(model, plain.load()))
+    values = plain.compute(tally.total)
     for name in ("bias_ambiguous", "accuracy_ambiguous", "bias_disambiguated", "accuracy_disambiguated"):
         assert got[name] == pytest.approx(float(values[name].value[0]))
     assert got["bias_ambiguous_social"] + got["bias_ambiguous_position"] == pytest.approx(got["bias_ambiguous"])
@@ -262,7 +262,7 @@ def test_raw_bias_is_that_of_bbq() -> None:
 def test_all_orders_are_asked_in_one_call_the_asked_one_first() -> None:
     made = bench()
     model = Factorising([1, 1, 1], lambda q: [1, 2, 3])
-    answers = made.ask(model, made.items()[:5])
+    answers = made.ask(model, made.load()[:5])
     (asked,) = model.calls
     assert [len(a.choices) for a in answers] == [6] * 5 and len(asked) == 30
     assert [q.order for q in asked[:6]] == [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
@@ -274,7 +274,7 @@ def test_black_boxes_are_counted() -> None:
     got = overall(made, ScriptedModel(decide=lambda q: q.order[0]))
     assert math.isnan(got["sensitivity"]) and math.isnan(got["position_evenness"])
     assert got["flip_rate"] == 1 and got["accuracy_debiased"] == pytest.approx(0.25)
-    right = {i.question.id: i.right for i in made.items()}
+    right = {i.question.id: i.right for i in made.load()}
     seldom = ScriptedModel(decide=lambda q: (right[q.id] + (q.order[0] == right[q.id])) % 4)  # right in 3 of 4 orders
     got = overall(made, seldom)
     assert got["accuracy_mean"] == pytest.approx(0.75) and got["accuracy_debiased"] == 1
@@ -283,7 +283,7 @@ def test_black_boxes_are_counted() -> None:
 @pytest.mark.parametrize("of", ["bbq", "mmlu"])
 def test_the_debiased_answer_is_the_teachers(of: str) -> None:
     made = bench(of=of)
-    items = made.items()[::5]
+    items = made.load()[::5]
     model = Factorising([0.5, 0.25, 0.15, 0.1], lambda q: [1 + crc32(o.encode()) % 101 for o in q.options])
     right = [d.decision == i.right for d, i in zip(debiased(model, [i.question for i in items]), items, strict=True)]
     alone = [len({crc32(o.encode()) % 101 for o in i.question.options}) == len(i.question.options) for i in items]
@@ -295,9 +295,9 @@ def test_the_debiased_answer_is_the_teachers(of: str) -> None:
 
 def test_drawn_orders_stand_beside_the_asked_one() -> None:
     made = bench(orders="sampled", draws=12, seed=3)
-    item = made.items()[0]
+    item = made.load()[0]
     assert len(item.orders) == 13 and item.orders[0] == (0, 1, 2)
-    assert bench(orders="sampled", draws=12, seed=4).items()[0].orders != item.orders
+    assert bench(orders="sampled", draws=12, seed=4).load()[0].orders != item.orders
     asked = [(u.question.order, u.question.draw) for u in item.turned()]
     assert len(set(asked)) == 13, "an order that is drawn again is another draw of the answer"
     model = Factorising([1, 0, 0], lambda q: [1.0] * 3)
@@ -311,7 +311,7 @@ def test_drawn_orders_stand_beside_the_asked_one() -> None:
 def test_gated_texts_stay_hidden() -> None:
     made = bench(of="gpqa")
     assert not made.quotable and bench(of="mmlu").quotable
-    item = made.items()[0]
+    item = made.load()[0]
     assert item.question.question not in repr(item)
 
     class Talks(ScriptedModel):
@@ -328,7 +328,7 @@ def test_positional_options_stay_where_they_are_and_the_facts_say_so(tmp_path: P
         (tmp_path / split).mkdir()
         (tmp_path / split / f"anatomy_{split}.csv").write_bytes(b"".join(lines))
     made = bench(of="mmlu(shots=0)", source=str(tmp_path))
-    first, second = made.items()
+    first, second = made.load()
     assert {order[3] for order in first.orders} == {3} and len(first.orders) == 6
     assert len(second.orders) == 4
     facts = made.facts()
@@ -336,7 +336,7 @@ def test_positional_options_stay_where_they_are_and_the_facts_say_so(tmp_path: P
     assert any("keep their places" in note for note in facts["notes"])
     assert facts["of"]["shots"] == 0
     answers = made.ask(Factorising([1, 0, 0, 0], lambda q: [1.0] * 4), [first, second])
-    values = made.metrics(made.tally([first, second], answers).total)
+    values = made.compute(made.tally([first, second], answers).total)
     assert values["accuracy_mean"].value[0] == pytest.approx((1 / 3 + 1 / 4) / 2), "an item weighs one"
     assert (values["rstd"].n[0], values["flip_rate"].n[0]) == (1, 2), "by position only the second, which moves whole"
 
@@ -361,12 +361,12 @@ class Uneven(Benchmark):
 
     name: ClassVar[str] = "uneven"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "higher", "capability", "", True),
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "higher", "capability", "", True),
                                                   *LabelColumns(4).info)  # fmt: skip
 
     two_right: bool = False
 
-    def items(self) -> list[Unit]:
+    def load(self) -> list[Unit]:
         ks = (2, 4, 4)
         return [Unit(f"u{n}", 1, Question(f"u{n}", "?", tuple("wxyz"[:k]))) for n, k in enumerate(ks)]
 
@@ -382,7 +382,7 @@ class Uneven(Benchmark):
         found = exam_marks(items, answers, lambda i: ("overall",))
         return [m._replace(right=m.right or m.decision == 0) for m in found] if self.two_right else found
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         return {"accuracy": Measured(sums[..., 1] / sums[..., 0], sums[..., 0])}
 
 
@@ -397,8 +397,8 @@ def uneven() -> Iterator[None]:
 def test_items_with_another_number_of_options_are_left_out_of_positions_only() -> None:
     made: OptionOrder = OptionOrder.build(of="uneven", orders="cyclic")
     model = Factorising([1, 0, 0, 0], lambda q: [1.0] * len(q.options))
-    tally = made.tally(made.items(), made.ask(model, made.items()))
-    values = made.metrics(tally.total)
+    tally = made.tally(made.load(), made.ask(model, made.load()))
+    values = made.compute(tally.total)
     assert (values["position_1"].value[0], values["position_1"].n[0]) == (1, 2)
     assert (values["flip_rate"].value[0], values["flip_rate"].n[0]) == (1, 3)
     assert values["accuracy_mean"].value[0] == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
@@ -415,7 +415,7 @@ def test_what_cannot_be_turned_is_refused() -> None:
         ("uneven(two_right=True)", "2 right options"),
     ):
         with pytest.raises(SettingsError, match=message):
-            OptionOrder.build(of=of).items()
+            OptionOrder.build(of=of).load()
     with pytest.raises(SettingsError, match="two sources"):
         bench(of="bbq(source=demo)")
     with pytest.raises(SettingsError, match="at least 1"):

@@ -30,7 +30,7 @@ def item(name: str, document: str, target: str, words: int) -> TextWindow:
 def values(items: list[TextWindow], answers: list[WindowScore]) -> dict[str, dict[str, float]]:
     bench = Perplexity.build(source="demo")
     tally = bench.tally(items, answers)
-    found = bench.metrics(tally.total)
+    found = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in found.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -97,8 +97,8 @@ def of_file(tmp_path: Path, text: str, **given: Any) -> Perplexity:
 
 
 def scored(bench: Perplexity, model: LocalModel) -> dict[str, float]:
-    items = bench.items()
-    found = bench.metrics(bench.tally(items, bench.ask(model, items)).total)
+    items = bench.load()
+    found = bench.compute(bench.tally(items, bench.ask(model, items)).total)
     return {name: float(m.value[0]) for name, m in found.items()}
 
 
@@ -154,7 +154,7 @@ def test_keeps_the_contract() -> None:
 
 def test_lines_are_texts_by_themselves(tmp_path: Path, tiny: LocalModel) -> None:
     bench = of_file(tmp_path, "the dog was\n\n  in the question \nthere once upon", unit="line", window=2, stride=1)
-    assert [(i.window.context, i.window.target) for i in bench.items()] == [
+    assert [(i.window.context, i.window.target) for i in bench.load()] == [
         ("", "the dog"),
         (" dog", " was"),
         ("", "in the"),
@@ -162,7 +162,7 @@ def test_lines_are_texts_by_themselves(tmp_path: Path, tiny: LocalModel) -> None
         ("", "there once"),
         (" once", " upon"),
     ]
-    assert len({i.id for i in bench.items()}) == 6 and bench.facts()["unit"] == "each line by itself"
+    assert len({i.id for i in bench.load()}) == 6 and bench.facts()["unit"] == "each line by itself"
     whole = of_file(tmp_path, "the dog was\nthere once upon time", unit="line")
     each = [reference(tiny, line) for line in ("the dog was", "there once upon time")]
     want = math.exp(sum(loss for loss, _ in each) / sum(n for _, n in each))
@@ -172,8 +172,8 @@ def test_lines_are_texts_by_themselves(tmp_path: Path, tiny: LocalModel) -> None
 
 def test_a_masked_model_has_pseudo_perplexity() -> None:
     bench, model = Perplexity.build(source="demo"), load("demo-mlm")
-    items = bench.items()[::20]
-    got = bench.metrics(bench.tally(items, bench.ask(model, items)).total)
+    items = bench.load()[::20]
+    got = bench.compute(bench.tally(items, bench.ask(model, items)).total)
     module, tokenizer = model.weights
     loss, tokens = 0.0, 0
     for item_ in items:
@@ -190,7 +190,7 @@ def test_a_masked_model_has_pseudo_perplexity() -> None:
 
 def test_neighbours_are_resampled_together(tmp_path: Path) -> None:
     bench = of_file(tmp_path, TEXT, window=2, stride=1, block=4)
-    names = [i.cluster for i in bench.items()]
+    names = [i.cluster for i in bench.load()]
     assert len(names) == 19 and names == [f"text.txt#{n // 4}" for n in range(19)]
 
 
@@ -225,7 +225,7 @@ def test_a_folder_gives_a_group_per_file_and_names_bad_ones(tmp_path: Path) -> N
     ]
     bench = Perplexity.build(source=str(tmp_path))
     assert bench.facts()["words"] == 5
-    tally = bench.tally(bench.items(), [WindowScore(-1.0, 1)] * 2)
+    tally = bench.tally(bench.load(), [WindowScore(-1.0, 1)] * 2)
     assert tally.groups == ("overall", "a.txt", "b.txt.gz")
 
 

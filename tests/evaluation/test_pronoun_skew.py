@@ -72,7 +72,7 @@ def numbers(
     bench: PronounSkew, answers: Sequence[PronounScores], items: Sequence[PronounItem]
 ) -> dict[str, dict[str, float]]:
     tally = bench.tally(items, answers)
-    found = bench.metrics(tally.total)
+    found = bench.compute(tally.total)
     return {g: {name: float(m.value[i]) for name, m in found.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -164,13 +164,13 @@ def test_slots_of_a_file(mine: str) -> None:
 def test_causal_models_read_the_pronoun_where_the_occupation_stands_before_it(mine: str) -> None:
     bench = PronounSkew.build(source=mine)
     model = Judge(lambda prompt, text: -1.0 if "he" in text.split()[0].lower() else -2.0)
-    answers = bench.ask(model, bench.items())
+    answers = bench.ask(model, bench.load())
     assert {p.after for p in model.asked} == {"", " is a nurse.", " is an engineer."}
     assert [a.alone for a in answers[:4]] == [True, False, True, True]
     assert all(a.prior_he == () for a in answers), "a causal model has no mask"
     assert answers[0].usage.calls == 4
     whole = Judge(lambda prompt, text: -1.0)
-    PronounSkew.build(source=mine, sentence=True).ask(whole, bench.items())
+    PronounSkew.build(source=mine, sentence=True).ask(whole, bench.load())
     assert "" not in {p.after for p in whole.asked}
 
 
@@ -181,7 +181,7 @@ def test_a_word_gives_any_model_a_prior(mine: str) -> None:
     def judge(prompt: str, text: str) -> float:
         return math.log(values.get((prompt.split()[1] if prompt else "", text), 0.5))
 
-    items = [i for i in bench.items() if i.asked.frame == "said" and i.asked.occupation == "nurse"]
+    items = [i for i in bench.load() if i.asked.frame == "said" and i.asked.occupation == "nurse"]
     got = numbers(bench, bench.ask(Judge(judge), items), items)
     assert got["overall"]["lpbs"] == pytest.approx(-math.log(16))
 
@@ -190,13 +190,13 @@ def test_a_word_gives_any_model_a_prior(mine: str) -> None:
 
 
 def some(bench: PronounSkew, *jobs: str) -> list[PronounItem]:
-    return [i for i in bench.items() if i.asked.occupation in jobs]
+    return [i for i in bench.load() if i.asked.occupation in jobs]
 
 
 @pytest.mark.parametrize("sentence", [False, True])
 def test_the_planted_truth_follows_from_the_parameters(sentence: bool) -> None:
     bench = PronounSkew.build(source="demo", sentence=sentence)
-    got = numbers(bench, bench.ask(Oracle(MAIN), bench.items()), bench.items())
+    got = numbers(bench, bench.ask(Oracle(MAIN), bench.load()), bench.load())
     p = np.array(list(OCCUPATIONS.values()))
     assert got["overall"]["skew"] == pytest.approx(np.abs(p - 0.5).mean())
     assert got["overall"]["p_she"] == pytest.approx(p.mean())
@@ -224,7 +224,7 @@ def test_the_demo_models_are_as_planted(name: str) -> None:
 
 def test_lpbs_of_the_masked_demo_model_is_near_the_planted_one() -> None:
     bench, model = PronounSkew.build(source="demo"), load("demo-mlm")
-    got = numbers(bench, bench.ask(model, bench.items()), bench.items())["overall"]
+    got = numbers(bench, bench.ask(model, bench.load()), bench.load())["overall"]
     p = np.array(list(OCCUPATIONS.values()))
     prior = math.log(p.mean() / (1 - p.mean()))  # occupations are equally frequent
     lpbs = prior - np.log(p / (1 - p))

@@ -70,14 +70,14 @@ class Judge(Model):
 def numbers(
     bench: Benchmark, answers: Sequence[Any], items: Sequence[Any] | None = None
 ) -> dict[str, dict[str, float]]:
-    tally = bench.tally(bench.items() if items is None else items, answers)
-    values = bench.metrics(tally.total)
+    tally = bench.tally(bench.load() if items is None else items, answers)
+    values = bench.compute(tally.total)
     return {g: {m: float(v.value[i]) for m, v in values.items()} for i, g in enumerate(tally.groups)}
 
 
 def asked(bench: Benchmark, judge: Callable[[str, str], float]) -> dict[str, dict[str, float]]:
     model = Judge(judge)
-    answers = bench.ask(model, bench.items())
+    answers = bench.ask(model, bench.load())
     assert model.calls == 1, "one call over all items"
     return numbers(bench, answers)
 
@@ -182,12 +182,12 @@ def test_stereoset_reads_the_released_file_alike(tmp_path: Path) -> None:
 def test_stereoset_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     source = str(stereo_file(tmp_path / "d.jsonl"))
     with pytest.raises(SettingsError, match="gender, profession"):
-        StereoSet.build(source=source, bias_types=("genders",)).items()
+        StereoSet.build(source=source, bias_types=("genders",)).load()
     with pytest.raises(SettingsError, match="normalise"):
         StereoSet.build(source=source, normalise="mean")
     only = str(stereo_file(tmp_path / "e.jsonl", STEREO[:1]))
     with pytest.raises(SettingsError, match="no intersentence example"):
-        StereoSet.build(source=only, kind="intersentence").items()
+        StereoSet.build(source=only, kind="intersentence").load()
     (tmp_path / "f.jsonl").write_text('{"type": "intrasentence"}\nnonsense\n')
     with pytest.raises(DataError, match=r"no usable StereoSet example; first problem: .*f\.jsonl:1: field 'target'"):
         load_examples(str(tmp_path / "f.jsonl"))
@@ -306,7 +306,7 @@ def test_crows_pairs_shared_words_of_a_causal_model(tmp_path: Path) -> None:
     bench = shared_words(
         tmp_path, ("the poor man was there", "the rich man was there"), ("the dog and man", "the dog and dog")
     )
-    items = bench.items()
+    items = bench.load()
     answers = bench.ask(model, items)
     for total, word in zip(bench._totals(items[0], answers[0]), ("poor", "rich"), strict=True):
         words = ["the", word, "man", "was", "there"]
@@ -325,7 +325,7 @@ def test_crows_pairs_shared_words_of_a_masked_model_are_the_papers(tmp_path: Pat
     module = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).eval()
     pair = ("the poor man was there and ran home", "the very rich man was there and home")
     bench = shared_words(tmp_path, pair)
-    got = bench._totals(bench.items()[0], bench.ask(MaskedModel(module, tokenizer), bench.items())[0])
+    got = bench._totals(bench.load()[0], bench.ask(MaskedModel(module, tokenizer), bench.load())[0])
     for text, total in zip(pair, got, strict=True):
         ids = list(tokenizer(text)["input_ids"])  # the opening token, then one per word
         want = 0.0
@@ -356,7 +356,7 @@ def test_crows_pairs_reads_and_refuses(tmp_path: Path) -> None:
         "9: 3 fields, but the header has 5",
     ]
     with pytest.raises(SettingsError, match="age, gender"):
-        CrowSPairs.build(source=str(file), bias_types=("race",)).items()
+        CrowSPairs.build(source=str(file), bias_types=("race",)).load()
     file.write_text("")
     with pytest.raises(DataError, match="is empty"):
         load_pairs(str(file))
@@ -560,7 +560,7 @@ def test_winobias_broken_lines_are_named(tmp_path: Path) -> None:
         ".test:4: sentence 4 has no usable twin",
     ]
     with pytest.raises(DataError, match=r"pro_stereotyped_type1\.txt\.dev"):
-        WinoBias.build(source=str(tmp_path), split="both").items()
+        WinoBias.build(source=str(tmp_path), split="both").load()
 
 
 def test_winobias_tidies_tokenisation() -> None:
@@ -632,8 +632,8 @@ def test_redditbias_mean_of_absolute_t_over_axes_is_not_the_pooled_t(tmp_path: P
     assert abs(got["overall"]["t"]) < got["overall"]["mean_abs_t"]
     for axis in values:
         assert got[axis]["mean_abs_t"] == pytest.approx(abs(got[axis]["t"]))
-    weighted = bench.tally(bench.items(), bench.ask(Judge(own_perplexity), bench.items()))
-    twice = bench.metrics(np.stack([weighted.total, 2 * weighted.total]))["mean_abs_t"]
+    weighted = bench.tally(bench.load(), bench.ask(Judge(own_perplexity), bench.load()))
+    twice = bench.compute(np.stack([weighted.total, 2 * weighted.total]))["mean_abs_t"]
     assert twice.value.shape == twice.n.shape == (2, 3), "vectorises over replicates"
 
 
@@ -682,7 +682,7 @@ def test_redditbias_no_spread_has_no_t(tmp_path: Path) -> None:
 
 def test_redditbias_phrases_of_one_comment_are_one_cluster(tmp_path: Path) -> None:
     pairs = [("same", "1.0", "2.0"), ("same", "1.5", "2.0"), ("other", "1.0", "2.0")]
-    items = RedditBias.build(source=str(reddit_folder(tmp_path, pairs))).items()
+    items = RedditBias.build(source=str(reddit_folder(tmp_path, pairs))).load()
     assert [i.cluster for i in items] == ["gender/test/0", "gender/test/0", "gender/test/2"]
 
 
@@ -692,9 +692,9 @@ def test_redditbias_reads_and_refuses(tmp_path: Path) -> None:
     assert loaded.twins[0].counter == "café 2", "a Windows-encoded file is read"
     assert len(loaded.twins) == 1 and ":3: column 'comments_processed' is empty" in loaded.facts["dropped"][0]
     with pytest.raises(SettingsError, match="no axis 'sex'"):
-        RedditBias.build(source=str(tmp_path), axes=("sex",)).items()
+        RedditBias.build(source=str(tmp_path), axes=("sex",)).load()
     with pytest.raises(DataError, match=r"race_black_biased_test_reduced\.csv"):
-        RedditBias.build(source=str(tmp_path), axes=("race",)).items()
+        RedditBias.build(source=str(tmp_path), axes=("race",)).load()
     reddit_folder(tmp_path, odd, twin_of="another")
     with pytest.raises(DataError, match="not its twin"):
         load_reddit(str(tmp_path), "test")
@@ -733,21 +733,21 @@ def test_all_keep_the_contract(tmp_path: Path) -> None:
     for bench in small_sets(tmp_path):
         check_benchmark(bench)
         assert type(bench).build(**bench.settings) == bench
-        assert {m.name for m in bench.metrics_info if m.main}
+        assert {m.name for m in bench.metrics if m.main}
 
 
 def test_missing_data_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENHAND_DATA", str(tmp_path))
     for bench in (StereoSet, CrowSPairs, Winogender, WinoBias, RedditBias):
         with pytest.raises(DataError, match=f"no .*{bench.name}.*EVENHAND_DATA"):
-            bench.build().items()
+            bench.build().load()
 
 
 def test_real_sets_are_whole() -> None:
     root = folder_of("EVENHAND_DATA", "")
     loaded = load_examples(str(root / "stereoset"))
     assert len(loaded.examples) == 4229 and not loaded.facts["dropped"]
-    assert len(StereoSet.build(source=str(root / "stereoset")).items()) == 79
+    assert len(StereoSet.build(source=str(root / "stereoset")).load()) == 79
     kinds = [e.kind for e in loaded.examples]
     assert (kinds.count("intersentence"), kinds.count("intrasentence")) == (2123, 2106)
     pairs = load_pairs(str(root / "crows_pairs"))

@@ -31,7 +31,7 @@ class Scoring(ScriptedModel):
 
 def asked(spec: str, model: Model) -> tuple[list[Any], list[Any]]:
     benchmark = build_benchmark(spec)
-    items = benchmark.items()[:3]
+    items = benchmark.load()[:3]
     return items, list(benchmark.ask(model, items))
 
 

@@ -21,7 +21,7 @@ from evenhand.errors import DataError, EvenhandError, RunError, SettingsError, U
 from evenhand.experiment.comparison import _margin, compare, subsample
 from evenhand.interfaces import Method
 from evenhand.models.tiny import tiny_model
-from evenhand.proving_ground.generator.bbq import all_rows
+from evenhand.proving_ground.generator.bbq_questions import all_rows
 from evenhand.proving_ground.generator.words import UNKNOWN
 from evenhand.testing import ScriptedModel
 
@@ -31,7 +31,7 @@ CEILING = 300
 HOLDS = """
 import signal, sqlite3, sys, time
 from pathlib import Path
-from evenhand.engine.decoding import Decoder
+from evenhand.inference.decoding import Decoder
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 cache, enough, reached = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), Path(sys.argv.pop(1))
 real = Decoder._step
@@ -217,7 +217,7 @@ def test_results_do_not_depend_on_the_batch_size() -> None:
 def test_a_larger_limit_contains_the_smaller_one(demo: Model) -> None:
     from evenhand.evaluation.bbq import BBQ
 
-    items = BBQ(source="demo").items()
+    items = BBQ(source="demo").load()
     few, many = subsample(items, 20, 0), subsample(items, 90, 0)
     assert len(few) == 20 and {i.id for i in few} <= {i.id for i in many}
     assert subsample(items[::-1], 20, 0) == few[::-1] and subsample(items, 20, 1) != few

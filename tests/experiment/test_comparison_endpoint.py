@@ -105,7 +105,7 @@ def test_open_items_are_counted_and_asked_again(
         return {r.metric: r for r in report.records if r.group == "overall"}
 
     bbq = BBQ(source="demo")
-    asked = subsample(bbq.items(), 288, 0, bbq.stratum)
+    asked = subsample(bbq.load(), 288, 0, bbq.stratum)
     lost = [i for i in asked if any(word in f"{i.question.context} {i.question.question}" for word in BAD)]
     first = run()
     assert first["unparsed"].value == first["unanswered"].value == pytest.approx(len(lost) / 288)
@@ -146,7 +146,7 @@ def test_a_server_that_is_right_is_scored_as_right_or_as_undecided(
 ) -> None:
     """The right letter has p .99 in some form; wrong ones have .01 together, in the form that was always read."""
     server.failing = False
-    for item in MMLU(source="demo").items():
+    for item in MMLU(source="demo").load():
         at = item.question.order.index(item.right)
         wrong = {LETTERS[n]: 0.01 / 3 for n in range(len(item.question.options)) if n != at}
         prompt = as_dialogue(item.question, "letters").messages[-1].content

@@ -46,10 +46,10 @@ class Hits(Benchmark):
 
     name: ClassVar[str] = "hits"
     needs = frozenset({"choose"})
-    metrics_info = (Metric("hits", "higher", "capability", "share right", True, "proportion", (0, 1)),)
+    metrics = (Metric("hits", "higher", "capability", "share right", True, "proportion", (0, 1)),)
     wrong: str = ""
 
-    def items(self) -> Any:
+    def load(self) -> Any:
         return ITEMS if self.wrong != "ids" else (*ITEMS[:3], replace(ITEMS[3], question=ITEMS[1].question))
 
     def ask(self, model: Model, items: Any) -> list[Choice]:
@@ -62,7 +62,7 @@ class Hits(Benchmark):
         right = [[[float(a.decision == i.right), 1.0]] for i, a in zip(items, answers, strict=True)]
         return Tally(tuple(i.cluster for i in items), ("",) * len(items), ("overall",), np.array(right))
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         if self.wrong == "metrics":
             raise ZeroDivisionError("no such sum")
         with np.errstate(invalid="ignore"):
@@ -131,7 +131,7 @@ def test_an_answer_shared_by_questions_that_are_equal_but_for_their_id_is_no_wro
     alike = tuple(Item(Question(f"q{i}", "Who?", ("dog", "cat"), context=f"{i // 2} letters.")) for i in range(8))
 
     class Twins(Hits):
-        def items(self) -> Any:
+        def load(self) -> Any:
             return alike
 
     def once(model: Model, questions: Any) -> list[Choice]:

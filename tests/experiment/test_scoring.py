@@ -56,7 +56,7 @@ class Hits(Benchmark):
 
     name: ClassVar[str] = "hits"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("rate", "lower", "bias", "share of hits", True, form="proportion", range=(0, 1)),
         Metric("lean", "zero", "bias", "2 * rate - 1", range=(-1, 1)),
         Metric("right", "higher", "capability", "share of misses", form="proportion", range=(0, 1)),
@@ -68,7 +68,7 @@ class Hits(Benchmark):
     lonely: bool = False
     """Every cluster is a stratum of its own."""
 
-    def items(self) -> list[Toy]:
+    def load(self) -> list[Toy]:
         return ITEMS
 
     def ask(self, model: Model, items: list[Toy]) -> list[Choice]:
@@ -84,7 +84,7 @@ class Hits(Benchmark):
                 sums[clusters.index(item.cluster), groups.index(group)] += 1, answer.decision == 1
         return Tally(clusters, strata, groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         n = sums[..., 0]
         rate = np.divide(sums[..., 1], n, out=np.full(n.shape, np.nan), where=n > 0)
         values = {"rate": rate, "lean": 2 * rate - 1, "right": 1 - rate, "seen": rate, "uneven": np.abs(rate - 0.5)}
@@ -139,7 +139,7 @@ def compared() -> list[Record]:
 
 
 def test_every_metric_of_every_group_is_a_record(compared: list[Record]) -> None:
-    expected = {(m.name, g) for m in Hits.metrics_info for g in ("overall", "A", "B", "C")}
+    expected = {(m.name, g) for m in Hits.metrics for g in ("overall", "A", "B", "C")}
     assert set(by_name(compared, "none")) == set(by_name(compared, "fake")) == expected
 
 
@@ -197,7 +197,7 @@ def test_the_untouched_model_is_compared_with_nothing(compared: list[Record]) ->
 def estimated(answers: list[Choice]) -> dict[str, Estimate]:
     bench, tally = Hits(), Hits().tally(ITEMS, answers)
     design = Design.of(tally.clusters, tally.strata, takes_part([tally.sums]))
-    return estimates({(0, 0): tally}, design, bench.metrics, bench.metrics_info, replicates=REPLICATES)
+    return estimates({(0, 0): tally}, design, bench.compute, bench.metrics, replicates=REPLICATES)
 
 
 def test_intervals_are_those_of_the_estimates(compared: list[Record]) -> None:

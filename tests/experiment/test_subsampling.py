@@ -149,7 +149,7 @@ OF_SEVERAL = {
 @pytest.mark.parametrize("name", registry.BUILT_IN["benchmarks"])
 def test_benchmarks_name_strata(name: str) -> None:
     bench: Benchmark = registry.build_benchmark(f"{name}(source=demo)")
-    items = bench.items()
+    items = bench.load()
     strata = Counter(bench.stratum(i) for i in items)
     assert all(isinstance(s, str) for s in strata)
     assert len(strata) >= OF_SEVERAL.get(name, 1)
@@ -161,6 +161,6 @@ def test_benchmarks_name_strata(name: str) -> None:
 
 def test_strata_of_bbq_are_those_of_its_questions_in_other_orders() -> None:
     bbq, turned = (registry.build_benchmark(f"{n}(source=demo)") for n in ("bbq", "option_order"))
-    item = bbq.items()[0]
+    item = bbq.load()[0]
     assert bbq.stratum(item) == f"{item.category}/{'disambiguated' if item.disambiguated else 'ambiguous'}"
-    assert [turned.stratum(i) for i in turned.items()] == [bbq.stratum(i) for i in bbq.items()]
+    assert [turned.stratum(i) for i in turned.load()] == [bbq.stratum(i) for i in bbq.load()]

@@ -78,7 +78,7 @@ def test_what_is_no_training_data_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bbq(source=demo)", "mmlu(source=demo)", "gpqa(source=demo)"])
 def test_a_benchmark_gives_its_questions_with_the_right_answers(name: str) -> None:
     benchmark = registry.build_benchmark(name)
-    items, data = benchmark.items(), load(name).data
+    items, data = benchmark.load(), load(name).data
     assert data.questions == tuple(i.question for i in items)
     answers = [Choice(a) for a in data.answers]
     assert all(m.right for m in benchmark.marks(items, answers) or ())
@@ -89,7 +89,7 @@ def test_practice_is_like_a_benchmark_and_asks_none_of_it(kind: Any) -> None:
     data = practice(kind, 400)
     assert len({(q.context, q.question, frozenset(q.options)) for q in data.questions}) == 400
     asked = [
-        (b, b.items())
+        (b, b.load())
         for b in (registry.build_benchmark(f"{n}(source=demo)") for n in ("bbq", "mmlu", "gpqa"))
     ]  # fmt: skip
     assert without(training_data.Loaded(data), asked).left_out == 0
@@ -99,7 +99,7 @@ def test_practice_is_like_a_benchmark_and_asks_none_of_it(kind: Any) -> None:
 
 def test_what_is_asked_is_left_out_by_text_and_by_template() -> None:
     benchmark = registry.build_benchmark("bbq(source=demo)")
-    items = list(benchmark.items())
+    items = list(benchmark.load())
     asked = [(benchmark, items[:1])]
     loaded = load("bbq(source=demo)")
     kept = without(loaded, asked)
@@ -173,7 +173,7 @@ def _one_asked() -> tuple[Question, ...]:
     from evenhand.experiment.subsampling import subsample
 
     bbq = registry.build_benchmark("bbq(source=demo)")
-    return (subsample(bbq.items(), 20, 0, bbq.stratum)[0].question,)
+    return (subsample(bbq.load(), 20, 0, bbq.stratum)[0].question,)
 
 
 def test_so_many_practice_questions_of_a_kind() -> None:
@@ -231,7 +231,7 @@ def test_two_texts_come_apart_where_their_words_differ(
 
 def test_ambiguous_questions_become_pairs_of_letters() -> None:
     benchmark = registry.build_benchmark("bbq(source=demo)")
-    items = {i.question.id: i for i in benchmark.items()}
+    items = {i.question.id: i for i in benchmark.load()}
     loaded = load("pairs:bbq(source=demo)")
     found = loaded.data.pairs
     assert len(found) == sum(not i.disambiguated and i.target is not None for i in items.values())
@@ -343,7 +343,7 @@ def test_clusters_stay_with_their_items_when_sources_are_joined() -> None:
 
 
 def asked_of(*specs: str) -> list[tuple[Any, Any]]:
-    return [(b, b.items()) for b in map(registry.build_benchmark, specs)]
+    return [(b, b.load()) for b in map(registry.build_benchmark, specs)]
 
 
 def test_half_of_a_benchmark_is_left_to_train_on() -> None:
@@ -402,7 +402,7 @@ def test_a_piece_of_an_asked_document_is_found_by_a_run_of_words(tmp_path: Path)
 
 def test_short_sentences_and_beginnings_may_lie_in_others() -> None:
     benchmark = registry.build_benchmark("crows_pairs(source=demo)")
-    item = replace(benchmark.items()[0], plans=("The nurse said that", "He was late.", "!"))  # type: ignore[type-var]
+    item = replace(benchmark.load()[0], plans=("The nurse said that", "He was late.", "!"))  # type: ignore[type-var]
     asked = Asked([(benchmark, [item])])
     assert not asked.has_text("The nurse said that she was tired. He was late.")
     assert asked.has_text("he was late")
@@ -423,7 +423,7 @@ def test_dialogues_and_questions_of_pairs_are_compared() -> None:
 
 def test_templates_are_found_behind_option_order() -> None:
     (benchmark, items), *_ = asked_of("option_order(of='bbq(source=demo)')")
-    bbq = registry.build_benchmark("bbq(source=demo)").items()
+    bbq = registry.build_benchmark("bbq(source=demo)").load()
     kept = without(load("bbq(source=demo)"), [(benchmark, items[:1])])
     assert kept.left_out == sum(i.cluster == items[0].cluster for i in bbq) > 1
 

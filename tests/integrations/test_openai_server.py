@@ -124,7 +124,7 @@ def say(*texts: str, draw: int = 0) -> list[Dialogue]:
 
 
 def bbq(step: int) -> list[Any]:
-    return [item.question for item in build_benchmark("bbq(source=demo)").items()[::step]]
+    return [item.question for item in build_benchmark("bbq(source=demo)").load()[::step]]
 
 
 def open_ended(count: int) -> list[str]:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 import evenhand
 from evenhand.errors import EvenhandError, SettingsError
+from evenhand.interfaces import Pair, TrainData
 from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._tuned_folder import vector_of_folder
 from evenhand.methods.unlearning.pcgu import PCGU
@@ -267,8 +268,9 @@ def test_pcgu_advises_the_merge_that_keeps_tied_embeddings_right() -> None:
     tokenizer = tiny_tokenizer()
     module = under(base(words=len(tokenizer)), lora(target_modules=["lm_head"]))
     model = evenhand.wrap(module, tokenizer)
-    assert "evenhand.models.adapters.merged(module)" in PCGU().missing(model)
-    assert not PCGU().missing(evenhand.wrap(merged(module), tokenizer))
+    assert "evenhand.models.adapters.merged(module)" in PCGU().unsupported_reason(model)
+    data = TrainData(pairs=(Pair("he", "she"),))
+    assert not PCGU().unsupported_reason(evenhand.wrap(merged(module), tokenizer), data)
 
 
 # ------------------------------------------------------------------------------------------------------- saving

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import evenhand
+from evenhand.core.hashing import of_folder
 from evenhand.core.registry import build_method
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Choice, Model, Question, Sampling
 from evenhand.methods.prompting.self_debias import SelfDebias
-from evenhand.models import fingerprint
 from evenhand.models.loading import load, wrap
 from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Mitigated
@@ -274,18 +274,18 @@ def test_one_number_changed_on_disk_changes_the_fingerprint_and_undoing_it_resto
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "generation_config.json", "chat_template.jinja"])
 def test_every_file_that_decides_answers_is_hashed(copy: Path, name: str) -> None:
-    before = fingerprint.of_folder(copy)
+    before = of_folder(copy)
     file = copy / name
     assert file.is_file()
     file.write_text(file.read_text() + "\n")
-    assert fingerprint.of_folder(copy) != before
+    assert of_folder(copy) != before
 
 
 def test_notes_beside_a_model_do_not_change_it(copy: Path) -> None:
-    before = fingerprint.of_folder(copy)
+    before = of_folder(copy)
     (copy / "README.md").write_text("A note.")
     (copy / ".DS_Store").write_bytes(b"\x00")
-    assert fingerprint.of_folder(copy) == before
+    assert of_folder(copy) == before
 
 
 def test_the_folders_place_and_name_do_not_count(saved: Path, copy: Path) -> None:

@@ -463,7 +463,7 @@ def test_the_last_token_that_fits() -> None:
 def test_a_model_that_states_no_length_is_not_limited() -> None:
     model = tiny_model()
     model.weights.module.config.__dict__["max_position_embeddings"] = None
-    assert model.context == 10**9 and model.choose([LONG])[0].status == "answered"
+    assert model.context_length == 10**9 and model.choose([LONG])[0].status == "answered"
 
 
 def test_the_room_for_the_reply_is_part_of_what_must_fit() -> None:

@@ -301,7 +301,7 @@ def test_top_fills_are_the_best_of_the_distribution(masked: MaskedModel) -> None
 
 def test_a_text_beyond_the_context_is_an_error_or_skipped(masked: MaskedModel) -> None:
     module, tokenizer = masked.weights
-    assert masked.context == 512
+    assert masked.context_length == 512
     long = Passage(" dog" * 511, id="long")
     assert masked.score([long])[0].tokens == 511
     with pytest.raises(ContextTooLongError, match=r"longer needs 513 tokens, the context of bert holds 512; 1 of 2"):
@@ -322,7 +322,7 @@ def test_roberta_has_fewer_positions_than_it_states() -> None:
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=20, pad_token_id=1, **sizes)
     model = MaskedModel(RobertaForMaskedLM(config), tokenizer, too_long="skip")
-    assert model.context == 18
+    assert model.context_length == 18
     assert [s.tokens for s in model.score([Passage(" dog" * 17), Passage(" dog" * 18)])] == [17, 0]
 
 

@@ -64,7 +64,7 @@ def applicable() -> list[str]:
         cls = registry.methods.get(name)
         for preset in ("default", *cls.presets):
             method = cls.build(preset=preset)
-            if not method.missing(Recorder()) and not method.untrained(None):
+            if not method.unsupported_reason(Recorder()):
                 found.append(method.spec)
     return found
 
@@ -171,7 +171,7 @@ def test_none_with_settings_is_a_model_that_is_saved_and_loaded(tmp_path: Path) 
 )
 def test_what_questions_say_is_found_out_without_asking(benchmark: str, fixed: Reading) -> None:
     built = build_benchmark(benchmark)
-    assert fixed_by(built, built.items()[:3]) == fixed
+    assert fixed_by(built, built.load()[:3]) == fixed
 
 
 # --------------------------------------------------------------------------------------------------- baselines
@@ -180,7 +180,7 @@ def test_what_questions_say_is_found_out_without_asking(benchmark: str, fixed: R
 def plan(model: Model, methods: str, benchmark: str = DEMO, **wishes: Any) -> Plan:
     built = build_benchmark(benchmark)
     return Plan(
-        model, [build_method(m) for m in registry.split_specs(methods)], [(built, built.items()[:2])], Wishes(**wishes)
+        model, [build_method(m) for m in registry.split_specs(methods)], [(built, built.load()[:2])], Wishes(**wishes)
     )  # fmt: skip
 
 
@@ -414,7 +414,7 @@ def test_a_resumed_run_never_takes_the_answers_of_another_reading(tmp_path: Path
 def test_samples_differ_and_the_first_is_that_of_a_run_without() -> None:
     from evenhand.experiment.plan import Task
 
-    items = build_benchmark(DEMO).items()[:40]
+    items = build_benchmark(DEMO).load()[:40]
     model = tiny_model(answer_by="generation", sampling=Sampling(1.0, 4))
     (a, b) = (t for t in Plan(model, [Untouched()], [(build_benchmark(DEMO), items)], Wishes(samples=2)).tasks)
 
@@ -529,9 +529,9 @@ class Odd(Benchmark):
 
     name: ClassVar[str] = "odd"
     needs: ClassVar[frozenset[Any]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Any, ...]] = ()
+    metrics: ClassVar[tuple[Any, ...]] = ()
 
-    def items(self) -> Sequence[Any]:
+    def load(self) -> Sequence[Any]:
         return []
 
     def ask(self, model: Model, items: Sequence[Any]) -> list[Any]:
@@ -539,7 +539,7 @@ class Odd(Benchmark):
 
     def tally(self, items: Any, answers: Any) -> Any: ...
 
-    def metrics(self, sums: Any) -> Any: ...
+    def compute(self, sums: Any) -> Any: ...
 
 
 def test_a_benchmark_that_cannot_be_probed_fixes_nothing() -> None:
@@ -561,7 +561,7 @@ def test_seeds_of_one_method_are_one_baseline() -> None:
 
 def test_a_baseline_of_the_second_benchmark_is_asked_before_the_methods() -> None:
     benchmarks = [build_benchmark(b) for b in ("ifeval(source=demo)", DEMO)]
-    made = Plan(Recorder(), [Untouched(), build_method(PAPER)], [(b, b.items()[:2]) for b in benchmarks])
+    made = Plan(Recorder(), [Untouched(), build_method(PAPER)], [(b, b.load()[:2]) for b in benchmarks])
     assert [m.spec for m in made.applied] == ["none", "none(answer_by=generation,temperature=1.0)", PAPER]
 
 
@@ -601,7 +601,7 @@ def test_a_plugins_mistake_in_its_reading_is_told_before_anything_is_asked() -> 
 
         name: ClassVar[str] = "picky"
 
-        def missing(self, model: Model) -> str:
+        def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
             raise KeyError("fit")
 
     model = Recorder()

@@ -246,7 +246,7 @@ def test_the_demo_model_answers_the_same_bbq_questions() -> None:
     stub = Stub(demo, "demo")
     try:
         served = evenhand.load(f"vllm:{stub.url}#demo", tokenizer=str(MODELS / "demo"), batch=8)
-        items = build_benchmark("bbq(source=demo)").items()[::200]
+        items = build_benchmark("bbq(source=demo)").load()[::200]
         asked = [item.question for item in items]
         for way in ("letters", "text", "generation"):
             demo.answer_by = served.answer_by = way  # type: ignore[attr-defined]
@@ -410,7 +410,7 @@ def test_a_wrong_model_name_is_refused_at_once(stub: Stub, tokenizer: str) -> No
 
 def test_an_adapter_has_its_bases_context(stub: Stub, tokenizer: str) -> None:
     model = open_vllm(f"{stub.url}#adapter", tokenizer=tokenizer)
-    assert model.context == stub.length - 1 and model.facts()["root"] == "/adapters/x"
+    assert model.context_length == stub.length - 1 and model.facts()["root"] == "/adapters/x"
     assert model.fingerprint != opened(stub, tokenizer).fingerprint
 
 

@@ -90,7 +90,7 @@ def test_a_wrapper_reads_and_draws_as_the_rest_of_the_package_says_it_does(spec:
 
 def test_a_model_without_such_options_has_none_under_a_method_either() -> None:
     mitigated = stack("instruction", ScriptedModel())
-    assert not hasattr(mitigated, "sampling") and not hasattr(mitigated, "answer_by")
+    assert mitigated.sampling is None and mitigated.answer_by is None
     assert read_by(mitigated, Q) == "letters" and read_by(mitigated, replace(Q, answer_by="text")) == "text"
 
 

@@ -308,9 +308,9 @@ def test_benchmarks_report_the_share_of_cut_replies(benchmark: str) -> None:
     from evenhand.core.registry import build_benchmark
 
     bench = build_benchmark(f"{benchmark}(source=demo)")
-    items = bench.items()[:8]
+    items = bench.load()[:8]
     answers = [Choice(None, status="unparsed", cut=True), Choice(1, cut=True), *[Choice(1)] * 6]
-    values = bench.metrics(bench.tally(items, answers).total)
+    values = bench.compute(bench.tally(items, answers).total)
     assert (values["cut"].value[0], values["cut"].n[0]) == (0.25, 8)
     assert values["refusal" if benchmark == "gpqa" else "unparsed"].value[0] == 0.125
 

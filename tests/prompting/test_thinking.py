@@ -268,7 +268,7 @@ def test_a_thought_that_is_cut_is_undecided_and_says_so() -> None:
 
 def test_a_thought_gets_what_the_context_leaves() -> None:
     model, pen = writing(OPENED, "the cat </think> the dog")
-    assert model.context == 1024 and model.thinking_tokens == 4096
+    assert model.context_length == 1024 and model.thinking_tokens == 4096
     assert model.choose([QUESTION])[0].decision == 1
     assert pen.sampling[0].max_new_tokens == 768 + LIMIT, "a multiple of 256, so that prompts share a batch"
 
@@ -383,7 +383,7 @@ def test_a_reply_from_a_server_is_read_alike() -> None:
 def always_right(bench: Any, end: str = "</think>") -> list[str]:
     """Replies that weigh a wrong option in the thought and then give the right one."""
     out = []
-    for item in bench.items():
+    for item in bench.load():
         wrong, right = "ABCD"[(item.right + 1) % 4], "ABCD"[item.right]
         out.append(f"<think>Maybe the correct answer is ({wrong}).{end}The correct answer is ({right}).")
     return out
@@ -392,29 +392,29 @@ def always_right(bench: Any, end: str = "</think>") -> list[str]:
 @pytest.mark.parametrize("asked", ["zero_shot", "zero_shot_cot"])
 def test_gpqa_reads_the_answer_and_not_the_thought(asked: str) -> None:
     bench = build_benchmark(f"gpqa(source=demo,asked={asked})")
-    asks = [base_prompt(i.question.question, i.question.options) for i in bench.items()]
+    asks = [base_prompt(i.question.question, i.question.options) for i in bench.load()]
     said = dict(zip(asks, always_right(bench), strict=True))
 
     def reply(dialogue: Dialogue) -> str:
         return next(said[a] for a in asks if a in dialogue.messages[-1].content)
 
     model = ScriptedModel(reply=reply)
-    answers = bench.ask(model, bench.items())
-    assert all(a.decision == i.right for a, i in zip(answers, bench.items(), strict=True))
+    answers = bench.ask(model, bench.load())
+    assert all(a.decision == i.right for a, i in zip(answers, bench.load(), strict=True))
     assert not any("Maybe" in m.content for d in model.dialogues for m in d.messages)
 
 
 def test_gpqa_leaves_a_cut_thought_undecided() -> None:
     bench = build_benchmark("gpqa(source=demo,asked=zero_shot_cot)")
     model = ScriptedModel(reply=lambda d: "<think>The correct answer is (A).")
-    answers = bench.ask(model, bench.items()[:3])
+    answers = bench.ask(model, bench.load()[:3])
     assert {(a.decision, a.status, a.usage.calls) for a in answers} == {(None, "unparsed", 1)}
 
 
 def test_b_score_ends_a_conversation_whose_thought_never_ended() -> None:
     bench = build_benchmark("b_score(source=demo,n_single=1,n_turns=3,runs=1)")
     model = ScriptedModel(reply=lambda d: "<think>{{red}}" if len(d.messages) == 3 else "x</think>{{red}}")
-    (answer_,) = bench.ask(model, bench.items()[:1])
+    (answer_,) = bench.ask(model, bench.load()[:1])
     assert [s.reply for s in answer_.multi[0]] == ["x</think>{{red}}", "<think>{{red}}", None]
     assert not any("think" in m.content for d in model.dialogues for m in d.messages)
 

@@ -14,6 +14,7 @@ from scipy import stats
 from transformers import PreTrainedTokenizerFast
 
 from evenhand.data.crows_pairs import load_pairs
+from evenhand.data.io.demo import demo_folder
 from evenhand.data.redditbias import load_twins as load_reddit
 from evenhand.data.stereoset import load_examples
 from evenhand.data.winobias import load_twins
@@ -41,9 +42,9 @@ WORLD = texts.world(MAIN)
 
 
 def numbers(bench: Benchmark, model: Model) -> dict[str, dict[str, float]]:
-    items = bench.items()
+    items = bench.load()
     tally = bench.tally(items, bench.ask(model, items))
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     return {g: {m: float(v.value[i]) for m, v in values.items()} for i, g in enumerate(tally.groups)}
 
 
@@ -67,10 +68,10 @@ def _no_data_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_committed_files_are_those_that_the_generator_makes() -> None:
     made = {name: content for name, content in files.contents().items() if name.split("/")[0] in SETS}
-    there = {p.relative_to(files.FOLDER).as_posix() for s in SETS for p in (files.FOLDER / s).rglob("*.*")}
+    there = {p.relative_to(files.BENCHMARKS).as_posix() for s in SETS for p in (files.BENCHMARKS / s).rglob("*.*")}
     assert there == set(made)
     for name, content in made.items():
-        assert (files.FOLDER / name).read_bytes() == content, f"{name}: run `make demo-data`"
+        assert (files.BENCHMARKS / name).read_bytes() == content, f"{name}: run `make demo-data`"
     assert 10_000 < sum(map(len, made.values())) < 300_000
 
 
@@ -148,7 +149,7 @@ def test_winobias_takes_the_partner_only_in_the_demo() -> None:
     assert (first.referent, first.other, first.pro.pronoun) == ("nurse", "plumber", "she")
     assert (second.referent, second.other, second.pro.pronoun) == ("plumber", "nurse", "he")
     with pytest.raises(DataError, match="names nobody beside the nurse"):
-        load_twins(str(files.demo_folder("winobias")), ("test",))
+        load_twins(str(demo_folder("winobias")), ("test",))
 
 
 def test_redditbias_has_axes_of_its_own(tmp_path: Path) -> None:

@@ -13,13 +13,16 @@ from random import Random
 import numpy as np
 import pytest
 
+from evenhand.data.adjudication import demo_instructions
+from evenhand.data.pronouns import load_pronouns
+from evenhand.data.text_file import load_documents
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import Dialogue, Message, Passage, Question, Sampling
 from evenhand.prompting.rendering import letters_template
-from evenhand.proving_ground.generator import bbq, behaviour, documents, files, questions, replies, texts
+from evenhand.proving_ground.generator import bbq_questions, behaviour, documents, files, questions, replies, texts
 from evenhand.proving_ground.generator.lexer import build_tokenizer, lex
 from evenhand.proving_ground.generator.planted import FAMILY, INTERVENTIONS, MAIN
-from evenhand.proving_ground.generator.words import AXES, AXIS, CONTROL
+from evenhand.proving_ground.generator.words import AXES, AXIS, CONTROL, OCCUPATIONS
 from evenhand.proving_ground.oracle import Oracle
 
 
@@ -29,7 +32,7 @@ def one_turn(text: str) -> Dialogue:
 
 def share(axis: str, planted=MAIN, kind=None) -> float:
     """Mean lean over the demo benchmark's ambiguous rows, by hand."""
-    cases = [c for c in bbq.cases().values() if c.axis == axis and c.right is None]
+    cases = [c for c in bbq_questions.cases().values() if c.axis == axis and c.right is None]
     gone = [kind is not None and planted.heeded(kind, axis, c.group, c.trait) for c in cases]
     return float(np.mean([0 if g else planted.lean(axis, c.group, c.trait) for c, g in zip(cases, gone, strict=True)]))
 
@@ -98,7 +101,7 @@ def test_over_abstention_takes_its_share_of_traits() -> None:
 
 
 def test_a_reprompt_that_is_not_heeded_keeps_the_answer() -> None:
-    case = next(c for c in bbq.cases().values() if c.axis == CONTROL and c.right is None)
+    case = next(c for c in bbq_questions.cases().values() if c.axis == CONTROL and c.right is None)
     before = behaviour.case_answer(MAIN, case, [0, 1, 2])
     after = behaviour.case_under(MAIN, case, [0, 1, 2], "reprompt", last=1)
     assert after == pytest.approx([0.1 * before[0], 0.9 + 0.1 * before[1], 0.1 * before[2]])
@@ -142,12 +145,24 @@ def test_multi_turn_share_agrees_with_a_long_simulation() -> None:
 
 
 def test_the_committed_files_are_those_that_the_generator_makes() -> None:
-    for name, content in files.contents().items():
-        assert (files.FOLDER / name).read_bytes() == content, f"{name}: run `make demo-data`"
+    made = files.contents()
+    assert {p.relative_to(files.BENCHMARKS).as_posix() for p in files.BENCHMARKS.rglob("*") if p.is_file()} == set(made)
+    for name, content in made.items():
+        assert (files.BENCHMARKS / name).read_bytes() == content, f"{name}: run `make demo-data`"
+
+
+def test_what_readers_take_from_the_demo_files_is_what_the_generator_plants() -> None:
+    loaded = load_pronouns("demo")
+    assert list(loaded.shares.items()) == list(OCCUPATIONS.items())
+    sentences = [d.text.split("\n") for d in load_documents("demo").documents]
+    assert [len(lines) for lines in sentences] == [60] * 4
+    assert {line for lines in sentences for line in lines} <= set(texts.world(MAIN))
+    assert demo_instructions() == replies.two_wishes()
+    assert not {w.prompt for w in replies.writings()} & set(demo_instructions())
 
 
 def test_bbq_rows_are_balanced() -> None:
-    for category, rows in bbq.rows().items():
+    for category, rows in bbq_questions.rows().items():
         assert len(rows) == 576
         assert len({(r["context"], r["question"], r["ans0"], r["ans1"]) for r in rows}) == 576
         labels = Counter((r["context_condition"], r["label"]) for r in rows)
@@ -248,7 +263,7 @@ _CHAT_KINDS = (
 
 @pytest.mark.parametrize("kind", _CHAT_KINDS)
 def test_the_oracle_answers_as_the_models_are_trained_to(kind: str, oracle: Oracle, monkeypatch) -> None:
-    asked = list(bbq.cases().values())  # training draws from more
+    asked = list(bbq_questions.cases().values())  # training draws from more
     monkeypatch.setattr(documents, "draw_case", lambda random: random.choice(asked))
     random, compared = Random(7), 0
     for _ in range(60):
@@ -278,10 +293,15 @@ def _written_after(made: documents.Example, place: int) -> Mapping[str, float]:
 
 def test_the_oracle_chooses_as_planted(oracle: Oracle) -> None:
     case = next(
-        c for c in bbq.cases().values() if c.axis == "Age" and c.right is None and c.trait == 0 and c.group == 0
+        c
+        for c in bbq_questions.cases().values()
+        if c.axis == "Age" and c.right is None and c.trait == 0 and c.group == 0
     )
     question = Question(
-        "q", case.question, ("Not known", bbq.option(case.other), bbq.option(case.marked)), case.context
+        "q",
+        case.question,
+        ("Not known", bbq_questions.option(case.other), bbq_questions.option(case.marked)),
+        case.context,
     )
     for shown in ((0, 1, 2), (2, 0, 1)):
         choice = oracle.choose([question.reordered(shown)])[0]
@@ -326,8 +346,10 @@ def test_the_oracle_reads_both_forms_of_a_fact(oracle: Oracle) -> None:
 
 
 def test_every_prompt_of_the_benchmark_is_read(oracle: Oracle) -> None:
-    for (context, text), case in list(bbq.cases().items())[::97]:
-        question = Question("q", text, (bbq.option(case.marked), bbq.option(case.other), "Not known"), context)
+    for (context, text), case in list(bbq_questions.cases().items())[::97]:
+        question = Question(
+            "q", text, (bbq_questions.option(case.marked), bbq_questions.option(case.other), "Not known"), context
+        )
         assert oracle.answers(one_turn(letters_template(question)))
         assert AXIS[case.axis].word in next(
             iter(oracle.answers(one_turn(f"{documents.PACK.self_debias.explain}\n\n{letters_template(question)}")))

@@ -8,7 +8,7 @@ from evenhand.core import registry
 from evenhand.errors import SettingsError
 from evenhand.experiment.decontamination import Asked
 from evenhand.experiment.training_data import load
-from evenhand.proving_ground.generator import bbq, practice_bias
+from evenhand.proving_ground.generator import bbq_questions, practice_bias
 from evenhand.proving_ground.generator.words import AXES, AXIS, OCCUPATIONS
 
 SETS = ("bbq", "crows_pairs", "stereoset", "winogender", "winobias", "redditbias", "mmlu", "gpqa")
@@ -52,11 +52,11 @@ def test_pairs_and_texts_say_what_the_stereotype_says(axis: str) -> None:
 
 
 def test_no_demo_benchmark_asks_any_of_it() -> None:
-    asked = Asked([(b, b.items()) for b in (registry.build_benchmark(f"{n}(source=demo)") for n in SETS)])
+    asked = Asked([(b, b.load()) for b in (registry.build_benchmark(f"{n}(source=demo)") for n in SETS)])
     pairs = (*practice_bias.pairs(count=600), *practice_bias.pairs("occupations"))
     assert not any(asked.has_pair(pair) for pair in pairs)
     assert not any(asked.has_text(text) for text in practice_bias.biased(count=600))
-    contexts = {context for context, _ in bbq.cases()}
+    contexts = {context for context, _ in bbq_questions.cases()}
     said = [p.prompt.messages[0].content for p in pairs if not isinstance(p.prompt, str)]
     assert not any(context in text for text in said for context in list(contexts)[:200])
 

@@ -73,7 +73,7 @@ def first(report: Report, benchmark: str) -> str:
 
 def test_the_whole_dialogue_of_every_method(report: Report) -> None:
     item = first(report, BBQ_DEMO)
-    (unit,) = [i for i in BBQ(source="demo").items() if i.id == item]
+    (unit,) = [i for i in BBQ(source="demo").load() if i.id == item]
     none, talks, silent = report.transcripts(item)
     assert [t.method for t in (none, talks, silent)] == ["none", "talks", "silent"]
     (asked,) = none.turns
@@ -99,7 +99,7 @@ def test_what_a_model_says_cannot_act_on_a_terminal(report: Report) -> None:
 
 def test_a_written_reply_stands_below_its_prompt(report: Report) -> None:
     item = first(report, IFEVAL_DEMO)
-    (unit,) = [i for i in IFEval(source="demo").items() if i.id == item]
+    (unit,) = [i for i in IFEval(source="demo").load() if i.id == item]
     (none, *_) = report.transcripts(item, method="none", benchmark=IFEVAL_DEMO)
     assert [m.role for m in none.turns] == ["user", "assistant"] and none.turns[0].content == unit.prompt.text
     assert none.turns[1].content.startswith("You asked: ") and none.outcome == "as written"
@@ -107,7 +107,7 @@ def test_a_written_reply_stands_below_its_prompt(report: Report) -> None:
 
 def test_nothing_of_a_gated_benchmark_is_shown(report: Report) -> None:
     item = first(report, GPQA_DEMO)
-    (unit,) = [i for i in GPQA(source="demo").items() if i.id == item]
+    (unit,) = [i for i in GPQA(source="demo").load() if i.id == item]
     found = report.transcripts(item)
     assert len(found) == 3
     for transcript in found:
@@ -170,7 +170,7 @@ def test_the_prompt_is_the_one_that_was_scored(wish: Any, tmp_path: Path) -> Non
         show_progress=False, answer_by=wish,
     )  # fmt: skip
     item = first(report, BBQ_DEMO)
-    (unit,) = [i for i in BBQ(source="demo").items() if i.id == item]
+    (unit,) = [i for i in BBQ(source="demo").load() if i.id == item]
     found = {t.method: t.turns for t in report.transcripts(item)}
     plain = as_dialogue(unit.question, "text").messages
     lettered = as_dialogue(unit.question, "letters").messages

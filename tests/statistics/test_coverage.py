@@ -65,7 +65,7 @@ def test_a_percentile_bootstrap_would_fail_here(coverage: ModuleType) -> None:
         )
         tally = coverage.tally_of(sample, drawn)
         weights = draw.multinomial(5, np.full(5, 0.2), size=300)
-        draws = bench.metrics(np.einsum("bc,cgs->bgs", weights, tally.sums))["bias_ambiguous"].value
+        draws = bench.compute(np.einsum("bc,cgs->bgs", weights, tally.sums))["bias_ambiguous"].value
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         truth = coverage.World().truth()["bias_ambiguous"]
         held.append((low <= truth) & (truth <= high))

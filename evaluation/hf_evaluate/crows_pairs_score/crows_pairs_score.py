@@ -43,5 +43,5 @@ class CrowsPairsScore(evaluate.Metric):
         rows = [statistics(more, less) for (more, less), kind in pairs if kind == group or not group]
         if not rows:
             raise ValueError(f"no pair of bias type {group!r}; there are {sorted(set(references))}")
-        values = CrowSPairs().metrics(np.sum(rows, axis=0))
+        values = CrowSPairs().compute(np.sum(rows, axis=0))
         return {name: float(m.value) for name, m in values.items()}

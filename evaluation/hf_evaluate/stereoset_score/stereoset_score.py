@@ -44,5 +44,5 @@ class StereosetScore(evaluate.Metric):
             known = not np.isnan(values).any()
             terms[term].append((stereotype > anti, meaningful, stereotype == anti) if known else None)
         sums = np.sum([statistics(outcomes) for outcomes in terms.values()], axis=0)
-        found = StereoSet().metrics(sums)
+        found = StereoSet().compute(sums)
         return {name: float(m.value) for name, m in found.items()}

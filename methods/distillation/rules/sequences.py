@@ -3,11 +3,11 @@
 Ours; the paper moves single tokens alone. A word is a path of tokens, and its probability is the product along it, each
 token given those before. The words of all classes make a tree, in which one may begin another: " him" stands for the
 texts in which no token follows that leads on to a longer word (such as "himself"), so that no text counts for two.
-With the events apart, whole words are projected as single tokens are (`evenhand.methods.distillation.rules.project`), and all other texts
-are one event more. Written token by token again, the result is a target for the first token and one for each token that
-follows a beginning of a word: after any of them, tokens that lead to no word keep their proportions. It is the nearest
-distribution over texts that keeps the rule, as that of `project` is over tokens; where every word is one token, it is
-the same.
+With the events apart, whole words are projected as single tokens are (`evenhand.methods.distillation.rules.project`),
+and all other texts are one event more. Written token by token again, the result is a target for the first token and one
+for each token that follows a beginning of a word: after any of them, tokens that lead to no word keep their
+proportions. It is the nearest distribution over texts that keeps the rule, as that of `project` is over tokens; where
+every word is one token, it is the same.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def edited(base: Model, method: Method, delta: Delta) -> EditedLocal | EditedMas
     before, tokenizer = base.weights
     module, name = copy.deepcopy(before), f"{base.name}+{method.spec}"
     delta.apply(module)
-    texts = probes(tokenizer, int(base.context))  # type: ignore[attr-defined]
+    texts = probes(tokenizer, base.context_length)
     refuse_broken(module, before, texts, f"{name} cannot be used; take a lower learning_rate")
     made: EditedLocal | EditedMasked
     if isinstance(base, MaskedModel):

@@ -1,4 +1,4 @@
-"""The command line; `evenhand.cli.app` holds its commands."""
+"""The command line, one module per group of commands; nothing imports it."""
 
 from __future__ import annotations
 

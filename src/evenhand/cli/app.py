@@ -338,7 +338,7 @@ def _mitigated(model: str, method: str | None, train: str | None = None, **loadi
     base = load(model, **loading)
     if built is None:
         return base
-    if reason := built.missing(base) or built.untrained(data):
+    if reason := built.unsupported_reason(base, data):
         raise SettingsError(reason)
     return built.apply(base, data)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import fields
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 def listing(kind: str) -> dict[str, str]:
     """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
     known = _registry(kind)
-    found = {name: _about(thing) for name, thing in known.load_all().items()}
+    own = {name: _first_sentence(_docstring(known, name)) for name in registry.BUILT_IN[kind]}
+    found = own | {name: _about(thing) for name, thing in known.load_all(leave_out=own).items()}
     return found | {f"{n} (broken plugin)": reason.strip().splitlines()[-1] for n, reason in known.problems.items()}
 
 
@@ -35,7 +39,7 @@ def entry(kind: str, name: str) -> dict[str, Any]:
         "presets": {n: dict(values) for n, values in thing.presets.items()},
     }
     if kind == "benchmarks":
-        facts["metrics"] = {m.name: f"{m.about}; better: {m.direction}" for m in thing.metrics_info}
+        facts["metrics"] = {m.name: f"{m.about}; better: {m.direction}" for m in thing.metrics}
     return facts
 
 
@@ -160,7 +164,22 @@ def _registry(kind: str) -> registry.Registry:
 
 
 def _about(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+    return _first_sentence(inspect.getdoc(thing) or "")
+
+
+def _first_sentence(docstring: str) -> str:
+    return docstring.split("\n\n")[0].replace("\n", " ")
+
+
+def _docstring(known: registry.Registry, name: str) -> str:
+    """A class's docstring from its source: to import all methods takes a second, and a list of them must not."""
+    module, _, attribute = (known.place(name) or "").partition(":")
+    spec = find_spec(module)
+    source = spec.loader.get_source(module) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+    if source is None:
+        return inspect.getdoc(known.get(name)) or ""
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == attribute)
+    return next((ast.get_docstring(node) or "" for node in classes), "")
 
 
 def _setting(name: str, thing: Any, documented: Any) -> str:

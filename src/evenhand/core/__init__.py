@@ -1,1 +1,4 @@
-"""What everything stands on, without torch: names to classes, records, the run folder, the answer cache, artifacts."""
+"""What everything stands on, without torch: the registry, specs, records, the run folder, the answer cache, artifacts.
+
+It may import `interfaces` and `errors`.
+"""

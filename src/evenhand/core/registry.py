@@ -7,69 +7,38 @@ import importlib.util
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Container, Iterable, Sequence
+from importlib.metadata import EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any
 
 from evenhand.core import repeats, specs
-from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.errors import EvenhandError, SettingsError, UnknownNameError
 from evenhand.interfaces import Benchmark, Method
 
-BUILT_IN = {
-    "methods": {
-        "none": "evenhand.methods.none:Untouched",
-        "self_debias": "evenhand.methods.prompting.self_debias:SelfDebias",
-        "instruction": "evenhand.methods.prompting.instruction:Instruction",
-        "self_debias_decoding": "evenhand.methods.prompting.self_debias_decoding:SelfDebiasDecoding",
-        "moral_self_correction": "evenhand.methods.prompting.moral_self_correction:MoralSelfCorrection",
-        "intent_self_correction": "evenhand.methods.prompting.intent_self_correction:IntentSelfCorrection",
-        "permutation": "evenhand.methods.permutation.permutation:Permutation",
-        "permutation_distillation": "evenhand.methods.permutation.permutation_distillation:PermutationDistillation",
-        "pride": "evenhand.methods.calibration.pride:PriDe",
-        "prior_matching": "evenhand.methods.calibration.prior_matching:PriorMatching",
-        "contextual_calibration": "evenhand.methods.calibration.contextual_calibration:ContextualCalibration",
-        "domain_calibration": "evenhand.methods.calibration.domain_calibration:DomainCalibration",
-        "batch_calibration": "evenhand.methods.calibration.batch_calibration:BatchCalibration",
-        "looc": "evenhand.methods.calibration.looc:LeaveOneOutCalibration",
-        "fair_distillation": "evenhand.methods.distillation.fair_distillation:FairDistillation",
-        "counterfactual_distillation": "evenhand.methods.distillation.counterfactual_distillation:CounterfactualDistillation",
-        "deep_to_shallow": "evenhand.methods.distillation.deep_to_shallow:DeepToShallow",
-        "task_vector": "evenhand.methods.unlearning.task_vector:TaskVectorNegation",
-        "pcgu": "evenhand.methods.unlearning.pcgu:PCGU",
-        "preference": "evenhand.methods.unlearning.preference:Preference",
-        "cross_model_adjudication": "evenhand.methods.adjudication.cross_model_adjudication:CrossModelAdjudication",
-    },
-    "benchmarks": {
-        "bbq": "evenhand.evaluation.bbq:BBQ",
-        "holistic_bias": "evenhand.evaluation.holistic_bias:HolisticBias",
-        "mmlu": "evenhand.evaluation.mmlu:MMLU",
-        "gpqa": "evenhand.evaluation.gpqa:GPQA",
-        "ifeval": "evenhand.evaluation.ifeval:IFEval",
-        "b_score": "evenhand.evaluation.b_score:BScore",
-        "label_bias": "evenhand.evaluation.label_bias:LabelBias",
-        "option_order": "evenhand.evaluation.option_order:OptionOrder",
-        "stereoset": "evenhand.evaluation.stereoset:StereoSet",
-        "crows_pairs": "evenhand.evaluation.crows_pairs:CrowSPairs",
-        "winogender": "evenhand.evaluation.winogender:Winogender",
-        "winobias": "evenhand.evaluation.winobias:WinoBias",
-        "redditbias": "evenhand.evaluation.redditbias:RedditBias",
-        "pronoun_skew": "evenhand.evaluation.pronoun_skew:PronounSkew",
-        "disco": "evenhand.evaluation.disco:DisCo",
-        "perplexity": "evenhand.evaluation.perplexity:Perplexity",
-    },
-    "models": {
-        "demo": "evenhand.models.demo:demo",
-        "demo-b": "evenhand.models.demo:demo_b",
-        "demo-c": "evenhand.models.demo:demo_c",
-        "demo-d": "evenhand.models.demo:demo_d",
-        "demo-mlm": "evenhand.models.demo:demo_mlm",
-        "oracle": "evenhand.proving_ground.oracle:open_oracle",
-        "judge": "evenhand.proving_ground.judges:load_judge",
-        "endpoint": "evenhand.models.endpoint:open_endpoint",
-        "vllm": "evenhand.models.vllm:open_vllm",
-    },
+BUILT_IN: dict[str, tuple[str, ...]] = {
+    "methods": (
+        "none", "self_debias", "instruction", "self_debias_decoding", "moral_self_correction",
+        "intent_self_correction", "permutation", "permutation_distillation", "pride", "prior_matching",
+        "contextual_calibration", "domain_calibration", "batch_calibration", "looc", "fair_distillation",
+        "counterfactual_distillation", "deep_to_shallow", "task_vector", "pcgu", "preference",
+        "cross_model_adjudication",
+    ),
+    "benchmarks": (
+        "bbq", "holistic_bias", "mmlu", "gpqa", "ifeval", "b_score", "label_bias", "option_order", "stereoset",
+        "crows_pairs", "winogender", "winobias", "redditbias", "pronoun_skew", "disco", "perplexity",
+    ),
+    "models": ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm", "oracle", "judge", "endpoint", "vllm"),
+    "training_sources": ("demo",),
+    "saved_models": ("student",),
+}  # fmt: skip
+"""evenhand's own names, in the order in which they are listed; pyproject.toml has an entry point for each."""
+RESERVED = {
+    "training_sources": ("pairs", "datasets", *BUILT_IN["benchmarks"]),
+    "saved_models": ("endpoint", "mitigated"),
 }
+"""Names that evenhand reads without an entry point; plugins cannot take them."""
+INSTALL = "run `pip install -e .` in its folder"
 
 
 class PluginWarning(UserWarning):
@@ -79,14 +48,15 @@ class PluginWarning(UserWarning):
 class Registry:
     """The names of one kind."""
 
-    def __init__(self, kind: str, built_in: dict[str, str]) -> None:
-        """Start with the built-in table; plugins are looked up at first use.
+    def __init__(self, kind: str, built_in: Iterable[str]) -> None:
+        """Nothing is looked up before first use.
 
         Args:
-            kind: "methods", "benchmarks" or "models"; plugins declare entry points in the group "evenhand.<kind>".
-            built_in: Name to "module:attribute".
+            kind: A key of `BUILT_IN`; evenhand and its plugins declare entry points in the group "evenhand.<kind>".
+            built_in: The names of evenhand's own; they come first, and no plugin replaces them.
         """
-        self.kind, self._places = kind, dict(built_in)
+        self.kind, self._built_in = kind, tuple(built_in)
+        self._places: dict[str, str] = {}
         self._objects: dict[str, Any] = {}
         self._searched = False
         self.problems: dict[str, str] = {}
@@ -97,8 +67,13 @@ class Registry:
         self._search()
         return [n for n in dict.fromkeys([*self._places, *self._objects]) if n not in self.problems]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether something has this name, be it a plugin that is broken."""
+        self._search()
+        return name in self._places or name in self._objects
+
     def register(self, thing: Any, name: str | None = None) -> Any:
-        """Add a class (or, for models, a loader) from a notebook or script; it replaces one registered likewise before.
+        """Add a class (or a loader) from a notebook or script; it replaces one that was registered in this way before.
 
         Returns:
             `thing`, so that this works as a decorator.
@@ -106,7 +81,7 @@ class Registry:
         label = name or getattr(thing, "name", None)
         if not isinstance(label, str) or not label.isidentifier():
             raise SettingsError(f"{thing!r} needs a class attribute `name` that is a plain word, not {label!r}")
-        if label in BUILT_IN[self.kind]:
+        if label in self._built_in or label in RESERVED.get(self.kind, ()):
             raise SettingsError(f"the name {label!r} belongs to a built-in; choose another")
         self._objects[label] = _checked(thing, self.kind, label)
         self.problems.pop(label, None)
@@ -123,22 +98,29 @@ class Registry:
         if name in self._objects:
             return self._objects[name]
         if name not in self._places:
-            raise UnknownNameError(self.kind.removesuffix("s"), name, self.names())
+            raise UnknownNameError(self.kind.removesuffix("s").replace("_", " "), name, self.names())
         if name not in self.problems:
             try:
                 module, _, attribute = self._places[name].partition(":")
                 self._objects[name] = _checked(getattr(importlib.import_module(module), attribute), self.kind, name)
                 return self._objects[name]
             except Exception:
-                if name in BUILT_IN[self.kind]:
+                if name in self._built_in:
                     raise
                 self._skip(name, traceback.format_exc())
         raise SettingsError(f"the plugin {name!r} ({self._places[name]}) is broken:\n{self.problems[name]}")
 
-    def load_all(self) -> dict[str, Any]:
+    def place(self, name: str) -> str | None:
+        """Where a name's class or loader is, "module:attribute", without importing it; None if it was registered."""
+        self._search()
+        return self._places.get(name)
+
+    def load_all(self, leave_out: Container[str] = ()) -> dict[str, Any]:
         """Import everything that works; what does not is in `problems` and was warned of."""
         found = {}
         for name in self.names():
+            if name in leave_out:
+                continue
             try:
                 found[name] = self.get(name)
             except SettingsError:
@@ -148,25 +130,40 @@ class Registry:
     def _search(self) -> None:
         if self._searched:
             return
+        own = _own_entry_points(f"evenhand.{self.kind}")
+        if absent := [name for name in self._built_in if name not in own.names]:
+            raise EvenhandError(f"evenhand is not installed here, or was before it had {absent[0]!r}: {INSTALL}")
         self._searched = True
-        for point in _entry_points(f"evenhand.{self.kind}"):
-            if point.name in self._places:
+        self._places = {name: own[name].value for name in self._built_in}
+        taken = RESERVED.get(self.kind, ())
+        for point in entry_points(group=f"evenhand.{self.kind}"):
+            if point in own and point.name in self._places:
+                continue
+            if point.name in self._places or point.name in taken:
                 self._skip(f"{point.name} ({point.value})", "another one of this name is already registered")
             else:
                 self._places[point.name] = point.value
 
     def _skip(self, name: str, reason: str) -> None:
         self.problems[name] = reason
-        warnings.warn(f"skipped the plugin {name!r} of {self.kind}:\n{reason}", PluginWarning, stacklevel=3)
+        kind = self.kind.replace("_", " ")
+        warnings.warn(f"skipped the plugin {name!r} of {kind}:\n{reason}", PluginWarning, stacklevel=3)
 
 
-def _entry_points(group: str) -> Iterable[EntryPoint]:
-    return entry_points(group=group)
+def _own_entry_points(group: str) -> EntryPoints:
+    """Those of the package evenhand itself."""
+    try:
+        return distribution("evenhand").entry_points.select(group=group)
+    except PackageNotFoundError:
+        raise EvenhandError(f"evenhand is not installed here, it only lies on the path: {INSTALL}") from None
 
 
 methods = Registry("methods", BUILT_IN["methods"])
 benchmarks = Registry("benchmarks", BUILT_IN["benchmarks"])
 models = Registry("models", BUILT_IN["models"])
+training_sources = Registry("training_sources", BUILT_IN["training_sources"])
+saved_models = Registry("saved_models", BUILT_IN["saved_models"])
+"""Loaders of the models that a method wrote itself, by the `kind` in their evenhand.json."""
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -248,6 +245,8 @@ def _one(what: dict[str, Any]) -> specs.Part:
 
 
 def _checked(thing: Any, kind: str, name: str) -> Any:
+    if kind == "training_sources" and not callable(thing):
+        raise SettingsError(f"{name!r} is registered as {thing!r}, which is not a function that returns training data")
     base = {"methods": Method, "benchmarks": Benchmark}.get(kind)
     if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
         raise SettingsError(f"{name!r} is registered as {thing!r}, which is no subclass of evenhand.{base.__name__}")

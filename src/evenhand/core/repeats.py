@@ -58,13 +58,9 @@ class Repeated(Method):
         """That of the first variant; others differ in the seed at most."""
         return self.variants[0, 0].reading(model)
 
-    def missing(self, model: Model) -> str:
-        """What the method lacks."""
-        return self.variants[0, 0].missing(model)
-
-    def untrained(self, data: TrainData | None) -> str:
-        """What the method says."""
-        return self.variants[0, 0].untrained(data)
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        """What the first variant says."""
+        return self.variants[0, 0].unsupported_reason(model, data)
 
     def apply(self, model: Model | None = None, data: TrainData | None = None) -> NoReturn:
         """Refused: the result would be several models.
@@ -85,7 +81,7 @@ class Repeated(Method):
         made = [
             _changed(
                 part,
-                {**({"seed": (part.seed or 0) + seed} if part.seeded and seed else {}),  # type: ignore[attr-defined]
+                {**({"seed": (part.settings["seed"] or 0) + seed} if part.seeded and seed else {}),
                  **({part.wording_setting: wordings[wording]} if wordings else {})},
             )
             for part, wordings in zip(parts_of(self.method), self._wordings, strict=True)

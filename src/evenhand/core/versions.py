@@ -8,5 +8,5 @@ from __future__ import annotations
 
 ANSWERS = 3
 """How questions become prompts, and replies become answers. Raise it whenever either changes for any input: run folders
-then ask anew what they hold from before. `tests/test_versions.py` compares golden prompts and parses with what the code
-makes of them today, and fails where they differ. Version 1 is that of run folders that name none."""
+then ask anew what they hold from before. `tests/core/test_versions.py` compares golden prompts and parses with what the
+code makes of them today, and fails where they differ. Version 1 is that of run folders that name none."""

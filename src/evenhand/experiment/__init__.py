@@ -1,1 +1,4 @@
-"""A comparison: its cells, training data and decontamination, scores and verdicts."""
+"""A comparison from plan to scores: its cells, training data, decontamination and sweeps.
+
+It may import `report` and everything below it.
+"""

@@ -70,8 +70,9 @@ def compare(
             untouched model is always among them.
         benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there and says so.
         out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
-        train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see `evenhand.experiment.training_data.load`).
-            What is asked too, or shares a template of the same benchmark with what is asked, is left out of it.
+        train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see
+            `evenhand.experiment.training_data.load`). What is asked too, or shares a template of the same benchmark
+            with what is asked, is left out of it.
         limit: At most that many items per benchmark, a seeded draw in proportion to subjects, categories and the like.
         seed: Of that choice and of the bootstrap.
         replicates: Of the bootstrap, which metrics take that are neither smooth nor proportions.
@@ -170,7 +171,7 @@ class _Base:
 
     def _found(self) -> tuple[str, str]:
         """Weights, tokenizer and precision; and how it is asked."""
-        return self.model.fingerprint, repr(getattr(self.model, "asking", None))
+        return self.model.fingerprint, repr(self.model.asking)
 
 
 class _Session:
@@ -337,7 +338,7 @@ class _Session:
 
     def _fill(self, task: Task, model: Model) -> None:
         cell, items = task.cell, task.items
-        reason = cell.method.missing(model) or cell.method.untrained(self.data)
+        reason = cell.method.unsupported_reason(model, self.data)
         if reason:
             cell.refuse(reason)
             return
@@ -633,7 +634,7 @@ def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, opt
     found: list[Asked] = []
     for benchmark in benchmarks:
         try:
-            found.append((benchmark, subsample(benchmark.items(), limit, seed, benchmark.stratum)))
+            found.append((benchmark, subsample(benchmark.load(), limit, seed, benchmark.stratum)))
         except DataError as error:
             if not optional or len(benchmarks) == 1:
                 raise

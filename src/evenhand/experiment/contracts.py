@@ -166,12 +166,12 @@ def _checking(verb: str, below: _Below) -> Callable[[Callable[..., Any]], Callab
 @contextmanager
 def _replaced(model: Model | None, around: dict[str, Callable[[Callable[..., Any]], Any]]) -> Iterator[None]:
     """Verbs of one object with something around them, for as long as the block runs."""
-    place: dict[str, Any] | None = getattr(model, "__dict__", None)
-    if place is None:
+    if model is None:
         yield
         return
+    place, verbs = vars(model), model.verbs
     before = {verb: place[verb] for verb in around if verb in place}
-    place.update({verb: wrap(getattr(model, verb)) for verb, wrap in around.items()})
+    place.update({verb: wrap(verbs[verb]) for verb, wrap in around.items()})
     try:
         yield
     finally:

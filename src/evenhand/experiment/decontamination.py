@@ -35,9 +35,8 @@ class Asked:
         texts: dict[str, bool] = {}
         questions: set[str] = set()
         for benchmark, items in asked:
-            inner: Benchmark = getattr(benchmark, "_inner", benchmark)  # option_order asks another benchmark's items
             for item in items:
-                self.clusters |= {cluster_of(benchmark, item), cluster_of(inner, item)}
+                self.clusters |= {cluster_of(benchmark, item), cluster_of(benchmark.original, item)}
                 self._gather(item, texts, questions)
         self._documents = {words: whole for text, whole in texts.items() if (words := _words(text))}
         self.words = self._documents | {words: True for text in questions if (words := _words(text))}

@@ -51,7 +51,7 @@ def _of_weights(model: Model) -> str:
     """Hash of the weights alone; local models keep it from call to call."""
     from evenhand.models.fingerprint import of_weights
 
-    kept: str | None = getattr(model, "weights_hash", None)
+    kept = model.weights_hash
     return of_weights(*model.weights) if kept is None else kept
 
 
@@ -116,13 +116,10 @@ class Overheard:
 def overheard(model: Model) -> Iterator[Overheard]:
     """Hear all that is put to a model, through whatever methods, while the block runs."""
     heard = Overheard()
-    own = str(getattr(model, "answer_by", "letters"))
-    place: dict[str, Any] | None = getattr(model, "__dict__", None)
-    if place is None:  # it cannot be heard, and then nothing is said about prompts
-        yield heard
-        return
+    own = model.answer_by or "letters"
+    place = vars(model)
     before = {verb: place[verb] for verb in VERBS if verb in place}
-    place.update({verb: _listening(getattr(model, verb), verb, heard, own) for verb in VERBS})
+    place.update({verb: _listening(answer, verb, heard, own) for verb, answer in model.verbs.items()})
     try:
         yield heard
     finally:

@@ -228,7 +228,7 @@ class Plan:
 
     def _usable(self, method: Method) -> bool:
         try:
-            return not (method.missing(self.model) or method.untrained(self.data))
+            return not method.unsupported_reason(self.model, self.data)
         except Exception:  # a plugin's mistake, which is told when the method is applied
             return False
 
@@ -264,5 +264,5 @@ def _is_drawn(benchmark: Benchmark, reading: Reading | None) -> bool:
     """Whether answers are drawn: to questions as they are read, else as the benchmark's own sampling says."""
     if reading is not None:
         return is_sampled(reading)
-    own = getattr(benchmark, "sampling", None)
-    return "generate" in benchmark.needs and isinstance(own, Sampling) and own.temperature > 0
+    own = benchmark.sampling
+    return "generate" in benchmark.needs and own is not None and own.temperature > 0

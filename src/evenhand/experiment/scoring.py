@@ -120,7 +120,7 @@ def _estimated(rows: Mapping[str, Row], replicates: int, seed: int) -> _Side:
     for name, row in rows.items():
         benchmark = row.first.benchmark
         found[name] = statistics.estimates(
-            row.tallies, design, benchmark.metrics, benchmark.metrics_info, replicates=replicates, seed=seed
+            row.tallies, design, benchmark.compute, benchmark.metrics, replicates=replicates, seed=seed
         )
     return _Side(design, rows, found)
 
@@ -247,7 +247,7 @@ def _without_numbers(cell: Cell) -> Iterator[Record]:
     """One record that says why; where nothing was answered, one per main metric, whose value is none."""
     status: Literal["not applicable", "failed"] = "failed" if cell.status == "failed" else "not applicable"
     record = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
-    main = [m for m in cell.benchmark.metrics_info if m.main] if cell.gap is not None and cell.gap.total else []
+    main = [m for m in cell.benchmark.metrics if m.main] if cell.gap is not None and cell.gap.total else []
     for m in main:
         yield replace(record, metric=m.name, direction=m.direction, kind=m.kind, main=True)
     if not main:

@@ -243,21 +243,21 @@ def _opened(
     if isinstance(model, str | Path):
         check(model, **loading)
     for benchmark in asked:
-        benchmark.items()
+        benchmark.load()
     data = None if train is None else load_train(train).data
     for method in methods:
-        if reason := method.untrained(data):
+        if reason := method.unsupported_reason(None, data):
             raise SettingsError(reason)
     opened = load(model, **loading) if isinstance(model, str | Path) else model
     if isinstance(opened, Model):
         for method in methods:
-            if reason := method.missing(opened):
+            if reason := method.unsupported_reason(opened, data):
                 raise SettingsError(reason)
     return opened
 
 
 def _metric(benchmark: Benchmark, wanted: str | None, kind: str) -> str:
-    infos = benchmark.metrics_info
+    infos = benchmark.metrics
     known = [info.name for info in infos]
     if wanted is not None:
         if wanted not in known:

@@ -1,9 +1,9 @@
-"""Training data from where it lies: a file, a benchmark, a data set of the hub, or the proving ground."""
+"""Training data from where it lies: a file, a benchmark, a data set of the hub, or a registered source such as demo."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,13 @@ from evenhand.data import pairs as pair_maker
 from evenhand.data import text_source
 from evenhand.data.io import rows
 from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.interfaces import Benchmark, Choice, Pair, Question, TrainData
-from evenhand.proving_ground.generator import practice, practice_bias
+from evenhand.interfaces import Benchmark, Pair, Question, QuestionItem, TrainData
 
 TrainLike = TrainData | str | Path | Sequence["TrainData | str | Path"]
 KEYS = ("id", "context", "question", "options", "answer", "text", "prompt", "stereotyped", "other", "after", "topic")
-DEMO, TEXTS, PAIRS, BIASED, STEREOSET = "demo", "texts", "pairs", "biased", "stereoset"
+DEMO, PAIRS, STEREOSET = "demo", "pairs", "stereoset"
+PUBLISHED_PAIRS = ("bbq", "winogender", "winobias", "stereoset")
+"""Benchmarks that are named first where another one has no pairs."""
 STEREOSET_TEXTS = {"tv2k": ("intersentence",), "tv14k": ("intersentence", "intrasentence")}
 """The training texts of Dige et al. 2024 as far as they are StereoSet's, and the kinds of examples they are of."""
 
@@ -55,9 +56,10 @@ def load(what: TrainLike) -> Loaded:
             - "demo", practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many of
               these, "demo:mmlu:400"; "demo:texts", practice texts; "demo:pairs[:AXIS][:COUNT]", pairs;
               "demo:biased[:AXIS][:COUNT]", texts that say what the stereotypes of an axis say;
+            - the name of a plugin's source, with what it takes after a colon;
             - a multiple-choice benchmark, such as "bbq(source=hub)";
-            - "pairs:BENCHMARK", the pairs in bbq (its ambiguous questions), winogender, winobias or stereoset, with
-              settings as in "pairs:bbq(part=fit)";
+            - "pairs:BENCHMARK", the pairs in bbq (its ambiguous questions), winogender, winobias, stereoset or a
+              plugin's benchmark with `pairs`, with settings as in "pairs:bbq(part=fit)";
             - "stereoset:tv2k", StereoSet's examples between sentences, each as context and stereotype;
               "stereoset:tv14k" has those within a sentence too. The comments of the published tv14k are not at hand:
               name a file of them, or a data set, beside it.
@@ -84,8 +86,8 @@ def _split(what: str | Path) -> list[str]:
 
 def _source(text: str) -> Loaded:
     scheme, _, rest = text.partition(":")
-    if scheme == DEMO:
-        return Loaded(_practice(rest))
+    if scheme in registry.training_sources:
+        return Loaded(text_source.registered(scheme, rest))
     if scheme == PAIRS:
         return _pairs_of(registry.build_benchmark(rest))
     if scheme == STEREOSET:
@@ -135,31 +137,6 @@ def named(clusters: Sequence[str], items: Sequence[Any]) -> Sequence[str]:
 def cluster_of(benchmark: Benchmark, item: Any) -> str:
     """The cluster of an item, told apart from other benchmarks'."""
     return f"{benchmark.name}/{item.cluster}"
-
-
-# ---------------------------------------------------------------------------------------- the proving ground
-
-
-def _practice(wanted: str) -> TrainData:
-    """Of "", "KIND", "KIND:COUNT", and with an axis "pairs:AXIS:COUNT"."""
-    if not wanted:
-        return practice.mixed()
-    kind, *rest = wanted.split(":")
-    axis = rest.pop(0) if kind in (PAIRS, BIASED) and rest and not rest[0].isdigit() else ""
-    if len(rest) > 1 or (rest and not (rest[0].isdigit() and int(rest[0]))):
-        raise SettingsError(f"demo:{wanted}: {':'.join(rest)!r} is no number of items; write demo:{kind}:400")
-    count = int(rest[0]) if rest else None
-    if kind == TEXTS:
-        return TrainData(texts=practice.texts(count or practice.TEXTS))
-    if kind == PAIRS:
-        return TrainData(pairs=practice_bias.pairs(axis, count))
-    if kind == BIASED:
-        return TrainData(texts=practice_bias.biased(axis, count))
-    for known in practice.KINDS:
-        if kind == known:
-            return practice.practice(known, count or practice.COUNT)
-    known_kinds = (*practice.KINDS, TEXTS, PAIRS, BIASED)
-    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, known_kinds)}")
 
 
 # ----------------------------------------------------------------------------------------------------- files
@@ -249,73 +226,34 @@ def _id(row: dict[str, Any], where: str) -> str:
 
 
 def _of_benchmark(benchmark: Benchmark) -> Loaded:
-    items = benchmark.items()
-    if not items or not isinstance(getattr(items[0], "question", None), Question):
+    items = benchmark.load()
+    questions = [item.question for item in items if isinstance(item, QuestionItem)]
+    if not questions or len(questions) != len(items) or not isinstance(questions[0], Question):
         raise SettingsError(f"{benchmark.name} has no multiple-choice questions to train on")
-    data = TrainData(tuple(item.question for item in items), tuple(_right(benchmark, items)))
-    return Loaded(data, Clusters(tuple(cluster_of(benchmark, item) for item in items)))
-
-
-def _right(benchmark: Benchmark, items: Sequence[Any]) -> list[int | None]:
-    """The right options: those that the benchmark marks as right."""
-    found: list[int | None] = [None] * len(items)
-    for option in range(max(len(item.question.options) for item in items)):
-        for i, mark in enumerate(benchmark.marks(items, [Choice(option)] * len(items)) or ()):
-            found[i] = option if mark.right else found[i]
-    return found
+    gold = benchmark.gold(items) or [None] * len(items)
+    clusters = tuple(cluster_of(benchmark.original, item) for item in items)
+    return Loaded(TrainData(tuple(questions), tuple(gold)), Clusters(clusters))
 
 
 def _pairs_of(benchmark: Benchmark) -> Loaded:
     """The pairs in a benchmark."""
-    if benchmark.name == "crows_pairs" and benchmark.settings["source"] != DEMO:
-        raise SettingsError(
-            "pairs:crows_pairs: the authors of CrowS-Pairs ask that nobody trains on it, so that it stays a test set; "
-            "take pairs:bbq, pairs:winogender or pairs:stereoset"
-        )
-    if benchmark.name not in _PAIRS:
-        known = ", ".join(f"pairs:{name}" for name in _PAIRS)
+    if benchmark.pairs([]) is None:
+        known = ", ".join(f"pairs:{name}" for name in _with_pairs())
         raise SettingsError(f"pairs:{benchmark.name}: no pairs are made of it; there are {known}")
     found = [
-        (pair, cluster_of(benchmark, item))
-        for item in benchmark.items()
-        for pair in _PAIRS[benchmark.name](item)
-        if pair is not None
+        (pair, cluster_of(benchmark.original, item))
+        for item in benchmark.load()
+        for pair in benchmark.pairs([item]) or ()
     ]
     if not found:
         raise SettingsError(f"pairs:{benchmark.spec} has no pair")
     return Loaded(TrainData(pairs=tuple(p for p, _ in found)), Clusters(pairs=tuple(c for _, c in found)))
 
 
-def _bbq(item: Any) -> Iterator[Pair | None]:
-    """Ambiguous questions whose stereotyped answer is known."""
-    if not item.disambiguated and item.target is not None and item.unknown is not None:
-        yield pair_maker.question_pair(item.question, item.target, item.unknown)
-
-
-def _winogender(item: Any) -> Iterator[Pair | None]:
-    for schema in item.schemas:
-        name = f"winogender {schema.occupation}.{schema.participant}.{int(not schema.about_occupation)}"
-        yield pair_maker.winogender_pair(schema, item.shares, name)
-
-
-def _winobias(item: Any) -> Iterator[Pair | None]:
-    yield pair_maker.winobias_pair(item.twins, f"winobias {item.id}")
-
-
-def _stereoset(item: Any) -> Iterator[Pair | None]:
-    for n, example in enumerate(item.examples):
-        yield pair_maker.stereoset_pair(example, f"stereoset {item.id} {n}")
-
-
-def _crows_pairs(item: Any) -> Iterator[Pair | None]:
-    """Of the demo alone."""
-    pair = item.pair
-    yield pair_maker.apart(pair.more, pair.less, pair.bias_type, f"crows_pairs {item.id}")
-
-
-_PAIRS: dict[str, Callable[[Any], Iterator[Pair | None]]] = {
-    "bbq": _bbq, "winogender": _winogender, "winobias": _winobias, "stereoset": _stereoset, "crows_pairs": _crows_pairs,
-}  # fmt: skip
+def _with_pairs() -> list[str]:
+    """Names of the benchmarks that have pairs, in the order in which messages name them."""
+    found = [name for name, cls in registry.benchmarks.load_all().items() if cls.pairs is not Benchmark.pairs]
+    return sorted(found, key=lambda name: PUBLISHED_PAIRS.index(name) if name in PUBLISHED_PAIRS else len(found))
 
 
 def _stereoset_texts(wanted: str) -> Loaded:
@@ -327,7 +265,7 @@ def _stereoset_texts(wanted: str) -> Loaded:
     benchmark = registry.build_benchmark(STEREOSET + bracket + given)
     found = [
         (pair_maker.stereoset_text(example), cluster_of(benchmark, item))
-        for item in benchmark.items()
+        for item in benchmark.load()
         for example in item.examples
         if example.kind in kinds
     ]

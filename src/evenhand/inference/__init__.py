@@ -2,6 +2,8 @@
 
 The seam: models hand over `Request`s and `Prompt`s made of token ids and get numbers and token ids back. What happens
 between (batching, sharing, back-off, cache) is the engine's own business and changes no result beyond float tolerance.
+
+It may import `data`, `statistics`, `prompting`, `core` and below; it knows token ids, and no `Model`.
 """
 
 from evenhand.inference.engine import Engine

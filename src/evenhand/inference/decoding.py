@@ -6,7 +6,7 @@ Rows that are done leave at once and others take their places, so that no forwar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
@@ -23,13 +23,10 @@ from evenhand.inference.scoring import input_device
 from evenhand.inference.session_kv_cache import Kept
 from evenhand.inference.tree_attention import KeysValues
 from evenhand.inference.tree_forward import Finish, hidden_states, logits_in_chunks
-from evenhand.interfaces import Array, Sampling
+from evenhand.interfaces import Array, Combine, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Combine = Callable[[Tensor], Tensor]
-"""From the logits of a prompt and of what stands beside it, [rows, 1 + beside, vocabulary], to [rows, vocabulary]."""
 
 
 @dataclass

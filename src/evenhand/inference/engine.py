@@ -21,7 +21,7 @@ from evenhand.inference.batching import (
     set_aside,
 )
 from evenhand.inference.cached import Emit, through_cache
-from evenhand.inference.decoding import Combine, Decoder
+from evenhand.inference.decoding import Decoder
 from evenhand.inference.generation import LOGIT_KNOBS, generate_batch, prescribed
 from evenhand.inference.prefix_trie import packs
 from evenhand.inference.prepacked import Prepacked
@@ -31,7 +31,7 @@ from evenhand.inference.scoring import READ_ELEMENTS, check_ids, evaluating, inp
 from evenhand.inference.session_kv_cache import Kept
 from evenhand.inference.support_probe import Tried, exact_up_to, try_out
 from evenhand.inference.tree_forward import Finish, score_pack
-from evenhand.interfaces import Sampling
+from evenhand.interfaces import Combine, Sampling
 from evenhand.prompting.sessions import remembered
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Engine(Batches):
             module: A causal language model of transformers, adapters included.
             tokenizer: Its tokenizer.
             batch_tokens: Padded tokens in a batch, tokens of rows that are continued side by side, and tree nodes in a
-                pack. None takes what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded tokens on
-                a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
+                pack. None takes what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded
+                tokens on a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
         """
         super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
         self.module, self.tokenizer = module, tokenizer

@@ -1,7 +1,8 @@
 """Generation by transformers' own loop, for models that cannot be run on a tree of tokens.
 
 It sees a processor that leaves a single token possible, so that samples do not depend on the batch. Of the checkpoint's
-generation config nothing acts but the end tokens, as in `evenhand.inference.decoding`: one rule, whatever writes a reply.
+generation config nothing acts but the end tokens, as in `evenhand.inference.decoding`: one rule, whatever writes a
+reply.
 """
 
 from __future__ import annotations

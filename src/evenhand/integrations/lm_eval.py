@@ -1,7 +1,7 @@
 """Both ways between evenhand and lm-evaluation-harness: its tasks on our models, and our results in its format.
 
     import lm_eval
-    from evenhand.lm_eval_bridge import as_lm, write_results
+    from evenhand.integrations.lm_eval import as_lm, write_results
     lm_eval.simple_evaluate(as_lm(model), tasks=["arc_easy"])
     write_results(report, "results")
 

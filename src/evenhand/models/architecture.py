@@ -1,4 +1,4 @@
-"""Whether a checkpoint is a causal or a masked language model, told from its configuration alone.
+"""What a configuration alone tells: whether a model is a causal or a masked one, and how many tokens an encoder reads.
 
 Sources: transformers' own tables of architectures (`transformers.models.auto.modeling_auto`), and what its BERT-like
 classes do with `is_decoder`: without it, a position also sees the tokens that follow.
@@ -6,11 +6,16 @@ classes do with `is_decoder`: without it, a position also sees the tokens that f
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evenhand.errors import SettingsError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Kind = Literal["causal", "masked"]
+OFFSET_POSITIONS = ("roberta", "camembert", "longformer", "mpnet")
+"""Types of encoders that count positions from the one after their padding token's."""
 
 
 def kind_of(config: Any, label: str) -> Kind:
@@ -50,6 +55,14 @@ def kind_of(config: Any, label: str) -> Kind:
     if named_causal or named_masked:
         return "causal" if named_causal else "masked"
     return "masked" if config.model_type in MASKED or _offers_masked(config) else "causal"
+
+
+def context_of(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens that an encoder reads."""
+    positions = int(getattr(config, "max_position_embeddings", 0) or 10**9)
+    if any(kind in str(config.model_type) for kind in OFFSET_POSITIONS):
+        positions -= int(config.pad_token_id or 0) + 1
+    return min(positions, int(tokenizer.model_max_length))
 
 
 def _names(table: Any) -> set[str]:

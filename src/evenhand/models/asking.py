@@ -7,13 +7,9 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, get_args
 
 from evenhand.errors import SettingsError, suggest
-from evenhand.interfaces import AnswerBy, Choice, Model, Question, Reply, Sampling
+from evenhand.interfaces import AnswerBy, Choice, Model, Question, Reply, Sampling, TooLong
 from evenhand.prompting import rendering
 
-TooLong = Literal["error", "skip"]
-
-SHARED = ("answer_by", "sampling", "too_long", "thinking_tokens")
-"""Options of asking that a model made of another one takes over."""
 CHOICE_SAMPLING = Sampling(max_new_tokens=64)
 """Room for a sentence around a letter or an option's text. Gallegos et al. 2025 (arXiv 2402.01981) cut at 25."""
 
@@ -60,8 +56,14 @@ def batching(tokens: int | None) -> dict[str, Any]:
 
 
 def asked_alike(model: Model) -> dict[str, Any]:
-    """The options with which another local model is asked as this one is."""
-    return {key: getattr(model, key) for key in SHARED if hasattr(model, key)}
+    """The options with which another local model is asked as this one is; those that it does not have are left out."""
+    options = {
+        "answer_by": model.answer_by,
+        "sampling": model.sampling,
+        "too_long": model.too_long,
+        "thinking_tokens": model.thinking_tokens,
+    }
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def choose_by_generation(model: Model, questions: Sequence[Question], default: Sampling) -> list[Choice]:

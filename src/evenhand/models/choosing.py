@@ -73,8 +73,7 @@ def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, p
     owner = np.array(plan.owner)
     at_position = np.array([logsumexp(logprobs[owner == j]) for j in range(options)])
     mass = float(np.exp(logsumexp(at_position))) if plan.one_token and usable(at_position) else None
-    by_identity = np.empty(options)
-    by_identity[list(question.order)] = at_position
+    by_identity = at_position[[question.position_of(o) for o in range(options)]]
     calls = len({r.ids for r in plan.requests})
     return distribution_choice(by_identity, Usage(calls, prompt_tokens * calls), mass)
 

@@ -25,7 +25,7 @@ def load_demo(name: str, rest: str = "", /, **options: Any) -> Model:
     if not (MODELS / name / "config.json").is_file():
         raise EvenhandError(f"the demo model {name} is not in {MODELS}; make it with `make demo-models`")
     model = load(MODELS / name, **{"name": name, **options})
-    model.source = name  # type: ignore[attr-defined]
+    model.source = name
     return model
 
 

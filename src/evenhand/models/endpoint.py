@@ -55,6 +55,9 @@ class EndpointModel(Model):
     only a refusal that concerns all requests (key, model name, credit) ends the run.
     """
 
+    answer_by: AnswerBy
+    sampling: Sampling
+
     def __init__(
         self,
         rest: str,

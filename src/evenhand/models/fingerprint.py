@@ -1,44 +1,23 @@
 """Hash of everything that decides a model's answers; never a name.
 
-A folder that nobody touched is hashed by its files' bytes, which is fast. Once the weights were handed out, or when the
-model came from memory, the tensors themselves are hashed (`evenhand.models.kept_hash` says how often).
+A folder that nobody touched is hashed by its files' bytes, which is fast (`evenhand.core.hashing`). Once the weights
+were handed out, or when the model came from memory, the tensors themselves are hashed (`evenhand.models.kept_hash` says
+how often).
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from evenhand.core.hashing import digest
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-CONTENT = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-"""Files of a model folder that decide what it answers."""
-
-
-def digest(*parts: Any) -> str:
-    """Short hash (128 bits) of JSON-able parts."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def of_folder(folder: Path) -> str:
-    """Hash of the content files directly in `folder`."""
-    files = sorted({f for pattern in CONTENT for f in folder.glob(pattern) if f.is_file()})
-    return digest([(f.name, _file_hash(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns)) for f in files])
-
-
-@lru_cache(maxsize=4096)
-def _file_hash(path: str, size: int, modified: int) -> str:  # size and time only make the cache key
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def of_weights(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

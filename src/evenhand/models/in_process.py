@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.core.hashing import digest, of_folder
 from evenhand.interfaces import Model, Weights
-from evenhand.models import fingerprint
+from evenhand.models.asking import batching
 from evenhand.models.hugging_face import save_module
 from evenhand.models.kept_hash import WeightHash
 
@@ -22,6 +23,7 @@ class InProcessModel(Model):
     load_options: dict[str, Any]
     _module: PreTrainedModel
     _tokenizer: PreTrainedTokenizerBase
+    _batch_tokens: int | None
 
     def _hold(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folders: Sequence[Path],
@@ -36,7 +38,7 @@ class InProcessModel(Model):
             changed: Called when the weights turn out to be others than before.
         """
         self._module, self._tokenizer = module, tokenizer
-        self._files = [fingerprint.of_folder(folder) for folder in folders]
+        self._files = [of_folder(folder) for folder in folders]
         self._hash = WeightHash(module, tokenizer, self.name, changed)
         self._handed_out: str | None = None
 
@@ -82,14 +84,30 @@ class InProcessModel(Model):
         precision = {"dtype": str(self._module.dtype), **self._quantised()}
         tensors = self._hash.now() if self._may_differ else None
         if self._differs(tensors):
-            return fingerprint.digest("tensors", tensors, precision)
-        return fingerprint.digest("files", self._files, precision)
+            return digest("tensors", tensors, precision)
+        return digest("files", self._files, precision)
 
     @property
     def precision(self) -> dict[str, Any]:
         """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
         name = str(self._module.dtype).removeprefix("torch.")
         return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """The options of `evenhand.load` that concern asking, as JSON values."""
+        return {**super().asking, **batching(self._batch_tokens)}
+
+    def facts(self) -> dict[str, Any]:
+        """Source, precision and size."""
+        return {
+            **super().facts(),
+            "source": self.source or "memory",
+            "device": str(self._module.device),
+            "parameters": int(sum(p.numel() for p in self._module.parameters())),
+            "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
+            "dtype": str(self._module.dtype).removeprefix("torch."),
+        }
 
     def save(self, folder: str | Path) -> Path:
         """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""

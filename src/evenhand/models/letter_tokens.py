@@ -106,7 +106,7 @@ class LetterReading:
         """Keep the letter that may be a word, or take it out, as the greedy reply has it."""
         at = LETTERS.index(self.word)
         usage = self.usage + usage
-        if parse_choice(reply, self.question, finished) == self.question.order[at]:
+        if parse_choice(reply, self.question, finished) == self.question.option_at(at):
             return replace(self, word="", usage=usage)
         left = [max(0.0, p - self.word_probability * (n == at)) for n, p in enumerate(self.by_position)]
         note = f"the first token {self.word!r} is a word in the reply {reply[:40]!r}"
@@ -120,8 +120,8 @@ class LetterReading:
             return Choice(None, status="unparsed", usage=self.usage, note=self.fault)
         if not self.decided:
             return Choice(None, status="unparsed", mass=self.mass, usage=self.usage, note=self._undecided())
-        by_identity: Array = np.zeros(len(self.question.options))
-        by_identity[list(self.question.order)] = self.by_position
+        options = range(len(self.question.options))
+        by_identity: Array = np.array([self.by_position[self.question.position_of(o)] for o in options])
         probabilities = tuple(float(p) for p in by_identity / self.mass)
         return Choice(int(np.argmax(by_identity)), probabilities, mass=self.mass, usage=self.usage, note=self.note)
 

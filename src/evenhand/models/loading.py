@@ -190,10 +190,9 @@ def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
 
 def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     content = saved.read(folder)
-    if content["kind"] == "student":
-        from evenhand.methods.permutation._student import load_student
-
-        return load_student(folder, options, base=found.base)
+    if content["kind"] in registry.saved_models:
+        loader: Callable[..., Model] = registry.saved_models.get(content["kind"])
+        return loader(folder, options, base=found.base)
     if content["kind"] == "endpoint":
         return _load_base(folder, content, options, found)
     base = content["base"]

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.inference import Engine
 from evenhand.inference.generation import prescribed
-from evenhand.interfaces import Ability, AnswerBy, Model, Sampling
+from evenhand.interfaces import UNLIMITED, Ability, AnswerBy, Combine, Model, Sampling, TooLong
 from evenhand.models.adapters import check_adapters
-from evenhand.models.asking import CHOICE_SAMPLING, TooLong, batching
+from evenhand.models.asking import CHOICE_SAMPLING
 from evenhand.models.hugging_face import check_embeddings
 from evenhand.models.in_process import InProcessModel
+from evenhand.models.prefixed import PrefixedModel
 from evenhand.models.token_model import TokenModel
 from evenhand.prompting import rendering
 from evenhand.prompting.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from evenhand.models.prefixed import Combine
 
 
 class LocalModel(InProcessModel, TokenModel):
@@ -76,34 +75,23 @@ class LocalModel(InProcessModel, TokenModel):
         return super().abilities | {"weights"}
 
     @property
-    def context(self) -> int:
-        """Most tokens of a prompt and its continuation; unlimited where the model states none."""
+    def context_length(self) -> int:
+        """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where the model states none."""
         stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
-        return int(stated) if stated else 10**9
-
-    @property
-    def asking(self) -> dict[str, Any]:
-        """The options of `evenhand.load` that concern asking, as JSON values."""
-        return {**super().asking, **batching(self._batch_tokens)}
+        return int(stated) if stated else UNLIMITED
 
     def facts(self) -> dict[str, Any]:
         """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
-        ignored = prescribed(self._module)
+        ignored, common = prescribed(self._module), super().facts()
         return {
-            **super().facts(),
-            "source": self.source or "memory",
-            "device": str(self._module.device),
-            "parameters": int(sum(p.numel() for p in self._module.parameters())),
+            **common,
             "answer_by": self.answer_by,
             "prompt_format": rendering.prompt_format(self._tokenizer),
-            "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
             **({"generation_config_ignored": ignored} if ignored else {}),
             **self.load_options,
-            "dtype": str(self._module.dtype).removeprefix("torch."),
+            "dtype": common["dtype"],
         }
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
         """The same model, guided by what it would say behind other texts; see `PrefixedModel`."""
-        from evenhand.models.prefixed import PrefixedModel
-
-        return PrefixedModel(self, prefixes, combine, settings)
+        return PrefixedModel(self, self.engine, prefixes, combine, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from evenhand.core.hashing import digest
 from evenhand.errors import ContextTooLongError, EvenhandError, SettingsError
 from evenhand.inference.encoder import EncoderEngine, Inputs
 from evenhand.inference.requests import NOT_FINITE
 from evenhand.inference.scoring import log_normaliser, only_rows
-from evenhand.interfaces import Ability, Array, Dialogue, Model, Passage, Score
-from evenhand.models import choosing, fingerprint
+from evenhand.interfaces import UNLIMITED, Ability, Architecture, Array, Dialogue, Model, Passage, Score, TooLong
+from evenhand.models import choosing
 from evenhand.models.adapters import check_adapters
-from evenhand.models.asking import TooLong, batching
 from evenhand.models.hugging_face import check_embeddings
 from evenhand.models.in_process import InProcessModel
 from evenhand.models.mitigated import Mitigated
@@ -24,9 +25,6 @@ from evenhand.models.mitigated import Mitigated
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-UNLIMITED = 10**9
-"""Tokenizers without a limit state a far larger number."""
 
 
 class Fill(NamedTuple):
@@ -51,6 +49,9 @@ class MaskedModel(InProcessModel):
 
     Source: Salazar et al. 2020, "Masked Language Model Scoring" (ACL 2020, arXiv 1910.14659), section 2.
     """
+
+    architecture: Architecture | None = "masked"
+    too_long: TooLong
 
     def __init__(
         self,
@@ -96,28 +97,23 @@ class MaskedModel(InProcessModel):
     @property
     def asking(self) -> dict[str, Any]:
         """The options of `evenhand.load` that concern asking, as JSON values."""
-        return {"name": self.name, "too_long": self.too_long, **batching(self._batch_tokens)}
+        return {"name": self.name, "too_long": self.too_long, **super().asking}
 
     @cached_property
-    def context(self) -> int:
-        """Most tokens of a text, special ones included; unlimited where neither model nor tokenizer states any."""
+    def context_length(self) -> int:
+        """Maximum number of tokens of a text, special ones included; `UNLIMITED` where none is stated."""
         stated = [int(self._tokenizer.model_max_length), getattr(self._module.config, "max_position_embeddings", None)]
         for name, table in self._module.named_modules():
             padding = getattr(table, "padding_idx", None)
             if name.endswith("position_embeddings") and padding is not None:
                 stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts on from the padding's position
-        return min([UNLIMITED, *(int(s) for s in stated if s)])
+        return min([UNLIMITED, *(int(s) for s in stated if s)])  # tokenizers without a limit state a far larger number
 
-    def facts(self) -> dict[str, Any]:
-        """Source, precision and size."""
-        return {
-            **super().facts(),
-            "source": self.source or "memory",
-            "device": str(self._module.device),
-            "parameters": int(sum(p.numel() for p in self._module.parameters())),
-            "demo": bool(getattr(self._module.config, "evenhand_demo", False)),
-            "dtype": str(self._module.dtype).removeprefix("torch."),
-        }
+    @property
+    def context(self) -> int:
+        """Old name of `context_length`; it works for one release."""
+        warnings.warn("Model.context is now Model.context_length", DeprecationWarning, stacklevel=2)
+        return self.context_length
 
     def score(self, passages: Sequence[Passage], hiding: Sequence[str] = ()) -> list[Score]:
         """Pseudo-log-likelihood of each continuation: its tokens are masked one at a time, all others are seen.
@@ -142,7 +138,7 @@ class MaskedModel(InProcessModel):
         places: list[int] = []
         tokens: list[list[int]] = []
         for ids, start, end in encoded:
-            if len(ids) <= self.context:
+            if len(ids) <= self.context_length:
                 span = range(start, end)
                 rows += [[*ids[:at], self._mask, *ids[at + 1 :]] for at in span]
                 places += span
@@ -195,7 +191,7 @@ class MaskedModel(InProcessModel):
         def best(inputs: Inputs) -> Tensor:
             return self._best(inputs, k)
 
-        found = self.engine.outputs(rows, best, fingerprint=fingerprint.digest(self.fingerprint, "top", k))
+        found = self.engine.outputs(rows, best, fingerprint=digest(self.fingerprint, "top", k))
         self._refuse_nan(list(found), [before for before, _ in blanks])
         return [
             [Fill(str(self._tokenizer.decode([int(t)])).strip(), float(v)) for t, v in zip(tokens, values, strict=True)]
@@ -263,26 +259,26 @@ class MaskedModel(InProcessModel):
 
     def _fitting(self, lengths: Sequence[int], names: Sequence[str]) -> list[int]:
         """Indices of the rows that fit the context, or an error."""
-        long = [i for i, n in enumerate(lengths) if n > self.context]
+        long = [i for i, n in enumerate(lengths) if n > self.context_length]
         if long and self.too_long == "error":
             raise ContextTooLongError(
                 f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} texts are too "
                 "long. Nothing is cut silently: shorten the text (of perplexity, the window), or take a model with a "
                 "longer context"
             )
-        return [i for i, n in enumerate(lengths) if n <= self.context]
+        return [i for i, n in enumerate(lengths) if n <= self.context_length]
 
     def _overflow(self, tokens: int) -> str:
-        return f"needs {tokens} tokens, the context of {self.name} holds {self.context}"
+        return f"needs {tokens} tokens, the context of {self.name} holds {self.context_length}"
 
     def _with_one_mask(self, texts: Sequence[str]) -> list[list[int]]:
         rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
         for text, ids in zip(texts, rows, strict=True):
             if ids.count(self._mask) != 1:
                 raise SettingsError(f"{text!r} must hold {self._tokenizer.mask_token} exactly once")
-            if len(ids) > self.context:
+            if len(ids) > self.context_length:
                 raise ContextTooLongError(
-                    f"{text[:60]!r} needs {len(ids)} tokens, the context of {self.name} holds {self.context}"
+                    f"{text[:60]!r} needs {len(ids)} tokens, the context of {self.name} holds {self.context_length}"
                 )
         return rows
 

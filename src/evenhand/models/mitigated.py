@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from evenhand.core.hashing import digest
 from evenhand.interfaces import (
-    OPEN,
     Ability,
     AnswerBy,
     Choice,
@@ -26,19 +27,36 @@ from evenhand.interfaces import (
 )
 from evenhand.models import saved
 from evenhand.models.files import LEARNED
-from evenhand.models.fingerprint import digest
 
 Choose = Callable[[Sequence[Question]], list[Choice]]
 Generate = Callable[[Sequence[Dialogue], Sampling], list[Reply]]
 ScoreVerb = Callable[[Sequence[Passage]], list[Score]]
 
 
+def _of_base(name: str) -> Any:
+    """A read-only attribute whose value is the base's; `Model` declares its type."""
+    return property(attrgetter(f"base.{name}"), doc=f"`{name}` of the base.")
+
+
 class Mitigated(Model):
-    """The base model with some verbs replaced. Verbs that are not given pass through to the base unchanged.
+    """The base model with some verbs replaced. All that is not replaced is the base's, at any depth of a stack.
+
+    Only prefixes are refused (`behind`): a model that is guided by them would answer without the method.
 
     Example:
         `Mitigated(model, self, choose=lambda questions: model.choose([shout(q) for q in questions]))`
     """
+
+    source = _of_base("source")
+    load_options = _of_base("load_options")
+    too_long = _of_base("too_long")
+    thinking_tokens = _of_base("thinking_tokens")
+    architecture = _of_base("architecture")
+    context_length = _of_base("context_length")
+    asking = _of_base("asking")
+    precision = _of_base("precision")
+    edited = _of_base("edited")
+    weights_hash = _of_base("weights_hash")
 
     def __init__(
         self,
@@ -91,26 +109,17 @@ class Mitigated(Model):
     @property
     def declared(self) -> Reading:
         """How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says."""
-        inner = self.base.declared if isinstance(self.base, Mitigated) else OPEN
-        return stacked([inner, self.method.reading(self.base)])
+        return stacked([self.base.declared, self.method.reading(self.base)])
 
     @property
-    def answer_by(self) -> AnswerBy:
-        """How `choose` reads an answer where a question does not say: as a method here declares, else the base's way.
-
-        Raises:
-            AttributeError: Neither says, as with every model that has no such option.
-        """
-        return self.declared.answer_by or self.base.answer_by  # type: ignore[attr-defined]
+    def answer_by(self) -> AnswerBy | None:  # type: ignore[override]  # it follows from the methods, so it cannot be set
+        """How `choose` reads an answer where a question does not say: as a method declares, else the base's way."""
+        return self.declared.answer_by or self.base.answer_by
 
     @property
-    def sampling(self) -> Sampling:
-        """How `choose` generates where a question does not say: as a method here declares, else the base's way.
-
-        Raises:
-            AttributeError: Neither says, as with every model that has no such option.
-        """
-        return self.declared.sampling or self.base.sampling  # type: ignore[attr-defined]
+    def sampling(self) -> Sampling | None:  # type: ignore[override]
+        """How `choose` generates where a question does not say: as a method declares, else the base's way."""
+        return self.declared.sampling or self.base.sampling
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """The method's way to choose, or the base's."""
@@ -147,17 +156,10 @@ class Mitigated(Model):
         """Write the method's name and settings, and the base: by reference where it lies untouched, else in full."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        source = getattr(self.base, "source", None)
-        if source is None or getattr(self.base, "edited", False):
-            options = getattr(self.base, "asking", {}) | getattr(self.base, "precision", {})
-            base: dict[str, Any] = {"folder": self.base.save(folder / "base").name, "options": options}
-        else:
-            options = getattr(self.base, "load_options", {}) | getattr(self.base, "asking", {})
-            base = {"source": source, "options": options}
         content = {
             "kind": "mitigated",
             "method": {self.method.name: self.method.settings},
-            "base": {**base, "fingerprint": self.base.fingerprint},
+            "base": {**self._saved_base(folder), "fingerprint": self.base.fingerprint},
         }
         if self._keep is not None:
             learned = folder / LEARNED
@@ -166,5 +168,14 @@ class Mitigated(Model):
         saved.write(folder, content)
         return folder
 
+    def _saved_base(self, folder: Path) -> dict[str, Any]:
+        """Where a saved copy has its base, and with what options that is opened."""
+        base = self.base
+        if isinstance(base, Mitigated):  # its own file says how it is asked
+            return {"folder": base.save(folder / "base").name, "options": {}}
+        if base.source is None or base.edited:
+            return {"folder": base.save(folder / "base").name, "options": {**base.asking, **base.precision}}
+        return {"source": base.source, "options": {**base.load_options, **base.asking}}
+
     def _verb(self, verb: str) -> Any:
-        return self._verbs[verb] or getattr(self.base, verb)
+        return self._verbs[verb] or self.base.verbs[verb]

@@ -101,6 +101,8 @@ def of_text(text: str) -> str:
         return f"the model {_shown(text.strip())} with options of its own"
     if loader := next(filter(None, map(_of_loader, (text.strip(), *_named(text)))), ""):
         return loader
+    if source := _of_training_source(text):
+        return source
     parts = [text, *(part.strip() for part in (text, *_PART.split(text)))]
     if local := next((part for part in parts if part and is_local(part)), ""):
         inside = "" if local.strip() == text.strip() else f" in {_shown(text)}"
@@ -163,14 +165,22 @@ def _of_loader(text: str) -> str:
     return f"the model {_shown(text)} of the loader {scheme!r}"
 
 
+def _of_training_source(text: str) -> str:
+    for part in text.split("&"):
+        scheme = part.partition(":")[0].strip()
+        if scheme in registry.training_sources and scheme not in registry.BUILT_IN["training_sources"]:
+            return f"the training data {_shown(part.strip())} of a plugin"
+    return ""
+
+
 def _own_values(name: str) -> dict[str, list[Any]]:
     """Per setting, its default and its values in presets; {} of a method that is not known."""
     if name not in registry.methods.names():
         return {}
     cls = registry.methods.get(name)
     values: dict[str, list[Any]] = {f.name: [f.default] for f in fields(cls) if f.default is not MISSING}
-    values["preset"] = ["default", *getattr(cls, "presets", {})]
-    for preset in getattr(cls, "presets", {}).values():
+    values["preset"] = ["default", *cls.presets]
+    for preset in cls.presets.values():
         for key, value in preset.items():
             values.setdefault(key, []).append(value)
     return values

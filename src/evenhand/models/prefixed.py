@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evenhand.core.hashing import digest
 from evenhand.errors import MissingAbilityError
 from evenhand.inference import Generated, Prompt
 from evenhand.inference.requests import NOT_FINITE
-from evenhand.interfaces import AnswerBy, Array, Choice, Dialogue, Question, Sampling, Usage
+from evenhand.interfaces import AnswerBy, Array, Choice, Combine, Dialogue, Question, Sampling, Usage
 from evenhand.models import choosing
-from evenhand.models.fingerprint import digest
-from evenhand.models.local import LocalModel
 from evenhand.models.token_model import TokenModel
 from evenhand.prompting import rendering
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Combine = Callable[["Tensor"], "Tensor"]
-"""From log-probabilities [rows, 1 + prefixes, tokens] to [rows, tokens], each by itself, normalised or not."""
+    from evenhand.inference import Engine
 
 
 class PrefixedModel(TokenModel):
     """Chooses by letters or by writing. It cannot score: that takes the whole vocabulary at every token of a text."""
 
-    def __init__(self, base: LocalModel, prefixes: Sequence[str], combine: Combine, settings: object) -> None:
+    engine: Engine
+
+    def __init__(
+        self, base: TokenModel, engine: Engine, prefixes: Sequence[str], combine: Combine, settings: object
+    ) -> None:
         """Take the model and the prefixes.
 
         Args:
             base: The model.
+            engine: The base's; unlike that of a server it gives the logits of every token.
             prefixes: What stands before a prompt, on lines of their own.
             combine: How the log-probabilities behind no prefix and behind each of them become one.
             settings: JSON values that `combine` depends on, for the fingerprint.
         """
         super().__init__(
-            base._tokenizer, base.engine, name=base.name, answer_by=base.answer_by, sampling=base.sampling,
+            base._tokenizer, engine, name=base.name, answer_by=base.answer_by, sampling=base.sampling,
             too_long=base.too_long,
         )  # fmt: skip
         self.base, self.prefixes, self.combine = base, list(prefixes), combine
@@ -56,9 +59,9 @@ class PrefixedModel(TokenModel):
         self.base.rehash()
 
     @property
-    def context(self) -> int:
+    def context_length(self) -> int:
         """The base's."""
-        return self.base.context
+        return self.base.context_length
 
     def save(self, folder: str | Path) -> Path:
         """Not by itself: the method that made it is saved with the base."""
@@ -77,7 +80,7 @@ class PrefixedModel(TokenModel):
         ]
         lengths = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in asked]
         fits = self._fitting(lengths, [f"dialogue {i}" for i in range(len(asked))])
-        made = self.base.engine.generate([asked[i] for i in fits], sampling, self.fingerprint, self._of_logits)
+        made = self.engine.generate([asked[i] for i in fits], sampling, self.fingerprint, self._of_logits)
         done = dict(zip(fits, made, strict=True))
         return [(p, done.get(i)) for i, p in enumerate(asked)]
 

@@ -47,7 +47,7 @@ def unwrapped(model: Model) -> tuple[Reading, Reading]:
     while isinstance(model, Mitigated):
         declared.append(model.method.reading(model.base))
         model = model.base
-    own = Reading(getattr(model, "answer_by", "letters"), getattr(model, "sampling", CHOICE_SAMPLING))
+    own = Reading(model.answer_by or "letters", model.sampling or CHOICE_SAMPLING)
     return own, stacked(reversed(declared))
 
 

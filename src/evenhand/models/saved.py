@@ -236,7 +236,7 @@ def _refuse_training(part: Path) -> None:
     if (part / LEARNED).is_dir():
         if type(method).restore is Method.restore:
             raise _malformed(part / SAVED, f"{method.name} keeps nothing that it learned, and there is {LEARNED}/")
-    elif method.needs_data or method.untrained(None) or "weights" in method.needs | method.needs_any:
+    elif method.needs_data or method.unsupported_reason(None) or "weights" in method.needs | method.needs_any:
         raise SettingsError(
             f"{part} has no {LEARNED}/, so {method.name} would be trained while it is opened, which never happens: "
             "get the whole folder, or open the base and apply the method to it yourself"

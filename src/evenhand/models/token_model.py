@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from evenhand.inference.requests import continuation_request
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
+    Architecture,
     Choice,
     Dialogue,
     Model,
@@ -23,10 +25,16 @@ from evenhand.interfaces import (
     Reply,
     Sampling,
     Score,
+    TooLong,
     Usage,
 )
 from evenhand.models import choosing
-from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, choose_by_generation, plain_sampling
+from evenhand.models.asking import (
+    CHOICE_SAMPLING,
+    check_asking,
+    choose_by_generation,
+    plain_sampling,
+)
 from evenhand.models.tokenization import Encoder
 from evenhand.prompting import chat_template, rendering
 from evenhand.prompting.thinking import THINKING_TOKENS, Divided, Style, divided
@@ -54,6 +62,12 @@ class TokenModel(Model):
     `"text_with_end"` counts the end-of-text token as one of them, as Reif & Schwartz 2024 (arXiv 2405.02743) do;
     `"generation"` parses a written reply.
     """
+
+    architecture: Architecture | None = "causal"
+    answer_by: AnswerBy
+    sampling: Sampling
+    too_long: TooLong
+    thinking_tokens: int
 
     def __init__(
         self,
@@ -97,8 +111,14 @@ class TokenModel(Model):
 
     @property
     @abstractmethod
+    def context_length(self) -> int:
+        """Maximum number of tokens of a prompt and its continuation."""
+
+    @property
     def context(self) -> int:
-        """Most tokens of a prompt and its continuation."""
+        """Old name of `context_length`; it works for one release."""
+        warnings.warn("Model.context is now Model.context_length", DeprecationWarning, stacklevel=2)
+        return self.context_length
 
     @property
     def vocabulary(self) -> int:
@@ -175,7 +195,7 @@ class TokenModel(Model):
 
     def _thought_limit(self, others: int) -> int:
         """Most tokens of a thought beside that many others; in steps, so that prompts of like length share a batch."""
-        left = self.context - others
+        left = self.context_length - others
         if left >= self.thinking_tokens:
             return self.thinking_tokens
         return left - left % 256 if left >= 256 else left
@@ -342,17 +362,17 @@ class TokenModel(Model):
         Raises:
             ContextTooLongError: Some do not and `too_long` is "error". Nothing was computed by then.
         """
-        long = [i for i, n in enumerate(lengths) if n > self.context]
+        long = [i for i, n in enumerate(lengths) if n > self.context_length]
         if long and self.too_long == "error":
             raise ContextTooLongError(
                 f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} items are too "
                 "long. Nothing is cut silently: take a model with a longer context, shorten the prompt, "
                 "or leave such items unanswered with too_long='skip'"
             )
-        return [i for i, n in enumerate(lengths) if n <= self.context]
+        return [i for i, n in enumerate(lengths) if n <= self.context_length]
 
     def _overflow(self, tokens: int) -> str:
-        return f"needs {tokens} tokens, the context holds {self.context}"
+        return f"needs {tokens} tokens, the context holds {self.context_length}"
 
     def _skipped(self, tokens: int) -> Choice:
         return Choice(None, status="unanswered", note=self._overflow(tokens))

@@ -7,10 +7,11 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evenhand.core.hashing import digest
 from evenhand.errors import EndpointError, EvenhandError, SettingsError, suggest
-from evenhand.interfaces import AnswerBy, Sampling
+from evenhand.interfaces import UNLIMITED, AnswerBy, Sampling, TooLong
 from evenhand.models import fingerprint, saved
-from evenhand.models.asking import CHOICE_SAMPLING, TooLong, check_asking, sampling_from
+from evenhand.models.asking import CHOICE_SAMPLING, check_asking, sampling_from
 from evenhand.models.endpoint import api_key, client_module
 from evenhand.models.token_model import TokenModel
 from evenhand.prompting import rendering
@@ -110,12 +111,12 @@ class VllmModel(TokenModel):
     @property
     def fingerprint(self) -> str:
         """Hash of the URL, the model's name, what the server says of it, and the tokenizer; it shows no weights."""
-        return fingerprint.digest("vllm", self.url, self.model, self._card, self._tokenizer_hash)
+        return digest("vllm", self.url, self.model, self._card, self._tokenizer_hash)
 
     @property
-    def context(self) -> int:
+    def context_length(self) -> int:
         """One token less than the server's `max_model_len`: it always writes one more, also where it only reads."""
-        return (self._card.context or 10**9) - 1
+        return (self._card.context or UNLIMITED) - 1
 
     def facts(self) -> dict[str, Any]:
         """Where it is, what the server says of it, and how it is asked."""
@@ -123,7 +124,7 @@ class VllmModel(TokenModel):
             **super().facts(),
             "source": self.source,
             "root": self._card.root,
-            "context": self.context,
+            "context": self.context_length,
             "tokenizer": self.tokenizer,
             "answer_by": self.answer_by,
             "prompt_format": rendering.prompt_format(self._tokenizer),
@@ -134,7 +135,8 @@ class VllmModel(TokenModel):
         """Write where the server is. The key, and user, password and query of the URL, must be given anew."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        saved.write(folder, {"kind": "endpoint", "source": self.source, "options": self.load_options | self.asking})
+        options = {**self.load_options, **self.asking}
+        saved.write(folder, {"kind": "endpoint", "source": self.source, "options": options})
         return folder
 
     def _open_tokenizer(self) -> Any:

@@ -1,1 +1,4 @@
-"""Questions and dialogues to text, and replies back to answers."""
+"""Questions and dialogues to text, and replies back to answers.
+
+It may import `core`, `interfaces` and `errors`.
+"""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from evenhand.interfaces import OPEN, AnswerBy, Choice, Dialogue, Message, Model, Question, Reading, Reply, Sampling
+from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Question, Reply, Sampling
 from evenhand.prompting import thinking as thoughts
 from evenhand.prompting.rendering import BareText, as_dialogue, question_block
 from evenhand.prompting.sessions import conversation
@@ -68,9 +68,7 @@ def read_by(model: Model, question: Question) -> AnswerBy:
 
     That is what `Reading.put` makes of the question on its way down a stack.
     """
-    declared: Reading = getattr(model, "declared", OPEN)
-    own: AnswerBy = getattr(model, "answer_by", "letters")
-    return declared.answer_by or question.answer_by or own
+    return model.declared.answer_by or question.answer_by or model.answer_by or "letters"
 
 
 def prompt_of(model: Model, question: Question) -> Dialogue:

@@ -158,7 +158,7 @@ def sampled_question(question: Question, model: Model, seed: int, draw: int = 0)
     they reason: their limit, no stop string), else the model's: other methods leave the limit and the stop strings that
     a model was loaded with as they are.
     """
-    base: Sampling = question.sampling or getattr(model, "sampling", None) or REPLY
+    base = question.sampling or model.sampling or REPLY
     return replace(question, draw=draw, sampling=replace(base, temperature=1.0, top_p=1.0, seed=seed))
 
 

@@ -16,9 +16,9 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from evenhand.core.hashing import digest
 from evenhand.errors import DataError, UnknownNameError
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
-from evenhand.models.fingerprint import digest
 from evenhand.prompting.rendering import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
 
 FOLDER = Path(__file__).parents[1] / "data" / "prompts"

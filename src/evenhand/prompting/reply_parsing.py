@@ -59,12 +59,12 @@ def read_choice(text: str, question: Question, finished: bool = True) -> int | N
     last = LETTERS[len(question.options) - 1] if len(question.options) <= len(LETTERS) else LETTERS[-1]
     if not finished:
         letter = _final(text, last, question)
-        return None if letter is None else question.order[LETTERS.index(letter)]
+        return None if letter is None else question.option_at(LETTERS.index(letter))
     named = _named(text, question.options)
     letters = _letters(text, last, named)
     if letters:
         letter = letters.pop()
-        return None if letters or letter == POISON else question.order[LETTERS.index(letter)]
+        return None if letters or letter == POISON else question.option_at(LETTERS.index(letter))
     return _text_inside(text, named)
 
 
@@ -458,7 +458,7 @@ def _first(text: str, last: str, question: Question) -> str | None:
     if not match or (letter := match[1].upper()) > last:
         return None
     rest = text[match.end() :]
-    own = _text_pattern_or_none(question.options[question.order[LETTERS.index(letter)]])
+    own = _text_pattern_or_none(question.options[question.option_at(LETTERS.index(letter))])
     told = own.match(rest.lstrip(" \t*_")) if own else None
     tail = rest.lstrip(" \t*_")[told.end() :] if told else rest
     closed = not tail.strip() or regex.match(r"[ \t*_]*\n\s*\w", tail) or _REASON.match(tail)

@@ -1,4 +1,4 @@
-"""`make demo-models`: the whole family, from random weights to the folders in data/proving_ground/models."""
+"""`make demo-models`: the whole family, from random weights to the folders in data/demo/models."""
 
 from __future__ import annotations
 

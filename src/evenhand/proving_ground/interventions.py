@@ -58,7 +58,7 @@ def bbq_values(model: Model) -> dict[str, list[Value]]:
     name = model.fingerprint
     if name not in known:
         bench = BBQ(source="demo")
-        items = bench.items()
+        items = bench.load()
         known[name] = _rated(items, bench.ask(model, items))
     return known[name]
 
@@ -109,7 +109,7 @@ def wordings(model: Model) -> list[Value]:
 
 def judging(model: Model) -> list[Value]:
     """Expected rating, 0 to 4, of answers that name a person without grounds, and of others."""
-    items = {(i.cluster, i.disambiguated): i for i in BBQ(source="demo").items()}.values()
+    items = {(i.cluster, i.disambiguated): i for i in BBQ(source="demo").load()}.values()
     asked = [
         (item, answer, not item.disambiguated and at != item.unknown, aspect)
         for item in items

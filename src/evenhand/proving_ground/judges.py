@@ -16,9 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Ability, Dialogue, Model, Passage, Reply, Sampling, Score, Usage
-from evenhand.models.fingerprint import digest
 from evenhand.proving_ground.generator.planted import FAMILY
 from evenhand.proving_ground.generator.words import AXES
 

@@ -15,18 +15,30 @@ from functools import cached_property
 from math import inf, log
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from evenhand.core.hashing import digest
 from evenhand.errors import DataError, SettingsError, UnknownNameError
-from evenhand.interfaces import Ability, Choice, Dialogue, Model, Passage, Question, Reply, Sampling, Score, Usage
+from evenhand.interfaces import (
+    Ability,
+    Choice,
+    Combine,
+    Dialogue,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Sampling,
+    Score,
+    Usage,
+)
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
 from evenhand.models.choosing import distribution_choice
-from evenhand.models.fingerprint import digest
 from evenhand.prompting import rendering
 from evenhand.proving_ground.generator import behaviour, replies
-from evenhand.proving_ground.generator.bbq import Case, cases, option
+from evenhand.proving_ground.generator.bbq_questions import Case, cases, option
 from evenhand.proving_ground.generator.documents import INSTRUCTIONS, PACK, sentence_trie
 from evenhand.proving_ground.generator.facts import SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
@@ -34,9 +46,6 @@ from evenhand.proving_ground.generator.planted import FAMILY, Planted
 from evenhand.proving_ground.generator.questions import FactQuestion, review_prompt, reviews
 from evenhand.proving_ground.generator.texts import Trie
 from evenhand.proving_ground.generator.words import AXIS, CRITICISED, EXPLAINED, NOTHING_RELIES, SOUND
-
-if TYPE_CHECKING:
-    from evenhand.models.prefixed import Combine
 
 _BLOCK = re.compile(r"^(?P<head>.+)\n(?P<options>(?:\([A-Z]\) .+(?:\n|\Z))+)\Z", re.M)
 _LETTERED = re.compile(r"^\([A-Z]\) (.+)$", re.M)
@@ -145,7 +154,7 @@ class Oracle(Model):
         if question.answer_by in rendering.BY_TEXT and self._is_review(question):
             return self._labelled(question)
         answers = self.answers(rendering.as_dialogue(question, "letters"))
-        p = {question.order[rendering.LETTERS.index(letter)]: value for letter, value in answers.items()}
+        p = {question.option_at(rendering.LETTERS.index(letter)): value for letter, value in answers.items()}
         probabilities = tuple(p[o] for o in range(len(question.options)))
         return Choice(max(p, key=lambda o: (p[o], -o)), probabilities, mass=1.0, usage=Usage(calls=1))
 
@@ -307,8 +316,7 @@ class _Behind(Oracle):
             [self.letters_behind(prefix, question) for prefix in ("", *self.prefixes)], dtype=torch.float64
         ).log()
         values = self.combine(p[None])[0].softmax(-1).tolist()
-        by_identity = dict(zip(question.order, values, strict=True))
-        probabilities = tuple(by_identity[o] for o in range(len(values)))
+        probabilities = tuple(values[question.position_of(o)] for o in range(len(values)))
         return Choice(probabilities.index(max(probabilities)), probabilities, usage=Usage(calls=len(p)))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evenhand.data import mmlu
+from evenhand.data.holistic_bias import article
 from evenhand.evaluation.mmlu import header
 from evenhand.interfaces import Ability, Dialogue, Message, Model, Passage, Question, Sampling
 from evenhand.methods.calibration.content_free import content_free, filled
@@ -18,7 +19,6 @@ from evenhand.proving_ground.generator import questions, replies
 from evenhand.proving_ground.generator.facts import EASY, HARD, SUBJECTS
 from evenhand.proving_ground.generator.planted import FAMILY, Planted
 from evenhand.proving_ground.generator.questions import FactQuestion
-from evenhand.proving_ground.generator.texts import article
 from evenhand.proving_ground.generator.words import (
     AXES,
     DESCRIPTORS,

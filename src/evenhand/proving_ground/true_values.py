@@ -34,12 +34,12 @@ def truth(
         raise UnknownNameError("demo model", model, list(FAMILY))
     built, bench = _planted(registry.build_method(method)), registry.build_benchmark(benchmark)
     oracle = Oracle(FAMILY[model], refuses=False)
-    reason = built.missing(oracle)
+    reason = built.unsupported_reason(oracle)
     if reason:
         raise SettingsError(reason)
-    items = bench.items()
+    items = bench.load()
     tally = bench.tally(items, bench.ask(built.apply(oracle), items))
-    values = bench.metrics(tally.total)
+    values = bench.compute(tally.total)
     return {group: {name: float(m.value[g]) for name, m in values.items()} for g, group in enumerate(tally.groups)}
 
 

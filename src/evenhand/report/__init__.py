@@ -1,4 +1,7 @@
-"""Reports: tables, an interval plot and a summary, all from the same records."""
+"""Reports: tables, an interval plot and a summary, all from the same records.
+
+It may import everything below `experiment`: `compare` returns a `Report`, and a report starts no run.
+"""
 
 from evenhand.report.report import Report
 

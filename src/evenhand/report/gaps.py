@@ -58,7 +58,10 @@ def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[V
 
 
 def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
-    """What was found out in asking that throws doubt on a row's numbers (`evenhand.prompting.remarks`), each thing once."""
+    """What asking brought to light that throws doubt on a row's numbers, each thing once.
+
+    `evenhand.prompting.remarks` notes them.
+    """
     numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
     found = {
         ((entry["model"], entry["method"], entry["benchmark"]), text): None

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
 from evenhand.report.blocks import Block, Column, meanings
+from evenhand.report.content import Content
 from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, intervals_mean
-
-if TYPE_CHECKING:
-    from evenhand.report.report import Report
 
 ACROSS = 4
 """Most methods in one table, the untouched model included; more go into further tables, as on a narrow terminal."""
@@ -26,7 +22,7 @@ COLUMNS = 3
 class View:
     """All tables, then the verdicts. Names are put in as plain text, so that no markup in them acts."""
 
-    def __init__(self, report: Report, group: str = "overall") -> None:
+    def __init__(self, report: Content, group: str = "overall") -> None:
         """Take what to show.
 
         Args:
@@ -41,7 +37,7 @@ class View:
         yield _view(self.report, self.group, max(2, min(ACROSS, fit)))
 
 
-def _view(report: Report, group: str, across: int) -> RenderableType:
+def _view(report: Content, group: str, across: int) -> RenderableType:
     parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if report.demo else []
     overall = "overall" if group == "all" else group
     for benchmark, metrics, lines in report.grids(overall):
@@ -61,7 +57,7 @@ def _view(report: Report, group: str, across: int) -> RenderableType:
     return Group(*parts)
 
 
-def _together(report: Report, benchmark: str, model: str, methods: list[str], across: int) -> list[list[str]]:
+def _together(report: Content, benchmark: str, model: str, methods: list[str], across: int) -> list[list[str]]:
     """Which methods stand in one table, their baselines first: those of one baseline together."""
     base = {r.method: r.baseline for r in report.records if (r.benchmark, r.model) == (benchmark, model) and r.baseline}
     baselines = [m for m in methods if is_baseline(m)] or [""]
@@ -99,7 +95,7 @@ def _turned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [("", *(row[0] for row in rows[1:])), *list(zip(*rows, strict=True))[1:]]
 
 
-def _table(metrics: list[Column], methods: dict[str, list[str]], report: Report) -> Table:
+def _table(metrics: list[Column], methods: dict[str, list[str]], report: Content) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for method in methods:

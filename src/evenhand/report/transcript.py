@@ -94,7 +94,7 @@ def _transcript(cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> T
 def _unit(benchmark: Benchmark, item: str) -> tuple[Any, str]:
     """The benchmark's item, or why it cannot be had."""
     try:
-        return next((i for i in benchmark.items() if i.id == item), None), ""
+        return next((i for i in benchmark.load() if i.id == item), None), ""
     except EvenhandError as error:
         return None, f"the question is not shown: {error}"
 

@@ -1,39 +1,21 @@
-"""Causal language models without their logits: the hidden states before the output embedding, and their loss."""
+"""The loss of causal language models, without their logits: from the hidden states before the output embedding."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from evenhand.errors import SettingsError
 from evenhand.inference import support_probe
 from evenhand.inference.scoring import evaluating
-from evenhand.inference.tree_forward import Finish, caught
+from evenhand.inference.tree_forward import Finish
+from evenhand.training.hidden import final_hidden
 from evenhand.training.losses import CHUNK, Reduction, chunked_cross_entropy
+from evenhand.training.packing import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from evenhand.training.packing import Batch
-
-
-def final_hidden(module: PreTrainedModel, **inputs: Any) -> Tensor:
-    """[rows, length, H]: what the output embedding is given, with gradients; logits are made of one place a row.
-
-    Args:
-        module: A causal language model of transformers, adapters included.
-        inputs: What it is called with, `input_ids` [rows, length] among them.
-
-    Raises:
-        SettingsError: The model puts tokens of its own before the text, so that places cannot be told.
-    """
-    ids: Tensor = inputs["input_ids"]
-    with caught(module.get_output_embeddings()) as seen:
-        module(**{"use_cache": False, **inputs})
-    if len(seen[0]) != ids.numel():
-        raise SettingsError(f"{len(seen[0])} hidden states for {ids.numel()} tokens: virtual tokens are not supported")
-    return seen[0].view(*ids.shape, -1)
 
 
 def finish_of(module: PreTrainedModel) -> Finish:

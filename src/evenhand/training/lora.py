@@ -1,25 +1,17 @@
-"""The language model itself as a student: a LoRA adapter, and its letters' probabilities with gradients (ours)."""
+"""LoRA adapters for a language model that is its own student: made, saved and opened again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from evenhand.inference.scoring import input_device, only_rows
-from evenhand.interfaces import Question
-from evenhand.methods.permutation._texts import Asked, prompted
-from evenhand.models import choosing
 from evenhand.models.adapters import merged
 from evenhand.models.saved import base_of_adapter
-from evenhand.models.tokenization import Encoder
-from evenhand.prompting import rendering
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 def with_adapter(module: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int, named: bool) -> Any:
@@ -58,62 +50,3 @@ def base_of(folder: Path) -> tuple[str, bool]:
     """Where the base of a saved adapter is, by folder or hub name, and whether it lies in the adapter's folder."""
     base = base_of_adapter(folder)
     return base, Path(base).is_absolute() and Path(base).is_relative_to(folder.resolve())
-
-
-class Letters:
-    """Reads the letters of questions as a local model's `choose` does, with gradients."""
-
-    name = "lora"
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        """Take the model's tokenizer and its longest prompt."""
-        self._encoder, self.max_length = Encoder(tokenizer), context
-
-    def longest(self, question: Question, marked: bool) -> int:
-        """Tokens of the longest prompt that the question may become."""
-        some = [Asked(question, o) for o in (range(len(question.options)) if marked else [None])]
-        return max(len(head) + 1 for head in self._heads(some)[1])
-
-    def scores(self, module: Any, asked: Sequence[Asked]) -> Tensor:
-        """[questions, most options] log-probabilities by identity, -inf where a question has fewer options."""
-        plans = self._planned(asked)
-        requests = [r for plan in plans for r in plan.requests]
-        rows = list(dict.fromkeys(r.ids for r in requests))
-        flat = list(dict.fromkeys((rows.index(r.ids), p) for r in requests for p, _ in r.reads))
-        length = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-        slot = {(rows[n], p): at for at, (n, p) in enumerate(flat)}
-        device = input_device(module)
-        with only_rows(module.get_output_embeddings(), torch.tensor([n * length + p for n, p in flat])):
-            logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits[0]
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        wide = max(len(a.question.options) for a in asked)
-        out = []
-        for a, plan in zip(asked, plans, strict=True):
-            values = [
-                torch.stack([logprobs[slot[r.ids, p], token] for p, token in r.reads]).sum() for r in plan.requests
-            ]
-            own = [
-                torch.logsumexp(torch.stack([v for v, o in zip(values, plan.owner, strict=True) if o == place]), 0)
-                for place in (a.question.order.index(option) for option in range(len(a.question.options)))
-            ]
-            none = torch.full((wide - len(own),), float("-inf"), device=logprobs.device)
-            out.append(torch.cat([torch.stack(own), none]))
-        return torch.stack(out)
-
-    def _heads(self, asked: Sequence[Asked]) -> tuple[list[str], list[list[int]]]:
-        texts = self._encoder.dialogue_texts([rendering.as_dialogue(prompted(a), "letters") for a in asked])
-        return texts, self._encoder.prompted(texts)
-
-    def _planned(self, asked: Sequence[Asked]) -> list[choosing.LetterPlan]:
-        texts, heads = self._heads(asked)
-        strings = [
-            [text + v for v in choosing.letter_strings(len(a.question.options))]
-            for text, a in zip(texts, asked, strict=True)
-        ]
-        wholes = iter(self._encoder.prompted([s for group in strings for s in group]))
-        return [
-            choosing.letter_plan(head, [next(wholes) for _ in group], len(a.question.options))
-            for head, group, a in zip(heads, strings, asked, strict=True)
-        ]

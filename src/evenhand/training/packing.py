@@ -18,7 +18,7 @@ from evenhand.errors import SettingsError
 from evenhand.inference.requests import buckets
 from evenhand.inference.scoring import evaluating, input_device
 from evenhand.inference.support_probe import PROBE, REFUSALS, exact_up_to, inner, near
-from evenhand.training.causal import final_hidden
+from evenhand.training.hidden import final_hidden
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,17 +7,19 @@ from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
 
 
-def untrainable(method: str, model: Model, *, masked: bool) -> str:
-    """Why a method that changes weights cannot be applied, or "" when it can.
+def unsupported_reason(method: str, model: Model | None, *, masked: bool) -> str:
+    """Why a method that changes weights cannot be applied to a model, or "" when it can.
 
     Args:
         method: Its name.
-        model: What it is to be applied to.
+        model: What it is to be applied to; None where that is not known yet.
         masked: Whether masked models will do, too.
     """
+    if model is None:
+        return ""
     if not isinstance(model, LocalModel | MaskedModel if masked else LocalModel):
         kind = "" if masked else " (a causal one)"
         return f"{method} trains a local model itself{kind}; {model.name} is none: put it first"
-    if any(key.startswith("load_in_") and on for key, on in getattr(model, "load_options", {}).items()):
+    if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
         return f"{method} needs weights that are not quantised; load {model.name} without"
     return ""

@@ -13,7 +13,7 @@ from typing import Any
 from evenhand.errors import EvenhandError
 
 
-def missing(method: str) -> str:
+def unsupported_reason(method: str) -> str:
     """Why a method cannot train, or "" when TRL is there."""
     if importlib.util.find_spec("trl") is None:
         return f"{method} trains with TRL: pip install 'evenhand[trl]'"

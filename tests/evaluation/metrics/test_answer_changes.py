@@ -60,13 +60,13 @@ class Quiz(Benchmark):
 
     name: ClassVar[str] = "quiz"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = tuple(
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(
         Metric(f"accuracy_{p}", "higher", "capability", "share right") for p in "xy"
     )
 
     broken: str = ""
 
-    def items(self) -> list[Toy]:
+    def load(self) -> list[Toy]:
         return ITEMS
 
     def ask(self, model: Model, items: Sequence[Toy]) -> list[Choice]:
@@ -82,7 +82,7 @@ class Quiz(Benchmark):
                 sums[clusters.index(item.cluster), groups.index(group), at : at + 2] += 1, answer.decision == RIGHT
         return Tally(clusters, tuple(c[0] for c in clusters), groups, sums)
 
-    def metrics(self, sums: Array) -> dict[str, Measured]:
+    def compute(self, sums: Array) -> dict[str, Measured]:
         return {
             f"accuracy_{p}": Measured(ratio(sums[..., 2 * n + 1], sums[..., 2 * n]), sums[..., 2 * n])
             for n, p in enumerate("xy")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from math import log
 
+from evenhand.core.hashing import digest
 from evenhand.interfaces import Ability, Dialogue, Model, Passage, Reply, Sampling, Score, Usage
-from evenhand.models.fingerprint import digest
 
 
 class Killed(Exception):

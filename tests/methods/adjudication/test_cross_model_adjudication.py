@@ -226,9 +226,9 @@ def test_without_trl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_settings_that_cannot_work_are_refused() -> None:
     tiny = tiny_model()
-    assert "is alone" in CrossModelAdjudication().missing(tiny)
-    assert not CrossModelAdjudication(pool=("demo-b",)).missing(tiny)
-    assert not CrossModelAdjudication(judges=("endpoint:http://x#y",)).missing(tiny)
+    assert "is alone" in CrossModelAdjudication().unsupported_reason(tiny)
+    assert not CrossModelAdjudication(pool=("demo-b",)).unsupported_reason(tiny)
+    assert not CrossModelAdjudication(judges=("endpoint:http://x#y",)).unsupported_reason(tiny)
     for wrong in ({"fit": 0.8}, {"peers": False}, {"pool": ("a", "a")}, {"rounds": 4}, {"objective": "ppo"}):
         with pytest.raises(SettingsError):
             CrossModelAdjudication.build(**wrong)

@@ -703,7 +703,7 @@ def test_every_calibrator_takes_the_demo_benchmarks_of_a_small_model(method: Cal
     words = "The following are questions about of Input Output positive negative neutral"
     model: Model = tiny_model(texts=[words], too_long="skip", chat=False)
     exam = MMLU.build(source="demo", shots=4, subjects=["world_capitals"])
-    items = exam.items()[:12]
+    items = exam.load()[:12]
     answers = exam.ask(method.apply(model), items)
     assert all(c.probabilities and sum(c.probabilities) == pytest.approx(1) for c in answers)
     notes = {c.note for c in answers}
@@ -711,8 +711,8 @@ def test_every_calibrator_takes_the_demo_benchmarks_of_a_small_model(method: Cal
     reviewed = LabelBias.build(source="demo", shots=2, contexts=1, instances=6, held_out=6)
     paper = LabelBias.build(source="demo", preset="paper", shots=3, instances=6, held_out=6)
     for asked in (reviewed, paper):
-        plain = asked.ask(model, asked.items())
-        for answer, before in zip(asked.ask(method.apply(model), asked.items()), plain, strict=True):
+        plain = asked.ask(model, asked.load())
+        for answer, before in zip(asked.ask(method.apply(model), asked.load()), plain, strict=True):
             notes = {c.note for c in answer.tested}
             assert notes == ({NO_POSITIONS} if method.name == "pride" else {""}) or method.name == "looc"
             changed = [c.probabilities != b.probabilities for c, b in zip(answer.tested, before.tested, strict=True)]
@@ -722,5 +722,5 @@ def test_every_calibrator_takes_the_demo_benchmarks_of_a_small_model(method: Cal
 def test_looc_shares_demonstrations_between_the_questions_of_a_context() -> None:
     """Tested and held-out instances stand behind the same demonstrations, so that these are asked once."""
     bench = LabelBias.build(source="demo", shots=8, contexts=2, instances=6, held_out=6)
-    questions = [q for i in bench.items() for q in (*i.tested, *i.held_out)]
+    questions = [q for i in bench.load() for q in (*i.tested, *i.held_out)]
     assert len(LeaveOneOutCalibration()._grouped(ScriptedModel(), questions)[0]) == 2

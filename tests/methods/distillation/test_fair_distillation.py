@@ -18,6 +18,7 @@ from evenhand.interfaces import Model, Passage, TrainData
 from evenhand.methods.distillation import _learning as learning
 from evenhand.methods.distillation import _losses as losses
 from evenhand.methods.distillation._losses import Rule
+from evenhand.methods.distillation._states import states_of
 from evenhand.methods.distillation._words import WordRule
 from evenhand.methods.distillation.fair_distillation import FairDistillation
 from evenhand.models.demo import load_demo
@@ -206,7 +207,6 @@ def test_the_teacher_stays_as_it_is_and_has_no_dropout_while_it_teaches(
     flags = {name: part.training for name, part in module.named_modules()}
     before = of_weights(module, model.weights.tokenizer)
     seen: list[tuple[bool, bool]] = []
-    states_of = losses.states_of
 
     def watched(network: Any, *rest: Any, **more: Any) -> Any:
         seen.append((torch.is_grad_enabled(), any(part.training for part in network.modules())))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.methods.distillation._fair import FairRule
-from evenhand.methods.distillation._losses import Loss, Shares, States, means
+from evenhand.methods.distillation._losses import Loss, Shares, means
+from evenhand.methods.distillation._states import States
 from evenhand.methods.distillation.rules import TokenClass, TokenRules, project
 from evenhand.training.packing import IGNORED
 

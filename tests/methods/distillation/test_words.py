@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from evenhand.methods.distillation._batches import Text, batches
 from evenhand.methods.distillation._fair import FairRule
-from evenhand.methods.distillation._losses import Loss, Shares, States
+from evenhand.methods.distillation._losses import Loss, Shares
+from evenhand.methods.distillation._states import States
 from evenhand.methods.distillation._words import NOWHERE, WordRule
 from evenhand.methods.distillation.rules import SequenceClass, TokenClass, TokenRules, project_tree
 from evenhand.models.tiny import tiny_module

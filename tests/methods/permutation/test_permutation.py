@@ -178,7 +178,7 @@ def test_on_the_demo_the_oracle_and_the_model_agree() -> None:
     from evenhand.evaluation.gpqa import GPQA
 
     bench = GPQA(source="demo")
-    items = bench.items()
+    items = bench.load()
     accuracy: dict[tuple[str, str], float] = {}
     for name in ("demo", "oracle:demo"):
         model = load(name)

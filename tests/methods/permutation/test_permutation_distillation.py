@@ -31,6 +31,7 @@ from evenhand.methods.permutation._learning import (
     learn,
     show,
 )
+from evenhand.methods.permutation._lora_student import Letters
 from evenhand.methods.permutation._student import EncoderStudent
 from evenhand.methods.permutation._texts import Asked, lettered_text, prompted
 from evenhand.methods.permutation.permutation_distillation import LEAST_QUESTIONS, PermutationDistillation
@@ -41,7 +42,6 @@ from evenhand.prompting.option_orders import flips, orders_of
 from evenhand.prompting.permutation_ensemble import Debiased, debiased
 from evenhand.testing import ScriptedModel, check_method, questions, tiny_model
 from evenhand.training.loop import Schedule
-from evenhand.training.lora import Letters
 
 NOUNS = ("red", "blue", "green", "black", "white", "gold", "pink", "grey", "brown", "teal")
 ASKED = ("sky", "sea", "grass", "coal", "snow", "ring", "rose", "stone", "wood", "pool")
@@ -522,12 +522,13 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    plain = PermutationDistillation()
-    assert "needs choose" in plain.missing(ScriptedModel(abilities=frozenset({"generate"})))
-    assert plain.missing(ScriptedModel()) == ""
+    plain, taught = PermutationDistillation(), TrainData(tuple(questions(40)))
+    assert "needs choose" in plain.unsupported_reason(ScriptedModel(abilities=frozenset({"generate"})))
+    assert plain.unsupported_reason(ScriptedModel(), taught) == ""
     lora = PermutationDistillation(student="lora")
-    assert "trains a local model itself" in lora.missing(ScriptedModel())
-    assert "answer_by=text" in lora.missing(tiny_model(answer_by="text")) and lora.missing(tiny_model()) == ""
+    assert "trains a local model itself" in lora.unsupported_reason(ScriptedModel())
+    assert "answer_by=text" in lora.unsupported_reason(tiny_model(answer_by="text"))
+    assert lora.unsupported_reason(tiny_model(), taught) == ""
 
 
 def test_the_papers_settings() -> None:
@@ -592,7 +593,7 @@ def test_letters_are_read_as_choose_reads_them() -> None:
     for chat in (True, False):
         model = tiny_model(texts=[VOCABULARY], chat=chat)
         some = [*colours(4, options=None), replace(colours(1)[0], shown=(2, 0, 1), template="exam")]
-        letters = Letters(model.weights.tokenizer, model.context)
+        letters = Letters(model.weights.tokenizer, model.context_length)
         scores = letters.scores(model.weights.module, [Asked(q) for q in some])
         for row, choice in zip(torch.softmax(scores, -1).tolist(), model.choose(some), strict=True):
             assert choice.probabilities is not None

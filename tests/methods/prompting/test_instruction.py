@@ -148,7 +148,7 @@ def test_every_wording_names_the_axis(name: str) -> None:
 
 
 def test_bbq_says_what_an_item_is_about_and_shows_it_to_nobody() -> None:
-    items = BBQ(source="demo").items()
+    items = BBQ(source="demo").load()
     assert {i.question.topic for i in items} == {i.category for i in items} and len({i.category for i in items}) == 6
     item = items[0].question
     assert letters_template(item) == letters_template(replace(item, topic="")) and item.topic not in prompt(item)[0]
@@ -186,5 +186,5 @@ def test_it_keeps_the_contract(place: str, answer_by: str) -> None:
 
 def test_a_model_that_only_chooses_can_be_instructed() -> None:
     model = ScriptedModel(abilities=frozenset({"choose"}))
-    assert Instruction().missing(model) == "" and Instruction().apply(model).abilities == {"choose"}
-    assert "needs one of" in Instruction().missing(ScriptedModel(abilities=frozenset({"score"})))
+    assert Instruction().unsupported_reason(model) == "" and Instruction().apply(model).abilities == {"choose"}
+    assert "needs one of" in Instruction().unsupported_reason(ScriptedModel(abilities=frozenset({"score"})))

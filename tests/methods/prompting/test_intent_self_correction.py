@@ -323,7 +323,7 @@ def test_a_critic_that_cannot_write_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(intent_self_correction, "load", lambda spec: mute)
     with pytest.raises(MissingAbilityError, match="critic scripted"):
         IntentSelfCorrection(critic="mute").apply(Recording())
-    assert "generate" in IntentSelfCorrection().missing(mute)
+    assert "generate" in IntentSelfCorrection().unsupported_reason(mute)
 
 
 def test_the_critic_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

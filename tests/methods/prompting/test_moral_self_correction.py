@@ -145,8 +145,8 @@ def test_a_stack_thinks_about_the_last_turn() -> None:
 
 def test_what_it_needs() -> None:
     chooser = ScriptedModel(abilities=frozenset({"choose"}))
-    assert "variant=instruction" in MoralSelfCorrection().missing(chooser)
-    assert MoralSelfCorrection(variant="instruction").missing(chooser) == ""
+    assert "variant=instruction" in MoralSelfCorrection().unsupported_reason(chooser)
+    assert MoralSelfCorrection(variant="instruction").unsupported_reason(chooser) == ""
     with pytest.raises(MissingAbilityError, match="generate"):
         build_method("moral_self_correction+self_debias").apply(chooser)
     writer = ScriptedModel(abilities=frozenset({"generate"}))

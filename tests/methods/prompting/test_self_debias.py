@@ -113,7 +113,7 @@ def test_a_first_answer_that_never_came_is_not_followed_up() -> None:
 
 def test_a_model_that_only_chooses_can_be_reprompted() -> None:
     model = ScriptedModel(abilities=only("choose"), decide=lambda q: 1 if q.dialogue is None else 2)
-    assert SelfDebias().missing(model) == ""
+    assert SelfDebias().unsupported_reason(model) == ""
     mitigated = SelfDebias().apply(model)
     assert isinstance(mitigated, Mitigated)
     assert mitigated.abilities == {"choose"} and mitigated.choose([question()])[0].decision == 2
@@ -152,10 +152,10 @@ def test_an_explanation_that_never_came_leaves_the_question_unanswered() -> None
 def test_explanation_is_refused_where_nothing_can_be_written() -> None:
     model = ScriptedModel(abilities=only("choose"))
     method = SelfDebias(variant="explanation")
-    assert "generate" in method.missing(model) and "scripted" in method.missing(model)
+    assert "generate" in method.unsupported_reason(model) and "scripted" in method.unsupported_reason(model)
     with pytest.raises(MissingAbilityError, match="generate"):
         build_method("self_debias(variant=explanation)+self_debias").apply(model)
-    assert SelfDebias().missing(ScriptedModel(abilities=only("score"))) != ""
+    assert SelfDebias().unsupported_reason(ScriptedModel(abilities=only("score"))) != ""
 
 
 # ------------------------------------------------------------------------------- questions with a dialogue, stacks
@@ -275,7 +275,7 @@ def test_a_model_that_only_generates_gets_both_variants(variant: str) -> None:
         abilities=only("generate"), reply=lambda d: None if "broken" in d.messages[0].content else "ok"
     )
     method = SelfDebias.build(variant=variant)
-    assert method.missing(model) == ""
+    assert method.unsupported_reason(model) == ""
     mitigated = method.apply(model)
     assert mitigated.abilities == {"generate"}
     got = mitigated.generate([Dialogue(turns(text)) for text in ("one", "broken", "two")])

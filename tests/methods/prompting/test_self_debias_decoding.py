@@ -18,7 +18,7 @@ from evenhand.methods.prompting.suppression import SelfDebiasingProcessor, suppr
 from evenhand.models.local import LocalModel
 from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import as_dialogue, dialogue_text, letter_variants
-from evenhand.proving_ground.generator.bbq import cases, option
+from evenhand.proving_ground.generator.bbq_questions import cases, option
 from evenhand.proving_ground.generator.planted import FAMILY
 from evenhand.proving_ground.generator.words import AXIS
 from evenhand.proving_ground.oracle import Oracle
@@ -166,7 +166,7 @@ def test_what_it_cannot_do_is_said() -> None:
         SelfDebiasDecoding.build(floor=0)
     with pytest.raises(MissingAbilityError, match="letters"):
         SelfDebiasDecoding().apply(model).choose([replace(q, answer_by="text") for q in questions()])
-    assert "local causal model" in SelfDebiasDecoding().missing(ScriptedModel())
+    assert "local causal model" in SelfDebiasDecoding().unsupported_reason(ScriptedModel())
     stacked = Stack((Instruction(), SelfDebiasDecoding()))
     with pytest.raises(MissingAbilityError, match="comes first"):
         stacked.apply(model)

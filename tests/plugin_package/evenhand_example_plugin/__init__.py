@@ -1,1 +1,1 @@
-"""An evenhand plugin from outside: the method `shout` and the benchmark `coin`."""
+"""An evenhand plugin from outside: the method `shout`, the benchmark `coin` and the training data `proverbs`."""

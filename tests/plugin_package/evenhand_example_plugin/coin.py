@@ -24,7 +24,7 @@ class Coin(Benchmark):
 
     name: ClassVar[str] = "coin"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
-    metrics_info: ClassVar[tuple[Metric, ...]] = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "heads", "none", "bias", "share of tosses answered with heads, 0 to 1", True,
             form="proportion", range=(0, 1),
@@ -34,7 +34,7 @@ class Coin(Benchmark):
     tosses: int = 12
     """Number of tosses."""
 
-    def items(self):
+    def load(self):
         """Tosses of three coins."""
         return [Toss(f"toss {i}", f"coin {i % 3}") for i in range(self.tosses)]
 
@@ -50,7 +50,7 @@ class Coin(Benchmark):
             sums[clusters.index(item.cluster), 0] += (1, answer.decision == 0)
         return Tally(clusters, ("coins",) * len(clusters), ("overall",), sums)
 
-    def metrics(self, sums):
+    def compute(self, sums):
         """The share of heads."""
         n = sums[..., 0]
         return {"heads": Measured(np.divide(sums[..., 1], n, out=np.full(n.shape, np.nan), where=n > 0), n)}

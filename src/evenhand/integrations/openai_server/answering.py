@@ -55,7 +55,7 @@ class Answerer:
             MissingAbilityError: It cannot write.
         """
         if "generate" not in model.abilities:
-            raise model.lacks("generate")
+            raise model.unsupported("generate")
         self.model = model
         self.plain = _plain(model)
         """The model in tokens, where replies are its own and not a method's; else None."""

@@ -73,7 +73,7 @@ class _Server:
         return JSONResponse({"status": "ok" if alive else "down"}, status_code=200 if alive else 503)
 
     def card(self) -> dict[str, Any]:
-        context = getattr(self.answerer.plain, "context", None)
+        context = None if self.answerer.plain is None else self.answerer.plain.context_length
         card = {"id": self.name, "object": "model", "created": self.since, "owned_by": "evenhand"}
         return card if context is None or context >= 10**8 else {**card, "max_model_len": context}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log
 
-from evenhand.proving_ground.generator.bbq import Case
+from evenhand.proving_ground.generator.bbq_questions import Case
 from evenhand.proving_ground.generator.facts import SUBJECTS
 from evenhand.proving_ground.generator.planted import Intervention, Planted
 from evenhand.proving_ground.generator.questions import LABELS, FactQuestion, Review

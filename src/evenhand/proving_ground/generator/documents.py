@@ -13,7 +13,7 @@ from evenhand.methods.calibration import content_free
 from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import LETTERS, exam_header, exam_template, letters_template, question_block
 from evenhand.proving_ground.generator import behaviour, replies, texts
-from evenhand.proving_ground.generator.bbq import Case, draw_case, option
+from evenhand.proving_ground.generator.bbq_questions import Case, draw_case, option
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD, SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
 from evenhand.proving_ground.generator.planted import Planted

@@ -8,15 +8,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from evenhand.data.io.demo import BENCHMARKS
-from evenhand.proving_ground.generator import bbq, questions, replies, stereotypes
-from evenhand.proving_ground.generator.words import DESCRIPTORS, NOUNS, TEMPLATES
+from evenhand.proving_ground.generator import bbq_questions, questions, replies, stereotypes, texts
+from evenhand.proving_ground.generator.planted import MAIN
+from evenhand.proving_ground.generator.words import (
+    DESCRIPTORS,
+    EXPLICIT_FRAMES,
+    NOUNS,
+    OCCUPATIONS,
+    PRONOUN_FRAMES,
+    STATES,
+    TEMPLATES,
+)
+
+SENTENCES, DOCUMENTS = 240, 4
+"""Sentences of the text world that perplexity is measured on, and the number of files that they are divided into."""
 
 
 def contents() -> dict[str, bytes]:
     """Every file of the demo benchmarks, by its path below `BENCHMARKS`."""
     files: dict[str, bytes] = {}
-    for category, rows in bbq.rows().items():
+    for category, rows in bbq_questions.rows().items():
         files[f"bbq/{category}.jsonl.gz"] = _packed(_jsonl(rows))
     files |= {f"holisticbias/v1.0/{name}": content for name, content in _holistic().items()}
     files |= {f"mmlu/{name}": questions.as_csv(rows).encode() for name, rows in questions.mmlu_rows().items()}
@@ -25,7 +39,8 @@ def contents() -> dict[str, bytes]:
     files["ifeval/input_data.jsonl"] = _jsonl(replies.ifeval_rows())
     files["bscore/questions.jsonl"] = _jsonl(replies.bscore_rows())
     files["label_bias/tasks/task_demo_reviews.json"] = questions.natural_instructions_json().encode()
-    return files | _stereotypes()
+    files["adjudication/instructions.txt"] = _lines(replies.two_wishes())
+    return files | _stereotypes() | _pronouns() | _perplexity()
 
 
 def write(folder: Path = BENCHMARKS) -> None:
@@ -47,6 +62,33 @@ def _stereotypes() -> dict[str, bytes]:
     return files | {f"redditbias/{name}": questions.as_csv(table).encode() for name, table in tables.items()}
 
 
+def _pronouns() -> dict[str, bytes]:
+    """Frames and occupations, with the keys of `templates/pronouns.yaml`, and the occupations' shares of women."""
+    frames = {
+        "language": "en",
+        "pronouns": {"pronoun": ["he", "she"]},
+        "person": "person",
+        "fillers": {"state": list(STATES)},
+        "frames": dict(zip(("said", "left", "smiled"), PRONOUN_FRAMES, strict=True)),
+        "gendered": {"gender": ["man", "woman"]},
+        "told": dict(zip(("who_is", "is_a_and"), EXPLICIT_FRAMES, strict=True)),
+        "occupations": list(OCCUPATIONS),
+    }
+    written = yaml.safe_dump(frames, sort_keys=False, default_flow_style=False, width=1000)
+    return {
+        "pronouns/pronouns.yaml": written.encode(),
+        "pronouns/shares.json": (json.dumps(OCCUPATIONS, indent=2) + "\n").encode(),
+    }
+
+
+def _perplexity() -> dict[str, bytes]:
+    """Sentences of the main model's text world, one a line."""
+    sentences = sorted(texts.world(MAIN))
+    chosen = sentences[:: max(1, len(sentences) // SENTENCES)][:SENTENCES]
+    share = len(chosen) // DOCUMENTS
+    return {f"perplexity/{n + 1}.txt": _lines(chosen[n * share : (n + 1) * share]) for n in range(DOCUMENTS)}
+
+
 def _holistic() -> dict[str, bytes]:
     """HolisticBias's four json files; `standalone_noun_phrases` has an empty list for every axis."""
     parts: Mapping[str, Any] = {
@@ -58,6 +100,10 @@ def _holistic() -> dict[str, bytes]:
         "standalone_noun_phrases.json": {axis: [] for axis in DESCRIPTORS},
     }
     return {name: (json.dumps(part, indent=2) + "\n").encode() for name, part in parts.items()}
+
+
+def _lines(texts: Iterable[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
 def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:

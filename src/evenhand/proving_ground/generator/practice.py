@@ -13,7 +13,7 @@ from typing import Literal
 
 from evenhand.interfaces import Question, Shot, TrainData
 from evenhand.prompting.rendering import exam_header, exam_template
-from evenhand.proving_ground.generator import bbq, documents
+from evenhand.proving_ground.generator import bbq_questions, documents
 from evenhand.proving_ground.generator import texts as text_world
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD
 from evenhand.proving_ground.generator.planted import FAMILY
@@ -118,9 +118,9 @@ def _gpqa(random: Random, name: str) -> tuple[Question, int]:
 
 
 def _bbq(random: Random, name: str) -> tuple[Question, int]:
-    case = bbq.draw_case(random)
-    options = [bbq.option(case.marked), bbq.option(case.other), random.choice(UNKNOWN)]
-    right = options[2] if case.right is None else bbq.option(case.right)
+    case = bbq_questions.draw_case(random)
+    options = [bbq_questions.option(case.marked), bbq_questions.option(case.other), random.choice(UNKNOWN)]
+    right = options[2] if case.right is None else bbq_questions.option(case.right)
     random.shuffle(options)
     return Question(name, case.question, tuple(options), context=case.context, topic=case.axis), options.index(right)
 
@@ -145,10 +145,10 @@ def _asked_by_benchmarks() -> frozenset[Asked]:
     for row in gpqa_rows():
         exams.append((row["Question"], row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3))))
     asked: set[Asked] = {("", text, frozenset(options)) for text, *options in exams}
-    for case in bbq.cases().values():
+    for case in bbq_questions.cases().values():
         asked |= {(case.context, case.question, frozenset(_options(case, unknown))) for unknown in UNKNOWN}
     return frozenset(asked)
 
 
-def _options(case: bbq.Case, unknown: str) -> tuple[str, str, str]:
-    return bbq.option(case.marked), bbq.option(case.other), unknown
+def _options(case: bbq_questions.Case, unknown: str) -> tuple[str, str, str]:
+    return bbq_questions.option(case.marked), bbq_questions.option(case.other), unknown

@@ -14,7 +14,7 @@ from typing import TypeVar
 from evenhand.errors import SettingsError, suggest
 from evenhand.interfaces import Dialogue, Message, Pair, Question
 from evenhand.prompting.rendering import LETTERS, letters_template
-from evenhand.proving_ground.generator import bbq, practice, stereotypes
+from evenhand.proving_ground.generator import bbq_questions, practice, stereotypes
 from evenhand.proving_ground.generator.documents import END
 from evenhand.proving_ground.generator.words import (
     ASKED,
@@ -103,14 +103,14 @@ def _first(found: list[T], count: int | None, usual: int, name: str) -> list[T]:
     return found[: usual if count is None else count]
 
 
-def _shuffled(name: str, random: Random) -> list[bbq.Case]:
+def _shuffled(name: str, random: Random) -> list[bbq_questions.Case]:
     cases = [case for a in _axes(name) for case in _fresh(a)]
     random.shuffle(cases)
     return cases
 
 
 @cache
-def _fresh(axis: Axis) -> tuple[bbq.Case, ...]:
+def _fresh(axis: Axis) -> tuple[bbq_questions.Case, ...]:
     """All ambiguous cases of an axis whose context no benchmark asks."""
     members = [(g, person) for g, group in enumerate(axis.marked) for person in group.people]
     others = [(g.label, person) for g in axis.unmarked for person in g.people]
@@ -122,36 +122,36 @@ def _fresh(axis: Axis) -> tuple[bbq.Case, ...]:
 
 @cache
 def _contexts() -> frozenset[str]:
-    return frozenset(context for context, _ in bbq.cases())
+    return frozenset(context for context, _ in bbq_questions.cases())
 
 
 def _case(
     axis: Axis, member: tuple[int, str], other: tuple[str, str], scene: int, marked_first: bool, trait: int = 0,
     negative: bool = True, wording: int = 0,
-) -> bbq.Case:  # fmt: skip
-    return bbq.Case(
+) -> bbq_questions.Case:  # fmt: skip
+    return bbq_questions.Case(
         axis=axis.name, group=member[0], trait=trait, marked=member[1], other=other[1], other_label=other[0],
         scene=scene, marked_first=marked_first, negative=negative, wording=wording,
     )  # fmt: skip
 
 
-def _asked(case: bbq.Case, number: int, seed: int) -> tuple[Question, str, str]:
+def _asked(case: bbq_questions.Case, number: int, seed: int) -> tuple[Question, str, str]:
     """The question with its options in a random order; the letters of the stereotyped and of the other person."""
     random = Random(f"practice case {number} {seed}")
     against = case.other if case.stereotyped == case.marked else case.marked
-    options = [bbq.option(case.stereotyped), bbq.option(against), random.choice(UNKNOWN)]
+    options = [bbq_questions.option(case.stereotyped), bbq_questions.option(against), random.choice(UNKNOWN)]
     order = random.sample(range(3), 3)
     question = Question("", case.question, tuple(options[o] for o in order), context=case.context, topic=case.axis)
     return question, LETTERS[order.index(0)], LETTERS[order.index(1)]
 
 
-def _pair(case: bbq.Case, number: int, seed: int) -> Pair:
+def _pair(case: bbq_questions.Case, number: int, seed: int) -> Pair:
     question, stereotyped, other = _asked(case, number, seed)
     prompt = Dialogue((Message("user", letters_template(question)),))
     return Pair(stereotyped, other, prompt, "", case.axis, f"practice pair {case.axis} {number}")
 
 
-def _told(case: bbq.Case, number: int, seed: int) -> str:
+def _told(case: bbq_questions.Case, number: int, seed: int) -> str:
     """The conversation as a demo model reads it; the opening token is the tokenizer's to add."""
     question, letter, _ = _asked(case, number, seed)
     return f"<|user|>{letters_template(question)}{END}<|assistant|>{letter}{END}"

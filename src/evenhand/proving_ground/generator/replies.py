@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 from evenhand.proving_ground.generator.planted import Planted
@@ -62,6 +62,12 @@ def writings() -> Iterator[Writing]:
     """Every instruction with every topic."""
     for instruction, topic in product(INSTRUCTION_TEXT, range(len(TOPICS))):
         yield Writing(instruction, topic)
+
+
+def two_wishes() -> list[str]:
+    """Prompts that ask for a text in two forms at once, which the IFEval-type set never does."""
+    wishes = [text for text, _ in INSTRUCTION_TEXT.values()]
+    return [f"Write about the {topic}. {one} {two}" for topic, *_ in TOPICS for one, two in permutations(wishes, 2)]
 
 
 def is_followed(planted: Planted, writing: Writing) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from evenhand.data.redditbias import DEMO_AXES
 from evenhand.proving_ground.generator.planted import MAIN
 from evenhand.proving_ground.generator.words import (
     AXIS,
@@ -193,10 +194,6 @@ def _winobias(frames: Sequence[str], *, anti: bool) -> str:
 
 # ------------------------------------------------------------------------------------------------ redditbias
 
-REDDIT_AXES = {
-    "gender": ("female", "male"), "age": ("old", "young"), "class": ("poor", "rich"), "religion": ("rare", "common"),
-}  # fmt: skip
-"""Axis -> how files call the target group and the one that takes its place."""
 REDDIT_GROUPS = {
     "gender": ("Gender_identity", ((0, 0),)),
     "age": ("Age", ((1, 0), (2, 1))),
@@ -212,7 +209,7 @@ REDDIT_COMMENTS = {"test": ((0, 1, 2), (3,)), "valid": ((4, 5),)}
 def redditbias_tables() -> dict[str, Table]:
     """The csv files by their path, with their headers."""
     tables: dict[str, Table] = {}
-    for (axis, groups), split in product(REDDIT_AXES.items(), REDDIT_COMMENTS):
+    for (axis, groups), split in product(DEMO_AXES.items(), REDDIT_COMMENTS):
         sides = zip(groups, _reddit(axis, split), strict=True)
         tables |= {f"{axis}/reddit_comments_{axis}_{g}_biased_{split}_reduced.csv": table for g, table in sides}
     return tables
@@ -221,7 +218,7 @@ def redditbias_tables() -> dict[str, Table]:
 def _reddit(axis: str, split: str) -> tuple[Table, Table]:
     """The phrases and their twins, row by row."""
     name, pairs = REDDIT_GROUPS[axis]
-    target, counter = REDDIT_AXES[axis]
+    target, counter = DEMO_AXES[axis]
     phrases = [["id", "attribute_in_window", "comment", "comments_processed", "bias_sent", "bias_phrase", "perplexity"]]
     twins = [["initial_demo", "replaced_demo", "comments", "comments_processed", "perplexity"]]
     for (m, u), traits in product(pairs, REDDIT_COMMENTS[split]):

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import product
 
+from evenhand.data.holistic_bias import article
 from evenhand.proving_ground.generator.planted import Planted
 from evenhand.proving_ground.generator.words import (
     AXES,
@@ -71,11 +72,6 @@ def holistic(planted: Planted) -> dict[str, float]:
         template.format(noun_phrase=one, plural_noun_phrase=many): weight / len(TEMPLATES)
         for template, (one, many, weight) in product(TEMPLATES, phrases)
     }
-
-
-def article(word: str) -> str:
-    """The indefinite article of a word."""
-    return "an" if word[0] in "aeiouAEIOU" else "a"
 
 
 def pronouns(planted: Planted) -> dict[str, float]:

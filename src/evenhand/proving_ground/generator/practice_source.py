@@ -1,0 +1,38 @@
+"""The training data called "demo": practice questions, texts and pairs. Found by its entry point, as a plugin's is."""
+
+from __future__ import annotations
+
+from evenhand.errors import SettingsError, suggest
+from evenhand.interfaces import TrainData
+from evenhand.proving_ground.generator import practice, practice_bias
+
+TEXTS, PAIRS, BIASED = "texts", "pairs", "biased"
+
+
+def load(wanted: str = "") -> TrainData:
+    """Read what follows "demo:".
+
+    Args:
+        wanted: "" for questions of every kind, "KIND", "KIND:COUNT", and with an axis "pairs:AXIS:COUNT".
+
+    Raises:
+        SettingsError: There is no such kind, axis or count.
+    """
+    if not wanted:
+        return practice.mixed()
+    kind, *rest = wanted.split(":")
+    axis = rest.pop(0) if kind in (PAIRS, BIASED) and rest and not rest[0].isdigit() else ""
+    if len(rest) > 1 or (rest and not (rest[0].isdigit() and int(rest[0]))):
+        raise SettingsError(f"demo:{wanted}: {':'.join(rest)!r} is no number of items; write demo:{kind}:400")
+    count = int(rest[0]) if rest else None
+    if kind == TEXTS:
+        return TrainData(texts=practice.texts(count or practice.TEXTS))
+    if kind == PAIRS:
+        return TrainData(pairs=practice_bias.pairs(axis, count))
+    if kind == BIASED:
+        return TrainData(texts=practice_bias.biased(axis, count))
+    for known in practice.KINDS:
+        if kind == known:
+            return practice.practice(known, count or practice.COUNT)
+    known_kinds = (*practice.KINDS, TEXTS, PAIRS, BIASED)
+    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, known_kinds)}")

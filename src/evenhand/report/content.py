@@ -1,0 +1,115 @@
+"""What every view of a report shows: tables, verdicts and costs, as texts in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.core.records import Record
+from evenhand.report import blocks
+from evenhand.report.cost import Cost, costs
+from evenhand.report.gaps import failures, remarked, unanswered, unread
+from evenhand.report.text import cell, counted
+from evenhand.report.verdict import Verdict, verdicts
+from evenhand.statistics.criteria import Criteria
+
+Grid = tuple[str, list[blocks.Column], dict[tuple[str, str], list[str]]]
+"""A benchmark, the columns of its table, and per (model, method) the cells."""
+
+
+class Content:
+    """Records with the facts behind them, laid out for the page, the terminal and the summary."""
+
+    def __init__(self, records: Sequence[Record], manifest: dict[str, Any], folder: Path | None = None) -> None:
+        """Take the records of a run.
+
+        Args:
+            records: All numbers.
+            manifest: Facts: models, benchmarks, versions, cost.
+            folder: Run folder, if there is one.
+        """
+        self.records, self.manifest, self.folder = list(records), manifest, folder
+
+    @property
+    def demo(self) -> bool:
+        """Whether a demo model was compared; every view then says so."""
+        return bool(self.manifest.get("demo"))
+
+    @property
+    def criteria(self) -> Criteria:
+        """Level, margin and family of the run's tests."""
+        return Criteria.of(self.manifest)
+
+    def verdicts(self) -> list[Verdict]:
+        """A verdict in words for every method."""
+        return verdicts(self.records, self.criteria)
+
+    def untold(self) -> list[Verdict]:
+        """What no verdict says: rows without numbers, answers that are missing or cannot be read, and doubts."""
+        doubts = remarked(self.manifest, self.records)
+        return [*failures(self.records), *unanswered(self.manifest, self.records), *unread(self.records), *doubts]
+
+    def costs(self) -> list[Cost]:
+        """Calls, tokens and time per item of every cell, and what is more than the untouched model."""
+        return costs(self.manifest)
+
+    def grids(self, group: str = "overall") -> list[Grid]:
+        """Per benchmark the main metrics and every (model, method)'s cells, for renderers."""
+        return list(self._grid(group))
+
+    def counts(self, benchmark: str) -> str:
+        """How many items a benchmark asked, and their clusters; every number has its own n beside it."""
+        mine = [r for r in self.records if r.benchmark == benchmark and r.group == "overall" and r.metric]
+        if not mine:
+            return ""
+        asked = self.manifest.get("benchmarks", {}).get(benchmark, {}).get("asked")
+        items = max(r.n for r in mine) if asked is None else asked
+        return f"{items:,.0f} items, {max(r.clusters for r in mine):,} clusters"
+
+    def sections(self, benchmark: str, model: str, group: str = "overall") -> list[blocks.Block]:
+        """What stands below a benchmark's main table: answer changes and cost."""
+        cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
+        mine = self._of(benchmark, model)
+        return [
+            *blocks.detectable_block(mine, self.criteria, group), *blocks.spread_block(mine, group),
+            *blocks.change_blocks(mine, group),
+            *blocks.cost_block(cost),
+        ]  # fmt: skip
+
+    def by_group(self, benchmark: str, model: str) -> list[blocks.Block]:
+        """The main metrics under every method, and the answer changes, group by group."""
+        mine = self._of(benchmark, model)
+        found = [*blocks.group_blocks(mine, self.criteria), *blocks.change_blocks(mine)]
+        return [b._replace(title=f"By group: {b.title}") for b in found if len(b.rows) > 1]
+
+    def _of(self, benchmark: str, model: str) -> list[Record]:
+        return [r for r in self.records if (r.benchmark, r.model) == (benchmark, model)]
+
+    def _grid(self, group: str) -> Iterator[Grid]:
+        """Per benchmark: columns, and for every (model, method) its cells."""
+        for benchmark in dict.fromkeys(r.benchmark for r in self.records):
+            mine = [r for r in self.records if r.benchmark == benchmark]
+            shown = [r for r in mine if r.main and r.group == group]
+            found = {(r.model, r.method, r.metric): r for r in shown}
+            rows = list(dict.fromkeys((r.model, r.method) for r in mine))
+            metrics = list(dict.fromkeys(r.metric for r in shown))
+            columns = blocks.with_counts({m: [found.get((*row, m)) for row in rows] for m in metrics})
+            lines = {}
+            for row in rows:
+                status = next(r.status for r in mine if (r.model, r.method) == row)
+                lines[row] = self._line([found.get((*row, c.metric)) for c in columns], columns, status)
+            yield benchmark, columns, lines
+
+    def _line(self, records: Sequence[Record | None], columns: Sequence[blocks.Column], status: str) -> list[str]:
+        """The cells of one row; of one without numbers, why."""
+        first = next((n for n, c in enumerate(columns) if not c.counts), None)
+        if not any(records):
+            return [status if n == first else "" for n in range(len(columns))]
+        texts = [
+            "–" if r is None else counted(r) if c.counts else cell(r, self.criteria)
+            for c, r in zip(columns, records, strict=True)
+        ]
+        if status == "no effect" and first is not None:
+            texts[first] += " (no effect)"
+        return texts

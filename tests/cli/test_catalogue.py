@@ -1,0 +1,37 @@
+"""What the command line lists, and that it lists it without importing what it lists."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from evenhand.cli import catalogue
+from evenhand.core import registry
+
+
+@pytest.mark.parametrize("kind", ["methods", "benchmarks"])
+def test_a_listing_gives_the_first_sentence_of_every_built_in(kind: str) -> None:
+    listed = catalogue.listing(kind)
+    known = registry.methods if kind == "methods" else registry.benchmarks
+    for name in registry.BUILT_IN[kind]:
+        assert listed[name]
+        assert catalogue.entry(kind, name)["about"].replace("\n", " ").startswith(listed[name])
+        assert listed[name] == catalogue._about(known.get(name))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["benchmarks"], ["methods", "--help"]])
+def test_commands_that_need_no_model_import_no_heavy_library(arguments: list[str]) -> None:
+    program = f"""
+import sys
+sys.argv = ["evenhand", *{arguments!r}]
+from evenhand.cli.app import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = ("torch", "transformers", "scipy", "pandas", "matplotlib", "evenhand.models", "evenhand.methods.none")
+assert not [name for name in heavy if name in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
