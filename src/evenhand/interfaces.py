@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from types import FunctionType, MappingProxyType
@@ -333,6 +333,18 @@ class Model(ABC):
     """Maximum length of a thought before the answer; None where the model has no such setting."""
     architecture: Architecture | None = None
     """What kind of language model it is; None where that is not known, or where it is none."""
+    declared: Reading = OPEN
+    """How the methods around the model, at any depth, have answers read; `OPEN` where there are none."""
+    context_length: int = UNLIMITED
+    """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where none is known."""
+    asking: Mapping[str, Any] = MappingProxyType({})
+    """The options of `evenhand.load` that concern asking, as JSON values."""
+    precision: Mapping[str, Any] = MappingProxyType({})
+    """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
+    edited: bool = False
+    """Whether the weights differ from what `source` loads."""
+    weights_hash: str | None = None
+    """Hash of weights, configuration, adapters and tokenizer; None where the model does not keep one."""
 
     @property
     @abstractmethod
@@ -381,23 +393,6 @@ class Model(ABC):
         """
         raise MissingAbilityError(f"model {self.name!r} cannot be guided by prefixes: it is not a local causal model")
 
-    # ------------------------------------------------------------------------------------------------ how it is asked
-
-    @property
-    def declared(self) -> Reading:
-        """How the methods around the model, at any depth, have answers read; `OPEN` where there are none."""
-        return OPEN
-
-    @property
-    def context_length(self) -> int:
-        """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where none is known."""
-        return UNLIMITED
-
-    @property
-    def asking(self) -> Mapping[str, Any]:
-        """The options of `evenhand.load` that concern asking, as JSON values."""
-        return {}
-
     # ---------------------------------------------------------------------------------------------------- the weights
 
     @property
@@ -414,24 +409,9 @@ class Model(ABC):
         """Hash all weights now, where the model keeps their hash from call to call."""
 
     @property
-    def weights_hash(self) -> str | None:
-        """Hash of weights, configuration, adapters and tokenizer; None where the model does not keep one."""
-        return None
-
-    @property
-    def edited(self) -> bool:
-        """Whether the weights differ from what `source` loads."""
-        return False
-
-    @property
     def unedited_source(self) -> str | None:
         """`source`, where loading it gives these very weights; None for edited weights and objects in memory."""
         return self.source if self.source and not self.edited else None
-
-    @property
-    def precision(self) -> Mapping[str, Any]:
-        """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
-        return {}
 
     # ------------------------------------------------------------------------------------------------------- the rest
 
@@ -800,6 +780,8 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
     """Abilities without which a model cannot be asked."""
     metrics: ClassVar[tuple[Metric, ...]]
     """What each number that `compute` returns means."""
+    metrics_info: ClassVar[Any]
+    """Old name of `metrics`; it works for one release."""
     answer_type: ClassVar[type] = Choice
     """The dataclass that one answer is; it is stored as JSON and read back as this."""
     quotable: ClassVar[bool] = True
@@ -884,52 +866,137 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
 # --------------------------------------------------------- benchmarks written for the previous release
 
 
+_FUNCTIONS = (FunctionType, staticmethod, classmethod)
+
+
 class _OldMetrics:
-    """The attribute `metrics` of a class that defines it as a function: the declared metrics, which can be called."""
+    """The attribute `metrics` of a class: the declared metrics, which can be called as the function of that name was.
 
-    def __init__(self, declared: tuple[Metric, ...], compute: Callable[..., dict[str, Measured]]) -> None:
-        self._declared, self._compute = declared, compute
+    The function is that of the class, not of the object, so that `super().metrics(sums)` is the base's.
+    """
 
-    def __get__(self, instance: Any, owner: type) -> _CallableMetrics:
-        found = _CallableMetrics(self._declared)
-        found.compute = partial(self._compute, instance)
+    def __init__(self, declared: Any, compute: Any, told: bool) -> None:
+        self.declared, self.told, self._compute = declared, told, compute
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        declared = self.declared
+        if isinstance(declared, property):
+            if instance is None:
+                return declared
+            declared = declared.__get__(instance, owner)
+        found = _CallableMetrics(declared)
+        found.compute, found.told = self._compute.__get__(instance, owner), self.told
         return found
 
 
 class _CallableMetrics(tuple[Metric, ...]):
-    compute: Callable[[Array], dict[str, Measured]]
+    compute: Callable[..., dict[str, Measured]]
+    told: bool
 
-    def __call__(self, sums: Array) -> dict[str, Measured]:
-        return self.compute(sums)
+    def __call__(self, *arguments: Any) -> dict[str, Measured]:
+        if not self.told:  # who defines it as a function is told once, by the class
+            warnings.warn("metrics(sums) of a benchmark is now compute(sums)", DeprecationWarning, stacklevel=2)
+        return self.compute(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)
+
+
+class _OldInfo:
+    """The attribute `metrics_info`, the old name of `metrics`."""
+
+    def __get__(self, instance: Benchmark | None, owner: type[Benchmark]) -> tuple[Metric, ...]:
+        warnings.warn(f"{owner.__name__}: metrics_info is now metrics", DeprecationWarning, stacklevel=2)
+        return owner.metrics if instance is None else instance.metrics
+
+
+Benchmark.metrics_info = _OldInfo()
+
+
+def _old_items(load: Any) -> Callable[[Any], Sequence[Any]]:
+    """The function `items` beside a `load`; it is that of the class, so that `super().items()` is the base's."""
+
+    def items(self: Benchmark) -> Sequence[Any]:
+        """Old name of `load`; it works for one release."""
+        warnings.warn(f"{self.name}: items() is now load()", DeprecationWarning, stacklevel=2)
+        return load.__get__(self, type(self))()  # type: ignore[no-any-return]
+
+    return items
+
+
+class _Found(NamedTuple):
+    """A part of a class, and how far along the order of its bases it is: 0 is the class itself."""
+
+    at: int
+    part: Any
+
+
+def _nearest(cls: type, name: str) -> _Found:
+    found = (_Found(n, vars(base)[name]) for n, base in enumerate(cls.__mro__) if name in vars(base))
+    return next(found, _Found(len(cls.__mro__), None))
 
 
 def _rename_old_parts(cls: type[Benchmark]) -> None:
     """Give the parts of a class their present names, with a warning that lists them."""
-    own, parts, renamed = vars(cls), dict[str, Any](), list[str]()
-    if "items" in own and "load" not in own:
-        parts["load"] = own["items"]
-        renamed.append("items() is now load()")
-    if "metrics_info" in own:
-        parts["metrics"] = own["metrics_info"]
-        renamed.append("metrics_info is now metrics")
-    if isinstance(own.get("metrics"), FunctionType):
-        parts["compute"] = own["metrics"]
-        parts["metrics"] = _OldMetrics(parts.get("metrics", getattr(super(cls, cls), "metrics", ())), own["metrics"])
-        renamed.append("metrics() is now compute()")
-    for name, part in parts.items():
-        setattr(cls, name, part)
+    renamed = [*_rename_items(cls), *_rename_metrics(cls)]
+    if _nearest(cls, "marks").at < _nearest(cls, "gold").at:
+        cls.gold = Benchmark.gold  # type: ignore[method-assign]  # a base's would contradict these marks
     if renamed:
         _warn_of_old_form(cls, "; ".join(renamed))
+
+
+def _rename_items(cls: type[Benchmark]) -> list[str]:
+    old, new = _nearest(cls, "items"), _nearest(cls, "load")
+    if not isinstance(old.part, _FUNCTIONS):  # a setting that is called so
+        return []
+    if old.at < new.at:
+        cls.load = old.part  # type: ignore[method-assign, assignment]
+        return ["items() is now load()"]
+    if new.at < old.at:
+        cls.items = _old_items(new.part)  # type: ignore[method-assign, assignment]
+    return []
+
+
+def _rename_metrics(cls: type[Benchmark]) -> list[str]:
+    info, metrics, compute = (_nearest(cls, name) for name in ("metrics_info", "metrics", "compute"))
+    function = metrics.part if isinstance(metrics.part, _FUNCTIONS) and metrics.at <= compute.at else None
+    old_info = not isinstance(info.part, _OldInfo) and info.at < metrics.at + (function is not None)
+    if not old_info and info.at > metrics.at and not isinstance(info.part, _OldInfo):
+        cls.metrics_info = _OldInfo()  # a base's says less than the metrics of this class
+    new = isinstance(metrics.part, tuple | list | property) or compute.at < metrics.at < len(cls.__mro__)
+    if old_info or function is not None or new:
+        declared = _declared_metrics(cls)
+        told = function is not None or (isinstance(metrics.part, _OldMetrics) and metrics.part.told)
+        if isinstance(declared, tuple | list | property):
+            cls.metrics = _OldMetrics(declared, function or compute.part, told)  # type: ignore[assignment]
+    if function is not None:
+        cls.compute = function  # type: ignore[method-assign, assignment]
+    renamed = ["metrics_info is now metrics"] if old_info else []
+    return [*renamed, "metrics() is now compute()"] if function is not None else renamed
+
+
+def _declared_metrics(cls: type[Benchmark]) -> Any:
+    """What the class or its nearest base declares, under the old name or the new one."""
+    for base in cls.__mro__:
+        for part in (vars(base).get("metrics_info"), vars(base).get("metrics")):
+            if part is not None and not isinstance(part, (*_FUNCTIONS, _OldInfo)):
+                return part.declared if isinstance(part, _OldMetrics) else part
+    return ()
 
 
 def _gold_by_marks(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[int | None] | None:
     """The right options as `marks` tells them of every possible answer, of a class that does not say `gold` yet.
 
     Raises:
-        SettingsError: An item has several right options.
+        SettingsError: An item has several right options, or a class changes the marks of one that says `gold` so that
+            they cannot be asked any more.
     """
     cls = type(benchmark)
-    if cls.marks is Benchmark.marks or cls.answer_type is not Choice:
+    if cls.marks is Benchmark.marks:
+        return None
+    if cls.answer_type is not Choice:
+        if any("gold" in vars(base) and vars(base)["gold"] is not Benchmark.gold for base in cls.__mro__):
+            raise SettingsError(f"{benchmark.name}: {cls.__name__} overrides marks(), so it must say gold(), too")
         return None
     if not all(isinstance(item, QuestionItem) for item in items):
         return None
@@ -953,6 +1020,14 @@ def _warn_in_module(cls: type, message: str) -> None:
     module = sys.modules.get(cls.__module__)
     file = str(getattr(module, "__file__", None) or cls.__module__)
     warnings.warn_explicit(message, DeprecationWarning, file, 1, module=cls.__module__)
+
+
+def __getattr__(name: str) -> Any:
+    """`Answers`, for one release; a benchmark names the type of its answers now."""
+    if name == "Answers":
+        warnings.warn("Answers is now Sequence[Any]; the old name works for one release", DeprecationWarning, 2)
+        return Sequence[Any]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _default(f: Any) -> Any:

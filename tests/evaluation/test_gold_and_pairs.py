@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from evenhand import interfaces
 from evenhand.core import registry
 from evenhand.data.pairs import apart, question_pair, stereoset_pair, winobias_pair, winogender_pair
 from evenhand.errors import SettingsError
@@ -311,3 +314,118 @@ def test_callers_of_the_old_name_are_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Riddles().load()
+
+
+def test_subclasses_in_the_old_form_reach_the_parts_of_a_new_base() -> None:
+    with pytest.warns(DeprecationWarning, match=r"Riddles: metrics_info is now metrics") as seen:
+        base: Any = Riddles
+        infos = (*base.metrics_info, HITS._replace(name="misses"))
+    assert seen[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"Half: items\(\) .*; metrics_info .*; metrics\(\) "):
+
+        @settings
+        class Half(Riddles):
+            """Every other riddle."""
+
+            name: ClassVar[str] = "half"
+            metrics_info = infos
+
+            def items(self) -> Any:
+                return super().items()[::2]
+
+            def metrics(self, sums: Array) -> Any:  # type: ignore[override]
+                hits = super().metrics(sums)["hits"]  # type: ignore[operator]
+                return {"hits": hits, "misses": Measured(1 - hits.value, hits.n)}
+
+    made: Any = Half()
+    with pytest.warns(DeprecationWarning, match=r"half: items\(\) is now load\(\)"):
+        assert made.load() == made.items() == RIDDLES[::2]
+    with pytest.warns(DeprecationWarning, match=r"metrics\(sums\) of a benchmark is now compute"):
+        assert made.compute(np.array([[1.0, 4.0]]))["misses"].value == 0.75
+    assert made.metrics == Half.metrics == infos and Riddles.metrics == (HITS,)
+    assert pickle.loads(pickle.dumps(made.metrics)) == copy.deepcopy(made.metrics) == infos
+    with pytest.warns(DeprecationWarning, match=r"super|compute|load"):
+        check_benchmark(made)
+
+
+def test_a_subclass_in_the_new_form_of_one_in_the_old_form() -> None:
+    with pytest.warns(DeprecationWarning):
+        old = old_form()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class New(old):  # type: ignore[misc]
+            metrics = (HITS._replace(main=False),)
+
+            def load(self) -> Any:
+                return super().load()[:2]
+
+            def compute(self, sums: Array) -> Any:
+                return super().compute(sums)
+
+        made: Any = New()
+        assert made.load() == RIDDLES[:2] and made.compute(np.array([[1.0, 4.0]]))["hits"].value == 0.25
+    with pytest.warns(DeprecationWarning):
+        assert made.items() == RIDDLES[:2]
+    with pytest.warns(DeprecationWarning):
+        assert made.metrics_info == New.metrics != old.metrics
+
+
+def test_parts_in_the_old_form_may_stand_in_a_mixin() -> None:
+    class Mixin:
+        def items(self) -> Any:
+            return RIDDLES[:2]
+
+        def metrics(self, sums: Array) -> Any:
+            return {"hits": Measured(sums[..., 0], sums[..., 1])}
+
+    with pytest.warns(DeprecationWarning, match=r"items\(\) is now load\(\); metrics\(\) is now compute\(\)"):
+
+        class Mixed(Mixin, Riddles):  # type: ignore[misc]
+            pass
+
+    made: Any = Mixed()
+    assert made.load() == RIDDLES[:2] and made.metrics == (HITS,)
+    assert made.compute(np.array([[1.0, 4.0]]))["hits"].value == 1
+
+
+@settings
+class Rekeyed(Riddles):
+    """Option 0 is always right, as its marks say; what the base says is right is not."""
+
+    name: ClassVar[str] = "riddles"
+
+    def marks(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> list[Mark]:
+        return [m._replace(right=a.decision == 0) for m, a in zip(super().marks(items, answers), answers, strict=True)]
+
+
+def test_marks_of_a_subclass_go_before_the_gold_of_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.benchmarks._objects, "riddles", Rekeyed)
+    with pytest.warns(DeprecationWarning, match=r"Rekeyed: the right options are now what gold\(\) returns"):
+        assert load("riddles").data.answers == (0,) * 6
+    with pytest.warns(DeprecationWarning, match=r"Rekeyed: the right options"):
+        order = OptionOrder.build(of="riddles")
+        assert [item.right for item in order.load()] == [0] * 6
+
+    class Right(Rekeyed):
+        def gold(self, items: Sequence[Riddle]) -> list[int | None]:
+            return [1] * len(items)
+
+    assert Right().gold(RIDDLES) == [1] * 6
+
+
+def test_other_answers_cannot_be_asked_for_marks() -> None:
+    class Order(OptionOrder):
+        def marks(self, items: Any, answers: Any) -> Any:
+            return super().marks(items, answers)
+
+    order = Order.build(of="mmlu(source=demo)")
+    with pytest.raises(SettingsError, match=r"Order overrides marks\(\), so it must say gold\(\)"):
+        order.gold(order.load())
+
+
+def test_the_old_name_of_a_type_is_found() -> None:
+    with pytest.warns(DeprecationWarning, match="Answers"):
+        assert interfaces.__getattr__("Answers") == Sequence[Any]
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        interfaces.__getattr__("Nothing")

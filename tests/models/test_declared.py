@@ -78,8 +78,8 @@ class Telling(Minimal):
     thinking_tokens = 7
     architecture = "seq2seq"
     context_length = 11
-    asking: ClassVar[dict[str, Any]] = {"name": "telling"}
-    precision: ClassVar[dict[str, Any]] = {"dtype": "bfloat16"}
+    asking: ClassVar[dict[str, Any]] = {"name": "telling"}  # type: ignore[misc]
+    precision: ClassVar[dict[str, Any]] = {"dtype": "bfloat16"}  # type: ignore[misc]
     edited = True
     weights_hash = "abc"
     weights = Weights(*("module", "tokenizer"))  # type: ignore[arg-type]
@@ -160,6 +160,15 @@ def test_a_minimal_model_says_what_is_not_known() -> None:
     for refused in (lambda: model.choose([]), lambda: model.weights, lambda: model.behind([], lambda x: x, 0)):
         with pytest.raises(MissingAbilityError, match="minimal"):
             refused()
+
+
+def test_what_a_model_declares_can_be_set_on_the_object() -> None:
+    model = Minimal()
+    model.context_length, model.asking, model.precision = 5, {"name": "x"}, {"dtype": "float16"}
+    model.edited, model.weights_hash, model.declared = True, "k", Reading("letters")
+    wrapped = Around().apply(model)
+    assert (wrapped.context_length, wrapped.asking, wrapped.precision) == (5, {"name": "x"}, {"dtype": "float16"})
+    assert (wrapped.edited, wrapped.weights_hash, wrapped.declared) == (True, "k", Reading("letters"))
 
 
 def test_prefixes_would_go_round_the_methods_so_that_a_wrapper_refuses_them() -> None:

@@ -68,12 +68,12 @@ class InProcessModel(Model):
             self._hash.recheck()
 
     @property
-    def weights_hash(self) -> str:
+    def weights_hash(self) -> str:  # type: ignore[override]  # it is found out, so it cannot be set
         """Hash of weights, configuration, adapters and tokenizer, wherever they came from."""
         return self._hash.now()
 
     @property
-    def edited(self) -> bool:
+    def edited(self) -> bool:  # type: ignore[override]  # it is found out, so it cannot be set
         """Whether the weights differ from files on disk, which hashes all; always so for an object from memory."""
         self.rehash()
         return self._differs(self._hash.now() if self._may_differ else None)
@@ -88,13 +88,13 @@ class InProcessModel(Model):
         return digest("files", self._files, precision)
 
     @property
-    def precision(self) -> dict[str, Any]:
+    def precision(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
         """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
         name = str(self._module.dtype).removeprefix("torch.")
         return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
 
     @property
-    def asking(self) -> dict[str, Any]:
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
         """The options of `evenhand.load` that concern asking, as JSON values."""
         return {**super().asking, **batching(self._batch_tokens)}
 

@@ -75,7 +75,7 @@ class LocalModel(InProcessModel, TokenModel):
         return super().abilities | {"weights"}
 
     @property
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
         """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where the model states none."""
         stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
         return int(stated) if stated else UNLIMITED

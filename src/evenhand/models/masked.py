@@ -95,12 +95,12 @@ class MaskedModel(InProcessModel):
         return frozenset({"score", "weights"})
 
     @property
-    def asking(self) -> dict[str, Any]:
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
         """The options of `evenhand.load` that concern asking, as JSON values."""
         return {"name": self.name, "too_long": self.too_long, **super().asking}
 
     @cached_property
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
         """Maximum number of tokens of a text, special ones included; `UNLIMITED` where none is stated."""
         stated = [int(self._tokenizer.model_max_length), getattr(self._module.config, "max_position_embeddings", None)]
         for name, table in self._module.named_modules():

@@ -107,7 +107,7 @@ class Mitigated(Model):
         return inner | {verb for verb, function in self._verbs.items() if function is not None}
 
     @property
-    def declared(self) -> Reading:
+    def declared(self) -> Reading:  # type: ignore[override]
         """How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says."""
         return stacked([self.base.declared, self.method.reading(self.base)])
 

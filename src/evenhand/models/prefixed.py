@@ -59,7 +59,7 @@ class PrefixedModel(TokenModel):
         self.base.rehash()
 
     @property
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
         """The base's."""
         return self.base.context_length
 

@@ -111,7 +111,7 @@ class TokenModel(Model):
 
     @property
     @abstractmethod
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]  # every model with tokens finds it out
         """Maximum number of tokens of a prompt and its continuation."""
 
     @property
@@ -126,7 +126,7 @@ class TokenModel(Model):
         return len(self._tokenizer)
 
     @property
-    def asking(self) -> dict[str, Any]:
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
         """The options of `evenhand.load` that concern asking, as JSON values."""
         return {
             "name": self.name,

@@ -114,7 +114,7 @@ class VllmModel(TokenModel):
         return digest("vllm", self.url, self.model, self._card, self._tokenizer_hash)
 
     @property
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
         """One token less than the server's `max_model_len`: it always writes one more, also where it only reads."""
         return (self._card.context or UNLIMITED) - 1
 
