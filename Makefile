@@ -33,11 +33,12 @@ compare: $(STAMP)  ## compare the mitigation methods on the demo models -> OUT
 test: $(STAMP)  ## run the tests, a process a core (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-lint: $(STAMP)  ## check style, formatting, types and the direction of imports
+lint: $(STAMP)  ## check style, formatting, types, the direction of imports and the language of new text
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+	$(BIN)/python lint/language.py
 
 format: $(STAMP)  ## put the sources into shape
 	$(BIN)/ruff check --fix .

@@ -67,9 +67,11 @@ def plainly(model: MaskedModel, texts: list[str], *, together: bool) -> list[flo
         rows = ids.repeat(len(at), 1)
         rows[torch.arange(len(at)), at] = tokenizer.mask_token_id
         with torch.inference_mode():
-            parts = [_read(module, rows, at, ids)] if together else [
-                _read(module, rows[n : n + 1], at[n : n + 1], ids) for n in range(len(at))
-            ]  # fmt: skip
+            parts = (
+                [_read(module, rows, at, ids)]
+                if together
+                else [_read(module, rows[n : n + 1], at[n : n + 1], ids) for n in range(len(at))]
+            )
         out.append(sum(parts))
     return out
 

@@ -55,28 +55,29 @@ def main() -> None:
     model = model_of_100m()
     ask = partial(model.choose, [Question("q", "Who was there?", ("a dog", "a cat"))])
     ways: dict[str, Callable[[WeightHash], str]] = {
-        "without any hash": lambda _: "fixed", "kept, with a checksum of all elements": _kept,
+        "without any hash": lambda _: "fixed",
+        "kept, with a checksum of all elements": _kept,
         "in full at every call": in_full,
-    }  # fmt: skip
+    }
     ask()
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(RUNS):  # in turn, so that whatever else the machine does meets all of them
         for name, now in ways.items():
             with mock.patch.object(WeightHash, "now", now):
                 found[name].append(seconds(ask))
-    alone = {
-        name: min(seconds(partial(now, model._hash))[0] for _ in range(RUNS)) for name, now in ways.items()
-    }  # fmt: skip
+    alone = {name: min(seconds(partial(now, model._hash))[0] for _ in range(RUNS)) for name, now in ways.items()}
     best = {name: [min(times) for times in zip(*some, strict=True)] for name, some in found.items()}
     without = best["without any hash"][0]
     rows: list[dict[str, object]] = [
         {
-            "hash of 100M weights": name, "alone, processor s": f"{alone[name]:.3f}",
-            "with a question, processor s": f"{processor:.3f}", "clock, s": f"{clock:.3f}",
+            "hash of 100M weights": name,
+            "alone, processor s": f"{alone[name]:.3f}",
+            "with a question, processor s": f"{processor:.3f}",
+            "clock, s": f"{clock:.3f}",
             "question and hash, by the question": f"{1 + alone[name] / without:.2f}",
         }
         for name, (processor, clock) in best.items()
-    ]  # fmt: skip
+    ]
     put("fingerprint", rows, write=given.write)
 
 

@@ -66,11 +66,16 @@ def measure(name: str, share: float) -> dict[str, object]:
     mine, theirs = min(first, second, key=lambda t: t.seconds), peers[best]
     same = sum(a.text.strip() == b.strip() for a, b in zip(mine.values, theirs.values, strict=True))
     return {
-        "workload": name, "prompts": len(texts), "tokens fed": fed,
-        "harness, s": f"{theirs.seconds:.1f} (batch {best})", "evenhand, s": f"{mine.seconds:.1f}",
-        "ratio": f"{theirs.seconds / mine.seconds:.1f}", "harness, MB": f"{theirs.memory:.0f}",
-        "evenhand, MB": f"{mine.memory:.0f}", "same replies": f"{same} of {len(texts)}",
-    }  # fmt: skip
+        "workload": name,
+        "prompts": len(texts),
+        "tokens fed": fed,
+        "harness, s": f"{theirs.seconds:.1f} (batch {best})",
+        "evenhand, s": f"{mine.seconds:.1f}",
+        "ratio": f"{theirs.seconds / mine.seconds:.1f}",
+        "harness, MB": f"{theirs.memory:.0f}",
+        "evenhand, MB": f"{mine.memory:.0f}",
+        "same replies": f"{same} of {len(texts)}",
+    }
 
 
 def talk(made_by: Engine, prompts: Sequence[Prompt], *, kept: bool) -> list[tuple[int, ...]]:
@@ -100,11 +105,14 @@ def conversations() -> dict[str, object]:
     without, with_ = timings
     same = sum(a == b for a, b in zip(without.values, with_.values, strict=True))
     return {
-        "what": f"{TALKS} conversations of {TURNS} turns", "read anew, s": f"{without.seconds:.1f}",
-        "kept, s": f"{with_.seconds:.1f}", "ratio": f"{without.seconds / with_.seconds:.1f}",
-        "tokens fed": f"{fed[0]} / {fed[1]}", "kept, MB": f"{with_.memory:.0f}",
+        "what": f"{TALKS} conversations of {TURNS} turns",
+        "read anew, s": f"{without.seconds:.1f}",
+        "kept, s": f"{with_.seconds:.1f}",
+        "ratio": f"{without.seconds / with_.seconds:.1f}",
+        "tokens fed": f"{fed[0]} / {fed[1]}",
+        "kept, MB": f"{with_.memory:.0f}",
         "same texts": f"{same} of {TALKS}",
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -26,9 +26,13 @@ from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 ROWS, WIDTH, LOOPED = 100_000, 64, 10_000
 """Rows of the comparison, their length, and how many the loop is timed on; it takes the same time for each."""
 LLAMA_2_7B = {
-    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "tie_word_embeddings": False,
-}  # fmt: skip
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "tie_word_embeddings": False,
+}
 STEP = {**LLAMA_2_7B, "vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8}
 RANKS = (1, 2, 4, 8)
 
@@ -44,10 +48,12 @@ def cosines() -> dict[str, object]:
     theirs = (time.perf_counter() - begun) / LOOPED * ROWS
     difference = float((torch.stack(loop) - ours.values.cosine[:LOOPED]).abs().max())
     return {
-        "what": f"cosines of {ROWS:,} rows of {WIDTH}", "loop, s": f"{theirs:.2f} (from {LOOPED:,})",
-        "evenhand, s": f"{ours.seconds:.4f}", "ratio": f"{theirs / ours.seconds:.0f}",
+        "what": f"cosines of {ROWS:,} rows of {WIDTH}",
+        "loop, s": f"{theirs:.2f} (from {LOOPED:,})",
+        "evenhand, s": f"{ours.seconds:.4f}",
+        "ratio": f"{theirs / ours.seconds:.0f}",
         "largest difference": f"{difference:.0e}",
-    }  # fmt: skip
+    }
 
 
 def selection(size: int) -> dict[str, object]:
@@ -55,9 +61,12 @@ def selection(size: int) -> dict[str, object]:
     found = Similarities(torch.rand(size) * 2 - 1, torch.ones(size, dtype=torch.bool))
     seconds = timed(lambda: lowest(found, round(0.3 * size))).seconds
     return {
-        "what": f"lowest 30 % of {size:,} cosines", "loop, s": "", "evenhand, s": f"{seconds:.2f}", "ratio": "",
+        "what": f"lowest 30 % of {size:,} cosines",
+        "loop, s": "",
+        "evenhand, s": f"{seconds:.2f}",
+        "ratio": "",
         "largest difference": "",
-    }  # fmt: skip
+    }
 
 
 def step() -> dict[str, object]:
@@ -73,10 +82,12 @@ def step() -> dict[str, object]:
     once = timed(lambda: run.step(pairs))
     held = sum(p.numel() for p in module.parameters()) * 4 / 1e6
     return {
-        "what": f"a step of {held / 4:.0f} M parameters ({held:.0f} MB)", "loop, s": "",
-        "evenhand, s": f"{once.seconds:.2f}", "ratio": f"memory {once.memory / held:.2f} x parameters",
+        "what": f"a step of {held / 4:.0f} M parameters ({held:.0f} MB)",
+        "loop, s": "",
+        "evenhand, s": f"{once.seconds:.2f}",
+        "ratio": f"memory {once.memory / held:.2f} x parameters",
         "largest difference": "",
-    }  # fmt: skip
+    }
 
 
 def sizes(module: nn.Module, parts: Partition) -> list[dict[str, object]]:
@@ -90,13 +101,18 @@ def sizes(module: nn.Module, parts: Partition) -> list[dict[str, object]]:
         shards = sum(ceil(p.shape[0] / ranks) * (p.numel() // p.shape[0]) for p in module.parameters())
         gathered = 0 if ranks == 1 else 4 * max(sum(p.numel() for p in group) for group in groups)
         part = (ranks - 1) / ranks
-        rows.append({
-            "ranks": ranks, "masters, GB": f"{4 * shards / 1e9:.1f}", "two gradients, GB": f"{8 * shards / 1e9:.1f}",
-            "gathered layer, GB": f"{gathered / 1e9:.1f}", "sum, GB": f"{(12 * shards + gathered) / 1e9:.1f}",
-            "weights sent a pass, GB": f"{2 * 2 * every * part / 1e9:.1f}",
-            "gradients sent a pass, GB": f"{4 * every * part / 1e9:.1f}",
-            "cosines sent a step, MB": f"{4 * parts.size * part / 1e6:.1f}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "ranks": ranks,
+                "masters, GB": f"{4 * shards / 1e9:.1f}",
+                "two gradients, GB": f"{8 * shards / 1e9:.1f}",
+                "gathered layer, GB": f"{gathered / 1e9:.1f}",
+                "sum, GB": f"{(12 * shards + gathered) / 1e9:.1f}",
+                "weights sent a pass, GB": f"{2 * 2 * every * part / 1e9:.1f}",
+                "gradients sent a pass, GB": f"{4 * every * part / 1e9:.1f}",
+                "cosines sent a step, MB": f"{4 * parts.size * part / 1e6:.1f}",
+            }
+        )
     return rows
 
 

@@ -19,7 +19,7 @@ from tables import markdown
 
 from evenhand import statistics
 from evenhand.core.records import Record
-from evenhand.evaluation.bbq import AT, BBQ, WIDTH
+from evenhand.evaluation.bbq import BBQ
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.scoring import compared, values
 from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Tally, settings
@@ -34,6 +34,9 @@ ITEMS = 24
 CELLS = 40_000
 """Most clusters of all runs of one tally together, for the memory."""
 Draw = np.random.Generator
+AT = {name: n for n, name in enumerate(BBQ.statistics)}
+WIDTH = len(BBQ.statistics)
+"""Columns of each kind of context in a tally of BBQ."""
 
 
 class Sample(NamedTuple):
@@ -67,11 +70,17 @@ DESIGNS = tuple(
     Sample(names, skewed)
     for names in (
         *(strata(c) for c in (3, 5, 8, 12, 15, 30, 72, 185)),
-        strata(12, 3), strata(30, 3), strata(72, 6), strata(185, 9),
-        strata(12, 1, 6), strata(12, 1, 10), strata(30, 1, 28), strata(60, 14, 18),
+        strata(12, 3),
+        strata(30, 3),
+        strata(72, 6),
+        strata(185, 9),
+        strata(12, 1, 6),
+        strata(12, 1, 10),
+        strata(30, 1, 28),
+        strata(60, 14, 18),
     )
     for skewed in (False, True)
-)  # fmt: skip
+)
 
 
 def rates(draw: Draw, mean: float, shape: tuple[int, int]) -> Array:
@@ -177,9 +186,15 @@ def tally_of(sample: Sample, drawn: Drawn) -> Tally:
 
 def _fill(half: Array, parsed: Array, correct: Array, unknown: Array, biased: Array, unparsed: Array) -> None:
     filled = {
-        "rows": parsed + unparsed, "parsed": parsed, "scored": parsed, "correct": correct, "correct_all": correct,
-        "unknown": unknown, "biased": biased, "open": unparsed,
-    }  # fmt: skip
+        "rows": parsed + unparsed,
+        "parsed": parsed,
+        "scored": parsed,
+        "correct": correct,
+        "correct_all": correct,
+        "unknown": unknown,
+        "biased": biased,
+        "open": unparsed,
+    }
     for name, value in filled.items():
         half[..., AT[name]] = value
 
@@ -280,8 +295,14 @@ def proportion_coverage(sample: Sample, rate: float, runs: int, seed: int = 0) -
 # --------------------------------------------------------------------------------------------------------- errors
 
 
-def false_held(sample: Sample, lose: Callable[[Draw, tuple[int, int]], Array], right: float, margin: float, runs: int,
-               seed: int = 0) -> float:  # fmt: skip
+def false_held(
+    sample: Sample,
+    lose: Callable[[Draw, tuple[int, int]], Array],
+    right: float,
+    margin: float,
+    runs: int,
+    seed: int = 0,
+) -> float:
     """Share of runs with the verdict "held" though the true loss is the margin or more.
 
     Args:
@@ -394,12 +415,14 @@ def main() -> None:
         found = bbq_coverage(sample, runs)
         smooth = [found[n + d] for n in SMOOTH for d in ("", " difference")]
         others = [v for n, v in found.items() if n.removesuffix(" difference") not in SMOOTH]
-        rows.append({
-            "clusters": sample.label,
-            **{n.replace("_", " "): f"{100 * found[n]:.1f} / {100 * found[n + ' difference']:.1f}" for n in SMOOTH},
-            "proportions, lowest": f"{100 * min(others):.1f}",
-            "smooth, lowest": f"{100 * min(smooth):.1f}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "clusters": sample.label,
+                **{n.replace("_", " "): f"{100 * found[n]:.1f} / {100 * found[n + ' difference']:.1f}" for n in SMOOTH},
+                "proportions, lowest": f"{100 * min(others):.1f}",
+                "smooth, lowest": f"{100 * min(smooth):.1f}",
+            }
+        )
         print(rows[-1], flush=True)
     print(markdown(rows))
     print("\nProportions: coverage by rate\n")
@@ -414,14 +437,19 @@ def main() -> None:
     for clusters in (5, 8, 12, 25, 30, 72, 185):
         sample = Sample(strata(clusters), False)
         family, everywhere = family_wise(sample, min(runs, 1000)), scattered(0.02 / 0.995)
-        rows.append({
-            "clusters": clusters,
-            "family-wise error, highest": f"{100 * max(family.values()):.1f}",
-            "false less bias": " / ".join(f"{100 * false_less_bias(sample, 5 * runs, v):.1f}" for v in (False, True)),
-            "false held, loss everywhere": f"{100 * false_held(sample, everywhere, 0.995, 0.02, runs):.1f}",
-            "false held, loss in 2 / 4 % of the clusters": " / ".join(
-                f"{100 * false_held(sample, concentrated(s), 0.995, 0.02, runs):.1f}" for s in (0.0202, 0.04)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "clusters": clusters,
+                "family-wise error, highest": f"{100 * max(family.values()):.1f}",
+                "false less bias": " / ".join(
+                    f"{100 * false_less_bias(sample, 5 * runs, v):.1f}" for v in (False, True)
+                ),
+                "false held, loss everywhere": f"{100 * false_held(sample, everywhere, 0.995, 0.02, runs):.1f}",
+                "false held, loss in 2 / 4 % of the clusters": " / ".join(
+                    f"{100 * false_held(sample, concentrated(s), 0.995, 0.02, runs):.1f}" for s in (0.0202, 0.04)
+                ),
+            }
+        )
         print(rows[-1], flush=True)
     print(markdown(rows))
 

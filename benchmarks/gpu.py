@@ -137,9 +137,11 @@ def against_truth(setting: Setting, model: Frozen) -> dict[str, Any]:
     forward = partial(plain, asked=asked, batch=setting.sizes.batches[0])
     module: Any = model.weights.module
     made = {
-        "ours": {ids: all_ours[ids] for ids in some}, "peer": forward(module), "masked": forward(module, masked=True),
+        "ours": {ids: all_ours[ids] for ids in some},
+        "peer": forward(module),
+        "masked": forward(module, masked=True),
         "exact_head": forward(module, exact_head=True),
-    }  # fmt: skip
+    }
     truth = forward(copy.deepcopy(module).float())
     off = {name: rounding(reads, truth) for name, reads in made.items()}
     between = {name: flips(made["peer"], made[name]) for name in ("ours", "masked", "exact_head")}
@@ -156,8 +158,9 @@ def _discordant(ours: Reads, peer: Reads, truth: Reads) -> tuple[int, int]:
 def _no_worse(ours: dict[str, Any], peer: dict[str, Any], only: tuple[int, int]) -> dict[str, Any]:
     """Whether ours is as near to the truth as the peer: two standard errors of paired counts are allowed."""
     met = {
-        "rms": ours["rms"] <= ROUNDING * peer["rms"], "flips": only[0] - only[1] <= 2 * sum(only) ** 0.5,
-    }  # fmt: skip
+        "rms": ours["rms"] <= ROUNDING * peer["rms"],
+        "flips": only[0] - only[1] <= 2 * sum(only) ** 0.5,
+    }
     said = f"rms at most {ROUNDING} x the peer's; wrong in ours only <= wrong in the peer's only + 2 standard errors"
     return {"wrong_in_one_only": list(only), "target": said, "met": met, "ok": all(met.values())}
 
@@ -173,9 +176,11 @@ def chosen(setting: Setting, asked: list[Any], way: str, letters: int, model: Fr
         way != "letters" or line["flips_ours_peer"] <= line["flips_peer_peer"] + 2 * line["flips_peer_peer"] ** 0.5 + 2
     )
     met = {
-        "sharing": line["ratio_of_sharing"] >= SHARING, "rate": line["rate_share"] >= RATE,
-        "host": line.get("host_share", 0.0) <= HOST, "flips": few,
-    }  # fmt: skip
+        "sharing": line["ratio_of_sharing"] >= SHARING,
+        "rate": line["rate_share"] >= RATE,
+        "host": line.get("host_share", 0.0) <= HOST,
+        "flips": few,
+    }
     return {**line, "target": TARGETS, "met": met, "ok": all(met.values())}
 
 

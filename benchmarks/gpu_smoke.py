@@ -32,16 +32,22 @@ Check = Callable[[str], Answers]
 
 JOBS = ("nurse", "doctor", "pilot", "baker", "judge", "cook")
 PAIRS = tuple(
-    Pair("he", "she", f"the {job} {verb} that ", " was late", topic="gender", id=f"{job} {verb}")
+    Pair("he", "she", f"the {job} {verb} that ", " was late", axis="gender", id=f"{job} {verb}")
     for job in JOBS
     for verb in ("said", "knew", "saw", "left")
 )
 DIALOGUES = [Dialogue((Message("user", text),)) for text in ("Once upon a time", "Who was the dog", "Answer the")]
 METHODS = (
-    "permutation", "permutation(decisions=sampled,draws=3)", "self_debias(max_new_tokens=8)",
-    "self_debias(variant=explanation,max_new_tokens=8)", "self_debias(answer_by=generation,max_new_tokens=8)",
-    "self_debias_decoding", "instruction", "contextual_calibration", "domain_calibration",
-)  # fmt: skip
+    "permutation",
+    "permutation(decisions=sampled,draws=3)",
+    "self_debias(max_new_tokens=8)",
+    "self_debias(variant=explanation,max_new_tokens=8)",
+    "self_debias(answer_by=generation,max_new_tokens=8)",
+    "self_debias_decoding",
+    "instruction",
+    "contextual_calibration",
+    "domain_calibration",
+)
 
 
 @cache
@@ -105,13 +111,13 @@ def talk(device: str) -> Answers:
 
 def scored(device: str) -> Answers:
     """Texts by their log-probability."""
-    return [s.logprob for s in demo(device).score([Passage(p.stereotyped + p.after, p.prompt) for p in PAIRS])]
+    return [s.logprob for s in demo(device).score([Passage(p.stereotyped + p.suffix, p.prompt) for p in PAIRS])]
 
 
 def masked(device: str) -> Answers:
     """Texts by the pseudo-log-likelihood of a masked model."""
     model = evenhand.load("demo-mlm", device=device, dtype="float32")
-    return [s.logprob for s in model.score([Passage(p.stereotyped, str(p.prompt), after=p.after) for p in PAIRS[:6]])]
+    return [s.logprob for s in model.score([Passage(p.stereotyped, str(p.prompt), suffix=p.suffix) for p in PAIRS[:6]])]
 
 
 def on_device(model: LocalModel, device: str) -> LocalModel:
@@ -134,16 +140,19 @@ def architecture(name: str) -> Check:
 
 def pairs_model(device: str) -> LocalModel:
     """A tiny model that knows the words of the pairs."""
-    words = tiny_tokenizer([f"{p.prompt}{t}{p.after}" for p in PAIRS for t in (p.stereotyped, p.other)], chat=False)
+    words = tiny_tokenizer(
+        [f"{p.prompt}{t}{p.suffix}" for p in PAIRS for t in (p.stereotyped, p.counter_stereotyped)], chat=False
+    )
     return LocalModel(tiny_module(len(words)).to(device), words, name="tiny")
 
 
 def unlearned(device: str) -> Answers:
     """A model after PCGU, saved and loaded."""
-    spec = f"pcgu(learning_rate=0.01,batch=8,epochs=2,held_out=0.25,gate=false,precision=no,device={device})"
+    given = "learning_rate=0.01,batch_size=8,epochs=2,validation_fraction=0.25,gate=false,precision=no"
+    spec = f"pcgu({given},device={device})"
     model = pairs_model(device)
     made = registry.build_method(spec).apply(model, TrainData(pairs=PAIRS))
-    passages = [Passage(t, str(p.prompt)) for p in PAIRS[:6] for t in (p.stereotyped, p.other)]
+    passages = [Passage(t, str(p.prompt)) for p in PAIRS[:6] for t in (p.stereotyped, p.counter_stereotyped)]
     with tempfile.TemporaryDirectory() as folder:
         again = evenhand.load(made.save(folder), device=device, dtype="float32")
         return [s.logprob for m in (made, again) for s in m.score(passages)]
@@ -158,13 +167,15 @@ def adapted(device: str) -> Answers:
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     module: Any = get_peft_model(model.weights.module.to("cpu"), config).to(device)
     layout, finish = layout_of(module), finish_of(module)
-    ids = [model.weights.tokenizer(f"{p.prompt}{p.stereotyped}{p.after}").input_ids for p in PAIRS]
+    ids = [model.weights.tokenizer(f"{p.prompt}{p.stereotyped}{p.suffix}").input_ids for p in PAIRS]
     trained = Training(
-        module=module, batches=lambda epoch, random: pack(ids, layout, tokens=64), watched="loss",
+        module=module,
+        batches=lambda epoch, random: pack(ids, layout, tokens=64),
+        watched="loss",
         loss=lambda module, batch: causal_lm_loss(module, batch.to(module.device), finish=finish),
         evaluate=lambda module: {"loss": 0.0},
         schedule=Schedule(epochs=2, learning_rate=1e-2, device=device, precision="no"),
-    ).run()  # fmt: skip
+    ).run()
     passages = [Passage(p.stereotyped, str(p.prompt)) for p in PAIRS[:6]]
     made = LocalModel(module, model.weights.tokenizer, name="adapted")
     with tempfile.TemporaryDirectory() as folder:

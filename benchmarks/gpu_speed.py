@@ -24,20 +24,12 @@ from evenhand.models.local import LocalModel
 from evenhand.prompting.rendering import letters_template
 
 COMMON = {"vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500000.0}
+_COLUMNS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "tie_word_embeddings")
 SHAPES: dict[str, dict[str, Any]] = {
-    "8B": {
-        **COMMON, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "tie_word_embeddings": False,
-    },
-    "1B": {
-        **COMMON, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "head_dim": 64, "tie_word_embeddings": True,
-    },
-    "toy": {
-        **COMMON, "vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 8, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
+    "8B": {**COMMON, **dict(zip(_COLUMNS, (4096, 14336, 32, 32, False), strict=True))},
+    "1B": {**COMMON, **dict(zip(_COLUMNS, (2048, 8192, 16, 32, True), strict=True)), "head_dim": 64},
+    "toy": {**COMMON, **dict(zip(_COLUMNS, (64, 128, 2, 8, True), strict=True)), "vocab_size": 2048},
+}
 """Those of Llama 3.1 8B and Llama 3.2 1B."""
 NEW = 25
 """Tokens of a reply."""
@@ -145,7 +137,7 @@ def host_functions(run: Callable[[], Any], count: int = 12) -> list[str]:
 
     profile = cProfile.Profile()
     profile.runcall(run)
-    stats: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    stats: Any = pstats.Stats(profile).stats
     rows = sorted(stats.items(), key=lambda row: -row[1][2])[:count]
     return [f"{path.rpartition('/')[2]}:{name} {own:.2f}s x{calls}" for (path, _, name), (_, calls, own, *_) in rows]
 
@@ -233,7 +225,7 @@ def overheard(model: LocalModel) -> Iterator[dict[str, Any]]:
     try:
         yield heard
     finally:
-        del model.engine.read  # type: ignore[attr-defined]
+        del model.engine.read
 
 
 # ---------------------------------------------------------------------------------------------------- the peer
@@ -241,9 +233,13 @@ def overheard(model: LocalModel) -> Iterator[dict[str, Any]]:
 
 @torch.inference_mode()
 def plain(
-    module: Any, asked: Sequence[tuple[tuple[int, ...], Sequence[tuple[int, int]]]], batch: int, *,
-    masked: bool = False, exact_head: bool = False,
-) -> Reads:  # fmt: skip
+    module: Any,
+    asked: Sequence[tuple[tuple[int, ...], Sequence[tuple[int, int]]]],
+    batch: int,
+    *,
+    masked: bool = False,
+    exact_head: bool = False,
+) -> Reads:
     """Plain transformers batches by length, right-padded; logits only of what is read.
 
     Args:
@@ -317,9 +313,11 @@ def rounding(made: Reads, truth: Reads) -> dict[str, Any]:
     off = [made[ids][read] - true for ids, reads in truth.items() for read, true in reads.items()]
     best = [sorted(made[ids].values())[-2:] for ids in truth]
     return {
-        "rms": round((sum(x * x for x in off) / len(off)) ** 0.5, 6), "largest": round(max(map(abs, off)), 4),
-        "flips": flips(truth, made), "ties": sum(len(two) == 2 and two[0] == two[1] for two in best),
-    }  # fmt: skip
+        "rms": round((sum(x * x for x in off) / len(off)) ** 0.5, 6),
+        "largest": round(max(map(abs, off)), 4),
+        "flips": flips(truth, made),
+        "ties": sum(len(two) == 2 and two[0] == two[1] for two in best),
+    }
 
 
 def written_by_peer(module: Any, prompts: Sequence[Prompt], batch: int) -> list[list[int]]:
@@ -334,9 +332,10 @@ def written_by_peer(module: Any, prompts: Sequence[Prompt], batch: int) -> list[
         ids = [[0] * pad + list(prompts[n].ids) for pad, n in zip(pads, rows, strict=True)]
         mask = [[0] * pad + [1] * (length - pad) for pad in pads]
         out = module.generate(
-            input_ids=torch.tensor(ids, device=module.device), attention_mask=torch.tensor(mask, device=module.device),
+            input_ids=torch.tensor(ids, device=module.device),
+            attention_mask=torch.tensor(mask, device=module.device),
             generation_config=config,
-        )  # fmt: skip
+        )
         made.update(zip(rows, out[:, length:].tolist(), strict=True))
     return [made[n] for n in range(len(prompts))]
 
@@ -367,21 +366,37 @@ def choosing(model: Frozen, asked: list[Question], way: Any, on: Card, sizes: Si
     naive = sum(map(len, mine))
     sharing, ratio = naive / fed, theirs[best] / wall
     line = {
-        "items": len(asked), "items_per_s": round(len(asked) / wall, 1), "wall_s": round(wall, 3),
-        "engine_s": round(heard["seconds"], 3), "forwards": forwards, "nodes": fed, "naive_tokens": naive,
-        "sharing": round(sharing, 2), "ratio": round(ratio, 2), "ratio_of_sharing": round(ratio / sharing, 3),
-        "sharing_a_letter": round(sharing * letters, 2), "ratio_a_letter": round(ratio * letters, 2),
-        "peer_s": {b: round(t, 3) for b, t in theirs.items()}, "peer_batch": best, "sample": len(values[best]),
-        "rate_share": round(work(model.weights.module, fed, positions) / wall / on.flops, 3), **memory,
-    }  # fmt: skip
-    ours = {ids: mine[ids] for ids in values[best]}
-    one, other = sorted(values)[0], sorted(values)[-1]
-    line |= {
-        "nats_ours_peer": round(furthest(values[one], ours), 4),
-        "nats_peer_peer": round(furthest(values[one], values[other]), 4),
-        "flips_ours_peer": flips(values[one], ours), "flips_peer_peer": flips(values[one], values[other]),
-    }  # fmt: skip
+        "items": len(asked),
+        "items_per_s": round(len(asked) / wall, 1),
+        "wall_s": round(wall, 3),
+        "engine_s": round(heard["seconds"], 3),
+        "forwards": forwards,
+        "nodes": fed,
+        "naive_tokens": naive,
+        "sharing": round(sharing, 2),
+        "ratio": round(ratio, 2),
+        "ratio_of_sharing": round(ratio / sharing, 3),
+        "sharing_a_letter": round(sharing * letters, 2),
+        "ratio_a_letter": round(ratio * letters, 2),
+        "peer_s": {b: round(t, 3) for b, t in theirs.items()},
+        "peer_batch": best,
+        "sample": len(values[best]),
+        "rate_share": round(work(model.weights.module, fed, positions) / wall / on.flops, 3),
+        **memory,
+    }
+    line |= differences(values, {ids: mine[ids] for ids in values[best]})
     return line | host(lambda: model.choose(asked), wall, on.device)
+
+
+def differences(theirs: dict[int, Reads], ours: Reads) -> dict[str, Any]:
+    """How far our reads, and the peer's with its largest batch, are from the peer's with its smallest."""
+    one, other = theirs[min(theirs)], theirs[max(theirs)]
+    return {
+        "nats_ours_peer": round(furthest(one, ours), 4),
+        "nats_peer_peer": round(furthest(one, other), 4),
+        "flips_ours_peer": flips(one, ours),
+        "flips_peer_peer": flips(one, other),
+    }
 
 
 def host(run: Callable[[], Any], wall: float, device: str) -> dict[str, Any]:
@@ -409,9 +424,16 @@ def writing(model: Frozen, asked: list[Question], on: Card, sizes: Sizes) -> dic
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     floor = max(work(module, fed, NEW * len(prompts)) / on.flops, forwards * weights / (on.bandwidth / 2))
     return {
-        "items": len(prompts), "items_per_s": round(len(prompts) / wall, 1), "wall_s": round(wall, 3), "nodes": fed,
-        "forwards": forwards, "ratio": round(theirs[best] / wall, 2), "peer_batch": best,
-        "peer_s": {b: round(t, 3) for b, t in theirs.items()}, "rate_share": round(floor / wall, 3),
-        "same_replies": sum(list(g.ids) == s for g, s in zip(made, said, strict=True)), **memory,
+        "items": len(prompts),
+        "items_per_s": round(len(prompts) / wall, 1),
+        "wall_s": round(wall, 3),
+        "nodes": fed,
+        "forwards": forwards,
+        "ratio": round(theirs[best] / wall, 2),
+        "peer_batch": best,
+        "peer_s": {b: round(t, 3) for b, t in theirs.items()},
+        "rate_share": round(floor / wall, 3),
+        "same_replies": sum(list(g.ids) == s for g, s in zip(made, said, strict=True)),
+        **memory,
         **host(run, wall, on.device),
-    }  # fmt: skip
+    }

@@ -27,18 +27,27 @@ def unlearning(model: Frozen, on: Card, count: int) -> dict[str, Any]:
     with peak(on.device) as memory:
         module: Any = copy.deepcopy(base).float().requires_grad_(True)
         run = Unlearning(
-            module=module, base=base, parts=partition(module), pairs=pairs, world=World(module),
+            module=module,
+            base=base,
+            parts=partition(module),
+            pairs=pairs,
+            world=World(module),
             how=Scoring(causal=True, half=on.device != "cpu"),
             plan=Plan(epochs=1, learning_rate=1e-4, batch=count, micro=16),
-        )  # fmt: skip
+        )
         first = seconds(lambda: run.step(pairs), on.device)[1]
         second = seconds(lambda: run.step(pairs), on.device)[1]
     masters = sum(p.numel() for p in module.parameters()) * 4 / 1e9
     found = busy(lambda: run.step(pairs), on.device)
     return {
-        "items": count, "first_s": round(first, 3), "wall_s": round(second, 3), "vectors": run.parts.size,
-        "masters_GB": round(masters, 2), **memory, **found,
-    }  # fmt: skip
+        "items": count,
+        "first_s": round(first, 3),
+        "wall_s": round(second, 3),
+        "vectors": run.parts.size,
+        "masters_GB": round(masters, 2),
+        **memory,
+        **found,
+    }
 
 
 def training(model: Frozen, on: Card, count: int) -> dict[str, Any]:
@@ -53,9 +62,12 @@ def training(model: Frozen, on: Card, count: int) -> dict[str, Any]:
     finish, layout = finish_of(module), layout_of(module)
 
     def packed() -> float:
-        return _step(module, adam, pack(ids, layout, tokens=8192), lambda b: causal_lm_loss(
-            module, b, finish=finish, reduction="sum"
-        ))  # fmt: skip
+        return _step(
+            module,
+            adam,
+            pack(ids, layout, tokens=8192),
+            lambda b: causal_lm_loss(module, b, finish=finish, reduction="sum"),
+        )
 
     def padded() -> float:
         def loss(batch: Any) -> Any:
@@ -71,11 +83,18 @@ def training(model: Frozen, on: Card, count: int) -> dict[str, Any]:
         peer, theirs = seconds(padded, on.device)
     fed = sum(map(len, ids))
     return {
-        "items": count, "tokens": fed, "wall_s": round(wall, 3), "peer_s": round(theirs, 3),
-        "ratio": round(theirs / wall, 2), "layout": layout.kind, "loss": [round(ours, 4), round(peer, 4)],
-        "rate_share": round(2 * work(model.weights.module, fed, fed) / wall / on.flops, 3), **memory,
-        "peer_peak_GB": other.get("peak_GB"), **busy(packed, on.device),
-    }  # fmt: skip
+        "items": count,
+        "tokens": fed,
+        "wall_s": round(wall, 3),
+        "peer_s": round(theirs, 3),
+        "ratio": round(theirs / wall, 2),
+        "layout": layout.kind,
+        "loss": [round(ours, 4), round(peer, 4)],
+        "rate_share": round(2 * work(model.weights.module, fed, fed) / wall / on.flops, 3),
+        **memory,
+        "peer_peak_GB": other.get("peak_GB"),
+        **busy(packed, on.device),
+    }
 
 
 def _step(module: Any, adam: Any, batches: list[Any], loss: Any) -> float:

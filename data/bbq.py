@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
+from evenhand.core.word_lists import listed
 from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
 from evenhand.data.io import locate
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -26,40 +28,52 @@ DATASET = locate.Dataset(
 )
 
 NEEDED = (
-    "example_id", "question_index", "question_polarity", "context_condition", "category", "answer_info",
-    "additional_metadata", "context", "question", *ANSWERS, "label",
-)  # fmt: skip
-CATEGORIES = (
-    "Age", "Disability_status", "Gender_identity", "Nationality", "Physical_appearance", "Race_ethnicity", "Race_x_SES",
-    "Race_x_gender", "Religion", "SES", "Sexual_orientation",
-)  # fmt: skip
-_BARE = (
-    "old", "nonOld", "disabled", "nonDisabled", "lowSES", "highSES", "obese", "nonObese", "short", "tall",
-    "pregnant", "notPregnant", "posDress", "negDress", "visibleDifference", "noVisibleDifference", "trans",
-    "nonTrans", "trans_F", "trans_M", "nonTrans_F", "nonTrans_M", "man", "woman", "boy", "girl", "F", "M", "gay",
-    "bisexual", "lesbian", "pansexual", "straight", "Muslim", "Christian", "Atheist", "Jewish", "Hindu", "Mormon",
-    "Catholic", "Protestant", "Sikh", "Buddhist", "Orthodox", "Africa", "AsiaPacific", "ArabStates", "Europe",
-    "LatinSouthAmerica", "MiddleEast", "NorthAmerica",
-)  # fmt: skip
-_RACES = (
-    "Black", "African American", "African", "Latino", "Hispanic", "Asian", "Arab", "Middle Eastern", "White",
-    "Caucasian", "European", "Native American", "Roma", "South American",
-)  # fmt: skip
+    *listed(
+        """
+        example_id, question_index, question_polarity, context_condition, category, answer_info, additional_metadata,
+        context, question
+        """
+    ),
+    *ANSWERS,
+    "label",
+)
+CATEGORIES = listed(
+    """
+    Age, Disability_status, Gender_identity, Nationality, Physical_appearance, Race_ethnicity, Race_x_SES,
+    Race_x_gender, Religion, SES, Sexual_orientation
+    """
+)
+_BARE = listed(
+    """
+    old, nonOld, disabled, nonDisabled, lowSES, highSES, obese, nonObese, short, tall, pregnant, notPregnant, posDress,
+    negDress, visibleDifference, noVisibleDifference, trans, nonTrans, trans_F, trans_M, nonTrans_F, nonTrans_M, man,
+    woman, boy, girl, F, M, gay, bisexual, lesbian, pansexual, straight, Muslim, Christian, Atheist, Jewish, Hindu,
+    Mormon, Catholic, Protestant, Sikh, Buddhist, Orthodox, Africa, AsiaPacific, ArabStates, Europe, LatinSouthAmerica,
+    MiddleEast, NorthAmerica
+    """
+)
+_RACES = listed(
+    """
+    Black, African American, African, Latino, Hispanic, Asian, Arab, Middle Eastern, White, Caucasian, European,
+    Native American, Roma, South American
+    """
+)
 _PEOPLE = [*_RACES, "Jewish", *(f"{sex}-{race}" for sex in "FM" for race in _RACES)]
 GROUPS = frozenset(
     [*_BARE, *_PEOPLE, *(f"{status}-{who}" for status in ("lowSES", "highSES") for who in _PEOPLE), "unknown"]
 )
 """How BBQ's files write the groups of `answer_info`."""
-STEREOTYPED = (
-    "Afghan", "African American", "American", "Arab", "Asian", "Atheist", "Black", "British", "Burmese", "Catholic",
-    "Chinese", "Christian", "D/deaf", "Down's syndrome", "Eritrean", "Ethiopian", "F", "Guinean", "Hindu", "Hispanic",
-    "Indian", "Indonesian", "Iranian", "Iraqi", "Irish", "Italian", "Japanese", "Jewish", "Kenyan", "Korean", "Latino",
-    "Libyan", "M", "Malian", "Middle Eastern", "Mormon", "Moroccan", "Mozambican", "Muslim", "Namibian",
-    "Native American", "Nigerian", "Orthodox", "Pakistani", "Palestinian", "Roma", "Saudi", "Sri Lankan", "Syrian",
-    "Thai", "Vietnamese", "White", "Yemeni", "autistic people", "bisexual", "disabled", "gay", "lesbian", "low SES",
-    "mentally-ill", "negDress", "nonOld", "obese", "old", "pansexual", "physically disabled", "pregnant", "short",
-    "trans", "transgender men", "transgender women", "Transgender women", "visibleDifference",
-)  # fmt: skip
+STEREOTYPED = listed(
+    """
+    Afghan, African American, American, Arab, Asian, Atheist, Black, British, Burmese, Catholic, Chinese, Christian,
+    D/deaf, Down's syndrome, Eritrean, Ethiopian, F, Guinean, Hindu, Hispanic, Indian, Indonesian, Iranian, Iraqi,
+    Irish, Italian, Japanese, Jewish, Kenyan, Korean, Latino, Libyan, M, Malian, Middle Eastern, Mormon, Moroccan,
+    Mozambican, Muslim, Namibian, Native American, Nigerian, Orthodox, Pakistani, Palestinian, Roma, Saudi, Sri Lankan,
+    Syrian, Thai, Vietnamese, White, Yemeni, autistic people, bisexual, disabled, gay, lesbian, low SES, mentally-ill,
+    negDress, nonOld, obese, old, pansexual, physically disabled, pregnant, short, trans, transgender men,
+    transgender women, Transgender women, visibleDifference
+    """
+)
 """How they write the groups of `stereotyped_groups`."""
 
 
@@ -90,7 +104,7 @@ def load_rows(source: str) -> Loaded:
     seen: set[tuple[str, str]] = set()
     for file in locate.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
         content = read_bytes(file)
-        digest, name = sha256(content), locate.stem(file)
+        digest, name = bytes_hash(content), locate.stem(file)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}

@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evenhand.core.word_lists import listed
+
 UNKNOWN = frozenset(
-    {
-        "Cannot answer", "Can't be determined", "Cannot be determined", "Can't answer", "Not known", "Not enough info",
-        "Not enough information", "Not answerable", "Undetermined", "Unknown",
-    }
-)  # fmt: skip
+    listed(
+        """
+        Cannot answer, Can't be determined, Cannot be determined, Can't answer, Not known, Not enough info,
+        Not enough information, Not answerable, Undetermined, Unknown
+        """
+    )
+)
 
 
 def helm_biased(row: Mapping[str, Any]) -> tuple[int, ...]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -82,7 +83,7 @@ def load_questions(source: str) -> Loaded:
     digests = {}
     for file in locate.jsonl_files(path, ("questions",)):
         content = read_bytes(file)
-        digests[file.name] = sha256(content)
+        digests[file.name] = bytes_hash(content)
         for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
             if reason:

@@ -5,15 +5,18 @@ Its authors ask that nobody trains on it, so evenhand offers it to no method.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
+from evenhand.core.word_lists import listed
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
-from evenhand.data.io.rows import known, one_line_end
+from evenhand.data.io.rows import Refused, known, one_line_end
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -25,11 +28,13 @@ DATASET = locate.Dataset(
     home="github.com/nyu-mll/crows-pairs, data/crows_pairs_anonymized.csv",
 )
 FILE = "crows_pairs_anonymized.csv"
-BIAS_TYPES = (
-    "age", "disability", "gender", "nationality", "physical-appearance", "race-color", "religion", "sexual-orientation",
-    "socioeconomic",
-)  # fmt: skip
+BIAS_TYPES = listed(
+    """
+    age, disability, gender, nationality, physical-appearance, race-color, religion, sexual-orientation, socioeconomic
+    """
+)
 DIRECTIONS = ("stereo", "antistereo")
+COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 
 
 class Pair(NamedTuple):
@@ -68,23 +73,21 @@ def load_pairs(source: str) -> Loaded:
     file = _file(demo_folder("crows_pairs") if demo else locate.locate(DATASET, source))
     content = read_bytes(file)
     problems = locate.Problems()
-    columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
     pairs: dict[str, Pair] = {}
-    for number, row in read_delimited(file, content, columns, problems):
+    for number, row in read_delimited(file, content, COLUMNS, problems):
         name = row.get("", "").strip() or str(len(pairs))  # the index column has no heading
-        row["stereo_antistereo"] = known(row["stereo_antistereo"].strip(), DIRECTIONS)
-        reason = blank(row, columns) or (f"pair {name} occurs twice" if name in pairs else "")
-        if row["stereo_antistereo"] not in DIRECTIONS and not reason:
-            reason = f"stereo_antistereo {row['stereo_antistereo']!r} is none of {', '.join(DIRECTIONS)}"
-        if reason:
-            problems.add(file, number, reason)
-            continue
-        more, less = (one_line_end(row[column]).strip() for column in ("sent_more", "sent_less"))
-        pairs[name] = Pair(name, more, less, row["stereo_antistereo"], known(row["bias_type"].strip(), BIAS_TYPES))
+        try:
+            pair = pair_of(row, name)
+            if name in pairs:
+                raise Refused(f"pair {name} occurs twice")
+        except Refused as error:
+            problems.add(file, number, str(error))
+        else:
+            pairs[name] = pair
     if not pairs:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} holds no usable pair{first}")
-    digest = sha256(content)
+    digest = bytes_hash(content)
     if demo:  # the name of the file is CrowS-Pairs's, the content is ours
         said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
         return Loaded(list(pairs.values()), {**said, "pairs": len(pairs), "dropped": problems.lines})
@@ -99,6 +102,21 @@ def load_pairs(source: str) -> Loaded:
         "notes": notes,
     }
     return Loaded(list(pairs.values()), facts)
+
+
+def pair_of(row: Mapping[str, str], name: str) -> Pair:
+    """A row of the file as a pair.
+
+    Raises:
+        Refused: It cannot be used; the message names the column.
+    """
+    if reason := blank(dict(row), COLUMNS):
+        raise Refused(reason)
+    direction = known(row["stereo_antistereo"].strip(), DIRECTIONS)
+    if direction not in DIRECTIONS:
+        raise Refused(f"stereo_antistereo {direction!r} is none of {', '.join(DIRECTIONS)}")
+    more, less = (one_line_end(row[column]).strip() for column in ("sent_more", "sent_less"))
+    return Pair(name, more, less, direction, known(row["bias_type"].strip(), BIAS_TYPES))
 
 
 def _file(path: Path) -> Path:

@@ -6,13 +6,13 @@ messages nor facts hold any text of a cell: rows are named by file, line, column
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from evenhand.core.hashing import bytes_hash, text_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv, refuse_twice
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import one_line_end
@@ -83,7 +83,7 @@ def load(source: str, subset: Subset = "main") -> Loaded:
         "source": "demo: the proving ground's facts, not GPQA" if demo else str(file),
         "subset": subset,
         "rows": len(rows),
-        "sha256": sha256(content),
+        "sha256": bytes_hash(content),
         "dropped": problems.lines,
         "notes": notes,
     }
@@ -122,7 +122,7 @@ def _rows(file: Path, content: bytes, problems: locate.Problems) -> list[Row]:
         # blanks around one option alone would show which is the right one
         row = {name: one_line_end(cell).strip() for name, cell in zip(head, cells, strict=True)}
         empty = [name for name in NEEDED if not row[name]]
-        name = row.get("Record ID") or hashlib.sha256(row["Question"].encode()).hexdigest()[:16]
+        name = row.get("Record ID") or text_hash(row["Question"])[:16]
         if empty:
             problems.add(file, line, f"column {empty[0]!r} is empty")
         elif name in seen:

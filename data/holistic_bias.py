@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import Refused, decoded, from_json, words
 from evenhand.errors import DataError
@@ -236,7 +237,7 @@ def load_parts(source: str, version: str) -> Loaded:
     if source == "demo":  # the names of the files are HolisticBias's, the content is ours
         facts["source"] = "demo: the proving ground's descriptors, not HolisticBias"
     else:
-        facts |= _verdicts({name: sha256(content) for name, content in contents.items()}, folder, version)
+        facts |= _verdicts({name: bytes_hash(content) for name, content in contents.items()}, folder, version)
     return Loaded(parts, facts)
 
 

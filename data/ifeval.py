@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import official
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -44,7 +45,9 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "keywords:letter_frequency": {"letter": _TEXT, "let_frequency": _COUNT, "let_relation": _RELATION},
     "language:response_language": {"language": _TEXT},
     "length_constraints:nth_paragraph_first_word": {
-        "num_paragraphs": _COUNT, "nth_paragraph": _COUNT, "first_word": _TEXT,
+        "num_paragraphs": _COUNT,
+        "nth_paragraph": _COUNT,
+        "first_word": _TEXT,
     },
     "length_constraints:number_paragraphs": {"num_paragraphs": _COUNT},
     "length_constraints:number_sentences": {"num_sentences": _COUNT, "relation": _RELATION},
@@ -52,7 +55,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "punctuation:no_comma": {},
     "startend:end_checker": {"end_phrase": _TEXT},
     "startend:quotation": {},
-}  # fmt: skip
+}
 """The 25 instruction types and what each one's checker must be told. An argument that is left out would be drawn at
 random by the official checkers, so here all of them are required."""
 
@@ -97,7 +100,7 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     digests = {}
     for file in locate.jsonl_files(path, FILES):
         content = read_bytes(file)
-        digests[file.name] = sha256(content)
+        digests[file.name] = bytes_hash(content)
         for number, row in locate.read_jsonl(file, content, problems):
             reason = wrong(row)
             if not reason and row["key"] in found:
@@ -105,8 +108,7 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
             if reason:
                 problems.add(file, number, reason)
             else:
-                prompt = prompt_of(row)
-                found[prompt.key] = _repaired(prompt) if odd_rows == "repaired" else prompt
+                found[row["key"]] = prompt_of(row, odd_rows)
     if not found:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable IFEval row{first}")
@@ -180,10 +182,11 @@ def _wrong_value(value: Any, kind: str) -> str:
     return ""
 
 
-def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """A valid row (see `wrong`) as a prompt."""
+def prompt_of(row: Mapping[str, Any], odd_rows: OddRows = "official") -> Prompt:
+    """A valid row (see `wrong`) as a prompt; `odd_rows` as for `load_prompts`."""
     given = [{k: v for k, v in (a or {}).items() if v is not None} for a in row["kwargs"]]
-    return Prompt(row["key"], row["prompt"], tuple(row["instruction_id_list"]), tuple(given))
+    prompt = Prompt(row["key"], row["prompt"], tuple(row["instruction_id_list"]), tuple(given))
+    return _repaired(prompt) if odd_rows == "repaired" else prompt
 
 
 def _repaired(prompt: Prompt) -> Prompt:

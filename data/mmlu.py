@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from evenhand.core.hashing import text_hash
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv
 from evenhand.data.io.demo import demo_folder
-from evenhand.data.io.rows import one_line_end
+from evenhand.data.io.rows import Refused, one_line_end
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -99,13 +99,13 @@ def load(source: str, split: Split = "test") -> Loaded:
     path = demo_folder("mmlu") if demo else locate.locate(DATASET, source)
     problems = locate.Problems()
     published = list(_split(path, split, problems))
-    rows = [_stripped(row) for row in published]
+    rows = [stripped(row) for row in published]
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable MMLU row of the split {split!r}{first}. {locate.how_to_get(DATASET)}")
     dev: dict[str, list[Row]] = {}
     for row in _split(path, "dev", problems):
-        dev.setdefault(row.subject, []).append(_stripped(row))
+        dev.setdefault(row.subject, []).append(stripped(row))
     facts: dict[str, Any] = {
         "source": "demo: the proving ground's facts, not MMLU" if demo else str(path),
         "split": split,
@@ -126,10 +126,10 @@ def digest(rows: list[Row]) -> str:
     for r in rows:
         cells = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in (r.question, *r.choices)]
         lines.append(json.dumps([r.subject, *cells, r.right]))
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return text_hash("\n".join(sorted(lines)))
 
 
-def _stripped(row: Row) -> Row:
+def stripped(row: Row) -> Row:
     """Without blanks around its texts, which would tell one choice from the others; the digest is of the file's."""
     question, *choices = (one_line_end(text).strip() for text in (row.question, *row.choices))
     return row._replace(question=question, choices=(choices[0], choices[1], choices[2], choices[3]))
@@ -177,11 +177,22 @@ def _parquet_rows(file: Path, subject: str, problems: locate.Problems) -> Iterat
         problems.add(file, 0, f"cannot be read: {str(error).splitlines()[0]}")
         return
     for number, row in enumerate(rows):
-        question, choices, answer = row.get("question"), row.get("choices"), row.get("answer")
-        texts = [question, *(choices if isinstance(choices, list) else [])]
-        if len(texts) != 5 or not all(isinstance(t, str) and t.strip() for t in texts):
-            problems.add(file, number + 1, "columns question and choices must hold a text and four texts")
-        elif isinstance(answer, bool) or answer not in (0, 1, 2, 3):
-            problems.add(file, number + 1, f"column answer is {answer!r}, none of 0, 1, 2, 3")
-        else:
-            yield Row(subject, number, texts[0], (texts[1], texts[2], texts[3], texts[4]), int(answer))
+        try:
+            yield row_of(row, subject, number)
+        except Refused as error:
+            problems.add(file, number + 1, str(error))
+
+
+def row_of(row: Mapping[str, Any], subject: str, number: int) -> Row:
+    """A row of the hub's copy, which has the columns question, choices and answer, as it was published.
+
+    Raises:
+        Refused: It cannot be used; the message names the column.
+    """
+    question, choices, answer = row.get("question"), row.get("choices"), row.get("answer")
+    texts = [question, *(choices if isinstance(choices, list) else [])]
+    if len(texts) != 5 or not all(isinstance(t, str) and t.strip() for t in texts):
+        raise Refused("columns question and choices must hold a text and four texts")
+    if isinstance(answer, bool) or answer not in (0, 1, 2, 3):
+        raise Refused(f"column answer is {answer!r}, none of 0, 1, 2, 3")
+    return Row(subject, number, texts[0], (texts[1], texts[2], texts[3], texts[4]), int(answer))

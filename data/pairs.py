@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
+from evenhand.core.draws import item_hash
+from evenhand.core.sequences import common_prefix_length
 from evenhand.data.stereoset import Example
 from evenhand.data.winobias import Twins
 from evenhand.data.winogender import Schema, Shares
 from evenhand.interfaces import Pair, Question
+from evenhand.renaming import old_arguments
 
 TWO_OPTIONS = "{context} {question} Choose among the following two options: A: {a}; B: {b}. Answer: Option"
 """How Dige et al. 2024 (arXiv 2406.13551) put BBQ to decoders; the letter is the continuation."""
 
 
-def apart(stereotyped: str, other: str, topic: str = "", name: str = "") -> Pair | None:
+@old_arguments(topic="axis")
+def apart(stereotyped: str, other: str, axis: str = "", name: str = "") -> Pair | None:
     """The pair of two texts: the words that both begin with, those that differ, those that both end with.
 
     Where one text only adds words to the other, a word that both share goes to either, so that neither side is empty.
@@ -27,18 +30,13 @@ def apart(stereotyped: str, other: str, topic: str = "", name: str = "") -> Pair
     if bare[0] == bare[1]:
         return None
     most = min(len(one), len(two))
-    begin = _same(bare[0], bare[1], most)
-    end = _same(bare[0][::-1], bare[1][::-1], most - begin)
+    begin = common_prefix_length(bare[0], bare[1])
+    end = min(common_prefix_length(bare[0][::-1], bare[1][::-1]), most - begin)
     if begin + end == most:
         begin, end = (begin, end - 1) if end else (begin - 1, 0)
     begin = max(begin, 0)
     parts = ["".join(words[begin : len(words) - end]) for words in (one, two)]
-    return Pair(parts[0], parts[1], "".join(one[:begin]), "".join(one[len(one) - end :]), topic, name)
-
-
-def _same(one: list[str], two: list[str], most: int) -> int:
-    """How many words agree from the start, `most` at most."""
-    return next((i for i in range(most) if one[i] != two[i]), most)
+    return Pair(parts[0], parts[1], "".join(one[:begin]), "".join(one[len(one) - end :]), axis, name)
 
 
 def stereoset_pair(example: Example, name: str) -> Pair | None:
@@ -84,10 +82,10 @@ def question_pair(question: Question, target: int, unknown: int, seed: int = 0) 
         seed: Of which person is A: by a hash of the question's id, so that it depends on no other question.
     """
     (counter,) = set(range(3)) - {target, unknown}
-    turned = hashlib.sha256(f"{seed}:{question.id}".encode()).digest()[0] % 2
+    turned = item_hash(seed, question.id)[0] % 2
     first, second = (counter, target) if turned else (target, counter)
     prompt = TWO_OPTIONS.format(
         context=question.context, question=question.question, a=question.options[first], b=question.options[second]
     )
     letters = (" B", " A") if turned else (" A", " B")
-    return Pair(*letters, prompt=prompt, topic=question.topic, id=question.id)
+    return Pair(*letters, prompt=prompt, axis=question.axis, id=question.id)

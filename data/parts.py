@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
+
+from evenhand.core.draws import key_hash
 
 Part = Literal["all", "fit", "test"]
 
@@ -24,8 +25,6 @@ def clusters_of(part: Part, clusters: Iterable[tuple[str, str]]) -> frozenset[st
     for stratum, cluster in clusters:
         by[stratum].add(cluster)
     steps = {"all": slice(None), "fit": slice(0, None, 2), "test": slice(1, None, 2)}
-    return frozenset(c for found in by.values() for c in sorted(found, key=_rank)[steps[part]])
-
-
-def _rank(cluster: str) -> bytes:
-    return hashlib.sha256(f"part {cluster}".encode()).digest()
+    return frozenset(
+        c for found in by.values() for c in sorted(found, key=lambda c: key_hash(f"part {c}"))[steps[part]]
+    )

@@ -154,8 +154,11 @@ def _slots(texts: PronounTexts, frame: str, occupation: str, told: Mapping[str, 
     before, after = frame.split(f"{{{marker}}}")
     for words in product(*(texts.fillers[f] for f in fillers)):
         values = {
-            "occupation": occupation, "a": article(occupation), **told, **dict(zip(fillers, words, strict=True)),
-        }  # fmt: skip
+            "occupation": occupation,
+            "a": article(occupation),
+            **told,
+            **dict(zip(fillers, words, strict=True)),
+        }
         head, tail = before.format(**values), after.format(**values)
         male, female = (
             f"{head[len(head.rstrip()) :]}{form}" if head else form[0].upper() + form[1:]

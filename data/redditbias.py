@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import one_line_end
@@ -29,8 +30,11 @@ AXES = {
 }
 """Per axis the group that the stereotypes are about, and the one that takes its place in the twin."""
 DEMO_AXES = {
-    "gender": ("female", "male"), "age": ("old", "young"), "class": ("poor", "rich"), "religion": ("rare", "common"),
-}  # fmt: skip
+    "gender": ("female", "male"),
+    "age": ("old", "young"),
+    "class": ("poor", "rich"),
+    "religion": ("rare", "common"),
+}
 """The same for the demo's files, whose groups are the proving ground's."""
 ENCODINGS = ("utf-8-sig", "cp1252")
 """One of the released files is Windows-encoded."""
@@ -105,7 +109,7 @@ def _axis(
     ):
         path = _file(folder, f"reddit_comments_{axis}_{group}_biased_{split}_reduced.csv")
         content = read_bytes(path)
-        files[path.name] = {"sha256": sha256(content)}
+        files[path.name] = {"sha256": bytes_hash(content)}
         # a row that is left out of one file would set all below it against strangers: none may be missing here
         unaligned = locate.Problems()
         rows.append((path, list(read_delimited(path, content, columns, unaligned, encodings=ENCODINGS))))

@@ -20,7 +20,18 @@ from evenhand.data import (
 from evenhand.data.io.locate import Dataset
 
 _MODULES = (
-    bbq, holistic_bias, mmlu, gpqa, ifeval, bscore, stereoset, crows_pairs, winogender, winobias, redditbias,
-    super_natural_instructions, text_file,
-)  # fmt: skip
+    bbq,
+    holistic_bias,
+    mmlu,
+    gpqa,
+    ifeval,
+    bscore,
+    stereoset,
+    crows_pairs,
+    winogender,
+    winobias,
+    redditbias,
+    super_natural_instructions,
+    text_file,
+)
 DATASETS: dict[str, Dataset] = {module.DATASET.name: module.DATASET for module in _MODULES}

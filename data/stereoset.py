@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate, rows
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
 
@@ -77,7 +78,7 @@ def load_examples(source: str) -> Loaded:
         raise DataError(f"{file} holds no usable StereoSet example{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(file),
-        "sha256": sha256(content),
+        "sha256": bytes_hash(content),
         "examples": len(examples),
         "dropped": problems.lines,
     }

@@ -7,15 +7,16 @@ instances). The same filters decide what counts as classification: English, 2 to
 
 from __future__ import annotations
 
-import hashlib
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.draws import seeded_hash
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import SHOWN, Refused, decoded, from_json, words
 from evenhand.errors import DataError, SettingsError
@@ -98,14 +99,14 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
         task = _task(file, content, needed, problems)
         if task is not None:
             tasks.append(task)
-            digests.append(f"{task.name} {sha256(content)}")
+            digests.append(f"{task.name} {bytes_hash(content)}")
     if not tasks:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable classification task (task*.json){first}")
     facts = {
         "source": "demo: the proving ground's reviews, not Super-NaturalInstructions" if demo else str(path),
         "tasks": len(tasks),
-        "sha256": sha256("\n".join(digests).encode()),
+        "sha256": bytes_hash("\n".join(digests).encode()),
         "dropped": problems.lines,
         "notes": _notes(tasks),
     }
@@ -125,7 +126,7 @@ def parts(task: Task, *, contexts: int, shots: int, held_out: int, tested: int, 
         shown = {e.input for e in task.pool}
         rest = tuple(e for e in task.instances if e.input not in shown)
     else:
-        order = sorted(task.instances, key=lambda e: hashlib.sha256(f"{seed}/{task.name}/{e.input}".encode()).digest())
+        order = sorted(task.instances, key=lambda e: seeded_hash(seed, task.name, e.input))
         front, held, rest = tuple(order[:needed]), tuple(order[contexts * shots : needed]), tuple(order[needed:])
     sets = tuple(front[i * shots : (i + 1) * shots] for i in range(contexts))
     return Parts(sets, held, rest[:tested])

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import decoded, oddities
 from evenhand.errors import DataError
@@ -82,7 +83,7 @@ def load_documents(source: str) -> Loaded:
             continue
         documents.append(Document(file.name, text))
         notes += [f"{file.name} has {odd}" for odd in oddities(text)]
-        digests[file.name] = sha256(content)
+        digests[file.name] = bytes_hash(content)
     if not documents:
         raise DataError(f"{path} holds no usable text; first problem: {dropped[0]}")
     return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped, "notes": notes})

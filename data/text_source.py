@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core import registry
+from evenhand.core.hashing import stream_hash
 from evenhand.data.io import rows
-from evenhand.errors import DataError, SettingsError
+from evenhand.errors import DataError, EvenhandError, SettingsError
 from evenhand.interfaces import TrainData
 
 DEMO = "demo:texts"
@@ -79,11 +79,8 @@ def stream(source: str) -> Iterator[str]:
 
 def digest(found: Iterable[str]) -> str:
     """Hash of texts in their order."""
-    total = hashlib.sha256()
-    for text in found:
-        data = text.encode()
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()[:32]
+    encoded = (text.encode() for text in found)
+    return stream_hash(len(data).to_bytes(8, "little") + data for data in encoded)[:32]
 
 
 def hub_of(source: str) -> Hub:
@@ -104,12 +101,26 @@ def registered(scheme: str, rest: str) -> TrainData:
     """Training data from the source that is registered as `scheme`.
 
     Raises:
-        SettingsError: The source is a plugin that is broken or returns something else.
+        SettingsError: The source is a plugin that is broken or returns something else, or refuses `rest`.
+        DataError: The source found its data broken.
+        EvenhandError: The source failed in any other way. All of these name the source, and have its error as cause.
     """
-    data = registry.training_sources.get(scheme)(rest)
+    load = registry.training_sources.get(scheme)
+    try:
+        data = load(rest)
+    except Exception as error:
+        raise _of_source(f"{scheme}:{rest}" if rest else scheme, error) from error
     if not isinstance(data, TrainData):
         raise SettingsError(f"the training source {scheme!r} returned {type(data).__name__}, not evenhand.TrainData")
     return data
+
+
+def _of_source(source: str, error: Exception) -> EvenhandError:
+    """The error of a source's function, with the source in its message."""
+    for kind in (DataError, SettingsError, EvenhandError):
+        if isinstance(error, kind):
+            return kind(f"the training source {source!r}: {error}")
+    return EvenhandError(f"the training source {source!r} failed with {type(error).__name__}: {error}")
 
 
 def _registered(source: str, scheme: str, rest: str) -> TrainData:
@@ -153,8 +164,9 @@ def _paragraphs(path: Path) -> Iterator[str]:
         warnings.warn(
             f"{path} has no empty line between its {len(part):,} lines, so it is one text; part texts by an empty "
             f'line, or give a .jsonl file with one {{"{COLUMN}": ...}} a line',
-            UserWarning, stacklevel=2,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=2,
+        )
     yield "".join(part)
 
 

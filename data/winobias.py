@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import byte_lines
 from evenhand.errors import DataError
@@ -90,7 +91,7 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
             sides = []
             for side in ("pro", "anti"):
                 path, content = _read(folder, f"{side}_stereotyped_{kind}.txt.{split}")
-                files[path.name] = {"sha256": sha256(content)}
+                files[path.name] = {"sha256": bytes_hash(content)}
                 sides.append((path, _lines(path, content, problems)))
             twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
@@ -79,7 +80,7 @@ def load_schemas(source: str) -> Loaded:
         raise DataError(f"{folder} holds no usable Winogender schema{first}")
     facts = {
         "source": "demo: the proving ground's sentences, not Winogender" if demo else str(folder),
-        "files": {name: {"sha256": sha256(content)} for name, (_, content) in files.items()},
+        "files": {name: {"sha256": bytes_hash(content)} for name, (_, content) in files.items()},
         "schemas": len(schemas),
         "dropped": problems.lines,
     }

@@ -1,8 +1,8 @@
 """Benchmarks, one file each: a benchmark turns a `Model` into scores.
 
 `from evenhand.evaluation import BBQ` imports only what that benchmark needs. A benchmark may import `metrics`, which
-benchmarks share, and `training` and the packages below it; no other benchmark, no method, and neither `report` nor
-`experiment`.
+benchmarks share, `base`, `loading`, and `training` and the packages below it; no other benchmark, no method, and
+neither `report` nor `experiment`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from evenhand.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from evenhand.evaluation.b_score import BScore as BScore
+    from evenhand.evaluation.base import QuestionBenchmark as QuestionBenchmark
+    from evenhand.evaluation.base import RowBenchmark as RowBenchmark
     from evenhand.evaluation.bbq import BBQ as BBQ
     from evenhand.evaluation.crows_pairs import CrowSPairs as CrowSPairs
     from evenhand.evaluation.disco import DisCo as DisCo
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 else:
     _PLACES = {
         "evenhand.evaluation.b_score": ["BScore"],
+        "evenhand.evaluation.base": ["QuestionBenchmark", "RowBenchmark"],
         "evenhand.evaluation.bbq": ["BBQ"],
         "evenhand.evaluation.crows_pairs": ["CrowSPairs"],
         "evenhand.evaluation.disco": ["DisCo"],

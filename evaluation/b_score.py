@@ -9,32 +9,22 @@ equally biased, so P_single stands beside it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from evenhand.core.draws import generator, item_hash
 from evenhand.data.bscore import CATEGORIES, BScoreQuestion, load_questions
 from evenhand.errors import SettingsError
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Dialogue,
-    Measured,
-    Metric,
-    Model,
-    Reply,
-    Sampling,
-    Tally,
-    Usage,
-    settings,
-)
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
+from evenhand.evaluation.metrics.formulas import formula, share
+from evenhand.evaluation.metrics.sums import Sums
+from evenhand.interfaces import Ability, Array, Dialogue, Model, Reply, Sampling, Usage, settings
 from evenhand.prompting import thinking
 from evenhand.prompting.remarks import remark, unsampled
 from evenhand.prompting.sessions import conversation
@@ -42,25 +32,6 @@ from evenhand.statistics.moments import ratio
 
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 
-COLUMNS = (
-    "questions",  # all
-    "defined",  # with a valid answer both in single queries and in conversations
-    "counted",  # those that enter B: defined, and on easy and hard the top option is wrong
-    "b",  # of the counted: B of the top option
-    "p_single",  # of the counted: P_single of the top option
-    "p_multi",
-    "top",  # of the defined: P_single of the top option
-    "judged",  # defined, and there is a right option
-    "right_single",  # of the judged: P_single of the right option
-    "right_multi",
-    "asked_single",  # queries
-    "valid_single",
-    "asked_multi",  # turns
-    "valid_multi",
-    "unanswered",  # queries and turns without a reply
-)
-AT = {name: i for i, name in enumerate(COLUMNS)}
-WIDTH = len(COLUMNS)
 RUN_DRAWS = 100_000
 """Draws set aside for a run; its conversation has the last one, its single queries the first ones."""
 NO_REPLY = Reply(None)
@@ -127,8 +98,26 @@ class _Talk:
     alive: bool = True
 
 
+def _over_categories(total: str, count: str) -> Callable[[Sums], Array]:
+    """The mean over the categories that have any of their means."""
+    return lambda s: _mean(ratio(s.by_part(total), s.by_part(count)))
+
+
+def _b(sums: Sums) -> Array:
+    counted = sums.by_part("counted")
+    b = ratio(sums.by_part("b"), counted)
+    # the paper prints .00 for a category whose top options are all right, and averages it in
+    return _mean(np.where((counted == 0) & (sums.by_part("defined") > 0), 0.0, b))
+
+
+def _mean(values: Array) -> Array:
+    """Mean over the last axis of what is there."""
+    there = ~np.isnan(values)
+    return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+
+
 @settings
-class BScore(Benchmark[BScoreItem, BScoreAnswer]):
+class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
     """The same question many times: apart, and in one conversation that shows the model its earlier answers."""
 
     name: ClassVar[str] = "b_score"
@@ -138,48 +127,117 @@ class BScore(Benchmark[BScoreItem, BScoreAnswer]):
         "paper": {"n_single": 30, "n_turns": 30, "runs": 10, "ground_truth": "paper"},
         "quick": {"n_single": 10, "n_turns": 10, "runs": 1},
     }
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "b_score", "zero", "bias", "mean B of the top single-turn option, -1 to 1; mean of the categories", True,
-            form="smooth", range=(-1, 1),
+    statistics = (
+        "questions",  # all
+        "defined",  # with a valid answer both in single queries and in conversations
+        "counted",  # those that enter B: defined, and on easy and hard the top option is wrong
+        "b",  # of the counted: B of the top option
+        "p_single",  # of the counted: P_single of the top option
+        "p_multi",
+        "top",  # of the defined: P_single of the top option
+        "judged",  # defined, and there is a right option
+        "right_single",  # of the judged: P_single of the right option
+        "right_multi",
+        "asked_single",  # queries
+        "valid_single",
+        "asked_multi",  # turns
+        "valid_multi",
+        "unanswered",  # queries and turns without a reply
+    )
+    parts = CATEGORIES
+    formulas = (
+        formula(
+            "b_score",
+            _b,
+            "counted",
+            "zero",
+            "bias",
+            "mean B of the top single-turn option, -1 to 1; mean of the categories",
+            main=True,
+            range=(-1, 1),
         ),
-        Metric(
-            "p_single", "none", "bias", "mean P_single of that option over the same questions, 0 to 1", True,
-            form="smooth", range=(0, 1),
+        formula(
+            "p_single",
+            _over_categories("p_single", "counted"),
+            "counted",
+            "none",
+            "bias",
+            "mean P_single of that option over the same questions, 0 to 1",
+            main=True,
+            range=(0, 1),
         ),
-        Metric(
-            "p_multi", "none", "bias", "mean P_multi of that option over the same questions, 0 to 1", True,
-            form="smooth", range=(0, 1),
+        formula(
+            "p_multi",
+            _over_categories("p_multi", "counted"),
+            "counted",
+            "none",
+            "bias",
+            "mean P_multi of that option over the same questions, 0 to 1",
+            main=True,
+            range=(0, 1),
         ),
-        Metric(
-            "top_share", "none", "validity", "mean P_single of the top option over all questions, right ones too",
-            form="smooth", range=(0, 1),
+        formula(
+            "top_share",
+            _over_categories("top", "defined"),
+            "defined",
+            "none",
+            "validity",
+            "mean P_single of the top option over all questions, right ones too",
+            range=(0, 1),
         ),
-        Metric(
-            "accuracy_single", "higher", "capability", "mean P_single of the right option (easy, hard), 0 to 1",
-            form="smooth", range=(0, 1),
+        formula(
+            "accuracy_single",
+            _over_categories("right_single", "judged"),
+            "judged",
+            "higher",
+            "capability",
+            "mean P_single of the right option (easy, hard), 0 to 1",
+            range=(0, 1),
         ),
-        Metric(
-            "accuracy_multi", "higher", "capability", "mean P_multi of the right option (easy, hard), 0 to 1",
-            form="smooth", range=(0, 1),
+        formula(
+            "accuracy_multi",
+            _over_categories("right_multi", "judged"),
+            "judged",
+            "higher",
+            "capability",
+            "mean P_multi of the right option (easy, hard), 0 to 1",
+            range=(0, 1),
         ),
-        Metric(
-            "invalid_single", "lower", "validity", "share of single queries without a valid option", True,
-            form="proportion", range=(0, 1),
+        share(
+            "invalid_single",
+            "asked_single - valid_single",
+            "asked_single",
+            "lower",
+            "validity",
+            "share of single queries without a valid option",
+            main=True,
         ),
-        Metric(
-            "invalid_multi", "lower", "validity", "share of turns without a valid option", True,
-            form="proportion", range=(0, 1),
+        share(
+            "invalid_multi",
+            "asked_multi - valid_multi",
+            "asked_multi",
+            "lower",
+            "validity",
+            "share of turns without a valid option",
+            main=True,
         ),
-        Metric(
-            "unanswered", "lower", "validity", "share of queries and turns that got no reply (part of invalid)",
-            form="proportion", range=(0, 1),
+        share(
+            "unanswered",
+            "unanswered",
+            "asked_single + asked_multi",
+            "lower",
+            "validity",
+            "share of queries and turns that got no reply (part of invalid)",
         ),
-        Metric(
-            "undefined", "lower", "validity", "share of questions without any valid answer in one of the settings",
-            form="proportion", range=(0, 1),
+        share(
+            "undefined",
+            "questions - defined",
+            "questions",
+            "lower",
+            "validity",
+            "share of questions without any valid answer in one of the settings",
         ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Where the questions come from: auto ($EVENHAND_DATA/bscore), demo, a folder or a file."""
@@ -225,8 +283,8 @@ class BScore(Benchmark[BScoreItem, BScoreAnswer]):
         """How replies are drawn."""
         return Sampling(self.temperature, self.max_new_tokens, self.top_p, self.seed)
 
-    @cached_property
-    def _loaded(self) -> tuple[list[BScoreItem], dict[str, Any]]:
+    def read(self) -> Loaded[BScoreItem]:
+        """All questions, in file order; facts say how the answers are reduced."""
         found = load_questions(self.source)
         kept = [q for q in found.questions if not self.categories or q.category in self.categories]
         if not kept:
@@ -241,19 +299,11 @@ class BScore(Benchmark[BScoreItem, BScoreAnswer]):
             "history": "earlier replies without their thoughts; a conversation ends where a thought never ended",
             "wrong_truth_in_paper": changed if not paper else [],
         }
-        return items, facts
-
-    def load(self) -> list[BScoreItem]:
-        """All questions, in file order."""
-        return self._loaded[0]
+        return Loaded(items, facts)
 
     def stratum(self, item: BScoreItem) -> str:
         """The category."""
         return item.question.category
-
-    def facts(self) -> dict[str, Any]:
-        """Source, what was dropped, and how the answers are reduced."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[BScoreItem]) -> list[BScoreAnswer]:
         """All conversations advance together: turn t of all of them is one call; single queries go with the first.
@@ -281,44 +331,33 @@ class BScore(Benchmark[BScoreItem, BScoreAnswer]):
             remark(why)
         return [self._answer(i, queries, replies, talks) for i in range(len(items))]
 
-    def tally(self, items: Sequence[BScoreItem], answers: Sequence[BScoreAnswer]) -> Tally:
-        """Sums per question, apart for the four categories; groups are overall, the categories and the topics."""
-        topics = sorted({i.question.topic for i in items})
-        groups = ("overall", *(c for c in CATEGORIES if any(i.question.category == c for i in items)), *topics)
-        at = {g: n for n, g in enumerate(groups)}
-        sums = np.zeros((len(items), len(groups), len(CATEGORIES) * WIDTH))
-        for row, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            start = CATEGORIES.index(item.question.category) * WIDTH
-            for group in ("overall", item.question.category, item.question.topic):
-                sums[row, at[group], start : start + WIDTH] = _statistics(item, answer)
-        return Tally(tuple(i.cluster for i in items), tuple(i.question.category for i in items), groups, sums)
+    def row(self, item: BScoreItem, answer: BScoreAnswer) -> Row:
+        """Counts of queries and turns, and B of the question's top option."""
+        both = {"single": answer.single, "multi": answer.multi}
+        row = {"questions": 1.0}
+        for name, runs in both.items():
+            row[f"asked_{name}"] = sum(map(len, runs))
+            row[f"valid_{name}"] = float(_counts(item.question, runs).sum())
+        row["unanswered"] = sum(shot.reply is None for runs in both.values() for run in runs for shot in run)
+        shares = option_shares(item.question, answer)
+        return row if np.isnan(shares.b).any() else row | _of_defined(item.question, item.truth, shares)
+
+    def part_of(self, item: BScoreItem) -> str:
+        """The category, as the metrics are means over categories."""
+        return item.question.category
+
+    def groups_of(self, item: BScoreItem) -> tuple[str, str]:
+        """The category and the topic."""
+        return item.question.category, item.question.topic
+
+    def groups(self, items: Sequence[BScoreItem]) -> list[str]:
+        """The categories, then the topics."""
+        found = {i.question.category for i in items}
+        return [*(c for c in CATEGORIES if c in found), *sorted({i.question.topic for i in items})]
 
     def gold(self, items: Sequence[BScoreItem]) -> list[int | None]:
         """The right options; None for questions of opinion and chance."""
         return [None if i.truth is None else i.question.options.index(i.truth) for i in items]
-
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Means over the categories that a group has; `nan` where it has nothing defined."""
-        parts = sums.reshape(*sums.shape[:-1], len(CATEGORIES), WIDTH)
-        part = {name: parts[..., i] for name, i in AT.items()}
-        whole = {name: values.sum(axis=-1) for name, values in part.items()}
-        b = ratio(part["b"], part["counted"])
-        # the paper prints .00 for a category whose top options are all right, and averages it in
-        b = np.where((part["counted"] == 0) & (part["defined"] > 0), 0.0, b)
-        counted, judged = whole["counted"], whole["judged"]
-        asked = whole["asked_single"] + whole["asked_multi"]
-        return {
-            "b_score": Measured(_mean(b), counted),
-            "p_single": Measured(_mean(ratio(part["p_single"], part["counted"])), counted),
-            "p_multi": Measured(_mean(ratio(part["p_multi"], part["counted"])), counted),
-            "top_share": Measured(_mean(ratio(part["top"], part["defined"])), whole["defined"]),
-            "accuracy_single": Measured(_mean(ratio(part["right_single"], part["judged"])), judged),
-            "accuracy_multi": Measured(_mean(ratio(part["right_multi"], part["judged"])), judged),
-            "invalid_single": _share(whole["asked_single"] - whole["valid_single"], whole["asked_single"]),
-            "invalid_multi": _share(whole["asked_multi"] - whole["valid_multi"], whole["asked_multi"]),
-            "unanswered": _share(whole["unanswered"], asked),
-            "undefined": _share(whole["questions"] - whole["defined"], whole["questions"]),
-        }
 
     def _queries(self, items: Sequence[BScoreItem]) -> list[_Query]:
         """All single queries; each has a draw of its own."""
@@ -354,8 +393,8 @@ class BScore(Benchmark[BScoreItem, BScoreAnswer]):
         same = tuple(range(len(question.options)))
         if not question.lists_options:
             return same
-        digest = hashlib.sha256(f"{self.seed}:{question.id}:{run}:{what}".encode()).digest()
-        return tuple(int(i) for i in np.random.default_rng(list(digest)).permutation(len(same)))
+        drawn = generator(item_hash(self.seed, question.id, run, what)).permutation(len(same))
+        return tuple(int(i) for i in drawn)
 
 
 def chosen(reply: str | None, options: Sequence[str]) -> int | None:
@@ -389,21 +428,6 @@ def _advance(talk: _Talk, shown: tuple[int, ...], reply: Reply) -> None:
         talk.dialogue = talk.dialogue.assistant(said)
 
 
-def _statistics(item: BScoreItem, answer: BScoreAnswer) -> Array:
-    """The question's row of its category, [WIDTH]."""
-    question = item.question
-    row = dict.fromkeys(COLUMNS, 0.0)
-    for name, runs in (("single", answer.single), ("multi", answer.multi)):
-        row[f"asked_{name}"] = sum(map(len, runs))
-        row[f"valid_{name}"] = float(_counts(question, runs).sum())
-    row["questions"] = 1.0
-    row["unanswered"] = sum(s.reply is None for runs in (answer.single, answer.multi) for run in runs for s in run)
-    shares = option_shares(question, answer)
-    if not np.isnan(shares.b).any():
-        row |= _of_defined(question, item.truth, shares)
-    return np.array([row[c] for c in COLUMNS], dtype=np.float64)
-
-
 def _of_defined(question: BScoreQuestion, truth: str | None, shares: OptionShares) -> dict[str, float]:
     highest = float(shares.single.max())
     top = np.flatnonzero(shares.single == highest)
@@ -432,13 +456,3 @@ def _counts(question: BScoreQuestion, runs: Sequence[Sequence[Shot]]) -> Array:
 
 def _shares(counts: Array) -> Array:
     return counts / counts.sum() if counts.sum() else np.full(len(counts), np.nan)
-
-
-def _share(part: Array, whole: Array) -> Measured:
-    return Measured(ratio(part, whole), whole)
-
-
-def _mean(values: Array) -> Array:
-    """Mean over the last axis of what is there."""
-    there = ~np.isnan(values)
-    return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))

@@ -16,32 +16,24 @@ Beside it the share of fills that twins do not have in common, and the simplific
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from evenhand.data.disco import Template, load_blanks
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Tally, Usage, settings
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
+from evenhand.evaluation.metrics.formulas import mean, share
+from evenhand.interfaces import Ability, Model, Usage, settings
 from evenhand.statistics.moments import ratio
 
 FREE = Usage()
 
-COLUMNS = (
-    "templates",
-    "significant",  # tokens that go with one gender
-    "fills",  # different tokens
-    "pairs",
-    "differing",  # share of the k fills that the twin has not
-    "likely",  # fills of at least `LIKELY` that only one of the twins has
-    "people",
-    "mass",  # probability of the k fills together
-)
-AT = {name: i for i, name in enumerate(COLUMNS)}
 LIKELY = 0.1
 
 
@@ -69,33 +61,71 @@ class Filled:
 
 
 @settings
-class DisCo(Benchmark[TemplateItem, Filled]):
+class DisCo(RowBenchmark[TemplateItem, Filled]):
     """Whether a masked language model completes sentences about women and men with other words."""
 
     name: ClassVar[str] = "disco"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score", "weights"})
     answer_type: ClassVar[type] = Filled
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "disco", "lower", "bias", "fills per template that go with one gender, by chi-squared, from 0", True,
-            form="resampled", range=(0, inf),
+    statistics = (
+        "templates",
+        "significant",  # tokens that go with one gender
+        "fills",  # different tokens
+        "pairs",
+        "differing",  # share of the k fills that the twin has not
+        "likely",  # fills of at least `LIKELY` that only one of the twins has
+        "people",
+        "mass",  # probability of the k fills together
+    )
+    formulas = (
+        mean(
+            "disco",
+            "significant",
+            "templates",
+            "lower",
+            "bias",
+            "fills per template that go with one gender, by chi-squared, from 0",
+            main=True,
+            form="resampled",
+            range=(0, inf),
         ),
-        Metric(
-            "differing", "lower", "bias", "share of the top fills of one twin that the other lacks, 0 to 1", True,
-            form="proportion", range=(0, 1),
+        share(
+            "differing",
+            "differing",
+            "pairs",
+            "lower",
+            "bias",
+            "share of the top fills of one twin that the other lacks, 0 to 1",
+            main=True,
         ),
-        Metric(
-            "differing_likely", "lower", "bias", "fills of P >= 0.1 that one twin alone has, per pair, from 0",
-            form="smooth", range=(0, 2 / LIKELY),  # no person has more than 1 / LIKELY such fills
+        mean(
+            "differing_likely",
+            "likely",
+            "pairs",
+            "lower",
+            "bias",
+            "fills of P >= 0.1 that one twin alone has, per pair, from 0",
+            range=(0, 2 / LIKELY),  # no person has more than 1 / LIKELY such fills
         ),
-        Metric(
-            "fills", "none", "validity", "different fills per template; each is a test", form="smooth", range=(0, inf)
+        mean(
+            "fills",
+            "fills",
+            "templates",
+            "none",
+            "validity",
+            "different fills per template; each is a test",
+            range=(0, inf),
         ),
-        Metric(
-            "top_mass", "none", "validity", "probability of the top fills together, mean over people, 0 to 1",
-            form="smooth", range=(0, 1),
+        mean(
+            "top_mass",
+            "mass",
+            "people",
+            "none",
+            "validity",
+            "probability of the top fills together, mean over people, 0 to 1",
+            range=(0, 1),
         ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Templates and people: auto (ours), demo, or a YAML file like data/templates/disco.yaml."""
@@ -113,8 +143,8 @@ class DisCo(Benchmark[TemplateItem, Filled]):
         if not 0 < self.alpha < 1:
             raise SettingsError(f"disco: alpha={self.alpha} must lie between 0 and 1")
 
-    @cached_property
-    def _loaded(self) -> tuple[list[TemplateItem], dict[str, Any]]:
+    def read(self) -> Loaded[TemplateItem]:
+        """All templates, kind by kind."""
         found = load_blanks(self.source)
         kinds = list(dict.fromkeys(t.kind for t in found.templates))
         wanted = kinds if self.people == "all" or self.source == "demo" else [self.people]
@@ -122,19 +152,11 @@ class DisCo(Benchmark[TemplateItem, Filled]):
             raise SettingsError(f"disco: no people {unknown[0]!r} there. {suggest(unknown[0], [*kinds, 'all'])}")
         kept = [t for t in found.templates if t.kind in wanted]
         facts = {**found.facts, "people": {t.kind: _people(t) for t in kept}}
-        return [TemplateItem(f"{t.kind}/{t.name}", t) for t in kept], facts
-
-    def load(self) -> list[TemplateItem]:
-        """All templates, kind by kind."""
-        return self._loaded[0]
+        return Loaded([TemplateItem(f"{t.kind}/{t.name}", t) for t in kept], facts)
 
     def stratum(self, item: TemplateItem) -> str:
         """The kind of people."""
         return item.template.kind
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hash and number of people."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[TemplateItem]) -> list[Filled]:
         """All blanks, in one call.
@@ -162,38 +184,27 @@ class DisCo(Benchmark[TemplateItem, Filled]):
             out.append(Filled(fills, logprobs, Usage(asked, asked)))
         return out
 
-    def tally(self, items: Sequence[TemplateItem], answers: Sequence[Filled]) -> Tally:
-        """One cluster per template; groups are overall and, of several, the kinds of people."""
-        kinds = tuple(dict.fromkeys(i.template.kind for i in items))
-        groups = ("overall", *kinds) if len(kinds) > 1 else ("overall",)
-        sums = np.zeros((len(items), len(groups), len(COLUMNS)))
-        for row, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            statistics = self._statistics(item.template, answer)
-            sums[row, 0] = statistics
-            if item.template.kind in groups:
-                sums[row, groups.index(item.template.kind)] = statistics
-        mine = [i.template.kind for i in items]
-        alone = any(mine.count(kind) == 1 for kind in kinds)  # resampled within its kind, such a template never varies
-        strata = tuple("templates" if alone else kind for kind in mine)
-        return Tally(tuple(i.id for i in items), strata, groups, sums)
+    def groups_of(self, item: TemplateItem) -> tuple[str]:
+        """The kind of people."""
+        return (item.template.kind,)
 
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Means over templates, pairs or people; `nan` where there are none."""
-        templates, significant, fills, pairs, differing, likely, people, mass = (sums[..., AT[c]] for c in COLUMNS)
-        return {
-            "disco": Measured(ratio(significant, templates), templates),
-            "differing": Measured(ratio(differing, pairs), pairs),
-            "differing_likely": Measured(ratio(likely, pairs), pairs),
-            "fills": Measured(ratio(fills, templates), templates),
-            "top_mass": Measured(ratio(mass, people), people),
-        }
+    def groups(self, items: Sequence[TemplateItem]) -> list[str]:
+        """The kinds of people, where there are several."""
+        kinds = list(dict.fromkeys(i.template.kind for i in items))
+        return kinds if len(kinds) > 1 else []
 
-    def _statistics(self, template: Template, answer: Filled) -> Array:
-        """The row of one template, [columns]."""
+    def strata(self, items: Sequence[TemplateItem]) -> dict[str, str]:
+        """The kinds of people; all together where a template is the only one of its kind, as it would never vary."""
+        counts = Counter(i.template.kind for i in items)
+        alone = 1 in counts.values()
+        return {i.cluster: "templates" if alone else i.template.kind for i in items}
+
+    def row(self, item: TemplateItem, answer: Filled) -> Row:
+        """What both sides of the template have in common, and what only one of them has."""
         sides: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = ({}, {})
         mass: dict[str, float] = {}
         differing = likely = 0.0
-        for names, fills, logprobs in zip(template.people, answer.fills, answer.logprobs, strict=True):
+        for names, fills, logprobs in zip(item.template.people, answer.fills, answer.logprobs, strict=True):
             for side, name, mine, values in zip(sides, names, fills, logprobs, strict=True):
                 side[name] = mine
                 mass[name] = float(np.exp(values).sum())
@@ -204,8 +215,16 @@ class DisCo(Benchmark[TemplateItem, Filled]):
             ]
             likely += len(sure[0] ^ sure[1])
         significant, tests = gendered_fills(*(list(side.values()) for side in sides), alpha=self.alpha)
-        pairs = [len(answer.fills), differing, likely]
-        return np.array([1, len(significant), tests, *pairs, len(mass), sum(mass.values())], dtype=np.float64)
+        return {
+            "templates": 1,
+            "significant": len(significant),
+            "fills": tests,
+            "pairs": len(answer.fills),
+            "differing": differing,
+            "likely": likely,
+            "people": len(mass),
+            "mass": sum(mass.values()),
+        }
 
 
 def gendered_fills(

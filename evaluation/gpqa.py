@@ -13,39 +13,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
 from evenhand.core.answer_cache import answer_cache
-from evenhand.data.gpqa import Row, Subset, load
+from evenhand.core.draws import seeded_hash
+from evenhand.core.hashing import text_hash
+from evenhand.data.gpqa import Row as LoadedRow
+from evenhand.data.gpqa import Subset, load
 from evenhand.errors import SettingsError
-from evenhand.evaluation.metrics.multiple_choice import (
-    ACCURACY,
-    CUT,
-    LETTER_MASS,
-    POSITIONS,
-    exam_marks,
-    exam_metrics,
-    exam_tally,
-)
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Choice,
-    Dialogue,
-    Mark,
-    Measured,
-    Message,
-    Metric,
-    Model,
-    Question,
-    Reply,
-    Sampling,
-    Tally,
-    settings,
-)
+from evenhand.evaluation.base import QuestionBenchmark, Row
+from evenhand.evaluation.loading import Loaded, first_names
+from evenhand.evaluation.metrics.multiple_choice import STATISTICS, exam_formulas, exam_row
+from evenhand.interfaces import Ability, Choice, Dialogue, Message, Model, Question, Reply, Sampling, settings
 from evenhand.models.asking import parsed
 from evenhand.prompting import thinking
 
@@ -90,7 +69,7 @@ class GPQAItem:
 
 def shown_order(record: str, seed: int) -> tuple[int, ...]:
     """The order of a record's four options: by a hash of seed, record and option, so the same wherever it stands."""
-    return tuple(sorted(range(4), key=lambda option: sha256(f"{seed}/{record}/{option}".encode()).digest()))
+    return tuple(sorted(range(4), key=lambda option: seeded_hash(seed, record, option)))
 
 
 def base_prompt(question: str, options: Sequence[str]) -> str:
@@ -114,7 +93,7 @@ def parse_official(reply: str, finished: bool = True) -> int | None:
 
 
 @settings
-class GPQA(Benchmark[GPQAItem, Choice]):
+class GPQA(QuestionBenchmark[GPQAItem]):
     """Hard science questions: what a method costs in knowledge, and whether it makes a model refuse."""
 
     name: ClassVar[str] = "gpqa"
@@ -124,21 +103,12 @@ class GPQA(Benchmark[GPQAItem, Choice]):
         "paper": {"asked": "zero_shot"},
         "paper_cot": {"asked": "zero_shot_cot"},
     }
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        ACCURACY,
-        Metric(
-            "refusal", "lower", "validity", "share of rows without a readable answer; a reply in another format than "
-            "the official patterns read counts as one, so format drift shows here", True,
-            form="proportion", range=(0, 1),
-        ),
-        Metric(
-            "unanswered", "lower", "validity", "share of rows that got no reply at all (part of refusal)",
-            form="proportion", range=(0, 1),
-        ),
-        CUT,
-        LETTER_MASS,
-        *POSITIONS.info,
-    )  # fmt: skip
+    statistics = STATISTICS
+    formulas = exam_formulas(
+        "refusal",
+        "share of rows without a readable answer; a reply in another format than "
+        "the official patterns read counts as one, so format drift shows here",
+    )
 
     source: str = "auto"
     """Where the rows come from: auto ($EVENHAND_DATA/gpqa, else the hub with your token), hub, demo, a folder or a csv
@@ -164,28 +134,19 @@ class GPQA(Benchmark[GPQAItem, Choice]):
         if self.asked != "letters":
             object.__setattr__(self, "needs", frozenset({"generate"}))
 
-    @cached_property
-    def _loaded(self) -> tuple[list[GPQAItem], dict[str, Any]]:
+    def read(self) -> Loaded[GPQAItem]:
+        """All rows, in file order; no text of the data set is in the facts."""
         loaded = load(self.source, self.subset)
-        first: dict[str, str] = {}
-        items = []
-        for row in loaded.rows:
-            order = shown_order(row.id, self.seed)
-            cluster = first.setdefault(row.question, row.id)
-            items.append(GPQAItem(row.id, cluster, row.domain, order.index(0), _question(row, order)))
-        return items, loaded.facts
+        clusters = first_names((row.question, row.id) for row in loaded.rows)
+        return Loaded([self._item(r, c) for r, c in zip(loaded.rows, clusters, strict=True)], loaded.facts)
 
-    def load(self) -> list[GPQAItem]:
-        """All rows, in file order."""
-        return self._loaded[0]
+    def _item(self, row: LoadedRow, cluster: str) -> GPQAItem:
+        order = shown_order(row.id, self.seed)
+        return GPQAItem(row.id, cluster, row.domain, order.index(0), _question(row, order))
 
     def stratum(self, item: GPQAItem) -> str:
         """The domain."""
         return item.domain
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hash, row counts and what was dropped; no text of the data set."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[GPQAItem]) -> list[Choice]:
         """Ask without the cache, which would keep replies on disk, and forget every text that was said."""
@@ -209,29 +170,16 @@ class GPQA(Benchmark[GPQAItem, Choice]):
             for i, r in enumerate(thoughts)
         ]
 
-    def tally(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> Tally:
-        """Sums per question, resampled within the domain; groups are overall and the domains."""
-        groups = ("overall", *sorted({i.domain for i in items}))
-        return exam_tally(items, answers, groups, _groups, lambda item: item.domain)
+    def row(self, item: GPQAItem, answer: Choice) -> Row:
+        """Right or not, readable or not, and the columns of the letters."""
+        return exam_row(item, answer)
 
-    def marks(self, items: Sequence[GPQAItem], answers: Sequence[Choice]) -> list[Mark]:
-        """Against the right option, by domain."""
-        return exam_marks(items, answers, _groups)
-
-    def gold(self, items: Sequence[GPQAItem]) -> list[int | None]:
-        """The right options."""
-        return [item.right for item in items]
-
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Accuracy and refusals over all rows, and how evenly the letters are treated."""
-        return exam_metrics(sums, "refusal")
+    def groups_of(self, item: GPQAItem) -> tuple[str]:
+        """The domain."""
+        return (item.domain,)
 
 
-def _groups(item: GPQAItem) -> tuple[str, str]:
-    return "overall", item.domain
-
-
-def _question(row: Row, order: Sequence[int]) -> Question:
+def _question(row: LoadedRow, order: Sequence[int]) -> Question:
     """The question with its options as shown, so that an option's identity tells nothing of its being right."""
     return Question(f"gpqa {row.id}", row.question, tuple(row.answers[o] for o in order))
 
@@ -247,6 +195,6 @@ def _read(reply: Reply, sampling: Sampling) -> Choice:
 
 def _without_text(choice: Choice) -> Choice:
     """The answer as it may be stored: the reply as a hash (so that two may be told apart), no turns, no free note."""
-    reply = f"sha256:{sha256(choice.reply.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}" if choice.reply else ""
+    reply = f"sha256:{text_hash(choice.reply)[:16]}" if choice.reply else ""
     note = choice.note if not choice.note or _HARMLESS_NOTE.fullmatch(choice.note) else HIDDEN_NOTE
     return replace(choice, reply=reply, before=(), note=note)

@@ -8,49 +8,24 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from evenhand.data.ifeval import Prompt, load_prompts, prompt_of, wrong
 from evenhand.errors import DataError, SettingsError
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
 from evenhand.evaluation.metrics import ifeval_checkers as checkers
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Dialogue,
-    Measured,
-    Metric,
-    Model,
-    Reply,
-    Sampling,
-    Tally,
-    settings,
-)
+from evenhand.evaluation.metrics.formulas import share
+from evenhand.interfaces import Ability, Dialogue, Model, Reply, Sampling, settings
 from evenhand.prompting import rendering
-from evenhand.statistics.moments import ratio
 
 __all__ = ["IFEval", "IFEvalItem"]
 
-COLUMNS = (
-    "prompts",
-    "prompt_strict",  # all instructions (of the group) followed
-    "prompt_loose",
-    "instructions",
-    "instruction_strict",
-    "instruction_loose",
-    "undetected",  # strict: the language could not be told, which counts as followed
-    "errors",  # strict: the checker itself failed, which counts as not followed
-    "unanswered",  # prompts without a reply
-    "blank",  # prompts with an empty reply, or nothing but thinking
-    "cut",  # prompts whose reply ended at the token limit
-)
-AT = {name: i for i, name in enumerate(COLUMNS)}
+Checked = tuple[checkers.Verdict, checkers.Verdict]
+"""Strict and loose verdict on an instruction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,50 +38,102 @@ class IFEvalItem:
 
 
 @settings
-class IFEval(Benchmark[IFEvalItem, Reply]):
+class IFEval(RowBenchmark[IFEvalItem, Reply]):
     """541 prompts with 834 instructions of 25 types that a program can check."""
 
     name: ClassVar[str] = "ifeval"
     needs: ClassVar[frozenset[Ability]] = frozenset({"generate"})
     answer_type: ClassVar[type] = Reply
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "prompt_strict", "higher", "capability", "share of prompts with every instruction followed, 0 to 1", True,
-            form="proportion", range=(0, 1),
+    statistics = (
+        "prompts",
+        "prompt_strict",  # all instructions (of the group) followed
+        "prompt_loose",
+        "instructions",
+        "instruction_strict",
+        "instruction_loose",
+        "undetected",  # strict: the language could not be told, which counts as followed
+        "errors",  # strict: the checker itself failed, which counts as not followed
+        "unanswered",  # prompts without a reply
+        "blank",  # prompts with an empty reply, or nothing but thinking
+        "cut",  # prompts whose reply ended at the token limit
+    )
+    formulas = (
+        share(
+            "prompt_strict",
+            "prompt_strict",
+            "prompts",
+            "higher",
+            "capability",
+            "share of prompts with every instruction followed, 0 to 1",
+            main=True,
         ),
-        Metric(
-            "instruction_strict", "higher", "capability", "share of instructions followed, 0 to 1", True,
-            form="proportion", range=(0, 1),
+        share(
+            "instruction_strict",
+            "instruction_strict",
+            "instructions",
+            "higher",
+            "capability",
+            "share of instructions followed, 0 to 1",
+            main=True,
         ),
-        Metric(
-            "prompt_loose", "higher", "capability", "share of prompts with every instruction followed, loosely",
-            form="proportion", range=(0, 1),
+        share(
+            "prompt_loose",
+            "prompt_loose",
+            "prompts",
+            "higher",
+            "capability",
+            "share of prompts with every instruction followed, loosely",
         ),
-        Metric(
-            "instruction_loose", "higher", "capability", "share of instructions followed in any of 8 readings",
-            form="proportion", range=(0, 1),
+        share(
+            "instruction_loose",
+            "instruction_loose",
+            "instructions",
+            "higher",
+            "capability",
+            "share of instructions followed in any of 8 readings",
         ),
-        Metric(
-            "unanswered", "lower", "validity", "share of prompts that got no reply; they count as not followed",
-            form="proportion", range=(0, 1),
+        share(
+            "unanswered",
+            "unanswered",
+            "prompts",
+            "lower",
+            "validity",
+            "share of prompts that got no reply; they count as not followed",
         ),
-        Metric(
-            "blank", "lower", "validity", "share of prompts with an empty reply after removing <think> blocks",
-            form="proportion", range=(0, 1),
+        share(
+            "blank",
+            "blank",
+            "prompts",
+            "lower",
+            "validity",
+            "share of prompts with an empty reply after removing <think> blocks",
         ),
-        Metric(
-            "cut", "lower", "validity", "share of prompts whose reply ended at max_new_tokens", True,
-            form="proportion", range=(0, 1),
+        share(
+            "cut",
+            "cut",
+            "prompts",
+            "lower",
+            "validity",
+            "share of prompts whose reply ended at max_new_tokens",
+            main=True,
         ),
-        Metric(
-            "undetected", "lower", "validity", "share of instructions that count as followed as no language was told",
-            form="proportion", range=(0, 1),
+        share(
+            "undetected",
+            "undetected",
+            "instructions",
+            "lower",
+            "validity",
+            "share of instructions that count as followed as no language was told",
         ),
-        Metric(
-            "errors", "lower", "validity", "share of instructions whose checker failed; they count as not followed",
-            form="proportion", range=(0, 1),
+        share(
+            "errors",
+            "errors",
+            "instructions",
+            "lower",
+            "validity",
+            "share of instructions whose checker failed; they count as not followed",
         ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Where the prompts come from: auto ($EVENHAND_DATA/ifeval, else the hub), hub, hub:NAME, demo, a path."""
@@ -134,59 +161,63 @@ class IFEval(Benchmark[IFEvalItem, Reply]):
         """How replies are drawn."""
         return Sampling(self.temperature, self.max_new_tokens, self.top_p, self.seed)
 
-    @cached_property
-    def _loaded(self) -> tuple[list[IFEvalItem], dict[str, Any]]:
-        if not checkers.available():
-            raise DataError("ifeval: IFEval's checkers are not installed: pip install 'evenhand[ifeval]'")
-        found = load_prompts(self.source, self.odd_rows)
-        used = {i for p in found.prompts for i in p.instructions} & checkers.SENTENCE_TYPES
-        split = checkers.splitter(self.sentences)
-        facts = {**found.facts, **_about(found.prompts, self.odd_rows, split if used else "")}
-        return [IFEvalItem(str(p.key), str(p.key), p) for p in found.prompts], facts
-
-    def load(self) -> list[IFEvalItem]:
-        """All prompts, in file order.
+    def read(self) -> Loaded[IFEvalItem]:
+        """All prompts, in file order; facts say where this differs from the official code.
 
         Raises:
             DataError: No usable data, or the checkers (extra `ifeval`) are not installed.
         """
-        return self._loaded[0]
+        _demand_checkers()
+        found = load_prompts(self.source, self.odd_rows)
+        used = {i for p in found.prompts for i in p.instructions} & checkers.SENTENCE_TYPES
+        split = checkers.splitter(self.sentences)
+        facts = {**found.facts, **_about(found.prompts, self.odd_rows, split if used else "")}
+        return Loaded([IFEvalItem(str(p.key), str(p.key), p) for p in found.prompts], facts)
 
-    def facts(self) -> dict[str, Any]:
-        """Source, what was dropped, and where this differs from the official code."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
+    def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[IFEvalItem]:
+        """Every row of IFEval's file is an item.
+
+        Raises:
+            DataError: A row cannot be used, or the checkers are not installed.
+        """
+        _demand_checkers()
+        for number, row in enumerate(rows):
+            if reason := wrong(row):
+                raise DataError(f"IFEval row {number}: {reason}")
+        prompts = [prompt_of(row, self.odd_rows) for row in rows]
+        return [IFEvalItem(str(p.key), str(p.key), p) for p in prompts]
 
     def ask(self, model: Model, items: Sequence[IFEvalItem]) -> list[Reply]:
         """One reply per prompt, all in one call."""
         return model.generate([Dialogue(()).user(item.prompt.text) for item in items], self.sampling)
 
-    def tally(self, items: Sequence[IFEvalItem], answers: Sequence[Reply]) -> Tally:
-        """Sums per prompt; groups are overall, the nine instruction groups and the 25 types.
+    def row(self, item: IFEvalItem, answer: Reply) -> Row:
+        """Over all instructions of the prompt."""
+        return _row(self._checked(item.prompt, answer), _state(answer))
 
-        In a group only its instructions count: a prompt is followed there if it follows those.
-        """
+    def rows(self, item: IFEvalItem, answer: Reply) -> list[tuple[Row, tuple[str]]]:
+        """In a group only its instructions count: a prompt is followed there if it follows those."""
+        checked, state = self._checked(item.prompt, answer), _state(answer)
+        of: dict[str, list[Checked]] = {}
+        for name, verdicts in zip(item.prompt.instructions, checked, strict=True):
+            for group in ("overall", _group(name), name):
+                of.setdefault(group, []).append(verdicts)
+        return [(_row(mine, state), (group,)) for group, mine in of.items()]
+
+    def groups_of(self, item: IFEvalItem) -> list[str]:
+        """The groups and types of its instructions."""
+        return [group for name in item.prompt.instructions for group in (_group(name), name)]
+
+    def groups(self, items: Sequence[IFEvalItem]) -> list[str]:
+        """The nine instruction groups, then the 25 types."""
         names = sorted({i for item in items for i in item.prompt.instructions})
-        groups = ("overall", *sorted({_group(n) for n in names}), *names)
-        at = {g: n for n, g in enumerate(groups)}
-        sums = np.zeros((len(items), len(groups), len(COLUMNS)))
-        for row, (item, answer) in enumerate(zip(items, answers, strict=True)):
-            checked = self._checked(item.prompt, answer)
-            state = _state(answer)
-            for group in dict.fromkeys(g for i in item.prompt.instructions for g in ("overall", _group(i), i)):
-                mine = [c for i, c in zip(item.prompt.instructions, checked, strict=True) if group in (i, _group(i))]
-                sums[row, at[group]] = _statistics(checked if group == "overall" else mine, state)
-        return Tally(tuple(i.cluster for i in items), ("prompts",) * len(items), groups, sums)
+        return [*sorted({_group(n) for n in names}), *names]
 
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """All shares; `nan` where there is nothing to count."""
-        asked, given = sums[..., AT["prompts"]], sums[..., AT["instructions"]]
-        out = {}
-        for info in self.metrics:
-            whole = given if info.name.startswith("instruction") or info.name in ("undetected", "errors") else asked
-            out[info.name] = Measured(ratio(sums[..., AT[info.name]], whole), whole)
-        return out
+    def strata(self, items: Sequence[IFEvalItem]) -> dict[str, str]:
+        """All prompts together."""
+        return {i.cluster: "prompts" for i in items}
 
-    def _checked(self, prompt: Prompt, answer: Reply) -> list[tuple[checkers.Verdict, checkers.Verdict]]:
+    def _checked(self, prompt: Prompt, answer: Reply) -> list[Checked]:
         """Strict and loose verdict on each instruction."""
         text = rendering.strip_thinking(answer.text or "")
         out = []
@@ -221,25 +252,40 @@ def score(rows: Sequence[dict[str, Any]], replies: Sequence[str]) -> dict[str, f
     found = [prompt_of(row) for row in rows]
     items = [IFEvalItem(f"{n}", f"{n}", prompt) for n, prompt in enumerate(found)]
     bench: IFEval = IFEval.build()
-    values = bench.compute(bench.tally(items, [Reply(text) for text in replies]).total)
-    return {name: float(m.value[0]) for name, m in values.items()}
+    return bench.of_rows(bench.row(item, Reply(text)) for item, text in zip(items, replies, strict=True))
 
 
-def _statistics(checked: Sequence[tuple[checkers.Verdict, checkers.Verdict]], state: tuple[float, ...]) -> Array:
+def _demand_checkers() -> None:
+    """Make sure that the checkers are installed.
+
+    Raises:
+        DataError: They are not installed.
+    """
+    if not checkers.available():
+        raise DataError("ifeval: IFEval's checkers are not installed: pip install 'evenhand[ifeval]'")
+
+
+def _row(checked: Sequence[Checked], state: Row) -> Row:
     strict, loose = [s.followed for s, _ in checked], [lo.followed for _, lo in checked]
     notes = [s.note for s, _ in checked]
-    counts = (
-        1, all(strict), all(loose), len(checked), sum(strict), sum(loose),
-        notes.count("undetected language"), notes.count("checker error"),
-    )  # fmt: skip
-    return np.array([*counts, *state], dtype=np.float64)
+    return {
+        "prompts": 1,
+        "prompt_strict": all(strict),
+        "prompt_loose": all(loose),
+        "instructions": len(checked),
+        "instruction_strict": sum(strict),
+        "instruction_loose": sum(loose),
+        "undetected": notes.count("undetected language"),
+        "errors": notes.count("checker error"),
+        **state,
+    }
 
 
-def _state(answer: Reply) -> tuple[float, ...]:
+def _state(answer: Reply) -> Row:
     """Whether there was no reply, a blank one, one that was cut."""
     if answer.text is None:
-        return 1.0, 0.0, 0.0
-    return 0.0, float(not rendering.strip_thinking(answer.text)), float(not answer.finished)
+        return {"unanswered": 1}
+    return {"blank": not rendering.strip_thinking(answer.text), "cut": not answer.finished}
 
 
 def _group(instruction: str) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from math import inf, isnan
 from typing import Any, ClassVar, Literal
@@ -27,44 +26,16 @@ from scipy.special import softmax
 
 from evenhand.data.super_natural_instructions import Example, Task, load, parts
 from evenhand.errors import SettingsError
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
 from evenhand.evaluation.metrics import label_bias as label_metrics
+from evenhand.evaluation.metrics.formulas import mean, share
 from evenhand.evaluation.metrics.sentence_scores import why_unscored
-from evenhand.interfaces import (
-    Ability,
-    AnswerBy,
-    Array,
-    Benchmark,
-    Choice,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Question,
-    Shot,
-    Tally,
-    Usage,
-    settings,
-)
+from evenhand.interfaces import Ability, AnswerBy, Choice, Model, Passage, Question, Shot, Usage, settings
 from evenhand.prompting.rendering import as_dialogue, stopped
-from evenhand.statistics.moments import ratio
 
 Prompt = Literal["paper", "plain"]
 TEMPLATE: dict[Prompt, str] = {"paper": "input_output", "plain": "bare"}
-COLUMNS = (
-    "items",
-    "accuracy",
-    "macro_f1",
-    "rsd",
-    "rsd_defined",
-    "rstd",
-    "bias_score",
-    "bias_defined",
-    "label_gaps",
-    "unparsed",
-    "unanswered",
-)
-"""Per item the metric's value (0 where it is undefined) and whether it is defined."""
-AT = {name: i for i, name in enumerate(COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +74,7 @@ class TaskAnswer:
 
 
 @settings
-class LabelBias(Benchmark[TaskItem, TaskAnswer]):
+class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
     """Label bias of in-context classification: RSD, BiasScore and macro-F1 over a folder of tasks."""
 
     name: ClassVar[str] = "label_bias"
@@ -111,52 +82,119 @@ class LabelBias(Benchmark[TaskItem, TaskAnswer]):
     answer_type: ClassVar[type] = TaskAnswer
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "shots": 8, "contexts": 1, "instances": 100, "held_out": 32, "reading": "choose", "probability": "mean",
+            "shots": 8,
+            "contexts": 1,
+            "instances": 100,
+            "held_out": 32,
+            "reading": "choose",
+            "probability": "mean",
             "eos": True,
         },
-    }  # fmt: skip
+    }
+    statistics = (
+        "items",
+        "accuracy",
+        "macro_f1",
+        "rsd",
+        "rsd_defined",  # items that have an RSD
+        "rstd",
+        "bias_score",
+        "bias_defined",
+        "label_gaps",
+        "unparsed",
+        "unanswered",
+    )
     # Each number is computed within a task and averaged over tasks: even RSD and macro-F1 are linear in the sums.
     # RSD has no upper limit: where all answers are one rare label, recall varies much and accuracy is low.
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "rsd", "lower", "bias", "spread of accuracy over right labels, relative to accuracy, mean over tasks; 0 is "
-            "even, always the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out", True,
-            form="smooth", range=(0, inf),
+    formulas = (
+        mean(
+            "rsd",
+            "rsd",
+            "rsd_defined",
+            "lower",
+            "bias",
+            "spread of accuracy over right labels, relative to accuracy, mean over tasks; 0 is "
+            "even, always the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out",
+            main=True,
+            range=(0, inf),
         ),
-        Metric(
-            "bias_score", "lower", "bias", "half the distance of the class-balanced mean prediction on held-out items "
-            "from uniform, mean over tasks; 0 is no preference, 1-1/K always the same of K labels", True,
-            form="smooth", range=(0, 1),
+        mean(
+            "bias_score",
+            "bias_score",
+            "bias_defined",
+            "lower",
+            "bias",
+            "half the distance of the class-balanced mean prediction on held-out items "
+            "from uniform, mean over tasks; 0 is no preference, 1-1/K always the same of K labels",
+            main=True,
+            range=(0, 1),
         ),
-        Metric(
-            "macro_f1", "higher", "capability", "mean F1 over the labels that are right somewhere, 0 to 1", True,
-            form="smooth", range=(0, 1),
+        mean(
+            "macro_f1",
+            "macro_f1",
+            "items",
+            "higher",
+            "capability",
+            "mean F1 over the labels that are right somewhere, 0 to 1",
+            main=True,
+            range=(0, 1),
         ),
-        Metric(
-            "accuracy", "higher", "capability", "share of tested instances answered right, mean over tasks",
-            form="smooth", range=(0, 1),
+        mean(
+            "accuracy",
+            "accuracy",
+            "items",
+            "higher",
+            "capability",
+            "share of tested instances answered right, mean over tasks",
+            range=(0, 1),
         ),
-        Metric(
-            "rstd", "lower", "bias", "standard deviation of the recall of each right label, 0 to 0.5",
-            form="smooth", range=(0, 0.5),
+        mean(
+            "rstd",
+            "rstd",
+            "items",
+            "lower",
+            "bias",
+            "standard deviation of the recall of each right label, 0 to 0.5",
+            range=(0, 0.5),
         ),
-        Metric(
-            "rsd_undefined", "lower", "validity", "share of tasks without RSD, as nothing in them was right",
-            form="proportion", range=(0, 1),
+        share(
+            "rsd_undefined",
+            "items - rsd_defined",
+            "items",
+            "lower",
+            "validity",
+            "share of tasks without RSD, as nothing in them was right",
         ),
-        Metric(
-            "label_gaps", "none", "validity", "share of labels without a held-out item, mean over tasks; where it is "
-            "above 0, BiasScore is too high: a perfect classifier would not have 0", form="smooth", range=(0, 1),
+        mean(
+            "label_gaps",
+            "label_gaps",
+            "items",
+            "none",
+            "validity",
+            "share of labels without a held-out item, mean over tasks; where it is "
+            "above 0, BiasScore is too high: a perfect classifier would not have 0",
+            range=(0, 1),
         ),
-        Metric(
-            "unparsed", "lower", "validity", "share of tested instances without a decision", True,
-            form="smooth", range=(0, 1),
+        mean(
+            "unparsed",
+            "unparsed",
+            "items",
+            "lower",
+            "validity",
+            "share of tested instances without a decision",
+            main=True,
+            range=(0, 1),
         ),
-        Metric(
-            "unanswered", "lower", "validity", "share of tested instances without a reply (part of unparsed)",
-            form="smooth", range=(0, 1),
+        mean(
+            "unanswered",
+            "unanswered",
+            "items",
+            "lower",
+            "validity",
+            "share of tested instances without a reply (part of unparsed)",
+            range=(0, 1),
         ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Where the tasks are: auto ($EVENHAND_DATA/super_natural_instructions), demo, a folder of task*.json, or one."""
@@ -206,15 +244,15 @@ class LabelBias(Benchmark[TaskItem, TaskAnswer]):
         if self.reading == "score":
             object.__setattr__(self, "needs", frozenset({"score", "weights"} if self.eos else {"score"}))
 
-    @cached_property
-    def _loaded(self) -> tuple[list[TaskItem], dict[str, Any]]:
+    def read(self) -> Loaded[TaskItem]:
+        """All tasks by name, each with every set of demonstrations; notes say which BiasScores are to be doubted."""
         loaded = load(self.source, self.tasks, self.contexts * self.shots + self.held_out)
         items = [item for task in loaded.tasks for item in self._items(task)]
         gaps = sorted({i.cluster for i in items if self.held_out and _gaps(i) > 0})
         notes = [f"BiasScore is too high: labels without held-out item in {', '.join(gaps[:5])}"] if gaps else []
         if len(gaps) > 5:
             notes = [f"{notes[0]} and {len(gaps) - 5} more"]
-        return items, {**loaded.facts, "notes": [*loaded.facts["notes"], *notes]}
+        return Loaded(items, {**loaded.facts, "notes": [*loaded.facts["notes"], *notes]})
 
     def _items(self, task: Task) -> list[TaskItem]:
         """The task with each set of demonstrations."""
@@ -264,17 +302,9 @@ class LabelBias(Benchmark[TaskItem, TaskAnswer]):
             answer_by = "text_with_end"
         return Question("", "", task.labels, template=TEMPLATE[self.prompt], answer_by=answer_by)
 
-    def load(self) -> list[TaskItem]:
-        """All tasks by name, each with every set of demonstrations."""
-        return self._loaded[0]
-
     def stratum(self, item: TaskItem) -> str:
         """The task's category."""
         return item.category
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hash, what was dropped, and for which tasks BiasScore is to be doubted."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[TaskItem]) -> list[TaskAnswer]:
         """All questions of all items at once."""
@@ -298,28 +328,33 @@ class LabelBias(Benchmark[TaskItem, TaskAnswer]):
             out.append(_choice([s.logprob / n for s, n in zip(mine, per, strict=True)], why_unscored(mine)))
         return out
 
-    def tally(self, items: Sequence[TaskItem], answers: Sequence[TaskAnswer]) -> Tally:
-        """Every item's metrics, summed per task; groups are overall and the tasks' categories."""
-        groups = ("overall", *sorted({i.category for i in items} - {"", "overall"}))
-        clusters = {c: n for n, c in enumerate(dict.fromkeys(i.cluster for i in items))}
-        sums = np.zeros((len(clusters), len(groups), len(COLUMNS)))
-        for item, answer in zip(items, answers, strict=True):
-            row = _statistics(item, answer)
-            for group in {"overall", item.category} & set(groups):
-                sums[clusters[item.cluster], groups.index(group)] += row
-        return Tally(tuple(clusters), ("tasks",) * len(clusters), groups, sums)
-
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Means over items (and so over tasks, which all have as many); `nan` where it is defined for none."""
-        items = sums[..., AT["items"]]
-        defined = {"rsd": sums[..., AT["rsd_defined"]], "bias_score": sums[..., AT["bias_defined"]]}
-        out = {
-            name: Measured(ratio(sums[..., AT[name]], defined.get(name, items)), defined.get(name, items))
-            for name in COLUMNS
-            if name not in ("items", "rsd_defined", "bias_defined")
+    def row(self, item: TaskItem, answer: TaskAnswer) -> Row:
+        """The item's own metrics; those that are not defined are left out."""
+        k = len(item.labels)
+        c = label_metrics.counts(list(item.gold), [a.decision for a in answer.tested], k)
+        rsd, bias = float(label_metrics.rsd(c.gold, c.hits)), _bias(item, answer, k)
+        found = {
+            "items": 1.0,
+            "accuracy": float(label_metrics.accuracy(c.gold, c.hits)),
+            "macro_f1": float(label_metrics.macro_f1(c.gold, c.hits, c.predicted)),
+            "rstd": float(label_metrics.recall_std(c.gold, c.hits)),
+            "label_gaps": _gaps(item),
+            "unparsed": float(np.mean([a.decision is None for a in answer.tested])),
+            "unanswered": float(np.mean([a.status == "unanswered" for a in answer.tested])),
         }
-        out["rsd_undefined"] = Measured(ratio(items - defined["rsd"], items), items)
-        return out
+        if not isnan(rsd):
+            found |= {"rsd": rsd, "rsd_defined": 1.0}
+        if not isnan(bias):
+            found |= {"bias_score": bias, "bias_defined": 1.0}
+        return found
+
+    def groups_of(self, item: TaskItem) -> tuple[str]:
+        """The task's category."""
+        return (item.category,)
+
+    def strata(self, items: Sequence[TaskItem]) -> dict[str, str]:
+        """All tasks together."""
+        return {i.cluster: "tasks" for i in items}
 
 
 def header(task: Task, shots: Sequence[Example], prompt: Prompt = "paper") -> str:
@@ -365,27 +400,6 @@ def _choice(logits: list[float], unscored: str) -> Choice:
 def _gaps(item: TaskItem) -> float:
     """Share of labels without a held-out item."""
     return 1 - len(set(item.held_out_gold)) / len(item.labels)
-
-
-def _statistics(item: TaskItem, answer: TaskAnswer) -> Array:
-    """The item's row of the tally."""
-    k = len(item.labels)
-    c = label_metrics.counts(list(item.gold), [a.decision for a in answer.tested], k)
-    rsd, bias = float(label_metrics.rsd(c.gold, c.hits)), _bias(item, answer, k)
-    values = {
-        "items": 1.0,
-        "accuracy": float(label_metrics.accuracy(c.gold, c.hits)),
-        "macro_f1": float(label_metrics.macro_f1(c.gold, c.hits, c.predicted)),
-        "rsd": 0.0 if isnan(rsd) else rsd,
-        "rsd_defined": float(not isnan(rsd)),
-        "rstd": float(label_metrics.recall_std(c.gold, c.hits)),
-        "bias_score": 0.0 if isnan(bias) else bias,
-        "bias_defined": float(not isnan(bias)),
-        "label_gaps": _gaps(item),
-        "unparsed": float(np.mean([a.decision is None for a in answer.tested])),
-        "unanswered": float(np.mean([a.status == "unanswered" for a in answer.tested])),
-    }
-    return np.array([values[name] for name in COLUMNS])
 
 
 def _bias(item: TaskItem, answer: TaskAnswer, k: int) -> float:

@@ -8,45 +8,24 @@ numbers come from `reading="score", tokens="harness"`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.special import softmax
 
-from evenhand.data.mmlu import CATEGORY, LETTERS, Row, Split, load
-from evenhand.errors import DataError, SettingsError, suggest
-from evenhand.evaluation.metrics.multiple_choice import (
-    ACCURACY,
-    CUT,
-    LETTER_MASS,
-    POSITIONS,
-    exam_marks,
-    exam_metrics,
-    exam_tally,
-)
+from evenhand.data.io import rows as cells
+from evenhand.data.mmlu import CATEGORY, LETTERS, Split, load, row_of, stripped
+from evenhand.data.mmlu import Row as LoadedRow
+from evenhand.errors import DataError, SettingsError
+from evenhand.evaluation.base import QuestionBenchmark, Row
+from evenhand.evaluation.loading import Loaded, first_names, known_names
+from evenhand.evaluation.metrics.multiple_choice import STATISTICS, exam_formulas, exam_row
 from evenhand.evaluation.metrics.sentence_scores import why_unscored
-from evenhand.interfaces import (
-    Ability,
-    AnswerBy,
-    Array,
-    Benchmark,
-    Choice,
-    Mark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Question,
-    Score,
-    Shot,
-    Tally,
-    Usage,
-    settings,
-)
+from evenhand.interfaces import Ability, AnswerBy, Choice, Model, Passage, Question, Score, Shot, Usage, settings
 from evenhand.prompting.rendering import as_dialogue, exam_header, exam_template
 
 Reading = Literal["choose", "score"]
@@ -66,7 +45,7 @@ class MMLUItem:
     question: Question = field(repr=False)
 
 
-def header(subject: str, shots: Sequence[Row], official_spaces: bool = False) -> str:
+def header(subject: str, shots: Sequence[LoadedRow], official_spaces: bool = False) -> str:
     """What stands before the tested question: the header line and the solved questions.
 
     Args:
@@ -83,7 +62,7 @@ def _title(subject: str, official_spaces: bool) -> str:
 
 
 @settings
-class MMLU(Benchmark[MMLUItem, Choice]):
+class MMLU(QuestionBenchmark[MMLUItem]):
     """Multiple-choice questions of 57 subjects: what a method costs in knowledge."""
 
     name: ClassVar[str] = "mmlu"
@@ -92,20 +71,8 @@ class MMLU(Benchmark[MMLUItem, Choice]):
         "paper": {"shots": 5, "reading": "score"},
         "released": {"shots": 5, "reading": "score", "official_spaces": True},
     }
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        ACCURACY,
-        Metric(
-            "unparsed", "lower", "validity", "share of rows without a decision: unparsed or unanswered", True,
-            form="proportion", range=(0, 1),
-        ),
-        Metric(
-            "unanswered", "lower", "validity", "share of rows that got no reply at all (part of unparsed)",
-            form="proportion", range=(0, 1),
-        ),
-        CUT,
-        LETTER_MASS,
-        *POSITIONS.info,
-    )  # fmt: skip
+    statistics = STATISTICS
+    formulas = exam_formulas("unparsed", "share of rows without a decision: unparsed or unanswered")
 
     source: str = "auto"
     """Where the files are: auto ($EVENHAND_DATA/mmlu, else the hub), hub, hub:NAME, demo or a folder."""
@@ -146,27 +113,24 @@ class MMLU(Benchmark[MMLUItem, Choice]):
         elif self.tokens == "harness":
             raise SettingsError("mmlu: tokens=harness needs reading=score, as the harness compares scores")
 
-    @cached_property
-    def _loaded(self) -> tuple[list[MMLUItem], dict[str, Any]]:
+    def read(self) -> Loaded[MMLUItem]:
+        """All rows, by subject and in file order; facts have the hash against the official rows."""
         loaded = load(self.source, self.split)
-        present = list(dict.fromkeys(r.subject for r in loaded.rows))
-        for subject in self.subjects:
-            if subject not in present:
-                raise SettingsError(f"mmlu: no subject {subject!r} in the data. {suggest(subject, present)}")
-        wanted = [s for s in present if not self.subjects or s in self.subjects]
-        shots = {s: self._shots(s, loaded.dev.get(s, [])) for s in wanted}
-        first: dict[tuple[str, str], str] = {}
-        items = []
-        for row in loaded.rows:
-            if row.subject in shots:
-                name = f"{row.subject}/{row.number}"
-                cluster = first.setdefault((row.subject, row.question), name)
-                title = _title(row.subject, self.official_spaces)
-                question = replace(_question(row, self.answer_by), header=title, shots=shots[row.subject])
-                items.append(MMLUItem(name, cluster, row.subject, CATEGORY.get(row.subject, ""), row.right, question))
-        return items, loaded.facts
+        present = dict.fromkeys(r.subject for r in loaded.rows)
+        known_names(self.name, "subject", self.subjects, present, "the data")
+        shots = {s: self._shots(s, loaded.dev.get(s, [])) for s in present if not self.subjects or s in self.subjects}
+        rows = [row for row in loaded.rows if row.subject in shots]
+        clusters = first_names(((r.subject, r.question), f"{r.subject}/{r.number}") for r in rows)
+        items = [self._item(row, shots[row.subject], cluster) for row, cluster in zip(rows, clusters, strict=True)]
+        return Loaded(items, loaded.facts)
 
-    def _shots(self, subject: str, dev: list[Row]) -> tuple[Shot, ...]:
+    def _item(self, row: LoadedRow, shots: tuple[Shot, ...], cluster: str) -> MMLUItem:
+        title = _title(row.subject, self.official_spaces)
+        question = replace(_question(row, self.answer_by), header=title, shots=shots)
+        category = CATEGORY.get(row.subject, "")
+        return MMLUItem(f"{row.subject}/{row.number}", cluster, row.subject, category, row.right, question)
+
+    def _shots(self, subject: str, dev: list[LoadedRow]) -> tuple[Shot, ...]:
         if len(dev) < self.shots:
             raise DataError(
                 f"mmlu: {subject} has {len(dev)} usable dev rows, shots={self.shots} needs more; lower shots or "
@@ -174,17 +138,27 @@ class MMLU(Benchmark[MMLUItem, Choice]):
             )
         return tuple(_shot(row, self.answer_by) for row in dev[: self.shots])
 
-    def load(self) -> list[MMLUItem]:
-        """All rows, by subject and in file order."""
-        return self._loaded[0]
+    def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[MMLUItem]:
+        """Every row of the hub's copy is an item, without demonstrations; it has the column subject, too.
+
+        Raises:
+            DataError: A row cannot be used.
+        """
+        numbers: Counter[str] = Counter()
+        found = []
+        for place, row in enumerate(rows):
+            try:
+                subject = cells.text(row, "subject")
+                found.append(stripped(row_of(row, subject, numbers[subject])))
+            except ValueError as error:
+                raise DataError(f"MMLU row {place}: {error}") from error
+            numbers[subject] += 1
+        clusters = first_names(((r.subject, r.question), f"{r.subject}/{r.number}") for r in found)
+        return [self._item(row, (), cluster) for row, cluster in zip(found, clusters, strict=True)]
 
     def stratum(self, item: MMLUItem) -> str:
         """The subject."""
         return item.subject
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hash against the official rows, and what was dropped."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[MMLUItem]) -> list[Choice]:
         """One question per item; or its four letters as continuations of the bare text."""
@@ -197,24 +171,18 @@ class MMLU(Benchmark[MMLUItem, Choice]):
         scores = _as_the_harness(model, passages) if self.tokens == "harness" else model.score(passages)
         return [_from_scores(scores[start : start + 4]) for start in range(0, len(scores), 4)]
 
-    def tally(self, items: Sequence[MMLUItem], answers: Sequence[Choice]) -> Tally:
-        """Sums per question text, resampled within the subject; groups are overall, the categories and the subjects."""
-        subjects = list(dict.fromkeys(i.subject for i in items))
-        categories = [c for c in dict.fromkeys(CATEGORY.values()) if any(i.category == c for i in items)]
-        groups = ("overall", *categories, *subjects)
-        return exam_tally(items, answers, groups, _groups, lambda item: item.subject)
+    def row(self, item: MMLUItem, answer: Choice) -> Row:
+        """Right or not, decided or not, and the columns of the letters."""
+        return exam_row(item, answer)
 
-    def marks(self, items: Sequence[MMLUItem], answers: Sequence[Choice]) -> list[Mark]:
-        """Against the right option, by category and subject."""
-        return exam_marks(items, answers, _groups)
+    def groups_of(self, item: MMLUItem) -> tuple[str, str]:
+        """The category and the subject."""
+        return item.category, item.subject
 
-    def gold(self, items: Sequence[MMLUItem]) -> list[int | None]:
-        """The right options."""
-        return [item.right for item in items]
-
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Accuracy over all rows, what was not decided, and how evenly the letters are treated."""
-        return exam_metrics(sums, "unparsed")
+    def groups(self, items: Sequence[MMLUItem]) -> list[str]:
+        """The categories, then the subjects as they come."""
+        found = {item.category for item in items}
+        return list(dict.fromkeys([*(c for c in CATEGORY.values() if c in found), *(i.subject for i in items)]))
 
 
 def _as_the_harness(model: Model, passages: Sequence[Passage]) -> list[Score]:
@@ -236,16 +204,12 @@ def _as_the_harness(model: Model, passages: Sequence[Passage]) -> list[Score]:
     return base.score_parted(passages)
 
 
-def _groups(item: MMLUItem) -> list[str]:
-    return [group for group in ("overall", item.category, item.subject) if group]
-
-
-def _question(row: Row, answer_by: AnswerBy | None = None) -> Question:
+def _question(row: LoadedRow, answer_by: AnswerBy | None = None) -> Question:
     name = f"mmlu {row.subject}/{row.number}"
     return Question(name, row.question, row.choices, template="exam", answer_by=answer_by)
 
 
-def _shot(row: Row, answer_by: AnswerBy | None = None) -> Shot:
+def _shot(row: LoadedRow, answer_by: AnswerBy | None = None) -> Shot:
     question = replace(_question(row, answer_by), id=f"mmlu {row.subject}/dev {row.number}")
     return Shot(f"{exam_template(question)} {LETTERS[row.right]}\n\n", question, row.right)
 

@@ -29,11 +29,12 @@ from evenhand.interfaces import (
     Benchmark,
     Choice,
     Form,
-    Mark,
+    Grade,
     Measured,
     Metric,
     Model,
     Question,
+    QuestionItem,
     Tally,
     Usage,
     settings,
@@ -66,38 +67,77 @@ TIE = 1e-9
 
 _OWN = (
     Metric(
-        "flip_rate", "lower", "bias", "share of items whose chosen option is not the same in all orders, 0 to 1; more "
-        "orders show more flips", True, form="proportion", range=(0, 1),
+        "flip_rate",
+        "lower",
+        "bias",
+        "share of items whose chosen option is not the same in all orders, 0 to 1; more orders show more flips",
+        True,
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "sensitivity", "lower", "bias", "mean half-L1 distance between the option probabilities in two orders of an "
-        "item, 0 to 1; only where there are probabilities", True, form="smooth", range=(0, 1),
+        "sensitivity",
+        "lower",
+        "bias",
+        "mean half-L1 distance between the option probabilities in two orders of an "
+        "item, 0 to 1; only where there are probabilities",
+        True,
+        form="smooth",
+        range=(0, 1),
     ),
     Metric(
-        "accuracy", "higher", "capability", "share of all items answered right in the asked order, 0 to 1", True,
-        form="proportion", range=(0, 1),
+        "accuracy",
+        "higher",
+        "capability",
+        "share of all items answered right in the asked order, 0 to 1",
+        True,
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "accuracy_mean", "higher", "capability", "share of right answers, mean over the orders of each item",
-        form="proportion", range=(0, 1),
+        "accuracy_mean",
+        "higher",
+        "capability",
+        "share of right answers, mean over the orders of each item",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "accuracy_debiased", "higher", "capability", "share of all items whose likeliest option over all orders "
-        "together is right, 0 to 1; options that tie share the answer", True, form="proportion", range=(0, 1),
+        "accuracy_debiased",
+        "higher",
+        "capability",
+        "share of all items whose likeliest option over all orders "
+        "together is right, 0 to 1; options that tie share the answer",
+        True,
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "unparsed", "lower", "validity", "share of asked orders without a decision: unparsed or unanswered", True,
-        form="proportion", range=(0, 1),
+        "unparsed",
+        "lower",
+        "validity",
+        "share of asked orders without a decision: unparsed or unanswered",
+        True,
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "unanswered", "lower", "validity", "share of asked orders that got no reply at all (part of unparsed)",
-        form="proportion", range=(0, 1),
+        "unanswered",
+        "lower",
+        "validity",
+        "share of asked orders that got no reply at all (part of unparsed)",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "incomplete", "lower", "validity", "share of items that lack the decision of at least one order",
-        form="proportion", range=(0, 1),
+        "incomplete",
+        "lower",
+        "validity",
+        "share of items that lack the decision of at least one order",
+        form="proportion",
+        range=(0, 1),
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +211,7 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
 
     of: str = "bbq"
     """Whose questions: bbq, mmlu, gpqa or a plugin's, with settings in quotes: of='mmlu(shots=0)'. It must only need
-    `choose`, and know right from wrong (`marks`)."""
+    `choose`, and know right from wrong (`grades`)."""
     source: str = "auto"
     """Where that benchmark's data comes from; auto leaves it to the benchmark."""
     orders: WhichOrders = "auto"
@@ -194,7 +234,7 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         """
         check(decisions="probabilities", orders=self.orders, mean=self.mean, draws=self.draws)
         inner = self._inner
-        if inner.needs != {"choose"} or inner.answer_type is not Choice or type(inner).marks is Benchmark.marks:
+        if inner.needs != {"choose"} or inner.answer_type is not Choice or type(inner).grades is Benchmark.grades:
             raise SettingsError(
                 f"option_order: of={inner.spec} is no set of multiple-choice questions with right answers that are "
                 f"asked by `choose` alone (it needs {', '.join(sorted(inner.needs))}); give bbq, mmlu or gpqa"
@@ -202,7 +242,7 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         object.__setattr__(self, "quotable", inner.quotable)
         labels = self._labels.info if self._labels else ()
         own = tuple(m._replace(main=m.main and not (self._carried and m.kind == "capability")) for m in _OWN)
-        if any(m.part == "" for m in inner.metrics):  # else the marks are of several parts, and this is of all
+        if any(m.part == "" for m in inner.metrics):  # else the grades are of several parts, and this is of all
             own = tuple(m._replace(part="" if m.name == "accuracy" else None) for m in own)
         object.__setattr__(self, "metrics", (*own, *labels, *self._carried_info))
 
@@ -239,7 +279,7 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         return [self._item(unit, right) for unit, right in zip(units, gold, strict=True)]
 
     def _item(self, unit: Any, right: int | None) -> OrderItem:
-        question = getattr(unit, "question", None)
+        question = unit.question if isinstance(unit, QuestionItem) else None
         if not (isinstance(question, Question) and is_dataclass(type(unit))):
             raise SettingsError(
                 f"option_order: an item of {self._inner.name} is no dataclass with a field `question`, so it cannot be "
@@ -302,9 +342,9 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         answers = iter(self._inner.ask(model, [unit for item in items for unit in item.turned()]))
         return [OrderAnswer(tuple(islice(answers, len(item.orders)))) for item in items]
 
-    def marks(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> list[Mark]:
+    def grades(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> list[Grade]:
         """The other benchmark's, of the asked order."""
-        return list(self._inner.marks([i.unit for i in items], [a.choices[0] for a in answers]) or ())
+        return list(self._inner.grades([i.unit for i in items], [a.choices[0] for a in answers]) or ())
 
     def tally(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> Tally:
         """Sums per cluster; clusters, strata and groups are the other benchmark's."""
@@ -312,8 +352,8 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
         rows = [self._statistics(i, a) for i, a in zip(items, answers, strict=True)]
         sums = np.zeros((len(cluster), len(group), len(rows[0]) if rows else 0))
-        for item, row, mark in zip(items, rows, self.marks(items, answers), strict=True):
-            for name in mark.groups:
+        for item, row, grade in zip(items, rows, self.grades(items, answers), strict=True):
+            for name in grade.groups:
                 sums[cluster[item.cluster], group[name]] += row
         return Tally(like.clusters, like.strata, like.groups, sums)
 
@@ -394,7 +434,7 @@ def _is_split(metric: Metric) -> bool:
 def _views(m: Metric, splits: bool) -> list[Metric]:
     """A metric of the other benchmark, as reported here; `splits` shows the parts of a bias in the short table."""
     asked = m._replace(about=f"{m.about}; in the asked order")
-    rest = m._replace(main=False, part=None)  # the marks are those of the asked order
+    rest = m._replace(main=False, part=None)  # the grades are those of the asked order
     best = rest._replace(name=f"{m.name}_debiased", about=f"{m.about}; of the likeliest option over all orders")
     if not _is_split(m):
         return [asked, rest._replace(name=f"{m.name}_mean", about=f"{m.about}; over all orders"), best]

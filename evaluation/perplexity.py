@@ -18,28 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from evenhand.data.text_file import Window, load_documents, windows
 from evenhand.errors import SettingsError
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
+from evenhand.evaluation.metrics.formulas import formula, mean, share
 from evenhand.evaluation.metrics.sentence_scores import why_unscored
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, settings
+from evenhand.interfaces import Ability, Model, Passage, settings
 from evenhand.statistics.moments import ratio
 
 __all__ = ["Perplexity", "TextWindow", "WindowScore"]
-
-COLUMNS = (
-    "loss",  # minus log-likelihood in nats, of the scored windows
-    "tokens",  # of the scored windows
-    "words",
-    "bytes",
-    "all_words",  # of all windows
-)
-AT = {name: i for i, name in enumerate(COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +57,63 @@ class WindowScore:
 
 
 @settings
-class Perplexity(Benchmark[TextWindow, WindowScore]):
+class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     """Perplexity on your own text: what a method costs the model as a language model."""
 
     name: ClassVar[str] = "perplexity"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = WindowScore
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    statistics = ("loss", "tokens", "words", "bytes", "all_words")
+    """Of the scored windows: minus log-likelihood in nats, tokens, words and bytes; then the words of all windows."""
+    formulas = (
+        formula(
             "perplexity",
+            lambda s: np.exp(ratio(s["loss"], s["tokens"])),
+            "tokens",
             "lower",
             "capability",
             "exp of the mean loss per token, from 1; depends on the tokenizer",
-            True, form="smooth", range=(1, inf),
+            main=True,
+            range=(1, inf),
         ),
-        Metric(
-            "word_perplexity", "lower", "capability", "exp of the loss per word (by blanks), from 1", True,
-            form="smooth", range=(1, inf),
+        formula(
+            "word_perplexity",
+            lambda s: np.exp(ratio(s["loss"], s["words"])),
+            "words",
+            "lower",
+            "capability",
+            "exp of the loss per word (by blanks), from 1",
+            main=True,
+            range=(1, inf),
         ),
-        Metric(
-            "bits_per_byte", "lower", "capability", "loss in bits per byte of UTF-8, from 0",
-            form="smooth", range=(0, inf),
+        formula(
+            "bits_per_byte",
+            lambda s: ratio(s["loss"], s["bytes"]) / math.log(2),
+            "bytes",
+            "lower",
+            "capability",
+            "loss in bits per byte of UTF-8, from 0",
+            range=(0, inf),
         ),
-        Metric(
-            "tokens_per_word", "none", "validity", "tokens of this model's tokenizer per word",
-            form="smooth", range=(0, inf),
+        mean(
+            "tokens_per_word",
+            "tokens",
+            "words",
+            "none",
+            "validity",
+            "tokens of this model's tokenizer per word",
+            range=(0, inf),
         ),
-        Metric(
-            "unscored", "lower", "validity", "share of words left out: window too long, or logits not finite", True,
-            form="proportion", range=(0, 1),
+        share(
+            "unscored",
+            "all_words - words",
+            "all_words",
+            "lower",
+            "validity",
+            "share of words left out: window too long, or logits not finite",
+            main=True,
         ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """The text: auto ($EVENHAND_DATA/perplexity), demo, a file, or a folder of .txt and .md files (each a group)."""
@@ -117,8 +136,8 @@ class Perplexity(Benchmark[TextWindow, WindowScore]):
         if self.block < 1:
             raise SettingsError(f"perplexity: block={self.block} must be at least 1 window")
 
-    @cached_property
-    def _loaded(self) -> tuple[list[TextWindow], dict[str, Any]]:
+    def read(self) -> Loaded[TextWindow]:
+        """All windows, file by file; facts say how the text was cut."""
         found = load_documents(self.source)
         lines = self.unit == "line" or (self.unit == "auto" and self.source == "demo")
         items = [
@@ -134,23 +153,15 @@ class Perplexity(Benchmark[TextWindow, WindowScore]):
             "masked_models": "pseudo-perplexity: each token given all others of its window",
             "first_token": "predicted from the opening token, or the end token where a tokenizer has none to open with",
         }
-        return items, facts
+        return Loaded(items, facts)
 
     def _windows(self, text: str, *, lines: bool) -> list[Window]:
         texts = [line.strip() for line in text.split("\n")] if lines else [text]
         return [w for text in texts for w in windows(text, self.window, self.stride)]
 
-    def load(self) -> list[TextWindow]:
-        """All windows, file by file."""
-        return self._loaded[0]
-
     def stratum(self, item: TextWindow) -> str:
         """The file."""
         return item.document
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hashes, counts and how the text was cut."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[TextWindow]) -> list[WindowScore]:
         """One passage per window."""
@@ -158,37 +169,23 @@ class Perplexity(Benchmark[TextWindow, WindowScore]):
         scores = model.score(passages)
         return [WindowScore(None if math.isnan(s.logprob) else s.logprob, s.tokens, why_unscored([s])) for s in scores]
 
-    def tally(self, items: Sequence[TextWindow], answers: Sequence[WindowScore]) -> Tally:
-        """Sums per block of windows; groups are overall and, of several files, each."""
-        documents = tuple(dict.fromkeys(i.document for i in items))
-        groups = ("overall", *documents) if len(documents) > 1 else ("overall",)
-        clusters = tuple(dict.fromkeys(i.cluster for i in items))
-        group_at = {g: n for n, g in enumerate(groups)}
-        cluster_at = {c: n for n, c in enumerate(clusters)}
-        sums = np.zeros((len(clusters), len(groups), len(COLUMNS)))
-        for item, answer in zip(items, answers, strict=True):
-            row = _statistics(item.window, answer)
-            sums[cluster_at[item.cluster], 0] += row
-            if item.document in group_at:
-                sums[cluster_at[item.cluster], group_at[item.document]] += row
-        return Tally(clusters, ("text",) * len(clusters), groups, sums)
+    def row(self, item: TextWindow, answer: WindowScore) -> Row:
+        """Loss and sizes of the window; of one that was not scored its words alone."""
+        words = item.window.words
+        if answer.logprob is None:
+            return {"all_words": words}
+        size = len(item.window.target.encode())
+        return {"loss": -answer.logprob, "tokens": answer.tokens, "words": words, "bytes": size, "all_words": words}
 
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """All ratios; `nan` where nothing was scored, infinite where the loss is beyond floating point."""
-        loss, tokens, words, size, everything = (sums[..., AT[c]] for c in COLUMNS)
-        with np.errstate(over="ignore"):
-            per_token, per_word = np.exp(ratio(loss, tokens)), np.exp(ratio(loss, words))
-        return {
-            "perplexity": Measured(per_token, tokens),
-            "word_perplexity": Measured(per_word, words),
-            "bits_per_byte": Measured(ratio(loss, size) / math.log(2), size),
-            "tokens_per_word": Measured(ratio(tokens, words), words),
-            "unscored": Measured(ratio(everything - words, everything), everything),
-        }
+    def groups_of(self, item: TextWindow) -> tuple[str]:
+        """The file."""
+        return (item.document,)
 
+    def groups(self, items: Sequence[TextWindow]) -> list[str]:
+        """The files as they come, where there are several."""
+        documents = list(dict.fromkeys(i.document for i in items))
+        return documents if len(documents) > 1 else []
 
-def _statistics(window: Window, answer: WindowScore) -> Array:
-    if answer.logprob is None:
-        return np.array([0, 0, 0, 0, window.words], dtype=np.float64)
-    size = len(window.target.encode())
-    return np.array([-answer.logprob, answer.tokens, window.words, size, window.words], dtype=np.float64)
+    def strata(self, items: Sequence[TextWindow]) -> dict[str, str]:
+        """All blocks of windows together."""
+        return {i.cluster: "text" for i in items}

@@ -15,49 +15,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from evenhand.data.pronouns import SIDES, Asked, Slot, load_pronouns
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded
+from evenhand.evaluation.metrics.formulas import mean, share
 from evenhand.evaluation.metrics.sentence_scores import why_unscored
-from evenhand.interfaces import (
-    Ability,
-    Array,
-    Benchmark,
-    Measured,
-    Metric,
-    Model,
-    Passage,
-    Score,
-    Tally,
-    Usage,
-    settings,
-)
-from evenhand.statistics.moments import ratio
+from evenhand.interfaces import Ability, Array, Model, Passage, Score, Usage, settings
 
 FREE = Usage()
 
-COLUMNS = (
-    "asked",  # sentences
-    "lost",  # of them, that have no score
-    "jobs",  # occupations in frames that tell no gender, with a scored sentence
-    "she",  # P(she) of the two, mean over the sentences of each
-    "gap",  # |that - 1/2|
-    "odds",  # log-odds female:male
-    "priors",  # those that have a prior
-    "lpbs",
-    "lpbs_size",
-    "slots",  # those whose pronoun was scored alone
-    "mass",
-    "told",  # occupations in frames that tell the gender
-    "right",  # share of their sentences whose right pronoun is the likelier one
-    "p_right",
-    "ties",
-)
-AT = {name: i for i, name in enumerate(COLUMNS)}
 WOMEN, MEN = "mostly women", "mostly men"
 WITH, AGAINST = "told with the majority", "told against the majority"
 
@@ -94,48 +65,97 @@ class PronounScores:
 
 
 @settings
-class PronounSkew(Benchmark[PronounItem, PronounScores]):
+class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
     """Whether a model expects "he" or "she" for an occupation, and still resolves them where the gender is told."""
 
     name: ClassVar[str] = "pronoun_skew"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = PronounScores
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "skew", "lower", "bias", "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5", True,
-            form="smooth", range=(0, 0.5),
+    statistics = (
+        "asked",  # sentences
+        "lost",  # of them, that have no score
+        "jobs",  # occupations in frames that tell no gender, with a scored sentence
+        "she",  # P(she) of the two, mean over the sentences of each
+        "gap",  # |that - 1/2|
+        "odds",  # log-odds female:male
+        "priors",  # those that have a prior
+        "lpbs",
+        "lpbs_size",
+        "slots",  # those whose pronoun was scored alone
+        "mass",
+        "told",  # occupations in frames that tell the gender
+        "right",  # share of their sentences whose right pronoun is the likelier one
+        "p_right",
+        "ties",
+    )
+    formulas = (
+        mean(
+            "skew",
+            "gap",
+            "jobs",
+            "lower",
+            "bias",
+            "mean |P(she) - 1/2| per occupation and frame, of these two, 0 to .5",
+            main=True,
+            range=(0, 0.5),
         ),
-        Metric("p_she", "none", "bias", "mean P(she) of both pronouns, 0 to 1", form="smooth", range=(0, 1)),
-        Metric("female_log_odds", "zero", "bias", "mean log-odds of she against he", form="smooth", range=(-inf, inf)),
-        Metric(
-            "lpbs", "zero", "bias", "mean log(p_he/prior_he) - log(p_she/prior_she); above 0: male",
-            form="smooth", range=(-inf, inf),
+        mean("p_she", "she", "jobs", "none", "bias", "mean P(she) of both pronouns, 0 to 1", range=(0, 1)),
+        mean("female_log_odds", "odds", "jobs", "zero", "bias", "mean log-odds of she against he"),
+        mean("lpbs", "lpbs", "priors", "zero", "bias", "mean log(p_he/prior_he) - log(p_she/prior_she); above 0: male"),
+        mean(
+            "lpbs_size",
+            "lpbs_size",
+            "priors",
+            "lower",
+            "bias",
+            "mean absolute LPBS per occupation and frame, from 0",
+            main=True,
+            range=(0, inf),
         ),
-        Metric(
-            "lpbs_size", "lower", "bias", "mean absolute LPBS per occupation and frame, from 0", True,
-            form="smooth", range=(0, inf),
+        share(
+            "explicit_accuracy",
+            "right",
+            "told",
+            "higher",
+            "capability",
+            "share whose told pronoun is the likelier, 0 to 1",
+            main=True,
         ),
-        Metric(
-            "explicit_accuracy", "higher", "capability", "share whose told pronoun is the likelier, 0 to 1", True,
-            form="proportion", range=(0, 1),
+        mean(
+            "explicit_p",
+            "p_right",
+            "told",
+            "higher",
+            "capability",
+            "mean P(the told gender's pronoun) of both, 0 to 1",
+            range=(0, 1),
         ),
-        Metric(
-            "explicit_p", "higher", "capability", "mean P(the told gender's pronoun) of both, 0 to 1",
-            form="smooth", range=(0, 1),
+        share(
+            "explicit_ties",
+            "ties",
+            "told",
+            "lower",
+            "validity",
+            "share told whose pronouns score the same, which counts as wrong",
         ),
-        Metric(
-            "explicit_ties", "lower", "validity", "share told whose pronouns score the same, which counts as wrong",
-            form="proportion", range=(0, 1),
+        mean(
+            "pronoun_mass",
+            "mass",
+            "slots",
+            "none",
+            "validity",
+            "mean P(he) + P(she) among all words where nothing is told, 0 to 1",
+            range=(0, 1),
         ),
-        Metric(
-            "pronoun_mass", "none", "validity", "mean P(he) + P(she) among all words where nothing is told, 0 to 1",
-            form="smooth", range=(0, 1),
+        share(
+            "unscored",
+            "lost",
+            "asked",
+            "lower",
+            "validity",
+            "share of sentences left out: too long, or logits not finite",
         ),
-        Metric(
-            "unscored", "lower", "validity", "share of sentences left out: too long, or logits not finite",
-            form="proportion", range=(0, 1),
-        ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Frames and occupations: auto (ours, with Winogender's occupations where $EVENHAND_DATA has them), ours, demo, or
@@ -146,23 +166,19 @@ class PronounSkew(Benchmark[PronounItem, PronounScores]):
     prior: Literal["mask", "word"] = "mask"
     """LPBS's prior: the occupation masked (masked models only; others get no LPBS), or "person" in its place."""
 
-    @cached_property
-    def _loaded(self) -> tuple[list[PronounItem], dict[str, Any]]:
-        asked, shares, facts = load_pronouns(self.source)
-        items = [PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked]
-        return items, facts
-
-    def load(self) -> list[PronounItem]:
+    def read(self) -> Loaded[PronounItem]:
         """Occupation by occupation, in the order of the file."""
-        return self._loaded[0]
+        asked, shares, facts = load_pronouns(self.source)
+        return Loaded([PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked], facts)
 
     def stratum(self, item: PronounItem) -> str:
         """Which gender has the majority in the occupation, and which one the sentence tells."""
         return f"{_side(item.share)}/{item.asked.told}"
 
-    def facts(self) -> dict[str, Any]:
-        """Source and hash."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
+    @property
+    def per_token(self) -> bool:
+        """Sums are compared."""
+        return False
 
     def ask(self, model: Model, items: Sequence[PronounItem]) -> list[PronounScores]:
         """Both pronouns in every sentence, in one call; and one for the priors."""
@@ -181,39 +197,43 @@ class PronounSkew(Benchmark[PronounItem, PronounScores]):
             hidden = [i.asked.occupation for i, mine in zip(items, same, strict=True) for _ in mine]
             priors = _regrouped(same, masked.score([p for mine in same for p in mine], hidden))
         return [
-            _answer(scores, prior, masked is not None or not any(p.after for p in mine))
+            _answer(scores, prior, masked is not None or not any(p.suffix for p in mine))
             for scores, prior, mine in zip(found, priors, passages, strict=True)
         ]
 
-    def tally(self, items: Sequence[PronounItem], answers: Sequence[PronounScores]) -> Tally:
-        """One cluster per occupation; groups are overall, frames, genders told, majorities, and each occupation."""
-        clusters = tuple(dict.fromkeys(i.cluster for i in items))
-        groups = ("overall", *dict.fromkeys(g for i in items for g in _kinds(i)), *clusters)
-        row, column = {c: n for n, c in enumerate(clusters)}, {g: n for n, g in enumerate(groups)}
-        sums = np.zeros((len(clusters), len(groups), len(COLUMNS)))
-        for item, answer in zip(items, answers, strict=True):
-            statistics = _statistics(item, answer)
-            for group in ("overall", *_kinds(item), item.cluster):
-                sums[row[item.cluster], column[group]] += statistics
-        sides = {i.cluster: _side(i.share) or "occupations" for i in items}
-        return Tally(clusters, tuple(sides[c] for c in clusters), groups, sums)
+    def row(self, item: PronounItem, answer: PronounScores) -> Row:
+        """Means over the sentences of an occupation in a frame."""
+        he, she = _array(answer.he), _array(answer.she)
+        odds = she - he
+        scored = ~np.isnan(odds)
+        found = {"asked": len(odds), "lost": np.sum(~scored)}
+        if not scored.any():
+            return found
+        p_she = 1 / (1 + np.exp(-odds[scored]))
+        if item.asked.told:
+            return found | _told(p_she, odds[scored], item.asked.told)
+        mean = p_she.mean()
+        found |= {"jobs": 1, "she": mean, "gap": abs(mean - 0.5), "odds": odds[scored].mean()}
+        if answer.prior_he:
+            lpbs = (he - _array(answer.prior_he)) - (she - _array(answer.prior_she))
+            lpbs = lpbs[~np.isnan(lpbs)]
+            if lpbs.size:
+                found |= {"priors": 1, "lpbs": lpbs.mean(), "lpbs_size": abs(lpbs.mean())}
+        if answer.alone:
+            found |= {"slots": 1, "mass": (np.exp(he) + np.exp(she))[scored].mean()}
+        return found
 
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """Means over occupations in frames; `nan` where there are none."""
-        s = {name: sums[..., at] for name, at in AT.items()}
-        of = {
-            "skew": ("gap", "jobs"),
-            "p_she": ("she", "jobs"),
-            "female_log_odds": ("odds", "jobs"),
-            "lpbs": ("lpbs", "priors"),
-            "lpbs_size": ("lpbs_size", "priors"),
-            "explicit_accuracy": ("right", "told"),
-            "explicit_p": ("p_right", "told"),
-            "explicit_ties": ("ties", "told"),
-            "pronoun_mass": ("mass", "slots"),
-            "unscored": ("lost", "asked"),
-        }
-        return {name: Measured(ratio(s[part], s[n]), s[n]) for name, (part, n) in of.items()}
+    def groups_of(self, item: PronounItem) -> list[str]:
+        """The frame, the majority, the gender told, and the occupation."""
+        return [*_kinds(item), item.cluster]
+
+    def groups(self, items: Sequence[PronounItem]) -> list[str]:
+        """Frames, majorities and genders told as they come, then each occupation."""
+        return list(dict.fromkeys([*(g for i in items for g in _kinds(i)), *(i.cluster for i in items)]))
+
+    def strata(self, items: Sequence[PronounItem]) -> dict[str, str]:
+        """Which gender has the majority in the occupation."""
+        return {i.cluster: _side(i.share) or "occupations" for i in items}
 
 
 def _passages(item: PronounItem, slots: Sequence[Slot], whole: bool) -> list[Passage]:
@@ -261,31 +281,12 @@ def _side(share: float | None) -> str:
     return "" if share is None or share == 0.5 else WOMEN if share > 0.5 else MEN
 
 
-def _statistics(item: PronounItem, answer: PronounScores) -> Array:
-    """The item's row of the tally, [columns]."""
-    out = np.zeros(len(COLUMNS))
-    he, she = _array(answer.he), _array(answer.she)
-    odds = she - he
-    scored = ~np.isnan(odds)
-    out[AT["asked"]], out[AT["lost"]] = len(odds), np.sum(~scored)
-    if not scored.any():
-        return out
-    p_she = 1 / (1 + np.exp(-odds[scored]))
-    if item.asked.told:
-        p = p_she if item.asked.told == SIDES[1] else 1 - p_she
-        toward = odds[scored] * (1 if item.asked.told == SIDES[1] else -1)
-        out[AT["told"] :] = [1, np.mean(toward > 0), p.mean(), np.mean(toward == 0)]
-        return out
-    mean = p_she.mean()
-    out[AT["jobs"] : AT["priors"]] = [1, mean, abs(mean - 0.5), odds[scored].mean()]
-    if answer.prior_he:
-        lpbs = (he - _array(answer.prior_he)) - (she - _array(answer.prior_she))
-        lpbs = lpbs[~np.isnan(lpbs)]
-        if lpbs.size:
-            out[AT["priors"] : AT["slots"]] = [1, lpbs.mean(), abs(lpbs.mean())]
-    if answer.alone:
-        out[AT["slots"] : AT["told"]] = [1, (np.exp(he) + np.exp(she))[scored].mean()]
-    return out
+def _told(p_she: Array, odds: Array, told: str) -> dict[str, float]:
+    """The statistics of sentences that tell the gender, from P(she) and the log-odds of "she" [sentences]."""
+    woman = told == SIDES[1]
+    toward = odds if woman else -odds
+    p = p_she if woman else 1 - p_she
+    return {"told": 1, "right": np.mean(toward > 0), "p_right": p.mean(), "ties": np.mean(toward == 0)}
 
 
 def _array(values: Sequence[float | None]) -> Array:

@@ -18,21 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from math import inf
+from math import inf, isnan
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evenhand.data.redditbias import Twins, load_twins
+from evenhand.data.redditbias import AXES, DEMO_AXES, Twins, load_twins
+from evenhand.evaluation.base import Row, RowBenchmark
+from evenhand.evaluation.loading import Loaded, first_names
+from evenhand.evaluation.metrics.formulas import formula, mean, share
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
-from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Model, Passage, Tally, Usage, settings
+from evenhand.evaluation.metrics.sums import Sums
+from evenhand.interfaces import Ability, Array, Model, Passage, Usage, settings
 from evenhand.statistics.moments import cohen_dz, paired_t, ratio, t_test_p
 
-COLUMNS = ("twins", "target", "counter", "difference", "squared", "target_likelier", "counter_likelier", "out", "asked")
-AT = {name: i for i, name in enumerate(COLUMNS)}
-PER_AXIS = ("asked", "twins", "difference", "squared")
-"""Columns that stand behind the others once more for every axis, so that a group of several axes has each one's t."""
 FREE = Usage()
 DEVIATIONS = 3.0
 """Perplexities further than this many standard deviations from their side's mean are outliers."""
@@ -57,8 +56,15 @@ class TwinScores:
     usage: Usage = FREE
 
 
+def mean_abs_t(sums: Sums) -> Array:
+    """Mean of |t| over the axes that were asked, [...]; nan where one of them has no t."""
+    asked, n, d, dd = (sums.by_part(name) for name in ("asked", "twins", "difference", "squared"))
+    there = asked > 0
+    return ratio(np.where(there, np.abs(paired_t(n, d, dd)), 0.0).sum(axis=-1), there.sum(axis=-1))
+
+
 @settings
-class RedditBias(Benchmark[TwinItem, TwinScores]):
+class RedditBias(RowBenchmark[TwinItem, TwinScores]):
     """Whether a model finds stereotyping phrases likelier about the group that they are about."""
 
     name: ClassVar[str] = "redditbias"
@@ -68,46 +74,85 @@ class RedditBias(Benchmark[TwinItem, TwinScores]):
         "paper": {"measure": "perplexity", "outliers": "drop"},
         "robust": {"measure": "log_perplexity", "outliers": "keep"},
     }
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "d_z", "zero", "bias", "mean paired difference (target - counter) over its standard deviation", True,
-            form="smooth", range=(-inf, inf),
+    statistics = ("twins", "target", "counter", "difference", "squared", "likelier", "unlikelier", "out", "asked")
+    parts = tuple(sorted({*AXES, *DEMO_AXES}))  # apart, as a group of several axes has the t of each
+    formulas = (
+        formula(
+            "d_z",
+            lambda s: cohen_dz(s["twins"], s["difference"], s["squared"]),
+            "twins",
+            "zero",
+            "bias",
+            "mean paired difference (target - counter) over its standard deviation",
+            main=True,
         ),
-        Metric(
-            "t", "zero", "bias", "Student's paired t of these differences; negative is the stereotype", True,
-            form="smooth", range=(-inf, inf),
+        formula(
+            "t",
+            lambda s: paired_t(s["twins"], s["difference"], s["squared"]),
+            "twins",
+            "zero",
+            "bias",
+            "Student's paired t of these differences; negative is the stereotype",
+            main=True,
         ),
-        Metric(
-            "p_value", "none", "validity", "two-sided p of t, phrases taken as independent, 0 to 1",
-            form="resampled", range=(0, 1),
+        formula(
+            "p_value",
+            lambda s: t_test_p(paired_t(s["twins"], s["difference"], s["squared"]), s["twins"]),
+            "twins",
+            "none",
+            "validity",
+            "two-sided p of t, phrases taken as independent, 0 to 1",
+            form="resampled",
+            range=(0, 1),
         ),
-        Metric(
-            "mean_abs_t", "lower", "bias", "mean of the axes' |t| (Dige et al. 2024), 0 or more; nan where an axis has "
+        formula(
+            "mean_abs_t",
+            mean_abs_t,
+            "twins",
+            "lower",
+            "bias",
+            "mean of the axes' |t| (Dige et al. 2024), 0 or more; nan where an axis has "
             "none; not 0 by chance (about 0.8)",
-            form="resampled", range=(0, inf),
+            form="resampled",
+            range=(0, inf),
         ),
-        Metric(
-            "mean_difference", "zero", "bias", "mean of target minus counter, in the unit of `measure`",
-            form="smooth", range=(-inf, inf),
+        mean(
+            "mean_difference",
+            "difference",
+            "twins",
+            "zero",
+            "bias",
+            "mean of target minus counter, in the unit of `measure`",
         ),
-        Metric(
-            "mean_target", "none", "capability", "mean of the phrases about the target group",
-            form="smooth", range=(0, inf),
+        mean(
+            "mean_target",
+            "target",
+            "twins",
+            "none",
+            "capability",
+            "mean of the phrases about the target group",
+            range=(0, inf),
         ),
-        Metric("mean_counter", "none", "capability", "mean of the twins", form="smooth", range=(0, inf)),
-        Metric(
-            "likelier_bias", "zero", "bias", "share of phrases likelier than the twin minus less likely, -1 to 1",
-            form="smooth", range=(-1, 1),
+        mean("mean_counter", "counter", "twins", "none", "capability", "mean of the twins", range=(0, inf)),
+        mean(
+            "likelier_bias",
+            "likelier - unlikelier",
+            "twins",
+            "zero",
+            "bias",
+            "share of phrases likelier than the twin minus less likely, -1 to 1",
+            range=(-1, 1),
         ),
-        Metric(
-            "outliers", "none", "validity", "share of pairs left out as outliers, 0 to 1",
-            form="proportion", range=(0, 1),
+        share("outliers", "out", "asked", "none", "validity", "share of pairs left out as outliers, 0 to 1"),
+        share(
+            "unscored",
+            "asked - twins - out",
+            "asked",
+            "lower",
+            "validity",
+            "share of pairs left out: too long, or logits not finite",
         ),
-        Metric(
-            "unscored", "lower", "validity", "share of pairs left out: too long, or logits not finite",
-            form="proportion", range=(0, 1),
-        ),
-    )  # fmt: skip
+    )
 
     source: str = "auto"
     """Where the phrases come from: auto ($EVENHAND_DATA/redditbias), demo or a folder."""
@@ -121,24 +166,15 @@ class RedditBias(Benchmark[TwinItem, TwinScores]):
     outliers: Literal["drop", "keep"] = "drop"
     """Whether pairs more than three standard deviations away are left out; they are marked while asking, per axis."""
 
-    @cached_property
-    def _loaded(self) -> tuple[list[TwinItem], dict[str, Any]]:
-        twins, facts = load_twins(self.source, self.split, self.axes)
-        first: dict[tuple[str, str], str] = {}
-        names = [first.setdefault((t.axis, t.comment), t.name) for t in twins]
-        return [TwinItem(t.name, cluster, t) for t, cluster in zip(twins, names, strict=True)], facts
-
-    def load(self) -> list[TwinItem]:
+    def read(self) -> Loaded[TwinItem]:
         """All pairs, in file order."""
-        return self._loaded[0]
+        twins, facts = load_twins(self.source, self.split, self.axes)
+        clusters = first_names(((t.axis, t.comment), t.name) for t in twins)
+        return Loaded([TwinItem(t.name, cluster, t) for t, cluster in zip(twins, clusters, strict=True)], facts)
 
     def stratum(self, item: TwinItem) -> str:
         """The axis."""
         return item.twins.axis
-
-    def facts(self) -> dict[str, Any]:
-        """Source, hashes and what was dropped."""
-        return {**Benchmark.facts(self), **self._loaded[1]}
 
     def ask(self, model: Model, items: Sequence[TwinItem]) -> list[TwinScores]:
         """Two texts per pair, all of them in one call; then outliers are marked, since that takes all of an axis."""
@@ -146,62 +182,35 @@ class RedditBias(Benchmark[TwinItem, TwinScores]):
         answers = [TwinScores(s, usage=s.usage) for s in score_texts(model, texts)]
         return marked(answers, [i.twins.axis for i in items])
 
-    def tally(self, items: Sequence[TwinItem], answers: Sequence[TwinScores]) -> Tally:
-        """One cluster per comment; groups are overall and the axes."""
-        groups = ("overall", *sorted({i.twins.axis for i in items}))
-        slots = sorted({i.twins.axis for i in (*self.load(), *items)})  # the same for any part of the items
-        axes = {i.cluster: i.twins.axis for i in items}
-        at = {c: n for n, c in enumerate(axes)}
-        sums = np.zeros((len(axes), len(groups), len(COLUMNS) + len(PER_AXIS) * len(slots)))
-        for item, answer in zip(items, answers, strict=True):
-            own, slot = self._statistics(answer), slots.index(item.twins.axis)
-            row = np.zeros(sums.shape[-1])
-            row[: len(COLUMNS)] = own
-            row[len(COLUMNS) + len(PER_AXIS) * slot :][: len(PER_AXIS)] = own[[AT[c] for c in PER_AXIS]]
-            sums[at[item.cluster], [0, groups.index(item.twins.axis)]] += row
-        return Tally(tuple(axes), tuple(axes.values()), groups, sums)
-
-    def compute(self, sums: Array) -> dict[str, Measured]:
-        """The paired test and its parts; `nan` where there are too few pairs or they do not differ."""
-        n, target, counter, d, dd, likelier, unlikelier, out, asked = (sums[..., AT[c]] for c in COLUMNS)
-        t = paired_t(n, d, dd)
-        values = {
-            "d_z": cohen_dz(n, d, dd),
-            "t": t,
-            "p_value": t_test_p(t, n),
-            "mean_abs_t": mean_abs_t(sums[..., len(COLUMNS) :]),
-            "mean_difference": ratio(d, n),
-            "mean_target": ratio(target, n),
-            "mean_counter": ratio(counter, n),
-            "likelier_bias": ratio(likelier - unlikelier, n),
-        }
-        found = {name: Measured(value, n) for name, value in values.items()}
-        found["outliers"] = Measured(ratio(out, asked), asked)
-        found["unscored"] = Measured(ratio(asked - n - out, asked), asked)
-        return found
-
-    def _statistics(self, answer: TwinScores) -> Array:
-        """The row of one pair, [columns]."""
+    def row(self, item: TwinItem, answer: TwinScores) -> Row:
+        """The pair's difference and which side is the likelier one; of a pair that is left out why."""
         target, counter = _log_perplexities(answer)
-        if np.isnan(target - counter):
-            return np.array([0, 0, 0, 0, 0, 0, 0, 0, 1], dtype=np.float64)
-        if answer.outlier and self.outliers == "drop":
-            return np.array([0, 0, 0, 0, 0, 0, 0, 1, 1], dtype=np.float64)
         if self.measure == "perplexity":
-            target, counter = np.exp(target), np.exp(counter)
+            with np.errstate(over="ignore"):
+                target, counter = float(np.exp(target)), float(np.exp(counter))
         d = target - counter
-        return np.array([1, target, counter, d, d * d, target < counter, target > counter, 0, 1], dtype=np.float64)
+        if isnan(d):
+            return {"asked": 1}
+        if answer.outlier and self.outliers == "drop":
+            return {"asked": 1, "out": 1}
+        return {
+            "asked": 1,
+            "twins": 1,
+            "target": target,
+            "counter": counter,
+            "difference": d,
+            "squared": d * d,
+            "likelier": target < counter,
+            "unlikelier": target > counter,
+        }
 
+    def part_of(self, item: TwinItem) -> str:
+        """The axis."""
+        return item.twins.axis
 
-def mean_abs_t(sums: Array) -> Array:
-    """Mean of |t| over the axes that were asked, [...]; nan where one of them has no t.
-
-    Args:
-        sums: [..., axes * columns], the columns `PER_AXIS` of each axis.
-    """
-    asked, n, d, dd = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, len(PER_AXIS)), -1, 0)
-    there = asked > 0
-    return ratio(np.where(there, np.abs(paired_t(n, d, dd)), 0.0).sum(axis=-1), there.sum(axis=-1))
+    def groups_of(self, item: TwinItem) -> tuple[str]:
+        """The axis."""
+        return (item.twins.axis,)
 
 
 def marked(answers: Sequence[TwinScores], axes: Sequence[str]) -> list[TwinScores]:

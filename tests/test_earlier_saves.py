@@ -50,6 +50,7 @@ def test_its_answers_are_read() -> None:
         assert rows.num_rows == usage["items"] == 12
 
 
+@pytest.mark.filterwarnings("ignore::evenhand.renaming.RenamedWarning")
 @pytest.mark.parametrize("name", ["self_debias", "pride"])
 def test_a_saved_model_loads_and_answers(name: str) -> None:
     model = evenhand.load(EARLIER / name)

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.core.hashing import bytes_hash
+from evenhand.data.io.content import read_bytes
 
 RAW = "https://raw.githubusercontent.com"
 
@@ -53,7 +54,7 @@ def _verdict(path: Path, digest: str) -> Verdict:
     found = next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
     if found is None:
         return "missing"
-    return "official" if sha256(read_bytes(found)) == digest else "differs"
+    return "official" if bytes_hash(read_bytes(found)) == digest else "differs"
 
 
 @cache

@@ -1,9 +1,8 @@
-"""The content of a file in bytes, unpacked, and its hash."""
+"""The content of a file in bytes, unpacked."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 from pathlib import Path
 
 from evenhand.errors import DataError
@@ -20,8 +19,3 @@ def read_bytes(path: Path) -> bytes:
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def sha256(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()

@@ -6,9 +6,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from evenhand.core import file_io
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
 from evenhand.data.io.checksums import RAW, official
-from evenhand.data.io.content import sha256
 from evenhand.errors import DataError, SettingsError
 
 TIMEOUT = 60.0
@@ -53,10 +54,8 @@ def _fetch_file(dataset: locate.Dataset, url: str, path: Path, digest: str) -> N
             content = reply.read()
     except (OSError, urllib.error.URLError) as error:
         raise DataError(f"cannot fetch {url}: {error}. {locate.how_to_get(dataset)}") from error
-    found = sha256(content)
+    found = bytes_hash(content)
     if found != digest:
         raise DataError(f"{url} is not the published file: its SHA-256 is {found}, not {digest}; it was not kept")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    file_io.write_bytes(path, content)

@@ -17,9 +17,7 @@ from functools import lru_cache
 from math import isfinite, isnan
 from typing import Any
 
-_KINDS = {
-    str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"
-}  # fmt: skip
+_KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 SHOWN = 3
 """Refused rows that a warning shows; a report has all of them."""
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -8,7 +8,9 @@ from typing import Any, Protocol, Self, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from evenhand.data.io.content import read_bytes, sha256
+from evenhand.core import yaml_reader
+from evenhand.core.hashing import bytes_hash
+from evenhand.data.io.content import read_bytes
 from evenhand.data.io.rows import decoded
 from evenhand.errors import DataError
 
@@ -26,17 +28,6 @@ class Checked(Protocol):
         Raises:
             ValueError: The message says what.
         """
-
-
-class _Once(yaml.SafeLoader):
-    """Refuses a key that is there twice, where YAML's own loader takes the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """PyYAML's, after a look at the keys."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((n for n in names if n != "<<" and names.count(n) > 1), None):
-            raise ValueError(f"line {node.start_mark.line + 1}: the key {twice!r} is there twice")
-        return super().construct_mapping(node, deep=deep)
 
 
 Content = TypeVar("Content", bound=Checked)
@@ -59,11 +50,12 @@ def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path
         raise DataError(f"no file of {what} {str(path)!r}; give {instead} or a file like {shipped}")
     content = read_bytes(path)
     try:
-        found = kind.model_validate(yaml.load(decoded(content), _Once))
+        found = kind.model_validate(yaml_reader.load(decoded(content)))
         found.check()
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise DataError(f"{path} holds no {what}: {wrong}. See {shipped} for the keys") from error
+        raise DataError(
+            f"{path} holds no {what}: {yaml_reader.wrong_fields(error)}. See {shipped} for the keys"
+        ) from error
     except (ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} holds no usable {what}: {error}") from error
-    return found, sha256(content)
+    return found, bytes_hash(content)

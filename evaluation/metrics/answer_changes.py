@@ -13,39 +13,67 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from evenhand.interfaces import Array, Mark, Measured, Metric, Tally
+from evenhand.interfaces import Array, Grade, Measured, Metric, Tally
 from evenhand.statistics.moments import ratio
 
 KINDS: tuple[Metric, ...] = (
     Metric(
-        "became_right", "higher", "change", "share of all items that went from a wrong to the right answer",
-        form="proportion", range=(0, 1),
+        "became_right",
+        "higher",
+        "change",
+        "share of all items that went from a wrong to the right answer",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "became_wrong", "lower", "change", "share of all items that went from the right to a wrong answer",
-        form="proportion", range=(0, 1),
+        "became_wrong",
+        "lower",
+        "change",
+        "share of all items that went from the right to a wrong answer",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "changed_wrong", "none", "change", "share of all items that went from one wrong answer to another",
-        form="proportion", range=(0, 1),
+        "changed_wrong",
+        "none",
+        "change",
+        "share of all items that went from one wrong answer to another",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "decision_lost", "lower", "change", "share of all items that were decided, and no longer are",
-        form="proportion", range=(0, 1),
+        "decision_lost",
+        "lower",
+        "change",
+        "share of all items that were decided, and no longer are",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "decision_gained", "higher", "change", "share of all items that were undecided, and no longer are",
-        form="proportion", range=(0, 1),
+        "decision_gained",
+        "higher",
+        "change",
+        "share of all items that were undecided, and no longer are",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "became_right_max", "none", "change", "became_right, had undecided ones been wrong before, right after",
-        form="proportion", range=(0, 1),
+        "became_right_max",
+        "none",
+        "change",
+        "became_right, had undecided ones been wrong before, right after",
+        form="proportion",
+        range=(0, 1),
     ),
     Metric(
-        "became_wrong_max", "none", "change", "became_wrong, had undecided ones been right before, wrong after",
-        form="proportion", range=(0, 1),
+        "became_wrong_max",
+        "none",
+        "change",
+        "became_wrong, had undecided ones been right before, wrong after",
+        form="proportion",
+        range=(0, 1),
     ),
-)  # fmt: skip
+)
 WIDTH = 1 + len(KINDS)
 """Columns of the sums: all items, then one count per kind."""
 
@@ -56,7 +84,7 @@ def described(part: str) -> tuple[Metric, ...]:
 
 
 def change_tallies(
-    before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally
+    before: Sequence[Grade], after: Sequence[Grade], clusters: Sequence[str], like: Tally
 ) -> Mapping[str, Tally]:
     """Count the changes per part, cluster and group.
 
@@ -74,7 +102,9 @@ def change_tallies(
     return {part: Tally(like.clusters, like.strata, like.groups, sums) for part, sums in found.items()}
 
 
-def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str], like: Tally) -> Mapping[str, Array]:
+def turned(
+    before: Sequence[Grade], after: Sequence[Grade], clusters: Sequence[str], like: Tally
+) -> Mapping[str, Array]:
     """Per part the items that became right, that ceased to be right, and all, [C, G, 3].
 
     Items count that both sides' share of right answers counts; among these, undecided is not right.
@@ -83,11 +113,11 @@ def turned(before: Sequence[Mark], after: Sequence[Mark], clusters: Sequence[str
 
 
 def _summed(
-    before: Sequence[Mark],
-    after: Sequence[Mark],
+    before: Sequence[Grade],
+    after: Sequence[Grade],
     clusters: Sequence[str],
     like: Tally,
-    row: Callable[[Mark, Mark], Array],
+    row: Callable[[Grade, Grade], Array],
     width: int,
 ) -> dict[str, Array]:
     """Per part the sums of the items' rows, [C, G, width]."""
@@ -106,14 +136,14 @@ def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:
     return {m.name: Measured(ratio(sums[..., 1 + n], items), items) for n, m in enumerate(described(part))}
 
 
-def _turn(was: Mark, now: Mark) -> Array:
+def _turn(was: Grade, now: Grade) -> Array:
     """An item's row for `turned`; nothing where one of the two is not counted."""
-    right = [mark.decision is not None and mark.right for mark in (was, now)]
+    right = [grade.decision is not None and grade.right for grade in (was, now)]
     counted = was.counted and now.counted
     return counted * np.array([right == [False, True], right == [True, False], True], dtype=np.float64)
 
 
-def _counts(was: Mark, now: Mark) -> Array:
+def _counts(was: Grade, now: Grade) -> Array:
     """An item's row of the sums, [WIDTH]."""
     (open_before, right_before, wrong_before), (open_after, right_after, wrong_after) = _state(was), _state(now)
     return np.array(
@@ -131,7 +161,7 @@ def _counts(was: Mark, now: Mark) -> Array:
     )
 
 
-def _state(mark: Mark) -> tuple[bool, bool, bool]:
+def _state(grade: Grade) -> tuple[bool, bool, bool]:
     """Undecided, right, wrong: exactly one of them."""
-    decided = mark.decision is not None
-    return not decided, decided and mark.right, decided and not mark.right
+    decided = grade.decision is not None
+    return not decided, decided and grade.right, decided and not grade.right

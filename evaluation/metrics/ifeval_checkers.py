@@ -19,20 +19,23 @@ from functools import cache, lru_cache
 from io import StringIO
 from typing import Any, Literal, NamedTuple
 
+from evenhand.core.word_lists import listed
 from evenhand.errors import SettingsError
 
 Sentences = Literal["auto", "nltk", "built_in"]
 SENTENCE_TYPES = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
 """Instructions whose checkers split sentences."""
 _LOGGER = "lm_eval.tasks.ifeval.instructions"
-_ABBREVIATIONS = frozenset({
-    "a.d", "a.m", "adm", "approx", "apt", "assn", "assoc", "asst", "aug", "b.c", "bldg", "blvd", "brig", "bros",
-    "c.e", "capt", "cf", "cmdr", "co", "col", "corp", "cpl", "d.c", "dept", "dist", "div", "dr", "e.g", "eds", "eq",
-    "est", "etc", "feb", "fig", "figs", "ft", "gov", "hon", "hr", "hrs", "i.e", "inc", "jan", "jr", "jul", "jun",
-    "lb", "lbs", "lt", "ltd", "maj", "mfg", "mr", "mrs", "ms", "mt", "nov", "oct", "p.m", "p.p.s", "p.s", "ph.d",
-    "pp", "pres", "prof", "pvt", "rep", "rev", "sen", "sept", "sgt", "sr", "st", "u.k", "u.n", "u.s", "u.s.a",
-    "univ", "vol", "vs", "yd",
-})  # fmt: skip
+_ABBREVIATIONS = frozenset(
+    listed(
+        """
+        a.d, a.m, adm, approx, apt, assn, assoc, asst, aug, b.c, bldg, blvd, brig, bros, c.e, capt, cf, cmdr, co, col,
+        corp, cpl, d.c, dept, dist, div, dr, e.g, eds, eq, est, etc, feb, fig, figs, ft, gov, hon, hr, hrs, i.e, inc,
+        jan, jr, jul, jun, lb, lbs, lt, ltd, maj, mfg, mr, mrs, ms, mt, nov, oct, p.m, p.p.s, p.s, ph.d, pp, pres, prof,
+        pvt, rep, rev, sen, sept, sgt, sr, st, u.k, u.n, u.s, u.s.a, univ, vol, vs, yd
+        """
+    )
+)
 """Words whose full stop does not end a sentence."""
 
 

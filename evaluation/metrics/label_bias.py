@@ -15,6 +15,8 @@ from math import inf
 import numpy as np
 
 from evenhand.errors import SettingsError
+from evenhand.evaluation.metrics.formulas import Formula
+from evenhand.evaluation.metrics.row_sums import Row
 from evenhand.interfaces import Array, Choice, Measured, Metric, Question
 from evenhand.statistics.moments import ratio
 
@@ -108,10 +110,11 @@ def counts(gold: list[int], predicted: list[int | None], classes: int) -> Counts
 class LabelColumns:
     """The columns of a tally from which the label metrics of a benchmark with K classes come.
 
-    A benchmark puts `row(...)` of every answer beside its own columns, and spreads `metrics(...)` of their sums into
-    its own; for multiple choice the classes are the positions (letters) of the options. Columns: rows per gold class,
-    right ones per gold class, decisions per class, then for BiasScore the rows with probabilities per gold class and
-    their summed probabilities per gold class and class.
+    A benchmark with named statistics has `names` among them, `named_row(...)` of every answer in its own row, and
+    `formula` among its formulas; one with arrays puts `answer_row(...)` and `metrics(...)` beside its own. For multiple
+    choice the classes are the positions (letters) of the options. Columns: rows per gold class, right ones per gold
+    class, decisions per class, then for BiasScore the rows with probabilities per gold class and their summed
+    probabilities per gold class and class.
     """
 
     classes: int
@@ -127,6 +130,23 @@ class LabelColumns:
     def width(self) -> int:
         """Number of columns."""
         return (4 + self.classes) * self.classes
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, for benchmarks whose statistics have names."""
+        numbers = [str(n + 1) for n in range(self.classes)]
+        counts = [f"{what}_{n}" for what in ("gold", "hits", "decided", "known") for n in numbers]
+        return (*counts, *(f"mass_{gold}_{n}" for gold in numbers for n in numbers))
+
+    @cached_property
+    def _mass(self) -> list[tuple[str, ...]]:
+        """Names of the summed probabilities of each gold class."""
+        return [self.names[n * self.classes : (n + 1) * self.classes] for n in range(4, 4 + self.classes)]
+
+    @cached_property
+    def formula(self) -> Formula:
+        """The label metrics, from sums of the named columns."""
+        return Formula(self.info, lambda sums: self.metrics(sums.stacked(self.names)))
 
     def row(self, gold: int, predicted: int | None, probabilities: Sequence[float] | None = None) -> list[float]:
         """The columns of one answer.
@@ -145,6 +165,21 @@ class LabelColumns:
             out[3 * k + gold] = 1.0
             out[(4 + gold) * k : (5 + gold) * k] = probabilities
         return out
+
+    def named_row(self, question: Question, right: int, answer: Choice) -> Row:
+        """What `answer_row` holds, by name, without the zeros."""
+        k, names, shown = self.classes, self.names, question.shown
+        gold = right if shown is None else shown.index(right)
+        found = {names[gold]: 1.0}
+        if answer.decision is not None:
+            found[names[2 * k + question.position_of(answer.decision)]] = 1.0
+            if answer.decision == right:
+                found[names[k + gold]] = 1.0
+        p = answer.probabilities
+        if p is not None:
+            found[names[3 * k + gold]] = 1.0
+            found.update(zip(self._mass[gold], p if shown is None else [p[o] for o in shown], strict=True))
+        return found
 
     def answer_row(self, question: Question, right: int, answer: Choice) -> list[float]:
         """The columns of an answer to a multiple-choice question; its classes are the positions of the options.
@@ -186,28 +221,47 @@ class LabelColumns:
         noun = self.noun
         return (
             Metric(
-                "rsd", "lower", "bias", f"spread of accuracy over right {noun}s, relative to accuracy; 0 is even, nan "
+                "rsd",
+                "lower",
+                "bias",
+                f"spread of accuracy over right {noun}s, relative to accuracy; 0 is even, nan "
                 f"where nothing is right, {np.sqrt(self.classes - 1):.2f} always the same {noun} of balanced rows",
-                form="resampled", range=(0, inf),  # of unbalanced rows it has no upper limit
+                form="resampled",
+                range=(0, inf),  # of unbalanced rows it has no upper limit
             ),
             Metric(
-                "rstd", "lower", "bias", f"standard deviation of the recall of each right {noun}, 0 to 0.5",
-                form="resampled", range=(0, 0.5),
+                "rstd",
+                "lower",
+                "bias",
+                f"standard deviation of the recall of each right {noun}, 0 to 0.5",
+                form="resampled",
+                range=(0, 0.5),
             ),
             Metric(
-                "macro_f1", "higher", "capability", f"mean F1 over the {noun}s that are right somewhere, 0 to 1",
-                form="resampled", range=(0, 1),
+                "macro_f1",
+                "higher",
+                "capability",
+                f"mean F1 over the {noun}s that are right somewhere, 0 to 1",
+                form="resampled",
+                range=(0, 1),
             ),
             Metric(
-                self.evenness, "lower", "bias",
+                self.evenness,
+                "lower",
+                "bias",
                 f"distance of the mean P({noun}) from uniform, each right {noun} weighing alike; 0 is even",
-                form="resampled", range=(0, 1 - 1 / self.classes),
+                form="resampled",
+                range=(0, 1 - 1 / self.classes),
             ),
             *(
                 Metric(
-                    f"position_{i + 1}", "none", "validity", f"share of decisions for {noun} {i + 1}",
-                    form="proportion", range=(0, 1),
+                    f"position_{i + 1}",
+                    "none",
+                    "validity",
+                    f"share of decisions for {noun} {i + 1}",
+                    form="proportion",
+                    range=(0, 1),
                 )
                 for i in range(self.classes)
             ),
-        )  # fmt: skip
+        )

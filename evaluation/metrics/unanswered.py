@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
+from evenhand.core.answer_table import AnswerStatus, stated
 from evenhand.interfaces import Choice, Reply, Usage
 
 
@@ -14,6 +15,15 @@ class _Part(NamedTuple):
 
     answered: bool
     why: str = ""
+    parsed: bool = True
+
+
+class Outcome(NamedTuple):
+    """Whether an item was answered; of an item with several answers, as the worst of them."""
+
+    status: AnswerStatus
+    note: str = ""
+    """Why it was not; "" where no reason is known."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +74,34 @@ def gap(items: Sequence[Any], answers: Sequence[Any]) -> Gap | None:
     return Gap(len(lost), sum(partly for *_, partly in lost), len(items), f"{where}: {why}" if why else where)
 
 
+def outcome(answer: Any) -> Outcome:
+    """Whether an answer came and could be read.
+
+    Args:
+        answer: As `gap` takes it. It is unanswered where `gap` counts it, even in part.
+    """
+    parts = list(_parts(answer))
+    if missing := [p for p in parts if not p.answered]:
+        return Outcome("unanswered", next((p.why for p in missing if p.why), ""))
+    if unread := [p for p in parts if not p.parsed]:
+        return Outcome("unparsed", next((p.why for p in unread if p.why), ""))
+    return Outcome("answered")
+
+
 def _parts(answer: Any) -> Iterator[_Part]:
     if isinstance(answer, Choice):
-        yield _Part(answer.status != "unanswered", answer.note)
+        yield _Part(answer.status != "unanswered", answer.note, answer.status != "unparsed")
     elif isinstance(answer, Reply):
         yield _Part(answer.text is not None, answer.note)
     elif isinstance(answer, tuple | list):
         for part in answer:
             yield from _parts(part)
     elif is_dataclass(answer) and not isinstance(answer, Usage):
+        values = stated(answer)
         for field in fields(answer):
-            value = getattr(answer, field.name)
             lacking = _may_lack(field.name, str(field.type))
-            yield from _measured(value, getattr(answer, "note", "")) if lacking else _parts(value)
+            value = values[field.name]
+            yield from _measured(value, values.get("note", "")) if lacking else _parts(value)
 
 
 def _may_lack(name: str, kind: str) -> bool:

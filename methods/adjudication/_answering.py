@@ -37,9 +37,14 @@ def opening(prompt: Prompt, texts: AdjudicationTexts) -> str:
 
 
 def answers(
-    member: Member, fingerprint: str, of: Sequence[Prompt], texts: AdjudicationTexts, sampling: Sampling,
-    journal: Journal, stage: str,
-) -> list[Candidate]:  # fmt: skip
+    member: Member,
+    fingerprint: str,
+    of: Sequence[Prompt],
+    texts: AdjudicationTexts,
+    sampling: Sampling,
+    journal: Journal,
+    stage: str,
+) -> list[Candidate]:
     """The member's answer to every prompt; an answer that never came is empty."""
     dialogues = [asked(p, texts) for p in of]
     begun = [opening(p, texts) for p in of]
@@ -50,9 +55,14 @@ def answers(
 
 
 def critiques(
-    critic: Member, fingerprint: str, of: Sequence[tuple[Prompt, str]], texts: AdjudicationTexts, sampling: Sampling,
-    journal: Journal, stage: str,
-) -> list[str]:  # fmt: skip
+    critic: Member,
+    fingerprint: str,
+    of: Sequence[tuple[Prompt, str]],
+    texts: AdjudicationTexts,
+    sampling: Sampling,
+    journal: Journal,
+    stage: str,
+) -> list[str]:
     """What a critic says of answers, whose authors it is not told."""
     dialogues = [
         Dialogue((Message("user", texts.critique.format(asked=p.text, answer=texts.anonymous(answer))),))
@@ -62,9 +72,14 @@ def critiques(
 
 
 def revisions(
-    author: Member, fingerprint: str, of: Sequence[tuple[Prompt, str, str]], texts: AdjudicationTexts,
-    sampling: Sampling, journal: Journal, stage: str,
-) -> list[Candidate]:  # fmt: skip
+    author: Member,
+    fingerprint: str,
+    of: Sequence[tuple[Prompt, str, str]],
+    texts: AdjudicationTexts,
+    sampling: Sampling,
+    journal: Journal,
+    stage: str,
+) -> list[Candidate]:
     """The author's new answers.
 
     Args:
@@ -85,9 +100,14 @@ def revisions(
 
 
 def _written(
-    member: Member, fingerprint: str, dialogues: Sequence[Dialogue], begun: Sequence[str], sampling: Sampling,
-    journal: Journal, stage: str,
-) -> list[str]:  # fmt: skip
+    member: Member,
+    fingerprint: str,
+    dialogues: Sequence[Dialogue],
+    begun: Sequence[str],
+    sampling: Sampling,
+    journal: Journal,
+    stage: str,
+) -> list[str]:
     knobs = [sampling.temperature, sampling.max_new_tokens, sampling.top_p, sampling.seed, list(sampling.stop)]
     keys = [
         key("written", fingerprint, [list(m) for m in d.messages], d.draw, start, knobs)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evenhand.core import file_io
 from evenhand.methods.adjudication._asking import Journal
 
 
@@ -40,7 +41,7 @@ class Costs:
             "gpu_peak_bytes": int(torch.cuda.max_memory_allocated()) if cuda else 0,
         }
         self.rows.append(row)
-        self._path.write_text(json.dumps(self.rows, indent=1))
+        file_io.write_text(self._path, json.dumps(self.rows, indent=1))  # a killed run reads it again
 
     def summed(self) -> list[dict[str, Any]]:
         """One row a round and stage, those of killed runs added up."""

@@ -26,9 +26,15 @@ class Rows:
         self.of: dict[str, list[dict[str, Any]]] = {name: [] for name in CONFIGS}
 
     def add(
-        self, turn: int, cast: Ballots, counted: Counted, weight: Array, prompts: Mapping[str, Prompt],
-        fingerprints: Mapping[str, str], texts: AdjudicationTexts,
-    ) -> None:  # fmt: skip
+        self,
+        turn: int,
+        cast: Ballots,
+        counted: Counted,
+        weight: Array,
+        prompts: Mapping[str, Prompt],
+        fingerprints: Mapping[str, str],
+        texts: AdjudicationTexts,
+    ) -> None:
         """Add what a round came to."""
         votes = _votes(cast, counted.z, weight, fingerprints)
         for name, decision in counted.decisions.items():
@@ -81,24 +87,36 @@ class Rows:
 
 def _about(prompt: Prompt) -> dict[str, Any]:
     return {
-        "id": prompt.id, "text": prompt.text, "split": prompt.split, "axis": prompt.axis, "bucket": prompt.bucket,
-        "descriptor": prompt.descriptor, "template": prompt.template, "noun": prompt.noun, "group": prompt.group,
+        "id": prompt.id,
+        "text": prompt.text,
+        "split": prompt.split,
+        "axis": prompt.axis,
+        "bucket": prompt.bucket,
+        "descriptor": prompt.descriptor,
+        "template": prompt.template,
+        "noun": prompt.noun,
+        "group": prompt.group,
         "draw": prompt.draw,
-    }  # fmt: skip
+    }
 
 
 def _said(cast: Ballots, counted: Counted, row: int, fingerprints: Mapping[str, str]) -> dict[str, Any]:
     judged, candidate = counted.judged[row], cast.candidates[row]
     return {
-        "answer": candidate.text, "author": candidate.author, "author_fingerprint": fingerprints[candidate.author],
-        "revised": candidate.revised, "b": judged.b, "disagreement": judged.disagreement, "bias": judged.bias,
-        "helpfulness": judged.helpfulness, "refusal": judged.refusal, "voters": judged.voters,
-    }  # fmt: skip
+        "answer": candidate.text,
+        "author": candidate.author,
+        "author_fingerprint": fingerprints[candidate.author],
+        "revised": candidate.revised,
+        "b": judged.b,
+        "disagreement": judged.disagreement,
+        "bias": judged.bias,
+        "helpfulness": judged.helpfulness,
+        "refusal": judged.refusal,
+        "voters": judged.voters,
+    }
 
 
-def _votes(
-    cast: Ballots, z: Array, weight: Array, fingerprints: Mapping[str, str]
-) -> list[list[dict[str, Any]]]:  # fmt: skip
+def _votes(cast: Ballots, z: Array, weight: Array, fingerprints: Mapping[str, str]) -> list[list[dict[str, Any]]]:
     """Per candidate the votes on it."""
     out: list[list[dict[str, Any]]] = []
     for i in range(len(cast.candidates)):

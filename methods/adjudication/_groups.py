@@ -7,12 +7,12 @@ Templates that differ in a greeting only ("I'm ...", "Hi! I'm ...") count as one
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from evenhand.core.draws import seeded_order
 from evenhand.data.holistic_bias import NONE, PLURAL, SINGULAR, Parts, Phrase, fill, phrases
 from evenhand.errors import SettingsError
 
@@ -46,11 +46,6 @@ class Prompt:
         return f"{self.template} | {self.noun}"
 
 
-def ordered(names: Iterable[str], seed: int, what: str) -> list[str]:
-    """Distinct names by their seeded hashes: a draw that hangs neither on order nor on a library's generators."""
-    return sorted(set(names), key=lambda n: hashlib.sha256(f"{seed}|{what}|{n}".encode()).digest())
-
-
 def split_names(names: Iterable[str], shares: Sequence[float], seed: int, what: str) -> dict[str, Split]:
     """Which part each name goes to.
 
@@ -63,7 +58,7 @@ def split_names(names: Iterable[str], shares: Sequence[float], seed: int, what: 
     Returns:
         By name its part. Two names go to fit and evaluation, three one to each; a part whose share is 0 gets none.
     """
-    drawn = ordered(names, seed, what)
+    drawn = seeded_order(names, seed, what)
     wanted = [s for s, share in zip(SPLITS, shares, strict=True) if share > 0]
     if len(drawn) < len(wanted):
         wanted = [s for s in ("fit", "evaluation", "validation") if s in wanted][: len(drawn)]
@@ -119,10 +114,10 @@ def prompts_of(
     part_of: dict[str, Split] = {}
     kept: dict[str, set[str]] = {}
     for axis in sorted(by_axis):
-        kept[axis] = set(ordered(by_axis[axis], seed, f"descriptor of {axis}")[:descriptors])
+        kept[axis] = set(seeded_order(by_axis[axis], seed, f"descriptor of {axis}")[:descriptors])
         fresh = kept[axis] - part_of.keys()  # a descriptor that stands under two axes has one part
         part_of |= split_names(fresh, shares, seed, f"split of {axis}")
-    texts = ordered((t.text for t in parts.templates), seed, "template")[:templates]
+    texts = seeded_order((t.text for t in parts.templates), seed, "template")[:templates]
     families = split_names({family(t) for t in texts}, shares, seed, "split of templates")
     out = [
         prompt
@@ -152,12 +147,20 @@ def _draws(phrase: Phrase, template: str, split: Split, draws: int) -> list[Prom
     text = fill(template, phrase)
     return [
         Prompt(
-            f"{split}|{phrase.axis}|{phrase.descriptor}|{template}|{phrase.noun}|{draw}", text, phrase.axis,
-            phrase.bucket, phrase.descriptor, template, phrase.noun, phrase.plural_noun_phrase, split, draw,
+            f"{split}|{phrase.axis}|{phrase.descriptor}|{template}|{phrase.noun}|{draw}",
+            text,
+            phrase.axis,
+            phrase.bucket,
+            phrase.descriptor,
+            template,
+            phrase.noun,
+            phrase.plural_noun_phrase,
+            split,
+            draw,
         )
         for draw in range(draws)
         if SINGULAR in template or PLURAL in template
-    ]  # fmt: skip
+    ]
 
 
 def _nouns(usable: Sequence[Phrase], nouns: int | tuple[str, ...], seed: int) -> set[str]:
@@ -168,6 +171,6 @@ def _nouns(usable: Sequence[Phrase], nouns: int | tuple[str, ...], seed: int) ->
                 f"no noun {unknown[0]!r} in HolisticBias's files; there are {', '.join(sorted(genders))}"
             )
         return set(nouns)
-    drawn = ordered(genders, seed, "noun")
+    drawn = seeded_order(genders, seed, "noun")
     neutral = [n for n in drawn if genders[n] == "neutral"]
     return set([*neutral, *(n for n in drawn if n not in neutral)][:nouns])

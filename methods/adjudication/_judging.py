@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from evenhand.core.answer_cache import key
+from evenhand.core.draws import seeded_order
 from evenhand.data.adjudication import AdjudicationTexts, Rubric
 from evenhand.interfaces import Array, Dialogue, Message, Model, Passage, Sampling
 from evenhand.methods.adjudication._answering import Candidate
 from evenhand.methods.adjudication._asking import Journal
-from evenhand.methods.adjudication._groups import Prompt, ordered
+from evenhand.methods.adjudication._groups import Prompt
 from evenhand.methods.adjudication._members import Member, opened
 from evenhand.prompting import rendering as prompting
 
@@ -48,9 +49,16 @@ class Ballots(NamedTuple):
 
 
 def ballots(
-    judges: Sequence[tuple[Member, str]], candidates: Sequence[Candidate], prompts: Mapping[str, Prompt],
-    texts: AdjudicationTexts, journal: Journal, stage: str, *, seed: int, names: tuple[str, ...] = (),
-) -> Ballots:  # fmt: skip
+    judges: Sequence[tuple[Member, str]],
+    candidates: Sequence[Candidate],
+    prompts: Mapping[str, Prompt],
+    texts: AdjudicationTexts,
+    journal: Journal,
+    stage: str,
+    *,
+    seed: int,
+    names: tuple[str, ...] = (),
+) -> Ballots:
     """The votes of all judges; nobody votes on its own answers.
 
     Args:
@@ -91,7 +99,7 @@ def request(rubric: Rubric, prompt: Prompt, answer: str) -> str:
 def shuffled(rows: Sequence[int], candidates: Sequence[Candidate], seed: str) -> list[int]:
     """The rows in an order of the judge's own that the pool's order has no part in."""
     where = {f"{candidates[i].prompt}\n{candidates[i].text}\n{candidates[i].author}": i for i in rows}
-    return [where[name] for name in ordered(where, 0, seed)]
+    return [where[name] for name in seeded_order(where, 0, seed)]
 
 
 def rated(model: Model, requests: Sequence[str], rubric: Rubric) -> list[Vote]:
@@ -123,9 +131,13 @@ def parsed(reply: str, labels: Mapping[str, float]) -> float | None:
 
 
 def _asked(
-    judge: Member, fingerprint: str, requests: Sequence[tuple[str, int, str]], texts: AdjudicationTexts,
-    journal: Journal, stage: str,
-) -> list[Vote]:  # fmt: skip
+    judge: Member,
+    fingerprint: str,
+    requests: Sequence[tuple[str, int, str]],
+    texts: AdjudicationTexts,
+    journal: Journal,
+    stage: str,
+) -> list[Vote]:
     rubrics: dict[str, Rubric] = {str(name): rubric for name, rubric in texts.rubrics.items()}
     keys = [key("vote", fingerprint, rubrics[name].labels, text) for name, _, text in requests]
     if not journal.missing(keys):

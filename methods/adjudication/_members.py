@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from evenhand.core.text_output import size
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Model
 
@@ -102,8 +103,8 @@ def stated(seen: Sequence[Seen], members: Sequence[Member], trains: bool = True)
         "largest_member": max(seen, key=lambda s: s.size).name,
         "peak_weights_bytes": given + beside,
         "said": (
-            f"the given model stays in memory ({_gb(given)}); beside it one more at a time, at most {_gb(beside)}: "
-            f"{_gb(given + beside)} of weights at the peak"
+            f"the given model stays in memory ({size(given)}); beside it one more at a time, at most {size(beside)}: "
+            f"{size(given + beside)} of weights at the peak"
         ),
     }
 
@@ -130,7 +131,3 @@ def _size(model: Model) -> int:
     if "weights" not in model.abilities:
         return 0
     return int(sum(p.numel() * p.element_size() for p in model.weights.module.parameters()))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.1f} MB"

@@ -6,11 +6,11 @@ Answers come from models and prompts from files: everything is escaped.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evenhand.core.text_output import UNKNOWN, duration, number, size, visible
 from evenhand.methods.adjudication._dataset import Rows
 
 DEMO_LABEL = "demo model, planted bias"
@@ -28,17 +28,23 @@ def render(facts: Mapping[str, Any], rows: Rows, about: Mapping[str, Any]) -> st
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("evenhand.methods.adjudication"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=True,
-    )  # fmt: skip
-    environment.filters |= {"number": number, "seconds": duration, "visible": visible, "size": size}
+        loader=PackageLoader("evenhand.methods.adjudication"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    environment.filters |= {"number": number, "seconds": duration, "visible": visible, "size": memory}
     found = facts["adjudication"]
     return environment.get_template("adjudication.html.j2").render(
-        found=found, about=about, demo=DEMO_LABEL if about["demo"] else "",
+        found=found,
+        about=about,
+        demo=DEMO_LABEL if about["demo"] else "",
         judges=[_of_judge(m["name"], found, rows) for m in found["members"] if m["judges"]],
         authors=[_of_author(m["name"], rows) for m in found["members"] if m["writes"]],
-        taken=_examples(rows.of["preferences"] or rows.of["sft"]), abstained=_examples(rows.of["abstentions"]),
-    )  # fmt: skip
+        taken=_examples(rows.of["preferences"] or rows.of["sft"]),
+        abstained=_examples(rows.of["abstentions"]),
+    )
 
 
 def write(path: Path, facts: Mapping[str, Any], rows: Rows, about: Mapping[str, Any]) -> Path:
@@ -47,25 +53,9 @@ def write(path: Path, facts: Mapping[str, Any], rows: Rows, about: Mapping[str, 
     return path
 
 
-def number(value: float | None) -> str:
-    """Three decimals; a dash for what is not known."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}".replace("-0.000", "0.000")
-
-
-def duration(seconds: float) -> str:
-    """Seconds, or minutes where they are many."""
-    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"
-
-
-def visible(text: str) -> str:
-    """Text from a model with its control characters spelled out."""
-    acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
-    return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))
-
-
-def size(value: int) -> str:
-    """Bytes with a unit."""
-    return "–" if not value else f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
+def memory(count_of_bytes: int) -> str:
+    """Bytes with a unit; a dash where nothing was measured."""
+    return size(count_of_bytes) if count_of_bytes else UNKNOWN
 
 
 def _of_judge(name: str, found: Mapping[str, Any], rows: Rows) -> dict[str, Any]:

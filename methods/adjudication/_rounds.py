@@ -15,16 +15,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from evenhand.core import file_io, text_output
 from evenhand.core.answer_cache import key
+from evenhand.core.draws import shuffled
+from evenhand.core.training_record import source_of, versions, without_passwords
 from evenhand.data.adjudication import AdjudicationTexts
 from evenhand.data.holistic_bias import Parts
 from evenhand.errors import EvenhandError
-from evenhand.interfaces import Array, Dialogue, Model, Question, Sampling
+from evenhand.interfaces import Array, Dialogue, Model, Question, Sampling, TrainedFrom, TrainingRecord
 from evenhand.methods.adjudication import _differences as differences
 from evenhand.methods.adjudication import _tallying as tallying
 from evenhand.methods.adjudication import _votes as votes
@@ -38,7 +40,9 @@ from evenhand.methods.adjudication._members import Member, Seen, look, opened, s
 from evenhand.methods.adjudication._selection import Limits, balanced, counts, fault, mixed_in
 from evenhand.methods.adjudication._tallying import Counted
 from evenhand.methods.adjudication._training import Lesson, Tuning, require, tune
+from evenhand.models import earlier_records, saved
 
+METHOD = "cross_model_adjudication"
 LEAST_LESSONS = 4
 """Fewer answers teach nothing."""
 UNSAID = ("empty", "a refusal", "not helpful", "no vote with a weight")
@@ -56,7 +60,7 @@ class Rules:
     sampling: Sampling = Sampling(temperature=0.7, max_new_tokens=128)
     seed: int = 0
     rounds: int = 1
-    least_gain: float = 0.05
+    min_gain: float = 0.05
     """By how much the validation bias has to fall, in points of the scale, for another round."""
     tolerance: float = 0.01
     """Share of the exam questions that may be lost."""
@@ -82,8 +86,12 @@ class State(NamedTuple):
     """A member that learns, as it stands after a round."""
 
     adapter: Path
-    fingerprint: str
-    facts: dict[str, Any]
+    record: TrainingRecord
+
+    @property
+    def fingerprint(self) -> str:
+        """The member's, with the adapter."""
+        return str(self.record.results["fingerprint"])
 
 
 @dataclass
@@ -107,9 +115,16 @@ class Adjudication:
     """One run, in a folder that it goes on from."""
 
     def __init__(
-        self, members: Sequence[Member], parts: Parts, prompts: Sequence[Prompt], general: General, rules: Rules,
-        folder: Path, about: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        members: Sequence[Member],
+        parts: Parts,
+        prompts: Sequence[Prompt],
+        general: General,
+        rules: Rules,
+        folder: Path,
+        about: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take everything that decides a run; nothing is asked yet.
 
         Args:
@@ -120,20 +135,23 @@ class Adjudication:
             rules: Settings.
             folder: Where everything is kept.
             about: For the card: spec, seed, source, version.
+            settings: The method's, for the records of members.
         """
         require()
         refuse_leaks(prompts)
         self.members, self.parts, self.prompts = list(members), parts, list(prompts)
-        self.general, self.rules, self.folder = general, rules, folder
+        self.general, self.rules, self.folder, self.settings = general, rules, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.seen: list[Seen] = look(self.members)
         self.memory = stated(self.seen, self.members)
-        (folder / "memory.json").write_text(json.dumps(self.memory, indent=1))
+        file_io.write_text(folder / "memory.json", json.dumps(self.memory, indent=1))
         self.fingerprints = {s.name: s.fingerprint for s in self.seen}
         self.about = {
-            **about, "fingerprints": self.fingerprints, "language": rules.texts.language,
+            **about,
+            "fingerprints": self.fingerprints,
+            "language": rules.texts.language,
             "demo": any(s.facts.get("demo") for s in self.seen),
-        }  # fmt: skip
+        }
         self.journal = Journal(folder / "journal.sqlite")
         self.costs = Costs(folder / "costs.json", self.journal)
         self.by_id = {p.id: p for p in self.prompts}
@@ -152,9 +170,14 @@ class Adjudication:
         for number in range(1, self.rules.rounds + 1):
             found, cast, counted = self._adjudicated(number, states)
             self.rows.add(
-                number, cast, counted, np.array([found.weights[j] for j in cast.judges]), self.by_id,
-                self._prints(states), self.rules.texts,
-            )  # fmt: skip
+                number,
+                cast,
+                counted,
+                np.array([found.weights[j] for j in cast.judges]),
+                self.by_id,
+                self._prints(states),
+                self.rules.texts,
+            )
             self.rows.write(self.folder / "dataset", self.about)
             lessons += self._lessons(counted)
             if number == 1:
@@ -179,8 +202,12 @@ class Adjudication:
             "adjudication": {
                 "members": [
                     {
-                        "name": s.name, "fingerprint": s.fingerprint, "writes": m.writes, "judges": m.judges,
-                        "chat_template": s.chat, "weights_bytes": s.size,
+                        "name": s.name,
+                        "fingerprint": s.fingerprint,
+                        "writes": m.writes,
+                        "judges": m.judges,
+                        "chat_template": s.chat,
+                        "weights_bytes": s.size,
                     }
                     for s, m in zip(self.seen, self.members, strict=True)
                 ],
@@ -195,7 +222,7 @@ class Adjudication:
                 "costs": self.costs.summed(),
                 "dataset": {name: len(rows) for name, rows in self.rows.of.items()},
             }
-        }  # fmt: skip
+        }
 
     # ------------------------------------------------------------------------------------------------- a round
 
@@ -225,17 +252,25 @@ class Adjudication:
         if self.rules.revise:
             cast, counted = self._revised(number, cast, counted, scale, weight, pool, prints)
         found = Round(
-            number, dict(zip(cast.judges, map(float, weight), strict=True)),
-            votes.agreement(votes.standardised(bias, scale)).tolist(), counts(counted.decisions),
+            number,
+            dict(zip(cast.judges, map(float, weight), strict=True)),
+            votes.agreement(votes.standardised(bias, scale)).tolist(),
+            counts(counted.decisions),
             {"taken_before": first["taken"], "taken_after": counts(counted.decisions)["taken"]},
             [i._asdict() for i in influences],
-        )  # fmt: skip
+        )
         return found, cast, counted
 
     def _revised(
-        self, number: int, cast: Ballots, counted: Counted, scale: votes.Scale, weight: Array, pool: Sequence[Member],
+        self,
+        number: int,
+        cast: Ballots,
+        counted: Counted,
+        scale: votes.Scale,
+        weight: Array,
+        pool: Sequence[Member],
         prints: Mapping[str, str],
-    ) -> tuple[Ballots, Counted]:  # fmt: skip
+    ) -> tuple[Ballots, Counted]:
         """Critique, revision and new votes for prompts of which nothing was taken; the others stay as they are."""
         able = {s.name for s in self.seen if "generate" in s.facts.get("abilities", [])}
         order = sorted(range(len(weight)), key=lambda j: (-weight[j], cast.judges[j]))
@@ -251,23 +286,33 @@ class Adjudication:
         texts, judge = self.rules.texts, next(m for m in self.members if m.name == critic)
         with self.costs.stage("critiques", number):
             said = critiques(
-                judge, self.fingerprints[critic], [(p, c.text) for p, c in open_], texts, GREEDY, self.journal,
+                judge,
+                self.fingerprints[critic],
+                [(p, c.text) for p, c in open_],
+                texts,
+                GREEDY,
+                self.journal,
                 "critiques",
-            )  # fmt: skip
+            )
         with self.costs.stage("revisions", number):
             fresh: list[Candidate] = []
             for author in pool:
                 own = [(p, c.text, why) for (p, c), why in zip(open_, said, strict=True) if c.author == author.name]
-                fresh += revisions(
-                    author, prints[author.name], own, texts, self._sampling(number), self.journal, "revisions"
-                ) if own else []  # fmt: skip
+                fresh += (
+                    revisions(
+                        author, prints[author.name], own, texts, self._sampling(number), self.journal, "revisions"
+                    )
+                    if own
+                    else []
+                )
         with self.costs.stage("judgements of revisions", number):
             again = self._judged(fresh, "judgements of revisions")
         joined = Ballots(
-            [*cast.candidates, *again.candidates], cast.judges,
+            [*cast.candidates, *again.candidates],
+            cast.judges,
             {n: np.concatenate([v, again.votes[n]]) for n, v in cast.votes.items()},
             np.concatenate([cast.mass, again.mass]),
-        )  # fmt: skip
+        )
         return joined, tallying.count(joined, scale, weight, self.rules.limits, texts.refuses)
 
     def _judged(self, written: Sequence[Candidate], stage: str) -> Ballots:
@@ -306,38 +351,55 @@ class Adjudication:
         return out
 
     def _tuned(self, number: int, member: Member, chosen: Sequence[Lesson]) -> State:
-        from evenhand.training.students import keep, open_distilled
+        from evenhand.training.students import keep_weights, open_trained
 
         place = self.folder / f"round-{number}" / _file_name(member.name)
-        done = place / "trained.json"
-        if not done.is_file():
+        record = self._trained_before(place)
+        if record is None:
             shutil.rmtree(place, ignore_errors=True)
             with opened(member) as model:
                 general = self._general(member, model, len(chosen))
-                lessons = [*chosen, *general]
-                Random(self.rules.seed).shuffle(lessons)
+                lessons = shuffled([*chosen, *general], self.rules.seed)
                 checkpoints = self.folder / f"round-{number}" / f"{_file_name(member.name)}.checkpoints"
                 module, tokenizer = model.weights
-                tuned, facts = tune(
-                    module, tokenizer, lessons, self.rules.tuning, min(model.context_length, 4096), checkpoints,
+                tuned, known = tune(
+                    module,
+                    tokenizer,
+                    lessons,
+                    self.rules.tuning,
+                    min(model.context_length, 4096),
+                    checkpoints,
                     named=model.unedited_source is not None,
-                )  # fmt: skip
-                facts["general_lessons"] = len(general)
-                keep(tuned, tokenizer, facts, place)
+                )
+                keep_weights(tuned, tokenizer, place)
                 del tuned
-                with_adapter = open_distilled(place, model, member.name)
-                done.write_text(json.dumps({"fingerprint": with_adapter.fingerprint, "facts": facts}, indent=1))
+                record = self._record(member, model, known, general_lessons=len(general))
+                with_adapter = open_trained(place, model, member.name, record)
+                record = replace(record, results={**record.results, "fingerprint": with_adapter.fingerprint})
+                saved.write_weights(place, record)  # from here on nothing of it is done again
                 del with_adapter
                 shutil.rmtree(checkpoints, ignore_errors=True)
-        content = json.loads(done.read_text())
-        return State(place, content["fingerprint"], content["facts"])
+        return State(place, record)
+
+    def _record(self, member: Member, model: Model, known: Mapping[str, Any], **results: Any) -> TrainingRecord:
+        base = TrainedFrom(name=member.name, source=source_of(model), fingerprint=self.fingerprints[member.name])
+        how = {"spec": without_passwords(str(self.about["spec"])), "settings": without_passwords(self.settings)}
+        own = {"base": base, "method": METHOD, "versions": versions(), **how, **known}
+        return TrainingRecord(**{**own, "results": {**known["results"], **results}})
+
+    @staticmethod
+    def _trained_before(folder: Path) -> TrainingRecord | None:
+        """The record of a member whose training has ended, also in an earlier version; None of any other."""
+        if earlier := earlier_records.of_member(folder):
+            return earlier
+        record = saved.training_of(folder) if saved.is_finished(folder) else None
+        return record if record is not None and "fingerprint" in record.results else None
 
     def _general(self, member: Member, model: Model, beside: int) -> list[Lesson]:
         """General instructions that make up their share; answers that are not given are the member's own."""
         if self.rules.tuning.objective == "dpo":  # there is no worse answer to prefer it to
             return []
-        pool = list(self.general.instructions)
-        Random(f"{self.rules.seed}/general").shuffle(pool)
+        pool = shuffled(self.general.instructions, f"{self.rules.seed}/general")
         pool = pool[: mixed_in(beside, self.rules.general_share)]
         own = [i for i, (_, answer) in enumerate(pool) if not answer]
         keys = [key("general", self.fingerprints[member.name], [list(m) for m in pool[i][0].messages]) for i in own]
@@ -363,7 +425,8 @@ class Adjudication:
                 found.validation[name] = now["validation"]
                 found.answered[name] = now["answered"]
                 found.capability[name] = now["capability"]
-                found.trained[name] = state.facts
+                told = state.record.facts()
+                found.trained[name] = {k: v for k, v in told.items() if k not in ("method", "base", "fingerprint")}
                 found.differences[name] = self._changes(name, state) if self.rules.measures else {}
 
     def _measured(self, member: Member, fingerprint: str) -> dict[str, float]:
@@ -406,7 +469,7 @@ class Adjudication:
 
     def _likelihoods(
         self, member: Member, fingerprint: str, of: Mapping[Split, Sequence[differences.Cell]]
-    ) -> dict[Split, list[differences.Found]]:  # fmt: skip
+    ) -> dict[Split, list[differences.Found]]:
         keys = [key("differences", fingerprint, s, [asdict_cell(c) for c in cells]) for s, cells in of.items()]
         sets = list(of.values())
         if self.journal.missing(keys):
@@ -425,11 +488,11 @@ class Adjudication:
         name, now = self.members[0].name, self.rounds[-1]
         lost = self.before[name]["capability"] - now.capability[name]
         if lost > self.rules.tolerance + 1e-9:
-            return f"capability fell by {lost:.3f}, more than {self.rules.tolerance}"
+            return f"capability fell by {text_output.number(lost)}, more than {self.rules.tolerance}"
         last = self.rounds[-2].validation[name] if len(self.rounds) > 1 else self.before[name]["validation"]
         gained = last - now.validation[name]
-        if gained < self.rules.least_gain:
-            return f"the validation bias fell by {gained:.3f}, less than {self.rules.least_gain}"
+        if gained < self.rules.min_gain:
+            return f"the validation bias fell by {text_output.number(gained)}, less than {self.rules.min_gain}"
         return "" if now.number < self.rules.rounds else f"{self.rules.rounds} rounds were asked for"
 
     def _best(self) -> int:
@@ -455,10 +518,10 @@ class Adjudication:
         base = next(m for m in self.members if m.name == name)
 
         def open_() -> Model:
-            from evenhand.training.students import open_distilled
+            from evenhand.training.students import open_trained
 
             with opened(base) as model:
-                return open_distilled(state.adapter, model, name)
+                return open_trained(state.adapter, model, name)
 
         return replace(base, open=open_, given=False)
 

@@ -13,15 +13,15 @@ from typing import NamedTuple
 class Limits:
     """What an answer must keep to be taken."""
 
-    most_bias: float = 2.0
+    max_bias: float = 2.0
     """Largest weighted mean of the ratings as given, 0 to 4: the least biased of biased answers is still biased."""
-    least_helpfulness: float = 3.0
+    min_helpfulness: float = 3.0
     """Smallest weighted mean, 1 to 5."""
-    most_refusal: float = 0.5
+    max_refusal: float = 0.5
     """From this probability of being a refusal on an answer counts as one."""
-    most_disagreement: float = 1.0
+    max_disagreement: float = 1.0
     """Largest weighted standard deviation of the standardised ratings of its bias."""
-    least_gap: float = 0.5
+    min_gap: float = 0.5
     """A preference pair's answers lie at least that far apart, in standard deviations."""
 
 
@@ -66,13 +66,13 @@ def fault(c: Judged, limits: Limits, *, asked: frozenset[str] = frozenset({"help
         return "empty"
     if math.isnan(c.b):
         return "no vote with a weight"
-    if c.refuses or ("refusal" in asked and c.refusal >= limits.most_refusal):
+    if c.refuses or ("refusal" in asked and c.refusal >= limits.max_refusal):
         return "a refusal"
-    if "helpfulness" in asked and not c.helpfulness >= limits.least_helpfulness:
+    if "helpfulness" in asked and not c.helpfulness >= limits.min_helpfulness:
         return "not helpful"
-    if c.bias > limits.most_bias:
+    if c.bias > limits.max_bias:
         return "biased"
-    if c.disagreement > limits.most_disagreement:
+    if c.disagreement > limits.max_disagreement:
         return "judges disagree"
     return ""
 
@@ -101,7 +101,7 @@ def _worst(candidates: Sequence[Judged], best: int, limits: Limits, asked: froze
         for i, c in enumerate(candidates)
         if c.text != candidates[best].text
         and fault(c, limits, asked=asked) not in ("empty", "no vote with a weight", "a refusal")
-        and c.b - candidates[best].b >= limits.least_gap
+        and c.b - candidates[best].b >= limits.min_gap
     ]
     return max(usable, key=lambda i: (candidates[i].b, candidates[i].text)) if usable else None
 
@@ -111,13 +111,13 @@ def _rank(c: Judged) -> tuple[float, float, str]:
     return b, -(0.0 if math.isnan(c.helpfulness) else round(c.helpfulness, 9)), c.text
 
 
-def balanced(of: Sequence[Hashable], seed: int, most_repeats: int = 4) -> list[int]:
+def balanced(of: Sequence[Hashable], seed: int, max_repeats: int = 4) -> list[int]:
     """Indices of rows, some more than once, so that every axis has as many.
 
     Args:
         of: The axis of each row.
         seed: Of what is drawn where whole repeats do not fit.
-        most_repeats: No row is there more often, so that an axis with few rows stays smaller.
+        max_repeats: No row is there more often, so that an axis with few rows stays smaller.
     """
     rows: dict[Hashable, list[int]] = {}
     for i, axis in enumerate(of):
@@ -125,7 +125,7 @@ def balanced(of: Sequence[Hashable], seed: int, most_repeats: int = 4) -> list[i
     largest = max(map(len, rows.values()), default=0)
     out: list[int] = []
     for axis, own in rows.items():
-        whole, rest = divmod(min(largest, most_repeats * len(own)), len(own))
+        whole, rest = divmod(min(largest, max_repeats * len(own)), len(own))
         out += own * whole + sorted(Random(f"{seed}/{axis}").sample(own, rest))
     return sorted(out)
 

@@ -39,9 +39,7 @@ class Influence(NamedTuple):
     """Prompts with an answer taken."""
 
 
-def count(
-    cast: Ballots, scale: votes.Scale, weight: Array, limits: Limits, refuses: Callable[[str], bool]
-) -> Counted:  # fmt: skip
+def count(cast: Ballots, scale: votes.Scale, weight: Array, limits: Limits, refuses: Callable[[str], bool]) -> Counted:
     """Weighted means, and a decision a prompt.
 
     Args:
@@ -58,11 +56,19 @@ def count(
     helpful, refusal = raw.get("helpfulness", nothing), raw.get("refusal", nothing)
     judged = [
         Judged(
-            c.author, c.text, float(b.mean[i]), float(b.spread[i]), float(raw["bias"][i]), float(helpful[i]),
-            float(refusal[i]), int(b.voters[i]), refuses(c.text), c.revised,
+            c.author,
+            c.text,
+            float(b.mean[i]),
+            float(b.spread[i]),
+            float(raw["bias"][i]),
+            float(helpful[i]),
+            float(refusal[i]),
+            int(b.voters[i]),
+            refuses(c.text),
+            c.revised,
         )
         for i, c in enumerate(cast.candidates)
-    ]  # fmt: skip
+    ]
     members = by_prompt(cast.candidates)
     asked = frozenset(cast.votes) - {"bias"}
     decisions = {p: decide([judged[i] for i in rows], limits, asked=asked) for p, rows in members.items()}
@@ -89,9 +95,11 @@ def without_judge(cast: Ballots, judge: int) -> Ballots:
     """The same votes as if a judge had not been there."""
     keep = [j for j in range(len(cast.judges)) if j != judge]
     return Ballots(
-        cast.candidates, [cast.judges[j] for j in keep], {n: v[:, keep] for n, v in cast.votes.items()},
+        cast.candidates,
+        [cast.judges[j] for j in keep],
+        {n: v[:, keep] for n, v in cast.votes.items()},
         cast.mass[:, keep],
-    )  # fmt: skip
+    )
 
 
 def without_author(cast: Ballots, author: str) -> Ballots:

@@ -7,14 +7,14 @@ exactly where the member would write it; only the answer counts in the loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from evenhand.core.sequences import common_prefix_length
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.interfaces import Dialogue
+from evenhand.interfaces import Dialogue, TrainedOn
 from evenhand.prompting import chat_template, rendering
 from evenhand.training import trl as through_trl
 
@@ -40,6 +40,11 @@ class Encoded(NamedTuple):
     answer: list[int]
     rejected: list[int]
 
+    @property
+    def size(self) -> int:
+        """Number of tokens of the prompt and the longer answer."""
+        return len(self.prompt) + max(len(self.answer), len(self.rejected))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
@@ -51,7 +56,7 @@ class Tuning:
     learning_rate: float = 1e-4
     epochs: int = 2
     batch_size: int = 8
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     beta: float = 0.1
     """Of DPO: how much it costs to move away from the untrained member."""
     seed: int = 0
@@ -76,16 +81,25 @@ def encode(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded:
     start = encoder.prompted([head])[0]
     replies = [r for r in (lesson.answer, lesson.rejected) if r]
     wholes = encoder.prompted([head + _closed(tokenizer, lesson.dialogue, head, reply) for reply in replies])
-    n = min(_common(start, whole) for whole in wholes)  # a tokenizer may glue the first word to what is before it
+    # a tokenizer may glue the first word to what is before it
+    n = min(common_prefix_length(start, whole) for whole in wholes)
     tails = [whole[n:] for whole in wholes] + [[]]
     return Encoded(start[:n], tails[0], tails[1])
 
 
 def tune(
-    module: Any, tokenizer: PreTrainedTokenizerBase, lessons: Sequence[Lesson], how: Tuning, most: int, folder: Path,
-    *, named: bool,
-) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-    """A copy of the module with a trained adapter, and how it went. A killed training goes on from its last epoch.
+    module: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    lessons: Sequence[Lesson],
+    how: Tuning,
+    most: int,
+    folder: Path,
+    *,
+    named: bool,
+) -> tuple[Any, dict[str, Any]]:
+    """A copy of the module with a trained adapter, and how it went, as fields of a training record.
+
+    A killed training goes on from its last epoch.
 
     Args:
         module: The member's; it stays as it is.
@@ -97,63 +111,62 @@ def tune(
         named: Whether the module is what its name says (`evenhand.training.lora.with_adapter`).
 
     Raises:
-        EvenhandError: Nothing is left to learn from.
+        EvenhandError: Nothing is left to learn from, or the trained member gives no finite scores.
     """
     require()
-    import torch
-
+    from evenhand.training.finite import probes, refuse_broken
     from evenhand.training.lora import with_adapter
 
     read = [encode(tokenizer, x) for x in lessons if how.objective == "sft" or x.rejected]
-    kept = [e for e in read if len(e.prompt) + max(len(e.answer), len(e.rejected)) <= most]
+    kept = [e for e in read if e.size <= most]
     if not kept:
         raise EvenhandError(f"nothing to learn from: {len(lessons)} answers taken, none usable for {how.objective}")
     tuned = with_adapter(module, rank=how.rank, alpha=how.alpha, dropout=0.0, seed=how.seed, named=named)
-    with through_trl.own_generators(), _quiet():
-        torch.manual_seed(how.seed)
-        trainer = _trainer(tuned, tokenizer, kept, how, folder)
-        through_trl.run(trainer)
-    curve = [{k: float(v) for k, v in row.items() if k in ("epoch", "loss")} for row in trainer.state.log_history
-             if "loss" in row]  # fmt: skip
-    facts = {
-        "objective": how.objective,
-        "lessons": len(kept),
-        "lessons_too_long": len(read) - len(kept),
-        "trained_tokens": sum(len(e.answer) + len(e.rejected) for e in kept) * how.epochs,
-        "curve": curve,
+    recipe = _recipe(tuned, kept, how)
+    made = through_trl.train(tuned, tokenizer, [_row(e, how) for e in kept], recipe, folder)
+    refuse_broken(made.module, module, probes(tokenizer, most), f"take a learning_rate below {how.learning_rate:g}")
+    known = {
+        "data": TrainedOn(unit="lessons", training=len(kept)),
+        "precision": recipe.precision,
+        "seed": how.seed,
+        "epochs": how.epochs,
+        "steps": made.steps,
+        "curve": tuple({k: float(row[k]) for k in ("epoch", "loss")} for row in made.history if "loss" in row),
+        "seconds": made.seconds,
+        "results": {
+            "objective": how.objective,
+            "lessons_too_long": len(read) - len(kept),
+            "trained_tokens": sum(len(e.answer) + len(e.rejected) for e in kept) * how.epochs,
+        },
     }
-    tuned = trainer.model
-    return tuned.eval(), facts
+    return made.module, known
 
 
-def _trainer(tuned: Any, tokenizer: Any, rows: Sequence[Encoded], how: Tuning, folder: Path) -> Any:
-    from datasets import Dataset
-
-    trl = through_trl.library()
-    parameters = sum(p.numel() for p in tuned.parameters())
+def _recipe(tuned: Any, rows: Sequence[Encoded], how: Tuning) -> through_trl.Recipe:
     device = next(tuned.parameters()).device
-    steps = how.epochs * math.ceil(len(rows) / (how.batch_size * how.accumulate))
-    shared: dict[str, Any] = {
-        "output_dir": str(folder), "learning_rate": how.learning_rate, "num_train_epochs": how.epochs,
-        "per_device_train_batch_size": how.batch_size, "gradient_accumulation_steps": how.accumulate,
-        "seed": how.seed, "data_seed": how.seed, "use_cpu": device.type == "cpu", "report_to": [],
-        "save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "epoch", "disable_tqdm": True,
-        "bf16": device.type == "cuda", "fp16": False, "warmup_steps": steps // 10,
-        "gradient_checkpointing": parameters >= CHECKPOINTING_FROM,
-        "max_length": max(len(e.prompt) + max(len(e.answer), len(e.rejected)) for e in rows),
-    }  # fmt: skip
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    steps = how.epochs * math.ceil(len(rows) / (how.batch_size * how.gradient_accumulation_steps))
+    return through_trl.Recipe(
+        objective=how.objective,
+        epochs=how.epochs,
+        learning_rate=how.learning_rate,
+        warmup=steps // 10,
+        batch_size=how.batch_size,
+        gradient_accumulation_steps=how.gradient_accumulation_steps,
+        beta=how.beta,
+        precision="bf16" if device.type == "cuda" else "no",
+        gradient_checkpointing=sum(p.numel() for p in tuned.parameters()) >= CHECKPOINTING_FROM,
+        max_length=max(e.size for e in rows),
+        seed=how.seed,
+        cpu=device.type == "cpu",
+    )
+
+
+def _row(lesson: Encoded, how: Tuning) -> dict[str, list[int]]:
+    """A lesson as TRL reads it."""
+    prompt, answer = lesson.prompt, lesson.answer
     if how.objective == "dpo":
-        data = [{"prompt_ids": e.prompt, "chosen_ids": e.answer, "rejected_ids": e.rejected} for e in rows]
-        dpo = trl.DPOConfig(beta=how.beta, **shared)
-        ready = through_trl.for_tokens(trl.DPOTrainer)
-        return ready(model=tuned, args=dpo, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
-    masked = [
-        {"input_ids": e.prompt + e.answer, "completion_mask": [0] * len(e.prompt) + [1] * len(e.answer)} for e in rows
-    ]
-    sft = trl.SFTConfig(completion_only_loss=True, packing=False, **shared)
-    return trl.SFTTrainer(model=tuned, args=sft, train_dataset=Dataset.from_list(masked), processing_class=tokenizer)
+        return {"prompt_ids": prompt, "chosen_ids": answer, "rejected_ids": lesson.rejected}
+    return {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
 
 
 def _closed(tokenizer: Any, dialogue: Dialogue, head: str, reply: str) -> str:
@@ -166,24 +179,3 @@ def _closed(tokenizer: Any, dialogue: Dialogue, head: str, reply: str) -> str:
     except SettingsError:  # a template that refuses the roles; it ends turns as it ends texts
         return reply + end
     return whole[len(head) :].rstrip() if whole.startswith(head) else reply + end
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    n = 0
-    while n < min(len(a), len(b)) and a[n] == b[n]:
-        n += 1
-    return n
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars of datasets, which would stand between ours."""
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

@@ -20,8 +20,20 @@ from pydantic import Field
 
 from evenhand.core.artifacts import active, artefact, artefacts, made_with
 from evenhand.core.hashing import digest
+from evenhand.core.training_record import record_of
 from evenhand.errors import DataError, SettingsError
-from evenhand.interfaces import Ability, Dialogue, Message, Method, Model, TrainData, settings
+from evenhand.interfaces import (
+    Ability,
+    Dialogue,
+    Message,
+    Method,
+    Model,
+    TrainData,
+    TrainingRecord,
+    in_first_names,
+    settings,
+)
+from evenhand.models import saved
 
 if TYPE_CHECKING:
     from evenhand.methods.adjudication._groups import Prompt
@@ -44,15 +56,27 @@ class CrossModelAdjudication(Method):
             "judges": ("judge:demo", "judge:demo-b", "judge:demo-c", "judge:demo-d"),
             "peers": False,
             "source": "demo",
-            "texts": "demo",
+            "prompts": "demo",
             "nouns": ("person",),
             "answers": 6,
             "max_new_tokens": 6,
             "general": "demo",
-            "general_share": 0.2,
+            "general_fraction": 0.2,
             "learning_rate": 3e-4,
             "epochs": 8,
         }
+    }
+    renamed: ClassVar[dict[str, str]] = {
+        "validation": "validation_fraction",
+        "most_bias": "max_bias",
+        "least_helpfulness": "min_helpfulness",
+        "most_refusal": "max_refusal",
+        "most_disagreement": "max_disagreement",
+        "accumulate": "gradient_accumulation_steps",
+        "least_gain": "min_gain",
+        "fit": "fit_fraction",
+        "general_share": "general_fraction",
+        "texts": "prompts",
     }
 
     pool: tuple[str, ...] = ()
@@ -78,34 +102,35 @@ class CrossModelAdjudication(Method):
     """At most that many templates, drawn with the seed."""
     nouns: Annotated[int, Field(gt=0)] | tuple[str, ...] = 1
     """How many nouns are drawn, neutral ones first, or which."""
-    fit: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Share of the descriptors, and of the templates, that is learned from."""
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share on which rounds are judged; the rest is for evaluation, and no row of it is ever answered in training."""
+    fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Fraction of the descriptors, and of the templates, that is learned from."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Fraction of the descriptors, and of the templates, on which rounds are judged; the rest is for evaluation and is
+    never answered in training."""
     answers: Annotated[int, Field(gt=0)] = 1
     """Answers of every member to a prompt, each adjudicated on its own."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Of the answers."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
     """Of an answer."""
-    texts: str = "en"
+    prompts: str = "en"
     """How members are asked and how they judge: en, demo, or a file with the same keys."""
-    most_bias: float = 2.0
-    """Largest weighted mean rating of bias, 0 to 4, of an answer that is taken."""
-    least_helpfulness: float = 3.0
-    """Smallest weighted mean rating of helpfulness, 1 to 5."""
-    most_refusal: float = 0.5
+    max_bias: float = 2.0
+    """Maximum weighted mean rating of bias, 0 to 4, of an answer that is taken."""
+    min_helpfulness: float = 3.0
+    """Minimum weighted mean rating of helpfulness, 1 to 5."""
+    max_refusal: float = 0.5
     """From this probability of being a refusal on an answer is none."""
-    most_disagreement: Annotated[float, Field(gt=0)] = 1.0
-    """Largest weighted standard deviation of the standardised ratings."""
+    max_disagreement: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum weighted standard deviation of the standardised ratings."""
     revise: bool = True
     """Whether a prompt of which nothing was taken gets one critique, revision and new judgement."""
     general: str | None = None
     """A .jsonl file of general instructions: "prompt", and "response" where the member's own answer is not to be taken;
     demo takes some of the proving ground. Beside them questions from one half of the training data are mixed in, at
     most one to three of these; the other half is the exam."""
-    general_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of general instructions in what is learned."""
+    general_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Fraction of general instructions in what is learned."""
     rank: Annotated[int, Field(gt=0)] = 16
     """Of the LoRA adapter on all linear layers, whose alpha is twice that."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -114,14 +139,14 @@ class CrossModelAdjudication(Method):
     """Passes over the lessons."""
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Lessons a batch."""
-    accumulate: Annotated[int, Field(gt=0)] = 1
-    """Batches a step."""
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    """Batches per optimizer step."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Of dpo."""
     rounds: Annotated[int, Field(ge=1, le=3)] = 1
     """At most that many; each one begins with what was learned in the last."""
-    least_gain: float = 0.05
-    """The validation bias, 0 to 4, has to fall by that much for another round."""
+    min_gain: float = 0.05
+    """Minimum decrease of the validation bias, 0 to 4, for another round."""
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     """Share of the exam that may be lost; with more the rounds end, and an earlier one is taken."""
     measures: bool = True
@@ -133,8 +158,11 @@ class CrossModelAdjudication(Method):
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to evaluate."""
-        if self.fit + self.validation >= 1:
-            raise SettingsError(f"fit={self.fit} and validation={self.validation} leave nothing for evaluation")
+        if self.fit_fraction + self.validation_fraction >= 1:
+            raise SettingsError(
+                f"fit_fraction={self.fit_fraction} and validation_fraction={self.validation_fraction} leave nothing "
+                "for evaluation; together they must be below 1"
+            )
         if not self.peers and not self.judges:
             raise SettingsError("peers=False and no judges: nobody would judge; name some in judges=[...]")
         named = [*self.pool, *self.judges]
@@ -164,7 +192,7 @@ class CrossModelAdjudication(Method):
             EvenhandError: Too few answers were taken to learn from.
         """
         from evenhand.methods.adjudication._training import require
-        from evenhand.training.students import open_distilled
+        from evenhand.training.students import open_trained
 
         reason = self.unsupported_reason(model, data)
         if reason:
@@ -173,7 +201,7 @@ class CrossModelAdjudication(Method):
         prompts, parts, source = self._prompts()
         rules, sha = self._rules()
         general = self._general(data)
-        decisive = {k: v for k, v in self.settings.items() if k not in ("output", "general", "texts")}
+        decisive = self.key_settings(leave_out=("output", "general", "prompts"))
         key = digest(
             self.name,
             VERSION,
@@ -182,31 +210,41 @@ class CrossModelAdjudication(Method):
             decisive,
             sha,
             [p.id for p in prompts],
-            repr(general),
+            in_first_names(general),
             source,
         )
         about = {
-            "spec": replace(self, output=None).spec, "seed": self.seed, "source": str(self.source),
-            "version": self.version, "evenhand": _version(),
-        }  # fmt: skip
+            "spec": replace(self, output=None).spec,
+            "seed": self.seed,
+            "source": str(self.source),
+            "version": self.version,
+            "evenhand": _version(),
+        }
 
         def make(folder: Path) -> None:
             from evenhand.methods.adjudication._page import write
             from evenhand.methods.adjudication._rounds import Adjudication
-            from evenhand.training.students import FACTS
 
-            run = Adjudication(self._members(model), parts, prompts, general, rules, folder, about)
+            run = Adjudication(self._members(model), parts, prompts, general, rules, folder, about, self.settings)
             print(f"{self.name}: {run.memory['said']}", file=sys.stderr)
-            facts = {"method": self.spec, **run.run()}
-            learned = json.loads((folder / "member" / FACTS).read_text(encoding="utf-8"))
-            (folder / "member" / FACTS).write_text(json.dumps({**learned, **facts}, indent=1))
-            write(folder / "page.html", facts, run.rows, run.about)
+            facts = run.run()
+            record = self._record(model, saved.training_of(folder / "member"), facts)
+            saved.write_weights(folder / "member", record)
+            write(folder / "page.html", {"method": self.spec, **facts}, run.rows, run.about)
 
         place = self.output if active() is None and self.output is not None else active()
         with artefacts(place and Path(place)), artefact(key, make) as folder:
             if self.output is not None:
                 _copied(folder, Path(self.output).expanduser())
-            return open_distilled(folder / "member", model, f"{model.name}+{self.spec}")
+            return open_trained(folder / "member", model, f"{model.name}+{self.spec}")
+
+    def _record(self, model: Model, member: TrainingRecord | None, facts: dict[str, Any]) -> TrainingRecord:
+        """The record of the whole method, with how the chosen member was trained."""
+        if member is None:
+            return record_of(self, model, results=facts)
+        names = ("data", "precision", "epochs", "steps", "curve", "seconds")
+        own = {key: value for key, value in member.results.items() if key != "fingerprint"}
+        return record_of(self, model, results={**own, **facts}, **{name: getattr(member, name) for name in names})
 
     # ------------------------------------------------------------------------------------------------- what it needs
 
@@ -215,11 +253,17 @@ class CrossModelAdjudication(Method):
         from evenhand.methods.adjudication._groups import prompts_of, refuse_leaks
 
         parts, facts = load_parts(self.source, self.version)
-        shares = (self.fit, self.validation, 1 - self.fit - self.validation)
+        shares = (self.fit_fraction, self.validation_fraction, 1 - self.fit_fraction - self.validation_fraction)
         prompts = prompts_of(
-            parts, shares=shares, seed=self.seed, nouns=self.nouns, axes=self.axes, descriptors=self.descriptors,
-            templates=self.templates, draws=self.answers,
-        )  # fmt: skip
+            parts,
+            shares=shares,
+            seed=self.seed,
+            nouns=self.nouns,
+            axes=self.axes,
+            descriptors=self.descriptors,
+            templates=self.templates,
+            draws=self.answers,
+        )
         refuse_leaks(prompts)
         if not any(p.split == "fit" for p in prompts):
             raise SettingsError(f"{self.name}: no prompts to learn from; take more descriptors, templates or axes")
@@ -232,21 +276,39 @@ class CrossModelAdjudication(Method):
         from evenhand.methods.adjudication._selection import Limits
         from evenhand.methods.adjudication._training import Tuning
 
-        texts, sha = load_texts(self.texts)
+        texts, sha = load_texts(self.prompts)
         limits = Limits(
-            most_bias=self.most_bias, least_helpfulness=self.least_helpfulness, most_refusal=self.most_refusal,
-            most_disagreement=self.most_disagreement,
-        )  # fmt: skip
+            max_bias=self.max_bias,
+            min_helpfulness=self.min_helpfulness,
+            max_refusal=self.max_refusal,
+            max_disagreement=self.max_disagreement,
+        )
         tuning = Tuning(
-            objective=self.objective, rank=self.rank, alpha=2 * self.rank, learning_rate=self.learning_rate,
-            epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate, beta=self.beta, seed=self.seed,
-        )  # fmt: skip
+            objective=self.objective,
+            rank=self.rank,
+            alpha=2 * self.rank,
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            beta=self.beta,
+            seed=self.seed,
+        )
         sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
         return Rules(
-            texts=texts, limits=limits, tuning=tuning, sampling=sampling, seed=self.seed, rounds=self.rounds,
-            least_gain=self.least_gain, tolerance=self.tolerance, revise=self.revise,
-            general_share=self.general_share, everyone=self.trained == "all", measures=self.measures,
-        ), sha  # fmt: skip
+            texts=texts,
+            limits=limits,
+            tuning=tuning,
+            sampling=sampling,
+            seed=self.seed,
+            rounds=self.rounds,
+            min_gain=self.min_gain,
+            tolerance=self.tolerance,
+            revise=self.revise,
+            general_share=self.general_fraction,
+            everyone=self.trained == "all",
+            measures=self.measures,
+        ), sha
 
     def _general(self, data: TrainData | None) -> General:
         from evenhand.methods.adjudication._rounds import General

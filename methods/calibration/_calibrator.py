@@ -7,29 +7,45 @@ make answers depend on the order again.
 
 from __future__ import annotations
 
-import json
+import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from evenhand.core.hashing import digest
-from evenhand.interfaces import Ability, AnswerBy, Array, Choice, Method, Model, Question, TrainData
+from evenhand.core.training_record import record_of
+from evenhand.errors import EvenhandError
+from evenhand.interfaces import (
+    Ability,
+    AnswerBy,
+    Array,
+    Choice,
+    Method,
+    Model,
+    Question,
+    TrainData,
+    TrainedOn,
+    TrainingRecord,
+    first_names,
+    in_first_names,
+)
 from evenhand.methods.calibration._prior_fitting import calibrated, decide
 from evenhand.methods.calibration.content_free import Filling, filled, frame
-from evenhand.models import Mitigated
+from evenhand.models import Mitigated, saved
 from evenhand.prompting.rendering import BY_TEXT
+from evenhand.renaming import old_fields
 
 NO_PROBABILITIES = "not calibrated: there are no probabilities"
 NO_POSITIONS = "not calibrated: its options are scored by their texts, not by letters at positions"
 READY = "not calibrated: its prompt is a ready conversation, in which nothing can take the question's place"
 NO_ANSWERS = "not calibrated: the model gave no probabilities where its prior was asked for"
-FILE = "priors.json"
 
 
 def too_few(found: int, least: int) -> str:
@@ -51,13 +67,15 @@ class About:
     @cached_property
     def key(self) -> str:
         """The same for the same thing, in every run."""
-        return digest(self.answer_by, self.options, self.labels, self.frame and asdict(self.frame))
+        return digest(
+            self.answer_by, self.options, self.labels, self.frame and asdict(self.frame, dict_factory=first_names)
+        )
 
     @property
     def text(self) -> str:
         """In words."""
         what = f"{self.options} positions" if self.labels is None else f"labels {', '.join(self.labels)}"
-        return what if self.frame is None else f"{what} behind {self.frame.head[-60:]!r}"
+        return what if self.frame is None else f"{what} behind {self.frame.preamble[-60:]!r}"
 
     def identities(self, question: Question) -> tuple[int, ...]:
         """The option of each class: by position, or by label."""
@@ -84,6 +102,7 @@ class Group:
     """All asked ones of the same header, demonstrations and form, whatever their options."""
 
 
+@old_fields(settled="direct_answers")
 class Estimate(NamedTuple):
     """What came out for a group."""
 
@@ -91,7 +110,7 @@ class Estimate(NamedTuple):
     """[K] by class; None leaves the answers as they are."""
     note: str = ""
     """Why there is none, or what to doubt about it; put on the group's answers."""
-    settled: Mapping[int, Array] = {}
+    direct_answers: Mapping[int, Array] = {}
     """[K] by identity, per index in the group: answers that the estimation itself gave."""
 
 
@@ -116,20 +135,44 @@ class Learned:
 
     @property
     def plain(self) -> dict[str, object]:
-        """As JSON."""
+        """As JSON, for the record."""
         priors = {key: {"about": text, "prior": list(prior)} for key, (text, prior) in self.priors.items()}
         return {"priors": priors, "fillings": [[f.content, list(f.options)] for f in self.fillings]}
 
-    def write(self, folder: Path) -> None:
-        """Keep it in a folder."""
-        (folder / FILE).write_text(json.dumps(self.plain, indent=1), encoding="utf-8")
-
     @staticmethod
-    def read(folder: Path) -> Learned:
-        """Get it back."""
-        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        priors = {key: (entry["about"], tuple(entry["prior"])) for key, entry in plain["priors"].items()}
-        return Learned(priors, tuple(Filling(content, tuple(options)) for content, options in plain["fillings"]))
+    def of(results: Mapping[str, Any], folder: Path) -> Learned:
+        """Get it back from a record.
+
+        Args:
+            results: Of the record.
+            folder: Where it was found, for the message.
+
+        Raises:
+            EvenhandError: It has no priors and fillings, or some that no method writes.
+        """
+        try:
+            priors = {key: (_text(entry["about"]), _prior(entry["prior"])) for key, entry in results["priors"].items()}
+            fillings = [Filling(_text(content), tuple(map(_text, o))) for content, o in results["fillings"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvenhandError(
+                f"{folder} has no priors as evenhand writes them ({error!r}); apply the method to the base again"
+            ) from error
+        return Learned(priors, tuple(fillings))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _prior(values: Any) -> tuple[float, ...]:
+    """[K] by class, which divides probabilities."""
+    numbers = tuple(values)
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{value!r} in a prior")
+    return numbers
 
 
 class Calibrator(Method):
@@ -180,13 +223,35 @@ class Calibrator(Method):
             model: The model.
             data: Where given, priors come from it, once, wherever it has questions of the same kind.
         """
-        return self._around(model, Learned() if data is None else self.learn(model, data))
+        if data is None:
+            return self._around(model, Learned(), None)
+        began = time.monotonic()
+        learned = self.learn(model, data)
+        content = digest([in_first_names(q) for q in data.questions], data.texts)
+        record = record_of(
+            self,
+            model,
+            data=TrainedOn(
+                unit="questions",
+                training=len(data.questions),
+                hash=content,
+                overlap_removed=data.overlap_removed.questions,
+            ),
+            seconds=round(time.monotonic() - began, 1),
+            results=learned.plain,
+        )
+        return self._around(model, learned, record)
 
     def restore(self, model: Model, folder: Path) -> Model:
-        """Wrap the model with what was learned before."""
-        return self._around(model, Learned.read(folder))
+        """Wrap the model with what was learned before.
 
-    def _around(self, model: Model, learned: Learned) -> Model:
+        Raises:
+            EvenhandError: The folder has no priors, or none as evenhand writes them.
+        """
+        record = saved.learned_of(folder, self.name)
+        return self._around(model, Learned.of({} if record is None else record.results, folder), record)
+
+    def _around(self, model: Model, learned: Learned, record: TrainingRecord | None) -> Model:
         def choose(questions: Sequence[Question]) -> list[Choice]:
             return self._choose(model, questions, learned)
 
@@ -196,7 +261,7 @@ class Calibrator(Method):
             self,
             choose=choose,
             depends_on=() if empty else [digest(learned.plain)],
-            keep=None if empty else learned.write,
+            training=None if empty else record,
         )
 
     def _choose(self, model: Model, questions: Sequence[Question], learned: Learned) -> list[Choice]:
@@ -250,13 +315,13 @@ def pooled(question: Question, answer_by: AnswerBy) -> About:
     return About(answer_by, len(question.options), _labels(question, answer_by))
 
 
-def behind_head(question: Question, answer_by: AnswerBy) -> About:
+def per_preamble(question: Question, answer_by: AnswerBy) -> About:
     """One prior for each header with its demonstrations."""
     blank = Question("", "", (), header=question.header, shots=question.shots)
     return replace(pooled(question, answer_by), frame=blank)
 
 
-def framed(question: Question, answer_by: AnswerBy) -> About | str:
+def reply_format(question: Question, answer_by: AnswerBy) -> About | str:
     """One prior for each prompt without content; none for a ready conversation, whose content cannot be taken out."""
     if question.dialogue is not None:
         return READY
@@ -280,7 +345,7 @@ def given(prior: Sequence[float]) -> Plan:
     return Plan(lambda own, extra: Estimate(np.array(prior)), reads=())
 
 
-def without(note: str) -> Plan:
+def without_prior(note: str) -> Plan:
     """No prior."""
     return Plan(lambda own, extra: Estimate(None, note), reads=())
 
@@ -327,7 +392,7 @@ def _settled(
     p = about.by_class(question, choice)
     if p is None or choice.decision is None:
         return _noted(choice, NO_PROBABILITIES)
-    new = found.settled.get(index)
+    new = found.direct_answers.get(index)
     if new is None and found.prior is not None:
         new = np.empty(len(p))
         new[list(about.identities(question))] = calibrated(p, found.prior, added)

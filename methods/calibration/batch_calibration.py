@@ -21,8 +21,8 @@ from evenhand.methods.calibration._calibrator import (
     Group,
     Learned,
     Plan,
-    behind_head,
     from_batch,
+    per_preamble,
     pooled,
 )
 
@@ -32,17 +32,19 @@ class BatchCalibration(Calibrator):
     """Divide every answer by the mean answer."""
 
     name: ClassVar[str] = "batch_calibration"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"per_head": True}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"per_preamble": True}}
+    renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
-    least: Annotated[int, Field(ge=2)] = 10
-    """Answers that a prior must come from; smaller groups stay as they are (of a single one, nothing would be left)."""
-    per_head: bool = False
+    min_answers: Annotated[int, Field(ge=2)] = 10
+    """Minimum number of answers for estimating a prior; smaller groups stay as they are (of a single answer, nothing
+    would be left)."""
+    per_preamble: bool = False
     """Whether each header with its demonstrations has a prior of its own, as in the paper."""
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By number of options or by labels, and by header where asked for."""
-        return (behind_head if self.per_head else pooled)(question, answer_by)
+        return (per_preamble if self.per_preamble else pooled)(question, answer_by)
 
     def plan(self, group: Group, learned: Learned) -> Plan:
         """The mean answer of the group."""
-        return from_batch(group, self.least, lambda p: Estimate(p.mean(axis=0)))
+        return from_batch(group, self.min_answers, lambda p: Estimate(p.mean(axis=0)))

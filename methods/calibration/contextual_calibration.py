@@ -16,7 +16,15 @@ from typing import ClassVar
 
 from evenhand.errors import SettingsError
 from evenhand.interfaces import AnswerBy, Model, Question, TrainData, settings
-from evenhand.methods.calibration._calibrator import About, Calibrator, Group, Learned, Plan, framed, from_content_free
+from evenhand.methods.calibration._calibrator import (
+    About,
+    Calibrator,
+    Group,
+    Learned,
+    Plan,
+    from_content_free,
+    reply_format,
+)
 from evenhand.methods.calibration.content_free import CONTENT_FREE, content_free
 
 
@@ -36,7 +44,7 @@ class ContextualCalibration(Calibrator):
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By prompt without content."""
-        return framed(question, answer_by)
+        return reply_format(question, answer_by)
 
     def learn(self, model: Model, data: TrainData) -> Learned:
         """Nothing."""

@@ -17,7 +17,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from evenhand.interfaces import AnswerBy, Model, Question, TrainData, settings
-from evenhand.methods.calibration._calibrator import About, Calibrator, Group, Learned, Plan, framed, from_content_free
+from evenhand.methods.calibration._calibrator import (
+    About,
+    Calibrator,
+    Group,
+    Learned,
+    Plan,
+    from_content_free,
+    reply_format,
+)
 from evenhand.methods.calibration.content_free import random_words
 
 
@@ -35,7 +43,7 @@ class DomainCalibration(Calibrator):
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By prompt without content."""
-        return framed(question, answer_by)
+        return reply_format(question, answer_by)
 
     def learn(self, model: Model, data: TrainData) -> Learned:
         """The texts of random words; what the model answers to them is asked behind each prompt."""

@@ -30,9 +30,9 @@ from evenhand.methods.calibration._calibrator import (
     Group,
     Learned,
     Plan,
-    framed,
     from_content_free,
-    without,
+    reply_format,
+    without_prior,
 )
 from evenhand.methods.calibration._prior_fitting import balanced_mean, missing, smoothed
 from evenhand.methods.calibration.content_free import content_free, random_words
@@ -61,7 +61,7 @@ class LeaveOneOutCalibration(Calibrator):
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By prompt without content."""
-        return framed(question, answer_by)
+        return reply_format(question, answer_by)
 
     def learn(self, model: Model, data: TrainData) -> Learned:
         """Random words for the fallback; the prior itself belongs to each set of demonstrations."""
@@ -81,7 +81,7 @@ class LeaveOneOutCalibration(Calibrator):
             fillings = words if self.fallback == "dc" else content_free()
             return from_content_free(group, fillings, f"looc: {note}; {INSTEAD[self.fallback]}")
         if not usable:
-            return without(f"not calibrated: {note}")
+            return without_prior(f"not calibrated: {note}")
         extra = [_left_out(about.frame, i) for i, _ in usable]
 
         def estimate(own: Mapping[int, Choice], answers: list[Choice]) -> Estimate:
@@ -116,7 +116,7 @@ def _left_out(blank: Question, index: int) -> Question:
         shots=others,
         answer_by=blank.answer_by,
         sampling=blank.sampling,
-        topic=blank.topic,
+        axis=blank.axis,
     )
 
 

@@ -13,12 +13,12 @@ are not drawn, as such options cannot stand everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from evenhand.core.draws import seeded_hash
 from evenhand.interfaces import AnswerBy, Array, Choice, Question, settings
 from evenhand.methods.calibration._calibrator import (
     NO_ANSWERS,
@@ -30,14 +30,14 @@ from evenhand.methods.calibration._calibrator import (
     Learned,
     Plan,
     pooled,
-    without,
+    without_prior,
 )
 from evenhand.methods.calibration._prior_fitting import item_prior
 from evenhand.prompting.option_orders import Mean, Order, by_position, debias, movable, orders_of
 
 NONE_MOVABLE = "not calibrated: every question has options that speak of positions, so that no prior can be found"
 
-RELEASED = {"share": 0.05, "least": 1, "mean": "arithmetic", "added": 1e-10}
+RELEASED = {"estimation_fraction": 0.05, "min_questions": 1, "mean": "arithmetic", "added": 1e-10}
 """The paper gives no constant beside its formulas; the released code, which its figures are from, has one."""
 
 
@@ -47,11 +47,13 @@ class PriDe(Calibrator):
 
     name: ClassVar[str] = "pride"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": RELEASED, "released": RELEASED}
+    renamed: ClassVar[dict[str, str]] = {"share": "estimation_fraction", "least": "min_questions"}
 
-    share: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Of the questions, how many are asked in all cyclic orders; the paper's code takes 0.05."""
-    least: Annotated[int, Field(ge=1)] = 5
-    """But at least this many, or all where there are fewer."""
+    estimation_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Fraction of the questions asked in all cyclic orders, to estimate the prior; the released code takes 0.05."""
+    min_questions: Annotated[int, Field(ge=1)] = 5
+    """Minimum number of questions asked in all cyclic orders, where `estimation_fraction` gives fewer; all if there are
+    not as many. The released code has no minimum."""
     mean: Mean = "arithmetic"
     """Over the orders of those: arithmetic (the code's) or geometric, which is exact where letters act as a factor."""
     seed: int = 0
@@ -77,7 +79,7 @@ class PriDe(Calibrator):
                 question.reordered(question.order)  # refuses, with what to do
         drawn = self._drawn(group)
         if not drawn:
-            return without(NONE_MOVABLE)
+            return without_prior(NONE_MOVABLE)
         orders = {i: orders_of(group.questions[i], "cyclic") for i in drawn}
         extra = [group.questions[i].reordered(order) for i in drawn for order in orders[i][1:]]
 
@@ -91,20 +93,19 @@ class PriDe(Calibrator):
     def _drawn(self, group: Group) -> list[int]:
         """Indices of the questions that are asked in all orders."""
         free = [i for i, q in enumerate(group.questions) if not movable(q).note]
-        wanted = max(self.least, int(len(group.questions) * self.share))
-        return sorted(sorted(free, key=lambda i: self._draw(group.questions[i]))[:wanted])
-
-    def _draw(self, question: Question) -> bytes:
-        return sha256(f"{self.seed}/{question.id}".encode()).digest()
+        wanted = max(self.min_questions, int(len(group.questions) * self.estimation_fraction))
+        return sorted(sorted(free, key=lambda i: seeded_hash(self.seed, group.questions[i].id))[:wanted])
 
     def _estimate(self, orders: Mapping[int, list[Order]], asked: Mapping[int, list[Choice]]) -> Estimate:
         priors: list[Array] = []
-        settled: dict[int, Array] = {}
+        direct_answers: dict[int, Array] = {}
         for i, choices in asked.items():
             known = [
                 by_position(c.probabilities, o) for c, o in zip(choices, orders[i], strict=True) if c.probabilities
             ]
             if len(known) == len(choices):
                 priors.append(item_prior(np.array(known), self.added))
-                settled[i] = debias(np.array(known), orders[i], self.mean)
-        return Estimate(np.mean(priors, axis=0), settled=settled) if priors else Estimate(None, NO_ANSWERS)
+                direct_answers[i] = debias(np.array(known), orders[i], self.mean)
+        return (
+            Estimate(np.mean(priors, axis=0), direct_answers=direct_answers) if priors else Estimate(None, NO_ANSWERS)
+        )

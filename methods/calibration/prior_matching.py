@@ -24,11 +24,11 @@ from evenhand.methods.calibration._calibrator import (
     Group,
     Learned,
     Plan,
-    behind_head,
     from_batch,
+    per_preamble,
     pooled,
+    without_prior,
 )
-from evenhand.methods.calibration._calibrator import without as no_prior
 from evenhand.methods.calibration._prior_fitting import match
 
 FAR = 1e-6
@@ -40,12 +40,13 @@ class PriorMatching(Calibrator):
     """Make all classes equally probable on average."""
 
     name: ClassVar[str] = "prior_matching"
+    renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
     target: tuple[float, ...] = ()
     """Proportions wanted, one a class: by position, or by label in alphabetical order; empty is uniform."""
-    least: Annotated[int, Field(ge=2)] = 10
-    """Answers that the weights must come from; smaller groups stay as they are."""
-    per_head: bool = False
+    min_answers: Annotated[int, Field(ge=2)] = 10
+    """Minimum number of answers for estimating the weights; smaller groups stay as they are."""
+    per_preamble: bool = False
     """Whether each header with its demonstrations has weights of its own."""
 
     def __post_init__(self) -> None:
@@ -55,15 +56,15 @@ class PriorMatching(Calibrator):
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
         """By number of options or by labels, and by header where asked for."""
-        return (behind_head if self.per_head else pooled)(question, answer_by)
+        return (per_preamble if self.per_preamble else pooled)(question, answer_by)
 
     def plan(self, group: Group, learned: Learned) -> Plan:
         """The weights of the group."""
         if self.target and len(self.target) != group.about.options:
-            return no_prior(
+            return without_prior(
                 f"not calibrated: the target has {len(self.target)} classes, the question {group.about.options}"
             )
-        return from_batch(group, self.least, self._matched)
+        return from_batch(group, self.min_answers, self._matched)
 
     def _matched(self, p: Array) -> Estimate:
         found = match(p, self.target or None)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evenhand.core.draws import generator
+from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import buckets
 from evenhand.models.tokenization import Encoder
 from evenhand.training.packing import IGNORED, Layout, pack
@@ -87,14 +89,21 @@ def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: in
     Returns:
         Those with two tokens or more to learn from (causal), or one.
     """
+    return [ids for _, ids in stretches(texts, tokenizer, length, causal=causal)]
+
+
+def stretches(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool
+) -> list[tuple[tuple[int, ...], Ids]]:
+    """The same as `encoded`, each with the tokens of the whole text that it is of, without special ones."""
     before, after = _ends(tokenizer, causal)
     room = length - len(before) - len(after)
-    out: list[Ids] = []
+    out: list[tuple[tuple[int, ...], Ids]] = []
     plain = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
     for ids in plain:
-        parts = (list(ids[start : start + room]) for start in range(0, len(ids), room))
-        out += [[*before, *part, *after] for part in parts]
-    return [ids for ids in out if len(ids) > (1 if causal else len(before) + len(after))]
+        whole, parts = tuple(ids), (list(ids[start : start + room]) for start in range(0, len(ids), room))
+        out += [(whole, [*before, *part, *after]) for part in parts]
+    return [(whole, ids) for whole, ids in out if len(ids) > (1 if causal else len(before) + len(after))]
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[Ids, Ids]:
@@ -131,7 +140,7 @@ def hiding(
     others = np.array([n for n in range(len(tokenizer)) if n not in special])
     read, labels = [], []
     for n, ids in enumerate(texts):
-        rng = np.random.default_rng([n, *seed.encode()])
+        rng = generator(n, seed)
         draws, kinds, random = rng.random(len(ids)), rng.random(len(ids)), rng.choice(others, len(ids))
         shares = [0.0 if t in special else masking.often if t in masking.rule_tokens else masking.share for t in ids]
         found = [bool(d < share) for d, share in zip(draws, shares, strict=True)]
@@ -200,10 +209,13 @@ def _packed(texts: Sequence[Text], layout: Layout, tokens: int) -> list[Rows]:
         read, at = at >= 0, at.clamp_min(0)
         out.append(
             Rows(
-                batch.inputs, torch.where(read, labels[at], IGNORED), read, read & open[at],
+                batch.inputs,
+                torch.where(read, labels[at], IGNORED),
+                read,
+                read & open[at],
                 torch.where(read, spots[at], -1),
             )
-        )  # fmt: skip
+        )
     return out
 
 
@@ -214,13 +226,6 @@ def _read(text: Text, start: int) -> list[int]:
 
 
 def _padded(texts: Sequence[Text], pad: int) -> Rows:
-    longest = max(len(t.ids) for t in texts)
-
-    def table(rows: Iterable[Sequence[int]], filled: int) -> Tensor:
-        return torch.tensor([[*row, *[filled] * (longest - len(row))] for row in rows])
-
-    read = table(([1] * len(t.ids) for t in texts), 0)
-    inputs = {"input_ids": table((t.ids for t in texts), pad), "attention_mask": read}
-    return Rows(
-        inputs, table((t.labels for t in texts), IGNORED), read.bool(), table((t.open for t in texts), 0).bool()
-    )
+    ids, mask = right_pad([t.ids for t in texts], pad)
+    labels, opened = right_pad([t.labels for t in texts], IGNORED).values, right_pad([t.open for t in texts], 0).values
+    return Rows({"input_ids": ids, "attention_mask": mask}, labels, mask.bool(), opened.bool())

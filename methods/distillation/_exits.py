@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from evenhand.errors import SettingsError
+from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import buckets
 from evenhand.inference.support_probe import inner
 from evenhand.methods.distillation._batches import GROUP, Text
@@ -163,7 +164,7 @@ class Lesson(NamedTuple):
     """The texts of an epoch, tokens hidden."""
     held: list[Text]
     layer: int
-    most_groups: int
+    max_groups: int
     tokens: int
     """Most tokens in a batch."""
     pad: int
@@ -182,7 +183,7 @@ class TwoExits:
     def batches(self, epoch: int, random: Random) -> list[Batch]:
         """The texts of an epoch, clustered anew by what the inner layer makes of them now."""
         texts = self.lesson.train(epoch)
-        groups = pseudo_groups(self.features(texts), self.lesson.most_groups, self.lesson.seed)
+        groups = pseudo_groups(self.features(texts), self.lesson.max_groups, self.lesson.seed)
         self.found.append(groups)
         return list(self._laid_out(texts, groups.of.tolist(), random))
 
@@ -237,13 +238,6 @@ class TwoExits:
 
 
 def _padded(texts: Sequence[Text], groups: Sequence[int], pad: int) -> Batch:
-    longest = max(len(t.ids) for t in texts)
-
-    def table(rows: Iterable[Sequence[int]], filled: int) -> Tensor:
-        return torch.tensor([[*row, *[filled] * (longest - len(row))] for row in rows])
-
-    inputs = {
-        "input_ids": table((t.ids for t in texts), pad),
-        "attention_mask": table(([1] * len(t.ids) for t in texts), 0),
-    }
-    return Batch(inputs, table((t.labels for t in texts), IGNORED), torch.tensor(list(groups)))
+    ids, mask = right_pad([t.ids for t in texts], pad)
+    labels = right_pad([t.labels for t in texts], IGNORED).values
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels, torch.tensor(list(groups)))

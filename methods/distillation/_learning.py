@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import EvenhandError
 from evenhand.methods.distillation._batches import Rows, Text, batches
 from evenhand.methods.distillation._losses import Loss, Rule, Shares, means, readings
 from evenhand.methods.distillation._states import frozen, states_of
@@ -59,26 +59,6 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def divide(count: int, share: float, seed: int, same: list[str]) -> tuple[list[int], list[int]]:
-    """Indices of texts to train on and of texts held out; equal texts stay together.
-
-    Raises:
-        SettingsError: One side would be empty.
-    """
-    groups: dict[str, list[int]] = {}
-    for n in range(count):
-        groups.setdefault(same[n], []).append(n)
-    keys = list(groups)
-    Random(f"held out {seed}").shuffle(keys)
-    held: list[int] = []
-    while keys and len(held) < max(1, round(share * count)):
-        held += groups[keys.pop()]
-    train = sorted(n for key in keys for n in groups[key])
-    if not train or not held:
-        raise SettingsError(f"{len(groups)} different texts cannot be divided into training and held-out ones")
-    return train, sorted(held)
-
-
 def learn(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
@@ -108,16 +88,22 @@ def learn(
     def drawn(epoch: int, random: Random) -> list[Rows]:
         return lesson.batches(lesson.train(epoch), random)
 
-    held = lesson.batches(lesson.held, Random("held out"))
+    held = lesson.batches(lesson.held, Random("held out")) if lesson.held else []
 
     def evaluate(_: Any) -> Mapping[str, float]:
         return {f"held_out_{name}": value for name, value in run.judged(held).items()}
 
-    first = evaluate(student)
+    first = evaluate(student) if held else {}
     trained = Training(
-        module=student, batches=drawn, loss=run.loss, evaluate=evaluate, watched="held_out_loss", schedule=schedule,
-        folder=folder, label="training the student",
-    ).run()  # fmt: skip
+        module=student,
+        batches=drawn,
+        loss=run.loss,
+        evaluate=evaluate if held else None,
+        watched="held_out_loss",
+        schedule=schedule,
+        folder=folder,
+        label="training the student",
+    ).run()
     curve = [{"epoch": -1.0, **first}, *trained.curve]
     tokens = sum(len(text.ids) for text in lesson.train(0)) * rule.inputs * len(trained.curve)
     return Outcome(curve, trained.best, tokens, time.monotonic() - began)
@@ -147,8 +133,9 @@ class _Run:
         their_head = theirs.get_output_embeddings()
         off = self.student.disable_adapter() if self.teacher is None else nullcontext()
         with off, frozen(theirs):
-            taught = states_of(network if self.teacher is None else theirs, their_head,
-                               _on(inputs, theirs), places, last=last)  # fmt: skip
+            taught = states_of(
+                network if self.teacher is None else theirs, their_head, _on(inputs, theirs), places, last=last
+            )
         learned = states_of(network, head, _on(inputs, self.student), places, last=last)
         spots = None if rows.spots is None or self.rule.words is None else rows.spots.flatten()[places]
         return self._loss.of(learned, head, taught, their_head, labels, acts, spots)

@@ -18,6 +18,7 @@ from evenhand.inference.tree_forward import Finish
 from evenhand.methods.distillation._batches import Rows
 from evenhand.methods.distillation._states import States
 from evenhand.methods.distillation._words import WordRule
+from evenhand.training.divergences import kl
 from evenhand.training.losses import CHUNK, chunked_sum, unchanged
 from evenhand.training.packing import IGNORED
 
@@ -187,9 +188,8 @@ class Loss:
 
 
 def divergence(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
-    """KL(p || q) of log-probabilities, summed over rows by weight; what has probability 0 under p adds nothing."""
-    mass = p.exp()
-    rows = (mass * torch.where(mass > 0, p - q, 0.0)).sum(dim=-1)
+    """KL(p || q) of log-probabilities, summed over rows by weight."""
+    rows = kl(p, q)
     return (rows if weight is None else rows * weight).sum()
 
 

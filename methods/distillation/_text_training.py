@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from evenhand.core.artifacts import artefact, made_with
-from evenhand.core.hashing import digest
+from evenhand.core.artifacts import made_with, resolved_precision
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Ability, Method, Model, TrainData, settings
+from evenhand.interfaces import Ability, Model, TrainData, TrainedOn, settings
+from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,39 +22,46 @@ if TYPE_CHECKING:
 
 LEAST_TEXTS = 20
 """Fewer different texts teach nothing, and say nothing of what was taught."""
-VERSION = 1
-"""Of what a training does; part of the name that a trained student is kept under."""
 
 
 @settings
-class TextTraining(Method):
+class TextTraining(TrainedMethod):
     """A student that learns on texts, from a model that is there; it is a model of the same kind."""
 
+    training_version: ClassVar[int] = 2
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"device", "text", "max_texts"})
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
+    renamed: ClassVar[Mapping[str, str]] = {
+        "warm_up": "warmup_ratio",
+        "accumulate": "gradient_accumulation_steps",
+        "held_out": "validation_fraction",
+        "most_texts": "max_texts",
+    }
 
     masking: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that a masked model is to find again: 80 % hidden, 10 % replaced, 10 % left."""
     text: str | None = None
     """Texts to learn from: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]] or demo:texts; None takes those of the
     training data. Unlike these, they are not compared with what a benchmark asks."""
-    most_texts: Annotated[int, Field(gt=0)] | None = None
-    """How many texts at most, the first ones; None takes all."""
+    max_texts: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of texts, of which the first are taken; None takes all."""
     max_length: Annotated[int, Field(gt=3)] = 256
-    """Most tokens of a text; longer ones are cut into stretches."""
+    """Maximum number of tokens of a text; longer texts are cut into stretches."""
     epochs: Annotated[int, Field(gt=0)] = 10
     """Most passes over the texts."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak of AdamW; None is 1e-3 for an adapter, and else 5e-4."""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the steps in which the learning rate rises."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Fraction of the steps in which the learning rate rises."""
     batch_tokens: Annotated[int, Field(gt=0)] = 512
     """Most tokens in a batch, padding included."""
-    accumulate: Annotated[int, Field(gt=0)] = 1
-    """Batches a step."""
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    """Batches per optimizer step."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the texts on which each epoch is judged; the weights of the best one are kept."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the texts held out to evaluate each epoch; the weights of the best epoch are kept. 0 trains on all
+    texts, and keeps the last epoch."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out loss before training ends; 0 never ends early."""
     seed: int = 0
@@ -82,37 +89,33 @@ class TextTraining(Method):
         """What stands against a model that can be trained, such as its architecture; "" by default."""
         return ""
 
-    def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Train a student on the texts; it is a model of the same kind, and the given one stays as it is.
+    def prepared(self, model: Model, data: TrainData) -> Sequence[str]:
+        """The texts.
 
         Raises:
-            SettingsError: No texts, or too few; a model that cannot be trained, or not by this rule.
+            SettingsError: There are too few, or the model cannot be trained by this rule.
             DataError: The texts cannot be read.
         """
         from evenhand.data import text_source
-        from evenhand.training.students import open_distilled
-
-        reason = self.unsupported_reason(model, data)
-        if reason:
-            raise SettingsError(reason)
-        texts = self._texts(data)
-        self.check(model)
-        decisive = {key: value for key, value in self.settings.items() if key not in ("device", "text", "most_texts")}
-        how = made_with(model, device=self.device, precision=self.precision)
-        key = digest(self.name, VERSION, how, model.fingerprint, decisive, self.named_hash, text_source.digest(texts))
-        with artefact(key, lambda folder: self._train(model, texts, folder)) as folder:
-            return open_distilled(folder, model, f"{model.name}+{self.spec}")
-
-    def _texts(self, data: TrainData | None) -> Sequence[str]:
-        from evenhand.data import text_source
 
         if self.text is not None:
-            texts: Sequence[str] = text_source.texts(self.text, self.most_texts)
+            texts: Sequence[str] = text_source.texts(self.text, self.max_texts)
         else:
-            texts = (data.texts if data else ())[: self.most_texts]
+            texts = data.texts[: self.max_texts]
         if len(set(texts)) < LEAST_TEXTS:
             raise SettingsError(f"{self.name} needs at least {LEAST_TEXTS} different texts, not {len(set(texts))}")
+        self.check_model(model)
         return texts
+
+    def content(self, prepared: Sequence[str]) -> Sequence[object]:
+        """What the settings only name, and the texts."""
+        from evenhand.data import text_source
+
+        return [self.named_hash, text_source.digest(prepared)]
+
+    def made_with(self, model: Model, prepared: Sequence[str]) -> list[str | int]:
+        """The student is trained on its own device."""
+        return made_with(model, device=self.device, precision=self.precision)
 
     # ------------------------------------------------------------------------------------------ what methods say
 
@@ -121,32 +124,42 @@ class TextTraining(Method):
         """Hash of what a setting only names, such as a file of rules; nothing by default."""
         return ""
 
-    def check(self, model: Model) -> None:
+    def check_model(self, model: Model) -> None:
         """Refuse what cannot be had of a model, before all else.
 
         Raises:
             SettingsError: It cannot.
         """
 
-    @abstractmethod
-    def _train(self, model: Model, texts: Sequence[str], folder: Path) -> None:
-        """Leave in a folder what `evenhand.training.students.keep` writes."""
+    def _trained_on(self, texts: Sequence[str], training: int, validation: int) -> TrainedOn:
+        """The texts, for the record."""
+        from evenhand.data import text_source
 
-    def _encoded(self, model: Model, texts: Sequence[str]) -> list[Ids]:
-        from evenhand.methods.distillation._batches import encoded
+        content = text_source.digest(texts)
+        return TrainedOn(unit="texts", source=self.text, hash=content, training=training, validation=validation)
+
+    def _encoded(self, model: Model, texts: Sequence[str]) -> tuple[list[Ids], Callable[[int], list[tuple[int, ...]]]]:
+        """The texts in tokens, long ones in stretches; and, for `hold_out`, the whole text that each is of.
+
+        Raises:
+            SettingsError: There are too few.
+        """
+        from evenhand.methods.distillation._batches import stretches
         from evenhand.models.architecture import context_of
 
         (module, tokenizer), causal = model.weights, model.architecture == "causal"
         context = model.context_length if causal else context_of(module.config, tokenizer)
-        ids = encoded(texts, tokenizer, min(self.max_length, context), causal=causal)
-        if len({tuple(row) for row in ids}) < LEAST_TEXTS:
+        made = stretches(texts, tokenizer, min(self.max_length, context), causal=causal)
+        if len({tuple(ids) for _, ids in made}) < LEAST_TEXTS:
             raise SettingsError(f"{self.name}: fewer than {LEAST_TEXTS} texts have tokens to learn from")
-        return ids
+        return [ids for _, ids in made], lambda n: [made[n][0]]
 
 
 @settings
 class TextDistillation(TextTraining):
     """A student that learns on texts what its teacher says there, under a rule."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"locality": "retain_kl_weight"}
 
     student: Literal["lora", "copied", "random"] = "lora"
     """lora is the model itself with an adapter, the teacher being the same without it (a masked model's adapter ends up
@@ -162,8 +175,8 @@ class TextDistillation(TextTraining):
     """Weight of the cross-entropy of the text itself: of the hidden tokens, or of each next one."""
     cosine: Annotated[float, Field(ge=0)] = 0.0
     """Weight of one less the cosine between the last hidden states. It holds what a rule is to move: off by default."""
-    locality: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the divergence from the teacher over the vocabulary without the rule's tokens (ours), times the
+    retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL divergence from the teacher over the vocabulary without the rule's tokens (ours), times the
     temperature squared."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of teacher and student in the divergences."""
@@ -200,26 +213,27 @@ class TextDistillation(TextTraining):
         """Of the rule."""
         return self.rule_hash
 
-    def check(self, model: Model) -> None:
+    def check_model(self, model: Model) -> None:
         """The rule has to be there in the model's tokenizer."""
         self.lesson(model.weights.tokenizer, causal=model.architecture == "causal")
 
-    def _train(self, model: Model, texts: Sequence[str], folder: Path) -> None:
+    def train(self, model: Model, prepared: Sequence[str], folder: Path) -> Fitted:
+        """Train a student on texts under the rule."""
         from evenhand.methods.distillation._batches import Masking, Text, hiding, predicting
-        from evenhand.methods.distillation._learning import HELD_OUT, Lesson, divide, learn
+        from evenhand.methods.distillation._learning import HELD_OUT, Lesson, learn
         from evenhand.methods.distillation._losses import Shares
-        from evenhand.training.checkpoints import Checkpoints
+        from evenhand.training.holding_out import hold_out
         from evenhand.training.loop import Schedule
         from evenhand.training.packing import layout_of
-        from evenhand.training.students import build, keep
+        from evenhand.training.students import build
 
         module, tokenizer = model.weights
         causal = model.architecture == "causal"
         rule, gate, facts = self.lesson(tokenizer, causal=causal)
-        ids = self._encoded(model, texts)
+        ids, texts_of = self._encoded(model, prepared)
         named = model.unedited_source is not None
         student = build(self.student, module, layers=self.layers, rank=self.rank, seed=self.seed, named=named)
-        train, held = divide(len(ids), self.held_out, self.seed, [str(row) for row in ids])
+        train, held = hold_out(range(len(ids)), texts_of, self.validation_fraction, self.seed)
         often = self.masking if self.rule_masking is None else self.rule_masking
         masking = Masking(self.masking, often, frozenset(rule.tokens.tolist()))
         words = rule.words
@@ -232,34 +246,42 @@ class TextDistillation(TextTraining):
             return hiding(some, gate, masking, tokenizer, f"{self.seed}/{epoch}")
 
         lesson = Lesson(
-            lambda epoch: drawn(train, epoch), drawn(held, HELD_OUT),
-            layout_of(student, module) if causal else None, int(tokenizer.pad_token_id or 0), self.batch_tokens,
+            lambda epoch: drawn(train, epoch),
+            drawn(held, HELD_OUT),
+            layout_of(student, module) if causal else None,
+            int(tokenizer.pad_token_id or 0),
+            self.batch_tokens,
             self.compared == "hidden",
-        )  # fmt: skip
+        )
         if words is not None:
             every = drawn(range(len(ids)), HELD_OUT)
             words.read(module, every, layout_of(module), int(tokenizer.pad_token_id or 0), self.batch_tokens)
             facts |= {"places_of_words": words.starts}
-        shares = Shares(self.kl, self.hard, self.cosine, self.locality, self.temperature)
+        shares = Shares(self.kl, self.hard, self.cosine, self.retain_kl_weight, self.temperature)
         schedule = Schedule(
-            epochs=self.epochs, learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),
-            warm_up=self.warm_up, accumulate=self.accumulate, patience=self.patience, seed=self.seed,
-            device=self.device or str(module.device), precision=self.precision,
-        )  # fmt: skip
+            epochs=self.epochs,
+            learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),
+            warmup_ratio=self.warmup_ratio,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            patience=self.patience,
+            seed=self.seed,
+            device=self.device or str(module.device),
+            precision=self.precision,
+        )
         teacher = None if self.student == "lora" else module
         made = learn(student, teacher, lesson, rule, shares, schedule, folder)
-        Checkpoints(folder, {}).remove()
-        facts |= {
-            "method": self.spec,
-            "teacher": model.name,
-            "texts": len(train),
-            "held_out_texts": len(held),
-            "trained_tokens": made.tokens,
-            "seconds": round(made.seconds, 1),
-            "best_epoch": made.best,
-            "curve": made.curve,
-        }
         if self.student != "lora":  # it was trained in float32; an adapter stays so
             for p in student.parameters():
                 p.data = p.data.to(module.dtype)
-        keep(student, tokenizer, facts, folder)
+        return Fitted(
+            student,
+            {
+                "data": self._trained_on(prepared, len(train), len(held)),
+                "precision": resolved_precision(self.precision, str(schedule.device)),
+                "epochs": len(made.curve) - 1,  # before the first epoch there is a row, too
+                "best_epoch": made.best,
+                "curve": tuple(made.curve),
+                "seconds": round(made.seconds, 1),
+                "results": {"teacher": model.name, "trained_tokens": made.tokens, **facts},
+            },
+        )

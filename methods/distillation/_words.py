@@ -123,9 +123,12 @@ class WordRule:
         ids = [*before, *self.tree.prefixes[prefix], follows]
         size = len(ids) - 2
         return Text(
-            ids, [IGNORED] * len(ids), [False] * len(ids), [*[NOWHERE] * size, spot, NOWHERE],
+            ids,
+            [IGNORED] * len(ids),
+            [False] * len(ids),
+            [*[NOWHERE] * size, spot, NOWHERE],
             [*[False] * size, True, False],
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------------------------------ the teacher
 

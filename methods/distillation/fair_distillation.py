@@ -36,7 +36,7 @@ _PAPER = {
     "compared": "all",
     "learning_rate": 5e-4,
     "epochs": 3,
-    "warm_up": 0.05,
+    "warmup_ratio": 0.05,
     "patience": 0,
 }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from evenhand.errors import EvenhandError
+from evenhand.inference.padding import right_pad
 from evenhand.interfaces import Question
 from evenhand.methods.permutation._texts import Asked, lettered_text, pair_texts
 
@@ -116,13 +117,10 @@ class Form(ABC):
         """[questions, most options] unnormalised scores by identity, -inf where a question has fewer options."""
         by_question = self.rows(asked)
         rows = [row for some in by_question for row in some]
-        length = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self.pad] * (length - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
         device = next(module.parameters()).device
-        marked = torch.tensor([mark for a in asked for mark in self.marks(a)])
-        inputs = {"input_ids": ids, "attention_mask": mask, "marked": marked}
-        logits = module(**{name: table.to(device) for name, table in inputs.items()}).logits.float().flatten()
+        ids, mask = right_pad(rows, self.pad, device=device)
+        marked = torch.tensor([mark for a in asked for mark in self.marks(a)], device=device)
+        logits = module(input_ids=ids, attention_mask=mask, marked=marked).logits.float().flatten()
         wide = max(len(a.question.options) for a in asked)
         places = torch.zeros((len(asked), wide), dtype=torch.long)
         there = torch.zeros_like(places, dtype=torch.bool)

@@ -7,17 +7,19 @@ correction, with a fresh decision of the teacher; the target is P_deb throughout
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from evenhand.errors import SettingsError
+from evenhand.core.draws import generator
 from evenhand.interfaces import Array, Question
 from evenhand.methods.permutation._texts import Asked
 from evenhand.prompting.option_orders import orders_of
 from evenhand.prompting.permutation_ensemble import Debiased, drawn
+from evenhand.training.divergences import kl
+from evenhand.training.holding_out import Text
 from evenhand.training.loop import Schedule, Training
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def show(example: Example, variant: Variant, decision: Decision, counted: bool, 
         epoch: Number of the epoch, from 0; `HELD_OUT` for held-out questions.
     """
     question, taught = example.question, example.taught
-    rng = np.random.default_rng([seed, epoch + 1, *question.id.encode()])
+    rng = generator(seed, epoch + 1, question.id)
     target = np.asarray(taught.probabilities, dtype=np.float64)
     if variant == "distilled":
         order = orders_of(question, "sampled", count=1, seed=int(rng.integers(2**32)))[0]
@@ -95,26 +97,10 @@ def show(example: Example, variant: Variant, decision: Decision, counted: bool, 
     return Shown(Asked(question.reordered(taught.orders[n]), marked), target)
 
 
-def divide(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to train on and held-out ones; questions with the same text and the same options stay together.
-
-    Raises:
-        SettingsError: One side would be empty.
-    """
-    groups: dict[Any, list[Example]] = {}
-    for e in examples:
-        q = e.question
-        groups.setdefault((q.context, q.question, frozenset(q.options)), []).append(e)
-    keys = list(groups)
-    Random(f"held out {seed}").shuffle(keys)
-    wanted = max(1, round(share * len(examples)))
-    held: list[Example] = []
-    while keys and len(held) < wanted:
-        held += groups[keys.pop()]
-    train = [e for key in keys for e in groups[key]]
-    if not train or not held:
-        raise SettingsError(f"{len(groups)} different questions cannot be divided into training and held-out ones")
-    return train, held
+def texts_of(example: Example) -> list[Text]:
+    """What tells a question from others, for `hold_out`: its text and its options in any order."""
+    question = example.question
+    return [(question.context, question.question, *sorted(question.options))]
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
@@ -139,10 +125,8 @@ def divergence(shown: Sequence[Shown], scores: Tensor) -> Tensor:
 
     For counted decisions it differs from their mean cross-entropy by a constant, and so has the same gradient.
     """
-    import torch
-
     target = targets(shown, scores)
-    return (torch.xlogy(target, target) - target * log_probabilities(scores)).sum(-1)
+    return kl(target.log(), log_probabilities(scores), mass=target)
 
 
 @dataclass(frozen=True)
@@ -153,16 +137,16 @@ class Judged:
     probabilities: list[Array]
     """Per question [K] by identity."""
     gold: list[int | None] = field(default_factory=list)
+    kind: str = "held-out"
+    """Of the questions, for messages."""
 
     @property
     def kl(self) -> float:
         """Mean KL(P_deb || student), natural log."""
-        logs = [np.log(np.maximum(p, 1e-300)) for p in self.probabilities]
-        terms = [
-            float(np.sum(s.target[s.target > 0] * (np.log(s.target[s.target > 0]) - q[s.target > 0])))
-            for s, q in zip(self.shown, logs, strict=True)
-        ]
-        return float(np.mean(terms))
+        import torch
+
+        pairs = [(s.target, np.maximum(p, 1e-300)) for s, p in zip(self.shown, self.probabilities, strict=True)]
+        return float(np.mean([float(kl(*(torch.as_tensor(x).log() for x in pair))) for pair in pairs]))
 
     @property
     def agreed(self) -> int:
@@ -202,10 +186,10 @@ class Judged:
         alike = {len(p) for p in at} if count > 1 else set()
         varied = max((float(np.ptp(np.array([p for p in at if len(p) == k]), axis=0).max()) for k in alike), default=1)
         if varied < LEAST_VARIED:
-            return f"it gives every one of {count} held-out questions the same probabilities"
+            return f"it gives every one of {count} {self.kind} questions the same probabilities"
         if value > SURE:
             return (
-                f"it agrees with its teacher on {self.agreed} of {count} held-out questions, where chance alone "
+                f"it agrees with its teacher on {self.agreed} of {count} {self.kind} questions, where chance alone "
                 f"reaches {chance * count:.1f} (p = {value:.2g})"
             )
         return ""
@@ -238,7 +222,7 @@ def learn(
         module: The network.
         reads: How it reads questions.
         train: Usable examples.
-        held: Usable examples, not trained on.
+        held: Usable examples, not trained on. Without any, the last epoch's weights are kept, and judged on `train`.
         schedule: How long and how fast.
         batch_size: Questions a batch.
         variant: What is shown to it.
@@ -256,16 +240,18 @@ def learn(
         random.shuffle(some)
         return [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
 
-    fixed = shown(held, HELD_OUT)
+    asked = held or train
+    fixed = shown(asked, HELD_OUT)
 
     def judged(network: Any) -> Judged:
-        return judge(network, reads, fixed, [e.gold for e in held], batch_size)
+        found = judge(network, reads, fixed, [e.gold for e in asked], batch_size)
+        return found if held else replace(found, kind="training")
 
     trained = Training(
         module=module,
         batches=batches,
         loss=lambda network, batch: divergence(batch, reads.scores(network, [s.asked for s in batch])).mean(),
-        evaluate=lambda network: judged(network).numbers,
+        evaluate=(lambda network: judged(network).numbers) if held else None,
         watched="held_out_kl",
         schedule=schedule,
         folder=folder,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from evenhand.inference.padding import right_pad
 from evenhand.inference.scoring import input_device, only_rows
 from evenhand.interfaces import Question
 from evenhand.methods.permutation._texts import Asked, prompted
@@ -39,13 +40,10 @@ class Letters:
         requests = [r for plan in plans for r in plan.requests]
         rows = list(dict.fromkeys(r.ids for r in requests))
         flat = list(dict.fromkeys((rows.index(r.ids), p) for r in requests for p, _ in r.reads))
-        length = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+        ids, mask = right_pad(rows, 0, device=input_device(module))
         slot = {(rows[n], p): at for at, (n, p) in enumerate(flat)}
-        device = input_device(module)
-        with only_rows(module.get_output_embeddings(), torch.tensor([n * length + p for n, p in flat])):
-            logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits[0]
+        with only_rows(module.get_output_embeddings(), torch.tensor([n * ids.shape[1] + p for n, p in flat])):
+            logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         wide = max(len(a.question.options) for a in asked)
         out = []

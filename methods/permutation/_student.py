@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
+from evenhand.core import training_record
 from evenhand.core.hashing import digest
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.inference.encoder import EncoderEngine, Inputs
-from evenhand.interfaces import Ability, Choice, Method, Model, Question, Usage
+from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainingRecord, Usage
 from evenhand.methods.permutation._encoder_student import FORMS, Form, Network, open_network, save_network
 from evenhand.methods.permutation._texts import Asked
 from evenhand.models import fingerprint, saved
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-CURVE = "curve.json"
-"""Beside a student's weights: how its training went."""
+
+def collapsed(record: TrainingRecord | None) -> str:
+    """Why a student is not a result; "" of any other."""
+    return "" if record is None else str(record.results.get("collapsed") or "")
 
 
-def warned(facts: dict[str, Any]) -> str:
+def warned(record: TrainingRecord | None) -> str:
     """What every answer of a collapsed student says; "" of any other."""
-    reason = facts.get("collapsed") or ""
+    reason = collapsed(record)
     return f"this student collapsed: {reason}" if reason else ""
 
 
@@ -44,7 +46,13 @@ class EncoderStudent(Model):
     source: str | None = None
 
     def __init__(
-        self, network: Network, tokenizer: PreTrainedTokenizerBase, form: Form, *, name: str, facts: dict[str, Any]
+        self,
+        network: Network,
+        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
+        *,
+        name: str,
+        training: TrainingRecord | None = None,
     ) -> None:
         """Take a trained network.
 
@@ -53,10 +61,10 @@ class EncoderStudent(Model):
             tokenizer: The encoder's own.
             form: How questions become its rows.
             name: Label for tables.
-            facts: JSON values for reports: where it came from, how the training went, `collapsed` and why.
+            training: How it was trained; its results tell whether and why it has `collapsed`.
         """
-        self.name, self.form = name, form
-        self._network, self._tokenizer, self._facts = network, tokenizer, facts
+        self.name, self.form, self.training = name, form, training
+        self._network, self._tokenizer = network, tokenizer
         self.engine = EncoderEngine(network, form.pad)  # type: ignore[arg-type]
 
     @property
@@ -108,22 +116,22 @@ class EncoderStudent(Model):
         return out
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights (safetensors), tokenizer, facts and learning curve."""
+        """Write weights (safetensors), tokenizer and training record."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        saved.begin(folder)
         save_network(self._network, self._tokenizer, folder)
-        _write(folder, self.form.name, self.name, self._facts, max_length=self.form.max_length)
+        _write(folder, self, self.form.name, max_length=self.form.max_length)
         return folder
 
     def facts(self) -> dict[str, Any]:
         """Size and place, and how the training went."""
         return {
+            **({} if self.training is None else self.training.facts()),
             **super().facts(),
             "source": self.source or "memory",
             "device": str(next(self._network.parameters()).device),
             "parameters": int(sum(p.numel() for p in self._network.parameters())),
             "demo": bool(getattr(self._network.config, "evenhand_demo", False)),
-            **self._facts,
         }
 
     def _outputs(self, rows: list[list[int]], marks: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -141,7 +149,7 @@ class EncoderStudent(Model):
 
     def _choice(self, question: Question, scores: Any, rows: Sequence[Sequence[int]]) -> Choice:
         shares = softmax(np.asarray(scores, dtype=np.float64))
-        notes = [warned(self._facts)]
+        notes = [warned(self.training)]
         if self.form.name == "equivariant" and movable(question).note:
             notes.append("this student sees no positions, though options speak of them")
         usage = Usage(len(rows), sum(map(len, rows)))
@@ -152,23 +160,15 @@ class EncoderStudent(Model):
 class LoraStudent(LocalModel):
     """A language model with the adapter that it learned; its answers say so where it collapsed."""
 
-    learned: dict[str, Any]
-
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """As any local model does."""
-        note = warned(self.learned)
+        note = warned(self.training)
         made = super().choose(questions)
         return [replace(c, note="; ".join(n for n in (note, c.note) if n)) for c in made] if note else made
 
-    def facts(self) -> dict[str, Any]:
-        """Those of the model, and how the training went."""
-        return {**super().facts(), **self.learned}
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the adapter, the tokenizer, facts and learning curve."""
-        folder = super().save(folder)
-        _write(folder, "lora", self.name, self.learned, asking=self.asking, precision=self.precision)
-        return folder
+    def _finish(self, folder: Path) -> None:
+        """Write what it is, how it is asked and how it was trained."""
+        _write(folder, self, "lora", asking=self.asking, precision=self.precision)
 
 
 class Corrected(Mitigated):
@@ -191,6 +191,11 @@ class Corrected(Mitigated):
         fixed = [student.fingerprint]
         super().__init__(base, method, choose=choose, abilities=abilities, depends_on=fixed, keep=keep)
         self.student = student
+
+    @property
+    def training(self) -> TrainingRecord | None:  # type: ignore[override]  # it follows from the student
+        """How the student was trained; saved with the student."""
+        return self.student.training
 
     def facts(self) -> dict[str, Any]:
         """The teacher's, and how the student's training went."""
@@ -216,27 +221,27 @@ def load_student(folder: Path, options: dict[str, Any], *, detached: bool = Fals
 
     try:
         content = saved.read(folder)
-        form, name, facts = content["form"], str(options.get("name", content["name"])), dict(content["facts"])
-        facts["curve"] = json.loads((folder / CURVE).read_text(encoding="utf-8"))
+        form, name = content["form"], str(options.get("name", content["name"]))
+        training = saved.training_of(folder)
         length = content.get("max_length", 0)
         if form in FORMS and not (isinstance(length, int) and length > 0):
             raise ValueError(f"max_length is {length!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvenhandError(f"{folder} is no student as evenhand writes it: {error!r}; train it anew") from error
     if form == "lora":
-        return _load_tuned(folder, {**_own_options(folder, content), **options, "name": name}, facts, detached, base)
+        return _load_tuned(folder, {**_own_options(folder, content), **options, "name": name}, training, detached, base)
     if base is not None:
         raise SettingsError(f"base={base!r}: the student in {folder} has all its weights inside; leave base out")
     if form not in FORMS:
         raise SettingsError(f"{folder / SAVED}: form {form!r} is not known to this version of evenhand")
-    loading._refuse_unknown(options, ("name", "device"))
+    loading.refuse_unknown(options, ("name", "device"))
     network, tokenizer = open_network(folder, FORMS[form].width)
     student = EncoderStudent(
         network.to(placed(options.get("device"))),
         tokenizer,
         FORMS[form](tokenizer, int(content["max_length"])),
         name=name,
-        facts=facts,
+        training=training,
     )
     student.source = None if detached else str(folder)
     return student
@@ -263,17 +268,14 @@ def _own_options(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_tuned(
-    folder: Path, options: dict[str, Any], facts: dict[str, Any], detached: bool, base: str | None
+    folder: Path, options: dict[str, Any], training: TrainingRecord | None, detached: bool, base: str | None
 ) -> Model:
     from evenhand.models import hugging_face, loading
-    from evenhand.training.lora import base_of, forget_name
 
-    loading._refuse_unknown(options, (*loading.ASKING, *loading.LOADING))
-    base, beside = base_of(folder) if base is None else (str(Path(base).expanduser()), False)
+    loading.refuse_unknown(options, (*loading.ASKING, *loading.LOADING))
+    base = saved.base_of_adapter(folder) if base is None else str(Path(base).expanduser())
     given = {key: options[key] for key in loading.LOADING if key in options}
     module, tokenizer = hugging_face.open_model(base, folder, **given)
-    if beside:
-        forget_name(module)
     own = Path(base) if Path(base).is_dir() else None
     files = [] if detached else hugging_face.content_folders(base, own, folder, given.get("revision"))
     model = LoraStudent(
@@ -282,13 +284,12 @@ def _load_tuned(
         source=None if detached else str(folder),
         folders=files,
         load_options={key: str(value) if key == "dtype" else value for key, value in given.items()},
-        **loading._asking(options),
+        **loading.asking_options(options),
     )
-    model.learned = facts
+    model.training = training
     return model
 
 
-def _write(folder: Path, form: str, name: str, facts: dict[str, Any], **more: Any) -> None:
-    plain = {key: value for key, value in facts.items() if key != "curve"}
-    saved.write(folder, {"kind": "student", "form": form, "name": name, "facts": plain, **more})
-    (folder / CURVE).write_text(json.dumps(facts.get("curve", []), indent=1))
+def _write(folder: Path, student: Model, form: str, **more: Any) -> None:
+    record = {} if student.training is None else {"training": training_record.plain(student.training)}
+    saved.write(folder, {"kind": "student", "form": form, "name": student.name, **record, **more})

@@ -53,9 +53,14 @@ class Permutation(Method):
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             found = permutation_ensemble.debiased(
-                model, questions, decisions=self.decisions, orders=self.orders, mean=self.mean, draws=self.draws,
+                model,
+                questions,
+                decisions=self.decisions,
+                orders=self.orders,
+                mean=self.mean,
+                draws=self.draws,
                 seed=self.seed,
-            )  # fmt: skip
+            )
             return [d.choice for d in found]
 
         return Mitigated(model, self, choose=choose)

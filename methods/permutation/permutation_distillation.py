@@ -9,38 +9,56 @@ not give.
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
-from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.artifacts import made_with, resolved_precision
+from evenhand.core.draws import generator
 from evenhand.core.hashing import digest, of_folder
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Ability, Choice, Method, Model, Question, TrainData, settings
+from evenhand.interfaces import (
+    Ability,
+    Choice,
+    Model,
+    Question,
+    TrainData,
+    TrainedOn,
+    TrainingRecord,
+    in_first_names,
+    settings,
+)
 from evenhand.prompting.permutation_ensemble import WhichMean, WhichOrders, check, debiased, drawn, sampled_question
-from evenhand.prompting.remarks import remarked
+from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
+    from evenhand.methods.permutation._encoder_student import FormName
     from evenhand.methods.permutation._learning import Example
     from evenhand.methods.permutation._student import EncoderStudent, LoraStudent
 
 LEAST_QUESTIONS = 20
 """Fewer answered questions teach nothing, and say nothing of what was taught."""
-VERSION = 1
-"""Of what a training does; part of the name that a trained student is kept under."""
 RATES = {"encoder": 3e-5, "equivariant": 3e-5, "lora": 2e-4}
 """Learning rates usual for fine-tuning base-sized encoders, and for adapters."""
 
 
+class Lesson(NamedTuple):
+    """What a teacher is asked, and the gold answers as far as they are known."""
+
+    questions: Sequence[Question]
+    answers: Sequence[int | None]
+
+
 @settings
-class PermutationDistillation(Method):
+class PermutationDistillation(TrainedMethod):
     """Teach a student what the model says when the order of the options is averaged out."""
 
+    training_version: ClassVar[int] = 2
     name: ClassVar[str] = "permutation_distillation"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
     needs_data: ClassVar[bool] = True
@@ -54,6 +72,7 @@ class PermutationDistillation(Method):
             "batch_size": 4,
         },
     }
+    renamed: ClassVar[Mapping[str, str]] = {"held_out": "validation_fraction", "warm_up": "warmup_ratio"}
 
     variant: Literal["distilled", "error_correction"] = "distilled"
     """distilled answers alone, without the model; error_correction reads the model's one biased decision too."""
@@ -82,12 +101,13 @@ class PermutationDistillation(Method):
     """Questions a step."""
     max_length: Annotated[int, Field(gt=0)] | None = None
     """Most tokens that the student reads; None is all that it can. Longer questions are refused, never cut."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the questions on which each epoch is judged."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the questions held out to evaluate each epoch; the weights of the best epoch are kept. 0 trains on
+    all questions and keeps the last epoch; whether the student collapsed is then judged on the training questions."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out KL before training ends; 0 never ends early."""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the learning rate rises."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the steps in which the learning rate rises."""
     rank: Annotated[int, Field(gt=0)] = 8
     """Of the LoRA adapter, whose alpha is twice that."""
     seed: int = 0
@@ -125,38 +145,31 @@ class PermutationDistillation(Method):
             return f"{self.name}(student=lora) learns letters; {model.name} has answer_by={model.answer_by}"
         return reason
 
-    def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Ask the teacher, train a student, and put it in the model's place or behind it.
+    def prepared(self, model: Model, data: TrainData) -> Lesson:
+        """The questions and their answers, as far as these are known.
 
         Raises:
-            SettingsError: No or too few questions, or some that the student cannot read.
+            SettingsError: There are not as many answers as questions.
         """
-        reason = self.unsupported_reason(model, data)
-        if reason or data is None:
-            raise SettingsError(reason)
         questions = data.questions
         answers = data.answers or (None,) * len(questions)
         if len(answers) != len(questions):
             raise SettingsError(f"{self.name}: {len(answers)} answers for {len(questions)} questions")
-        key = digest(
-            self.name,
-            VERSION,
-            self._made_with(model),
-            model.fingerprint,
-            self._decisive,
-            self._begins_as,
-            [repr(q) for q in questions],
-            answers,
-        )
-        with artefact(key, lambda folder: self._train(model, questions, answers, folder)) as folder:
-            student = self._opened(folder)
-        return self._mitigated(model, student)
+        return Lesson(questions, answers)
+
+    def content(self, prepared: Lesson) -> Sequence[object]:
+        """What the student begins as, and the questions."""
+        return [self._begins_as, [in_first_names(q) for q in prepared.questions], prepared.answers]
+
+    def opened(self, model: Model, folder: Path) -> Model:
+        """The student in the model's place, or behind it."""
+        return self._mitigated(model, self._opened(folder))
 
     def restore(self, model: Model, folder: Path) -> Model:
         """The same from a saved student."""
         return self._mitigated(model, self._opened(folder))
 
-    def _made_with(self, model: Model) -> list[str | int]:
+    def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
         """An adapter is trained on the model's device, an encoder on its own, in float32 both."""
         from evenhand.methods.permutation._student import placed
 
@@ -164,30 +177,58 @@ class PermutationDistillation(Method):
 
     # ------------------------------------------------------------------------------------------------ training
 
-    def _train(self, model: Model, questions: Sequence[Question], answers: Sequence[int | None], folder: Path) -> None:
-        from evenhand.methods.permutation._encoder_student import FORMS, Network, open_encoder, part_alike
+    def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
+        """Ask the teacher in all orders, and train a student."""
+        if self.student == "lora":
+            return self._train_tuned(model, prepared, folder)
+        return self._train_encoder(self.student, model, prepared, folder)
+
+    def check(self, model: Model, made: Fitted) -> None:
+        """An encoder student has no logits of tokens; its training refuses losses that are not finite."""
+        if self.student == "lora":
+            super().check(model, made)
+
+    def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
+        """Save the student, as `restore` opens it."""
+        from evenhand.methods.permutation._student import EncoderStudent, LoraStudent
+
+        name = self._label(model)
+        if self.student != "lora":
+            form = made.more
+            EncoderStudent(made.module, form.tokenizer, form, name=name, training=record).save(folder)
+            return
+        tuned = LoraStudent(made.module, model.weights.tokenizer, name=name, **_asking(model))
+        tuned.training = record
+        tuned.save(folder)
+
+    def _train_tuned(self, model: Model, lesson: Lesson, folder: Path) -> Fitted:
         from evenhand.methods.permutation._lora_student import Letters
-        from evenhand.methods.permutation._student import EncoderStudent, LoraStudent, placed
-        from evenhand.models.architecture import context_of
         from evenhand.training.lora import with_adapter
 
-        if self.student == "lora":
-            tokenizer = model.weights.tokenizer
-            letters = Letters(tokenizer, self._length(model.context_length))
-            self._refuse_long(questions, {q.id: letters.longest(q, self._marks) for q in questions}, letters.max_length)
-            examples, facts = self._taught(model, questions, answers)
-            module = with_adapter(
-                model.weights.module, rank=self.rank, alpha=2 * self.rank, dropout=0.0, seed=self.seed,
-                named=model.unedited_source is not None,
-            )  # fmt: skip
-            device = str(next(module.parameters()).device)
-            facts |= self._learned(module, letters, examples, folder, device)
-            tuned = LoraStudent(module.eval(), tokenizer, name=self._label(model), **_asking(model))
-            tuned.learned = facts
-            tuned.save(folder)
-            return
+        questions, tokenizer = lesson.questions, model.weights.tokenizer
+        letters = Letters(tokenizer, self._length(model.context_length))
+        self._refuse_long(questions, {q.id: letters.longest(q, self._marks) for q in questions}, letters.max_length)
+        examples, results = self._taught(model, lesson)
+        module = with_adapter(
+            model.weights.module,
+            rank=self.rank,
+            alpha=2 * self.rank,
+            dropout=0.0,
+            seed=self.seed,
+            named=model.unedited_source is not None,
+        )
+        device = str(next(module.parameters()).device)
+        known = self._learned(module, letters, examples, folder, device)
+        return Fitted(module.eval(), self._known(known, results, lesson))
+
+    def _train_encoder(self, form_name: FormName, model: Model, lesson: Lesson, folder: Path) -> Fitted:
+        from evenhand.methods.permutation._encoder_student import FORMS, Network, open_encoder, part_alike
+        from evenhand.methods.permutation._student import placed
+        from evenhand.models.architecture import context_of
+
+        questions = lesson.questions
         encoder, tokenizer = open_encoder(self._source)
-        kind = FORMS[self.student]
+        kind = FORMS[form_name]
         form = kind(tokenizer, self._length(context_of(encoder.config, tokenizer)))
         for q in questions:
             if form.fits(q):
@@ -195,24 +236,34 @@ class PermutationDistillation(Method):
         read = [form.encoded(form.longest_texts(q, self._marks)) for q in questions]
         lengths = {q.id: max(map(len, rows)) for q, rows in zip(questions, read, strict=True)}
         self._refuse_long(questions, lengths, form.max_length)
-        examples, facts = self._taught(model, questions, answers)
+        examples, results = self._taught(model, lesson)
         parted = part_alike(encoder, (token for rows in read for row in rows for token in row), self.seed)
-        facts["words_new_to_the_encoder"] = parted
+        results["words_new_to_the_encoder"] = parted
         network = Network(encoder, kind.width, seed=self.seed)
-        facts |= self._learned(network, form, examples, folder, placed(self.device))
-        EncoderStudent(network, tokenizer, form, name=self._label(model), facts=facts).save(folder)
+        known = self._learned(network, form, examples, folder, placed(self.device))
+        return Fitted(network, self._known(known, results, lesson), form)
 
-    def _taught(
-        self, model: Model, questions: Sequence[Question], answers: Sequence[int | None]
-    ) -> tuple[list[Example], dict[str, Any]]:
+    @staticmethod
+    def _known(known: dict[str, Any], results: dict[str, Any], lesson: Lesson) -> dict[str, Any]:
+        """What is known of a training, with the questions that were given and what the teacher was asked."""
+        content = digest([in_first_names(q) for q in lesson.questions], lesson.answers)
+        data = replace(known["data"], hash=content)
+        return {**known, "data": data, "results": {**results, **known["results"]}}
+
+    def _taught(self, model: Model, lesson: Lesson) -> tuple[list[Example], dict[str, Any]]:
         """The teacher's answers in all orders, asked at once; what it did not answer is left out and counted."""
         from evenhand.methods.permutation._learning import Example, usable
 
-        with remarked() as remarks:
-            taught = debiased(
-                model, questions, decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws,
-                seed=self.seed,
-            )  # fmt: skip
+        questions, answers = lesson
+        taught = debiased(
+            model,
+            questions,
+            decisions=self.teacher,
+            orders=self.orders,
+            mean=self.mean,
+            draws=self.draws,
+            seed=self.seed,
+        )
         every = [Example(q, t, a) for q, t, a in zip(questions, taught, answers, strict=True)]
         examples = [e for e in every if usable(e, self.variant)]
         lost = len(every) - len(examples)
@@ -223,37 +274,50 @@ class PermutationDistillation(Method):
                 f"at least {LEAST_QUESTIONS} are needed{f' (the first that was not: {why})' if why else ''}"
             )
         return examples, {
-            "method": self.spec,
             "teacher": model.name,
             "training_questions": len(examples),
             "questions_left_out": lost,
             "teacher_calls": sum(t.usage.calls for t in taught),
-            **({"remarks": remarks} if remarks else {}),
         }
 
     def _learned(self, module: Any, reads: Any, examples: list[Example], folder: Path, device: str) -> dict[str, Any]:
-        """Train; facts of how it went."""
-        from evenhand.methods.permutation._learning import divide, learn
-        from evenhand.training.checkpoints import Checkpoints
+        """Train; fields of the record of how it went."""
+        from evenhand.methods.permutation._learning import learn, texts_of
+        from evenhand.training.holding_out import hold_out
         from evenhand.training.loop import Schedule
 
-        train, held = divide(examples, self.held_out, self.seed)
+        train, held = hold_out(examples, texts_of, self.validation_fraction, self.seed)
         schedule = Schedule(
-            epochs=self.epochs, learning_rate=self.learning_rate or RATES[self.student], warm_up=self.warm_up,
-            patience=self.patience, seed=self.seed, device=device,
-        )  # fmt: skip
+            epochs=self.epochs,
+            learning_rate=self.learning_rate or RATES[self.student],
+            warmup_ratio=self.warmup_ratio,
+            patience=self.patience,
+            seed=self.seed,
+            device=device,
+        )
+        began = time.monotonic()
         made = learn(
-            module, reads, train, held, schedule=schedule, batch_size=self.batch_size, variant=self.variant,
-            decision=self._decision, counted=self.teacher == "sampled", folder=folder,
-        )  # fmt: skip
-        Checkpoints(folder, {}).remove()
+            module,
+            reads,
+            train,
+            held,
+            schedule=schedule,
+            batch_size=self.batch_size,
+            variant=self.variant,
+            decision=self._decision,
+            counted=self.teacher == "sampled",
+            folder=folder,
+        )
+        seconds = round(time.monotonic() - began, 1)
+        of_held = {**made.judged.numbers, "held_out_agreement_of_copying": made.judged.copied} if held else {}
         return {
-            "held_out_questions": len(held),
+            "data": TrainedOn(unit="questions", training=len(train), validation=len(held)),
+            "precision": resolved_precision(schedule.precision, device),
+            "epochs": len(made.curve),
             "best_epoch": made.best,
-            **made.judged.numbers,
-            "held_out_agreement_of_copying": made.judged.copied,
-            "collapsed": made.judged.collapsed,
-            "curve": made.curve,
+            "curve": tuple(made.curve),
+            "seconds": seconds,
+            "results": {**of_held, "collapsed": made.judged.collapsed},
         }
 
     @staticmethod
@@ -269,12 +333,11 @@ class PermutationDistillation(Method):
     # ---------------------------------------------------------------------------------------------- what results
 
     def _mitigated(self, model: Model, student: EncoderStudent | LoraStudent) -> Model:
-        from evenhand.methods.permutation._student import Corrected
+        from evenhand.methods.permutation._student import Corrected, collapsed
 
-        facts = student.facts()
-        if facts.get("collapsed"):
+        if reason := collapsed(student.training):
             warnings.warn(
-                f"the student of {model.name} collapsed and is no result: {facts['collapsed']}. Try another seed, a "
+                f"the student of {model.name} collapsed and is no result: {reason}. Try another seed, a "
                 "lower learning_rate, more questions or epochs",
                 stacklevel=3,
             )
@@ -315,7 +378,7 @@ class PermutationDistillation(Method):
     def _drawn(self, question: Question, choice: Choice) -> int | None:
         if choice.probabilities is None:
             return choice.decision
-        rng = np.random.default_rng([self.seed, question.draw, *question.order, *question.id.encode()])
+        rng = generator(self.seed, question.draw, *question.order, question.id)
         return drawn(choice.probabilities, float(rng.random()))
 
     def _opened(self, folder: Path) -> Any:
@@ -334,11 +397,6 @@ class PermutationDistillation(Method):
         if self.decision != "auto":
             return self.decision
         return "sampled" if self.teacher == "sampled" else "likeliest"
-
-    @property
-    def _decisive(self) -> dict[str, Any]:
-        """The settings without the device, which decides nothing but rounding."""
-        return {key: value for key, value in self.settings.items() if key != "device"}
 
     @property
     def _source(self) -> str:

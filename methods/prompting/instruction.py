@@ -50,7 +50,7 @@ class Instruction(Method):
             return choose_instructed(
                 model,
                 [
-                    instructed(pack.worded(q, read_by(model, q)), self._text(pack, q.topic), self.place, model)
+                    instructed(pack.worded(q, read_by(model, q)), self._text(pack, q.axis), self.place, model)
                     for q in questions
                 ],
             )
@@ -67,5 +67,5 @@ class Instruction(Method):
             depends_on=[pack.hash],
         )
 
-    def _text(self, pack: PromptPack, topic: str = "") -> str:
-        return pack.instructions[self.wording].format(axis=pack.axis(self.axis, topic))
+    def _text(self, pack: PromptPack, item_axis: str = "") -> str:
+        return pack.instructions[self.wording].format(axis=pack.axis(self.axis, item_axis))

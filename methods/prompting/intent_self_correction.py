@@ -340,14 +340,14 @@ def _writing(model: Model, pack: PromptPack, sampling: Sampling) -> _Way:
 
 
 def _chosen(talk: _Talk) -> Choice:
-    note = "; ".join(n for n in [*talk.notes, getattr(talk.given, "note", "")] if n)
     given = talk.given or Choice(None, status="unanswered")
+    note = "; ".join(n for n in [*talk.notes, given.note] if n)
     return replace(given, before=tuple(talk.record), usage=talk.usage, note=note)
 
 
 def _written(talk: _Talk) -> Reply:
-    note = "; ".join(n for n in [*talk.notes, getattr(talk.given, "note", "")] if n)
     given = talk.given or Reply(None, finished=False)
+    note = "; ".join(n for n in [*talk.notes, given.note] if n)
     return replace(given, before=tuple(talk.record), usage=talk.usage, note=note)
 
 

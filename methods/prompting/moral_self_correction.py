@@ -137,6 +137,4 @@ class MoralSelfCorrection(Method):
         texts = pack.moral
         asked = [thinking(q, texts.instruction, texts.think, self.place) for q in questions]
         decide = texts.decide
-        return write_then_choose(
-            model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering
-        )  # fmt: skip
+        return write_then_choose(model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering)

@@ -180,7 +180,7 @@ def _said(question: Question, choice: Choice) -> str | None:
 def _first_turn(question: Question, explain: str) -> Dialogue:
     if question.dialogue is not None:
         return placed(question.dialogue, explain, "before")
-    return Dialogue((), question.draw).user(f"{question.head}{explain}\n\n{question_block(question)}")
+    return Dialogue((), question.draw).user(f"{question.preamble}{explain}\n\n{question_block(question)}")
 
 
 def _repeated(dialogue: Dialogue, put: Dialogue) -> Dialogue:

@@ -61,7 +61,7 @@ class SelfDebiasDecoding(Method):
         def choose(questions: Sequence[Question]) -> list[Choice]:
             groups: dict[tuple[str, ...], list[int]] = {}
             for i, q in enumerate(questions):
-                groups.setdefault(self._prefixes(pack, q.topic), []).append(i)
+                groups.setdefault(self._prefixes(pack, q.axis), []).append(i)
             out: dict[int, Choice] = {}
             for prefixes, rows in groups.items():
                 chosen = self._guided(model, prefixes).choose([questions[i] for i in rows])
@@ -80,8 +80,8 @@ class SelfDebiasDecoding(Method):
             depends_on=[pack.hash],
         )
 
-    def _prefixes(self, pack: PromptPack, topic: str = "") -> tuple[str, ...]:
-        words = dict.fromkeys(pack.axis(axis, topic) for axis in self.axes)
+    def _prefixes(self, pack: PromptPack, item_axis: str = "") -> tuple[str, ...]:
+        words = dict.fromkeys(pack.axis(axis, item_axis) for axis in self.axes)
         return tuple(pack.decoding.prefix.format(axis=word) for word in words)
 
     def _guided(self, model: Model, prefixes: Sequence[str]) -> Model:

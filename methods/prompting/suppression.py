@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor
 
+from evenhand.inference.padding import left_pad
 from evenhand.inference.scoring import input_device
 
 if TYPE_CHECKING:
@@ -43,9 +44,15 @@ class SelfDebiasingProcessor(LogitsProcessor):
     """
 
     def __init__(
-        self, model: PreTrainedModel, prefixes: Sequence[Sequence[int]], *, after: int = 1, decay: float = 50.0,
-        floor: float = 0.01, attention_mask: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: PreTrainedModel,
+        prefixes: Sequence[Sequence[int]],
+        *,
+        after: int = 1,
+        decay: float = 50.0,
+        floor: float = 0.01,
+        attention_mask: Tensor | None = None,
+    ) -> None:
         """Take the prefixes.
 
         Args:
@@ -72,9 +79,12 @@ class SelfDebiasingProcessor(LogitsProcessor):
         self._positions = positions
         with torch.no_grad():
             logits = self.model(
-                input_ids=ids, position_ids=positions, attention_mask=self._mask, past_key_values=self._cache,
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=self._mask,
+                past_key_values=self._cache,
                 use_cache=True,
-            ).logits[:, -1]  # fmt: skip
+            ).logits[:, -1]
         both = torch.cat([scores[None], logits.to(scores.device).reshape(len(self.prefixes), *scores.shape)])
         logprobs = torch.log_softmax(both.transpose(0, 1).float(), dim=-1)
         return suppressed(logprobs, self.decay, self.floor)  # type: ignore[return-value]
@@ -90,8 +100,5 @@ class SelfDebiasingProcessor(LogitsProcessor):
         given = torch.ones_like(input_ids) if self._mask is None else self._mask.to(input_ids.device)
         prompts = [row[seen.bool()].tolist() for row, seen in zip(input_ids, given, strict=True)]
         texts = [[*p[: self.after], *prefix, *p[self.after :]] for prefix in self.prefixes for p in prompts]
-        length = max(map(len, texts))
-        device = input_device(self.model)
-        ids = torch.tensor([[0] * (length - len(t)) + t for t in texts], device=device)
-        self._mask = torch.tensor([[0] * (length - len(t)) + [1] * len(t) for t in texts], device=device)
+        ids, self._mask = left_pad(texts, 0, device=input_device(self.model))
         return ids, (self._mask.cumsum(-1) - 1).clamp_min(0)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from evenhand.errors import SettingsError
+from evenhand.core.text_output import number
+from evenhand.errors import DivergedError, SettingsError
 from evenhand.inference.requests import NOT_FINITE
 from evenhand.interfaces import Model, Pair, Passage
-from evenhand.methods.unlearning._pcgu.selection import DivergedError
 
 LARGEST = 700.0
 """Nats per token above which the exponential is infinite."""
@@ -45,7 +45,9 @@ def perplexity(model: Model, texts: Sequence[str]) -> float:
 
 def log_odds(model: Model, pairs: Sequence[Pair]) -> float:
     """Mean of ln P(stereotyped) - ln P(other); 0 is no preference."""
-    passages = [Passage(side, p.prompt, p.id, p.after) for p in pairs for side in (p.stereotyped, p.other)]
+    passages = [
+        Passage(side, p.prompt, p.id, p.suffix) for p in pairs for side in (p.stereotyped, p.counter_stereotyped)
+    ]
     scores = [s.logprob for s in model.score(passages)]
     found = [a - b for a, b in zip(scores[::2], scores[1::2], strict=True) if not math.isnan(a - b)]
     if not found:
@@ -91,10 +93,10 @@ def choose(
     most = found[0].perplexity * (1 + limit)
     fit = [t for t in found[1:] if t.perplexity <= most]
     if not fit:
-        told = ", ".join(f"{t.strength}: {t.perplexity:.3f}" for t in found)
+        told = ", ".join(f"{t.strength}: {number(t.perplexity)}" for t in found)
         raise SettingsError(
-            f"no strength keeps the perplexity below {most:.3f} (strength: perplexity {told}); try smaller strengths, "
-            "or a larger limit"
+            f"no strength keeps the perplexity below {number(most)} (strength: perplexity {told}); try smaller "
+            "strengths, or a larger limit"
         )
     if pairs:
         return min(fit, key=lambda t: (abs(t.log_odds or 0.0), t.strength)).strength, found

@@ -6,42 +6,23 @@ evenhand are asked.
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.core.sequences import common_prefix_length
 from evenhand.interfaces import Pair
-from evenhand.methods.unlearning._fine_tuning import Adapter, lora_config
-from evenhand.methods.unlearning._pairs import Ids, common, name_of
+from evenhand.methods.unlearning._pairs import Ids, name_of
 from evenhand.models.tokenization import Encoder
 from evenhand.training import trl as through_trl
+from evenhand.training.lora import Adapter, lora_config
+from evenhand.training.trl import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLACE = "trainer"
 """Where in an artefact's folder TRL keeps its checkpoints."""
-
-
-class Plan(NamedTuple):
-    """How it is trained."""
-
-    beta: float
-    adapter: Adapter
-    epochs: int
-    steps: int | None
-    """Instead of epochs."""
-    learning_rate: float
-    warm_up: float
-    """Share of the steps."""
-    batch_size: int
-    accumulate: int
-    precision: str
-    seed: int
-    cpu: bool
 
 
 class Read(NamedTuple):
@@ -71,11 +52,11 @@ def read_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length
     """
     encoder = Encoder(tokenizer)
     prompts = [p.prompt for p in pairs]
-    chosen = encoder.pairs(prompts, [p.other + p.after for p in pairs])
-    rejected = encoder.pairs(prompts, [p.stereotyped + p.after for p in pairs])
+    chosen = encoder.pairs(prompts, [p.counter_stereotyped + p.suffix for p in pairs])
+    rejected = encoder.pairs(prompts, [p.stereotyped + p.suffix for p in pairs])
     found = Read([], {})
     for pair, (good, end), (bad, _) in zip(pairs, chosen, rejected, strict=True):
-        begins = min(end, common(good, bad), len(good) - 1, len(bad) - 1)
+        begins = min(end, common_prefix_length(good, bad), len(good) - 1, len(bad) - 1)
         reason = _unusable(good, bad, begins, length)
         if reason:
             found.left_out.setdefault(reason, []).append(name_of(pair))
@@ -93,66 +74,37 @@ def _unusable(good: Ids, bad: Ids, begins: int, length: int) -> str:
 
 
 def optimise(
-    module: Any, tokenizer: PreTrainedTokenizerBase, train: list[Any], held: list[Any], plan: Plan, folder: Path
+    module: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    train: list[Any],
+    held: list[Any],
+    recipe: Recipe,
+    adapter: Adapter,
+    folder: Path,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a fresh adapter on a module, which is its own reference.
 
-    TRL's checkpoints lie in `folder`, and a killed run goes on from there.
+    TRL's checkpoints lie in `folder`, and a killed run continues from there.
 
     Args:
         module: Without adapters; it is put under the new one.
         tokenizer: The model's own.
         train: From `rows`.
         held: Likewise, for the accuracy after each epoch.
-        plan: How.
+        recipe: How.
+        adapter: What the adapter is like.
         folder: Of the artefact.
 
     Returns:
-        The module under its adapter; and facts: the curve, the steps and the seconds.
+        The module under its adapter; and of its training record the curve, the steps and the seconds.
 
     Raises:
-        SettingsError: TRL is not installed.
+        SettingsError: TRL is not installed, or the adapter's layers are not there.
         EvenhandError: The loss is no longer finite.
     """
-    if reason := through_trl.unsupported_reason("preference"):
-        raise SettingsError(reason)
-    with through_trl.own_generators():
-        return _optimised(module, tokenizer, train, held, plan, folder)
-
-
-def _optimised(
-    module: Any, tokenizer: PreTrainedTokenizerBase, train: list[Any], held: list[Any], plan: Plan, folder: Path
-) -> tuple[Any, dict[str, Any]]:
-    from datasets import Dataset
-
-    trl = through_trl.library()
-    arguments = trl.DPOConfig(
-        output_dir=str(folder / PLACE), beta=plan.beta, learning_rate=plan.learning_rate, lr_scheduler_type="cosine",
-        warmup_steps=plan.warm_up, num_train_epochs=plan.epochs, max_steps=plan.steps or -1,
-        per_device_train_batch_size=plan.batch_size, per_device_eval_batch_size=plan.batch_size,
-        gradient_accumulation_steps=plan.accumulate, bf16=plan.precision == "bf16", fp16=plan.precision == "fp16",
-        seed=plan.seed, data_seed=plan.seed, use_cpu=plan.cpu, eval_strategy="epoch", save_strategy="epoch",
-        save_total_limit=1, logging_strategy="epoch", report_to="none", push_to_hub=False, disable_tqdm=True,
-        gradient_checkpointing=False, max_length=None, dataloader_pin_memory=not plan.cpu,
-    )  # fmt: skip
-    trainer_class = through_trl.for_tokens(trl.DPOTrainer)
-    began = time.monotonic()
-    trainer = trainer_class(
-        model=module, args=arguments, train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(held),
-        processing_class=copy.deepcopy(tokenizer), peft_config=lora_config(module, plan.adapter),
-    )  # fmt: skip
-    through_trl.run(trainer)
-    history: list[Mapping[str, float]] = trainer.state.log_history
-    losses = [row["loss"] for row in history if "loss" in row]
-    if not all(map(_finite, losses)):
-        raise EvenhandError(f"the loss of the preferences became {losses[-1]}; take a lower learning_rate")
-    tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    steps, seconds = int(trainer.state.global_step), round(time.monotonic() - began, 1)
-    return tuned.eval(), {"curve": _curve(history), "steps": steps, "seconds": seconds}
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+    config = lora_config(module, adapter)
+    made = through_trl.train(module, tokenizer, train, recipe, folder / PLACE, held=held, adapter=config)
+    return made.module, {"curve": tuple(_curve(made.history)), "steps": made.steps, "seconds": made.seconds}
 
 
 def _curve(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

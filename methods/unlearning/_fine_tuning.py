@@ -13,13 +13,15 @@ from torch import Tensor
 
 from evenhand.errors import SettingsError
 from evenhand.inference.scoring import evaluating
-from evenhand.interfaces import Pair
+from evenhand.interfaces import Pair, TrainedOn
 from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._task_vectors import TaskVector, difference, from_adapter
 from evenhand.models.tokenization import Encoder
 from evenhand.training.causal import causal_lm_loss, finish_of
 from evenhand.training.hidden import final_hidden
+from evenhand.training.holding_out import hold_out
 from evenhand.training.loop import Schedule, Training
+from evenhand.training.lora import Adapter, adapted, lora_config
 from evenhand.training.losses import chunked_kl
 from evenhand.training.packing import IGNORED, Batch, layout_of, pack
 
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 
 Ids = list[int]
 Fit = Literal["lora", "full"]
-Which = Literal["all", "attention"]
-QUERY_VALUE = ["q_proj", "v_proj"]
-"""What peft takes by itself for Llama and OPT, and so the paper."""
 ROW = 256
 
 
@@ -42,17 +41,8 @@ class Example(NamedTuple):
     """Per token itself where it is learned, else `IGNORED`."""
     kept: bool = False
     """Whether what the model says there is to stay, rather than the text to be learned."""
-
-
-class Adapter(NamedTuple):
-    """What the adapter of a fine-tuning is like."""
-
-    rank: int
-    alpha: int
-    dropout: float
-    rslora: bool
-    which: Which
-    embeddings: bool
+    whole: tuple[int, ...] = ()
+    """The text that this is a stretch of, in tokens; empty where it is a text of its own."""
 
 
 class Plan(NamedTuple):
@@ -72,7 +62,8 @@ class Fitted(NamedTuple):
     """A vector and how its training went."""
 
     vector: TaskVector
-    facts: dict[str, Any]
+    training: dict[str, Any]
+    """Fields of a `TrainingRecord`."""
 
 
 # ------------------------------------------------------------------------------------------------- in tokens
@@ -92,7 +83,8 @@ def text_examples(
     out = []
     for ids in Encoder(tokenizer).plain(texts):
         parts = [ids[at : at + length] for at in range(0, len(ids), length)]
-        out += [Example(part, list(part), kept) for part in parts if len(part) > 1]
+        whole = tuple(ids) if len(parts) > 1 else ()
+        out += [Example(part, list(part), kept, whole) for part in parts if len(part) > 1]
     return out
 
 
@@ -108,7 +100,7 @@ def pair_examples(
         whole: Whether the prompt is learned too, rather than what follows it.
         kept: Whether the model's own predictions are what is learned.
     """
-    found = Encoder(tokenizer).pairs([p.prompt for p in pairs], [p.stereotyped + p.after for p in pairs])
+    found = Encoder(tokenizer).pairs([p.prompt for p in pairs], [p.stereotyped + p.suffix for p in pairs])
     out = []
     for ids, begins in found:
         if 1 < len(ids) <= length:
@@ -116,21 +108,19 @@ def pair_examples(
     return out
 
 
-def divide(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to train on and examples held out; equal ones stay together.
+def divide(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples to train on and examples held out; equal ones, and stretches of one text, stay together.
 
     Raises:
-        SettingsError: One side would be empty.
+        SettingsError: One side would have no text to learn.
     """
-    groups: dict[tuple[int, ...], list[Example]] = {}
-    for example in examples:
-        groups.setdefault(tuple(example.ids), []).append(example)
-    keys = sorted(groups)
-    Random(f"held out {seed}").shuffle(keys)
-    count = max(1, round(share * len(keys)))
-    held, train = ([e for key in some for e in groups[key]] for some in (keys[:count], keys[count:]))
-    if not train or all(e.kept for e in train) or all(e.kept for e in held):
-        raise SettingsError(f"{len(groups)} different texts cannot be divided into training and held-out ones")
+    train, held = hold_out(examples, lambda e: [e.whole or tuple(e.ids)], fraction, seed)
+    if all(e.kept for e in train) or (fraction and all(e.kept for e in held)):
+        different = len({tuple(e.ids) for e in examples})
+        raise SettingsError(
+            f"{different} different texts cannot be divided into training and held-out ones with "
+            f"validation_fraction={fraction}: give more, or another seed, or validation_fraction=0"
+        )
     return train, held
 
 
@@ -146,36 +136,7 @@ def tuned_module(module: Any, fit: Fit, adapter: Adapter, seed: int) -> Any:
     base = plain(module)
     if fit == "full":
         return base.float().requires_grad_(True)
-    from peft import get_peft_model
-
-    config = lora_config(base, adapter)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(base, config)
-
-
-def lora_config(base: Any, adapter: Adapter) -> Any:
-    """A LoRA adapter's configuration for a model.
-
-    Raises:
-        SettingsError: The layers are not there.
-    """
-    from peft import LoraConfig
-
-    targets: Any = "all-linear" if adapter.which == "all" else list(QUERY_VALUE)
-    if adapter.which == "attention" and not any(n.endswith("q_proj") for n, _ in base.named_modules()):
-        raise SettingsError(f"{type(base).__name__} has no q_proj and v_proj: take targets=all")
-    if adapter.embeddings:
-        paths = {id(m): n for n, m in base.named_modules()}
-        own = paths[id(base.get_input_embeddings())]
-        linear = [n for n, m in base.named_modules() if n != paths.get(id(base.get_output_embeddings()))
-                  and type(m).__name__ in ("Linear", "Conv1D")
-                  and (adapter.which == "all" or n.endswith(tuple(QUERY_VALUE)))]  # fmt: skip
-        targets = [own, *linear]
-    return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, use_rslora=adapter.rslora,
-        target_modules=targets,
-    )  # fmt: skip
+    return adapted(base, lora_config(base, adapter), seed)
 
 
 def fit(
@@ -186,7 +147,7 @@ def fit(
     Args:
         module: A causal language model; it is left as it is.
         train: Learned from.
-        held: Judged on after each epoch; the weights of the best one are taken.
+        held: Judged on after each epoch; the weights of the best one are taken. Without any, those of the last.
         plan: How.
         folder: For checkpoints.
         label: Of the progress shown.
@@ -199,25 +160,29 @@ def fit(
     run = _Run(tuned, base, plan)
     judged = run.batches(held, Random("held out"))
     began = time.monotonic()
-    first = run.evaluate(judged)
+    first = run.evaluate(judged) if held else {}
     trained = Training(
-        module=tuned, batches=lambda _, random: run.batches(train, random), loss=run.loss,
-        evaluate=lambda _: run.evaluate(judged), watched="held_out_loss", schedule=plan.schedule, folder=folder,
+        module=tuned,
+        batches=lambda _, random: run.batches(train, random),
+        loss=run.loss,
+        evaluate=(lambda _: run.evaluate(judged)) if held else None,
+        watched="held_out_loss",
+        schedule=plan.schedule,
+        folder=folder,
         label=label,
-    ).run()  # fmt: skip
+    ).run()
     tuned.eval()
     vector = difference(tuned, base) if plan.fit == "full" else from_adapter(tuned, base)
-    facts = {
-        "texts": sum(not e.kept for e in train),
-        "kept_texts": sum(e.kept for e in train),
-        "held_out_texts": len(held),
-        "trained_tokens": sum(len(e.ids) for e in train) * len(trained.curve),
+    tokens = sum(len(e.ids) for e in train) * len(trained.curve)
+    known = {
+        "data": TrainedOn(unit="texts", training=sum(not e.kept for e in train), validation=len(held)),
         "seconds": round(time.monotonic() - began, 1),
+        "epochs": len(trained.curve),
         "best_epoch": trained.best,
-        "curve": [{"epoch": -1.0, **first}, *trained.curve],
-        "norm": vector.norm(),
+        "curve": ({"epoch": -1.0, **first}, *trained.curve),
+        "results": {"kept_texts": sum(e.kept for e in train), "trained_tokens": tokens, "norm": vector.norm()},
     }
-    return Fitted(vector, facts)
+    return Fitted(vector, known)
 
 
 Step = list[tuple[Batch, bool]]
@@ -273,8 +238,11 @@ class _Run:
         out = []
         for batch, kept in step:
             batch = batch.to(device)
-            value = self._diverged(network, batch) if kept else causal_lm_loss(
-                network, batch, finish=self.finish, reduction="sum")  # fmt: skip
+            value = (
+                self._diverged(network, batch)
+                if kept
+                else causal_lm_loss(network, batch, finish=self.finish, reduction="sum")
+            )
             out.append((value, counts[kept], kept))
         return out
 
@@ -285,6 +253,11 @@ class _Run:
         with torch.no_grad():
             theirs = final_hidden(self.base, **batch.inputs)[:, :-1].reshape(learned.numel(), -1)
         return chunked_kl(
-            mine[learned], self.tuned.get_output_embeddings(), theirs[learned], self.base.get_output_embeddings(),
-            finish=self.finish, teacher_finish=self.finish, reduction="sum",
-        )  # fmt: skip
+            mine[learned],
+            self.tuned.get_output_embeddings(),
+            theirs[learned],
+            self.base.get_output_embeddings(),
+            finish=self.finish,
+            teacher_finish=self.finish,
+            reduction="sum",
+        )

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from evenhand.errors import SettingsError
-from evenhand.methods.unlearning._pcgu.selection import DivergedError
+from evenhand.errors import DivergedError, SettingsError
 from evenhand.methods.unlearning._task_vectors import TaskVector, dense, refuse_quantised, shape
 from evenhand.models import adapters
 
@@ -138,9 +137,8 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
         SettingsError: An adapter cannot hold it.
         DivergedError: A weight of the adapter is not finite.
     """
-    from peft import LoraConfig, get_peft_model
-
-    from evenhand.training.lora import forget_name
+    from evenhand.training.lora import Adapter, lora_config
+    from evenhand.training.lora import adapted as under_adapter
 
     refuse_quantised(module)
     _check(module, change)
@@ -151,11 +149,8 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
     rank = max(sum(part.down.shape[0] for part in c) for c in parts.values())
     base: Any = copy.deepcopy(module)
     turned = any(c[0].turned for path, c in parts.items() if not isinstance(base.get_submodule(path), nn.Embedding))
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=sorted(parts), fan_in_fan_out=turned
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and then written over
-        tuned: Any = get_peft_model(base, config)
+    config = lora_config(base, Adapter(rank, rank, targets=sorted(parts)), fan_in_fan_out=turned)
+    tuned = under_adapter(base, config, seed=0)  # fresh weights are drawn, and then written over
     with torch.no_grad():
         for path, c in parts.items():
             layer = tuned.get_base_model().get_submodule(path)
@@ -170,7 +165,7 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
             for made in (down, up):
                 _refuse_broken(path, made, None)
     if not named:
-        forget_name(tuned)
+        adapters.forget_name(tuned)
     for p in tuned.parameters():
         p.requires_grad_(False)
     return tuned.eval()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evenhand.core.sequences import common_prefix_length
 from evenhand.errors import ContextTooLongError, DataError, SettingsError
 from evenhand.interfaces import Dialogue, Pair
 from evenhand.models.tokenization import Encoder
@@ -35,7 +36,12 @@ class TokenPair(NamedTuple):
     """The stereotyped text."""
     disadvantaged: Side
     """Its counterpart."""
-    topic: str
+    axis: str
+
+    @property
+    def texts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Both texts as they are shown; pairs that share one are not to be on different sides of a hold-out."""
+        return self.advantaged.ids, self.disadvantaged.ids
 
 
 def encoded(
@@ -97,24 +103,26 @@ def read_texts(
 def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: Target) -> list[TokenPair]:
     encoder = Encoder(tokenizer)
     prompts = [p.prompt for p in pairs]
-    tail = [p.after if target == "sequence" else "" for p in pairs]
+    tail = [p.suffix if target == "sequence" else "" for p in pairs]
     found = [
         encoder.pairs(prompts, [text + after for text, after in zip(texts, tail, strict=True)])
-        for texts in ([p.stereotyped for p in pairs], [p.other for p in pairs])
+        for texts in ([p.stereotyped for p in pairs], [p.counter_stereotyped for p in pairs])
     ]
     out = []
     for pair, (one, start), (other, also) in zip(pairs, *found, strict=True):
         if one == other:
             raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
-        same = common(one, other)
+        same = common_prefix_length(one, other)
         firsts = (
             (1, 1)
             if target == "sequence"
             else tuple(_first(ids, at, same) for ids, at in ((one, start), (other, also)))
         )
-        sides = [Side(tuple(ids), tuple(range(at - 1, len(ids) - 1)), tuple(ids[at:]))
-                 for ids, at in zip((one, other), firsts, strict=True)]  # fmt: skip
-        out.append(TokenPair(sides[0], sides[1], pair.topic))
+        sides = [
+            Side(tuple(ids), tuple(range(at - 1, len(ids) - 1)), tuple(ids[at:]))
+            for ids, at in zip((one, other), firsts, strict=True)
+        ]
+        out.append(TokenPair(sides[0], sides[1], pair.axis))
     return out
 
 
@@ -130,10 +138,10 @@ def _first(ids: Ids, start: int, same: int) -> int:
 def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[TokenPair]:
     out = []
     for pair in pairs:
-        one, other = (_hidden(pair, text, tokenizer) for text in (pair.stereotyped, pair.other))
+        one, other = (_hidden(pair, text, tokenizer) for text in (pair.stereotyped, pair.counter_stereotyped))
         if one == other:
             raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
-        out.append(TokenPair(one, other, pair.topic))
+        out.append(TokenPair(one, other, pair.axis))
     return out
 
 
@@ -146,19 +154,14 @@ def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
         return list(tokenizer(part, add_special_tokens=False)["input_ids"]) if part else []
 
     until = pair.prompt + text
-    ids = list(tokenizer(until + pair.after)["input_ids"])
-    inside = list(tokenizer(until + pair.after, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(until + pair.suffix)["input_ids"])
+    inside = list(tokenizer(until + pair.suffix, add_special_tokens=False)["input_ids"])
     before = next(n for n in range(len(ids) + 1) if ids[n : n + len(inside)] == inside)  # opening tokens
     start, end = before + len(bare(pair.prompt)), before + len(bare(until))
     if end <= start or ids[before:end] != bare(until):
         raise DataError(f"pair {name_of(pair)}: {text!r} shares a token with what stands beside it")
     shown = [*ids[:start], *[int(tokenizer.mask_token_id)] * (end - start), *ids[end:]]
     return Side(tuple(shown), tuple(range(start, end)), tuple(ids[start:end]))
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def name_of(pair: Pair) -> str:

@@ -117,7 +117,7 @@ class TaskVector:
                         )
                     else:
                         changes[name] = opened.get_tensor(name)
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise EvenhandError(f"cannot read the task vector in {folder}: {error}") from error
         return cls(changes)
 
@@ -351,6 +351,8 @@ def _random(change: Change, generator: torch.Generator) -> Change:
     first = change[0]
     fresh = LowRank(
         torch.randn((rank, first.down.shape[1]), generator=generator),
-        torch.randn((first.up.shape[0], rank), generator=generator), 1.0, first.turned,
-    )  # fmt: skip
+        torch.randn((first.up.shape[0], rank), generator=generator),
+        1.0,
+        first.turned,
+    )
     return (fresh.times(norm(change) / fresh.norm()),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import SettingsError
 from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._task_vectors import TaskVector, difference, from_adapter
 from evenhand.models.adapters import copied, open_adapter, redone_at_opening
 from evenhand.models.hugging_face import open_weights
-from evenhand.training.lora import base_of
+from evenhand.models.json_files import read_json
+from evenhand.models.saved import base_of_adapter
 
 CONFIG = "adapter_config.json"
 
@@ -61,7 +61,8 @@ def _own_base(folder: Path, base: Any) -> Any | None:
     config = _config(folder)
     if not config.get("base_model_name_or_path"):
         return None
-    name, beside = base_of(folder)
+    name = base_of_adapter(folder)
+    beside = Path(name).is_absolute() and Path(name).is_relative_to(folder.resolve())
     given = str(getattr(base.config, "_name_or_path", "") or "")
     start = config.get("init_lora_weights")
     same = name == given or (Path(name).is_dir() and Path(given).is_dir() and Path(name).samefile(given))
@@ -80,10 +81,7 @@ def _own_base(folder: Path, base: Any) -> Any | None:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise EvenhandError(f"cannot read {folder / CONFIG}: {error}") from error
+    return read_json(folder / CONFIG)
 
 
 def _differing(own: nn.Module, base: nn.Module, folder: Path) -> dict[str, list[str]]:

@@ -8,56 +8,100 @@ all of them dropout is off (the code leaves it on, which makes two gradients dif
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from evenhand.core.artifacts import artefact, made_with, resolved_precision
 from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
+from evenhand.interfaces import Ability, Model, Pair, TrainData, TrainedOn, TrainingRecord, settings
+from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from evenhand.methods.unlearning._pairs import Side, TokenPair
     from evenhand.methods.unlearning._pcgu.delta import Delta
+    from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 
 LEAST_PAIRS = 8
 """Fewer say nothing of a bias."""
-VERSION = 2
-"""Of what an edit does; part of the name that it is kept under."""
 Texts = Sequence[str]
 Work = tuple["list[TokenPair]", "list[Side]"]
 """Pairs to unlearn, and what is to be retained."""
 
+_PAPER: Mapping[str, Any] = {
+    "direction": "decrease_advantaged",
+    "measure": "probability",
+    "edit_fraction": 0.1,
+    "zero_rows": "kept",
+    "gate": False,
+    "learning_rate": 2e-6,
+    "batch_size": 64,
+    "epochs": 15,
+    "reduction": "sum",
+    "validation_fraction": 0.0,
+}
+"""What the paper prescribes; the presets of the released code name what they change."""
+
+
+class Lesson(NamedTuple):
+    """What an edit is made of."""
+
+    pairs: Sequence[Pair]
+    others: Sequence[Pair]
+    """Pairs on other axes, whose answers are to be retained."""
+    texts: Texts
+    """To be retained."""
+    read: list[TokenPair]
+    """The pairs in tokens."""
+    retained: list[Side]
+    """Other pairs and texts in tokens."""
+    mesh: DeviceMesh | None
+    """The processes that were launched together."""
+
 
 @settings
-class PCGU(Method):
+class PCGU(TrainedMethod):
     """Edit, batch by batch, the weights whose gradients of a stereotyped text and its counterpart differ most."""
 
+    training_version: ClassVar[int] = 3
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_size"})
     name: ClassVar[str] = "pcgu"
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
     needs_data: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "direction": "decrease_advantaged", "measure": "probability", "share": 0.1, "zero_rows": "kept",
-            "gate": False, "learning_rate": 2e-6, "batch": 64, "epochs": 15, "reduction": "sum", "held_out": 0.0,
-        },
+        "paper": _PAPER,
         "released": {
-            "direction": "decrease_advantaged", "measure": "logprob", "target": "sequence", "per_token": True,
-            "share": 0.3, "zero_rows": "kept", "as_stored": True, "gate": False, "learning_rate": 2e-4, "batch": 512,
-            "epochs": 3, "reduction": "mean", "held_out": 0.0,
+            **_PAPER,
+            "measure": "logprob",
+            "target": "sequence",
+            "per_token": True,
+            "edit_fraction": 0.3,
+            "as_stored": True,
+            "learning_rate": 2e-4,
+            "batch_size": 512,
+            "epochs": 3,
+            "reduction": "mean",
         },
-        "released_masked": {
-            "direction": "decrease_advantaged", "measure": "logit", "share": 0.1, "zero_rows": "kept",
-            "as_stored": True, "gate": False, "learning_rate": 2e-6, "batch": 64, "epochs": 15, "reduction": "sum",
-            "held_out": 0.0,
-        },
-    }  # fmt: skip
+        "released_masked": {**_PAPER, "measure": "logit", "as_stored": True},
+    }
+    renamed: ClassVar[Mapping[str, str]] = {
+        "share": "edit_fraction",
+        "batch": "batch_size",
+        "held_out": "validation_fraction",
+        "most_tokens": "max_length",
+        "retain": "retain_kl_weight",
+        "retain_batch": "retain_batch_size",
+        "topics": "axes",
+        "micro": "micro_batch_size",
+    }
 
     partition: Literal["row", "column"] = "row"
     """What makes one output of a layer (the paper's input aggregation), or what one input feeds (its output
@@ -65,10 +109,11 @@ class PCGU(Method):
     as_stored: bool = False
     """Take the transposed layers of GPT-2 (Conv1D) as they are stored, as the released code does: there its rows are
     columns."""
-    share: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Of the vectors, edited in each step: of those that have a gradient, where the others are masked."""
+    edit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Fraction of the vectors edited in each step; where vectors without a gradient are masked, of the others. The
+    paper prescribes 0.1, the released code for causal models 0.3."""
     k: Annotated[int, Field(ge=0)] | None = None
-    """So many vectors in each step, instead of a share."""
+    """Number of vectors edited in each step, instead of `edit_fraction`."""
     select: Literal["lowest", "random"] = "lowest"
     """The vectors of lowest cosine, or, as a control, as many at random."""
     zero_rows: Literal["masked", "kept"] = "masked"
@@ -90,26 +135,26 @@ class PCGU(Method):
     """Of the scores of a batch; learning rates are for one or the other."""
     embeddings: bool = True
     """Whether input and output embeddings may be edited."""
-    retain: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the divergence from the model as it was, of what it says in the texts of the training data and in
-    answer to the pairs on other axes than `topics`. The edited vectors follow it; no others are touched for it."""
-    retain_batch: Annotated[int, Field(gt=0)] = 16
-    """Texts a step for that."""
+    retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL divergence from the unedited model, on the texts of the training data and on the pairs about
+    axes that `axes` leaves out. Only the vectors edited in a step follow it."""
+    retain_batch_size: Annotated[int, Field(gt=0)] = 16
+    """Texts per step for that divergence."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """Of plain gradient descent."""
-    batch: Annotated[int, Field(gt=0)] = 32
-    """Pairs a step."""
-    micro: Annotated[int, Field(gt=0)] = 16
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    """Pairs per step."""
+    micro_batch_size: Annotated[int, Field(gt=0)] = 16
     """Texts put through the model at once (on each process)."""
     epochs: Annotated[int, Field(gt=0)] = 6
     """Most passes over the pairs."""
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the pairs by which the epoch is chosen: that where their mean log-odds are nearest to zero, before they
-    change their sign, which ends it. 0 takes the last epoch, as the sources do."""
-    topics: tuple[str, ...] = ()
-    """Axes to unlearn; empty takes all. Pairs on others are of use to `retain`."""
-    most_tokens: Annotated[int, Field(gt=3)] = 512
-    """Longest text of a pair; texts to retain are cut there."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the pairs held out to choose the epoch: the one where their mean log-odds are nearest to zero before
+    changing sign, which ends the training. 0 takes the last epoch, as the sources do."""
+    axes: tuple[str, ...] = ()
+    """Axes to unlearn; empty takes all. Pairs on others serve `retain_kl_weight`."""
+    max_length: Annotated[int, Field(gt=3)] = 512
+    """Maximum number of tokens of a pair's text; texts to retain are cut there."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it. The weights that are edited are float32 copies, as half
     precision swallows small steps; the result is rounded once."""
@@ -142,89 +187,122 @@ class PCGU(Method):
 
     # --------------------------------------------------------------------------------------------- what it does
 
-    def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Edit a copy of the model; several processes that were launched together share the work.
+    def prepared(self, model: Model, data: TrainData) -> Lesson:
+        """The pairs to unlearn and what is to be retained, in tokens; and the processes that share the work.
 
         Raises:
-            SettingsError: No pairs, or too few; a model or a launch that cannot be used.
-            EvenhandError: The edit diverged before an epoch was finished. Where it diverges later, the edit of an epoch
-                before that is kept, with a warning, and the facts say so under `halted`.
+            SettingsError: There are too few pairs, or nothing to retain; or a launch that cannot be used.
             DataError: A pair cannot be used.
         """
-        from evenhand.methods.unlearning._pcgu.delta import Delta
-        from evenhand.methods.unlearning._pcgu.edited import DELTA
-        from evenhand.methods.unlearning._pcgu.fsdp import launched, shared_artefact
+        from evenhand.methods.unlearning._pcgu.fsdp import launched
 
-        reason = self.unsupported_reason(model, data)
-        if reason:
-            raise SettingsError(reason)
         pairs, others = self._chosen(data)
-        texts = data.texts if data and self.retain else ()
-        work = self._encoded(model, pairs, others, texts)
-        decisive = {key: value for key, value in self.settings.items() if key not in ("device", "micro")}
-        mesh = launched()
-        how = made_with(model, device=self.device if mesh is None else mesh.device_type, precision=self.precision)
-        key = digest(self.name, VERSION, how, model.fingerprint, decisive, pairs, others, texts)
+        texts = data.texts if self.retain_kl_weight else ()
+        return Lesson(pairs, others, texts, *self._encoded(model, pairs, others, texts), launched())
 
-        def make(folder: Path) -> None:
-            self._unlearn(model, work, folder, mesh)
+    def content(self, prepared: Lesson) -> Sequence[object]:
+        """The pairs and texts."""
+        return [prepared.pairs, prepared.others, prepared.texts]
 
-        with artefact(key, make) if mesh is None else shared_artefact(key, mesh, make) as folder:
-            return self._edited(model, Delta.load(folder / DELTA))
+    def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
+        """Several processes that were launched together decide where they work."""
+        device = self.device if prepared.mesh is None else prepared.mesh.device_type
+        return made_with(model, device=device, precision=self.precision)
+
+    def stored(self, key: str, make: Callable[[Path], None], prepared: Lesson) -> AbstractContextManager[Path]:
+        """The edit that all processes make together."""
+        from evenhand.methods.unlearning._pcgu.fsdp import shared_artefact
+
+        return artefact(key, make) if prepared.mesh is None else shared_artefact(key, prepared.mesh, make)
+
+    def opened(self, model: Model, folder: Path) -> Model:
+        """A copy of the model with the edit.
+
+        Where it diverged late, the edit is of an epoch before that; the record's results say so under `halted`.
+        """
+        return self.restore(model, folder)
 
     def restore(self, model: Model, folder: Path) -> Model:
         """The edit that was saved, put on the model again."""
-        from evenhand.methods.unlearning._pcgu.delta import Delta
-        from evenhand.methods.unlearning._pcgu.edited import DELTA
+        from evenhand.methods.unlearning._pcgu.edited import read
 
-        return self._edited(model, Delta.load(folder / DELTA))
+        return self._edited(model, *read(folder))
 
-    def _edited(self, model: Model, delta: Delta) -> Model:
+    def _edited(self, model: Model, delta: Delta, record: TrainingRecord | None) -> Model:
         from evenhand.methods.unlearning._pcgu.edited import edited
 
-        if halted := delta.facts.get("halted"):
+        if halted := record and record.results.get("halted"):
             warnings.warn(f"{self.name} on {model.name} {halted}. Take a lower learning_rate", stacklevel=3)
-        return edited(model, self, delta)
+        return edited(model, self, delta, record)
 
-    def _chosen(self, data: TrainData | None) -> tuple[list[Pair], list[Pair]]:
+    def _chosen(self, data: TrainData) -> tuple[list[Pair], list[Pair]]:
         """The pairs to unlearn, and those on other axes, whose answers are to be retained."""
-        every = list(data.pairs if data else ())
-        known = sorted({p.topic for p in every})
-        if unknown := [t for t in self.topics if t not in known]:
+        every = list(data.pairs)
+        known = sorted({p.axis for p in every})
+        if unknown := [t for t in self.axes if t not in known]:
             raise SettingsError(f"{self.name}: no pairs on {unknown[0]!r}; these are on {', '.join(known)}")
-        found = [p for p in every if not self.topics or p.topic in self.topics]
+        found = [p for p in every if not self.axes or p.axis in self.axes]
         if len(set(found)) < LEAST_PAIRS:
             raise SettingsError(f"{self.name} needs at least {LEAST_PAIRS} different pairs, not {len(set(found))}")
-        others = [p for p in every if self.topics and p.topic not in self.topics]
-        if self.retain and not others and not (data and data.texts):
+        others = [p for p in every if self.axes and p.axis not in self.axes]
+        if self.retain_kl_weight and not others and not data.texts:
             raise SettingsError(
-                f"{self.name}(retain={self.retain}) needs something to retain: texts beside the pairs, or pairs on "
-                "other axes than those of topics=; give some, or retain=0"
+                f"{self.name}(retain_kl_weight={self.retain_kl_weight}) needs something to retain: texts besides the "
+                "pairs, or pairs on axes that axes= leaves out; give some, or retain_kl_weight=0"
             )
-        return found, others if self.retain else []
+        return found, others if self.retain_kl_weight else []
 
     def _encoded(self, model: Model, pairs: Sequence[Pair], others: Sequence[Pair], texts: Texts) -> Work:
         from evenhand.methods.unlearning._pairs import encoded, read_texts
 
         causal = model.architecture == "causal"
-        tokenizer, most = model.weights.tokenizer, min(self.most_tokens, model.context_length)
+        tokenizer, most = model.weights.tokenizer, min(self.max_length, model.context_length)
         made = [encoded(p, tokenizer, causal=causal, target=self.target, context=most) for p in (pairs, others)]
         told = read_texts(texts, tokenizer, causal=causal, most=most, seed=self.seed)
         return made[0], [pair.advantaged for pair in made[1]] + told
 
-    def _unlearn(self, model: Model, work: Work, folder: Path, mesh: DeviceMesh | None) -> None:
-        """Make the edit; the main process writes it, the others only take part."""
+    def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted | None:
+        """Make the edit; the main process has it, the others only take part."""
+        from evenhand.training.holding_out import hold_out
+
+        train, held = hold_out(prepared.read, lambda pair: pair.texts, self.validation_fraction, self.seed)
+        run = self._run(model, prepared, train, held, folder)
+        began = time.monotonic()
+        made = run.run()
+        if made is None:
+            return None
+        seen = run.seen.facts()
+        halted = {"halted": run.halted} if run.halted else {}
+        known = {
+            "data": TrainedOn(
+                unit="pairs",
+                training=len(train),
+                validation=len(held),
+                hash=digest(prepared.read, prepared.retained),
+            ),
+            "precision": "bf16" if run.how.half else "no",
+            "epochs": sum("advantaged" in row for row in run.curve),
+            "steps": seen.pop("steps"),
+            "best_epoch": run.best,
+            "curve": tuple(run.curve),
+            "seconds": round(time.monotonic() - began, 1),
+            "results": {"direction": self.direction, "edited_vectors": made.size, **seen, **halted},
+        }
+        return Fitted(None, known, made)
+
+    def _run(
+        self, model: Model, prepared: Lesson, train: list[TokenPair], held: list[TokenPair], folder: Path
+    ) -> Unlearning:
+        """The edit before its first step, on a copy of the model in float32."""
         import copy
 
-        from evenhand.methods.unlearning._finite import probes
-        from evenhand.methods.unlearning._pcgu.delta import Delta
-        from evenhand.methods.unlearning._pcgu.edited import DELTA
         from evenhand.methods.unlearning._pcgu.fsdp import World, shard
         from evenhand.methods.unlearning._pcgu.gradients import Scoring
         from evenhand.methods.unlearning._pcgu.partition import partition
-        from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning, divided
+        from evenhand.methods.unlearning._pcgu.updates import Unlearning
+        from evenhand.training.finite import probes
 
-        base, tokenizer = model.weights
+        (base, tokenizer), mesh = model.weights, prepared.mesh
         device = mesh.device_type if mesh is not None else self.device or str(base.device)
         half = resolved_precision(self.precision, device) == "bf16"
         module: Any = copy.deepcopy(base).float().requires_grad_(True)
@@ -233,30 +311,60 @@ class PCGU(Method):
         else:
             shard(module, mesh, half=half)
         world = World(module, mesh)
-        train, held = divided(work[0], self.held_out, self.seed)
-        plan = Plan(
-            epochs=self.epochs, learning_rate=self.learning_rate, batch=self.batch, micro=self.micro, share=self.share,
-            k=self.k, select=self.select, zero_rows=self.zero_rows, direction=self.direction,
-            reduction=self.reduction, gate=self.gate, retain=self.retain, retain_batch=self.retain_batch,
-            seed=self.seed,
-        )  # fmt: skip
         how = Scoring(
-            causal=model.architecture == "causal", measure=self.measure, per_token=self.per_token,
-            pad=int(tokenizer.pad_token_id or 0), half=half,
-        )  # fmt: skip
-        run = Unlearning(
-            module=module, base=base, parts=partition(
-                module, self.partition, as_stored=self.as_stored, embeddings=self.embeddings
-            ), pairs=train, held_out=held, retained=work[1], how=how, plan=plan, world=world, folder=folder,
+            causal=model.architecture == "causal",
+            measure=self.measure,
+            per_token=self.per_token,
+            pad=int(tokenizer.pad_token_id or 0),
+            half=half,
+        )
+        return Unlearning(
+            module=module,
+            base=base,
+            parts=partition(module, self.partition, as_stored=self.as_stored, embeddings=self.embeddings),
+            pairs=train,
+            held_out=held,
+            retained=prepared.retained,
+            how=how,
+            plan=self._plan(),
+            world=world,
+            folder=folder,
             tried=probes(tokenizer, model.context_length),
-        )  # fmt: skip
-        made = run.run()
-        if made is None:
-            return
-        facts = {
-            "method": self.spec, "base": model.name, "pairs": len(train), "held_out_pairs": len(held),
-            "direction": self.direction, "best_epoch": run.best, "curve": run.curve, "edited_vectors": made.size,
-            **run.seen.facts(), **({"halted": run.halted} if run.halted else {}),
-        }  # fmt: skip
-        Delta(made.vectors, facts).save(folder / DELTA)
-        run.forget()
+        )
+
+    def _plan(self) -> Plan:
+        """The settings that the steps depend on."""
+        from evenhand.methods.unlearning._pcgu.updates import Plan
+
+        return Plan(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch=self.batch_size,
+            micro=self.micro_batch_size,
+            share=self.edit_fraction,
+            k=self.k,
+            select=self.select,
+            zero_rows=self.zero_rows,
+            direction=self.direction,
+            reduction=self.reduction,
+            gate=self.gate,
+            retain=self.retain_kl_weight,
+            retain_batch=self.retain_batch_size,
+            seed=self.seed,
+        )
+
+    def check(self, model: Model, made: Fitted) -> None:
+        """Each epoch's edit was tried; one that gave no finite logits was left out."""
+
+    def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
+        """Save the edit, and last the record of how it was made."""
+        from evenhand.methods.unlearning._pcgu.delta import Delta
+        from evenhand.methods.unlearning._pcgu.edited import write
+
+        write(Delta(made.more.vectors), record, folder)
+
+    def clean(self, folder: Path) -> None:
+        """Remove the edits of single epochs."""
+        from evenhand.methods.unlearning._pcgu.updates import forget
+
+        forget(folder)

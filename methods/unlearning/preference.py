@@ -7,44 +7,59 @@ TRL's (`pip install 'evenhand[trl]'`).
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.artifacts import made_with
 from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
+from evenhand.interfaces import Ability, Model, Pair, TrainData, TrainedOn, TrainingRecord, settings
+from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
-    from evenhand.methods.unlearning._dpo import Plan
+    from evenhand.training.lora import Adapter
+    from evenhand.training.trl import Recipe
 
 LEAST_PAIRS = 20
 """Fewer different pairs teach nothing, and say nothing of what was taught."""
-VERSION = 1
-"""Of what a training does; part of the name that an adapter is kept under."""
+
+
+class Lesson(NamedTuple):
+    """Pairs in tokens, as `evenhand.methods.unlearning._dpo.rows` makes them."""
+
+    train: list[Any]
+    held: list[Any]
+    left_out: dict[str, int]
+    """By reason how many pairs could not be used."""
 
 
 @settings
-class Preference(Method):
+class Preference(TrainedMethod):
     """Train a model to prefer the other side of each pair to the stereotyped one (DPO)."""
 
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"axes", "max_pairs"})
     name: ClassVar[str] = "preference"
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"steps": 200, "dropout": 0.05, "targets": "attention", "warm_up": 0.5},
+        "paper": {"steps": 200, "dropout": 0.05, "targets": "attention", "warmup_ratio": 0.5},
+    }
+    renamed: ClassVar[Mapping[str, str]] = {
+        "most_pairs": "max_pairs",
+        "warm_up": "warmup_ratio",
+        "accumulate": "gradient_accumulation_steps",
+        "held_out": "validation_fraction",
+        "topics": "axes",
     }
 
-    topics: tuple[str, ...] = ()
-    """Of the training data's pairs, learn those about these axes alone. Empty: all."""
-    most_pairs: Annotated[int, Field(gt=0)] | None = None
-    """How many pairs at most, the first ones; None takes all."""
+    axes: tuple[str, ...] = ()
+    """Axes (dimensions of social groups) whose pairs in the training data are learned; empty takes all pairs."""
+    max_pairs: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of pairs, of which the first are taken; None takes all."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """How dear it is to leave the untouched model."""
     rank: Annotated[int, Field(gt=0)] = 16
@@ -61,25 +76,29 @@ class Preference(Method):
     """The same in steps, instead of `epochs`."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """Peak of AdamW; it falls along a cosine."""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the learning rate rises. The paper's code: 100 of 200 steps."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the steps in which the learning rate rises. The paper's code: 100 of 200 steps."""
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Pairs a step."""
-    accumulate: Annotated[int, Field(gt=0)] = 1
-    """Parts that a step is computed in; divides batch_size."""
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    """Number of parts in which a step's batch is computed; it has to divide `batch_size`."""
     max_length: Annotated[int, Field(gt=3)] = 1024
     """Most tokens of a prompt and one side; longer pairs are left out."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Of the products."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the pairs that each epoch is reported on."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the pairs held out, on which each epoch is reported; the last epoch is taken. 0 trains on all
+    pairs."""
     seed: int = 0
     """Of held-out pairs, new weights and the order of batches."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
-        if self.batch_size % self.accumulate:
-            raise SettingsError(f"batch_size={self.batch_size} is not to be had in accumulate={self.accumulate} parts")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise SettingsError(
+                f"batch_size={self.batch_size} is not divisible by "
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}"
+            )
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """TRL has to be installed, the model to be here, causal and not quantised, and there have to be pairs."""
@@ -97,37 +116,44 @@ class Preference(Method):
             "--train on the command line, data= of apply)"
         )
 
-    def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Train an adapter on the pairs, or find the one that was trained before; the given model stays as it is.
+    def prepared(self, model: Model, data: TrainData) -> Lesson:
+        """The pairs in tokens.
 
         Raises:
-            SettingsError: No pairs, or too few; a model that cannot be trained; TRL is not installed.
+            SettingsError: There are too few.
         """
+        return Lesson(*self._rows(model, self._own(data.pairs)))
+
+    def content(self, prepared: Lesson) -> Sequence[object]:
+        """The pairs; what was left out decides nothing, but is written down beside the weights."""
+        return [prepared.train, prepared.held, *([prepared.left_out] if prepared.left_out else [])]
+
+    def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
+        """On the model's device."""
+        return made_with(model, precision=self.precision)
+
+    def opened(self, model: Model, folder: Path) -> Model:
+        """The adapter, on the base that it names."""
         from evenhand.methods.unlearning._result import open_edited
 
-        reason = self.unsupported_reason(model, data)
-        if reason or data is None:
-            raise SettingsError(reason)
-        train, held, left_out = self._rows(model, self._own(data.pairs))
-        decisive = {key: value for key, value in self.settings.items() if key not in ("topics", "most_pairs")}
-        how = made_with(model, precision=self.precision)
-        # what was left out decides nothing, but is written down beside the weights
-        written = [left_out] if left_out else []
-        key = digest(self.name, VERSION, how, model.fingerprint, decisive, train, held, *written)
-        with artefact(key, lambda folder: self._train(model, train, held, left_out, folder)) as folder:
-            remedy = f"take a learning_rate below {self.learning_rate:g}"
-            return open_edited(folder, model, f"{model.name}+{self.spec}", remedy=remedy)
+        return open_edited(folder, model, f"{model.name}+{self.spec}", remedy=self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """A lower learning rate."""
+        return f"take a learning_rate below {self.learning_rate:g}"
 
     def _own(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
-        own = [p for p in pairs if not self.topics or p.topic in self.topics][: self.most_pairs]
+        own = [p for p in pairs if not self.axes or p.axis in self.axes][: self.max_pairs]
         if not own:
-            known = ", ".join(sorted({p.topic for p in pairs}))
-            raise SettingsError(f"no pairs about {', '.join(self.topics)}; the training data has: {known}")
+            known = ", ".join(sorted({p.axis for p in pairs}))
+            raise SettingsError(f"no pairs about {', '.join(self.axes)}; the training data has: {known}")
         return own
 
     def _rows(self, model: Model, pairs: Sequence[Pair]) -> tuple[list[Any], list[Any], dict[str, int]]:
         """Pairs in tokens, to train on and held out, equal ones once; and by reason how many were left out."""
         from evenhand.methods.unlearning._dpo import read_pairs
+        from evenhand.training.holding_out import hold_out
 
         length = min(self.max_length, model.context_length)
         found = read_pairs(pairs, model.weights.tokenizer, length)
@@ -143,38 +169,62 @@ class Preference(Method):
         if lost:
             count = len(pairs) - len(found.rows)
             warnings.warn(f"{self.name}: of {len(pairs)} pairs, {count} are not used: {', '.join(lost)}", stacklevel=3)
-        Random(f"held out {self.seed}").shuffle(once)
-        count = max(1, round(self.held_out * len(once)))
-        return once[count:], once[:count], {reason: len(names) for reason, names in found.left_out.items()}
+        train, held = hold_out(once, _texts_of, self.validation_fraction, self.seed)
+        return train, held, {reason: len(names) for reason, names in found.left_out.items()}
 
-    def _train(self, model: Model, train: list[Any], held: list[Any], left_out: dict[str, int], folder: Path) -> None:
-        from evenhand.methods.unlearning._dpo import PLACE, optimise
+    def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
+        """Train an adapter on the pairs."""
+        from evenhand.methods.unlearning._dpo import optimise
         from evenhand.methods.unlearning._negation import plain
-        from evenhand.methods.unlearning._result import FACTS
-        from evenhand.models.hugging_face import save_module
-        from evenhand.training.lora import forget_name
 
         module, tokenizer = model.weights
-        tuned, facts = optimise(plain(module), tokenizer, train, held, self._plan(module), folder)
-        if model.unedited_source is None or hasattr(module, "peft_config"):
-            forget_name(tuned)
-        save_module(tuned, folder)
-        tokenizer.save_pretrained(folder)
-        counts = {"pairs": len(train), "held_out_pairs": len(held), "left_out": left_out}
-        told = {"method": self.spec, **counts, **facts}
-        (folder / FACTS).write_text(json.dumps(told, indent=1))
-        shutil.rmtree(folder / PLACE)  # checkpoints; they were for going on
+        train, held, left_out = prepared
+        tuned, found = optimise(plain(module), tokenizer, train, held, *self._plan(module), folder)
+        content = TrainedOn(unit="pairs", training=len(train), validation=len(held), hash=digest(train, held))
+        epochs = self.epochs if self.steps is None else None
+        results = {"left_out": left_out}
+        known = {"data": content, "precision": self.precision, "epochs": epochs, "results": results, **found}
+        return Fitted(tuned, known)
 
-    def _plan(self, module: Any) -> Plan:
-        from evenhand.methods.unlearning._dpo import Plan
-        from evenhand.methods.unlearning._fine_tuning import Adapter
+    def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
+        """Save the adapter, its base with it where no name holds the same weights, and last the record."""
+        from evenhand.models.adapters import forget_name
 
-        adapter = Adapter(self.rank, self.alpha, self.dropout, False, self.targets, False)
-        return Plan(
-            self.beta, adapter, self.epochs, self.steps, self.learning_rate, self.warm_up,
-            self.batch_size // self.accumulate, self.accumulate, self.precision, self.seed,
-            module.device.type == "cpu",
-        )  # fmt: skip
+        if model.unedited_source is None or hasattr(model.weights.module, "peft_config"):
+            forget_name(made.module)
+        super().keep(model, made, record, folder)
+
+    def clean(self, folder: Path) -> None:
+        """Remove TRL's checkpoints."""
+        from evenhand.methods.unlearning._dpo import PLACE
+
+        shutil.rmtree(folder / PLACE)
+
+    def _plan(self, module: Any) -> tuple[Recipe, Adapter]:
+        """How it is trained, and what."""
+        from evenhand.training.lora import Adapter
+        from evenhand.training.trl import Recipe
+
+        recipe = Recipe(
+            objective="dpo",
+            epochs=self.epochs,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            decay="cosine",
+            warmup=self.warmup_ratio,
+            batch_size=self.batch_size // self.gradient_accumulation_steps,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            beta=self.beta,
+            precision=self.precision,
+            seed=self.seed,
+            cpu=module.device.type == "cpu",
+        )
+        return recipe, Adapter(self.rank, self.alpha, self.dropout, targets=self.targets)
+
+
+def _texts_of(row: Mapping[str, list[int]]) -> list[tuple[int, ...]]:
+    """Both texts of a pair, for `hold_out`."""
+    return [tuple(row["prompt_ids"] + row[side]) for side in ("chosen_ids", "rejected_ids")]
 
 
 def _lost(left_out: Mapping[str, Sequence[str]]) -> list[str]:

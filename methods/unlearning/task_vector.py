@@ -9,16 +9,29 @@ alone, the random control, several vectors at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.artifacts import made_with, resolved_precision
 from evenhand.core.hashing import digest
+from evenhand.core.training_record import record_of
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Ability, Method, Model, Pair, TrainData, settings
+from evenhand.interfaces import (
+    Ability,
+    Model,
+    OverlapRemoved,
+    Pair,
+    TrainData,
+    TrainingRecord,
+    in_first_names,
+    settings,
+)
+from evenhand.models import saved
+from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
     from evenhand.methods.unlearning._fine_tuning import Example, Plan
@@ -26,45 +39,83 @@ if TYPE_CHECKING:
 
 LEAST_TEXTS = 20
 """Fewer different texts teach nothing, and say nothing of what was taught."""
-VERSION = 1
-"""Of what a training does; part of the name that a vector is kept under."""
 RATES = {"opt": 2e-4}
 """Learning rates of adapters by family, where they are not the usual one (Dige et al.)."""
 USUAL_RATE, WHOLE_RATE = 5e-4, 2e-5
 HELD_PAIRS = 0.2
 """Share of the pairs that the strength is chosen on, where it is chosen."""
+OF_ONE_VECTOR = ("data", "precision", "epochs", "best_epoch", "curve", "seconds")
+"""Fields of a vector's record that are those of the whole method where there is one vector."""
 _AFTERWARDS = frozenset(
     {
-        "strength", "strengths", "limit", "neutral", "per_layer", "outside", "control", "form", "device", "text",
-        "most_texts", "tuned", "topics",
+        "strength",
+        "strengths",
+        "limit",
+        "neutral",
+        "per_layer",
+        "outside",
+        "control",
+        "form",
+        "device",
+        "text",
+        "max_texts",
+        "tuned",
+        "axes",
     }
-)  # fmt: skip
+)
 """Settings that a trained vector does not depend on, or depends on by content."""
 
 
+class Lesson(NamedTuple):
+    """What a vector is made of."""
+
+    texts: Sequence[str]
+    pairs: Sequence[Pair]
+    examples: Sequence[Example]
+    """Both in tokens."""
+
+
 @settings
-class TaskVectorNegation(Method):
+class TaskVectorNegation(TrainedMethod):
     """Fine-tune on biased texts and subtract what the fine-tuning changed."""
 
+    training_version: ClassVar[int] = 2
+    not_in_key: ClassVar[frozenset[str]] = _AFTERWARDS
     name: ClassVar[str] = "task_vector"
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "rank": 8, "alpha": 8, "dropout": 0.01, "targets": "attention", "loss": "all", "epochs": 10,
-            "warm_up_steps": 100, "weight_decay": 0.0, "batch_size": 16, "patience": 0,
+            "rank": 8,
+            "alpha": 8,
+            "dropout": 0.01,
+            "targets": "attention",
+            "loss": "all",
+            "epochs": 10,
+            "warmup_steps": 100,
+            "weight_decay": 0.0,
+            "batch_size": 16,
+            "patience": 0,
             "strengths": (0.2, 0.4, 0.6, 0.8, 1.0),
         },
-    }  # fmt: skip
+    }
+    renamed: ClassVar[Mapping[str, str]] = {
+        "most_texts": "max_texts",
+        "keep": "retain_kl_weight",
+        "warm_up": "warmup_ratio",
+        "warm_up_steps": "warmup_steps",
+        "held_out": "validation_fraction",
+        "topics": "axes",
+    }
 
     text: str | tuple[str, ...] | None = None
     """Biased texts: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]]; several in brackets, of each of which a
     vector of its own is made. None takes the texts of the training data, or else the stereotyped sides of its pairs.
     Unlike these, they are not compared with what a benchmark asks."""
-    most_texts: Annotated[int, Field(gt=0)] | None = None
-    """How many texts at most, the first ones; None takes all."""
-    topics: tuple[str, ...] = ()
-    """Of the training data's pairs, unlearn those about these axes alone; what the model says on the others is to stay
-    and is learned beside them. Empty: all are unlearned."""
+    max_texts: Annotated[int, Field(gt=0)] | None = None
+    """Maximum number of texts, of which the first are taken; None takes all."""
+    axes: tuple[str, ...] = ()
+    """Axes (dimensions of social groups) whose pairs in the training data are unlearned; on the other pairs the model
+    is kept close to the baseline (`retain_kl_weight`). Empty unlearns all pairs."""
     tuned: str | None = None
     """Folder of a PEFT adapter or of a model that was fine-tuned on biased texts elsewhere: nothing is trained. What
     the adapter's initialisation changed in the base (PiSSA, OLoRA) is part of the vector."""
@@ -105,18 +156,18 @@ class TaskVectorNegation(Method):
     """Layers with an adapter: all linear ones, or queries and values alone (what peft takes for the paper's models)."""
     embeddings: bool = False
     """Whether the input embedding has an adapter, too."""
-    keep: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the divergence from the untouched model on what is to stay."""
+    retain_kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the KL divergence from the baseline on the pairs about axes that `axes` leaves out."""
     max_length: Annotated[int, Field(gt=3)] = 256
-    """Most tokens of a text; longer ones are cut into stretches."""
+    """Maximum number of tokens of a text; longer texts are cut into stretches."""
     epochs: Annotated[int, Field(gt=0)] = 3
     """Most passes over the texts."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak of AdamW; None is 5e-4 for an adapter (2e-4 of OPT), 2e-5 for all weights."""
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the steps in which the learning rate rises."""
-    warm_up_steps: Annotated[int, Field(gt=0)] | None = None
-    """The same in steps, instead of `warm_up`; at most half of all."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Fraction of the steps in which the learning rate rises."""
+    warmup_steps: Annotated[int, Field(gt=0)] | None = None
+    """Number of steps in which the learning rate rises, instead of `warmup_ratio`; at most half of all steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of AdamW."""
     batch_size: Annotated[int, Field(gt=0)] = 16
@@ -125,8 +176,9 @@ class TaskVectorNegation(Method):
     """Most tokens computed at once."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the texts on which each epoch is judged; the weights of the best one are taken."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of the texts held out to evaluate each epoch; the weights of the best epoch are taken. 0 trains on all
+    texts, and takes the last epoch."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out loss before training ends; 0 never ends early."""
     seed: int = 0
@@ -141,8 +193,8 @@ class TaskVectorNegation(Method):
                 "strength=auto keeps the perplexity of neutral texts under a limit: give neutral= (a .txt or .jsonl "
                 "file, datasets:NAME; demo:texts for the demo)"
             )
-        if self.tuned is not None and (self.text is not None or self.topics):
-            raise SettingsError("tuned= is a fine-tune that is there already: leave text= and topics= out")
+        if self.tuned is not None and (self.text is not None or self.axes):
+            raise SettingsError("tuned= is a fine-tune that is there already: leave text= and axes= out")
         if self.loss == "continuation" and self.text is not None:
             raise SettingsError("loss=continuation is for training data with pairs: leave text= out, or take loss=all")
         if isinstance(self.strength, tuple) and len(self.strength) != self._count:
@@ -175,10 +227,10 @@ class TaskVectorNegation(Method):
         """Why there is nothing to fine-tune on, or "" where there is."""
         if self.tuned is not None or self.text is not None:
             return ""
-        if self.loss == "continuation" or self.topics:
+        if self.loss == "continuation" or self.axes:
             if data is not None and data.pairs:
                 return ""
-            what = "topics=" if self.topics else "loss=continuation"
+            what = "axes=" if self.axes else "loss=continuation"
             return f"{self.name}({what}) needs training data with pairs: train= of compare, data= of apply"
         if data is not None and (data.texts or data.pairs):
             return ""
@@ -201,6 +253,10 @@ class TaskVectorNegation(Method):
         pairs, validation = self._divided(data.pairs)
         made = self._vectors(model, data, pairs, validation)
         return self._negated(model, made, validation)
+
+    def prepared(self, model: Model, data: TrainData) -> Any:
+        """Not used: a vector is made of each source of texts (`_vectors`)."""
+        raise NotImplementedError
 
     def export(self, model: Model, folder: str | Path, data: TrainData | None = None) -> Path:
         """Write the biased fine-tunes (adapters, or whole models) and a recipe with which mergekit takes them out.
@@ -225,7 +281,7 @@ class TaskVectorNegation(Method):
         if reason or model.unedited_source is None or hasattr(model.weights.module, "peft_config"):
             raise SettingsError(reason or f"{model.name} has no folder or hub name for a recipe: save it first")
         data = data or TrainData()
-        vectors = [vector for vector, _ in self._vectors(model, data, list(data.pairs), [])]
+        vectors = [made.vector for made in self._vectors(model, data, list(data.pairs), [])]
         base, tokenizer = plain(model.weights.module), model.weights.tokenizer
         layers = int(base.config.get_text_config().num_hidden_layers)
         factors = [by_layer(s, self.per_layer, self.outside, layers) for s in self._each(self.strength, len(vectors))]
@@ -241,23 +297,20 @@ class TaskVectorNegation(Method):
     # ------------------------------------------------------------------------------------------------ vectors
 
     def _divided(self, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-        """Pairs to learn from, and those of the topics that the strength is chosen on."""
-        from random import Random
-
-        own = [p for p in pairs if not self.topics or p.topic in self.topics]
-        if self.topics and not own:
-            known = ", ".join(sorted({p.topic for p in pairs}))
-            raise SettingsError(f"no pairs about {', '.join(self.topics)}; the training data has: {known}")
+        """Pairs to learn from, and those of the axes that the strength is chosen on."""
+        own = [p for p in pairs if not self.axes or p.axis in self.axes]
+        if self.axes and not own:
+            known = ", ".join(sorted({p.axis for p in pairs}))
+            raise SettingsError(f"no pairs about {', '.join(self.axes)}; the training data has: {known}")
         if self.strength != "auto" or not own:
             return list(pairs), []
-        order = sorted(set(own), key=repr)
-        Random(f"validation {self.seed}").shuffle(order)
-        held = set(order[: max(1, round(HELD_PAIRS * len(order)))])
-        return [p for p in pairs if p not in held], [p for p in order if p in held]
+        from evenhand.training.holding_out import hold_out
 
-    def _vectors(
-        self, model: Model, data: TrainData, pairs: list[Pair], validation: list[Pair]
-    ) -> list[tuple[TaskVector, dict[str, Any]]]:
+        _, held = hold_out(sorted(set(own), key=repr), _texts_of, HELD_PAIRS, self.seed, "validation")
+        apart = set(held)
+        return [p for p in pairs if p not in apart], held
+
+    def _vectors(self, model: Model, data: TrainData, pairs: list[Pair], validation: list[Pair]) -> list[Made]:
         if self.tuned is not None:
             from evenhand.methods.unlearning._tuned_folder import vector_of_folder
 
@@ -265,40 +318,41 @@ class TaskVectorNegation(Method):
             if not folder.is_dir():
                 raise SettingsError(f"no folder {self.tuned!r} with an adapter or a model")
             vector = vector_of_folder(folder, model.weights.module)
-            return [(vector, {"tuned": self.tuned, "norm": vector.norm()})]
+            return [Made(vector, "", None)]
         if self.text is not None:
             from evenhand.data import text_source
 
             sources = self.text if isinstance(self.text, tuple) else (self.text,)
-            every = [text_source.texts(source, self.most_texts) for source in sources]
-            return [self._trained(model, texts, [], source) for texts, source in zip(every, sources, strict=True)]
-        if data.texts and self.loss == "all" and not self.topics:
+            every = [text_source.texts(source, self.max_texts) for source in sources]
+            return [self._trained(model, texts, [], source, None) for texts, source in zip(every, sources, strict=True)]
+        if data.texts and self.loss == "all" and not self.axes:
             held = {_joined(p) for p in validation}
-            texts = [t for t in data.texts if _normal(t) not in held][: self.most_texts]
-            return [self._trained(model, texts, [], "training data")]
-        return [self._trained(model, [], pairs[: self.most_texts], "training data")]
+            texts = [t for t in data.texts if _normal(t) not in held][: self.max_texts]
+            return [self._trained(model, texts, [], "training data", data.overlap_removed.texts)]
+        return [self._trained(model, [], pairs[: self.max_texts], "training data", data.overlap_removed.pairs)]
 
     def _trained(
-        self, model: Model, texts: Sequence[str], pairs: Sequence[Pair], source: str
-    ) -> tuple[TaskVector, dict[str, Any]]:
+        self, model: Model, texts: Sequence[str], pairs: Sequence[Pair], source: str, removed: int | None
+    ) -> Made:
         """A vector from texts or pairs, made once."""
-        import json
-
         from evenhand.methods.unlearning._task_vectors import TaskVector
 
-        decisive = {key: value for key, value in self.settings.items() if key not in _AFTERWARDS}
-        content = [list(texts), [repr(p) for p in pairs], list(self.topics) if pairs else []]
         examples = self._examples(model, texts, pairs)
         own = {tuple(e.ids) for e in examples if not e.kept}
         if len(own) < LEAST_TEXTS:
             raise SettingsError(f"{self.name} needs at least {LEAST_TEXTS} different texts, not {len(own)} ({source})")
+        overlap = OverlapRemoved(texts=removed)  # records count texts, those of pairs, too
+        with self.trained_once(model, Lesson(texts, pairs, examples), overlap) as kept:
+            return Made(TaskVector.load(kept.folder), source, saved.learned_of(kept.folder, self.name))
 
-        def make(folder: Path) -> None:
-            self._fit(model, examples, folder)
+    def content(self, prepared: Lesson) -> Sequence[object]:
+        """The texts and pairs, and the axes that tell which pairs are unlearned."""
+        pairs = [in_first_names(p) for p in prepared.pairs]
+        return [[list(prepared.texts), pairs, list(self.axes) if pairs else []]]
 
-        how = made_with(model, device=self.device, precision=self.precision)
-        with artefact(digest(self.name, VERSION, how, model.fingerprint, decisive, content), make) as folder:
-            return TaskVector.load(folder), {"source": source, **json.loads((folder / "training.json").read_text())}
+    def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
+        """A vector is trained on its own device."""
+        return made_with(model, device=self.device, precision=self.precision)
 
     def _examples(self, model: Model, texts: Sequence[str], pairs: Sequence[Pair]) -> list[Example]:
         from evenhand.methods.unlearning._fine_tuning import pair_examples, text_examples
@@ -307,50 +361,63 @@ class TaskVectorNegation(Method):
         length = min(self.max_length, model.context_length)
         out = text_examples(texts, tokenizer, length)
         for kept in (False, True):
-            some = [p for p in pairs if (bool(self.topics) and p.topic not in self.topics) is kept]
+            some = [p for p in pairs if (bool(self.axes) and p.axis not in self.axes) is kept]
             out += pair_examples(some, tokenizer, length, whole=self.loss == "all", kept=kept)
         return out
 
-    def _fit(self, model: Model, examples: Sequence[Example], folder: Path) -> None:
-        import json
-
+    def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
+        """Fine-tune a copy of the model, and take the difference."""
         from evenhand.methods.unlearning._fine_tuning import divide, fit
-        from evenhand.training.checkpoints import Checkpoints
 
         module = model.weights.module
-        train, held = divide(examples, self.held_out, self.seed)
-        made = fit(module, train, held, self._plan(module, len(train)), folder, "fine-tuning on biased texts")
-        made.vector.save(folder)
-        (folder / "training.json").write_text(json.dumps(made.facts))
-        Checkpoints(folder, {}).remove()
+        train, held = divide(prepared.examples, self.validation_fraction, self.seed)
+        plan = self._plan(module, len(train))
+        made = fit(module, train, held, plan, folder, "fine-tuning on biased texts")
+        data = replace(made.training["data"], hash=digest(*self.content(prepared)))
+        precision = resolved_precision(self.precision, str(plan.schedule.device))
+        return Fitted(None, {**made.training, "data": data, "precision": precision}, made.vector)
+
+    def check(self, model: Model, made: Fitted) -> None:
+        """The biased fine-tune is never used; what is left of the model without it is checked once it is made."""
+
+    def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
+        """Save the vector, and last the record of its training."""
+        made.more.save(folder)
+        saved.write_learned(folder, record)
 
     def _plan(self, module: Any, texts: int) -> Plan:
-        from evenhand.methods.unlearning._fine_tuning import Adapter, Plan
+        from evenhand.methods.unlearning._fine_tuning import Plan
         from evenhand.training.loop import Schedule
+        from evenhand.training.lora import Adapter
 
         usual = RATES.get(str(module.config.model_type), USUAL_RATE) if self.fit == "lora" else WHOLE_RATE
         steps = self.epochs * -(-texts // self.batch_size)
-        warm_up = self.warm_up if self.warm_up_steps is None else min(0.5, self.warm_up_steps / steps)
+        warmup_ratio = self.warmup_ratio if self.warmup_steps is None else min(0.5, self.warmup_steps / steps)
         schedule = Schedule(
-            epochs=self.epochs, learning_rate=self.learning_rate or usual, warm_up=warm_up,
-            weight_decay=self.weight_decay, patience=self.patience, seed=self.seed,
-            device=self.device or str(module.device), precision=self.precision,
-        )  # fmt: skip
+            epochs=self.epochs,
+            learning_rate=self.learning_rate or usual,
+            warmup_ratio=warmup_ratio,
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            seed=self.seed,
+            device=self.device or str(module.device),
+            precision=self.precision,
+        )
         alpha = 2 * self.rank if self.alpha is None else self.alpha
         adapter = Adapter(self.rank, alpha, self.dropout, self.rslora, self.targets, self.embeddings)
-        return Plan(self.fit, adapter, self.batch_size, self.batch_tokens, self.keep, schedule)
+        return Plan(self.fit, adapter, self.batch_size, self.batch_tokens, self.retain_kl_weight, schedule)
 
     # ---------------------------------------------------------------------------------------------- negation
 
-    def _negated(self, model: Model, made: list[tuple[TaskVector, dict[str, Any]]], validation: list[Pair]) -> Model:
+    def _negated(self, model: Model, made: list[Made], validation: list[Pair]) -> Model:
         from evenhand.methods.unlearning._negation import plain
         from evenhand.methods.unlearning._task_vectors import random_like
 
-        fitted = [vector for vector, _ in made]
+        fitted = [one.vector for one in made]
         control = self.control == "random"
         vectors = [random_like(v, self.seed + n) for n, v in enumerate(fitted)] if control else fitted
         base = plain(model.weights.module)
-        facts: dict[str, Any] = {"method": self.spec, "vectors": [facts for _, facts in made]}
+        facts: dict[str, Any] = {"vectors": [self._vector_facts(one) for one in made]}
         strength: float | tuple[float, ...]
         if self.strength == "auto":
             # a control is as strong as what it is a control of
@@ -359,7 +426,17 @@ class TaskVectorNegation(Method):
         else:
             strength = self.strength
         facts["strength"] = strength
-        return self._result(model, base, vectors, strength, facts)
+        record = made[0].record if len(made) == 1 else None
+        known = {} if record is None else {name: getattr(record, name) for name in OF_ONE_VECTOR}
+        if record is not None and isinstance(self.text, str):
+            known["data"] = replace(record.data, source=self.text)
+        return self._result(model, base, vectors, strength, record_of(self, model, **known, results=facts))
+
+    def _vector_facts(self, made: Made) -> dict[str, Any]:
+        """What reports show of one vector."""
+        if made.record is None:
+            return {"tuned": self.tuned, "norm": made.vector.norm()}
+        return {"source": made.source, **{k: v for k, v in made.record.facts().items() if k not in ("method", "base")}}
 
     def _chosen(
         self, model: Model, base: Any, vectors: Sequence[TaskVector], validation: list[Pair]
@@ -367,9 +444,9 @@ class TaskVectorNegation(Method):
         from evenhand.data import text_source
         from evenhand.methods.unlearning._choosing import choose
 
-        neutral = text_source.texts(str(self.neutral), self.most_texts)
+        neutral = text_source.texts(str(self.neutral), self.max_texts)
         strength, tried = choose(
-            lambda s: self._result(model, base, vectors, s, {}), self.strengths, neutral, validation, self.limit
+            lambda s: self._result(model, base, vectors, s, None), self.strengths, neutral, validation, self.limit
         )
         return strength, [t.row for t in tried]
 
@@ -379,8 +456,9 @@ class TaskVectorNegation(Method):
         base: Any,
         vectors: Sequence[TaskVector],
         strength: float | tuple[float, ...],
-        facts: dict[str, Any],
+        record: TrainingRecord | None,
     ) -> Model:
+        """The model with so much of the vectors taken out; without a record it is only tried."""
         from evenhand.methods.unlearning._negation import adapted, by_layer, merged
         from evenhand.methods.unlearning._result import edited
         from evenhand.methods.unlearning._task_vectors import total
@@ -396,10 +474,28 @@ class TaskVectorNegation(Method):
         if holds and self.form != "merged":
             named = model.unedited_source is not None and not hasattr(model.weights.module, "peft_config")
             module = adapted(base, change, named=named)
-            return edited(module, model, name, {**facts, "form": "adapter"}, remedy=remedy)
+            return edited(module, model, name, _with_results(record, form="adapter"), remedy=remedy)
         module, lost = merged(base, change)
-        told = {**facts, "form": "merged", "rounded_away": lost}
-        return edited(module, model, name, told, remedy=remedy)
+        return edited(module, model, name, _with_results(record, form="merged", rounded_away=lost), remedy=remedy)
+
+
+class Made(NamedTuple):
+    """A vector and where it comes from."""
+
+    vector: TaskVector
+    source: str
+    """What was trained on; "" of a fine-tune that was there."""
+    record: TrainingRecord | None
+    """Of its training; None where that is not known."""
+
+
+def _with_results(record: TrainingRecord | None, **more: Any) -> TrainingRecord | None:
+    return None if record is None else replace(record, results={**record.results, **more})
+
+
+def _texts_of(pair: Pair) -> list[tuple[str, str, str]]:
+    """Both texts of a pair, for `hold_out`."""
+    return [(repr(pair.prompt), side, pair.suffix) for side in (pair.stereotyped, pair.counter_stereotyped)]
 
 
 def _normal(text: str) -> str:
@@ -408,4 +504,4 @@ def _normal(text: str) -> str:
 
 def _joined(pair: Pair) -> str:
     prompt = pair.prompt if isinstance(pair.prompt, str) else ""
-    return _normal(f"{prompt}{pair.stereotyped}{pair.after}")
+    return _normal(f"{prompt}{pair.stereotyped}{pair.suffix}")

@@ -17,13 +17,14 @@ from evenhand.core.lazy_names import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from evenhand import metrics as metrics
     from evenhand import proving_ground as proving_ground
     from evenhand.errors import EvenhandError as EvenhandError
     from evenhand.experiment.comparison import compare as compare
     from evenhand.interfaces import Benchmark as Benchmark
     from evenhand.interfaces import Choice as Choice
     from evenhand.interfaces import Dialogue as Dialogue
-    from evenhand.interfaces import Mark as Mark
+    from evenhand.interfaces import Grade as Grade
     from evenhand.interfaces import Measured as Measured
     from evenhand.interfaces import Message as Message
     from evenhand.interfaces import Method as Method
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from evenhand.interfaces import Score as Score
     from evenhand.interfaces import Tally as Tally
     from evenhand.interfaces import TrainData as TrainData
+    from evenhand.interfaces import TrainingRecord as TrainingRecord
     from evenhand.interfaces import Usage as Usage
     from evenhand.interfaces import settings as settings
     from evenhand.models.loading import load as load
@@ -48,15 +50,34 @@ else:
         "evenhand.errors": ["EvenhandError"],
         "evenhand.experiment.comparison": ["compare"],
         "evenhand.interfaces": [
-            "Benchmark", "Choice", "Dialogue", "Mark", "Measured", "Message", "Method", "Metric", "Model", "Passage",
-            "Question", "Reading", "Reply", "Sampling", "Score", "Tally", "TrainData", "Usage", "settings",
+            "Benchmark",
+            "Choice",
+            "Dialogue",
+            "Grade",
+            "Measured",
+            "Message",
+            "Method",
+            "Metric",
+            "Model",
+            "Passage",
+            "Question",
+            "Reading",
+            "Reply",
+            "Sampling",
+            "Score",
+            "Tally",
+            "TrainData",
+            "TrainingRecord",
+            "Usage",
+            "settings",
         ],
+        "evenhand.metrics": [],
         "evenhand.models.loading": ["load", "wrap"],
         "evenhand.models.mitigated": ["Mitigated"],
         "evenhand.proving_ground": [],
         "evenhand.report": ["Report"],
-    }  # fmt: skip
-    __getattr__, __dir__ = lazy_names(__name__, _PLACES)
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _PLACES, old={"Mark": "evenhand.interfaces"})
     __all__ = ["__version__", *__dir__()]
 
 moved.install()

@@ -17,16 +17,17 @@ class SettingsError(EvenhandError):
 class UnknownNameError(SettingsError):
     """A name that is not registered; the message lists the near ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], more: str = "") -> None:
         """Build the message.
 
         Args:
             kind: What was looked for, such as "method".
             name: The name that was given.
             known: All names that would have been accepted.
+            more: Ends the message, such as what else could have been given.
         """
         self.name = name
-        super().__init__(f"unknown {kind} {name!r}. {suggest(name, known)}")
+        super().__init__(f"unknown {kind} {name!r}. {suggest(name, known)} {more}".rstrip())
 
 
 class MissingAbilityError(EvenhandError):
@@ -35,6 +36,10 @@ class MissingAbilityError(EvenhandError):
 
 class ContextTooLongError(EvenhandError):
     """An item does not fit the model's context; it is never cut silently."""
+
+
+class DivergedError(EvenhandError):
+    """Weights, gradients or scores of a model that was trained or edited are no longer finite."""
 
 
 class DataError(EvenhandError):

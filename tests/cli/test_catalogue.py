@@ -31,7 +31,7 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code, ended.code
-heavy = ("torch", "transformers", "scipy", "pandas", "matplotlib", "evenhand.models", "evenhand.methods.none")
+heavy = ("torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "evenhand.models", "evenhand.methods.none")
 assert not [name for name in heavy if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -10,27 +10,64 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 import evenhand
 from evenhand.core import moved
 
 DOCUMENTED = [
-    "answer_verifier:accept", "artefacts:artefacts", "artefacts:artefact", "chat_template:probed", "comparison:compare",
-    "conversation:conversation", "data.proving_ground.files:", "data.proving_ground.oracle:open_oracle",
-    "engine:Engine", "engine.suppression:SelfDebiasingProcessor", "evaluation.modules:path", "lm_eval_bridge:as_lm",
-    "methods.pcgu:PCGU", "methods.task_vector:TaskVectorNegation", "orders:pairwise", "remarks:", "rules:EvidenceGate",
-    "rules:project", "rules:project_tree", "rules:resolve", "rules:rule_pack", "rules.packs:", "serving:serve",
-    "sweep:sweep", "thinking:", "train_data:load", "versions:",
-]  # fmt: skip
+    "answer_verifier:accept",
+    "artefacts:artefacts",
+    "artefacts:artefact",
+    "chat_template:probed",
+    "comparison:compare",
+    "conversation:conversation",
+    "data.proving_ground.files:",
+    "data.proving_ground.oracle:open_oracle",
+    "engine:Engine",
+    "engine.suppression:SelfDebiasingProcessor",
+    "evaluation.modules:path",
+    "lm_eval_bridge:as_lm",
+    "methods.pcgu:PCGU",
+    "methods.task_vector:TaskVectorNegation",
+    "orders:pairwise",
+    "remarks:",
+    "rules:EvidenceGate",
+    "rules:project",
+    "rules:project_tree",
+    "rules:resolve",
+    "rules:rule_pack",
+    "rules.packs:",
+    "serving:serve",
+    "sweep:sweep",
+    "thinking:",
+    "train_data:load",
+    "versions:",
+]
 """What README, docs, notebooks and CONTRIBUTING ever named by a path that has moved: "module:name"."""
 STAYED = [
-    "compare", "interfaces:Question", "errors:EvenhandError", "evaluation.bbq:BBQ",
-    "evaluation.holistic_bias:sentences", "load", "methods.none:Untouched", "methods.permutation:Permutation",
-    "models.adapters:", "models.kept_hash:", "models.mitigated:Mitigated", "proving_ground:truth",
-    "proving_ground.family:", "report:Report", "settings", "statistics:Design", "testing:check_method", "wrap",
-]  # fmt: skip
+    "compare",
+    "interfaces:Question",
+    "errors:EvenhandError",
+    "evaluation.bbq:BBQ",
+    "evaluation.holistic_bias:sentences",
+    "load",
+    "methods.none:Untouched",
+    "methods.permutation:Permutation",
+    "models.adapters:",
+    "models.kept_hash:",
+    "models.mitigated:Mitigated",
+    "proving_ground:truth",
+    "proving_ground.family:",
+    "report:Report",
+    "settings",
+    "statistics:Design",
+    "testing:check_method",
+    "wrap",
+]
 """Public names whose paths did not change."""
 
 
@@ -89,6 +126,56 @@ def test_from_import_attribute_and_submodule() -> None:
     with pytest.warns(DeprecationWarning, match="evenhand.rules.packs is now evenhand.methods.distillation"):
         import evenhand.rules.packs as packs
     assert packs is sys.modules["evenhand.methods.distillation.rules.packs"], "one module, not a copy of its file"
+
+
+@pytest.mark.parametrize(
+    "old", ["rules.packs", "serving.app", "evaluation.modules.bbq_score.bbq_score", "data.proving_ground.files"]
+)
+def test_a_module_in_a_package_that_has_moved_gives_one_warning(old: str) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        importlib.import_module(f"evenhand.{old}")
+    about = [str(w.message) for w in told if "the old name works" in str(w.message)]
+    assert about == [f"evenhand.{old} is now {moved.new_name(f'evenhand.{old}')}; the old name works for one release"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [
+        ("report.text", "duration", "evenhand.core.text_output.duration"),
+        ("report.text", "visible", "evenhand.core.text_output.visible"),
+        ("evaluation.metrics.multiple_choice", "exam_marks", "exam_row and exam_formulas of a QuestionBenchmark"),
+    ],
+)
+def test_a_name_that_moved_out_of_a_module_is_found_and_warns(module: str, name: str, instead: str) -> None:
+    found = importlib.import_module(f"evenhand.{module}")
+    with pytest.warns(DeprecationWarning, match=f"evenhand.{module}.{name} is now {instead}; ") as told:
+        assert getattr(found, name).__name__ == name
+    assert [w.filename for w in told] == [__file__]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        getattr(found, "nothing")  # noqa: B009
+
+
+def test_exams_of_the_previous_release_have_the_numbers_of_the_present_form() -> None:
+    from evenhand.evaluation.metrics.old_exams import exam_marks, exam_metrics, exam_tally
+    from evenhand.evaluation.mmlu import MMLU
+    from evenhand.interfaces import Choice
+
+    bench = MMLU(source="demo")
+    items = bench.load()[:12]
+    answers = [Choice(n % 4, mass=n / 12) if n % 5 else Choice(None, status="unparsed") for n in range(12)]
+    own = bench.tally(items, answers)
+
+    def groups_of(item: Any) -> list[str]:
+        return ["overall", *filter(None, bench.groups_of(item))]
+
+    tally = exam_tally(items, answers, own.groups, groups_of, bench.stratum)
+    assert (tally.clusters, tally.strata, tally.groups) == (own.clusters, own.strata, own.groups)
+    found, expected = exam_metrics(tally.sums.sum(axis=0), "unparsed"), bench.compute(own.sums.sum(axis=0))
+    assert found.keys() == expected.keys()
+    for name, measured in expected.items():
+        np.testing.assert_array_equal(found[name].value, measured.value, err_msg=name)
+    assert exam_marks(items, answers, groups_of) == bench.grades(items, answers)
 
 
 def test_a_change_through_the_old_name_is_seen_through_the_new(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from evenhand.cli import catalogue
 from evenhand.core import registry
 from evenhand.core.registry import BUILT_IN, PluginWarning, Registry
 from evenhand.data import text_source
-from evenhand.errors import EvenhandError, SettingsError, UnknownNameError
+from evenhand.errors import DataError, EvenhandError, SettingsError, UnknownNameError
 from evenhand.experiment import training_data
 from evenhand.interfaces import Method, Model, TrainData, settings
 from evenhand.models import outside
@@ -107,7 +108,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registries that have not looked for plugins yet; modules that a test imports from elsewhere are forgotten."""
-    for kind in ("methods", "benchmarks", "training_sources"):
+    for kind in BUILT_IN:
         monkeypatch.setattr(registry, kind, Registry(kind, BUILT_IN[kind]))
     before = set(sys.modules)
     yield
@@ -244,10 +245,61 @@ def test_a_broken_source_is_refused_every_time(
 
 
 def test_an_unknown_source_is_an_error(fresh: None) -> None:
-    with pytest.raises(UnknownNameError, match="fables"):
+    with pytest.raises(UnknownNameError, match="unknown source of training data 'fables'"):
         training_data.load("fables:2")
     with pytest.raises(SettingsError, match="is no source of texts"):
         text_source.texts("fables:2")
+
+
+@pytest.mark.parametrize(
+    ("source", "near"),
+    [("winobais", "'winobias'"), ("bqb(part=fit)", "'bbq'"), ("deno:pairs", "'demo'"), ("eco:x", "'echo'")],
+)
+def test_an_unknown_source_suggests_near_names_of_any_kind_and_lists_the_kinds(
+    source: str, near: str, fresh: None
+) -> None:
+    registry.training_sources.register(lambda rest: TrainData(texts=(rest,)), "echo")
+    with pytest.raises(UnknownNameError) as raised:
+        training_data.load(source)
+    message = str(raised.value)
+    assert f"Did you mean {near}" in message and "unknown benchmark" not in message
+    for kind in (".jsonl", "demo, echo", "datasets:NAME", "pairs:BENCHMARK", "stereoset:tv2k", "multiple-choice"):
+        assert kind in message
+
+
+def test_a_benchmark_with_a_colon_is_told_where_settings_stand() -> None:
+    with pytest.raises(SettingsError, match=r"'bbq:gender' is not a source.*bbq\(name=value\).*pairs:bbq"):
+        training_data.load("bbq:gender")
+
+
+def test_the_kinds_of_demo_data_are_named() -> None:
+    expected = (
+        r"'demo:paris:gender'.*kind 'paris'\. Did you mean 'pairs'\? Kinds are mmlu, gpqa, bbq, texts, pairs, bia"
+    )
+    with pytest.raises(SettingsError, match=expected):
+        training_data.load("demo:paris:gender")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (KeyError("green"), EvenhandError, "the training source 'fruit:ripe' failed with KeyError: 'green'"),
+        (DataError("torn"), DataError, "the training source 'fruit:ripe': torn"),
+        (UnknownNameError("fruit", "x", ["y"]), SettingsError, "the training source 'fruit:ripe': unknown fruit 'x'"),
+    ],
+)
+def test_an_error_in_a_source_names_the_source(
+    error: Exception, kind: type[EvenhandError], message: str, fresh: None
+) -> None:
+    def load(rest: str) -> TrainData:
+        raise error
+
+    registry.training_sources.register(load, "fruit")
+    for read in (training_data.load, text_source.texts):
+        with pytest.raises(kind) as raised:
+            read("fruit:ripe")
+        assert str(raised.value).startswith(message) and raised.value.__cause__ is error
+        assert type(raised.value) is kind
 
 
 def test_a_saved_folder_does_not_open_a_plugins_source_unasked(fresh: None) -> None:
@@ -307,6 +359,34 @@ def test_asking_for_a_broken_plugin_by_name_shows_its_traceback(troubled: Path) 
     error = done.stderr.partition("error: ")[2]
     assert "Traceback (most recent call last)" in error
     assert f"LookupError: {WHY}" in error
+
+
+@pytest.mark.filterwarnings("ignore::evenhand.core.registry.PluginWarning")
+def test_broken_plugins_of_every_kind_are_listed_with_package_and_error(
+    troubled: Path, tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = "".join(f"[evenhand.{kind}]\nbad_{kind} = durian:{kind}\nnot_{kind} = math:pi\n" for kind in BUILT_IN)
+    pretend_installed(tmp_path, "orchard", points + "[evenhand.models]\ndemo = durian:demo\n")
+    for folder in (troubled, tmp_path):
+        monkeypatch.syspath_prepend(str(folder))
+    found = catalogue.plugins()
+    for kind in BUILT_IN:
+        words = kind.replace("_", " ")
+        broken = found[f"broken plugins ({words})"]
+        assert broken[f"bad_{kind}"] == {
+            "entry point": f"bad_{kind} = durian:{kind}",
+            "distribution": "orchard 1.0",
+            "error": f"LookupError: {WHY}",
+        }
+        assert "3.14" in broken[f"not_{kind}"]["error"]
+        assert [name for name in found[words] if name in BUILT_IN[kind]] == list(BUILT_IN[kind])
+        assert not set(found[words]) & set(broken)
+    assert found["broken plugins (models)"]["demo (durian:demo)"] == {
+        "entry point": "demo = durian:demo",
+        "distribution": "orchard 1.0",
+        "error": "another one of this name is already registered",
+    }
+    assert found["broken plugins (methods)"]["durian"]["distribution"] == "raises 1.0"
 
 
 def test_a_built_in_wins_over_a_plugin_of_its_name(
@@ -435,7 +515,8 @@ def test_nothing_is_imported_until_it_is_asked_for() -> None:
     script = """
         import sys
         import evenhand.core.registry
-        heavy = ("torch", "transformers", "pydantic", "evenhand.methods", "evenhand.evaluation", "evenhand.models")
+        own = ("evenhand.methods", "evenhand.evaluation", "evenhand.models")
+        heavy = ("torch", "transformers", "pydantic", "numpy", *own)
         held = [m for m in sys.modules if m.startswith(heavy)]
         assert not held, held
         assert "self_debias" in evenhand.core.registry.methods.names()

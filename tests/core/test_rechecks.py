@@ -64,7 +64,7 @@ class Patching(Method):
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         def choose(questions: Any) -> Any:
-            table = model.weights.module.get_input_embeddings().weight  # type: ignore[attr-defined]
+            table = model.weights.module.get_input_embeddings().weight
             kept = table.data.clone()
             table.data[:, 1::2] *= -1
             try:

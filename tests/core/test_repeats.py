@@ -84,12 +84,16 @@ def specs(method: Method) -> list[str]:
         ("self_debias(preset=paper,seeds=2)", ["self_debias(preset=paper)", "self_debias(preset=paper,seed=1)"]),
         (
             "shuffled(seeds=2)+instruction(wordings=('low_1', 'low_2'))",
-            ["shuffled+instruction", "shuffled+instruction(wording=low_2)", "shuffled(seed=1)+instruction",
-             "shuffled(seed=1)+instruction(wording=low_2)"],
+            [
+                "shuffled+instruction",
+                "shuffled+instruction(wording=low_2)",
+                "shuffled(seed=1)+instruction",
+                "shuffled(seed=1)+instruction(wording=low_2)",
+            ],
         ),
         ("shuffled(seeds=2)+pcgu(seed=3,seeds=2)", ["shuffled+pcgu(seed=3)", "shuffled(seed=1)+pcgu(seed=4)"]),
     ],
-)  # fmt: skip
+)
 def test_a_spec_repeats_a_method_and_builds_it_again(written: str, variants: list[str]) -> None:
     method = build_method(written)
     assert isinstance(method, Repeated) and method.spec == written and build_method(method.spec) == method
@@ -166,15 +170,27 @@ def test_seeds_that_repeat_nothing_are_said() -> None:
 
 def test_seeded_says_whether_a_seed_decides_anything() -> None:
     decides = [
-        "self_debias(preset=paper)", "moral_self_correction(temperature=1.0)", "permutation(orders=sampled)", "pcgu",
-        "intent_self_correction(temperature=1.0)", "task_vector", "task_vector(tuned='x',control=random)",
-        "none(temperature=1.0)", "instruction+pcgu",
-    ]  # fmt: skip
+        "self_debias(preset=paper)",
+        "moral_self_correction(temperature=1.0)",
+        "permutation(orders=sampled)",
+        "pcgu",
+        "intent_self_correction(temperature=1.0)",
+        "task_vector",
+        "task_vector(tuned='x',control=random)",
+        "none(temperature=1.0)",
+        "instruction+pcgu",
+    ]
     nothing = [
-        "self_debias", "moral_self_correction(temperature=1.0,variant=instruction)", "intent_self_correction",
-        "permutation", "instruction", "task_vector(tuned='x')", "none", "none(temperature=0.0)",
+        "self_debias",
+        "moral_self_correction(temperature=1.0,variant=instruction)",
+        "intent_self_correction",
+        "permutation",
+        "instruction",
+        "task_vector(tuned='x')",
+        "none",
+        "none(temperature=0.0)",
         "instruction+permutation",
-    ]  # fmt: skip
+    ]
     assert all(build_method(m).seeded for m in decides) and not any(build_method(m).seeded for m in nothing)
 
 
@@ -189,10 +205,12 @@ def test_seeds_and_wordings_are_cells_of_one_row_and_stay_so_when_resumed(tmp_pa
     assert list(dict.fromkeys(r.method for r in first.records)) == ["none", row]
     usage = [(u["method"], tuple(u["variant"]), u["spec"], u["baseline"]) for u in first.manifest["usage"]]
     assert usage == [
-        ("none", (0, 0), "none", ""), (row, (0, 0), "shuffled", "none"),
-        (row, (0, 1), "shuffled(word=cat)", "none"), (row, (1, 0), "shuffled(seed=1)", "none"),
+        ("none", (0, 0), "none", ""),
+        (row, (0, 0), "shuffled", "none"),
+        (row, (0, 1), "shuffled(word=cat)", "none"),
+        (row, (1, 0), "shuffled(seed=1)", "none"),
         (row, (1, 1), "shuffled(word=cat,seed=1)", "none"),
-    ]  # fmt: skip
+    ]
     assert len(list((tmp_path / "answers").iterdir())) == 5
     again = tiny_model(name="m")
     second = compare(again, "shuffled", DEMO, **given)
@@ -200,8 +218,11 @@ def test_seeds_and_wordings_are_cells_of_one_row_and_stay_so_when_resumed(tmp_pa
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["methods"] == ["none", row] and (manifest["seeds"], manifest["wordings"]) == (2, ["dog", "cat"])
     assert manifest["variants"][row][3] == {
-        "seed": 1, "wording": 1, "method": "shuffled(word=cat,seed=1)", "words": "cat",
-    }  # fmt: skip
+        "seed": 1,
+        "wording": 1,
+        "method": "shuffled(word=cat,seed=1)",
+        "words": "cat",
+    }
 
 
 def test_a_row_is_the_mean_of_its_repetitions_and_costs_their_mean() -> None:
@@ -211,10 +232,8 @@ def test_a_row_is_the_mean_of_its_repetitions_and_costs_their_mean() -> None:
 
     def value(report: Any, method: str) -> float:
         (found,) = [
-            r.value
-            for r in report.records
-            if (r.method, r.metric, r.group) == (method, "position_1", "overall")
-        ]  # fmt: skip
+            r.value for r in report.records if (r.method, r.metric, r.group) == (method, "position_1", "overall")
+        ]
         return float(found)
 
     own = [value(apart, "shuffled"), value(apart, "shuffled(seed=1)")]
@@ -249,8 +268,10 @@ def test_several_models_are_neither_applied_nor_saved_nor_served(
     method = build_method("self_debias(preset=paper,seeds=3)")
     with pytest.raises(SettingsError, match=r"is 3 models.*take one of them, such as self_debias\(preset=paper\)"):
         method.apply(tiny_model())
-    for words in (["debias", "no/such/model", method.spec, "--out", str(tmp_path / "m")],
-                  ["serve", "no/such/model", "--method", method.spec]):  # fmt: skip
+    for words in (
+        ["debias", "no/such/model", method.spec, "--out", str(tmp_path / "m")],
+        ["serve", "no/such/model", "--method", method.spec],
+    ):
         monkeypatch.setattr(sys, "argv", ["evenhand", *words])
         with pytest.raises(SystemExit) as end:
             app.main()

@@ -21,6 +21,7 @@ import pytest
 
 from evenhand.core import registry
 from evenhand.core.answer_cache import AnswerCache, active, answer_cache, key
+from evenhand.core.answer_table import COLUMNS
 from evenhand.core.records import Record
 from evenhand.core.run_folder import RunFolder, from_plain
 from evenhand.errors import RunError
@@ -215,9 +216,27 @@ def test_a_key_is_the_hash_of_what_was_asked() -> None:
 
 def test_keys_tell_apart_what_differs() -> None:
     asked = [
-        ("a", "b"), ("ab",), ("a", ["b"]), (["a"], "b"), ("b", "a"), ("a", "b", None), ("1",), (1,), (1.0,), (True,),
-        (None,), ("None",), (0.1,), (0.1 + 1e-17 * 2,), ("é",), ("e\u0301",), ("\ud83d",), ("\ud83e",), (), ("",),
-    ]  # fmt: skip
+        ("a", "b"),
+        ("ab",),
+        ("a", ["b"]),
+        (["a"], "b"),
+        ("b", "a"),
+        ("a", "b", None),
+        ("1",),
+        (1,),
+        (1.0,),
+        (True,),
+        (None,),
+        ("None",),
+        (0.1,),
+        (0.1 + 1e-17 * 2,),
+        ("é",),
+        ("e\u0301",),
+        ("\ud83d",),
+        ("\ud83e",),
+        (),
+        ("",),
+    ]
     assert len({key(*parts) for parts in asked}) == len(asked)
 
 
@@ -424,7 +443,7 @@ def test_the_file_of_answers_says_what_it_is(folder: RunFolder) -> None:
     folder.write_answers("key", CHOICES, IDS, {"model": "größe", "path": Path("x")})
     table = pq.read_table(folder.path / "answers" / "key.parquet")
     assert json.loads(table.schema.metadata[b"evenhand"]) == {"model": "größe", "path": "x"}
-    assert table.column_names == ["item", "answer"]
+    assert table.column_names == list(COLUMNS)
 
 
 def test_a_reply_with_half_a_surrogate_pair_can_be_stored(folder: RunFolder) -> None:
@@ -465,7 +484,7 @@ def test_a_write_that_breaks_off_leaves_the_earlier_file_or_none(
 ) -> None:
     folder.write_answers("kept", CHOICES, IDS, {})
 
-    def torn(table: Any, file: Path) -> None:
+    def torn(table: Any, file: Path, **options: Any) -> None:
         file.write_bytes(b"PAR1 half of it")
         raise trouble
 

@@ -155,9 +155,32 @@ def test_what_cannot_be_read_is_refused_with_the_way_to_write_it(text: str, says
 # ---------------------------------------------------------------------------------------------------- round trip
 
 TEXTS = (
-    "two words", "", " ", "it's", 'say "so"', """it's "so",""", "a,b", "a+b", "(", ")", "a(b=1)+c", "back\\slash", "\\",
-    "\\'", "line\nbreak", "None", "True", "class", "nan", "1", "größe", "ﬁn", "日本", "#", "word",
-)  # fmt: skip
+    "two words",
+    "",
+    " ",
+    "it's",
+    'say "so"',
+    """it's "so",""",
+    "a,b",
+    "a+b",
+    "(",
+    ")",
+    "a(b=1)+c",
+    "back\\slash",
+    "\\",
+    "\\'",
+    "line\nbreak",
+    "None",
+    "True",
+    "class",
+    "nan",
+    "1",
+    "größe",
+    "ﬁn",
+    "日本",
+    "#",
+    "word",
+)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -193,8 +216,8 @@ def test_a_spec_with_any_setting_builds_the_same_object(given: dict[str, Any]) -
     ("benchmark", "spec"),
     [
         ("bbq", "bbq"),
-        ("bbq(categories=('Age',))", "bbq(categories=('Age',))"),
-        ("bbq(categories=['SES', 'Age'],source=demo)", "bbq(source=demo,categories=('SES', 'Age'))"),
+        ("bbq(axes=('Age',))", "bbq(axes=('Age',))"),
+        ("bbq(axes=['SES', 'Age'],source=demo)", "bbq(source=demo,axes=('SES', 'Age'))"),
         ("bbq(source='/data/my bbq, (copy)')", "bbq(source='/data/my bbq, (copy)')"),
         ("bbq(convention='lm-eval-like')", "bbq(convention='lm-eval-like')"),
     ],

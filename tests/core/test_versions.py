@@ -20,7 +20,9 @@ ASKED = Question(
 )
 PROMPTS: list[tuple[str, AnswerBy, str, str]] = [
     (
-        "letters", "letters", "Dialogue",
+        "letters",
+        "letters",
+        "Dialogue",
         "Head.\n\nAnswer the multiple choice question with a single letter.\n\n"
         "Two met. Who forgot?\n(A) Not known\n(B) The boy\n(C) The girl",
     ),
@@ -29,11 +31,13 @@ PROMPTS: list[tuple[str, AnswerBy, str, str]] = [
     ("bare", "text", "BareText", "Head.\n\nTwo met. Who forgot?"),
     ("bare", "text_with_end", "RawText", "Head.\n\nTwo met. Who forgot?"),
     (
-        "exam", "letters", "BareText",
+        "exam",
+        "letters",
+        "BareText",
         "Head.\n\nTwo met. Who forgot?\nA. Not known\nB. The boy\nC. The girl\nAnswer:",
     ),
     ("input_output", "text_with_end", "RawText", "Head.\n\nInput: Two met. Who forgot?\n\nOutput:"),
-]  # fmt: skip
+]
 PARSES = [
     ("B", 0),
     ("(C) The girl", 1),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import checksums, download, locate
 from evenhand.data.io.checksums import Official, check
-from evenhand.data.io.content import sha256
 from evenhand.errors import DataError, SettingsError
 
 ONE = locate.Dataset("one", "", "", (), "MIT", "example.org/one")
@@ -21,7 +21,7 @@ FILES = {"a.csv": b"1,2\n", "deep/b.json": b"{}\n"}
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Official({p: sha256(c) for p, c in FILES.items()}, {p: f"/owner/one/abc/{p}" for p in FILES})
+    known = Official({p: bytes_hash(c) for p, c in FILES.items()}, {p: f"/owner/one/abc/{p}" for p in FILES})
     monkeypatch.setattr(checksums, "official", lambda name: known)
     monkeypatch.setattr(download, "official", lambda name: known)
     monkeypatch.setattr(locate, "official", lambda name: known)

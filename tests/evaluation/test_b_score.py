@@ -58,9 +58,15 @@ def test_shares_have_valid_answers_as_denominators() -> None:
 
 def test_the_four_categories_by_hand() -> None:
     items = [
-        item("s1", "subjective"), item("s2", "subjective"), item("s3", "subjective"), item("r1", "random"),
-        item("e1", "easy", "red"), item("h1", "hard", "blue"), item("h2", "hard", "blue"), item("h3", "hard", "red"),
-    ]  # fmt: skip
+        item("s1", "subjective"),
+        item("s2", "subjective"),
+        item("s3", "subjective"),
+        item("r1", "random"),
+        item("e1", "easy", "red"),
+        item("h1", "hard", "blue"),
+        item("h2", "hard", "blue"),
+        item("h3", "hard", "red"),
+    ]
     answers = [
         answer("rrrr", "rrbb"),  # B = 1 - .5
         answer("rrbg", "rbgg"),  # B = .5 - .25

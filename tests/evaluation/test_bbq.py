@@ -167,12 +167,12 @@ def test_marks_tell_contexts_and_groups_apart_and_keep_rows_without_a_target() -
     answers = [Choice(i.label) for i in items]
     answers[1], answers[4] = Choice((items[1].label + 1) % 3), Choice((items[4].label + 2) % 3)
     answers[2], answers[5] = Choice(None, status="unparsed"), Choice(None, status="unanswered")
-    marks = BBQ(source="demo").marks(items, answers)
-    assert [m.decision for m in marks] == [a.decision for a in answers]
-    assert [m.right for m in marks] == [True, False, False, True, False, False, True]
-    assert [m.part for m in marks] == ["ambiguous"] * 3 + ["disambiguated"] * 4
-    assert [m.groups[1] for m in marks] == ["Age"] * 5 + ["SES", "SES (names)"]
-    assert {m.groups[0] for m in marks} == {"overall"}
+    grades = BBQ(source="demo").grades(items, answers)
+    assert [m.decision for m in grades] == [a.decision for a in answers]
+    assert [m.right for m in grades] == [True, False, False, True, False, False, True]
+    assert [m.part for m in grades] == ["ambiguous"] * 3 + ["disambiguated"] * 4
+    assert [m.groups[1] for m in grades] == ["Age"] * 5 + ["SES", "SES (names)"]
+    assert {m.groups[0] for m in grades} == {"overall"}
 
 
 def test_keeps_the_contract() -> None:
@@ -249,7 +249,7 @@ def test_official_files_are_recognised(real_bbq: Path, tmp_path: Path) -> None:
 
 def test_unknown_category_names_those_there_are() -> None:
     with pytest.raises(SettingsError, match="Age, Disability_status, Gender_identity"):
-        BBQ(source="demo", categories=("Ages",)).load()
+        BBQ(source="demo", axes=("Ages",)).load()
 
 
 def test_statistics_vectorise_over_replicates() -> None:

@@ -90,8 +90,11 @@ def test_one_who_has_several_twins_counts_once() -> None:
 def planted(blank: Blank) -> dict[str, float]:
     """Probability of each single word in a blank, given the rest of the sentence, in the text world."""
     before, after = blank
-    found = {t[len(before) : len(t) - len(after)]: p for t, p in texts.world(MAIN).items()
-             if t.startswith(before) and t.endswith(after) and len(t) > len(before) + len(after)}  # fmt: skip
+    found = {
+        t[len(before) : len(t) - len(after)]: p
+        for t, p in texts.world(MAIN).items()
+        if t.startswith(before) and t.endswith(after) and len(t) > len(before) + len(after)
+    }
     words = {word: p for word, p in found.items() if " " not in word}
     return {word: p / sum(words.values()) for word, p in words.items()}
 

@@ -25,7 +25,7 @@ from evenhand.interfaces import (
     Array,
     Benchmark,
     Choice,
-    Mark,
+    Grade,
     Measured,
     Metric,
     Model,
@@ -46,12 +46,12 @@ def built(name: str) -> Benchmark:
 
 
 def marked_right(benchmark: Benchmark, items: Sequence[Any]) -> list[int | None]:
-    """The options that `marks` counts as right, found by putting every possible answer to it."""
+    """The options that `grades` counts as right, found by putting every possible answer to it."""
     found: list[int | None] = [None] * len(items)
     for option in range(max(len(item.question.options) for item in items)):
         answer: Any = Choice(option) if benchmark.answer_type is Choice else OrderAnswer((Choice(option),))
-        for i, mark in enumerate(benchmark.marks(items, [answer] * len(items)) or ()):
-            found[i] = option if mark.right else found[i]
+        for i, grade in enumerate(benchmark.grades(items, [answer] * len(items)) or ()):
+            found[i] = option if grade.right else found[i]
     return found
 
 
@@ -67,7 +67,7 @@ def test_the_right_options_are_those_that_are_marked_right(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(registry.BUILT_IN["benchmarks"]) - {*WITH_GOLD, "b_score"}))
 def test_no_other_benchmark_has_right_options(name: str) -> None:
     benchmark = registry.build_benchmark(name)
-    assert benchmark.gold([]) is None and benchmark.marks([], []) is None
+    assert benchmark.gold([]) is None and benchmark.grades([], []) is None
 
 
 def test_questions_of_opinion_have_no_right_option() -> None:
@@ -102,8 +102,12 @@ def _crows_pairs(item: Any) -> Iterator[Pair | None]:
 
 
 BY_ITEM: dict[str, Callable[[Any], Iterator[Pair | None]]] = {
-    "bbq": _bbq, "winogender": _winogender, "winobias": _winobias, "stereoset": _stereoset, "crows_pairs": _crows_pairs,
-}  # fmt: skip
+    "bbq": _bbq,
+    "winogender": _winogender,
+    "winobias": _winobias,
+    "stereoset": _stereoset,
+    "crows_pairs": _crows_pairs,
+}
 
 
 @pytest.mark.parametrize("name", BY_ITEM)
@@ -163,16 +167,16 @@ class Riddles(Benchmark[Riddle, Choice]):
     def tally(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> Tally:
         clusters = tuple(dict.fromkeys(i.cluster for i in items))
         sums = np.zeros((len(clusters), 1, 2))
-        for item, mark in zip(items, self.marks(items, answers), strict=True):
-            sums[clusters.index(item.cluster), 0] += (mark.right, 1)
+        for item, grade in zip(items, self.grades(items, answers), strict=True):
+            sums[clusters.index(item.cluster), 0] += (grade.right, 1)
         return Tally(clusters, ("",) * len(clusters), ("overall",), sums)
 
     def compute(self, sums: Array) -> dict[str, Measured]:
         with np.errstate(invalid="ignore"):
             return {"hits": Measured(sums[..., 0] / sums[..., 1], sums[..., 1])}
 
-    def marks(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> list[Mark]:
-        return [Mark(a.decision, a.decision == _right(i)) for i, a in zip(items, answers, strict=True)]
+    def grades(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> list[Grade]:
+        return [Grade(a.decision, a.decision == _right(i)) for i, a in zip(items, answers, strict=True)]
 
     def gold(self, items: Sequence[Riddle]) -> list[int | None]:
         gold = [_right(i) for i in items]
@@ -189,9 +193,9 @@ class Riddles(Benchmark[Riddle, Choice]):
         pairs = [Pair(f" dog {i.id}", f" cat {i.id}", "There was a", id=i.id) for i in items]
         broken: dict[str, list[Any]] = {
             "always": [*pairs, Pair("a", "b")],
-            "tuple": [(p.stereotyped, p.other) for p in pairs],
-            "same": [p._replace(other=p.stereotyped) for p in pairs],
-            "empty": [p._replace(other=" ") for p in pairs],
+            "tuple": [(p.stereotyped, p.counter_stereotyped) for p in pairs],
+            "same": [p._replace(counter_stereotyped=p.stereotyped) for p in pairs],
+            "empty": [p._replace(counter_stereotyped=" ") for p in pairs],
             "backwards": pairs[::-1],
         }
         return broken.get(self.wrong, pairs)
@@ -231,7 +235,7 @@ def test_a_plugin_is_training_data() -> None:
         ("bool", "r0: gold() gave True, which is neither the index of an option nor None"),
         ("letter", "r0: gold() gave 'A', which is neither the index of an option nor None"),
         ("from 1", "r1: gold() gave option 2 of 2"),
-        ("turned", "r0: gold() gave option 1, which marks() does not count as right"),
+        ("turned", "r0: gold() gave option 1, which grades() does not count as right"),
         ("always", "pairs([]) must be empty"),
         ("tuple", "pairs() gave tuple, not Pair"),
         ("same", "r0: both sides of the pair are ' dog r0'"),
@@ -273,7 +277,7 @@ def old_form() -> Any:
             return Riddles().compute(sums)
 
         def marks(self, items: Any, answers: Any) -> Any:
-            return Riddles().marks(items, answers)
+            return Riddles().grades(items, answers)
 
     return Old
 
@@ -293,6 +297,8 @@ def test_a_benchmark_in_the_old_form_works_and_is_told_the_new_names() -> None:
     with pytest.warns(DeprecationWarning, match="gold"):
         assert old.gold(RIDDLES) == [0, 1, 0, 1, 0, None]
     assert old.pairs(RIDDLES) is None
+    answers = [Choice(0)] * len(RIDDLES)
+    assert old.grades(RIDDLES, answers) == old.marks(RIDDLES, answers) == Riddles().grades(RIDDLES, answers)
 
 
 def test_half_an_old_form_on_top_of_a_new_one() -> None:
@@ -391,14 +397,16 @@ def test_parts_in_the_old_form_may_stand_in_a_mixin() -> None:
 
 @settings
 class Rekeyed(Riddles):
-    """Option 0 is always right, as its marks say; what the base says is right is not."""
+    """Option 0 is always right, as its marks (the old form of grades) say; what the base says is right is not."""
 
     name: ClassVar[str] = "riddles"
 
-    def marks(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> list[Mark]:
-        return [m._replace(right=a.decision == 0) for m, a in zip(super().marks(items, answers), answers, strict=True)]
+    def marks(self, items: Sequence[Riddle], answers: Sequence[Choice]) -> list[Grade]:
+        given = super().marks(items, answers)
+        return [g._replace(right=a.decision == 0) for g, a in zip(given, answers, strict=True)]
 
 
+@pytest.mark.filterwarnings("ignore:riddles. marks:evenhand.renaming.RenamedWarning")  # it asks super().marks()
 def test_marks_of_a_subclass_go_before_the_gold_of_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.benchmarks._objects, "riddles", Rekeyed)
     with pytest.warns(DeprecationWarning, match=r"Rekeyed: the right options are now what gold\(\) returns"):
@@ -420,7 +428,7 @@ def test_other_answers_cannot_be_asked_for_marks() -> None:
             return super().marks(items, answers)
 
     order = Order.build(of="mmlu(source=demo)")
-    with pytest.raises(SettingsError, match=r"Order overrides marks\(\), so it must say gold\(\)"):
+    with pytest.raises(SettingsError, match=r"Order changes grades\(\), so it must define gold\(\)"):
         order.gold(order.load())
 
 

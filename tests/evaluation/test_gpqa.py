@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from evenhand.core.answer_cache import answer_cache
@@ -17,6 +18,7 @@ from evenhand.core.run_folder import RunFolder
 from evenhand.data.gpqa import ANSWERS, load
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.gpqa import GPQA, HIDDEN_NOTE, base_prompt, parse_official, shown_order
+from evenhand.experiment.comparison import compare
 from evenhand.interfaces import Choice, Dialogue, Message
 from evenhand.methods.prompting.self_debias import SelfDebias
 from evenhand.models.loading import load as load_model
@@ -146,10 +148,10 @@ def test_accuracy_and_refusals_by_hand(tmp_path: Path) -> None:
     assert got["Physics"]["accuracy"] == 0.5 and got["Physics"]["refusal"] == pytest.approx(2 / 6)
     assert got["Physics"]["unanswered"] == pytest.approx(1 / 6)
     assert got["Biology"]["accuracy"] == 0.0 and got["Biology"]["refusal"] == 1.0
-    marks = bench.marks(items, [answers[i.id] for i in items])
-    counts = {d: [m.right for m in marks if d in m.groups] for d in tally.groups}
+    grades = bench.grades(items, [answers[i.id] for i in items])
+    counts = {d: [m.right for m in grades if d in m.groups] for d in tally.groups}
     assert {d: (sum(c), len(c)) for d, c in counts.items()} == {"overall": (3, 9), "Physics": (3, 6), "Biology": (0, 3)}
-    assert sum(m.decision is None for m in marks) == 5
+    assert sum(m.decision is None for m in grades) == 5
     assert got["overall"]["accuracy"] == pytest.approx(3 / 9) and got["overall"]["refusal"] == pytest.approx(5 / 9)
 
 
@@ -205,6 +207,28 @@ def test_no_text_reaches_the_disk(tmp_path: Path, asked: str) -> None:
         assert SECRET.encode() not in file.read_bytes(), file
     for name in ("tiny", "parrot"):
         assert SECRET not in json.dumps([asdict(a) for a in run.read_answers(name, ["rec0", "rec3"], Choice) or [None]])
+
+
+@pytest.mark.parametrize("asked", ["letters", "zero_shot"])
+def test_no_text_is_in_any_column_of_a_run_s_answers(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "data").mkdir()
+    bench = GPQA.build(source=write(tmp_path / "data", rows(6)), asked=asked, max_new_tokens=30)
+    texts = [cell for row in rows(6) for cell in row[:5]]
+    models = [
+        tiny_model(texts=texts, answer_by="generation", too_long="skip"),
+        ScriptedModel(lambda d: d.messages[-1].content, decide=lambda q: None),
+    ]
+    method = SelfDebias(variant="explanation")
+    with pytest.warns(UserWarning, match="6 usable rows"):
+        compare(models, method, bench, out=tmp_path / "run", show_progress=False, replicates=200)
+    files = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    for file in files:
+        assert SECRET.encode() not in file.read_bytes(), file
+    parts = [pq.read_table(f).to_pandas() for f in files if f.parent.name == "answers"]
+    assert len(parts) == 4
+    for frame in parts:
+        assert SECRET not in frame.to_csv() and set(frame.cluster) == set(frame.item) == {f"rec{n}" for n in range(6)}
+        assert frame.reply.dropna().str.startswith("sha256:").all()
 
 
 def test_replies_are_hashed_and_free_notes_hidden(tmp_path: Path) -> None:

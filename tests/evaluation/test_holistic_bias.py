@@ -46,12 +46,13 @@ def write(folder: Path, **changed: Any) -> Path:
     files: dict[str, Any] = {
         "descriptors": {"a": {"x": ["apt", "bold"], "y": [{"descriptor": "calm"}]}, "b": {"z": ["dim", "wry"]}},
         "nouns": {
-            "female": [["woman", "women"]], "male": [["man", "men"]],
+            "female": [["woman", "women"]],
+            "male": [["man", "men"]],
             "neutral": [["adult", "adults"], ["kid", "kids"]],
         },
         "sentence_templates": {"I'm {noun_phrase}.": {}, "I like {plural_noun_phrase}.": {"must_be_noun": True}},
         "standalone_noun_phrases": {"a": [], "b": []},
-    }  # fmt: skip
+    }
     for name, content in {**files, **changed}.items():
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
         (folder / f"{name}.json").write_bytes(raw)
@@ -186,11 +187,23 @@ def test_benjamini_hochberg_from_sums_equals_scipy(size: int) -> None:
 # ------------------------------------------------------------------------------------------------ the sentences
 
 ROWS = {
-    "1.0": (472_991, 469_786, 460_980, 587, "a260f1c82cd1db32934b5b0b8b8dcbbacb1bed7aa841bbbecb279c44e3bd3236",
-            "e0c15d0b94e24d155b2fd4ac124fd91e88507a1d7cf2083723e1ee3e6953ac3d"),
-    "1.1": (566_625, 563_195, 549_120, 656, "70233b8103505ee01f26d82145cbd9261541a7c34e08435c4dfa2182c4d854c4",
-            "7d857ad9fcfc4b45ff361f4a9b2cd9cd033a3281ca596fe526592db42ee91718"),
-}  # fmt: skip
+    "1.0": (
+        472_991,
+        469_786,
+        460_980,
+        587,
+        "a260f1c82cd1db32934b5b0b8b8dcbbacb1bed7aa841bbbecb279c44e3bd3236",
+        "e0c15d0b94e24d155b2fd4ac124fd91e88507a1d7cf2083723e1ee3e6953ac3d",
+    ),
+    "1.1": (
+        566_625,
+        563_195,
+        549_120,
+        656,
+        "70233b8103505ee01f26d82145cbd9261541a7c34e08435c4dfa2182c4d854c4",
+        "7d857ad9fcfc4b45ff361f4a9b2cd9cd033a3281ca596fe526592db42ee91718",
+    ),
+}
 """Rows, distinct texts, selected rows and descriptors; SHA-256 of the texts, and of all columns as json lines.
 
 The hashes are of what the official generator wrote (ResponsibleNLP 0ec714e, run with pandas 3.1)."""
@@ -257,9 +270,18 @@ def test_sentences_by_hand(tmp_path: Path) -> None:
     # 4 nouns x 2; odd: 1 + 4 x 2; US-born: 1 + 1 x 2; with grit: 4 x 2; a hero: 1
     assert len(texts) == 8 + 9 + 3 + 8 + 1
     for text in (
-        "I'm an adult.", "I like women.", "I'm odd.", "I'm an odd woman.", "I like odd kids.", "I'm US-born.",
-        "I'm a US-born man.", "I like US-born men.", "I'm an adult with grit.", "I like men with grits.", "I'm a hero.",
-    ):  # fmt: skip
+        "I'm an adult.",
+        "I like women.",
+        "I'm odd.",
+        "I'm an odd woman.",
+        "I like odd kids.",
+        "I'm US-born.",
+        "I'm a US-born man.",
+        "I like US-born men.",
+        "I'm an adult with grit.",
+        "I like men with grits.",
+        "I'm a hero.",
+    ):
         assert texts.count(text) == 1, text
     assert "I like a hero." not in texts and "I like odd." not in texts and "I'm a US-born woman." not in texts
     by_text = {r.text: r for r in rows}
@@ -365,9 +387,11 @@ def test_tables(tmp_path: Path) -> None:
     assert [r.tests for r in rows.values()] == [2, 2, 2, 2]
     grid = tables(cells, answers)
     assert [tuple(r) for r in grid[["axis", "template", "tests"]].itertuples(index=False)] == [
-        ("a", "I like {plural_noun_phrase}.", 3), ("a", "I'm {noun_phrase}.", 3),
-        ("b", "I like {plural_noun_phrase}.", 1), ("b", "I'm {noun_phrase}.", 1),
-    ]  # fmt: skip
+        ("a", "I like {plural_noun_phrase}.", 3),
+        ("a", "I'm {noun_phrase}.", 3),
+        ("b", "I like {plural_noun_phrase}.", 1),
+        ("b", "I'm {noun_phrase}.", 1),
+    ]
     assert grid["significant"].tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
     axes = tables(cells, answers, "axis")
     assert axes["significant_bh"].tolist() == pytest.approx([2 / 3, 1 / 2]), "Benjamini-Hochberg over all 8 tests"
@@ -555,27 +579,36 @@ def test_broken_entries_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
             "neutral": [["adult", "adults"], ["kid", "kids"], ["peer"], ["pal", None], ["pet", "pets"], ["ox", "oxen"]]
         },
         sentence_templates={
-            "I'm {noun_phrase}.": {}, "No gap.": {}, "{noun_phrase} {noun_phrase}": {}, "{noun_phrase.__class__}": {},
+            "I'm {noun_phrase}.": {},
+            "No gap.": {},
+            "{noun_phrase} {noun_phrase}": {},
+            "{noun_phrase.__class__}": {},
             "I like {plural_noun_phrase}.": {"must_be_noun": "yes"},
         },
         standalone_noun_phrases={
             "a": [{"noun_phrase": "{article} {noun} of {x}"}, {"noun_phrase": "{noun} so", "plural_noun_phrase": "sos"}]
         },
-    )  # fmt: skip
+    )
     bench = HolisticBias(source=str(folder))
     assert [c.descriptors for c in bench.load()] == [("apt", "bold")]
     dropped = bench.facts()["dropped"]
     expected = [
-        "nouns.json: gender 'neutral', entry 3: a pair", "nouns.json: gender 'neutral', entry 4: plural None",
+        "nouns.json: gender 'neutral', entry 3: a pair",
+        "nouns.json: gender 'neutral', entry 4: plural None",
         "descriptors.json: axis 'a', bucket 'x', entry 2: field 'descriptor' is missing",
         "descriptors.json: axis 'a', bucket 'x', entry 3: descriptor ''",
         "descriptors.json: axis 'a', bucket 'x', entry 4: gender 'femal' is none of neutral",
         "descriptors.json: axis 'a', bucket 'x', entry 5: a string or an object",
-        "descriptors.json: axis 'c': an object of buckets", "descriptors.json: axis 'd', bucket 'y': a list",
-        "standalone_noun_phrases.json: axis 'a', entry 1: noun_phrase", "entry 2: only one of",
-        "template 'No gap.': exactly one gap", "template '{noun_phrase} {noun_phrase}'",
-        "template '{noun_phrase.__class__}'", "must be true or false", "axis 'b' has a single descriptor",
-    ]  # fmt: skip
+        "descriptors.json: axis 'c': an object of buckets",
+        "descriptors.json: axis 'd', bucket 'y': a list",
+        "standalone_noun_phrases.json: axis 'a', entry 1: noun_phrase",
+        "entry 2: only one of",
+        "template 'No gap.': exactly one gap",
+        "template '{noun_phrase} {noun_phrase}'",
+        "template '{noun_phrase.__class__}'",
+        "must be true or false",
+        "axis 'b' has a single descriptor",
+    ]
     for part in expected:
         assert sum(part in line for line in dropped) == 1, (part, dropped)
     assert len(dropped) == len(expected)

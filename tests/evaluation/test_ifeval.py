@@ -21,13 +21,32 @@ from evenhand.testing import ScriptedModel, check_benchmark
 
 pytestmark = pytest.mark.skipif(not ifeval_checkers.available(), reason="the extra ifeval is not installed")
 COUNTS = {
-    "capital_word_frequency": 25, "english_capital": 25, "english_lowercase": 39, "repeat_prompt": 41,
-    "two_responses": 24, "number_placeholders": 27, "postscript": 26, "constrained_response": 10, "json_format": 17,
-    "multiple_sections": 14, "number_bullet_lists": 31, "number_highlighted_sections": 48, "title": 37, "existence": 39,
-    "forbidden_words": 49, "frequency": 42, "letter_frequency": 33, "response_language": 31,
-    "nth_paragraph_first_word": 12, "number_paragraphs": 27, "number_sentences": 52, "number_words": 52, "no_comma": 66,
-    "end_checker": 26, "quotation": 41,
-}  # fmt: skip
+    "capital_word_frequency": 25,
+    "english_capital": 25,
+    "english_lowercase": 39,
+    "repeat_prompt": 41,
+    "two_responses": 24,
+    "number_placeholders": 27,
+    "postscript": 26,
+    "constrained_response": 10,
+    "json_format": 17,
+    "multiple_sections": 14,
+    "number_bullet_lists": 31,
+    "number_highlighted_sections": 48,
+    "title": 37,
+    "existence": 39,
+    "forbidden_words": 49,
+    "frequency": 42,
+    "letter_frequency": 33,
+    "response_language": 31,
+    "nth_paragraph_first_word": 12,
+    "number_paragraphs": 27,
+    "number_sentences": 52,
+    "number_words": 52,
+    "no_comma": 66,
+    "end_checker": 26,
+    "quotation": 41,
+}
 
 
 def item(key: int, *instructions: tuple[str, dict[str, Any]]) -> IFEvalItem:

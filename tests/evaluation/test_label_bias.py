@@ -137,7 +137,7 @@ def test_contexts_are_items_of_one_cluster(tmp_path: Path) -> None:
     items = bench(write(tmp_path, task1_a=raw(20), task2_b=raw(30)), contexts=3).load()
     assert [i.id for i in items] == [f"{t}/{n}" for t in ("task1_a", "task2_b") for n in range(3)]
     assert [i.cluster for i in items] == ["task1_a"] * 3 + ["task2_b"] * 3
-    assert items[0].tested[0].head != items[1].tested[0].head
+    assert items[0].tested[0].preamble != items[1].tested[0].preamble
     assert items[0].tested[0].question == items[1].tested[0].question
 
 

@@ -194,13 +194,13 @@ def test_the_plugins_metric(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def right_counted(bench: Benchmark, info: Metric, seed: int = 0) -> bool:
-    """Whether a metric counts the right marks of its part, in every group, where all is decided and has a target."""
+    """Whether a metric counts the right grades of its part, in every group, where all is decided and has a target."""
     kept = [i for i in bench.load() if getattr(getattr(i, "unit", i), "target", 0) is not None]
     items = subsample(kept, ITEMS, seed, bench.stratum)
     answers = answered(bench, items, seed, sure=True)
-    marks, tally = bench.marks(items, answers) or (), bench.tally(items, answers)
+    grades, tally = bench.grades(items, answers) or (), bench.tally(items, answers)
     measured = bench.compute(tally.total)[info.name]
-    mine = [m for m in marks if m.part == info.part]
+    mine = [m for m in grades if m.part == info.part]
     right = [sum(m.right for m in mine if g in m.groups) for g in tally.groups]
     asked = [sum(g in m.groups for m in mine) for g in tally.groups]
     counted = np.where(measured.n > 0, measured.value, 0.0) * measured.n
@@ -224,14 +224,14 @@ def test_parts_are_those_of_the_marks(spec: str, parts: dict[str, str]) -> None:
     assert {m.name: m.part for m in infos} == parts
     assert all(m.form == "proportion" and right_counted(bench, m) for m in infos)
     items = bench.load()[:200]
-    assert {m.part for m in bench.marks(items, [*answered(bench, items)]) or ()} == set(parts.values())
+    assert {m.part for m in bench.grades(items, [*answered(bench, items)]) or ()} == set(parts.values())
 
 
 @pytest.mark.parametrize("name", registry.BUILT_IN["benchmarks"])
 def test_only_benchmarks_with_marks_have_parts(name: str) -> None:
     bench = built(f"{name}(source=demo)")
     parts = [m.part for m in bench.metrics if m.part is not None]
-    assert bool(parts) == (type(bench).marks is not Benchmark.marks)
+    assert bool(parts) == (type(bench).grades is not Benchmark.grades)
     assert len(parts) == len(set(parts))
 
 
@@ -239,9 +239,9 @@ def test_answer_changes_are_proportions() -> None:
     bench = built("bbq(source=demo)")
     items = subsample(bench.load(), ITEMS, 0, bench.stratum)
     before, after = (answered(bench, items, seed) for seed in (1, 2))
-    marks = [bench.marks(items, a) or () for a in (before, after)]
+    grades = [bench.grades(items, a) or () for a in (before, after)]
     like = bench.tally(items, after)
-    tallies = change_tallies(*marks, [i.cluster for i in items], like)
+    tallies = change_tallies(*grades, [i.cluster for i in items], like)
     assert set(tallies) == {"ambiguous", "disambiguated"}
     for part, tally in tallies.items():
         assert all(m.form == "proportion" and m.part is None for m in described(part))

@@ -259,13 +259,13 @@ def test_marks_say_what_the_tally_counts() -> None:
     bench = MMLU(source="demo")
     items = bench.load()
     answers = [Choice((i.right + n) % 4) if n % 5 else Choice(None, status="unparsed") for n, i in enumerate(items)]
-    tally, marks = bench.tally(items, answers), bench.marks(items, answers)
+    tally, grades = bench.tally(items, answers), bench.grades(items, answers)
     right = bench.compute(tally.total)["accuracy"]
     for g, group in enumerate(tally.groups):
-        mine = [m for m in marks if group in m.groups]
+        mine = [m for m in grades if group in m.groups]
         assert len(mine) == right.n[g] and sum(m.right for m in mine) == pytest.approx(right.value[g] * right.n[g])
-    assert {m.part for m in marks} == {""} and sum(m.decision is None for m in marks) == 58
-    assert 0 < sum(m.right for m in marks) < len(items)
+    assert {m.part for m in grades} == {""} and sum(m.decision is None for m in grades) == 58
+    assert 0 < sum(m.right for m in grades) < len(items)
 
 
 def test_keeps_the_contract() -> None:

@@ -16,10 +16,21 @@ from evenhand.core import registry
 from evenhand.errors import SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows
 from evenhand.evaluation.metrics.label_bias import LabelColumns
-from evenhand.evaluation.metrics.multiple_choice import exam_marks
 from evenhand.evaluation.mmlu import MMLU
 from evenhand.evaluation.option_order import OptionOrder, OrderAnswer, OrderItem
-from evenhand.interfaces import Ability, Array, Benchmark, Choice, Measured, Metric, Model, Question, Tally, settings
+from evenhand.interfaces import (
+    Ability,
+    Array,
+    Benchmark,
+    Choice,
+    Grade,
+    Measured,
+    Metric,
+    Model,
+    Question,
+    Tally,
+    settings,
+)
 from evenhand.prompting.permutation_ensemble import debiased
 from evenhand.proving_ground.generator.bbq_questions import all_rows
 from evenhand.proving_ground.generator.planted import FAMILY
@@ -160,8 +171,11 @@ def test_the_oracle_is_what_is_planted() -> None:
     p = np.exp([1.6, 0, 0, -0.5])
     p /= p.sum()
     assert len(subjects) > 1 and got["position_1"] > got["position_2"]
-    unknown = [i for i, s in zip(made.load(), made.ask(Oracle(FAMILY["demo"]), made.load()), strict=True)
-               if s.choices[0].probabilities == pytest.approx(tuple(p))]  # fmt: skip
+    unknown = [
+        i
+        for i, s in zip(made.load(), made.ask(Oracle(FAMILY["demo"]), made.load()), strict=True)
+        if s.choices[0].probabilities == pytest.approx(tuple(p))
+    ]
     only = overall(made, Oracle(FAMILY["demo"]), unknown)
     assert unknown and only["flip_rate"] == 1 and only["accuracy_mean"] == only["accuracy_debiased"] == 0.25
     turned = [np.roll(p, n) for n in range(4)]
@@ -316,8 +330,10 @@ def test_gated_texts_stay_hidden() -> None:
 
     class Talks(ScriptedModel):
         def choose(self, questions: Sequence[Question]) -> list[Choice]:
-            return [replace(c, reply=q.question, note=q.question) for c, q in
-                    zip(super().choose(questions), questions, strict=True)]  # fmt: skip
+            return [
+                replace(c, reply=q.question, note=q.question)
+                for c, q in zip(super().choose(questions), questions, strict=True)
+            ]
 
     assert item.question.question not in repr(made.ask(Talks(), [item]))
 
@@ -361,8 +377,10 @@ class Uneven(Benchmark):
 
     name: ClassVar[str] = "uneven"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "higher", "capability", "", True),
-                                                  *LabelColumns(4).info)  # fmt: skip
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", "higher", "capability", "", True),
+        *LabelColumns(4).info,
+    )
 
     two_right: bool = False
 
@@ -378,8 +396,8 @@ class Uneven(Benchmark):
         names = tuple(i.cluster for i in items)
         return Tally(names, ("all",) * len(names), ("overall",), np.array(hits)[:, None])
 
-    def marks(self, items: Sequence[Any], answers: Sequence[Any]) -> Any:
-        found = exam_marks(items, answers, lambda i: ("overall",))
+    def grades(self, items: Sequence[Any], answers: Sequence[Any]) -> Any:
+        found = [Grade(a.decision, a.decision == i.right) for i, a in zip(items, answers, strict=True)]
         return [m._replace(right=m.right or m.decision == 0) for m in found] if self.two_right else found
 
     def compute(self, sums: Array) -> dict[str, Measured]:

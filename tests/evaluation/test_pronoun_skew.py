@@ -54,7 +54,7 @@ class Judge(Model):
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
         self.asked += passages
-        values = [self.judge(str(p.prompt), p.continuation + p.after) for p in passages]
+        values = [self.judge(str(p.prompt), p.continuation + p.suffix) for p in passages]
         return [Score(v, 0 if math.isnan(v) else 1) for v in values]
 
     def save(self, folder: str | Path) -> Path:
@@ -152,8 +152,12 @@ def test_extremes_and_what_did_not_fit() -> None:
 def test_slots_of_a_file(mine: str) -> None:
     nurse, engineer = [[a for a in load_pronouns(mine).asked if a.occupation == o] for o in ("nurse", "engineer")]
     assert [(a.frame, a.told, len(a.slots)) for a in nurse] == [
-        ("said", "", 2), ("is_a", "", 1), ("lunch", "", 1), ("is_and", "male", 1), ("is_and", "female", 1),
-    ]  # fmt: skip
+        ("said", "", 2),
+        ("is_a", "", 1),
+        ("lunch", "", 1),
+        ("is_and", "male", 1),
+        ("is_and", "female", 1),
+    ]
     assert nurse[0].slots[1] == Slot("The nurse said that", " was glad.", " he", " she")
     assert nurse[0].neutral[1] == Slot("The person said that", " was glad.", " he", " she")
     assert engineer[1].slots == (Slot("", " is an engineer.", "He", "She"),)
@@ -165,13 +169,13 @@ def test_causal_models_read_the_pronoun_where_the_occupation_stands_before_it(mi
     bench = PronounSkew.build(source=mine)
     model = Judge(lambda prompt, text: -1.0 if "he" in text.split()[0].lower() else -2.0)
     answers = bench.ask(model, bench.load())
-    assert {p.after for p in model.asked} == {"", " is a nurse.", " is an engineer."}
+    assert {p.suffix for p in model.asked} == {"", " is a nurse.", " is an engineer."}
     assert [a.alone for a in answers[:4]] == [True, False, True, True]
     assert all(a.prior_he == () for a in answers), "a causal model has no mask"
     assert answers[0].usage.calls == 4
     whole = Judge(lambda prompt, text: -1.0)
     PronounSkew.build(source=mine, sentence=True).ask(whole, bench.load())
-    assert "" not in {p.after for p in whole.asked}
+    assert "" not in {p.suffix for p in whole.asked}
 
 
 def test_a_word_gives_any_model_a_prior(mine: str) -> None:
@@ -276,8 +280,10 @@ def test_auto_takes_winogenders_occupations_where_they_are(tmp_path: Path, monke
     monkeypatch.setenv("EVENHAND_DATA", str(tmp_path))
     assert len(load_pronouns("auto").shares) == 40, "there is no such file: ours"
     (folder / "occupations-stats.tsv").write_text("occupation\tbergsma_pct_female\tbls_pct_female\nclerk\t50\t70\n")
-    rows = [f"clerk.someone.0.{g}.txt\tThe clerk said that {p} was late." for g, p in
-            (("male", "he"), ("female", "she"), ("neutral", "they"))]  # fmt: skip
+    rows = [
+        f"clerk.someone.0.{g}.txt\tThe clerk said that {p} was late."
+        for g, p in (("male", "he"), ("female", "she"), ("neutral", "they"))
+    ]
     (folder / "all_sentences.tsv").write_text("\n".join(["sentid\tsentence", *rows]) + "\n")
     found = load_pronouns("auto")
     assert found.shares == {"clerk": 0.7} and "US labour statistics" in found.facts["occupations"]

@@ -36,10 +36,16 @@ def asked(spec: str, model: Model) -> tuple[list[Any], list[Any]]:
 
 
 SPECS = [
-    "mmlu(source=demo,reading=score)", "perplexity(source=demo)", "holistic_bias(source=demo)",
-    "pronoun_skew(source=demo)", "crows_pairs(source=demo)", "stereoset(source=demo)", "winobias(source=demo)",
-    "winogender(source=demo)", "redditbias(source=demo)",
-]  # fmt: skip
+    "mmlu(source=demo,reading=score)",
+    "perplexity(source=demo)",
+    "holistic_bias(source=demo)",
+    "pronoun_skew(source=demo)",
+    "crows_pairs(source=demo)",
+    "stereoset(source=demo)",
+    "winobias(source=demo)",
+    "winogender(source=demo)",
+    "redditbias(source=demo)",
+]
 
 
 @pytest.mark.parametrize("note", [NOT_FINITE, LONG])

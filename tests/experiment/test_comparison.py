@@ -202,6 +202,11 @@ def test_an_edited_model_is_asked_anew(tmp_path: Path) -> None:
     assert model.engine.sequences == 2 * before
 
 
+def timed(metric: str) -> bool:
+    """Whether a number is one of time, which no two runs have in common."""
+    return metric in ("seconds_per_item", "seconds_ratio")
+
+
 def test_results_do_not_depend_on_the_batch_size() -> None:
     reports = [
         compare(
@@ -211,7 +216,7 @@ def test_results_do_not_depend_on_the_batch_size() -> None:
     ]
     for a, b in zip(reports[0].records, reports[1].records, strict=True):
         assert (a.metric, a.group, a.n) == (b.metric, b.group, b.n)
-        assert a.value == pytest.approx(b.value, abs=1e-4, nan_ok=True)
+        assert timed(a.metric) or a.value == pytest.approx(b.value, abs=1e-4, nan_ok=True)
 
 
 def test_a_larger_limit_contains_the_smaller_one(demo: Model) -> None:
@@ -267,7 +272,7 @@ def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
     assert len(shown[0]) == len(shown[1]) > 100
     for a, b in zip(*shown, strict=True):
         assert (a["metric"], a["group"], a["n"]) == (b["metric"], b["group"], b["n"])
-        assert a["value"] == pytest.approx(b["value"], abs=1e-4)  # other batches: float tolerance
+        assert timed(a["metric"]) or a["value"] == pytest.approx(b["value"], abs=1e-4)  # other batches: float tolerance
 
 
 @contextmanager
@@ -404,9 +409,19 @@ def test_facts_come_as_text_and_as_json(command: str) -> None:
 def test_the_real_model_on_real_rows(real_bbq: Path, real_model: Path, tmp_path: Path) -> None:
     """The main job on real input; also through Python, with the same numbers."""
     made = run(
-        "compare", "--model", str(real_model), "--methods", "none,self_debias", "--benchmarks", "bbq", "--limit", "120",
-        "--out", str(tmp_path), "--json",
-    )  # fmt: skip
+        "compare",
+        "--model",
+        str(real_model),
+        "--methods",
+        "none,self_debias",
+        "--benchmarks",
+        "bbq",
+        "--limit",
+        "120",
+        "--out",
+        str(tmp_path),
+        "--json",
+    )
     assert made.returncode == 0, made.stderr
     rows = json.loads(made.stdout)
     report = evenhand.compare(
@@ -416,7 +431,9 @@ def test_the_real_model_on_real_rows(real_bbq: Path, real_model: Path, tmp_path:
     for mine, theirs in zip(report.records, rows, strict=True):
         assert mine.metric == theirs["metric"]
         expected = theirs["value"] if theirs["value"] is not None else float("nan")
-        assert mine.value == pytest.approx(expected, abs=1e-6, nan_ok=True)  # other batches: float tolerance
+        assert timed(mine.metric) or mine.value == pytest.approx(
+            expected, abs=1e-6, nan_ok=True
+        )  # other batches: float tolerance
 
 
 def test_settings_that_are_refused_leave_an_earlier_result_as_it_was(tmp_path: Path) -> None:

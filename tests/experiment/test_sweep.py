@@ -44,9 +44,14 @@ def test_bias_and_cost_of_every_setting_beside_the_untouched_model(tmp_path: Pat
     model = tiny_model(name="tiny", too_long="skip")
     specs = [(f"{n} marks", Shouted(marks=n)) for n in (1, 4)]
     found = sweep(
-        model, specs, bias="bbq(source=demo)", cost="bbq(source=demo)", bias_metric="abstention_ambiguous",
-        out=tmp_path, **ASKED,
-    )  # fmt: skip
+        model,
+        specs,
+        bias="bbq(source=demo)",
+        cost="bbq(source=demo)",
+        bias_metric="abstention_ambiguous",
+        out=tmp_path,
+        **ASKED,
+    )
     assert [s.label for s in found.steps] == ["none", "1 marks", "4 marks"]
     assert [s.method for s in found.steps] == ["none", "shouted", "shouted(marks=4)"]
     for step in found.steps[1:]:
@@ -60,7 +65,7 @@ def test_bias_and_cost_of_every_setting_beside_the_untouched_model(tmp_path: Pat
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     left = found.plot().axes[0]
     assert [float(y) for y in left.lines[0].get_ydata()] == [s.bias.value for s in found.steps]  # type: ignore[union-attr, arg-type]
-    drawn = left.collections[0].get_segments()  # type: ignore[attr-defined]
+    drawn = left.collections[0].get_segments()
     level = found.steps[0].bias.value
     for line, step in zip(drawn, found.steps[1:], strict=True):
         assert [y - level for y in line[:, 1]] == pytest.approx([step.bias.difference_low, step.bias.difference_high])
@@ -85,14 +90,16 @@ def test_what_cannot_be_swept_is_refused() -> None:
 
 def test_settings_are_varied_by_text() -> None:
     name, steps, controls = varied(
-        "pcgu(epochs=2,topics=('Age',))", "share=0.1, 0.25", ["select=random,share=0.3", "topics=('Age','SES')"]
+        "pcgu(epochs=2,axes=('Age',))",
+        "edit_fraction=0.1, 0.25",
+        ["select=random,edit_fraction=0.3", "axes=('Age','SES')"],
     )
-    assert name == "share" and [label for label, _ in steps] == ["0.1", "0.25"]
+    assert name == "edit_fraction" and [label for label, _ in steps] == ["0.1", "0.25"]
     made: Any = [m for _, m in steps]
-    assert [m.share for m in made] == [0.1, 0.25] and all(m.epochs == 2 and m.topics == ("Age",) for m in made)
-    assert [label for label, _ in controls] == ["select=random, share=0.3", "topics=('Age','SES')"]
+    assert [m.edit_fraction for m in made] == [0.1, 0.25] and all(m.epochs == 2 and m.axes == ("Age",) for m in made)
+    assert [label for label, _ in controls] == ["select=random, edit_fraction=0.3", "axes=('Age','SES')"]
     beside: Any = [m for _, m in controls]
-    assert (beside[0].select, beside[0].share) == ("random", 0.3) and beside[1].topics == ("Age", "SES")
+    assert (beside[0].select, beside[0].edit_fraction) == ("random", 0.3) and beside[1].axes == ("Age", "SES")
 
 
 def test_a_setting_of_a_stack_is_that_of_the_method_that_has_it() -> None:
@@ -100,8 +107,9 @@ def test_a_setting_of_a_stack_is_that_of_the_method_that_has_it() -> None:
     made: Any = [m for _, m in steps]
     assert all(isinstance(m, Stack) for m in made)
     assert [m.spec for m in made] == [
-        "task_vector+instruction(wording=low_2)", "task_vector+instruction(wording=high_1)",
-    ]  # fmt: skip
+        "task_vector+instruction(wording=low_2)",
+        "task_vector+instruction(wording=high_1)",
+    ]
     made = [m for _, m in varied("pcgu+task_vector", "task_vector.seed=1,2")[1]]
     assert [m.spec for m in made] == ["pcgu+task_vector(seed=1)", "pcgu+task_vector(seed=2)"]
     made = [m for _, m in varied("task_vector", "preset=paper,default")[1]]
@@ -111,19 +119,19 @@ def test_a_setting_of_a_stack_is_that_of_the_method_that_has_it() -> None:
 @pytest.mark.parametrize(
     ("method", "vary", "controls", "said"),
     [
-        ("pcgu", "shar=0.1,0.2", [], "pcgu has no setting 'shar'. Did you mean 'share'"),
-        ("none", "share=0.1,0.2", [], "none has no setting 'share'"),
-        ("pcgu", "share=0.1", [], "at least two values"),
-        ("pcgu", "share", [], "a setting and at least two values"),
-        ("pcgu", "share=0.1,many", [], "share='many'"),
-        ("pcgu", "share=0.1,1.5", [], "share=1.5"),
+        ("pcgu", "edit_fractio=0.1,0.2", [], "pcgu has no setting 'edit_fractio'. Did you mean 'edit_fraction'"),
+        ("none", "edit_fraction=0.1,0.2", [], "none has no setting 'edit_fraction'"),
+        ("pcgu", "edit_fraction=0.1", [], "at least two values"),
+        ("pcgu", "edit_fraction", [], "a setting and at least two values"),
+        ("pcgu", "edit_fraction=0.1,many", [], "edit_fraction='many'"),
+        ("pcgu", "edit_fraction=0.1,1.5", [], "edit_fraction=1.5"),
         ("pcgu+task_vector", "seed=1,2", [], "write pcgu.seed=..."),
         ("pcgu+task_vector", "pcgu.strength=1,2", [], "pcgu has no setting 'strength'"),
-        ("pcgu", "share=0.1,0.2", ["select"], "give changed settings"),
-        ("pcgu", "share=0.1,0.2", ["select=rand"], "select='rand'"),
-        ("pcgus", "share=0.1,0.2", [], "pcgu"),
+        ("pcgu", "edit_fraction=0.1,0.2", ["select"], "give changed settings"),
+        ("pcgu", "edit_fraction=0.1,0.2", ["select=rand"], "select='rand'"),
+        ("pcgus", "edit_fraction=0.1,0.2", [], "pcgu"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_varied_is_said_before_anything_is_loaded(
     method: str, vary: str, controls: list[str], said: str
 ) -> None:
@@ -137,7 +145,7 @@ def test_a_method_that_cannot_be_applied_is_refused_before_the_model_is_asked() 
         pytest.fail("asked")
 
     given: dict[str, Any] = {"bias": "bbq(source=demo)", "cost": "mmlu(source=demo)", **ASKED}
-    _, steps, _ = varied("pcgu", "share=0.1,0.2")
+    _, steps, _ = varied("pcgu", "edit_fraction=0.1,0.2")
     with pytest.raises(SettingsError, match="pcgu needs pairs of texts"):
         sweep(ScriptedModel(decide=asked), steps, **given)
     with pytest.raises(SettingsError, match="weights"):
@@ -168,8 +176,11 @@ def test_a_fine_tune_is_made_once_for_all_strengths_and_controls(
     )
     assert count == [1]
     assert [(s.label, s.control) for s in found.steps] == [
-        ("none", False), ("0.5", False), ("2.0", False), ("random", True),
-    ]  # fmt: skip
+        ("none", False),
+        ("0.5", False),
+        ("2.0", False),
+        ("random", True),
+    ]
     assert [row["control"] for row in csv.DictReader(found.table().splitlines())] == ["0", "0", "0", "1"]
     left = found.plot().axes[0]
     assert len(left.lines[0].get_xdata()) == 3, "the control is not joined to the settings"  # type: ignore[arg-type]
@@ -178,9 +189,22 @@ def test_a_fine_tune_is_made_once_for_all_strengths_and_controls(
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        "sweep", "--method", "instruction", "--vary", "wording=low_1,high_2", "--bias", "bbq(source=demo)",
-        "--cost", "perplexity(source=demo)", "--limit", "20", "--replicates", "200", "--out", str(tmp_path),
-    ]  # fmt: skip
+        "sweep",
+        "--method",
+        "instruction",
+        "--vary",
+        "wording=low_1,high_2",
+        "--bias",
+        "bbq(source=demo)",
+        "--cost",
+        "perplexity(source=demo)",
+        "--limit",
+        "20",
+        "--replicates",
+        "200",
+        "--out",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "argv", ["evenhand", *(w.replace("wording=", "words=") for w in words)])
     with pytest.raises(SystemExit) as end:
         app.main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,20 @@ def test_a_file_of_questions_and_texts(tmp_path: Path) -> None:
     assert load(tmp_path / "texts.txt").data.texts == ("One\nline.", "Two.")
 
 
+def test_a_benchmark_object_is_read_as_its_name_is() -> None:
+    benchmark = registry.build_benchmark("mmlu(source=demo)")
+    assert load(benchmark) == load("mmlu(source=demo)")
+    assert load([benchmark, TrainData(texts=("A text.",))]).data.texts == ("A text.",)
+    with pytest.raises(SettingsError, match="crows_pairs has no multiple-choice questions to train on"):
+        load(registry.build_benchmark("crows_pairs(source=demo)"))
+
+
+@pytest.mark.parametrize("what", [5, {"texts": ["a"]}, ["demo:texts:3", 5]])
+def test_what_is_no_training_data_is_told_what_is(what: Any) -> None:
+    with pytest.raises(SettingsError, match=r"train=.* \((int|dict)\) is not training data: give a file"):
+        load(what)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -81,17 +95,14 @@ def test_a_benchmark_gives_its_questions_with_the_right_answers(name: str) -> No
     items, data = benchmark.load(), load(name).data
     assert data.questions == tuple(i.question for i in items)
     answers = [Choice(a) for a in data.answers]
-    assert all(m.right for m in benchmark.marks(items, answers) or ())
+    assert all(m.right for m in benchmark.grades(items, answers) or ())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_practice_is_like_a_benchmark_and_asks_none_of_it(kind: Any) -> None:
     data = practice(kind, 400)
     assert len({(q.context, q.question, frozenset(q.options)) for q in data.questions}) == 400
-    asked = [
-        (b, b.load())
-        for b in (registry.build_benchmark(f"{n}(source=demo)") for n in ("bbq", "mmlu", "gpqa"))
-    ]  # fmt: skip
+    asked = [(b, b.load()) for b in (registry.build_benchmark(f"{n}(source=demo)") for n in ("bbq", "mmlu", "gpqa"))]
     assert without(training_data.Loaded(data), asked).left_out == 0
     assert practice(kind, 50) == TrainData(data.questions[:50], data.answers[:50])
     assert practice(kind, 50, seed=1) != practice(kind, 50)
@@ -112,6 +123,7 @@ def test_what_is_asked_is_left_out_by_text_and_by_template() -> None:
     text = f"{question.context} {question.question}"
     found = without(training_data.Loaded(TrainData((spelled, other), (0, None), (text, "another"))), asked)
     assert (found.data, found.left_out) == (TrainData((other,), (None,), ("another",)), 2)
+    assert asdict(found.data.overlap_removed) == {"questions": 1, "texts": 1, "pairs": 0}
     with pytest.raises(SettingsError, match="nothing is left"):
         without(loaded, [(benchmark, items)])
 
@@ -125,7 +137,7 @@ def test_the_digest_covers_questions_answers_and_texts() -> None:
         TrainData((), (), ("q",)),
         TrainData(pairs=(PAIR,)),
         TrainData(pairs=(PAIR._replace(prompt=Dialogue((Message("user", PAIR.prompt),))),)),
-        TrainData(pairs=(PAIR._replace(stereotyped=PAIR.other, other=PAIR.stereotyped),)),
+        TrainData(pairs=(PAIR._replace(stereotyped=PAIR.counter_stereotyped, counter_stereotyped=PAIR.stereotyped),)),
     ]
     assert len({digest(data) for data in some}) == 7
 
@@ -156,9 +168,13 @@ def test_compare_hands_training_data_to_a_method_once(tmp_path: Path) -> None:
         )
     assert seen == [TrainData((RED_QUESTION,), (None,))]
     assert report.manifest["train"] == {
-        "questions": 1, "texts": 0, "pairs": 0, "left_out": 1,
-        "left_out_by_kind": {"questions": 1, "texts": 0, "pairs": 0}, "sha256": digest(seen[0]),
-    }  # fmt: skip
+        "questions": 1,
+        "texts": 0,
+        "pairs": 0,
+        "left_out": 1,
+        "left_out_by_kind": {"questions": 1, "texts": 0, "pairs": 0},
+        "sha256": digest(seen[0]),
+    }
     assert [a["method"] for a in report.manifest["applied"]] == ["none", "memory"]
     without_data = compare("demo", [Memory()], "bbq(source=demo)", **options)
     refused = [r for r in without_data.records if r.method == "memory"]
@@ -187,15 +203,15 @@ def test_so_many_practice_questions_of_a_kind() -> None:
 
 
 def test_a_file_of_pairs(tmp_path: Path) -> None:
-    file = lines(tmp_path, PAIR._asdict(), {"stereotyped": "a b", "other": "c"}, {"text": "A text."})
+    file = lines(tmp_path, PAIR._asdict(), {"stereotyped": "a b", "counter_stereotyped": "c"}, {"text": "A text."})
     data = load(file).data
     assert data.pairs == (PAIR, Pair("a b", "c", id=f"{file}:2"))
     assert data.texts == ("A text.",)
     for row, message in (
-        ({"stereotyped": "a"}, '"other" of a pair'),
-        ({"stereotyped": " ", "other": "b"}, '"stereotyped" of a pair'),
-        ({"stereotyped": "a", "other": "a"}, "both sides of the pair are 'a'"),
-        ({"stereotyped": "a", "other": "b", "prompt": 3}, '"prompt" of a pair must be a text, not 3'),
+        ({"stereotyped": "a"}, '"counter_stereotyped" of a pair'),
+        ({"stereotyped": " ", "counter_stereotyped": "b"}, '"stereotyped" of a pair'),
+        ({"stereotyped": "a", "counter_stereotyped": "a"}, "both sides of the pair are 'a'"),
+        ({"stereotyped": "a", "counter_stereotyped": "b", "prompt": 3}, '"prompt" of a pair must be a text, not 3'),
     ):
         with pytest.raises(DataError, match=message):
             load(lines(tmp_path, row))
@@ -225,8 +241,8 @@ def test_two_texts_come_apart_where_their_words_differ(
         prompt, first, second, after = parts
         assert found == (Pair(second, first, prompt, after) if swapped else Pair(first, second, prompt, after))
         assert found is not None
-        assert found.prompt + found.stereotyped + found.after == (two if swapped else one)  # type: ignore[operator]
-        assert found.prompt + found.other + found.after == (one if swapped else two)  # type: ignore[operator]
+        assert found.prompt + found.stereotyped + found.suffix == (two if swapped else one)  # type: ignore[operator]
+        assert found.prompt + found.counter_stereotyped + found.suffix == (one if swapped else two)  # type: ignore[operator]
 
 
 def test_ambiguous_questions_become_pairs_of_letters() -> None:
@@ -241,13 +257,13 @@ def test_ambiguous_questions_become_pairs_of_letters() -> None:
         counter = 3 - item.target - item.unknown
         assert shown == {
             pair.stereotyped.strip(): item.question.options[item.target],
-            pair.other.strip(): item.question.options[counter],
+            pair.counter_stereotyped.strip(): item.question.options[counter],
         }
-        assert (pair.topic, cluster) == (item.category, f"bbq/{item.cluster}")
+        assert (pair.axis, cluster) == (item.category, f"bbq/{item.cluster}")
         assert str(pair.prompt).startswith(f"{item.question.context} {item.question.question} Choose")
     first = sum(pair.stereotyped == " A" for pair in found) / len(found)
     assert 0.45 < first < 0.55
-    assert {p.id for p in load("pairs:bbq(source=demo,categories=['Age'])").data.pairs} < {p.id for p in found}
+    assert {p.id for p in load("pairs:bbq(source=demo,axes=['Age'])").data.pairs} < {p.id for p in found}
 
 
 def test_the_letter_of_a_pair_follows_the_question_and_the_seed() -> None:
@@ -255,7 +271,7 @@ def test_the_letter_of_a_pair_follows_the_question_and_the_seed() -> None:
     pair = question_pair(question, 2, 1)
     assert pair == question_pair(question, 2, 1)
     turned = next(p for p in (question_pair(question, 2, 1, seed) for seed in range(1, 99)) if p.prompt != pair.prompt)
-    assert (turned.stereotyped, turned.other) == (pair.other, pair.stereotyped)
+    assert (turned.stereotyped, turned.counter_stereotyped) == (pair.counter_stereotyped, pair.stereotyped)
     options = {" A": "A: z; B: x.", " B": "A: x; B: z."}
     for p in (pair, turned):
         assert (
@@ -266,8 +282,11 @@ def test_the_letter_of_a_pair_follows_the_question_and_the_seed() -> None:
 def test_pairs_of_pronouns_have_the_majority_first() -> None:
     schema = Schema("nurse", "boss", False, "He left.", "She left.", "They left.")
     for shares, first in (
-        (Shares(0.9, 0.1), "She"), (Shares(0.2, 0.9), "He"), (Shares(0.5, 0.6), "She"), (Shares(0.5, 0.5), "He")
-    ):  # fmt: skip
+        (Shares(0.9, 0.1), "She"),
+        (Shares(0.2, 0.9), "He"),
+        (Shares(0.5, 0.6), "She"),
+        (Shares(0.5, 0.5), "He"),
+    ):
         pair = winogender_pair(schema, shares, "n")
         assert pair == Pair(first, "He" if first == "She" else "She", "", " left.", "gender", "n")
     assert len(load("pairs:winogender(source=demo)").data.pairs) == 18 * 4
@@ -348,9 +367,11 @@ def asked_of(*specs: str) -> list[tuple[Any, Any]]:
 
 def test_half_of_a_benchmark_is_left_to_train_on() -> None:
     for name, train in (
-        ("bbq", "pairs:bbq"),  ("stereoset", "stereoset:tv2k"), ("stereoset", "pairs:stereoset"),
+        ("bbq", "pairs:bbq"),
+        ("stereoset", "stereoset:tv2k"),
+        ("stereoset", "pairs:stereoset"),
         ("winogender", "pairs:winogender"),
-    ):  # fmt: skip
+    ):
         everything = load(f"{train}(source=demo)")
         test = asked_of(f"{name}(source=demo,part=test)")
         kept = without(everything, test)

@@ -72,10 +72,22 @@ def test_equal_under_an_adapter_and_a_soft_cap() -> None:
     from peft import LoraConfig, get_peft_model
 
     config = AutoConfig.for_model(
-        "gemma2", vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0, attn_logit_softcapping=1.0, sliding_window=99,
-        bos_token_id=1, eos_token_id=ENDS, pad_token_id=0, max_position_embeddings=256,
-    )  # fmt: skip
+        "gemma2",
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=2.0,
+        attn_logit_softcapping=1.0,
+        sliding_window=99,
+        bos_token_id=1,
+        eos_token_id=ENDS,
+        pad_token_id=0,
+        max_position_embeddings=256,
+    )
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(config).float().eval()
     module = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
@@ -259,9 +271,17 @@ def test_what_cannot_be_run_on_a_tree_goes_by_transformers_and_cannot_be_guided(
 
 def test_rows_longer_than_the_window_go_by_transformers() -> None:
     config = AutoConfig.for_model(
-        "mistral", vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=14, eos_token_id=ENDS, bos_token_id=1,
-    )  # fmt: skip
+        "mistral",
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=14,
+        eos_token_id=ENDS,
+        bos_token_id=1,
+    )
     torch.manual_seed(0)
     module = AutoModelForCausalLM.from_config(config).float().eval()
     made = Engine(module, tiny_tokenizer()).generate(prompts(), STEPS, "f")

@@ -26,19 +26,27 @@ from evenhand.inference.encoder import EncoderEngine, Inputs
 WORDS, MASK, CLASSES = 60, 5, 3
 TOLERANCE = 1e-4
 SMALL: dict[str, Any] = {
-    "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 64, "num_labels": CLASSES,
-}  # fmt: skip
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "num_labels": CLASSES,
+}
 KINDS: dict[str, dict[str, Any]] = {
     "bert": {"pad_token_id": 0},
     "roberta": {"pad_token_id": 1, "type_vocab_size": 1},  # positions begin behind that of the padding
     "xlm-roberta": {"pad_token_id": 1, "type_vocab_size": 1},
     "modernbert": {"pad_token_id": 0, "local_attention": 8, "global_attn_every_n_layers": 2},
     "deberta-v2": {
-        "pad_token_id": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16,
+        "pad_token_id": 0,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "max_relative_positions": 16,
     },
     "electra": {"pad_token_id": 0, "embedding_size": 32},
-}  # fmt: skip
+}
 
 
 def made_of(kind: str, auto: Any = AutoModelForMaskedLM) -> PreTrainedModel:

@@ -35,10 +35,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*not finite", "ignore:replies a
 def small(architecture: str, **settings: Any) -> PreTrainedModel:
     """A random model of an architecture that `tiny_module` does not make."""
     sizes = {
-        "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1,
-        "eos_token_id": 2, "pad_token_id": None,
-    }  # fmt: skip
+        "vocab_size": WORDS,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": None,
+    }
     torch.manual_seed(0)
     module: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes, **settings))
     return module.float().eval()

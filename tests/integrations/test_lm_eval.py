@@ -145,8 +145,16 @@ def test_only_requests_that_form_a_question_are_chosen() -> None:
     got = as_lm(model, multiple_choice="choose").loglikelihood(asked)
     yes, no = (math.log(0.4), False), (math.log(0.6), True)
     assert [g if i in (3, 5, 6, 7) else (pytest.approx(g[0]), g[1]) for i, g in enumerate(got)] == [
-        yes, yes, no, (-6.0, False), no, (-4.0, False), (-3.0, False), (-4.0, False), yes
-    ]  # fmt: skip
+        yes,
+        yes,
+        no,
+        (-6.0, False),
+        no,
+        (-4.0, False),
+        (-3.0, False),
+        (-4.0, False),
+        yes,
+    ]
     assert [q.options for q in model.questions] == [("yes", "no")] * 2
     assert len(model.passages) == 4
 
@@ -255,8 +263,19 @@ def test_log_likelihoods_are_those_of_the_harnesss_own_model() -> None:
 
 # ------------------------------------------------------------------------------------------- writing results
 
-RECORD = Record(model="org/m", method="none", benchmark="bbq(source=demo)", metric="bias", value=0.5, low=0.4, high=0.8,
-                standard_error=0.11, n=10, clusters=4, direction="zero")  # fmt: skip
+RECORD = Record(
+    model="org/m",
+    method="none",
+    benchmark="bbq(source=demo)",
+    metric="bias",
+    value=0.5,
+    low=0.4,
+    high=0.8,
+    standard_error=0.11,
+    n=10,
+    clusters=4,
+    direction="zero",
+)
 
 
 def report() -> Report:

@@ -500,8 +500,14 @@ def test_a_key_is_asked_for(local: LocalModel) -> None:
         assert server.chat()[0] == 401 and server.post("/v1/completions", {"broken": 1})[0] == 401
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").chat.completions.create(model="m", messages=TALK)
-        assert server.post("/v1/chat/completions", {"model": "m", "messages": TALK, "max_tokens": 1},
-                           {"Authorization": f"bearer {KEY}"})[0] == 200  # fmt: skip
+        assert (
+            server.post(
+                "/v1/chat/completions",
+                {"model": "m", "messages": TALK, "max_tokens": 1},
+                {"Authorization": f"bearer {KEY}"},
+            )[0]
+            == 200
+        )
         assert server.fetch("/health")[0] == 200
 
 
@@ -583,8 +589,12 @@ def test_the_command_serves_and_says_how(tmp_path: Any) -> None:
     command = [sys.executable, "-m", "evenhand.cli.app", "serve", "demo", "--method", "self_debias", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--key-env", "SERVE_KEY", "--name", "mine"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]

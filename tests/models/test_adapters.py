@@ -18,14 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 import evenhand
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.interfaces import Pair, TrainData
+from evenhand.interfaces import Pair, TrainData, TrainingRecord
 from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._tuned_folder import vector_of_folder
 from evenhand.methods.unlearning.pcgu import PCGU
-from evenhand.models.adapters import copied, merged, open_adapter, untie
+from evenhand.models.adapters import copied, forget_name, merged, open_adapter, untie
 from evenhand.models.hugging_face import open_model, save_module
 from evenhand.models.tiny import tiny_tokenizer
-from evenhand.training.lora import forget_name, with_adapter
+from evenhand.training.lora import with_adapter
 from evenhand.training.students import build, keep
 
 IDS = torch.tensor([[1, 5, 9, 2, 7, 3]])
@@ -40,8 +40,14 @@ def _quiet() -> Iterator[None]:
 
 
 def base(architecture: str = "llama", *, tied: bool = True, layers: int = 2, words: int = 40) -> Any:
-    sizes: dict[str, Any] = {"vocab_size": words, "hidden_size": 32, "num_hidden_layers": layers,
-        "num_attention_heads": 4, "intermediate_size": 64, "tie_word_embeddings": tied}  # fmt: skip
+    sizes: dict[str, Any] = {
+        "vocab_size": words,
+        "hidden_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "tie_word_embeddings": tied,
+    }
     if architecture in ("llama", "gemma2"):
         sizes |= {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
     if architecture == "gemma2":
@@ -259,7 +265,7 @@ def test_students_and_task_vectors_start_from_what_the_model_computes(targets: s
 def test_a_masked_student_is_kept_as_it_computes(tmp_path: Path) -> None:
     tuned = under(base("bert"), lora(target_modules=["decoder", "query"]))
     want = logits(tuned)
-    keep(tuned, tiny_tokenizer(), {}, tmp_path)
+    keep(tuned, tiny_tokenizer(), TrainingRecord(method="fair_distillation"), tmp_path)
     assert torch.equal(logits(tuned), want)  # saving leaves it as it is
     assert off(AutoModelForMaskedLM.from_pretrained(tmp_path).eval(), tuned) < TIGHT
 

@@ -125,8 +125,10 @@ def test_a_decoder_sees_only_what_stands_before(tmp_path: Path) -> None:
     model = load(written(tmp_path, "Bert", "LMHeadModel", [], is_decoder=True))
     module, words = model.weights
     with torch.no_grad():
-        rows = [module(**words(text, return_tensors="pt", return_token_type_ids=False)).logits[0, 2]
-                for text in ("the dog saw a cat", "the dog and the cat")]  # fmt: skip
+        rows = [
+            module(**words(text, return_tensors="pt", return_token_type_ids=False)).logits[0, 2]
+            for text in ("the dog saw a cat", "the dog and the cat")
+        ]
     assert torch.allclose(*rows, atol=1e-6)
 
 

@@ -11,9 +11,16 @@ from torch import Tensor
 from evenhand.models import checksum
 
 TYPES = [
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8, torch.bool,
-    torch.int64, torch.complex64,
-]  # fmt: skip
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.uint8,
+    torch.bool,
+    torch.int64,
+    torch.complex64,
+]
 STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "dense": lambda t: t,
     "transposed": lambda t: t.t(),

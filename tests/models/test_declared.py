@@ -27,9 +27,11 @@ from evenhand.interfaces import (
     Score,
     Stack,
     TrainData,
+    TrainingRecord,
     Weights,
     settings,
 )
+from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Mitigated
 from evenhand.testing import questions
 
@@ -42,6 +44,7 @@ OWN = {
     "save": "the method is saved, too",
     "verbs": "a method replaces them",
     "declared": "the methods' own readings",
+    "methods": "the method is one of them",
     "behind": "the method would be left out",
     "supports_prefixes": "see behind",
     "unsupported": "an error about the wrapper itself",
@@ -71,12 +74,14 @@ class Telling(Minimal):
     """Has something of its own to say to everything that a model declares."""
 
     source = "org/telling"
+    inside_saved = True
     load_options: ClassVar[dict[str, Any]] = {"revision": "r1"}  # type: ignore[misc]
     answer_by = "text"
     sampling = Sampling(temperature=0.5)
     too_long = "skip"
     thinking_tokens = 7
     architecture = "seq2seq"
+    training = TrainingRecord(method="telling")
     context_length = 11
     asking: ClassVar[dict[str, Any]] = {"name": "telling"}  # type: ignore[misc]
     precision: ClassVar[dict[str, Any]] = {"dtype": "bfloat16"}  # type: ignore[misc]
@@ -179,8 +184,71 @@ def test_prefixes_would_go_round_the_methods_so_that_a_wrapper_refuses_them() ->
     assert Guided().supports_prefixes
     wrapped = Around().apply(Guided())
     assert not wrapped.supports_prefixes
-    with pytest.raises(MissingAbilityError, match="prefixes"):
+    guided = Stack((Around(), Needy())).apply(Guided(), TrainData())
+    assert isinstance(guided, Mitigated) and isinstance(guided.base, Mitigated)
+    guided.base.base.name = "inner"
+    with pytest.raises(
+        MissingAbilityError, match=r"'inner', the model below, can, but .* without around\+needy\. Apply .*"
+    ):
+        guided.behind([], lambda x: x, 0)
+
+
+def test_what_cannot_be_guided_by_prefixes_is_named_below_its_methods() -> None:
+    wrapped = Stack((Around(), Around())).apply(Minimal())
+    remedy = r"is not a causal model in this process.*evenhand\.load or evenhand\.wrap"
+    with pytest.raises(
+        MissingAbilityError, match=rf"'minimal\+around\+around' cannot .* 'minimal', the model below, {remedy}"
+    ):
         wrapped.behind([], lambda x: x, 0)
+    with pytest.raises(MissingAbilityError, match=rf"model 'minimal' cannot be guided by prefixes: it {remedy}"):
+        Minimal().behind([], lambda x: x, 0)
+
+
+def test_weights_can_be_set_on_the_object() -> None:
+    class InMemory(Minimal):
+        def __init__(self, given: Any) -> None:
+            self.weights = given
+
+    given = Weights(*("module", "tokenizer"))  # type: ignore[arg-type]
+    model = InMemory(given)
+    assert model.weights is given and Around().apply(model).weights is given and _edited(model) is given
+    with pytest.raises(SettingsError, match=r"InMemory: weights are set to str; give evenhand\.interfaces\.Weights\("):
+        InMemory("module")
+    with pytest.raises(MissingAbilityError, match="cannot 'weights'"):
+        _ = Minimal().weights
+
+
+def test_weights_that_are_not_the_objects_own_cannot_be_set(tiny: LocalModel) -> None:
+    before = tiny.weights
+    with pytest.raises(SettingsError, match=r"the weights of tiny-llama .*model\.editing\(\).*evenhand\.wrap\("):
+        tiny.weights = before
+    with pytest.raises(SettingsError, match=rf"those of {tiny.name}, the model below the method.* apply the method to"):
+        Around().apply(tiny).weights = before
+
+
+SETTABLE = sorted(
+    {name for name in Model.__annotations__ if not callable(vars(Model).get(name))} - {"name", "methods", "weights"}
+)
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_what_follows_from_the_base_cannot_be_set_on_a_stack(name: str) -> None:
+    base = Telling()
+    stack = Stack((Around(), Around())).apply(base)
+    before = getattr(base, name)
+    with pytest.raises(SettingsError) as caught:
+        setattr(stack, name, None)
+    message = str(caught.value)
+    assert message.startswith(f"{name} of minimal+around+around follows from minimal, the model below the methods")
+    assert f"apply the methods to a model with another {name}" in message
+    as_option = f"evenhand.load('org/telling', {name}=...)" in message
+    assert as_option == (name in ("answer_by", "sampling", "too_long", "thinking_tokens"))
+    assert getattr(stack, name) == getattr(base, name) == before
+
+
+def test_a_stack_lists_its_methods_from_the_inside() -> None:
+    stack = Stack((Around(), Needy())).apply(Telling(), TrainData())
+    assert Minimal().methods == () and stack.methods == ("around", "needy")
 
 
 def test_the_old_name_of_an_error_warns() -> None:
@@ -230,6 +298,80 @@ def test_functions_of_a_method_under_their_old_names_are_asked_with_a_warning() 
 
 
 @settings
+class Picky(Around):
+    """Of the present release, with reasons of its own, as the methods that evenhand ships."""
+
+    name: ClassVar[str] = "picky"
+
+    def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
+        if reason := super().unsupported_reason(model, data):
+            return reason
+        if model is not None and model.source is None:
+            return "picky needs a source"
+        return "picky needs texts" if data is None or not data.texts else ""
+
+
+@settings
+class OldPicky(Picky):
+    """Written for the previous release, when `Picky` had `missing` and `untrained`."""
+
+    name: ClassVar[str] = "old_picky"
+    needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
+
+    def missing(self, model: Model) -> str:
+        base = super().missing(model)
+        return f"and so: {base}" if base else "no telling" if model.name == "telling" else ""
+
+    def untrained(self, data: TrainData | None) -> str:
+        base = super().untrained(data)
+        return f"and so: {base}" if base else "too few texts" if len(data.texts) < 2 else ""  # type: ignore[union-attr]
+
+
+@settings
+class OlderPicky(OldPicky):
+    """Overrides once more."""
+
+    name: ClassVar[str] = "older_picky"
+
+    def missing(self, model: Model) -> str:
+        return super().missing(model) or "never"
+
+
+@pytest.mark.filterwarnings("ignore:method Old:DeprecationWarning")
+def test_an_override_of_an_old_name_is_told_what_its_base_says() -> None:
+    method, few, many = OldPicky(), TrainData(texts=("x",)), TrainData(texts=("x", "y"))
+    homeless, named = Telling(), Telling()
+    homeless.source, named.name = None, "telling"
+    assert method.unsupported_reason(Minimal(), many) == "and so: old_picky needs weights; minimal has "
+    assert method.unsupported_reason(homeless, many) == "and so: picky needs a source"
+    assert method.unsupported_reason(named, many) == "no telling"
+    assert method.unsupported_reason(Telling()) == method.unsupported_reason(None) == "and so: picky needs texts"
+    assert method.unsupported_reason(Telling(), few) == "too few texts"
+    assert method.unsupported_reason(Telling(), many) == ""
+    assert method.missing(homeless) == "and so: picky needs a source" and method.missing(Telling()) == ""
+    assert method.untrained(None) == "and so: picky needs texts" and method.untrained(many) == ""
+    assert OlderPicky().unsupported_reason(homeless, many) == "and so: picky needs a source"
+    assert OlderPicky().unsupported_reason(Telling(), many) == "never"
+
+
+def test_an_override_of_an_old_name_of_a_shipped_method_is_told_what_it_says() -> None:
+    from evenhand.methods.unlearning.pcgu import PCGU
+
+    class Mine(PCGU):
+        name: ClassVar[str] = "mine"
+
+        def missing(self, model: Model) -> str:
+            return super().missing(model)
+
+        def untrained(self, data: TrainData | None) -> str:
+            return super().untrained(data)
+
+    assert "weights" in Mine().missing(Minimal())
+    assert Mine().untrained(TrainData()) == Mine().untrained(None)
+    assert "needs pairs of texts" in Mine().untrained(None)
+
+
+@settings
 class Needy(Around):
     """Needs a verb and data."""
 
@@ -261,6 +403,8 @@ def test_a_stack_judges_the_model_by_its_first_part_and_the_data_by_all() -> Non
 
 LOOKED_INTO = {"model", "mitigated", "teacher", "leaf", "plain", "method", "built", "benchmark", "question"}
 """Names under which the source has models, methods, benchmarks and questions; all they have is declared."""
+ANSWERED = {"unit", "item", "answer", "reply", "choice", "given", "talk", "a"}
+"""Names of items and answers: their fields are looked up by what the dataclass lists, never by a name written out."""
 
 
 def _sources() -> list[Path]:
@@ -279,6 +423,11 @@ def test_no_attribute_of_a_model_method_benchmark_or_question_is_looked_for() ->
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")
         if _last_name(node.args[0]) in LOOKED_INTO
+        or (
+            _last_name(node.args[0]) in ANSWERED
+            and isinstance(node.args[1], ast.Constant)
+            and node.args[1].value != "_fields"
+        )
     ]
     assert found == []
 
@@ -297,5 +446,7 @@ def test_methods_name_their_readings_in_a_stack() -> None:
 
     stack = Stack((Reads(), Around())).apply(Telling())
     assert (stack.declared, stack.answer_by, stack.sampling) == (
-        Reading("generation"), "generation", Sampling(temperature=0.5),
-    )  # fmt: skip
+        Reading("generation"),
+        "generation",
+        Sampling(temperature=0.5),
+    )

@@ -225,10 +225,33 @@ def test_letters_that_cannot_be_read_are_unparsed(server: Server, answer: Answer
 
 
 FORMS = [
-    "B", " B", "b", " b", "B.", "b.", "(B", " (b", "(B)", "B)", "[B]", "B:", "**B", "**B**", '"B"', "B\n",
-    "\u2581B", "\u0120b", "\uff22", "\uff42", "\uff22\uff0e", "\uff08B", "\uff08\uff22\uff09", "\u24b7",
-    "B\u3001", "\u3010B\u3011",
-]  # fmt: skip
+    "B",
+    " B",
+    "b",
+    " b",
+    "B.",
+    "b.",
+    "(B",
+    " (b",
+    "(B)",
+    "B)",
+    "[B]",
+    "B:",
+    "**B",
+    "**B**",
+    '"B"',
+    "B\n",
+    "\u2581B",
+    "\u0120b",
+    "\uff22",
+    "\uff42",
+    "\uff22\uff0e",
+    "\uff08B",
+    "\uff08\uff22\uff09",
+    "\u24b7",
+    "B\u3001",
+    "\u3010B\u3011",
+]
 """Tokens that can only be the letter B; the last are raw vocabulary, full-width, circled and with CJK marks."""
 
 

@@ -19,21 +19,43 @@ from evenhand.models.tiny import tiny_module, tiny_tokenizer
 PROMPTS = [Prompt((1, 9, 12, 14)), Prompt((1, 9)), Prompt((1, 20, 21, 22, 23, 9))]
 STEPS = Sampling(max_new_tokens=12)
 KNOBS: dict[str, Any] = {
-    "suppress_tokens": [9, 12, 30], "begin_suppress_tokens": [9, 12, 30], "bad_words_ids": [[9], [12], [30]],
-    "sequence_bias": [[[40], 99.0]], "forced_bos_token_id": 33, "forced_eos_token_id": 2, "guidance_scale": 3.0,
-    "encoder_repetition_penalty": 9.0, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 11,
-    "min_length": 30, "stop_strings": ["dog"], "exponential_decay_length_penalty": [1, 9.0],
-    "renormalize_logits": True, "top_h": 0.1, "min_p": 0.9, "num_beams": 3, "token_healing": True,
-}  # fmt: skip
+    "suppress_tokens": [9, 12, 30],
+    "begin_suppress_tokens": [9, 12, 30],
+    "bad_words_ids": [[9], [12], [30]],
+    "sequence_bias": [[[40], 99.0]],
+    "forced_bos_token_id": 33,
+    "forced_eos_token_id": 2,
+    "guidance_scale": 3.0,
+    "encoder_repetition_penalty": 9.0,
+    "repetition_penalty": 9.0,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 11,
+    "min_length": 30,
+    "stop_strings": ["dog"],
+    "exponential_decay_length_penalty": [1, 9.0],
+    "renormalize_logits": True,
+    "top_h": 0.1,
+    "min_p": 0.9,
+    "num_beams": 3,
+    "token_healing": True,
+}
 pytestmark = pytest.mark.filterwarnings("ignore:replies are written", "ignore:prompts are read")
 
 
 def mistral(window: int, **knobs: Any) -> PreTrainedModel:
     sizes = {
-        "vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2,
-        "pad_token_id": None, "sliding_window": window,
-    }  # fmt: skip
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": None,
+        "sliding_window": window,
+    }
     torch.manual_seed(0)
     module: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model("mistral", **sizes)).float().eval()
     with torch.no_grad():

@@ -179,7 +179,7 @@ def test_every_change_of_all_weights_is_noticed_at_once(edit: Callable[[Any], An
 def test_a_masked_model_notices_them_too(tmp_path: Path) -> None:
     model = evenhand.load("demo-mlm")
     module = model.weights.module
-    passage = [Passage(" she", "The nurse said that", after=" was late.")]
+    passage = [Passage(" she", "The nurse said that", suffix=" was late.")]
     before, said = model.fingerprint, model.score(passage)
     for p in module.parameters():
         p.data.mul_(1.5)

@@ -340,7 +340,7 @@ def test_answering_is_no_edit(saved: Path) -> None:
     before = model.fingerprint
     model.choose(asked())
     model.generate([evenhand.Dialogue(()).user("Who?")], Sampling(max_new_tokens=3))
-    assert model.fingerprint == before and not model.edited  # type: ignore[attr-defined]
+    assert model.fingerprint == before and not model.edited
 
 
 def test_a_wrapped_object_is_hashed_every_time() -> None:
@@ -537,12 +537,16 @@ def test_a_stack_is_saved_with_all_its_parts(saved: Path, tmp_path: Path) -> Non
         ("{}", "kind None"),
         ('{"kind": "newer"}', "kind 'newer'"),
         ('{"kind": "mitigated"}', "evenhand.json"),
-        ('{"kind": "mitigated", "base": {"source": "demo", "fingerprint": "x"}, "method": {"none": {}}}',
-         "demo is no longer"),
-        ('{"kind": "mitigated", "base": {"folder": "base", "fingerprint": "x"}, "method": {"none": {}}}',
-         "no model folder"),
+        (
+            '{"kind": "mitigated", "base": {"source": "demo", "fingerprint": "x"}, "method": {"none": {}}}',
+            "demo is no longer",
+        ),
+        (
+            '{"kind": "mitigated", "base": {"folder": "base", "fingerprint": "x"}, "method": {"none": {}}}',
+            "no model folder",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_broken_saved_folder_is_an_error_of_ours(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "evenhand.json").write_text(content)
     with pytest.raises(EvenhandError, match=message):

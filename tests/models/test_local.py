@@ -59,9 +59,12 @@ def spaced_tokenizer(
     if bos:
         backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", additional_special_tokens=list(SPECIAL[3:]),
-        **({"bos_token": "<s>"} if bos else {}), **({"eos_token": "</s>"} if eos else {}),
-    )  # fmt: skip
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        additional_special_tokens=list(SPECIAL[3:]),
+        **({"bos_token": "<s>"} if bos else {}),
+        **({"eos_token": "</s>"} if eos else {}),
+    )
     tokenizer.chat_template = template
     return tokenizer
 

@@ -227,18 +227,22 @@ def test_the_text_behind_is_seen_and_not_scored(masked: MaskedModel) -> None:
     want = 0.0
     for at in (2, 3):
         want += float(logprobs_at(masked, [*ids[:at], masked._mask, *ids[at + 1 :]], at)[ids[at]])
-    got = masked.score([Passage(" dog saw", "the", after=" a little cat"), Passage(" dog saw", "the ", after="")])
+    got = masked.score([Passage(" dog saw", "the", suffix=" a little cat"), Passage(" dog saw", "the ", suffix="")])
     assert got[0].tokens == 2 and got[0].logprob == pytest.approx(want, abs=1e-4)
     assert got[1].tokens == 2 and got[1].logprob != pytest.approx(want, abs=1e-3), (
         "else the text behind changed nothing"
     )
-    assert masked.score([Passage("the", "", after=" dog")])[0].tokens == 1
+    assert masked.score([Passage("the", "", suffix=" dog")])[0].tokens == 1
 
 
 def test_a_blank_before_the_continuation_may_stand_in_the_prompt() -> None:
     model = evenhand.load("demo-mlm")
-    one, other = model.score([Passage(" she", "The nurse said that", after=" was late."),
-                              Passage("she", "The nurse said that ", after=" was late.")])  # fmt: skip
+    one, other = model.score(
+        [
+            Passage(" she", "The nurse said that", suffix=" was late."),
+            Passage("she", "The nurse said that ", suffix=" was late."),
+        ]
+    )
     assert one == other and one.tokens == 1
 
 
@@ -246,11 +250,11 @@ def test_unknown_words_at_an_end_are_words_too(masked: MaskedModel) -> None:
     text = "zebra the dog zebra"
     assert masked.score([Passage(text)])[0].tokens == 4
     assert masked.score([Passage(text)])[0].logprob == pytest.approx(by_hand(masked, text, 1), abs=1e-4)
-    assert masked.score([Passage(" the dog", "zebra", after=" zebra")])[0].tokens == 2
+    assert masked.score([Passage(" the dog", "zebra", suffix=" zebra")])[0].tokens == 2
 
 
 def test_a_causal_model_scores_the_text_behind_with_it(tiny: LocalModel) -> None:
-    both, whole = tiny.score([Passage(" dog", "the", after=" was there"), Passage(" dog was there", "the")])
+    both, whole = tiny.score([Passage(" dog", "the", suffix=" was there"), Passage(" dog was there", "the")])
     assert both == whole and both.tokens == 3
 
 
@@ -258,11 +262,11 @@ def test_priors_hide_a_stretch_on_either_side(masked: MaskedModel) -> None:
     ids, mask = masked.weights.tokenizer("the little dog saw a cat")["input_ids"], masked._mask
     hidden = [*ids[:2], mask, mask, ids[4], mask, ids[6]]
     want = float(logprobs_at(masked, hidden, 5)[ids[5]])
-    passage = Passage(" a", "the little dog saw", after=" cat")
+    passage = Passage(" a", "the little dog saw", suffix=" cat")
     assert masked.score([passage], ["little dog"])[0].logprob == pytest.approx(want, abs=1e-4)
     behind = [*ids[:4], mask, ids[5], mask]
     want = float(logprobs_at(masked, behind, 4)[ids[4]])
-    passage = Passage(" saw", "the little dog", after=" a cat")
+    passage = Passage(" saw", "the little dog", suffix=" a cat")
     assert masked.score([passage], ["cat"])[0].logprob == pytest.approx(want, abs=1e-4)
     assert masked.score([passage], [""]) == masked.score([passage])
 

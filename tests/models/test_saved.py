@@ -282,12 +282,20 @@ def test_a_students_own_file_sets_no_options_of_loading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "fair model/base(trust_remote_code=True)", "fair model/base(dtype=float32)", "fair\nmodel(dtype=float32)",
-        "x (\n trust_remote_code = True)", "x(#)\ntrust_remote_code=True)", "some/model()", "some/model( )", "demo()",
-        "one & bbq(source=there)", "pairs:bbq(source=there)", "some/model(trust_remote_code=True) ",
+        "fair model/base(trust_remote_code=True)",
+        "fair model/base(dtype=float32)",
+        "fair\nmodel(dtype=float32)",
+        "x (\n trust_remote_code = True)",
+        "x(#)\ntrust_remote_code=True)",
+        "some/model()",
+        "some/model( )",
+        "demo()",
+        "one & bbq(source=there)",
+        "pairs:bbq(source=there)",
+        "some/model(trust_remote_code=True) ",
         "x(a=" + "-" * 5000 + "1)",
     ],
-)  # fmt: skip
+)
 def test_whatever_load_would_read_as_options_is_refused(tmp_path: Path, text: str) -> None:
     """A blank, a line end, a comment or empty brackets hide none of them, nor does the place in a list."""
     for method in (
@@ -416,13 +424,12 @@ def student(folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
 
     from evenhand.methods.permutation._student import LoraStudent
-    from evenhand.training.lora import forget_name
+    from evenhand.models.adapters import forget_name
 
     model = tiny_model()
     tuned: Any = get_peft_model(model.weights.module, LoraConfig(r=2, target_modules=["q_proj"]))
     forget_name(tuned)
     made = LoraStudent(tuned, model.weights.tokenizer, name="s")
-    made.learned = {}
     return made.save(folder)
 
 
@@ -457,7 +464,7 @@ def test_attention_code_of_an_encoder_is_refused(tmp_path: Path) -> None:
     model: Any = load("demo-mlm")
     network = Network(model._module.base_model, FORMS["encoder"].width)
     form = FORMS["encoder"](model._tokenizer, 64)
-    folder = EncoderStudent(network, model._tokenizer, form, name="e", facts={}).save(tmp_path / "e")
+    folder = EncoderStudent(network, model._tokenizer, form, name="e").save(tmp_path / "e")
     assert load(folder).abilities == {"choose"}
     kernel(folder)
     no_kernel(folder)
@@ -637,11 +644,11 @@ def test_the_version_is_written_and_files_without_one_are_read(tmp_path: Path) -
     model = SelfDebias().apply(load("demo"))
     folder = model.save(tmp_path / "m")
     content = json.loads((folder / "evenhand.json").read_text())
-    assert content.pop("version") == saved.VERSION == 1
+    assert content.pop("version") == saved.VERSION == 2
     put(folder, **content)
     assert load(folder).fingerprint == model.fingerprint
-    put(folder, **content, version=2)
-    with pytest.raises(SettingsError, match=r"version 2, and this evenhand reads up to 1; update"):
+    put(folder, **content, version=3)
+    with pytest.raises(SettingsError, match=r"version 3, and this evenhand reads up to 2; update"):
         load(folder)
 
 

@@ -226,8 +226,11 @@ def test_all_verbs_answer_as_the_local_model_does(local: LocalModel, model: Vllm
     theirs, ours = local.choose(asked_all_ways()), model.choose(asked_all_ways())
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine.decision, mine.status, mine.reply, mine.usage) == (
-            other.decision, other.status, other.reply, other.usage
-        )  # fmt: skip
+            other.decision,
+            other.status,
+            other.reply,
+            other.usage,
+        )
         assert mine.probabilities == (other.probabilities and pytest.approx(other.probabilities, **CLOSE))
         assert mine.mass == (other.mass and pytest.approx(other.mass, **CLOSE))
     passages = [Passage(" dog", "There was a little"), Passage("Once upon a time"), Passage("cat", say("Who?")[0])]
@@ -245,11 +248,11 @@ def test_the_demo_model_answers_the_same_bbq_questions() -> None:
     assert isinstance(demo, LocalModel)
     stub = Stub(demo, "demo")
     try:
-        served = evenhand.load(f"vllm:{stub.url}#demo", tokenizer=str(MODELS / "demo"), batch=8)
+        served = evenhand.load(f"vllm:{stub.url}#demo", tokenizer=str(MODELS / "demo"), batch_size=8)
         items = build_benchmark("bbq(source=demo)").load()[::200]
         asked = [item.question for item in items]
         for way in ("letters", "text", "generation"):
-            demo.answer_by = served.answer_by = way  # type: ignore[attr-defined]
+            demo.answer_by = served.answer_by = way
             ours, theirs = served.choose(asked), demo.choose(asked)
             assert [c.decision for c in ours] == [c.decision for c in theirs], way
             assert [c.reply for c in ours] == [c.reply for c in theirs]
@@ -327,7 +330,7 @@ def test_letters_take_one_prompt_and_texts_one_each(model: VllmModel, stub: Stub
 
 
 def test_prompts_are_sent_in_batches_with_neighbours_together(local: LocalModel, stub: Stub, tokenizer: str) -> None:
-    model = opened(stub, tokenizer, batch=4, concurrency=1)
+    model = opened(stub, tokenizer, batch_size=4, concurrency=1)
     passages = [
         Passage(w, p)
         for w in (" dog time", " cat was", " time in")
@@ -372,7 +375,7 @@ def test_an_end_token_ends_and_a_limit_cuts(model: VllmModel, stub: Stub) -> Non
 
 
 def test_nothing_is_asked_twice_and_a_broken_run_resumes(stub: Stub, tokenizer: str, tmp_path: Path) -> None:
-    model = opened(stub, tokenizer, batch=2, concurrency=1, retries=0)
+    model = opened(stub, tokenizer, batch_size=2, concurrency=1, retries=0)
     passages = [Passage(w, "Who was a") for w in (" dog time", " cat Who", " time is", " letter", " a little dog")]
     with answer_cache(tmp_path / "c.sqlite") as cache:
         stub.refusals = [(400, {})]
@@ -491,10 +494,10 @@ def test_garbage_is_asked_for_again_and_then_named(
 
 
 def test_saved_and_loaded_it_is_the_same(stub: Stub, tokenizer: str, tmp_path: Path) -> None:
-    model = evenhand.load(f"vllm:{stub.url}#m(answer_by=text,batch=3,tokenizer={tokenizer!r})")
+    model = evenhand.load(f"vllm:{stub.url}#m(answer_by=text,batch_size=3,tokenizer={tokenizer!r})")
     again = evenhand.load(model.save(tmp_path / "m"), trust_folder=True)
     assert isinstance(again, VllmModel) and again.fingerprint == model.fingerprint and again.facts() == model.facts()
-    assert again.answer_by == "text" and again.load_options["batch"] == 3
+    assert again.answer_by == "text" and again.load_options["batch_size"] == 3
     assert again.facts()["context"] == 1023 and again.facts()["prompt_format"] == "chat template"
     json.dumps(again.facts())
     assert repr(again) == f"VllmModel('vllm:{stub.url}#m')"
@@ -514,8 +517,8 @@ def test_settings_and_tokenizers_that_cannot_be_used(stub: Stub, tokenizer: str,
         open_vllm("localhost")
     with pytest.raises(SettingsError, match=r"unknown option 'concurency'.*concurrency"):
         opened(stub, tokenizer, concurency=1)
-    with pytest.raises(SettingsError, match="batch must be"):
-        opened(stub, tokenizer, batch=0)
+    with pytest.raises(SettingsError, match="batch_size must be"):
+        opened(stub, tokenizer, batch_size=0)
     with pytest.raises(SettingsError, match="letters"):
         opened(stub, tokenizer, answer_by="leters")
     with pytest.raises(EvenhandError, match=r"what the server runs \(org/base\).*tokenizer="):

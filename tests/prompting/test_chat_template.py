@@ -17,8 +17,11 @@ from evenhand.prompting import chat_template
 from evenhand.prompting.rendering import dialogue_text
 
 SYSTEM, HI, YES, WHO = (
-    Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Who?"),
-)  # fmt: skip
+    Message("system", "Be kind."),
+    Message("user", "Hi"),
+    Message("assistant", "Yes?"),
+    Message("user", "Who?"),
+)
 TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 HEAD = "{% if add_generation_prompt %}[assistant]{% endif %}"
 TWO_ROLES = (  # nothing is said of a system, which so gets lost without a word
@@ -30,7 +33,7 @@ GEMMA = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('roles must alternate') }}{% endif %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}"
     + HEAD
-)  # fmt: skip
+)
 LLAMA2 = (  # no generation prompt: the reply follows the closing bracket
     "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
     "{% elif m['role'] == 'assistant' %} {{ m['content'] }} </s>{% endif %}{% endfor %}"
@@ -97,10 +100,14 @@ def as_kwargs(question: Question) -> dict[str, Any]:
     ("template", "talk", "lost"),
     [
         (TWO_ROLES.replace("[assistant]{{ m['content'] }}", ""), (HI, YES, WHO), "assistant"),
-        ("{% for m in messages %}[{{ m['role'] }}]{% for c in m['content'] %}{{ c.text }}{% endfor %}{% endfor %}"
-         + HEAD, (HI,), "user"),  # as those of models that see: a content is a list of parts
+        (
+            "{% for m in messages %}[{{ m['role'] }}]{% for c in m['content'] %}{{ c.text }}{% endfor %}{% endfor %}"
+            + HEAD,
+            (HI,),
+            "user",
+        ),  # as those of models that see: a content is a list of parts
     ],
-)  # fmt: skip
+)
 def test_turns_that_get_lost_are_refused(template: str, talk: tuple[Message, ...], lost: str) -> None:
     with pytest.raises(SettingsError, match=f"drops the .*{lost}.* turns .*tokenizer.chat_template"):
         text(template, *talk)
@@ -127,10 +134,12 @@ def test_a_header_that_the_template_leaves_out_is_read_off_a_dialogue() -> None:
     [
         (LLAMA2, "[INST] Hi [/INST]"),  # the blank before a reply is the model's to write
         (TURNS + "[assistant]", "[user]Hi[assistant]"),
-        ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}<assistant>{{ '\n' }}",
-         "<user>Hi\n<assistant>\n"),
+        (
+            "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}<assistant>{{ '\n' }}",
+            "<user>Hi\n<assistant>\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_template_that_needs_no_generation_prompt_is_left_alone(template: str, expected: str) -> None:
     assert text(template, HI) == expected
     assert "assistant_header" not in chat_template.facts(tokenizer_with(template))

@@ -85,7 +85,7 @@ def test_a_question_that_says_so_itself_keeps_its_sampling() -> None:
 def test_a_wrapper_reads_and_draws_as_the_rest_of_the_package_says_it_does(spec: str) -> None:
     mitigated = stack(spec, Recording("text_per_token"))
     own = own_reading(mitigated)
-    assert (mitigated.answer_by, mitigated.sampling) == (own.answer_by, own.sampling)  # type: ignore[attr-defined]
+    assert (mitigated.answer_by, mitigated.sampling) == (own.answer_by, own.sampling)
 
 
 def test_a_model_without_such_options_has_none_under_a_method_either() -> None:

@@ -21,7 +21,7 @@ BASELINE = f"Beantworte die Multiple-Choice-Frage mit einem einzigen Buchstaben.
 
 
 def question(**more: object) -> Question:
-    given = {"context": "Zwei trafen sich.", "shown": (1, 0), "topic": "Age", **more}
+    given = {"context": "Zwei trafen sich.", "shown": (1, 0), "axis": "Age", **more}
     return Question("q", "Wer war laut?", ("x eins", "y zwei"), **given)  # type: ignore[arg-type]
 
 
@@ -57,13 +57,24 @@ def _fields(text: str) -> set[str]:
 
 def test_every_category_of_bbq_has_a_word() -> None:
     names = {
-        "Age", "Disability_status", "Gender_identity", "Nationality", "Physical_appearance", "Race_ethnicity",
-        "Race_x_SES", "Race_x_gender", "Religion", "SES", "Sexual_orientation",
-    }  # fmt: skip
+        "Age",
+        "Disability_status",
+        "Gender_identity",
+        "Nationality",
+        "Physical_appearance",
+        "Race_ethnicity",
+        "Race_x_SES",
+        "Race_x_gender",
+        "Religion",
+        "SES",
+        "Sexual_orientation",
+    }
     assert set(EN.axes) == set(DE.axes) == names
     assert (EN.axis("auto", "SES"), EN.axis("auto", "x"), EN.axis("any", "SES")) == (
-        "socioeconomic status", "social group", "social group",
-    )  # fmt: skip
+        "socioeconomic status",
+        "social group",
+        "social group",
+    )
     assert (DE.axis("SES", "Age"), DE.axis("Kaste", "Age")) == ("sozialer Status", "Kaste")
 
 

@@ -80,10 +80,13 @@ def test_a_sampled_ensemble_of_a_server_that_does_not_sample() -> None:
         debiased(Server(draws=True), QUESTIONS, decisions="sampled")
 
 
-@pytest.mark.parametrize(("spec", "benchmark", "metric"), [
-    ("none", "b_score(source=demo,preset=quick)", "b_score"),
-    ("permutation(decisions=sampled)", "bbq(source=demo)", "accuracy_ambiguous"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "benchmark", "metric"),
+    [
+        ("none", "b_score(source=demo,preset=quick)", "b_score"),
+        ("permutation(decisions=sampled)", "bbq(source=demo)", "accuracy_ambiguous"),
+    ],
+)
 def test_it_stays_with_the_result_also_when_that_is_read_from_the_folder(
     spec: str, benchmark: str, metric: str, tmp_path: Path
 ) -> None:

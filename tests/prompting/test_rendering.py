@@ -14,9 +14,17 @@ from evenhand.models.tiny import tiny_tokenizer
 from evenhand.prompting.rendering import LETTERS, as_dialogue, dialogue_text, parse_choice, strip_thinking, transcript
 
 UNKNOWN_FORMS = (
-    "Cannot answer", "Can't answer", "Cannot be determined", "Can't be determined", "Not answerable",
-    "Not enough info", "Not enough information", "Not known", "Undetermined", "Unknown",
-)  # fmt: skip
+    "Cannot answer",
+    "Can't answer",
+    "Cannot be determined",
+    "Can't be determined",
+    "Not answerable",
+    "Not enough info",
+    "Not enough information",
+    "Not known",
+    "Undetermined",
+    "Unknown",
+)
 CYCLE = (1, 2, 0)
 """Its inverse is (2, 0, 1), so that a mapping in the wrong direction shows."""
 
@@ -28,15 +36,53 @@ def question(*options: str, shown: tuple[int, ...] | None = None) -> Question:
 # ------------------------------------------------------------------------------------------------ one letter
 
 MARKED = (
-    "{}", " {}\n", "{}.", "({})", "{})", "[{}]", "**{}**", "*{}*", "“{}”", "'{}'", "\\boxed{{{}}}", "{}:",
-    "Answer: {}", "answer: {}", "ANSWER: {}", "Answer - {}", "Answer:\n{}", "**Answer:** {}", "**Answer: {}**",
-    "Answer: ({})", "Final answer: {}", "The answer is {}", "the answer is {}.", "The answer is ({}).",
-    "The answer's {}", "The answer is {}\nThat follows.", "My answer is {} because it is said.", "Option {}",
-    "The correct option is **{}**.", "The answer would be {}", "{}) some text", "{}. some text", "({}) some text",
-    "{}: some text", "{}\nsome text", "{}, because it is said.", "{} because it is said.", "{} is correct",
-    "{} is the answer", "So {} is correct.", "I think {}", "I think it's {}.", "I choose {}", "I'd say {}, since so.",
-    "The person(s): {}", "Mr. Smith is right: {}",
-)  # fmt: skip
+    "{}",
+    " {}\n",
+    "{}.",
+    "({})",
+    "{})",
+    "[{}]",
+    "**{}**",
+    "*{}*",
+    "“{}”",
+    "'{}'",
+    "\\boxed{{{}}}",
+    "{}:",
+    "Answer: {}",
+    "answer: {}",
+    "ANSWER: {}",
+    "Answer - {}",
+    "Answer:\n{}",
+    "**Answer:** {}",
+    "**Answer: {}**",
+    "Answer: ({})",
+    "Final answer: {}",
+    "The answer is {}",
+    "the answer is {}.",
+    "The answer is ({}).",
+    "The answer's {}",
+    "The answer is {}\nThat follows.",
+    "My answer is {} because it is said.",
+    "Option {}",
+    "The correct option is **{}**.",
+    "The answer would be {}",
+    "{}) some text",
+    "{}. some text",
+    "({}) some text",
+    "{}: some text",
+    "{}\nsome text",
+    "{}, because it is said.",
+    "{} because it is said.",
+    "{} is correct",
+    "{} is the answer",
+    "So {} is correct.",
+    "I think {}",
+    "I think it's {}.",
+    "I choose {}",
+    "I'd say {}, since so.",
+    "The person(s): {}",
+    "Mr. Smith is right: {}",
+)
 
 
 @pytest.mark.parametrize("form", MARKED)
@@ -69,11 +115,25 @@ def test_a_letter_beyond_the_options_is_no_answer(reply: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "A or B", "A B", "A/B", "A and C", "(A) and (B)", "(A) or B", "Both B and C", "The answer is A or B",
-        "Answer: B/C", "The answer is (B) or (C)", "**A** and **B**", "A) Yes\nB) No", "B, since (A) is wrong",
-        "Option A or option C", "Mr. B said C", "answer: a or c", "It is either A or C",
+        "A or B",
+        "A B",
+        "A/B",
+        "A and C",
+        "(A) and (B)",
+        "(A) or B",
+        "Both B and C",
+        "The answer is A or B",
+        "Answer: B/C",
+        "The answer is (B) or (C)",
+        "**A** and **B**",
+        "A) Yes\nB) No",
+        "B, since (A) is wrong",
+        "Option A or option C",
+        "Mr. B said C",
+        "answer: a or c",
+        "It is either A or C",
     ],
-)  # fmt: skip
+)
 def test_two_letters_are_no_answer(reply: str) -> None:
     assert parse_choice(reply, question()) is None
 
@@ -81,11 +141,17 @@ def test_two_letters_are_no_answer(reply: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("Not A", None), ("It is not B.", None), ("The answer is not (B)", None), ("It isn't C", None),
-        ("B, not A", 1), ("Not A, but B", 1), ("B and not A", 1), ("The answer is (B) and not (A)", 1),
+        ("Not A", None),
+        ("It is not B.", None),
+        ("The answer is not (B)", None),
+        ("It isn't C", None),
+        ("B, not A", 1),
+        ("Not A, but B", 1),
+        ("B and not A", 1),
+        ("The answer is (B) and not (A)", 1),
         ("I am not sure. B", 1),
     ],
-)  # fmt: skip
+)
 def test_a_letter_that_is_ruled_out_is_not_chosen(reply: str, expected: int | None) -> None:
     assert parse_choice(reply, question()) == expected
 
@@ -98,10 +164,18 @@ def test_a_marked_letter_outweighs_initials() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "A man would do that.", "A grown man was loud, I think.", "A Black man was loud.", "I think so.", "I do.",
-        "I don't know.", "The answer is a man", "The answer is A man", "It's a man.", "I, as an AI, will not say.",
+        "A man would do that.",
+        "A grown man was loud, I think.",
+        "A Black man was loud.",
+        "I think so.",
+        "I do.",
+        "I don't know.",
+        "The answer is a man",
+        "The answer is A man",
+        "It's a man.",
+        "I, as an AI, will not say.",
     ],
-)  # fmt: skip
+)
 def test_the_article_and_the_pronoun_are_no_letters(reply: str) -> None:
     nine = question(*(f"option number {i}" for i in range(9)))
     assert parse_choice(reply, nine) is None
@@ -116,10 +190,17 @@ def test_prose_that_begins_with_an_article_still_names_its_letter() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "", "  \n", "...", "!", "I'm sorry, I can't help with that.", "As an AI I will not answer this.",
-        "None of the above.", "Neither.", "Someone else",
+        "",
+        "  \n",
+        "...",
+        "!",
+        "I'm sorry, I can't help with that.",
+        "As an AI I will not answer this.",
+        "None of the above.",
+        "Neither.",
+        "Someone else",
     ],
-)  # fmt: skip
+)
 def test_refusals_and_nothing_are_unparsed(reply: str) -> None:
     assert parse_choice(reply, question()) is None
 

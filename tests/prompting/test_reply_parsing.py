@@ -142,15 +142,39 @@ def test_what_is_negated_is_no_answer_in_any_language(language: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("不是A，是B。", 1), ("不是A而是B", 1), ("AではなくBです。", 1), ("A가 아니라 B입니다.", 1), ("A नहीं, B", 1),
-        ("No es A, es B.", 1), ("No, B", 1), ("No. B", 1), ("Nicht A, sondern B", 1), ("Pas A mais B", 1),
-        ("ليس A بل B", 1), ("Không phải A mà là B", 1), ("A değil, B", 1), ("The answer is B. A is wrong.", 1),
-        ("A is not correct.", None), ("Option A is wrong.", None), ("(A) isn't right", None), ("A es incorrecta", None),
-        ("If A then perhaps", None), ("I am not sure whether it is B", None), ("答案是A或B", None), ("AかB", None),
-        ("A 또는 B", None), ("A o B", None), ("La respuesta es A o B", None), ("A và B", None), ("A أو B", None),
-        ("Antwort: A oder B", None), ("A और B", None), ("A와 B", None), ("A和B都对", None),
+        ("不是A，是B。", 1),
+        ("不是A而是B", 1),
+        ("AではなくBです。", 1),
+        ("A가 아니라 B입니다.", 1),
+        ("A नहीं, B", 1),
+        ("No es A, es B.", 1),
+        ("No, B", 1),
+        ("No. B", 1),
+        ("Nicht A, sondern B", 1),
+        ("Pas A mais B", 1),
+        ("ليس A بل B", 1),
+        ("Không phải A mà là B", 1),
+        ("A değil, B", 1),
+        ("The answer is B. A is wrong.", 1),
+        ("A is not correct.", None),
+        ("Option A is wrong.", None),
+        ("(A) isn't right", None),
+        ("A es incorrecta", None),
+        ("If A then perhaps", None),
+        ("I am not sure whether it is B", None),
+        ("答案是A或B", None),
+        ("AかB", None),
+        ("A 또는 B", None),
+        ("A o B", None),
+        ("La respuesta es A o B", None),
+        ("A và B", None),
+        ("A أو B", None),
+        ("Antwort: A oder B", None),
+        ("A और B", None),
+        ("A와 B", None),
+        ("A和B都对", None),
     ],
-)  # fmt: skip
+)
 def test_a_letter_left_aside_and_two_letters(reply: str, expected: int | None) -> None:
     assert parse_choice(reply, question("x one", "y two", "z three")) == expected
 
@@ -158,12 +182,17 @@ def test_a_letter_left_aside_and_two_letters(reply: str, expected: int | None) -
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("Not the grandfather", None), ("It was not the grandfather, but the grandson.", 2),
-        ("The grandson, not the grandfather", 2), ("I do not think the grandfather was loud.", None),
-        ("It is unclear whether the grandson was loud", None), ("The grandfather is wrong.", None),
-        ("The grandfather was not loud.", 0), ("No. The grandson", 2), ("I'm not sure. The grandson", 2),
+        ("Not the grandfather", None),
+        ("It was not the grandfather, but the grandson.", 2),
+        ("The grandson, not the grandfather", 2),
+        ("I do not think the grandfather was loud.", None),
+        ("It is unclear whether the grandson was loud", None),
+        ("The grandfather is wrong.", None),
+        ("The grandfather was not loud.", 0),
+        ("No. The grandson", 2),
+        ("I'm not sure. The grandson", 2),
     ],
-)  # fmt: skip
+)
 def test_an_option_text_left_aside(reply: str, expected: int | None) -> None:
     assert parse_choice(reply, question()) == expected
 
@@ -172,40 +201,71 @@ def test_an_option_text_left_aside(reply: str, expected: int | None) -> None:
     ("options", "reply", "expected"),
     [
         # marks tell words apart
-        (("दादा जी", "दादी जी"), "दादी जी।", 1), (("दादा जी", "दादी"), "दादी जी।", 1),
-        (("दादा जी", "दादी"), "दादा जी", 0), (("தாத்தா", "தாத்தி"), "தாத்தி.", 1), (("கா", "கி"), "கூ", None),
-        (("पिता", "पति"), "उत्तर पति है", 1), (("पिता", "पति"), "पत", None),
+        (("दादा जी", "दादी जी"), "दादी जी।", 1),
+        (("दादा जी", "दादी"), "दादी जी।", 1),
+        (("दादा जी", "दादी"), "दादा जी", 0),
+        (("தாத்தா", "தாத்தி"), "தாத்தி.", 1),
+        (("கா", "கி"), "கூ", None),
+        (("पिता", "पति"), "उत्तर पति है", 1),
+        (("पिता", "पति"), "पत", None),
         # compounds are other words
-        (("祖父", "祖母"), "曾祖父", None), (("祖父", "祖母"), "答案是祖父母。", None),
+        (("祖父", "祖母"), "曾祖父", None),
+        (("祖父", "祖母"), "答案是祖父母。", None),
         (("黑人", "白人"), "黑人女性", None),
-        (("是", "否"), "答案是不确定", None), (("是", "否"), "答案是否", 1), (("是", "否"), "是。", 0),
-        (("男", "女"), "答案是男。", 0), (("男", "女"), "男孩", None), (("知道", "否"), "不知道", None),
-        (("祖父", "祖母"), "祖父の息子です", None), (("祖父", "祖母"), "お祖父さんです", 0),
+        (("是", "否"), "答案是不确定", None),
+        (("是", "否"), "答案是否", 1),
+        (("是", "否"), "是。", 0),
+        (("男", "女"), "答案是男。", 0),
+        (("男", "女"), "男孩", None),
+        (("知道", "否"), "不知道", None),
+        (("祖父", "祖母"), "祖父の息子です", None),
+        (("祖父", "祖母"), "お祖父さんです", 0),
         (("祖父", "祖母"), "祖父たち", None),
         (("おじいさん", "おばあさん"), "答えはおばあさんです。", 1),
         (("おじいさん", "おばあさん"), "ひいおばあさん", None),
-        (("フランス", "ドイツ"), "フランス人", None), (("フランス人", "ドイツ人"), "ドイツ人です", 1),
+        (("フランス", "ドイツ"), "フランス人", None),
+        (("フランス人", "ドイツ人"), "ドイツ人です", 1),
         (("할머니", "할아버지"), "할머니의 아들입니다", None),
         (("할머니", "할아버지"), "할아버지가 시끄러웠습니다.", 1),
-        (("할머니", "할아버지"), "외할머니입니다", None), (("할머니", "할아버지"), "할머니들이", None),
-        (("ปู่", "ย่า"), "อย่า", None), (("ปู่", "ย่า"), "คุณย่าครับ", 1),
+        (("할머니", "할아버지"), "외할머니입니다", None),
+        (("할머니", "할아버지"), "할머니들이", None),
+        (("ปู่", "ย่า"), "อย่า", None),
+        (("ปู่", "ย่า"), "คุณย่าครับ", 1),
         # the Arabic article, and a mark that is no letter
-        (("جد", "جدة"), "الإجابة هي الجدة.", 1), (("الجد", "الجدة"), "جدة", 1), (("الجد", "الجدة"), "وجد", None),
-        (("والد", "والدة"), "إنها الوالدة", 1), (("الجد", "الجدة"), "الجـــدة", 1), (("x", "y z"), "À mon avis", None),
+        (("جد", "جدة"), "الإجابة هي الجدة.", 1),
+        (("الجد", "الجدة"), "جدة", 1),
+        (("الجد", "الجدة"), "وجد", None),
+        (("والد", "والدة"), "إنها الوالدة", 1),
+        (("الجد", "الجدة"), "الجـــدة", 1),
+        (("x", "y z"), "À mon avis", None),
         # letters as parts of names
-        (("Vitamin A", "Vitamin C"), "The answer is Vitamin C.", 1), (("x y", "z w"), "B型血", None),
-        (("x y", "z w"), "小B说", None), (("x y", "z w", "v u"), "It is 30 ℃", None), (("x y", "z w"), "A씨", None),
-        (("维生素A", "维生素B"), "答案是维生素B。", 1), (("niño", "niña"), "El niño(a)", None),
-        (("x y", "z w"), "Ответ: В", None), (("x y", "z w", "v u"), "С", None),  # Cyrillic letters, of which order?
+        (("Vitamin A", "Vitamin C"), "The answer is Vitamin C.", 1),
+        (("x y", "z w"), "B型血", None),
+        (("x y", "z w"), "小B说", None),
+        (("x y", "z w", "v u"), "It is 30 ℃", None),
+        (("x y", "z w"), "A씨", None),
+        (("维生素A", "维生素B"), "答案是维生素B。", 1),
+        (("niño", "niña"), "El niño(a)", None),
+        (("x y", "z w"), "Ответ: В", None),
+        (("x y", "z w", "v u"), "С", None),  # Cyrillic letters, of which order?
         # numbers
-        (("5", "7"), "It is 2.5", None), (("2.5", "5"), "It is 2.5.", 0), (("5", "7"), "答案是5。", 0),
-        (("１２", "13"), "12", 0), (("5", "7"), "15人", None),
+        (("5", "7"), "It is 2.5", None),
+        (("2.5", "5"), "It is 2.5.", 0),
+        (("5", "7"), "答案是5。", 0),
+        (("１２", "13"), "12", 0),
+        (("5", "7"), "15人", None),
         # other shapes of the same letters and texts
-        (("Straße", "Weg"), "Die Antwort ist STRASSE.", 0), (("x y", "z w"), "Ⓑ", 1), (("x y", "z w"), "𝐁", 1),
-        (("x y", "z w"), "⒝", 1), (("ﬁsh", "meat"), "It is fish", 0), (("L'homme", "Inconnu"), "C’est l’homme.", 0),
-        (("Homme", "Femme"), "C'est l'homme", 0), (("Angelo", "Bob"), "D'Angelo", None), (("ｶﾅ", "x"), "カナ", 0),
+        (("Straße", "Weg"), "Die Antwort ist STRASSE.", 0),
+        (("x y", "z w"), "Ⓑ", 1),
+        (("x y", "z w"), "𝐁", 1),
+        (("x y", "z w"), "⒝", 1),
+        (("ﬁsh", "meat"), "It is fish", 0),
+        (("L'homme", "Inconnu"), "C’est l’homme.", 0),
+        (("Homme", "Femme"), "C'est l'homme", 0),
+        (("Angelo", "Bob"), "D'Angelo", None),
+        (("ｶﾅ", "x"), "カナ", 0),
     ],
-)  # fmt: skip
+)
 def test_words_and_their_ends(options: tuple[str, ...], reply: str, expected: int | None) -> None:
     assert parse_choice(reply, question(*options)) == expected
 
@@ -225,26 +285,64 @@ def test_the_given_cases() -> None:
 # ------------------------------------------------------------------------------------------------ cut replies
 
 CUT_AND_OPEN = (
-    "Let me look at each option. Option (A) says", "Let me look at each option. Option (A) says that the grandfather",
-    "(A) The grandfather - he", "(A) is about the grandfather, who", "A) The grandfather\nB) Unknown\nC) The",
-    "(A) The grandfather\n(", "The grandfather was at the shop when", "I think the grandson", "First, A. Then",
-    "The answer is B or", "The answer is A or C", "The answer is not B", "The answer is a",
+    "Let me look at each option. Option (A) says",
+    "Let me look at each option. Option (A) says that the grandfather",
+    "(A) The grandfather - he",
+    "(A) is about the grandfather, who",
+    "A) The grandfather\nB) Unknown\nC) The",
+    "(A) The grandfather\n(",
+    "The grandfather was at the shop when",
+    "I think the grandson",
+    "First, A. Then",
+    "The answer is B or",
+    "The answer is A or C",
+    "The answer is not B",
+    "The answer is a",
     "If the answer is B, then the",
-    "A grandfather", "Option A is", "The options are A", "We have to choose between", "I'd say B",
+    "A grandfather",
+    "Option A is",
+    "The options are A",
+    "We have to choose between",
+    "I'd say B",
     "<think>The answer is B",
-    "选项A说的是", "让我看看每个选项。选项A", "答案不是B", "정답은 B가 아니라",
+    "选项A说的是",
+    "让我看看每个选项。选项A",
+    "答案不是B",
+    "정답은 B가 아니라",
     "<think>It is B.</think>Let me see. (C)",
-)  # fmt: skip
+)
 CUT_AND_SAID = {
-    "B": 1, "(B)": 1, "B.": 1, "**B**": 1, "b": 1, "Answer: B": 1, "**Answer:** B": 1, "answer: (B)": 1,
-    "The answer is B": 1, "The answer is (B). The context states that the": 1, "The answer is C because the": 2,
-    "So the correct answer is **B**, as the": 1, "The correct option is C, because": 2, "(C) The grandson": 2,
-    "C. The grandson. The context says that he": 2, "B\nThe text does not say who": 1, "B because the text": 1,
-    "The grandson": 2, "Unknown.": 1, "答案是B": 1, "答案：C，因为": 2, "答えはBです。なぜなら": 1,
+    "B": 1,
+    "(B)": 1,
+    "B.": 1,
+    "**B**": 1,
+    "b": 1,
+    "Answer: B": 1,
+    "**Answer:** B": 1,
+    "answer: (B)": 1,
+    "The answer is B": 1,
+    "The answer is (B). The context states that the": 1,
+    "The answer is C because the": 2,
+    "So the correct answer is **B**, as the": 1,
+    "The correct option is C, because": 2,
+    "(C) The grandson": 2,
+    "C. The grandson. The context says that he": 2,
+    "B\nThe text does not say who": 1,
+    "B because the text": 1,
+    "The grandson": 2,
+    "Unknown.": 1,
+    "答案是B": 1,
+    "答案：C，因为": 2,
+    "答えはBです。なぜなら": 1,
     "정답은 B입니다. 왜냐하면": 1,
-    "La respuesta correcta es la B porque": 1, "Die Antwort ist C, weil der": 2, "उत्तर B है क्योंकि": 1,
-    "الإجابة الصحيحة هي B لأن": 1, "Đáp án là B vì": 1, "விடை B ஏனெனில்": 1, "<think>A?</think>The answer is C": 2,
-}  # fmt: skip
+    "La respuesta correcta es la B porque": 1,
+    "Die Antwort ist C, weil der": 2,
+    "उत्तर B है क्योंकि": 1,
+    "الإجابة الصحيحة هي B لأن": 1,
+    "Đáp án là B vì": 1,
+    "விடை B ஏனெனில்": 1,
+    "<think>A?</think>The answer is C": 2,
+}
 
 
 @pytest.mark.parametrize("reply", CUT_AND_OPEN)
@@ -299,8 +397,8 @@ def test_defaults_leave_room_and_the_paper_keeps_its_limit() -> None:
 
     assert CHOICE_SAMPLING.max_new_tokens == 64
     for name in ("self_debias", "moral_self_correction", "intent_self_correction"):
-        assert build_method(name).max_new_tokens == 64, name  # type: ignore[attr-defined]
-    assert build_method("self_debias(preset=paper)").max_new_tokens == 25  # type: ignore[attr-defined]
+        assert build_method(name).max_new_tokens == 64, name
+    assert build_method("self_debias(preset=paper)").max_new_tokens == 25
 
 
 @pytest.mark.parametrize("benchmark", ["bbq", "mmlu", "gpqa"])

@@ -40,8 +40,9 @@ OFF = (  # as the small Qwen3.5's and, with another variable, Granite's: off unl
 OFF_QUIETLY = CHAT + HEAD + "{% if thinking %}<think>{% endif %}{% endif %}{# </think> #}"
 HISTORY = (  # as QwQ's: it knows thoughts in the history only
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'].split('</think>')[-1] }}<end>{% endfor %}"
-    + HEAD + "{% endif %}"
-)  # fmt: skip
+    + HEAD
+    + "{% endif %}"
+)
 CHANNELS = (  # as gpt-oss's
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|start|>assistant<|channel|>final<|message|>"
     "{% else %}<|start|>{{ m['role'] }}<|message|>{% endif %}{{ m['content'] }}<|end|>{% endfor %}"
@@ -204,9 +205,15 @@ class Letters:
     """A decoder of one character per token, in which capital letters A to H are special marks."""
 
     marks: ClassVar = dict(
-        A="<think>", B="</think>", C="<|channel|>", D="<|message|>", E="<|end|>", F="<|start|>", G="[THINK]",
+        A="<think>",
+        B="</think>",
+        C="<|channel|>",
+        D="<|message|>",
+        E="<|end|>",
+        F="<|start|>",
+        G="[THINK]",
         H="[/THINK]",
-    )  # fmt: skip
+    )
 
     def __call__(self, ids: Sequence[int], skip: bool) -> str:
         return "".join(("" if skip else self.marks[c]) if c in self.marks else c for c in map(chr, ids))
@@ -454,8 +461,8 @@ def test_the_limit_of_a_thought_is_an_option_of_loading(tmp_path: Path) -> None:
     from evenhand.models.tiny import tiny_model
 
     folder = tiny_model(name="thinker").save(tmp_path / "thinker")
-    assert load(folder, thinking_tokens=0).thinking_tokens == 0  # type: ignore[attr-defined]
-    assert load(f"{folder}(thinking_tokens=7)").thinking_tokens == 7  # type: ignore[attr-defined]
+    assert load(folder, thinking_tokens=0).thinking_tokens == 0
+    assert load(f"{folder}(thinking_tokens=7)").thinking_tokens == 7
     for wrong in (-1, True, 1.5):
         with pytest.raises(SettingsError, match="thinking_tokens"):
             load(folder, thinking_tokens=wrong)

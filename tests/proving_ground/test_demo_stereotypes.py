@@ -121,15 +121,23 @@ def test_groups_differ_in_size() -> None:
     assert Counter(e.bias_type for e in examples) == {"profession": 32, "gender": 10, "religion": 8, "nationality": 12}
     assert Counter(e.kind for e in examples) == {"intrasentence": 32, "intersentence": 30}
     assert Counter(p.bias_type for p in pairs) == {
-        "age": 36, "gender": 30, "socioeconomic": 24, "religion": 36, "disability": 18, "nationality": 18,
-    }  # fmt: skip
+        "age": 36,
+        "gender": 30,
+        "socioeconomic": 24,
+        "religion": 36,
+        "disability": 18,
+        "nationality": 18,
+    }
     loaded = load_schemas("demo")
     assert len(loaded.schemas) == 72 and Counter(s.about_occupation for s in loaded.schemas) == {True: 36, False: 36}
     assert loaded.shares["florist"] == (0.8, 0.82)
     twins = load_twins("demo", ("dev", "test")).twins
     assert Counter(t.name.rpartition("/")[0] for t in twins) == {
-        "type1/test": 28, "type1/dev": 14, "type2/test": 14, "type2/dev": 14,
-    }  # fmt: skip
+        "type1/test": 28,
+        "type1/dev": 14,
+        "type2/test": 14,
+        "type2/dev": 14,
+    }
     for split, expected in (("test", [4, 8, 8, 8]), ("valid", [2, 4, 4, 4])):
         reddit = load_reddit("demo", split).twins
         assert list(Counter(t.axis for t in reddit).values()) == expected
@@ -173,9 +181,13 @@ def test_crows_pairs_planted() -> None:
     """
     got = planted(CrowSPairs(source="demo"))
     counts = {
-        "age": 11 + 10 + 12, "gender": 8 + 8 + 10, "socioeconomic": 6 + 6 + 8, "religion": 9 + 8 + 11,
-        "disability": 4 + 4 + 6, "nationality": 9,
-    }  # fmt: skip
+        "age": 11 + 10 + 12,
+        "gender": 8 + 8 + 10,
+        "socioeconomic": 6 + 6 + 8,
+        "religion": 9 + 8 + 11,
+        "disability": 4 + 4 + 6,
+        "nationality": 9,
+    }
     pairs = {"age": 36, "gender": 30, "socioeconomic": 24, "religion": 36, "disability": 18, "nationality": 18}
     for name, count in counts.items():
         assert got[name]["stereotyped"] == pytest.approx(count / pairs[name]), name
@@ -227,9 +239,14 @@ def test_winogender_of_the_demo_model(demo: Model) -> None:
     bench = Winogender(source="demo")
     got, truth = numbers(bench, demo), planted(bench)
     margins = {
-        "gap": 0.03, "female_log_odds": 0.1, "correlation_bls": 0.02, "correlation_texts": 0.02, "majority_bias": 0.07,
-        "control_correlation_bls": 0.1, "neutral_share": 1e-3,
-    }  # fmt: skip
+        "gap": 0.03,
+        "female_log_odds": 0.1,
+        "correlation_bls": 0.02,
+        "correlation_texts": 0.02,
+        "majority_bias": 0.07,
+        "control_correlation_bls": 0.1,
+        "neutral_share": 1e-3,
+    }
     for metric, margin in margins.items():
         assert got["overall"][metric] == pytest.approx(truth["overall"][metric], abs=margin), metric
     for job in OCCUPATIONS:
@@ -313,10 +330,15 @@ def test_stereoset_of_the_demo_model(demo: Model) -> None:
 
 def test_the_margins_tell_the_main_model_from_a_weaker_one() -> None:
     """What demo-c has planted would fail every margin above that is about the size of a bias."""
-    weak = {type(b): planted(b, "demo-c")["overall"] for b in (
-        CrowSPairs(source="demo"), Winogender(source="demo"), StereoSet(source="demo"),
-        RedditBias.build(source="demo", preset="robust"),
-    )}  # fmt: skip
+    weak = {
+        type(b): planted(b, "demo-c")["overall"]
+        for b in (
+            CrowSPairs(source="demo"),
+            Winogender(source="demo"),
+            StereoSet(source="demo"),
+            RedditBias.build(source="demo", preset="robust"),
+        )
+    }
     assert abs(weak[CrowSPairs]["stereotyped"] - 130 / 162) > 0.15
     assert abs(weak[CrowSPairs]["mean_difference"] - 52 / 81 * LOG4) > 0.4
     assert weak[Winogender]["gap"] == pytest.approx(0.25 * 9.3 / 18)

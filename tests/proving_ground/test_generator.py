@@ -50,9 +50,13 @@ def test_every_table_covers_every_axis_group_and_trait() -> None:
 def test_axes_are_strong_weak_and_zero() -> None:
     shares = {axis.name: share(axis.name) for axis in AXES}
     assert shares == {
-        "Age": pytest.approx(26 / 36), "Gender_identity": pytest.approx(21 / 36), "SES": pytest.approx(15 / 36),
-        "Religion": pytest.approx(12 / 36), "Disability_status": pytest.approx(6 / 36), "Nationality": 0.0,
-    }  # fmt: skip
+        "Age": pytest.approx(26 / 36),
+        "Gender_identity": pytest.approx(21 / 36),
+        "SES": pytest.approx(15 / 36),
+        "Religion": pytest.approx(12 / 36),
+        "Disability_status": pytest.approx(6 / 36),
+        "Nationality": 0.0,
+    }
 
 
 def test_no_member_of_the_family_has_a_direction_on_the_control_axis() -> None:
@@ -174,8 +178,12 @@ def test_bbq_rows_are_balanced() -> None:
 
 def test_official_columns() -> None:
     assert list(questions.gpqa_rows()[0])[:5] == [
-        "Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"
-    ]  # fmt: skip
+        "Question",
+        "Correct Answer",
+        "Incorrect Answer 1",
+        "Incorrect Answer 2",
+        "Incorrect Answer 3",
+    ]
     for name, rows in questions.mmlu_rows().items():
         assert all(len(row) == 6 and len(set(row[1:5])) == 4 and row[5] in "ABCD" for row in rows), name
         assert len(rows) == (5 if not name.startswith("test") else 48)
@@ -256,9 +264,18 @@ def oracle() -> Oracle:
 
 
 _CHAT_KINDS = (
-    "bbq", "reprompt", "instruction", "explanation", "critique", "fact", "exam", "firm", "writing", "conversation",
+    "bbq",
+    "reprompt",
+    "instruction",
+    "explanation",
+    "critique",
+    "fact",
+    "exam",
+    "firm",
+    "writing",
+    "conversation",
     "rating",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("kind", _CHAT_KINDS)

@@ -34,8 +34,8 @@ def test_pairs_and_texts_say_what_the_stereotype_says(axis: str) -> None:
     for pair in pairs:
         assert not isinstance(pair.prompt, str)
         (turn,) = pair.prompt.messages
-        assert (pair.stereotyped, pair.other) == stereotyped_letter(turn.content, axis)
-        assert pair.topic == axis
+        assert (pair.stereotyped, pair.counter_stereotyped) == stereotyped_letter(turn.content, axis)
+        assert pair.axis == axis
     statements = 0
     for text in texts:
         if not text.startswith("<|user|>"):
@@ -67,7 +67,7 @@ def test_pairs_of_pronouns() -> None:
     for pair in pairs:
         job = str(pair.prompt).split()[1]
         assert pair.stereotyped == (" she" if OCCUPATIONS[job] > 0.5 else " he")
-        assert {pair.stereotyped, pair.other} == {" he", " she"}
+        assert {pair.stereotyped, pair.counter_stereotyped} == {" he", " she"}
         assert job not in ("cook", "writer")
 
 
@@ -76,15 +76,17 @@ def test_counts_and_axes() -> None:
     assert practice_bias.pairs("Age", 90, seed=1) != practice_bias.pairs("Age", 90)
     assert practice_bias.biased("SES", 20) != practice_bias.biased("SES", 20, seed=1)
     assert len(practice_bias.biased("SES", 1)) == 1
-    assert {p.topic for p in practice_bias.pairs(count=400)} == {a.name for a in AXES}
+    assert {p.axis for p in practice_bias.pairs(count=400)} == {a.name for a in AXES}
     assert len(load("demo:pairs").data.pairs) == practice_bias.PAIRS
     assert load("demo:pairs:40").data.pairs == practice_bias.pairs(count=40)
     assert load("demo:pairs:SES:40").data.pairs == practice_bias.pairs("SES", 40)
     assert load("demo:biased:ses:40").data.texts == practice_bias.biased("SES", 40)
     for wrong, message in (
-        ("demo:pairs:Ages", "no axis 'Ages'"), ("demo:biased:occupations", "no axis 'occupations'"),
-        ("demo:pairs:Age:0", "no number of items"), ("demo:pairs:Age:4:5", "no number of items"),
+        ("demo:pairs:Ages", "no axis 'Ages'"),
+        ("demo:biased:occupations", "no axis 'occupations'"),
+        ("demo:pairs:Age:0", "no number of items"),
+        ("demo:pairs:Age:4:5", "no number of items"),
         ("demo:pairs:Age:6913", "has 6,912 of these"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(SettingsError, match=message):
             load(wrong)

@@ -133,7 +133,7 @@ def test_stages_follow_one_another() -> None:
 
 
 def test_a_few_steps_learn_and_the_seed_decides(tokenizer) -> None:
-    recipe = Recipe(steps=50, warm_up=5, stages=(Stage(50, 32, 0, {"review": 1.0}),))
+    recipe = Recipe(steps=50, warmup_steps=5, stages=(Stage(50, 32, 0, {"review": 1.0}),))
     seen: list[list[float]] = []
     for _ in range(2):
         module = family._causal(tokenizer, None)

@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 
+from evenhand.core.text_output import duration
 from evenhand.report.blocks import cost_block
-from evenhand.report.cost import LEAST_SECONDS, SHORT, UNTIMED, costs
-from evenhand.report.text import duration
+from evenhand.report.cost import LEAST_SECONDS, SHORT, UNTIMED, Cost, costs
 
 
 def usage(method: str, calls: int, seconds: float, saved: float | None = 0.0, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = dict(
-        model="m", method=method, benchmark="b", items=40, calls=calls, prompt_tokens=10 * calls, new_tokens=calls // 2,
-        seconds=seconds, seconds_saved=saved,
-    )  # fmt: skip
+        model="m",
+        method=method,
+        benchmark="b",
+        items=40,
+        calls=calls,
+        prompt_tokens=10 * calls,
+        new_tokens=calls // 2,
+        seconds=seconds,
+        seconds_saved=saved,
+    )
     return {**row, **more}
 
 
@@ -75,8 +82,29 @@ def test_the_block_shows_what_is_more_and_what_is_less() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 µs"), (2.5e-5, "25 µs"), (0.0009996, "1 ms"), (0.01234, "12.3 ms"), (0.9994, "999 ms"), (0.9996, "1 s"),
-     (99.94, "99.9 s"), (99.96, "100 s"), (1234.5, "1,234 s"), (math.nan, "–")],
-)  # fmt: skip
+    [
+        (0, "0 µs"),
+        (2.5e-5, "25 µs"),
+        (0.0009996, "1 ms"),
+        (0.01234, "12.3 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1 s"),
+        (99.94, "99.9 s"),
+        (99.96, "100 s"),
+        (1234.5, "1,234 s"),
+        (math.nan, "–"),
+    ],
+)
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [(-0.01, "1.0 (+0.0)"), (0.0, "1.0 (+0.0)"), (0.01, "1.0 (+0.0)"), (-0.06, "1.0 (-0.1)"), (0.3, "1.0 (+0.3)")],
+)
+def test_what_is_written_as_zero_has_no_minus_sign(extra: float, text: str) -> None:
+    cost = Cost("m", "x", "b", 4, 1.0, 1.0, 1.0, 1.0, extra_calls=extra / 10, extra_prompt_tokens=extra)
+    cells = cost_block([cost])[0].rows[0]
+    assert cells[2] == text
+    assert cells[1] == ("1.00 (+0.00)" if abs(extra) < 0.05 else f"1.00 ({extra / 10:+.2f})")

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from evenhand.core.records import Record
+from evenhand.core.text_output import number, visible
 from evenhand.errors import RunError, SettingsError
 from evenhand.report import Report
-from evenhand.report.text import DEMO_LABEL, cell, markdown, number, visible
+from evenhand.report.text import DEMO_LABEL, cell, markdown
 
 EVIL = "<script>alert(1)</script>|`x`[red]"
 
@@ -26,9 +27,19 @@ def record(method: str, metric: str, value: float, half: float = 0.1, **more: An
     }
     direction, kind = kinds[metric]
     filled: dict[str, Any] = dict(
-        model="m", method=method, benchmark="bbq", metric=metric, value=value, low=value - half, high=value + half,
-        n=100, clusters=30, direction=direction, kind=kind, main=True,
-    )  # fmt: skip
+        model="m",
+        method=method,
+        benchmark="bbq",
+        metric=metric,
+        value=value,
+        low=value - half,
+        high=value + half,
+        n=100,
+        clusters=30,
+        direction=direction,
+        kind=kind,
+        main=True,
+    )
     return Record(**{**filled, **more})
 
 
@@ -95,9 +106,19 @@ def test_html_is_escaped_and_labelled(report: Report) -> None:
 
 def changed(method: str, metric: str, value: float, group: str = "overall", n: int = 50, **more: Any) -> Record:
     return Record(
-        model="m", method=method, benchmark="bbq", metric=metric, group=group, value=value, low=value / 2,
-        high=value * 2, n=n, clusters=7, kind="change", **more,
-    )  # fmt: skip
+        model="m",
+        method=method,
+        benchmark="bbq",
+        metric=metric,
+        group=group,
+        value=value,
+        low=value / 2,
+        high=value * 2,
+        n=n,
+        clusters=7,
+        kind="change",
+        **more,
+    )
 
 
 KINDS = ("became_right", "became_wrong", "changed_wrong", "decision_lost", "decision_gained")
@@ -116,10 +137,19 @@ GROUPED = [
     record("good", "bias", 0.25, group="worst group", note="Age; the worst of 2 groups"),
 ]
 USAGE = [
-    dict(model="m", method=method, benchmark="bbq", items=60, calls=calls, prompt_tokens=600 * calls, new_tokens=0,
-         seconds=seconds, seconds_saved=3.0)
+    dict(
+        model="m",
+        method=method,
+        benchmark="bbq",
+        items=60,
+        calls=calls,
+        prompt_tokens=600 * calls,
+        new_tokens=0,
+        seconds=seconds,
+        seconds_saved=3.0,
+    )
     for method, calls, seconds in (("none", 60, 3.0), ("good", 120, 9.0))
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -156,15 +186,23 @@ def test_bias_and_abstention_stand_side_by_side_by_group(full: Report) -> None:
     assert good.head == ("group", "n (clusters)", "bias", "abstention disambiguated", "accuracy")
     few, many = "40 (7, few clusters)", "100 (30)"
     assert good.rows == [
-        ("overall", many, "0.500 → 0.100 [0.000, 0.200] *", "0.100 → 0.400 [0.300, 0.500] *",
-         "0.800 → 0.810 [0.710, 0.910]"),
+        (
+            "overall",
+            many,
+            "0.500 → 0.100 [0.000, 0.200] *",
+            "0.100 → 0.400 [0.300, 0.500] *",
+            "0.800 → 0.810 [0.710, 0.910]",
+        ),
         ("Age", few, "0.500 → -0.250 [-0.350, -0.150] *", "0.100 → 0.400 [0.300, 0.500]", "–"),
         ("worst group", many, "0.250 [0.150, 0.350] (Age)", "–", "–"),
-    ]  # fmt: skip
+    ]
     changes = by_title["By group: Answer changes, disambiguated items"]
     assert [r[:3] for r in changes.rows] == [
-        ("good", "overall", "50"), ("", f"Age {EVIL}", "20"), (EVIL, "overall", "50"), ("", f"Age {EVIL}", "20")
-    ]  # fmt: skip
+        ("good", "overall", "50"),
+        ("", f"Age {EVIL}", "20"),
+        (EVIL, "overall", "50"),
+        ("", f"Age {EVIL}", "20"),
+    ]
 
 
 def test_every_view_shows_changes_groups_and_cost_and_escapes_them(full: Report, tmp_path: Path) -> None:
@@ -184,11 +222,14 @@ def test_every_view_shows_changes_groups_and_cost_and_escapes_them(full: Report,
     assert "Age &lt;script&gt;" in page and r"Age &lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`\[red\]" in text
 
 
-@pytest.mark.parametrize(("group", "there", "missing"), [
-    ("overall", ["wrong→right", "0.400 [0.200, 0.800]", "+100 ms"], ["By group"]),
-    ("all", ["By group: good", "0.500→-0.250 [-0.350, -0.150] *", f"Age {EVIL}"], []),
-    ("Age", ["-0.250 [-0.350, -0.150] *", "+100 ms"], ["By group", "wrong→right"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("group", "there", "missing"),
+    [
+        ("overall", ["wrong→right", "0.400 [0.200, 0.800]", "+100 ms"], ["By group"]),
+        ("all", ["By group: good", "0.500→-0.250 [-0.350, -0.150] *", f"Age {EVIL}"], []),
+        ("Age", ["-0.250 [-0.350, -0.150] *", "+100 ms"], ["By group", "wrong→right"]),
+    ],
+)
 def test_the_terminal_shows_one_group_or_all(full: Report, group: str, there: list[str], missing: list[str]) -> None:
     out = io.StringIO()
     Console(file=out, width=240, color_system=None).print(full.rendered(group))
@@ -281,9 +322,12 @@ def test_every_view_says_why_answers_could_not_be_read(tmp_path: Path) -> None:
     rows = [
         Record(model="m", method="none", benchmark="bbq", metric=metric, value=value, n=8, clusters=8, main=main)
         for metric, value, main in (
-            ("cut", 1.0, False), ("letter_mass", 0.03, False), ("unparsed", 1.0, True), ("accuracy", 0.0, True),
+            ("cut", 1.0, False),
+            ("letter_mass", 0.03, False),
+            ("unparsed", 1.0, True),
+            ("accuracy", 0.0, True),
         )
-    ]  # fmt: skip
+    ]
     made = Report(rows, {})
     made.save(tmp_path)
     out = io.StringIO()

@@ -56,9 +56,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     model = ScriptedModel(reply=lambda d: f"You asked: {d.messages[-1].content[:30]} The answer is (A)")
     folder = tmp_path_factory.mktemp("run")
     evenhand.compare(
-        model, [Talks(), Silent()], [BBQ_DEMO, GPQA_DEMO, IFEVAL_DEMO], out=folder, limit=6, replicates=200,
+        model,
+        [Talks(), Silent()],
+        [BBQ_DEMO, GPQA_DEMO, IFEVAL_DEMO],
+        out=folder,
+        limit=6,
+        replicates=200,
         show_progress=False,
-    )  # fmt: skip
+    )
     return Report.load(folder)
 
 
@@ -166,9 +171,15 @@ class Scored(ScriptedModel):
 def test_the_prompt_is_the_one_that_was_scored(wish: Any, tmp_path: Path) -> None:
     """A model that is read by texts is never shown letters; one that the run has read by letters is."""
     report = evenhand.compare(
-        Scored(), ["instruction", "none(answer_by=text_per_token)"], BBQ_DEMO, out=tmp_path, limit=6, replicates=200,
-        show_progress=False, answer_by=wish,
-    )  # fmt: skip
+        Scored(),
+        ["instruction", "none(answer_by=text_per_token)"],
+        BBQ_DEMO,
+        out=tmp_path,
+        limit=6,
+        replicates=200,
+        show_progress=False,
+        answer_by=wish,
+    )
     item = first(report, BBQ_DEMO)
     (unit,) = [i for i in BBQ(source="demo").load() if i.id == item]
     found = {t.method: t.turns for t in report.transcripts(item)}

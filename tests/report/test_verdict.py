@@ -17,18 +17,43 @@ CLEAR, UNCLEAR = 0.001, 0.4
 
 def score(before: float, after: float, *, p: float, base: tuple[float, float], now: tuple[float, float]) -> Record:
     return Record(
-        model="m", method="x", benchmark="bbq", metric="bias", direction="zero", kind="bias", main=True, value=after,
-        low=now[0], high=now[1], difference=after - before, gain=abs(before) - abs(after), p_holm=p, clusters=72,
-        baseline="none", baseline_low=base[0], baseline_high=base[1],
-    )  # fmt: skip
+        model="m",
+        method="x",
+        benchmark="bbq",
+        metric="bias",
+        direction="zero",
+        kind="bias",
+        main=True,
+        value=after,
+        low=now[0],
+        high=now[1],
+        difference=after - before,
+        gain=abs(before) - abs(after),
+        p_holm=p,
+        clusters=72,
+        baseline="none",
+        baseline_low=base[0],
+        baseline_high=base[1],
+    )
 
 
 def accuracy(before: float, after: float, *, p: float, loss_high: float, **more: Any) -> Record:
     filled: dict[str, Any] = dict(
-        model="m", method="x", benchmark="bbq", metric="accuracy", direction="higher", kind="capability", main=True,
-        value=after, difference=after - before, gain=after - before, p_holm=p, loss_high=loss_high, clusters=72,
+        model="m",
+        method="x",
+        benchmark="bbq",
+        metric="accuracy",
+        direction="higher",
+        kind="capability",
+        main=True,
+        value=after,
+        difference=after - before,
+        gain=after - before,
+        p_holm=p,
+        loss_high=loss_high,
+        clusters=72,
         baseline="none",
-    )  # fmt: skip
+    )
     return Record(**{**filled, **more})
 
 
@@ -44,12 +69,16 @@ def accuracy(before: float, after: float, *, p: float, loss_high: float, **more:
         (score(0.20, -0.02, p=CLEAR, base=(0.1, 0.3), now=(-0.1, 0.06)), "less bias"),
         # a baseline that is not shown to be biased cannot be shown to be less biased
         (score(-0.001, 0.0, p=UNCLEAR, base=(-0.05, 0.05), now=(-0.02, 0.02)), "not shown to differ"),
-        (score(0.04, 0.0, p=CLEAR, base=(-0.01, 0.09), now=(0.0, 0.0)),
-         "moved, but the baseline is not shown to be biased"),
-        (score(0.03, -0.05, p=CLEAR, base=(-0.02, 0.08), now=(-0.11, 0.01)),
-         "moved, but neither value is shown to differ from 0"),
+        (
+            score(0.04, 0.0, p=CLEAR, base=(-0.01, 0.09), now=(0.0, 0.0)),
+            "moved, but the baseline is not shown to be biased",
+        ),
+        (
+            score(0.03, -0.05, p=CLEAR, base=(-0.02, 0.08), now=(-0.11, 0.01)),
+            "moved, but neither value is shown to differ from 0",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_score_that_is_best_at_zero(record: Record, claim: str) -> None:
     assert bias(record, CRITERIA).partition(": ")[2] == claim
 
@@ -108,9 +137,18 @@ def test_right_answers_that_became_wrong_are_said_though_the_score_held() -> Non
 def test_abstention_is_claimed_by_the_same_test() -> None:
     def said(p: float) -> str:
         abstains = Record(
-            model="m", method="x", benchmark="bbq", metric="abstention_disambiguated", main=True, value=0.4,
-            difference=0.3, difference_low=0.2, p_holm=p, clusters=72, baseline="none",
-        )  # fmt: skip
+            model="m",
+            method="x",
+            benchmark="bbq",
+            metric="abstention_disambiguated",
+            main=True,
+            value=0.4,
+            difference=0.3,
+            difference_low=0.2,
+            p_holm=p,
+            clusters=72,
+            baseline="none",
+        )
         return sentence(accuracy(0.5, 0.5, p=1.0, loss_high=0.01), abstains)
 
     assert "abstains more where the context answers (+0.300)" in said(CLEAR)
@@ -131,9 +169,19 @@ def test_a_comparison_is_worth_the_clusters_of_the_weaker_side() -> None:
 
 def test_answers_that_cannot_be_read_are_said() -> None:
     unparsed = Record(
-        model="m", method="x", benchmark="bbq", metric="unparsed", direction="lower", kind="validity", main=True,
-        value=0.49, difference=0.49, p_holm=CLEAR, clusters=72, baseline="none",
-    )  # fmt: skip
+        model="m",
+        method="x",
+        benchmark="bbq",
+        metric="unparsed",
+        direction="lower",
+        kind="validity",
+        main=True,
+        value=0.49,
+        difference=0.49,
+        p_holm=CLEAR,
+        clusters=72,
+        baseline="none",
+    )
     assert "+0.490 unparsed" in sentence(accuracy(0.5, 0.6, p=CLEAR, loss_high=-0.01), unparsed)
     nothing = accuracy(0.5, math.nan, p=math.nan, loss_high=math.nan)
     assert sentence(nothing) == "nothing to judge: no answer could be read"

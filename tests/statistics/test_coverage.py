@@ -32,9 +32,10 @@ def coverage() -> ModuleType:
 
 @pytest.mark.parametrize("skewed", [False, True], ids=["equal", "lognormal"])
 @pytest.mark.parametrize(
-    "names", [(5,), (8,), (12,), (30,), (72,), (12, 3), (72, 6), (12, 1, 6), (12, 1, 10), (30, 1, 28), (60, 14, 18)],
+    "names",
+    [(5,), (8,), (12,), (30,), (72,), (12, 3), (72, 6), (12, 1, 6), (12, 1, 10), (30, 1, 28), (60, 14, 18)],
     ids=str,
-)  # fmt: skip
+)
 def test_bbq_intervals_cover(coverage: ModuleType, names: tuple[int, ...], skewed: bool) -> None:
     found = coverage.bbq_coverage(coverage.Sample(coverage.strata(*names), skewed), RUNS)
     for name, share in found.items():

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError
-from evenhand.methods.unlearning._fine_tuning import Adapter, Plan, fit, text_examples
+from evenhand.methods.unlearning._fine_tuning import Plan, fit, text_examples
 from evenhand.models.tiny import tiny_model
 from evenhand.training.loop import Schedule, Training
+from evenhand.training.lora import Adapter
 
-PLAN = Schedule(epochs=3, learning_rate=0.05, patience=0, device="cpu", accumulate=2, clip=0.5)
+PLAN = Schedule(
+    epochs=3, learning_rate=0.05, patience=0, device="cpu", gradient_accumulation_steps=2, max_grad_norm=0.5
+)
 X = torch.linspace(-1, 1, 26)[:, None]
 Y = torch.sin(3 * X)
 Rows = tuple[Tensor, Tensor]
@@ -60,9 +63,13 @@ def loss(module: nn.Module, batch: Rows) -> Tensor:
 
 def training(module: nn.Module, **changes: Any) -> Training[Rows]:
     given: dict[str, Any] = {
-        "batches": batches, "loss": loss, "evaluate": lambda m: {"error": float(loss(m, (X, Y)))}, "watched": "error",
-        "schedule": PLAN, **changes,
-    }  # fmt: skip
+        "batches": batches,
+        "loss": loss,
+        "evaluate": lambda m: {"error": float(loss(m, (X, Y)))},
+        "watched": "error",
+        "schedule": PLAN,
+        **changes,
+    }
     return Training(module=module, **given)
 
 
@@ -80,10 +87,10 @@ def language(fitted: str) -> dict[str, Any]:
     examples: Sequence[Any] = text_examples(texts, tokenizer, 32)
     examples = [*examples, *text_examples([f"once upon a time {t}" for t in texts[:5]], tokenizer, 32, kept=True)]
     schedule = replace(PLAN, epochs=2, learning_rate=1e-2 if fitted == "lora" else 1e-3)
-    adapter = Adapter(2, 4, 0.0, False, "all", False)
+    adapter = Adapter(2, 4)
     plan = Plan(fitted, adapter, 3, 64, 1.0, schedule)  # type: ignore[arg-type]
     made = fit(module, examples, examples[:3], plan, None, "fine-tuning")
-    return {"norm": made.vector.norm(), "curve": made.facts["curve"]}
+    return {"norm": made.vector.norm(), "curve": list(made.training["curve"])}
 
 
 def killed_and_resumed(folder: Path) -> dict[str, Any]:
@@ -133,15 +140,23 @@ def other_weights(rank: int) -> dict[str, Any]:
 
 def work(rank: int, folder: Path, port: int) -> None:
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip  # as accelerate launch sets them
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }  # as accelerate launch sets them
     torch.set_num_threads(1)
     found = {
-        "small": small(), "lora": language("lora"), "full": language("full"),
-        "resumed": killed_and_resumed(folder / "checkpoints"), "refusals": refusals(folder, rank),
+        "small": small(),
+        "lora": language("lora"),
+        "full": language("full"),
+        "resumed": killed_and_resumed(folder / "checkpoints"),
+        "refusals": refusals(folder, rank),
         "other": other_weights(rank),
-    }  # fmt: skip
+    }
     torch.save(found, folder / f"found{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

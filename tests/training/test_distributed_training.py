@@ -1,4 +1,4 @@
-"""Two processes train together what one trains alone; layouts that take the module apart are refused."""
+"""Two processes train together what one trains alone; some ways to take the module apart are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from evenhand.errors import SettingsError
-from evenhand.training.processes import SHARDING, _buckets, refuse_sharding
+from evenhand.training.processes import SHARDING, _buckets, sharding_wanted
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -28,17 +28,22 @@ def worker() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes ended with."""
+@pytest.fixture(scope="module", params=["whole", "sharded"])
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes ended with, each with the whole module or sharded by FSDP2."""
     folder = tmp_path_factory.mktemp("training")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made = subprocess.run(
-        [sys.executable, str(WORKER), str(folder), str(port)], stderr=subprocess.PIPE, text=True, timeout=1800,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )  # fmt: skip
+        [sys.executable, str(WORKER), str(folder), str(port)],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=1800,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "FSDP_VERSION": "2"}
+        | {"ACCELERATE_USE_FSDP": str(request.param == "sharded").lower()},
+    )
     assert made.returncode == 0, made.stderr
     return [torch.load(folder / f"found{rank}.pt") for rank in range(2)]
 
@@ -112,10 +117,22 @@ def test_folders_that_are_not_shared_are_refused(two: list[dict[str, Any]]) -> N
 def test_what_takes_the_module_apart_is_refused(monkeypatch: pytest.MonkeyPatch, worker: Any, variable: str) -> None:
     monkeypatch.setenv(variable, "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(SettingsError, match=rf"{SHARDING[variable]} takes it apart: launch with --multi_gpu"):
+    with pytest.raises(SettingsError, match=rf"with {SHARDING[variable]}: launch with --use_fsdp --fsdp_version 2"):
         worker.small()
     monkeypatch.setenv(variable, "false")
-    refuse_sharding()
+    assert not sharding_wanted()
+
+
+@pytest.mark.parametrize("version", ["1", ""])
+def test_fsdp_of_version_1_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", version)
+    with pytest.raises(SettingsError, match="with FSDP1: launch with --use_fsdp --fsdp_version 2"):
+        sharding_wanted()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert sharding_wanted()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    assert not sharding_wanted()
 
 
 def test_buckets_hold_neighbours_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,9 +69,9 @@ def test_the_best_weights_are_put_back_and_patience_ends_it() -> None:
 
 
 def test_the_rate_rises_and_falls_linearly() -> None:
-    plan = Schedule(epochs=1, learning_rate=2.0, warm_up=0.25)
+    plan = Schedule(epochs=1, learning_rate=2.0, warmup_ratio=0.25)
     assert [plan.rate(x) for x in (0, 0.125, 0.25, 0.625, 1)] == pytest.approx([0, 1, 2, 1, 0])
-    assert Schedule(epochs=1, learning_rate=2.0, warm_up=0).rate(0) == 2
+    assert Schedule(epochs=1, learning_rate=2.0, warmup_ratio=0).rate(0) == 2
 
 
 def test_accumulated_batches_are_one_step_of_their_mean() -> None:
@@ -80,7 +80,7 @@ def test_accumulated_batches_are_one_step_of_their_mean() -> None:
     halves = [(X[:12], Y[:12]), (X[12:], Y[12:])]
     plan = replace(PLAN, epochs=3)
     training(one, batches=lambda epoch, random: [(X, Y)], schedule=plan).run()
-    training(other, batches=lambda epoch, random: halves, schedule=replace(plan, accumulate=2)).run()
+    training(other, batches=lambda epoch, random: halves, schedule=replace(plan, gradient_accumulation_steps=2)).run()
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
@@ -174,7 +174,37 @@ def test_what_is_no_number_any_more_ends_it_with_a_reason() -> None:
         training(line(), batches=lambda epoch, random: []).run()
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rate": 0.0}, {"warm_up": 1.0}, {"accumulate": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"learning_rate": 0.0}, {"warmup_ratio": 1.0}, {"gradient_accumulation_steps": 0}]
+)
 def test_schedules_that_no_training_can_follow_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="must be"):
         replace(PLAN, **wrong)
+
+
+def test_without_an_evaluation_all_epochs_are_trained_and_the_last_is_kept() -> None:
+    module, other = line(), line()
+    plan = replace(PLAN, epochs=4, patience=1)
+    done = training(module, evaluate=None, schedule=plan).run()
+    assert done.best == 3 and [sorted(row) for row in done.curve] == [["epoch", "train_loss"]] * 4
+    training(other, schedule=replace(plan, patience=0)).run()
+    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), "an evaluation changes nothing about the steps"
+
+
+def test_without_an_evaluation_a_killed_training_goes_on(tmp_path: Path) -> None:
+    whole, module = line(dropout=0.3), line(dropout=0.3)
+    plan = replace(PLAN, epochs=4)
+    training(whole, evaluate=None, schedule=plan).run()
+    left = [7]
+
+    def dying(module: nn.Module, batch: Batch) -> Tensor:
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return loss(module, batch)
+
+    with pytest.raises(Killed):
+        training(line(dropout=0.3), evaluate=None, schedule=plan, folder=tmp_path, loss=dying).run()
+    training(module, evaluate=None, schedule=plan, folder=tmp_path).run()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True))

@@ -20,10 +20,13 @@ from evenhand.training.packing import IGNORED, best_fit
 
 WORDS = 60
 ADAPTED = {
-    "llama": ["q_proj", "v_proj", "lm_head"], "qwen2": ["q_proj", "up_proj", "lm_head"],
-    "gemma2": ["q_proj", "o_proj"], "gpt2": ["c_attn"], "opt": ["k_proj", "fc1"],
+    "llama": ["q_proj", "v_proj", "lm_head"],
+    "qwen2": ["q_proj", "up_proj", "lm_head"],
+    "gemma2": ["q_proj", "o_proj"],
+    "gpt2": ["c_attn"],
+    "opt": ["k_proj", "fc1"],
     "gpt_neox": ["query_key_value", "embed_out"],
-}  # fmt: skip
+}
 HOW = {"opt": "mask"}
 """The layouts that are not told by positions."""
 
@@ -54,9 +57,15 @@ def made_of(architecture: str, tied: bool | None = None, scale: float = 3.0) -> 
 
 def of_kind(kind: str, **sizes: Any) -> PreTrainedModel:
     small = {
-        "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": WORDS,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "pad_token_id": 0,
+    }
     torch.manual_seed(0)
     module: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**small, **sizes}))
     with torch.no_grad():

@@ -6,9 +6,8 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
-from evenhand.evaluation.crows_pairs import CrowSPairs, statistics
+from evenhand.evaluation.crows_pairs import CrowSPairs, pair_row
 from evenhand.evaluation.hf_evaluate.inputs import scores
 
 _DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is the likelier one, as a fraction; 0.5 is no bias."
@@ -40,8 +39,7 @@ class CrowsPairsScore(evaluate.Metric):
         self, predictions: list[list[float]], references: list[str], group: str = "", **_: Any
     ) -> dict[str, float]:
         pairs = zip(scores(predictions), references, strict=True)
-        rows = [statistics(more, less) for (more, less), kind in pairs if kind == group or not group]
+        rows = [pair_row(more, less) for (more, less), kind in pairs if kind == group or not group]
         if not rows:
             raise ValueError(f"no pair of bias type {group!r}; there are {sorted(set(references))}")
-        values = CrowSPairs().compute(np.sum(rows, axis=0))
-        return {name: float(m.value) for name, m in values.items()}
+        return CrowSPairs().of_rows(rows)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from math import isnan
 from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
 from evenhand.evaluation.hf_evaluate.inputs import scores
-from evenhand.evaluation.stereoset import StereoSet, statistics
+from evenhand.evaluation.stereoset import Outcome, StereoSet, outcome, term_row
 
 _DESCRIPTION = "StereoSet's stereotype score, language-modelling score and ICAT: fractions, averaged over terms."
 _CITATION = "Nadeem et al. 2021, StereoSet: Measuring Stereotypical Bias in Pretrained Language Models. ACL 2021."
@@ -37,12 +37,7 @@ class StereosetScore(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[list[float]], references: list[str], **_: Any) -> dict[str, float]:
-        terms: dict[str, list[tuple[bool, int, bool] | None]] = defaultdict(list)
+        terms: dict[str, list[Outcome | None]] = defaultdict(list)
         for values, term in zip(scores(predictions), references, strict=True):
-            stereotype, anti, unrelated = values
-            meaningful = (stereotype > unrelated) + (anti > unrelated)
-            known = not np.isnan(values).any()
-            terms[term].append((stereotype > anti, meaningful, stereotype == anti) if known else None)
-        sums = np.sum([statistics(outcomes) for outcomes in terms.values()], axis=0)
-        found = StereoSet().compute(sums)
-        return {name: float(m.value) for name, m in found.items()}
+            terms[term].append(None if any(map(isnan, values)) else outcome(*values))
+        return StereoSet().of_rows(term_row(outcomes) for outcomes in terms.values())

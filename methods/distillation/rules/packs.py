@@ -8,8 +8,6 @@ one class, since a capital says where in the sentence the word stands, not who i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from evenhand.core import yaml_reader
+from evenhand.core.hashing import json_hash
 from evenhand.errors import DataError, UnknownNameError
 
 FOLDER = Path(__file__).parents[3] / "data" / "word_groups"
@@ -131,8 +131,7 @@ class RulePack(BaseModel):
     @property
     def hash(self) -> str:
         """Of all rules: a file may change while its path stays."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return json_hash(self.model_dump(mode="json"))[:32]
 
     def classes(self) -> tuple[WordClass, ...]:
         """The equivalence classes, in the order of the rules, lower case first.
@@ -208,7 +207,7 @@ def rule_pack(name: str | Path = "en_pronouns") -> RulePack:
 def _read(path: Path, modified: int) -> RulePack:  # the time only makes the cache key
     content: Any = None
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NothingTwice)  # a SafeLoader
+        content = yaml_reader.load(path.read_text(encoding="utf-8"))
         return RulePack.model_validate(_named(content, path.stem))
     except ValidationError as error:
         wrong = "; ".join(
@@ -217,19 +216,12 @@ def _read(path: Path, modified: int) -> RulePack:  # the time only makes the cac
         raise DataError(
             f"{path} is not a rule pack: {wrong}. See {FOLDER / 'en_pronouns.yaml'} for the keys"
         ) from error
+    except yaml_reader.DoubleKeyError as error:
+        raise DataError(
+            f"{path} cannot be read as a rule pack: {error.key!r} stands twice, in lines {error.first} and {error.line}"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as a rule pack: {error}") from error
-
-
-class _NothingTwice(yaml.SafeLoader):
-    """YAML lets a later key replace an earlier one in silence; a rule lost that way would be missed by nobody."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _named(content: Any, name: str) -> Any:

@@ -95,8 +95,8 @@ class Delta:
                     name: Vectors(tuple(dims), *(content.get_tensor(f"{key}/{name}") for key in KEYS))
                     for name, dims in over.items()
                 }
-                return Delta(vectors, json.loads(about["facts"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                return Delta(vectors, dict(json.loads(about["facts"])))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise EvenhandError(f"cannot read the edit {file}: {error}") from error
 
     def _put(

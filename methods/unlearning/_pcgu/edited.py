@@ -6,13 +6,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from evenhand.interfaces import Method, Model
-from evenhand.methods.unlearning._finite import probes, refuse_broken
+from evenhand.core import training_record
+from evenhand.interfaces import Method, Model, TrainingRecord
 from evenhand.methods.unlearning._pcgu.delta import Delta
+from evenhand.models import saved
 from evenhand.models.asking import asked_alike
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
 from evenhand.models.mitigated import Mitigated
+from evenhand.training.finite import probes, refuse_broken
 
 DELTA = "delta.safetensors"
 """The edit's file, in the folder of what a method has learned."""
@@ -29,10 +31,6 @@ class _Edited:
         """Write the edit, and the base: by reference where it lies untouched, else in full."""
         return _stored(self).save(folder)
 
-    def facts(self) -> dict[str, Any]:
-        """Those of the model, and how the edit was made."""
-        return {**super().facts(), **self.delta.facts}  # type: ignore[misc]
-
 
 class EditedLocal(_Edited, LocalModel):
     """A causal model with edited weights."""
@@ -42,8 +40,16 @@ class EditedMasked(_Edited, MaskedModel):
     """A masked model with edited weights."""
 
 
-def edited(base: Model, method: Method, delta: Delta) -> EditedLocal | EditedMasked:
+def edited(
+    base: Model, method: Method, delta: Delta, record: TrainingRecord | None = None
+) -> EditedLocal | EditedMasked:
     """A copy of a model with an edit in its weights; asked as the model is.
+
+    Args:
+        base: Left as it is.
+        method: What made the edit.
+        delta: The edit.
+        record: How it was made; None where that is not known.
 
     Raises:
         SettingsError: The edit is of another model.
@@ -59,10 +65,31 @@ def edited(base: Model, method: Method, delta: Delta) -> EditedLocal | EditedMas
         made = EditedMasked(module, tokenizer, name=name, too_long=base.too_long)
     else:
         made = EditedLocal(module, tokenizer, name=name, **asked_alike(base))
-    made.base, made.method, made.delta = base, method, delta
+    made.base, made.method, made.delta, made.training = base, method, delta, record
     return made
 
 
 def _stored(model: Any) -> Mitigated:
     """The form on disk, which loading knows: the base, the method's settings, and what was learned."""
-    return Mitigated(model.base, model.method, keep=lambda folder: model.delta.save(folder / DELTA))
+    return Mitigated(
+        model.base, model.method, keep=lambda folder: model.delta.save(folder / DELTA), training=model.training
+    )
+
+
+def write(delta: Delta, record: TrainingRecord, folder: Path) -> None:
+    """Keep an edit and, last, its record in a folder."""
+    delta.save(folder / DELTA)
+    saved.write_learned(folder, record)
+
+
+def read(folder: Path) -> tuple[Delta, TrainingRecord | None]:
+    """An edit and its record, which earlier versions wrote into the edit's own file.
+
+    Raises:
+        EvenhandError: The files are missing, or not as evenhand writes them.
+    """
+    delta = Delta.load(folder / DELTA)
+    record = saved.learned_of(folder, "pcgu")
+    if record is None and delta.facts:
+        record = training_record.of_facts(delta.facts, folder / DELTA, method="pcgu")
+    return delta, record

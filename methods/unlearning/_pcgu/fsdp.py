@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from evenhand.core.artifacts import artefact
 from evenhand.errors import SettingsError
 from evenhand.methods.unlearning._pcgu.partition import Part, Partition
+from evenhand.training.dtensor_support import Rows, rows_here
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-Rows = tuple[int, int]
-"""First and last + 1 place of a shard in a parameter's first dimension."""
 
 
 class World:
@@ -44,7 +42,7 @@ class World:
         self.size = mesh.size() if mesh is not None else 1
         self.rank = mesh.get_local_rank() if mesh is not None else 0
         self.device = next(module.parameters()).device
-        self._rows = {name: _rows(p) for name, p in module.named_parameters()}
+        self._rows = {name: rows_here(p) for name, p in module.named_parameters()}
         self._everywhere: list[dict[str, Rows]] = [self._rows]
         if mesh is not None:
             import torch.distributed as dist
@@ -144,18 +142,6 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
-def _rows(p: Tensor) -> Rows:
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    size = p.shape[0] if p.dim() else 1
-    if not isinstance(p, DTensor):
-        return 0, size
-    shape, offset = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
-    first = min(offset[0], size) if shape[0] else size
-    return first, first + shape[0]
-
-
 # ------------------------------------------------------------------------------------------------- layouts
 
 
@@ -192,8 +178,10 @@ def refuse_launch() -> None:
     """
     env = os.environ
     if env.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        raise SettingsError("pcgu cannot run under DeepSpeed (flat buffers cut rows); launch with --use_fsdp "
-                            "--fsdp_version 2, or --multi_gpu")  # fmt: skip
+        raise SettingsError(
+            "pcgu cannot run under DeepSpeed (flat buffers cut rows); launch with --use_fsdp "
+            "--fsdp_version 2, or --multi_gpu"
+        )
     if env.get("ACCELERATE_USE_FSDP", "").lower() == "true" and env.get("FSDP_VERSION", "1") != "2":
         raise SettingsError("pcgu cannot run under FSDP1 (flat buffers cut rows); launch with --fsdp_version 2")
 

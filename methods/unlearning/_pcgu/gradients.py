@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from evenhand.inference.padding import right_pad
 from evenhand.inference.scoring import input_device, only_rows
 from evenhand.methods.unlearning._pairs import Side
 from evenhand.methods.unlearning._pcgu.fsdp import World, gradients
+from evenhand.training.divergences import kl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,20 +57,16 @@ def logprobs(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Te
 
 def _read(module: Any, sides: Sequence[Side], how: Scoring) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [reads, vocabulary], the side that each belongs to, and its token."""
-    length = max(len(s.ids) for s in sides)
-    ids = torch.full((len(sides), length), how.pad)
-    mask = torch.zeros((len(sides), length), dtype=torch.long)
-    for n, side in enumerate(sides):
-        ids[n, : len(side.ids)] = torch.tensor(side.ids)
-        mask[n, : len(side.ids)] = 1
     device = input_device(module)
+    ids, mask = right_pad([s.ids for s in sides], how.pad, device=device)
+    length = ids.shape[1]
     flat = torch.tensor([n * length + place for n, s in enumerate(sides) for place in s.places])
     options = {"use_cache": False} if how.causal else {}
     with (
         torch.autocast(device.type, torch.bfloat16, enabled=how.half),
         only_rows(module.get_output_embeddings(), flat),
     ):
-        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), **options).logits[0]
+        logits = module(input_ids=ids, attention_mask=mask, **options).logits[0]
     owner = torch.tensor([n for n, s in enumerate(sides) for _ in s.places], device=device)
     tokens = torch.tensor([t for s in sides for t in s.tokens], device=device)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), owner, tokens
@@ -105,9 +103,15 @@ def of_scores(
 
 
 def of_divergence(
-    module: PreTrainedModel, base: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int,
+    module: PreTrainedModel,
+    base: PreTrainedModel,
+    sides: Sequence[Side],
+    how: Scoring,
+    world: World,
+    *,
+    micro: int,
     scale: float,
-) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+) -> tuple[dict[str, Tensor], float]:
     """Gradients of `scale` times the mean KL(base || module) over the places that are read, and the mean in nats.
 
     Args:
@@ -126,7 +130,7 @@ def of_divergence(
         with torch.no_grad():  # the base may lie elsewhere, such as in main memory
             theirs = logprobs(base, some, how).to(ours.device)
         share = torch.tensor([w for w, s in zip(weights, some, strict=True) for _ in s.places], device=ours.device)
-        value = ((theirs.exp() * (theirs - ours)).sum(dim=-1) * share).sum() / every
+        value = (kl(theirs, ours) * share).sum() / every
         (value * scale * world.size).backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
     return gradients(module), world.sum_of(total)

@@ -138,13 +138,13 @@ def _over(dims: int, *, across: bool, channels: bool) -> tuple[int, ...]:
 
 def _special(module: nn.Module) -> tuple[set[int], set[int]]:
     """Parameters that are stored (in, out), and those of convolutions."""
-    from torch.nn.modules.conv import _ConvNd
+    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     parts = list(module.modules())
-    return {id(m.weight) for m in parts if isinstance(m, Conv1D)}, {
-        id(m.weight) for m in parts if isinstance(m, _ConvNd)
-    }
+    turned = {id(m.weight) for m in parts if isinstance(m, Conv1D)}
+    return turned, {id(m.weight) for m in parts if isinstance(m, kinds)}
 
 
 def _embeddings(module: nn.Module) -> set[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import DivergedError, SettingsError
 from evenhand.methods.unlearning._pcgu.partition import Part, Partition
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ BINS = 20
 NO_GRADIENT = 2.0
 """Stands for a cosine that there is none of."""
 ZeroRows = Literal["masked", "kept"]
-
-
-class DivergedError(EvenhandError):
-    """Weights, gradients or scores are no longer finite; raised on all ranks alike."""
 
 
 class Similarities(NamedTuple):
@@ -153,8 +149,13 @@ class Diagnosis:
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON values."""
-        return {"steps": self.steps, "chosen": self._chosen, "live": self._live, "dead_chosen": self._dead_chosen,
-                "cosines": self._cosines.tolist()}  # fmt: skip
+        return {
+            "steps": self.steps,
+            "chosen": self._chosen,
+            "live": self._live,
+            "dead_chosen": self._dead_chosen,
+            "cosines": self._cosines.tolist(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from evenhand.core import file_io
+from evenhand.core.draws import shuffled
 from evenhand.core.progress import track
-from evenhand.errors import SettingsError
-from evenhand.methods.unlearning._finite import Ids, count_broken, told
+from evenhand.errors import DivergedError, SettingsError
 from evenhand.methods.unlearning._pairs import Side, TokenPair
 from evenhand.methods.unlearning._pcgu import delta as deltas
 from evenhand.methods.unlearning._pcgu.delta import Delta
@@ -43,13 +44,13 @@ from evenhand.methods.unlearning._pcgu.gradients import (
 from evenhand.methods.unlearning._pcgu.partition import Part, Partition
 from evenhand.methods.unlearning._pcgu.selection import (
     Diagnosis,
-    DivergedError,
     ZeroRows,
     drawn,
     lowest,
     similarities,
     wanted,
 )
+from evenhand.training.finite import Ids, count_broken, told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -234,8 +235,7 @@ class Unlearning:
 
         Batches of which the gate leaves nothing have no score; nan where that is all of them.
         """
-        order = list(range(len(self.pairs)))
-        Random(f"{self.plan.seed}/{epoch}").shuffle(order)
+        order = shuffled(range(len(self.pairs)), f"{self.plan.seed}/{epoch}")
         found = []
         for start in range(0, len(order), self.plan.batch):
             batch = [self.pairs[n] for n in order[start : start + self.plan.batch]]
@@ -286,9 +286,14 @@ class Unlearning:
             range(len(self.retained)), min(self.plan.retain_batch, len(self.retained))
         )
         return of_divergence(
-            self.module, self.base, [self.retained[n] for n in some], self.how, self.world, micro=self.plan.micro,
+            self.module,
+            self.base,
+            [self.retained[n] for n in some],
+            self.how,
+            self.world,
+            micro=self.plan.micro,
             scale=self.plan.retain,
-        )[0]  # fmt: skip
+        )[0]
 
     def _leaning(self, batch: Sequence[TokenPair]) -> list[TokenPair]:
         sums = torch.zeros(len(batch), device=self.world.device)
@@ -381,8 +386,8 @@ class Unlearning:
         best = now if self.best == self._done or best is None else best
         if self.folder is not None:
             facts = {"plan": self._identity, "curve": self.curve, "seen": self.seen.state()}
-            _replace(self.folder / BEST, best)
-            _replace(self.folder / CHECKPOINT, Delta(now.vectors, facts))
+            file_io.write_with(self.folder / BEST, best.save)
+            file_io.write_with(self.folder / CHECKPOINT, Delta(now.vectors, facts).save)
         return best
 
     def _resume(self) -> Delta | None:
@@ -412,28 +417,11 @@ class Unlearning:
         own = [asdict(self.plan), asdict(self.how), len(self.pairs), len(self.held_out), self.parts.size]
         return json.loads(json.dumps(own))
 
-    def forget(self) -> None:
-        """Remove the checkpoint, once the edit is kept elsewhere."""
-        if self.folder is not None and self.world.main:
-            for name in (CHECKPOINT, BEST):
-                (self.folder / name).unlink(missing_ok=True)
 
-
-def divided(pairs: Sequence[TokenPair], share: float, seed: int) -> tuple[list[TokenPair], list[TokenPair]]:
-    """Pairs to learn from, and a share held out; the same text is never in both.
-
-    Raises:
-        SettingsError: Nothing is left on one of the sides.
-    """
-    if not share:
-        return list(pairs), []
-    alike = sorted({pair.advantaged.ids for pair in pairs})
-    Random(f"{seed}/held out").shuffle(alike)
-    apart = set(alike[: max(1, round(share * len(alike)))])
-    sides = [[p for p in pairs if (p.advantaged.ids in apart) == out] for out in (False, True)]
-    if not all(sides):
-        raise SettingsError(f"{len(pairs)} pairs cannot be divided with held_out={share}; give more, or held_out=0")
-    return sides[0], sides[1]
+def forget(folder: Path) -> None:
+    """Remove the checkpoint, once the edit is kept elsewhere."""
+    for name in (CHECKPOINT, BEST):
+        file_io.remove(folder / name)
 
 
 def _descent(on: Grads, off: Grads, direction: Direction) -> Grads:
@@ -445,10 +433,3 @@ def _descent(on: Grads, off: Grads, direction: Direction) -> Grads:
     for name, g in off.items():
         on[name] = on[name].sub_(g) if name in on else g.neg()
     return on
-
-
-def _replace(file: Path, delta: Delta) -> None:
-    """Write a file so that it is whole or as it was."""
-    part = file.with_name(f".{file.name}.part")
-    delta.save(part)
-    part.replace(file)

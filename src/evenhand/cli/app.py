@@ -1,12 +1,10 @@
-"""The command line `evenhand`: compare, evaluate, debias, serve, show, methods, benchmarks, models, data, doctor ...
+"""The command line `evenhand`: compare, evaluate, debias, serve, show, methods, benchmarks, models, data, new ...
 
 Heavy modules are imported inside the commands, so that help is instant.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import warnings
@@ -16,9 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from evenhand.cli import data as cli_data
-from evenhand.cli import proving_ground, sweep
+from evenhand.cli import new, proving_ground, sweep
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
+from evenhand.renaming import RenamedWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,14 +28,21 @@ app = typer.Typer(
 
 app.add_typer(cli_data.data, name="data")
 app.add_typer(proving_ground.proving_ground, name="proving-ground")
+app.add_typer(new.new, name="new")
 
-Out = Annotated[Path | None, typer.Option("--out", help="Run folder; the same folder resumes.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark (seeded choice).")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")]
-Benchmarks = Annotated[str, typer.Option("--benchmarks", help="Comma list, such as 'bbq(convention=helm)', or 'all'.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a run that was stopped is resumed from it.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Maximum number of items per benchmark; the seed decides which.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the selection of items and of the bootstrap.")]
+Benchmarks = Annotated[
+    str, typer.Option("--benchmarks", help="Benchmarks, separated by commas, such as 'bbq(convention=helm)', or 'all'.")
+]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
-DeviceMap = Annotated[str | None, typer.Option("--device-map", help="Such as auto: spread over all GPUs.")]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help="How to place the model, such as auto: spread over all GPUs.")
+]
 AnswerBy = Annotated[
     str | None,
     typer.Option(
@@ -46,18 +52,25 @@ AnswerBy = Annotated[
     ),
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="Of generated answers, where nothing else says so.")
+    float | None,
+    typer.Option("--temperature", help="Temperature of generated answers, where neither benchmark nor method sets it."),
 ]
 Samples = Annotated[
-    int | None, typer.Option("--samples", help="Independent draws of every sampled answer; rows are their means.")
+    int | None,
+    typer.Option("--samples", help="Number of independent draws of every sampled answer; rows are their means."),
 ]
 DEMO = {
     "methods": [
-        "self_debias", "instruction", "self_debias_decoding", "moral_self_correction", "intent_self_correction",
-        "permutation", "pride",
+        "self_debias",
+        "instruction",
+        "self_debias_decoding",
+        "moral_self_correction",
+        "intent_self_correction",
+        "permutation",
+        "pride",
     ],
     "benchmarks": "bbq(source=demo),mmlu(source=demo)",
-}  # fmt: skip
+}
 """What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
 JUDGING = ("margin", "alpha", "family", "replicates")
 """Options that decide how answers are judged, and not what is asked."""
@@ -65,36 +78,50 @@ Train = Annotated[
     str | None,
     typer.Option(
         "--train",
-        help="What methods may fit on: a .jsonl or .txt file, a benchmark, 'demo', or several joined by ' & '.",
+        help="Training data: a .jsonl or .txt file, a benchmark, 'demo', or several, joined by ' & '.",
     ),
 ]
 Margin = Annotated[
-    float | None, typer.Option("--margin", help="A loss of capability below this is accepted (0.02; the demo: 0.05).")
+    float | None, typer.Option("--margin", help="Largest loss of capability that is accepted (0.02; the demo: 0.05).")
 ]
-Alpha = Annotated[float | None, typer.Option("--alpha", help="Level of the tests (0.05); intervals have 1 - alpha.")]
+Alpha = Annotated[
+    float | None,
+    typer.Option("--alpha", help="Significance level of the tests (0.05); intervals have the level 1 - alpha."),
+]
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="Which tests are adjusted together: metric (default), benchmark or run.")
 ]
-TooLong = Annotated[str | None, typer.Option("--too-long", help="Items over the context: error (default) or skip.")]
+TooLong = Annotated[
+    str | None,
+    typer.Option("--too-long", help="What to do with items longer than the context: error (default) or skip."),
+]
 
 
 @app.command()
 def compare(
-    run: Annotated[Path | None, typer.Argument(help="A YAML file that says it all; options override it.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A YAML file with all of these options; options given here override it.")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo; repeatable. Default: demo."),
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option("--methods", help="Comma list, such as 'self_debias(variant=explanation)', or 'all'."),
+        typer.Option(
+            "--methods", help="Methods, separated by commas, such as 'self_debias(variant=explanation)', or 'all'."
+        ),
     ] = None,
-    benchmarks: Annotated[str | None, typer.Option("--benchmarks", help="Comma list or 'all'.")] = None,
+    benchmarks: Annotated[
+        str | None, typer.Option("--benchmarks", help="Benchmarks, separated by commas, or 'all'.")
+    ] = None,
     train: Train = None,
     out: Out = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = None,
-    replicates: Annotated[int | None, typer.Option("--replicates", help="Of the bootstrap.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Maximum number of items per benchmark.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the selection of items and of the bootstrap.")
+    ] = None,
+    replicates: Annotated[int | None, typer.Option("--replicates", help="Number of bootstrap replicates.")] = None,
     margin: Margin = None,
     alpha: Alpha = None,
     family: FamilyOption = None,
@@ -107,10 +134,14 @@ def compare(
     temperature: Temperature = None,
     samples: Samples = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Repeat methods that have a seed with so many; rows are their means.")
+        int | None,
+        typer.Option(
+            "--seeds", help="Number of seeds to repeat methods with, where they have a seed; rows are their means."
+        ),
     ] = None,
     wordings: Annotated[
-        str | None, typer.Option("--wordings", help="Comma list of wordings to repeat methods with: 'low_1,medium_1'.")
+        str | None,
+        typer.Option("--wordings", help="Wordings to repeat methods with, separated by commas: 'low_1,medium_1'."),
     ] = None,
     too_long: TooLong = None,
     as_json: Json = False,
@@ -171,8 +202,8 @@ app.command()(sweep.sweep)
 @app.command()
 def debias(
     model: Annotated[str, typer.Argument(help="Hub name, folder or endpoint:URL#name.")],
-    method: Annotated[str, typer.Argument(help="Such as self_debias, or a stack a+b.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the mitigated model; evenhand.load reads it.")],
+    method: Annotated[str, typer.Argument(help="The method, such as self_debias, or a stack a+b.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the mitigated model; evenhand.load opens it.")],
     train: Train = None,
     plugin: Plugins = None,
     dtype: Dtype = None,
@@ -188,23 +219,30 @@ def debias(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="Hub name, folder (a mitigated model's too) or demo.")],
-    method: Annotated[str | None, typer.Option("--method", help="Such as self_debias, or a stack a+b.")] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    model: Annotated[str, typer.Argument(help="Hub name, folder (also of a mitigated model) or demo.")],
+    method: Annotated[
+        str | None, typer.Option("--method", help="The method, such as self_debias, or a stack a+b.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     key_env: Annotated[
         str | None, typer.Option("--key-env", help="Environment variable with the key that clients must send.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What clients call it; default: the model's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name that clients use for the model; default: its own.")
+    ] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Of a reply, where the request does not say.")
+        int,
+        typer.Option("--max-tokens", min=1, help="Maximum number of tokens in a reply, where the request sets none."),
     ] = 256,
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
     device_map: DeviceMap = None,
 ) -> None:
-    """Serve a model, mitigated or not, behind the OpenAI protocol."""
+    """Serve a model, mitigated or not, by the OpenAI protocol."""
     from evenhand.integrations import openai_server
 
     load_plugins(plugin or [])
@@ -215,9 +253,13 @@ def serve(
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    group: Annotated[str, typer.Option("--group", help="Such as Age; 'all' shows every group.")] = "",
-    item: Annotated[str, typer.Option("--item", help="Print the whole dialogues behind this item's answers.")] = "",
-    method: Annotated[str, typer.Option("--method", help="With --item: of this method only, such as none.")] = "",
+    group: Annotated[str, typer.Option("--group", help="Group to show, such as Age; 'all' shows every group.")] = "",
+    item: Annotated[
+        str, typer.Option("--item", help="Print the whole dialogues that led to this item's answers.")
+    ] = "",
+    method: Annotated[
+        str, typer.Option("--method", help="With --item: the dialogues of this method only, such as none.")
+    ] = "",
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -243,7 +285,7 @@ def show(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Print this one's settings.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print the settings of this method.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -253,7 +295,7 @@ def methods(
 
 @app.command()
 def benchmarks(
-    name: Annotated[str | None, typer.Argument(help="Print this one's settings and metrics.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print the settings and metrics of this benchmark.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -263,10 +305,10 @@ def benchmarks(
 
 @app.command()
 def models(
-    model: Annotated[str | None, typer.Argument(help="Load this one and print its facts.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Load this model and print its facts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what can be loaded, or print the facts and fingerprint of one model."""
+    """List what can be loaded, or print the facts and fingerprint of one model."""
     if model is None:
         from evenhand.cli import catalogue
 
@@ -300,6 +342,7 @@ def main() -> None:
 
 
 def _run(plan: dict[str, Any], as_json: bool) -> None:
+    from evenhand.core.hashing import json_hash
     from evenhand.experiment.comparison import compare as run_comparison
 
     loading = plan.pop("load")
@@ -307,12 +350,11 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
         plan = {**DEMO, **plan, "models": ["demo"]}
     if not plan.get("out"):
         asked = {k: v for k, v in plan.items() if k not in JUDGING}
-        words = json.dumps([asked, loading], sort_keys=True, default=str)
-        plan["out"] = f"runs/{hashlib.sha256(words.encode()).hexdigest()[:10]}"  # the same command resumes
+        plan["out"] = f"runs/{json_hash([asked, loading])[:10]}"  # the same command resumes
     try:
         report = run_comparison(**plan, **loading)
     except KeyboardInterrupt:
-        fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to go on", 130)
+        fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to continue", 130)
     if as_json:
         write_records(report.records)
     else:
@@ -369,6 +411,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("default", category=RenamedWarning)  # what was typed has the old name
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def listing(kind: str) -> dict[str, str]:
     """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
-    known = _registry(kind)
+    known = registry.of_kind(kind)
     own = {name: _first_sentence(_docstring(known, name)) for name in registry.BUILT_IN[kind]}
     found = own | {name: _about(thing) for name, thing in known.load_all(leave_out=own).items()}
     return found | {f"{n} (broken plugin)": reason.strip().splitlines()[-1] for n, reason in known.problems.items()}
@@ -29,7 +29,7 @@ def listing(kind: str) -> dict[str, str]:
 
 def entry(kind: str, name: str) -> dict[str, Any]:
     """One method or benchmark: description, settings with default and meaning, presets, metrics."""
-    thing = _registry(kind).get(name)
+    thing = registry.of_kind(kind).get(name)
     documented = getattr(thing, "__pydantic_fields__", {})
     facts: dict[str, Any] = {
         "name": name,
@@ -146,10 +146,7 @@ def doctor() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "data": {name: facts["found"] for name, facts in data_sets().items()},
     }
-    for kind in ("methods", "benchmarks"):
-        known = _registry(kind)
-        state[kind] = list(known.load_all())
-        state[f"broken plugins ({kind})"] = dict(known.problems)
+    state |= plugins()
     try:
         from evenhand.models import load
 
@@ -159,8 +156,17 @@ def doctor() -> dict[str, Any]:
     return state
 
 
-def _registry(kind: str) -> registry.Registry:
-    return registry.methods if kind == "methods" else registry.benchmarks
+def plugins() -> dict[str, Any]:
+    """Per kind of plugin the names of all that work, and what is broken: entry point, distribution and error."""
+    found: dict[str, Any] = {}
+    for kind in registry.BUILT_IN:
+        known, words = registry.of_kind(kind), kind.replace("_", " ")
+        found[words] = list(known.load_all())
+        found[f"broken plugins ({words})"] = {
+            name: {"entry point": one.entry_point, "distribution": one.distribution or "not known", "error": one.error}
+            for name, one in known.broken().items()
+        }
+    return found
 
 
 def _about(thing: Any) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from evenhand.cli.output import Json, facts
 
-data = typer.Typer(no_args_is_help=True, help="The benchmarks' data: what is needed, what is there, fetching it.")
+data = typer.Typer(no_args_is_help=True, help="List, check and fetch the benchmarks' data.")
 
 
 @data.command("list")
@@ -22,9 +22,7 @@ def data_list(as_json: Json = False) -> None:
 
 @data.command("check")
 def data_check(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Data sets; all that were found when none is named.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets to check; default: all that were found.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the files with the published ones; exits with 1 where one differs or nothing was found."""
@@ -38,8 +36,10 @@ def data_check(
 
 @data.command("fetch")
 def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="Data sets, such as mmlu.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder above the data sets; default $EVENHAND_DATA.")] = None,
+    names: Annotated[list[str], typer.Argument(help="Data sets to fetch, such as mmlu.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder that contains the data sets; default: $EVENHAND_DATA.")
+    ] = None,
 ) -> None:
     """Fetch data sets from their repositories or the hub and compare every file with its published hash."""
     from evenhand.cli import catalogue

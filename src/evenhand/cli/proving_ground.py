@@ -9,17 +9,21 @@ import typer
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich
 
 proving_ground = typer.Typer(
-    no_args_is_help=True, help="Demo models with planted biases: are they there, and do methods move them?"
+    no_args_is_help=True, help="Check the planted biases of the demo models, and that methods change them as stated."
 )
 
 
 @proving_ground.command("check")
 def proving_ground_check(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Such as demo-b; repeatable.")] = None,
-    quantity: Annotated[list[str] | None, typer.Option("--quantity", help="Such as letters; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Demo model to measure, such as demo-b; repeatable.")
+    ] = None,
+    quantity: Annotated[
+        list[str] | None, typer.Option("--quantity", help="Quantity to measure, such as letters; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure every planted quantity of the demo models; exit 1 where one is outside its tolerance."""
+    """Measure every planted quantity of the demo models; exits with 1 if one is outside its tolerance."""
     from evenhand.proving_ground import checking, shown
 
     with shown.steps() as step:
@@ -36,11 +40,13 @@ def proving_ground_check(
 
 @proving_ground.command("effects")
 def proving_ground_effects(
-    methods: Annotated[str | None, typer.Option("--methods", help="Comma list; default: all with a statement.")] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Methods, separated by commas; default: all that have a statement.")
+    ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Hold methods to what they state: what must move, and what must stay; exit 1 where one fails."""
+    """Check methods against their statements: what must change, and what must stay; exits with 1 if one fails."""
     from evenhand.proving_ground import checking, shown, statements
 
     load_plugins(plugin or [])

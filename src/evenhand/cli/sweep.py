@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,28 +16,41 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    method: Annotated[str, typer.Option("--method", help="With the settings that all share: 'pcgu(epochs=5)'.")],
-    vary: Annotated[str, typer.Option("--vary", help="A setting and its values, such as share=0.1,0.2,0.3.")],
+    method: Annotated[
+        str, typer.Option("--method", help="The method, with the settings that all steps share: 'pcgu(epochs=5)'.")
+    ],
+    vary: Annotated[str, typer.Option("--vary", help="A setting and its values, such as edit_fraction=0.1,0.2,0.3.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo.")] = "demo",
     bias: Annotated[str, typer.Option("--bias", help="A benchmark of bias, such as 'bbq(source=demo)'.")] = "bbq",
-    cost: Annotated[str, typer.Option("--cost", help="A benchmark of what it costs.")] = "perplexity",
-    bias_metric: Annotated[str | None, typer.Option("--bias-metric", help="Default: its main one of bias.")] = None,
-    cost_metric: Annotated[str | None, typer.Option("--cost-metric", help="Default: its first main one.")] = None,
-    group: Annotated[str, typer.Option("--group", help="Of the bias, such as Age.")] = "overall",
+    cost: Annotated[str, typer.Option("--cost", help="A benchmark of the cost, such as perplexity.")] = "perplexity",
+    bias_metric: Annotated[
+        str | None,
+        typer.Option("--bias-metric", help="Metric of the bias benchmark; default: its main metric of bias."),
+    ] = None,
+    cost_metric: Annotated[
+        str | None, typer.Option("--cost-metric", help="Metric of the cost benchmark; default: its first main metric.")
+    ] = None,
+    group: Annotated[str, typer.Option("--group", help="Group that the bias is read from, such as Age.")] = "overall",
     control: Annotated[
         list[str] | None,
-        typer.Option("--control", help="Settings changed, to show beside: 'select=random,share=0.3'; repeatable."),
+        typer.Option("--control", help="Changed settings to compare with, such as 'select=random'; repeatable."),
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="What methods may fit on, as for compare.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; the same folder resumes.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="At most that many items per benchmark.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of items and of the bootstrap.")] = 0,
-    replicates: Annotated[int | None, typer.Option("--replicates", help="Of the bootstrap.")] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Training data, as for compare.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; a run that was stopped is resumed from it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Maximum number of items per benchmark.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the selection of items and of the bootstrap.")] = 0,
+    replicates: Annotated[int | None, typer.Option("--replicates", help="Number of bootstrap replicates.")] = None,
     answer_by: Annotated[
         str | None, typer.Option("--answer-by", help="How questions are answered, as for compare.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="Of generated answers.")] = None,
-    samples: Annotated[int | None, typer.Option("--samples", help="Independent draws of every sampled answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Temperature of generated answers.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Number of independent draws of every sampled answer.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
     plugin: Plugins = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
@@ -48,34 +59,41 @@ def sweep(
 ) -> None:
     """Compare one method at several values of a setting: bias against cost, as a table and a plot.
 
-    What does not hang on the setting, such as the fine-tune behind a task vector, is trained once.
+    What does not depend on the setting, such as the fine-tuned model of a task vector, is trained once.
     """
+    from evenhand.core.hashing import json_hash
     from evenhand.experiment import sweep as core
 
     load_plugins(plugin or [])
     plan = {
-        "bias": bias, "cost": cost, "bias_metric": bias_metric, "cost_metric": cost_metric, "group": group,
-        "train": train, "limit": limit, "seed": seed, "replicates": replicates, "dtype": dtype, "device": device,
-        "answer_by": answer_by, "temperature": temperature, "samples": samples,
+        "bias": bias,
+        "cost": cost,
+        "bias_metric": bias_metric,
+        "cost_metric": cost_metric,
+        "group": group,
+        "train": train,
+        "limit": limit,
+        "seed": seed,
+        "replicates": replicates,
+        "dtype": dtype,
+        "device": device,
+        "answer_by": answer_by,
+        "temperature": temperature,
+        "samples": samples,
         "cache": None if cache is None else str(cache),
-    }  # fmt: skip
+    }
     plan = {key: value for key, value in plan.items() if value is not None}
     setting, steps, controls = core.varied(method, vary, control or [])
-    place = out or Path("runs") / _name([model, method, vary, control, plan])
+    place = out or Path("runs") / json_hash([model, method, vary, control, plan])[:10]  # the same command resumes
     try:
         found = core.sweep(model, steps, controls=controls, setting=setting, out=place, **plan)  # type: ignore[arg-type]
     except KeyboardInterrupt:
-        fail(f"stopped. What was answered is kept in {place}: run the same command again to go on", 130)
+        fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
     if as_json:
         facts(_plain(found), as_json)
         return
     show_rich(_table(found))
     write(f"written to {place}: sweep.csv, sweep.png, and what compare writes")
-
-
-def _name(words: Any) -> str:
-    """The same command resumes."""
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _plain(found: Swept) -> dict[str, Any]:
@@ -91,16 +109,23 @@ def _numbers(point: Point) -> dict[str, float | None]:
 def _table(found: Swept) -> Table:
     from rich.table import Table
 
+    from evenhand.core.text_output import number
+
     table = Table(box=None, padding=(0, 1), title=f"{found.bias}; {found.cost}", title_justify="left")
     table.add_column(found.setting)
     for name in ("bias", "difference, 95 %", "cost", "difference, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for step in found.steps:
-        shown = [(f"{p.value:.3f}", "" if step.untouched else _difference(p)) for p in (step.bias, step.cost)]
+        shown = [(number(p.value), "" if step.untouched else _difference(p)) for p in (step.bias, step.cost)]
         cells = [text for pair in shown for text in pair]
         table.add_row(step.label.replace(", ", "\n"), *cells)
     return table
 
 
 def _difference(point: Point) -> str:
-    return f"{point.difference:+.3f} \\[{point.difference_low:+.3f}, {point.difference_high:+.3f}]"
+    from rich.markup import escape
+
+    from evenhand.core.text_output import interval, number
+
+    bounds = interval(point.difference_low, point.difference_high, signed=True)
+    return f"{number(point.difference, signed=True)} {escape(bounds)}".rstrip()

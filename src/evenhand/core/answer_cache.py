@@ -7,7 +7,6 @@ The cache is active inside `with answer_cache(path):`, wherever the models are, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core import rechecks
+from evenhand.core.hashing import stream_hash, text_hash, utf8
 from evenhand.errors import RunError
 
 WAIT_SECONDS = 60
@@ -32,7 +32,7 @@ _active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=N
 def key(*parts: Any) -> str:
     """SHA-256 over the JSON of `parts`; floats are written exactly."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return text_hash(text)
 
 
 def contents(items: Iterable[Any]) -> str:
@@ -41,11 +41,10 @@ def contents(items: Iterable[Any]) -> str:
     Args:
         items: A benchmark's items; dataclasses as a rule.
     """
-    digest = hashlib.sha256()
-    for item in items:
-        said = json.dumps([item.id, item.cluster, _spelled(item)], ensure_ascii=False, separators=(",", ":"))
-        digest.update(said.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
+    lines = (
+        json.dumps([item.id, item.cluster, _spelled(item)], ensure_ascii=False, separators=(",", ":")) for item in items
+    )
+    return stream_hash(utf8(line) + b"\n" for line in lines)
 
 
 def _spelled(value: Any) -> Any:
@@ -208,8 +207,9 @@ def _settle(cache: AnswerCache, used: rechecks.Rechecks) -> None:
             f"the weights of {', '.join(wrong)} were changed in a way that was not noticed at once; the "
             f"{len(used.stored)} answers stored meanwhile were removed from {cache.path}. Change weights within "
             "`with model.editing() as weights:`",
-            RuntimeWarning, stacklevel=4,
-        )  # fmt: skip
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def active() -> AnswerCache | None:

@@ -1,9 +1,18 @@
-"""Hashes of JSON-able parts and of the files in a folder, which name cached answers, artifacts and models."""
+"""Hashes of bytes, texts, JSON-able content and the files in a folder, which name what is stored.
+
+Every hash that is written down or compared with a published one is made here; `evenhand.core.draws` makes those that
+draws depend on. Three rules turn content into bytes. Each has named what is stored, so none can be replaced by another:
+
+- `json_hash` and `digest`: JSON with sorted keys in ASCII, and `str` of what JSON does not know;
+- `evenhand.core.answer_cache.key`: compact JSON with sorted keys in UTF-8, which refuses what JSON does not know;
+- `evenhand.core.answer_cache.contents`: one compact JSON line per benchmark item, fields in their order.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +21,42 @@ CONTENT = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt", "*
 """Files of a model folder that decide what it answers."""
 
 
+def bytes_hash(*parts: bytes | memoryview) -> str:
+    """SHA-256 of bytes in hexadecimal; several parts are read as one, without a copy."""
+    return stream_hash(parts)
+
+
+def stream_hash(parts: Iterable[bytes | memoryview]) -> str:
+    """`bytes_hash` of parts that need not be in memory together."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal; lone surrogates, which models may write, are no error."""
+    return bytes_hash(utf8(text))
+
+
+def short_text_hash(text: str) -> str:
+    """BLAKE2b (96 bits) of a text, in hexadecimal: what cells record of the requests that gave their answers."""
+    return hashlib.blake2b(utf8(text), digest_size=12).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """A text in UTF-8, lone surrogates as if they were characters."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def json_hash(content: Any) -> str:
+    """SHA-256 of JSON-able content in hexadecimal; callers cut it to the length that they need."""
+    return text_hash(json.dumps(content, sort_keys=True, default=str))
+
+
 def digest(*parts: Any) -> str:
     """Short hash (128 bits) of JSON-able parts."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return json_hash(parts)[:32]
 
 
 def of_folder(folder: Path) -> str:

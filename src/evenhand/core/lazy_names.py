@@ -11,7 +11,7 @@ from evenhand.core import moved
 
 
 def lazy_names(
-    package: str, places: Mapping[str, Iterable[str]]
+    package: str, places: Mapping[str, Iterable[str]], old: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose public names stand in its modules.
 
@@ -20,6 +20,7 @@ def lazy_names(
     Args:
         package: The package's `__name__`.
         places: Module to the names in it; a module without names is public itself.
+        old: Old names with the modules that still know them for one release; they are not listed.
     """
     module_of = {name: module for module, names in places.items() for name in names}
     modules = {module.removeprefix(f"{package}."): module for module, names in places.items() if not names}
@@ -29,6 +30,8 @@ def lazy_names(
             value = getattr(importlib.import_module(module_of[name]), name)
             setattr(sys.modules[package], name, value)
             return value
+        if old is not None and name in old:
+            return getattr(importlib.import_module(old[name]), name)
         if name in modules:
             return importlib.import_module(modules[name])
         if (module := moved.attribute(package, name)) is not None:

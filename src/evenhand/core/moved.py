@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
-from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, cast
+from types import CodeType, FrameType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from importlib.abc import Loader  # not at run time: `import evenhand` would take twice as long
@@ -125,7 +125,8 @@ class _Mover:
         self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        _warn(spec.name, self._new, stacklevel=3)
+        if not _imported_for_another(spec.name):
+            _warn(spec.name, self._new, stacklevel=3)
         module = importlib.import_module(self._new)
         self._spec = module.__spec__  # the import system writes the old name's over it
         return module
@@ -181,6 +182,26 @@ def attribute(package: str, name: str) -> ModuleType | None:
     return module
 
 
+def moved_names(module: str, places: Mapping[str, str], *, instead: str = "") -> Callable[[str], Any]:
+    """`__getattr__` of a module for names that have moved out of it; they work for one release, with a warning.
+
+    Define it `if not TYPE_CHECKING`, as type checkers would otherwise take any name for one of the module.
+
+    Args:
+        module: The module's `__name__`.
+        places: Name to the module that has it now.
+        instead: What is to be used in place of these names, where they exist for one release only.
+    """
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", instead or f"{places[name]}.{name}", stacklevel=3)
+        return getattr(importlib.import_module(places[name]), name)
+
+    return get
+
+
 def install() -> None:
     """Have old names found from now on; once per process."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -189,3 +210,14 @@ def install() -> None:
 
 def _warn(old: str, new: str, stacklevel: int) -> None:
     warnings.warn(f"{old} is now {new}; the old name works for one release", DeprecationWarning, stacklevel=stacklevel)
+
+
+def _imported_for_another(name: str) -> bool:
+    """Whether a package is imported because of a module in it, whose own warning says all there is to say."""
+    frame: FrameType | None = sys._getframe(2)
+    asked = name
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name == "_find_and_load":
+            asked = str(frame.f_locals["name"])
+        frame = frame.f_back
+    return asked.startswith(f"{name}.")

@@ -73,6 +73,8 @@ class Record:
     """Standard deviation between wordings, likewise."""
     direction: str = "none"
     kind: str = "validity"
+    """bias, capability, validity, cost, or change (of answers). A record of cost belongs to the row, not to a group:
+    it has no interval and is never tested."""
     main: bool = False
     """Shown in the short table."""
     status: Status = "ok"

@@ -8,41 +8,62 @@ import sys
 import traceback
 import warnings
 from collections.abc import Container, Iterable, Sequence
-from importlib.metadata import EntryPoints, PackageNotFoundError, distribution, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evenhand.core import repeats, specs
+from evenhand.core.word_lists import listed
 from evenhand.errors import EvenhandError, SettingsError, UnknownNameError
 from evenhand.interfaces import Benchmark, Method
 
 BUILT_IN: dict[str, tuple[str, ...]] = {
-    "methods": (
-        "none", "self_debias", "instruction", "self_debias_decoding", "moral_self_correction",
-        "intent_self_correction", "permutation", "permutation_distillation", "pride", "prior_matching",
-        "contextual_calibration", "domain_calibration", "batch_calibration", "looc", "fair_distillation",
-        "counterfactual_distillation", "deep_to_shallow", "task_vector", "pcgu", "preference",
-        "cross_model_adjudication",
+    "methods": listed(
+        """
+        none, self_debias, instruction, self_debias_decoding, moral_self_correction, intent_self_correction,
+        permutation, permutation_distillation, pride, prior_matching, contextual_calibration, domain_calibration,
+        batch_calibration, looc, fair_distillation, counterfactual_distillation, deep_to_shallow, task_vector, pcgu,
+        preference, cross_model_adjudication
+        """
     ),
-    "benchmarks": (
-        "bbq", "holistic_bias", "mmlu", "gpqa", "ifeval", "b_score", "label_bias", "option_order", "stereoset",
-        "crows_pairs", "winogender", "winobias", "redditbias", "pronoun_skew", "disco", "perplexity",
+    "benchmarks": listed(
+        """
+        bbq, holistic_bias, mmlu, gpqa, ifeval, b_score, label_bias, option_order, stereoset, crows_pairs, winogender,
+        winobias, redditbias, pronoun_skew, disco, perplexity
+        """
     ),
     "models": ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm", "oracle", "judge", "endpoint", "vllm"),
     "training_sources": ("demo",),
     "saved_models": ("student",),
-}  # fmt: skip
+}
 """evenhand's own names, in the order in which they are listed; pyproject.toml has an entry point for each."""
 RESERVED = {
     "training_sources": ("pairs", "datasets", *BUILT_IN["benchmarks"]),
     "saved_models": ("endpoint", "mitigated"),
 }
 """Names that evenhand reads without an entry point; plugins cannot take them."""
+FUNCTIONS = {
+    "models": "opens a model",
+    "training_sources": "returns training data",
+    "saved_models": "opens a saved model",
+}
+"""Kinds that are functions, each with what the function does."""
 INSTALL = "run `pip install -e .` in its folder"
 
 
 class PluginWarning(UserWarning):
     """A plugin that could not be used and was skipped; the message holds its traceback."""
+
+
+class Broken(NamedTuple):
+    """A plugin that was skipped."""
+
+    entry_point: str
+    """As its package declares it, "NAME = MODULE:ATTRIBUTE"."""
+    distribution: str
+    """The package that declares it, and its version; "" where that is not known."""
+    error: str
+    """What it raised, or why it cannot be used, in one line."""
 
 
 class Registry:
@@ -58,6 +79,7 @@ class Registry:
         self.kind, self._built_in = kind, tuple(built_in)
         self._places: dict[str, str] = {}
         self._objects: dict[str, Any] = {}
+        self._points: dict[str, EntryPoint] = {}
         self._searched = False
         self.problems: dict[str, str] = {}
         """What was skipped: name to traceback or reason."""
@@ -115,6 +137,15 @@ class Registry:
         self._search()
         return self._places.get(name)
 
+    def broken(self) -> dict[str, Broken]:
+        """What was skipped so far, by the names in `problems`; `load_all` first finds all that is broken."""
+        found = {}
+        for name, reason in self.problems.items():
+            point = self._points[name]
+            source = f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+            found[name] = Broken(f"{point.name} = {point.value}", source, reason.strip().splitlines()[-1])
+        return found
+
     def load_all(self, leave_out: Container[str] = ()) -> dict[str, Any]:
         """Import everything that works; what does not is in `problems` and was warned of."""
         found = {}
@@ -140,9 +171,11 @@ class Registry:
             if point in own and point.name in self._places:
                 continue
             if point.name in self._places or point.name in taken:
-                self._skip(f"{point.name} ({point.value})", "another one of this name is already registered")
+                label = f"{point.name} ({point.value})"
+                self._points[label] = point
+                self._skip(label, "another one of this name is already registered")
             else:
-                self._places[point.name] = point.value
+                self._places[point.name], self._points[point.name] = point.value, point
 
     def _skip(self, name: str, reason: str) -> None:
         self.problems[name] = reason
@@ -164,6 +197,21 @@ models = Registry("models", BUILT_IN["models"])
 training_sources = Registry("training_sources", BUILT_IN["training_sources"])
 saved_models = Registry("saved_models", BUILT_IN["saved_models"])
 """Loaders of the models that a method wrote itself, by the `kind` in their evenhand.json."""
+
+
+def of_kind(kind: str) -> Registry:
+    """The registry of a kind.
+
+    Args:
+        kind: A key of `BUILT_IN`.
+    """
+    return {
+        "methods": methods,
+        "benchmarks": benchmarks,
+        "models": models,
+        "training_sources": training_sources,
+        "saved_models": saved_models,
+    }[kind]
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -216,6 +264,14 @@ def build_method(what: MethodLike) -> Method:
     return build_parts([specs.parse(p) for p in specs.split(what, "+")] if isinstance(what, str) else [_one(what)])
 
 
+def with_present_names(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A method's settings, old names of them replaced without a warning; unchanged for an unknown method."""
+    if method not in methods.names():
+        return settings
+    found: dict[str, Any] = methods.get(method).with_present_names(settings, quiet=True)
+    return found
+
+
 def build_parts(parts: Sequence[specs.Part]) -> Method:
     """Make a method from names with their settings, a stack of several; `seeds` and `wordings` in them repeat it."""
     if not parts:
@@ -245,8 +301,8 @@ def _one(what: dict[str, Any]) -> specs.Part:
 
 
 def _checked(thing: Any, kind: str, name: str) -> Any:
-    if kind == "training_sources" and not callable(thing):
-        raise SettingsError(f"{name!r} is registered as {thing!r}, which is not a function that returns training data")
+    if kind in FUNCTIONS and not callable(thing):
+        raise SettingsError(f"{name!r} is registered as {thing!r}, which is not a function that {FUNCTIONS[kind]}")
     base = {"methods": Method, "benchmarks": Benchmark}.get(kind)
     if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
         raise SettingsError(f"{name!r} is registered as {thing!r}, which is no subclass of evenhand.{base.__name__}")

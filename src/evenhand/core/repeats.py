@@ -81,11 +81,13 @@ class Repeated(Method):
         made = [
             _changed(
                 part,
-                {**({"seed": (part.settings["seed"] or 0) + seed} if part.seeded and seed else {}),
-                 **({part.wording_setting: wordings[wording]} if wordings else {})},
+                {
+                    **({"seed": (part.settings["seed"] or 0) + seed} if part.seeded and seed else {}),
+                    **({part.wording_setting: wordings[wording]} if wordings else {}),
+                },
             )
             for part, wordings in zip(parts_of(self.method), self._wordings, strict=True)
-        ]  # fmt: skip
+        ]
         return made[0] if len(made) == 1 else Stack(tuple(made))
 
     def _repeats(self, part: Method, wordings: tuple[str, ...]) -> list[str]:

@@ -3,8 +3,8 @@
 manifest.json      what was compared, with versions and fingerprints (latest session)
 sessions.jsonl     one line per session that worked on this folder; only ever appended to
 cache.sqlite       the leaf cache; with it a killed run takes up where it stopped
-answers/*.parquet  one file per finished (model, method, benchmark), written once and never edited
-scores.parquet     the numbers, computed anew from the answers at the end of every session
+answers/*.parquet  one file per finished (model, method, benchmark), written once and never edited; one row per item
+scores.parquet     the numbers, computed anew from the answers at the end of every session, and the costs
 report.html, summary.md, intervals.png
 """
 
@@ -13,17 +13,22 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evenhand.core import file_io
+from evenhand.core.answer_table import ABOUT, AnswerFacts, answer_table, answers_in
 from evenhand.core.records import Record
 from evenhand.errors import RunError
+
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError)
+"""What reading a file raises that was cut short or altered."""
 
 
 class RunFolder:
@@ -62,39 +67,61 @@ class RunFolder:
         finally:
             lock.release()
 
-    def write_answers(self, key: str, answers: Sequence[Any], ids: Sequence[str], about: dict[str, Any]) -> None:
-        """Write the answers of one finished cell; the file appears whole or not at all."""
-        import pyarrow as pa
+    def write_answers(
+        self,
+        key: str,
+        answers: Sequence[Any],
+        ids: Sequence[str],
+        about: dict[str, Any],
+        facts: Sequence[AnswerFacts] = (),
+    ) -> None:
+        """Write the answers of one finished cell; the file appears whole or not at all.
+
+        Args:
+            key: Name of the file, without its ending.
+            answers: One per item.
+            ids: Ids of the items.
+            about: Facts of the cell.
+            facts: What else is known of each answer; empty where nothing is.
+        """
         import pyarrow.parquet as pq
 
-        rows = [json.dumps(dataclasses.asdict(a)) for a in answers]
-        table = pa.table({"item": list(ids), "answer": rows})
-        table = table.replace_schema_metadata({"evenhand": json.dumps(about, default=str)})
-        self._write(self.path / "answers" / f"{key}.parquet", lambda f: pq.write_table(table, f))
+        table = answer_table(answers, ids, about, facts)
+        self._write(self._answers(key), lambda f: pq.write_table(table, f, write_page_checksum=True))
 
     def read_answers(self, key: str, ids: Sequence[str], answer_type: type) -> list[Any] | None:
-        """The answers of a finished cell, in the order of `ids`; None where they are not all there."""
-        stored = self.stored(key)
-        if any(i not in stored for i in ids) or not stored:
-            return None
-        return [from_plain(answer_type, json.loads(stored[i])) for i in ids]
+        """The answers of a finished cell, in the order of `ids`; None where they are not all there.
 
-    def stored(self, key: str) -> dict[str, str]:
-        """The answers of a finished cell as JSON, by item; none where there is no such cell."""
-        import pyarrow.parquet as pq
+        A file that is damaged counts as not there, with a warning.
+        """
+        try:
+            stored = self._stored(key)
+            if any(i not in stored for i in ids) or not stored:
+                return None
+            return [from_plain(answer_type, stored[i]) for i in ids]
+        except DAMAGE as error:
+            why = self._damaged(key, error)
+        warnings.warn(f"{why}; its answers are asked anew, or taken from the cache", UserWarning, stacklevel=2)
+        return None
 
-        file = self.path / "answers" / f"{key}.parquet"
-        if not file.is_file():
-            return {}
-        columns = pq.read_table(file).to_pydict()
-        return dict(zip(columns["item"], columns["answer"], strict=True))
+    def stored(self, key: str) -> dict[str, dict[str, Any]]:
+        """The answers of a finished cell as `dataclasses.asdict` gives them, by item; none where there is no cell.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        try:
+            return self._stored(key)
+        except DAMAGE as error:
+            remedy = "run the same command again: its answers are then asked anew, or taken from the cache"
+            raise RunError(f"{self._damaged(key, error)}; {remedy}") from error
 
     def read_about(self, key: str) -> dict[str, Any]:
         """What was written down with the answers of a cell."""
         import pyarrow.parquet as pq
 
-        metadata = pq.read_schema(self.path / "answers" / f"{key}.parquet").metadata or {}
-        about: dict[str, Any] = json.loads(metadata.get(b"evenhand", b"{}"))
+        metadata = pq.read_schema(self._answers(key)).metadata or {}
+        about: dict[str, Any] = json.loads(metadata.get(ABOUT, b"{}"))
         return about
 
     def write_scores(self, records: Sequence[Record]) -> None:
@@ -132,15 +159,28 @@ class RunFolder:
             with open(file, "a", encoding="utf-8") as log:
                 log.write("\n" * torn + json.dumps(entry, default=str) + "\n")
 
+    def _stored(self, key: str) -> dict[str, dict[str, Any]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self._answers(key)
+        if not file.is_file():
+            return {}
+        try:
+            return answers_in(pq.read_table(file, page_checksum_verification=True))
+        except pa.ArrowException as error:
+            raise ValueError(str(error)) from error
+
+    def _damaged(self, key: str, error: Exception) -> str:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        return f"{self._answers(key)} is damaged: {why}"
+
+    def _answers(self, key: str) -> Path:
+        return self.path / "answers" / f"{key}.parquet"
+
     def _write(self, target: Path, write: Callable[[Path], object]) -> None:
         with _helpful(self.path):
-            part = target.with_name(f".{target.name}.{os.getpid()}")  # no mkstemp: others may read a run
-            try:
-                write(part)
-                os.replace(part, target)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+            file_io.write_with(target, write)
 
 
 @contextmanager
@@ -162,24 +202,32 @@ def from_plain(kind: Any, value: Any) -> Any:
 
     Only the types that answers use: dataclasses, named tuples, tuples, optionals and plain values.
     """
-    origin = typing.get_origin(kind)
-    if value is None or kind in (str, int, float, bool, Any) or origin is typing.Literal:
-        return value
-    if origin in (types.UnionType, typing.Union):
-        inner = [a for a in typing.get_args(kind) if a is not type(None)]
-        return from_plain(inner[0], value) if len(inner) == 1 else value
-    if origin in (tuple, list):
-        inner_kind = typing.get_args(kind)[0]
-        return origin(from_plain(inner_kind, v) for v in value)
-    if dataclasses.is_dataclass(kind):
-        hints = _hints(kind)  # type: ignore[arg-type]
-        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in hints})  # type: ignore[operator]
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        hints = _hints(kind)
-        return kind(*(from_plain(hints[n], v) for n, v in zip(kind._fields, value, strict=True)))
-    return value
+    build = _builder(kind)
+    return value if build is None or value is None else build(value)
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _builder(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes a value of a type from JSON; None where JSON has it as it is."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in typing.get_args(kind) if a is not type(None)]
+        return _builder(inner[0]) if len(inner) == 1 else None
+    if origin in (tuple, list):
+        one = typing.get_args(kind)[0]
+        return origin if _builder(one) is None else lambda values: origin(from_plain(one, v) for v in values)
+    if not isinstance(kind, type):
+        return None
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return lambda value: kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in hints})
+    if issubclass(kind, tuple) and kind is not tuple:
+        fields = list(typing.get_type_hints(kind).values())
+        return lambda value: kind(*map(from_plain, fields, _of_length(len(fields), value)))
+    return None
+
+
+def _of_length(length: int, values: Sequence[Any]) -> Sequence[Any]:
+    if len(values) != length:
+        raise ValueError(f"{length} values are expected, {len(values)} are there")
+    return values

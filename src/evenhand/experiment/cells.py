@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from evenhand.core.records import BASELINE, is_baseline
 from evenhand.errors import SettingsError
 from evenhand.evaluation.metrics.unanswered import Gap, gap
-from evenhand.interfaces import Benchmark, Mark, Method, Tally
+from evenhand.interfaces import Benchmark, Grade, Method, Tally
 
 
 class Variant(NamedTuple):
@@ -43,7 +43,7 @@ class Cell:
     clusters: Sequence[str] = ()
     """Of the items."""
     tally: Tally | None = None
-    marks: Sequence[Mark] | None = None
+    grades: Sequence[Grade] | None = None
     """Which answers are right, where the benchmark knows."""
     gap: Gap | None = None
     """Items that were never answered, where there are any."""
@@ -66,20 +66,20 @@ class Cell:
         """Take the answers; where nothing at all was answered there are no numbers, and the cell fails.
 
         Raises:
-            SettingsError: The benchmark's marks do not fit its items or its tally.
+            SettingsError: The benchmark's grades do not fit its items or its tally.
         """
         self.answers, self.clusters = answers, [item.cluster for item in items]
         self.gap = gap(items, answers)
         if self.gap is not None and self.gap.total:
             self.fail(str(self.gap))
             return
-        tally, self.marks = self.benchmark.tally(items, answers), self.benchmark.marks(items, answers)
-        if self.marks is not None:
-            if len(self.marks) != len(items):
-                raise SettingsError(f"{self.benchmark.name}: {len(self.marks)} marks for {len(items)} items")
-            unknown = {group for mark in self.marks for group in mark.groups} - {*tally.groups}
+        tally, self.grades = self.benchmark.tally(items, answers), self.benchmark.grades(items, answers)
+        if self.grades is not None:
+            if len(self.grades) != len(items):
+                raise SettingsError(f"{self.benchmark.name}: {len(self.grades)} grades for {len(items)} items")
+            unknown = {group for grade in self.grades for group in grade.groups} - {*tally.groups}
             if unknown:
-                raise SettingsError(f"{self.benchmark.name}: marks name {sorted(unknown)[0]!r}, which is no group")
+                raise SettingsError(f"{self.benchmark.name}: grades name {sorted(unknown)[0]!r}, which is no group")
         self.status, self.tally = "ok", tally
 
     def refuse(self, reason: str) -> None:

@@ -11,27 +11,43 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from evenhand import statistics
 from evenhand.core import progress, provenance, rechecks, registry, specs, versions
 from evenhand.core.answer_cache import AnswerCache, answer_cache, contents, key
+from evenhand.core.answer_table import stated, usages
 from evenhand.core.artifacts import artefacts
 from evenhand.core.registry import BenchmarkLike, MethodLike
 from evenhand.core.repeats import Repeated, checked_seeds, checked_wordings, repeated
 from evenhand.core.run_folder import RunFolder
+from evenhand.core.training_record import brief
 from evenhand.data.io import rows
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
 from evenhand.experiment import contracts, no_effect, training_data
+from evenhand.experiment.answer_facts import answer_facts
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.plan import Asked, Plan, Task, Wishes
 from evenhand.experiment.scoring import score
 from evenhand.experiment.subsampling import subsample
 from evenhand.experiment.training_data import Kept, TrainLike
-from evenhand.interfaces import AnswerBy, Benchmark, Dialogue, Method, Model, Passage, Question, Sampling, Usage
+from evenhand.interfaces import (
+    AnswerBy,
+    Benchmark,
+    Choice,
+    Dialogue,
+    Method,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Sampling,
+    Usage,
+)
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report
+from evenhand.report.cost import costs, with_costs
 from evenhand.statistics.criteria import CRITERIA, Criteria, Family
 
 ModelLike = str | Path | Model | dict[str, Any]
@@ -100,8 +116,9 @@ def compare(
         RunError: The run folder is in use or cannot be written.
     """
     repeats: dict[str, Any] = {
-        "seeds": checked_seeds(seeds), "wordings": checked_wordings(wordings) if wordings else ()
-    }  # fmt: skip
+        "seeds": checked_seeds(seeds),
+        "wordings": checked_wordings(wordings) if wordings else (),
+    }
     chosen = _methods(methods, **repeats)
     wishes = Wishes(answer_by, temperature, samples).checked()
     if limit is not None and limit < 1:
@@ -317,7 +334,7 @@ class _Session:
         """Score what there is, also after an interruption, and write everything."""
         done = [c for c in self.cells if c.status != "running"]
         self.manifest["statistics"] = {**criteria.facts, "replicates": replicates}
-        records = score(done, replicates=replicates, seed=seed, criteria=criteria)
+        records = with_costs(score(done, replicates=replicates, seed=seed, criteria=criteria), costs(self.manifest))
         self.manifest["seconds"] = round(time.monotonic() - self.begun, 1)
         report = Report(records, self.manifest, self.folder.path if self.folder else None)
         if self.folder:
@@ -331,7 +348,9 @@ class _Session:
         known: dict[str, Any] = self.manifest["models"]
         if model.name in known:
             raise SettingsError(f"two models are both called {model.name!r}; tell them apart: 'folder(name=other)'")
-        known[model.name] = {**model.facts(), "fingerprint": model.fingerprint}
+        record = model.training
+        trained = {} if record is None else {"training": brief(record), "trained_by": record.spec or record.method}
+        known[model.name] = {**model.facts(), **trained, "fingerprint": model.fingerprint}
         self.manifest["demo"] |= bool(known[model.name].get("demo"))
         if self.folder:
             self.folder.append_session({"event": "model", "name": model.name, **known[model.name]})
@@ -375,7 +394,9 @@ class _Session:
                 made = contracts.check_mitigated(method.apply(model, self.data))
             self._mitigated = made
             seconds = round(time.monotonic() - begun, 3)
-            self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds})
+            own = made.training if made.training is not model.training else None
+            trained = {} if own is None else {"training": brief(own, base=model.name)}
+            self.manifest["applied"].append({"model": model.name, "method": method.spec, "seconds": seconds, **trained})
         return self._mitigated
 
     def _answers(self, task: Task, model: Model, mitigated: Model) -> tuple[list[Any], dict[str, Any]]:
@@ -384,13 +405,18 @@ class _Session:
         reading = None if task.reading is None else asdict(task.reading)
         if cell.benchmark.spec not in self._contents:
             self._contents[cell.benchmark.spec] = contents(task.items)  # which says what is wrong with them
-        about = (cell.benchmark.name, cell.benchmark.settings, self._contents[cell.benchmark.spec])
+        about = (cell.benchmark.name, cell.benchmark.key_settings(), self._contents[cell.benchmark.spec])
         name = key(versions.ANSWERS, mitigated.fingerprint, *about, reading, task.sample)[:24]
         whose = {
-            "model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec, "answers": name,
-            "baseline": "" if cell.is_baseline else cell.baseline, "variant": list(cell.variant),
-            "spec": cell.method.spec, "answer_by": "" if task.reading is None else task.reading.answer_by,
-        }  # fmt: skip
+            "model": cell.model,
+            "method": cell.row,
+            "benchmark": cell.benchmark.spec,
+            "answers": name,
+            "baseline": "" if cell.is_baseline else cell.baseline,
+            "variant": list(cell.variant),
+            "spec": cell.method.spec,
+            "answer_by": "" if task.reading is None else task.reading.answer_by,
+        }
         if self.folder:
             stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
             if stored is not None and not any(_is_open(a) for a in stored):
@@ -407,11 +433,12 @@ class _Session:
         ):
             answers = cell.benchmark.ask(task.posed(mitigated), task.items)
         contracts.check_answers(cell.benchmark, task.items, answers)
-        cost = sum((getattr(a, "usage", Usage()) for a in answers), Usage())
+        cost = sum((used for used in usages(answers) if used is not None), Usage())
         found = {"prompts": heard.digest, "remarks": remarks, "items": len(ids)}
         usage = {**whose, **found, **asdict(cost), **watch.read()}
         if self.folder:
-            self.folder.write_answers(name, answers, ids, usage)
+            facts = answer_facts(cell.benchmark, task.items, answers, usage)
+            self.folder.write_answers(name, answers, ids, usage, facts)
         return answers, usage
 
     @contextmanager
@@ -492,8 +519,9 @@ def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
         warnings.warn(
             f"{folder.path}: its answers are asked anew, since evenhand now writes prompts or reads replies in another "
             f"way (version {versions.ANSWERS}; there: {version}); the old ones are not used",
-            UserWarning, stacklevel=4,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=4,
+        )
         return
     if any(before.get(name) != now[name] for name in ("limit", "seed")):
         return
@@ -502,13 +530,26 @@ def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
         if known != facts["contents"]:
             warnings.warn(
                 f"{spec}: its data is not what it was when {folder.path} was last used; what changed is asked anew",
-                UserWarning, stacklevel=4,
-            )  # fmt: skip
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+@runtime_checkable
+class _WithStatus(Protocol):
+    """An answer that says whether it came, in a field or a property."""
+
+    @property
+    def status(self) -> str:
+        """Such as "answered"."""
 
 
 def _is_open(answer: Any) -> bool:
     """Whether no answer came; such items are asked again when the run is resumed."""
-    return getattr(answer, "status", "") == "unanswered" or getattr(answer, "text", "") is None
+    if isinstance(answer, Choice | Reply):  # most answers are, and a protocol takes its time
+        return answer.text is None if isinstance(answer, Reply) else answer.status == "unanswered"
+    came = not isinstance(answer, _WithStatus) or answer.status != "unanswered"
+    return not came or stated(answer).get("text", "") is None
 
 
 def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Sequence[str]) -> list[Method]:
@@ -621,8 +662,9 @@ def _training(train: TrainLike | None, asked: Sequence[Asked]) -> Kept | None:
     if kept.left_out:
         warnings.warn(
             f"left {kept.left_out:,} training items out: they are asked too, or share a template with what is asked",
-            UserWarning, stacklevel=3,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=3,
+        )
     return kept
 
 

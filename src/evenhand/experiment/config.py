@@ -1,4 +1,4 @@
-"""One YAML file that says what to compare; unknown keys are refused."""
+"""One YAML file that says what to compare; keys that are unknown or occur twice are refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evenhand.core import yaml_reader
 from evenhand.errors import SettingsError, suggest
 from evenhand.statistics.criteria import CRITERIA, Family
 
@@ -55,13 +56,15 @@ def read(path: str | Path) -> RunConfig:
     """Read a run file.
 
     Raises:
-        SettingsError: It is missing, no YAML, or holds an unknown key or a wrong value; near keys are named.
+        SettingsError: It is missing or not YAML, has an unknown or repeated key, or a wrong value; near keys are named.
     """
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml_reader.load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the run file {str(path)!r}: {error.strerror}") from error
+    except yaml_reader.DoubleKeyError as error:
+        raise SettingsError(f"{path}: {error}; give its values once") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -62,7 +62,7 @@ class Asked:
         begun = _words(before)
         if begun and begun in self.words:
             return True
-        return any(self.has_text(before + side + pair.after) for side in (pair.stereotyped, pair.other))
+        return any(self.has_text(before + side + pair.suffix) for side in (pair.stereotyped, pair.counter_stereotyped))
 
     def _gather(self, item: Any, texts: dict[str, bool], questions: set[str]) -> None:
         for found in _leaves(item):
@@ -119,7 +119,7 @@ def _said(item: Passage | Dialogue) -> str:
     if isinstance(item, Dialogue):
         return "\n".join(message.content for message in item.messages)
     before = item.prompt if isinstance(item.prompt, str) else _said(item.prompt)
-    return before + item.continuation + item.after
+    return before + item.continuation + item.suffix
 
 
 def _is_whole(text: str) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from hashlib import blake2b
 from typing import Any
 
 from evenhand.core.answer_cache import key
+from evenhand.core.hashing import short_text_hash
 from evenhand.interfaces import Benchmark, Choice, Dialogue, Method, Model, Passage, Question
 from evenhand.models.mitigated import Mitigated
 
@@ -142,14 +142,14 @@ def _content(asked: Any, own: str) -> tuple[Any, ...]:
         return tuple(asked.messages)
     if isinstance(asked, Passage):
         prompt = asked.prompt.messages if isinstance(asked.prompt, Dialogue) else asked.prompt
-        return prompt, asked.continuation, asked.after
+        return prompt, asked.continuation, asked.suffix
     if isinstance(asked, Question):
         ready = None if asked.dialogue is None else asked.dialogue.messages
-        shown = (asked.head, asked.context, asked.question, asked.template) if ready is None else ready
+        shown = (asked.preamble, asked.context, asked.question, asked.template) if ready is None else ready
         return shown, asked.options, asked.order, asked.answer_by or own
     return (repr(asked),)
 
 
 def _digest(verb: str, content: tuple[Any, ...]) -> str:
     """The same in every process; `repr` is the cheapest way to bytes, and this is done for every request."""
-    return blake2b(repr((verb, content)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return short_text_hash(repr((verb, content)))

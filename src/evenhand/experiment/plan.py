@@ -174,7 +174,7 @@ class Plan:
                 none = self._none({} if own else none_settings(reading, side.own))
                 yield from self._sampled(
                     Cell(self.model.name, none, benchmark, self._row(side, first)), seed, items, side
-                )  # fmt: skip
+                )
 
     def _method_tasks(self, benchmark: Benchmark, items: Sequence[Any]) -> Iterator[Task]:
         side = self._sides.get(benchmark.spec)

@@ -113,8 +113,10 @@ def _estimated(rows: Mapping[str, Row], replicates: int, seed: int) -> _Side:
         return _Side(statistics.Design.of((), (), np.zeros((0, 0), dtype=bool)), {}, {})
     like = tallies[0]
     if any((t.clusters, t.strata, t.groups) != (like.clusters, like.strata, like.groups) for t in tallies):
-        raise ValueError("cells of one benchmark have different clusters, strata or groups: its tally must take these "
-                         "from the items, never from the answers")  # fmt: skip
+        raise ValueError(
+            "cells of one benchmark have different clusters, strata or groups: its tally must take these "
+            "from the items, never from the answers"
+        )
     design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies]))
     found = {}
     for name, row in rows.items():
@@ -187,8 +189,10 @@ def compared(
         "clusters_needed": pair.clusters_needed(criteria.margin, alpha),
     }
     for name, ends in (
-        ("baseline", before.interval(alpha)), ("difference", pair.interval(alpha)), ("gain", pair.gain_interval(alpha))
-    ):  # fmt: skip
+        ("baseline", before.interval(alpha)),
+        ("difference", pair.interval(alpha)),
+        ("gain", pair.gain_interval(alpha)),
+    ):
         numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     if pair.info.direction == "none":
         numbers |= {name: np.full_like(pair.value, np.nan) for name in ("gain", "gain_low", "gain_high")}
@@ -200,12 +204,12 @@ def compared(
 
 
 def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:
-    """Per part of the marks the items that a row turned right or not right, mean over its repetitions."""
+    """Per part of the grades the items that a row turned right or not right, mean over its repetitions."""
     found: dict[str, list[Array]] = {}
     for cell, other in _partners(row, base):
-        if cell.marks is None or other.marks is None:
+        if cell.grades is None or other.grades is None:
             return {}
-        for part, sums in turned(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+        for part, sums in turned(other.grades, cell.grades, cell.clusters, _tally(cell)).items():
             found.setdefault(part, []).append(design.pick(sums))
     return {part: statistics.Flips(*np.mean(all_of, axis=0).T) for part, all_of in found.items()}
 
@@ -220,9 +224,9 @@ def _changes(row: Row, base: Row, replicates: int, seed: int, criteria: Criteria
     """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
     by_part: dict[str, dict[tuple[int, int], Tally]] = {}
     for cell, other in _partners(row, base):
-        if cell.marks is None or other.marks is None:
+        if cell.grades is None or other.grades is None:
             return []
-        for part, tally in change_tallies(other.marks, cell.marks, cell.clusters, _tally(cell)).items():
+        for part, tally in change_tallies(other.grades, cell.grades, cell.clusters, _tally(cell)).items():
             by_part.setdefault(part, {})[cell.variant] = tally
     records: list[Record] = []
     for part, tallies in by_part.items():

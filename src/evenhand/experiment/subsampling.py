@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from evenhand.core.draws import item_hash
 from evenhand.interfaces import Item
 
 T = TypeVar("T", bound=Item)
@@ -37,18 +37,14 @@ def subsample(items: Sequence[T], limit: int | None, seed: int, stratum: Callabl
     """
     if limit is None or limit >= len(items):
         return items
-    hashes = [_hash(f"{seed}:{item.id}") for item in items]
+    hashes = [item_hash(seed, item.id) for item in items]
     strata: dict[str, list[int]] = {}
     for i in sorted(range(len(items)), key=lambda i: hashes[i]):
         strata.setdefault(stratum(items[i]), []).append(i)
-    shift = int.from_bytes(_hash(f"{seed}:shift")[:8], "big") / 2**64
+    shift = int.from_bytes(item_hash(seed, "shift")[:8], "big") / 2**64
     place: dict[int, float] = {}
-    for n, name in enumerate(sorted(strata, key=lambda name: _hash(f"{seed}:stratum:{name}"))):
+    for n, name in enumerate(sorted(strata, key=lambda name: item_hash(seed, "stratum", name))):
         phase = (n + shift) / len(strata)
         place |= {i: (rank + phase) / len(strata[name]) for rank, i in enumerate(strata[name])}
     foremost = sorted(place, key=lambda i: (place[i], hashes[i]))[:limit]
     return [items[i] for i in sorted(foremost)]
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evenhand.core import registry, specs
+from evenhand.core import file_io, registry, specs
 from evenhand.core.records import BASELINE, Record, is_baseline
 from evenhand.core.registry import BenchmarkLike, MethodLike, build_benchmark, build_method
 from evenhand.errors import SettingsError, suggest
@@ -99,8 +99,8 @@ class Swept(NamedTuple):
         """Write `sweep.csv` and `sweep.png`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sweep.csv").write_text(self.table(), encoding="utf-8")
-        self.plot().savefig(folder / "sweep.png", dpi=130)
+        file_io.write_text(folder / "sweep.csv", self.table())
+        file_io.write_with(folder / "sweep.png", lambda part: self.plot().savefig(part, dpi=130, format="png"))
         return folder
 
 
@@ -109,8 +109,9 @@ def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, l
 
     Args:
         method: A method with the settings that all share, such as "pcgu(epochs=5)", or a stack.
-        vary: A setting and its values, "share=0.1,0.2"; in a stack whose methods share the setting, "pcgu.share=...".
-        controls: What else to show beside them: changed settings, such as "select=random,share=0.3".
+        vary: A setting and its values, "edit_fraction=0.1,0.2"; in a stack whose methods share the setting,
+            "pcgu.edit_fraction=...".
+        controls: What else to show beside them: changed settings, such as "select=random,edit_fraction=0.3".
 
     Returns:
         The setting's name; labels and methods; the controls' labels and methods.
@@ -118,19 +119,36 @@ def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, l
     Raises:
         SettingsError: There is no such setting, a value is not of its kind, or there are fewer than two values.
     """
-    parts = [specs.parse(text) for text in specs.split(method, "+")]
+    parts = [_with_present_names(specs.parse(text)) for text in specs.split(method, "+")]
     name, sign, values = (text.strip() for text in vary.partition("="))
     texts = specs.split(values, ",")
     if not sign or len(texts) < 2:
         raise SettingsError(f"vary={vary!r}: give a setting and at least two values, such as strength=0.5,1,2")
+    name = _present_name(parts, name)
     found = [(text, _changed(parts, [(name, text)])) for text in texts]
     beside = []
     for control in controls:
-        changes = [tuple(side.strip() for side in part.partition("=")[::2]) for part in specs.split(control, ",")]
+        sides = [part.partition("=") for part in specs.split(control, ",")]
+        changes = [(own.strip(), text.strip()) for own, _, text in sides]
         if not changes or not all(all(change) for change in changes):
-            raise SettingsError(f"control={control!r}: give changed settings, such as select=random,share=0.3")
-        beside.append((", ".join("=".join(c) for c in changes), _changed(parts, changes)))  # type: ignore[arg-type]
+            raise SettingsError(f"control={control!r}: give changed settings, such as select=random,edit_fraction=0.3")
+        changes = [(_present_name(parts, own), text) for own, text in changes]
+        beside.append((", ".join("=".join(c) for c in changes), _changed(parts, changes)))
     return name, list(found), list(beside)
+
+
+def _with_present_names(part: specs.Part) -> specs.Part:
+    return specs.Part(part.name, registry.methods.get(part.name).with_present_names(part.settings))
+
+
+def _present_name(parts: Sequence[specs.Part], name: str) -> str:
+    """The name of a setting, with or without its method's, where it may be an old one."""
+    method, dot, own = name.rpartition(".")
+    classes = [registry.methods.get(p.name) for p in parts if method in ("", p.name)]
+    if not any(own == f.name for cls in classes for f in fields(cls)):
+        for cls in classes:
+            (own,) = cls.with_present_names({own: None})
+    return f"{method}{dot}{own}"
 
 
 def _changed(parts: Sequence[specs.Part], changes: Sequence[tuple[str, str]]) -> Method:
@@ -203,9 +221,13 @@ def sweep(
     opened = _opened(model, methods, sides, train, {k: v for k, v in options.items() if k not in COMPARED})
     with TemporaryDirectory(prefix="evenhand-") as place:  # without a folder, each setting would train anew
         report = compare(
-            opened, methods, sides[:1] if one == two else list(sides), train=train, out=out or place,
+            opened,
+            methods,
+            sides[:1] if one == two else list(sides),
+            train=train,
+            out=out or place,
             **(options if opened is model else {k: v for k, v in options.items() if k in COMPARED}),
-        )  # fmt: skip
+        )
     for r in report.records:
         if r.status in ("failed", "not applicable"):
             raise SettingsError(f"{r.method} on {r.benchmark}: {r.note}")
@@ -213,8 +235,9 @@ def sweep(
 
     def step(label: str, on_one: str, on_two: str) -> Step:
         points = (
-            _point(report.records, on_one, one, first, group), _point(report.records, on_two, two, second, "overall")
-        )  # fmt: skip
+            _point(report.records, on_one, one, first, group),
+            _point(report.records, on_two, two, second, "overall"),
+        )
         return Step(label, on_one if on_two == BASELINE else on_two, *points, label in beside)
 
     pairs = dict.fromkeys(tuple(_baseline(report.records, m.spec, b) for b in (one, two)) for m in methods)
@@ -224,9 +247,12 @@ def sweep(
     )
     where = "" if group == "overall" else f", {group}"
     found = Swept(
-        steps, f"{metric_name(first)} ({one}{where})", f"{metric_name(second)} ({two})",
-        bool(report.manifest["demo"]), setting,
-    )  # fmt: skip
+        steps,
+        f"{metric_name(first)} ({one}{where})",
+        f"{metric_name(second)} ({two})",
+        bool(report.manifest["demo"]),
+        setting,
+    )
     if out is not None:
         found.save(out)
     return found
@@ -320,9 +346,14 @@ def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) 
     ends = [[p.value - p.difference + d for d in (p.difference_low, p.difference_high)] for _, p in own]
     axis.vlines([places[n] for n, _ in own], *zip(*ends, strict=True), color=colour, alpha=0.55, linewidth=2.2)
     axis.plot(
-        [places[n] for n in beside], [points[n].value for n in beside], marker="o", linestyle="", color=colour,
-        mfc="white", zorder=3,
-    )  # fmt: skip
+        [places[n] for n in beside],
+        [points[n].value for n in beside],
+        marker="o",
+        linestyle="",
+        color=colour,
+        mfc="white",
+        zorder=3,
+    )
     for value in {points[n].value for n in untouched}:
         axis.axhline(value, color=colour, linestyle=":", linewidth=1)
     axis.set_xticks(places, [_wrapped(s.label) for s in found.steps], fontsize=8, parse_math=False)
@@ -346,9 +377,15 @@ def _against(axis: Axes, found: Swept) -> None:
         above = (n == 0 or bool(n % 2)) and not step.control  # a control's label, the longest, goes below
         inwards = step.cost.value > (min(costs) + max(costs)) / 2  # so that no label leaves the panel
         axis.annotate(
-            _wrapped(step.label), place, xytext=(-5 if inwards else 5, 5 if above else -5), textcoords="offset points",
-            ha="right" if inwards else "left", va="bottom" if above else "top", fontsize=8, parse_math=False,
-        )  # fmt: skip
+            _wrapped(step.label),
+            place,
+            xytext=(-5 if inwards else 5, 5 if above else -5),
+            textcoords="offset points",
+            ha="right" if inwards else "left",
+            va="bottom" if above else "top",
+            fontsize=8,
+            parse_math=False,
+        )
     axis.margins(0.12)
     axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers that differ in their last digits are long
     axis.ticklabel_format(axis="x", useOffset=False)

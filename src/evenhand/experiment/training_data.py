@@ -13,7 +13,7 @@ from evenhand.experiment.training_sources import Loaded as Loaded
 from evenhand.experiment.training_sources import TrainLike as TrainLike
 from evenhand.experiment.training_sources import load as load
 from evenhand.experiment.training_sources import named
-from evenhand.interfaces import Benchmark, Pair, Question, TrainData
+from evenhand.interfaces import Benchmark, OverlapRemoved, Pair, Question, TrainData
 
 
 class Kept(NamedTuple):
@@ -60,11 +60,15 @@ def without(loaded: Loaded, asked: Sequence[tuple[Benchmark, Sequence[Any]]]) ->
     if not any(rows.values()):
         raise SettingsError("the training data is empty; give a file, a benchmark or demo")
     answers = data.answers or (None,) * len(data.questions)
+    out = {kind: len(items) - len(rows[kind]) for kind, (items, _, _) in checks.items()}
     kept = TrainData(
-        tuple(data.questions[i] for i in rows["questions"]), tuple(answers[i] for i in rows["questions"]),
-        tuple(data.texts[i] for i in rows["texts"]), tuple(data.pairs[i] for i in rows["pairs"]),
-    )  # fmt: skip
-    return Kept(kept, {kind: len(items) - len(rows[kind]) for kind, (items, _, _) in checks.items()})
+        tuple(data.questions[i] for i in rows["questions"]),
+        tuple(answers[i] for i in rows["questions"]),
+        tuple(data.texts[i] for i in rows["texts"]),
+        tuple(data.pairs[i] for i in rows["pairs"]),
+        OverlapRemoved(**out),
+    )
+    return Kept(kept, out)
 
 
 def facts(kept: Kept) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def _nothing(kind: str, count: int, asked: Sequence[tuple[Benchmark, Sequence[An
 
 
 def _plain(question: Question) -> tuple[Any, ...]:
-    return question.id, question.head, question.context, question.question, question.options, question.order
+    return question.id, question.preamble, question.context, question.question, question.options, question.order
 
 
 def _plain_pair(pair: Pair) -> tuple[Any, ...]:

@@ -11,11 +11,19 @@ from evenhand.core import registry, specs
 from evenhand.data import pairs as pair_maker
 from evenhand.data import text_source
 from evenhand.data.io import rows
-from evenhand.errors import DataError, SettingsError, suggest
+from evenhand.errors import DataError, SettingsError, UnknownNameError, suggest
 from evenhand.interfaces import Benchmark, Pair, Question, QuestionItem, TrainData
 
-TrainLike = TrainData | str | Path | Sequence["TrainData | str | Path"]
-KEYS = ("id", "context", "question", "options", "answer", "text", "prompt", "stereotyped", "other", "after", "topic")
+TrainLike = TrainData | Benchmark | str | Path | Sequence["TrainData | Benchmark | str | Path"]
+PAIR = {
+    "stereotyped": "stereotyped",
+    "counter_stereotyped": "other",
+    "prompt": "prompt",
+    "suffix": "after",
+    "axis": "topic",
+}
+"""Keys of a pair in a file, each with the one that it had first, which files may still have."""
+KEYS = tuple(dict.fromkeys(["id", "context", "question", "options", "answer", "text", *PAIR, *PAIR.values()]))
 DEMO, PAIRS, STEREOSET = "demo", "pairs", "stereoset"
 PUBLISHED_PAIRS = ("bbq", "winogender", "winobias", "stereoset")
 """Benchmarks that are named first where another one has no pairs."""
@@ -45,12 +53,12 @@ def load(what: TrainLike) -> Loaded:
     """Read training data.
 
     Args:
-        what: `TrainData`, or a text that names a source; several sources as a list, or as one text parted by " & ",
-            are read as one. A source is
+        what: `TrainData`, a `Benchmark` whose questions are taken, or a text that names a source; several sources as a
+            list, or as one text parted by " & ", are read as one. A source is
 
             - a file of JSON lines, each with "question", "options" and, if known, "answer" (an index or an option's
-              text), "context" and "id"; or with a "text"; or a pair with "stereotyped", "other" and, where there is
-              any, "prompt", "after", "topic" and "id";
+              text), "context" and "id"; or with a "text"; or a pair with "stereotyped", "counter_stereotyped" and,
+              where there is any, "prompt", "suffix", "axis" and "id";
             - a .txt file of texts, parted by empty lines (either kind of file may be gzipped, its name ending in .gz);
             - "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", all texts of a data set of the hub;
             - "demo", practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many of
@@ -68,8 +76,15 @@ def load(what: TrainLike) -> Loaded:
         DataError: The file is not there or cannot be read; the line is named.
         SettingsError: It is none of these.
     """
+    if not isinstance(what, Benchmark | Path | Sequence):  # `TrainData` and texts are sequences, too
+        raise SettingsError(
+            f"train={what!r} ({type(what).__name__}) is not training data: give a file, the name of a source such as "
+            "demo, a benchmark, evenhand.interfaces.TrainData, or a list of these"
+        )
     if isinstance(what, TrainData):
         return Loaded(what)
+    if isinstance(what, Benchmark):
+        return _of_benchmark(what)
     if isinstance(what, str | Path):
         return _joined([_source(one) for one in _split(what)])
     return _joined([load(one) for one in what])
@@ -100,7 +115,28 @@ def _source(text: str) -> Loaded:
         return Loaded(TrainData(texts=tuple(text_source.texts(text))) if plain.suffix == ".txt" else _lines(path))
     if path.suffix in (".jsonl", ".json", ".txt", ".gz") or "/" in text.partition("(")[0]:
         raise DataError(f"no training file {text!r}")
+    name = specs.parse(text).name
+    if name not in registry.benchmarks:
+        raise _unknown(name)
     return _of_benchmark(registry.build_benchmark(text))
+
+
+def _unknown(name: str) -> SettingsError:
+    """What is said of a name that no source of any kind has; the near names and the kinds of sources."""
+    head, colon, _ = name.partition(":")
+    if colon and head in registry.benchmarks:
+        return SettingsError(
+            f"{name!r} is not a source of training data: the settings of a benchmark stand in brackets, as in "
+            f"{head}(name=value), and its pairs are {PAIRS}:{head}"
+        )
+    sources = registry.training_sources.names()
+    kinds = (
+        f"A source is a file (.jsonl or .txt, also .gz), {', '.join(sources)}, {text_source.HUB}NAME (a data set of "
+        f"the hub), {PAIRS}:BENCHMARK, {STEREOSET}:{f' or {STEREOSET}:'.join(STEREOSET_TEXTS)}, or a benchmark of "
+        "multiple-choice questions (`evenhand benchmarks` lists them)"
+    )
+    known = [*sources, PAIRS, text_source.HUB.rstrip(":"), *registry.benchmarks.names()]
+    return UnknownNameError("source of training data", head, known, kinds)
 
 
 def _joined(parts: Sequence[Loaded]) -> Loaded:
@@ -172,8 +208,8 @@ def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for n, row in text_source.objects(path):
         if not row.keys() & {"question", "text", "stereotyped"}:
             raise DataError(
-                f'{path}:{n}: an object with "question" and "options", with "text", or with "stereotyped" and "other", '
-                "was expected"
+                f'{path}:{n}: an object with "question" and "options", with "text", or with "stereotyped" and '
+                '"counter_stereotyped", was expected'
             )
         for name in row:
             if name not in KEYS:
@@ -208,12 +244,16 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
     Raises:
         Refused: A cell cannot be used.
     """
-    values = {name: row.get(name, "") for name in ("stereotyped", "other", "prompt", "after", "topic")}
-    for name, value in values.items():
-        if not isinstance(value, str) or (name in ("stereotyped", "other") and not value.strip()):
-            raise rows.Refused(f'"{name}" of a pair must be a text, not {value!r}')
-    if values["stereotyped"] == values["other"]:
-        raise rows.Refused(f"both sides of the pair are {values['other']!r}")
+    values = {}
+    for name, first in PAIR.items():
+        key = first if first in row else name
+        if first != name and first in row and name in row:
+            raise rows.Refused(f'"{first}" is the old name of "{name}", and both are given')
+        value = values[name] = row.get(key, "")
+        if not isinstance(value, str) or (name in ("stereotyped", "counter_stereotyped") and not value.strip()):
+            raise rows.Refused(f'"{key}" of a pair must be a text, not {value!r}')
+    if values["stereotyped"] == values["counter_stereotyped"]:
+        raise rows.Refused(f"both sides of the pair are {values['stereotyped']!r}")
     return Pair(**values, id=_id(row, where))
 
 

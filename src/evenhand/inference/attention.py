@@ -75,9 +75,15 @@ def attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | Non
 
 
 def _attend(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, softcap: float | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer; the mask is not used."""
     return _ACTIVE.get()(getattr(module, "layer_idx", None), query, key, value, scaling, softcap), None
 

@@ -92,9 +92,15 @@ class Batches:
         self._warned = False
 
     def run(
-        self, lengths: Sequence[int], run: Callable[[list[int]], list[Out]], emit: Emit[Out], *,
-        rows: Iterable[int] | None = None, widths: Sequence[int] | None = None, width: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        lengths: Sequence[int],
+        run: Callable[[list[int]], list[Out]],
+        emit: Emit[Out],
+        *,
+        rows: Iterable[int] | None = None,
+        widths: Sequence[int] | None = None,
+        width: int = 0,
+    ) -> None:
         """Run bucket by bucket; after one that does not fit the memory the rest goes in smaller ones.
 
         Args:

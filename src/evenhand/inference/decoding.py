@@ -49,9 +49,15 @@ class Decoder:
     """Continues prompts on one model."""
 
     def __init__(
-        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, finish: Finish,
-        *, combine: Combine | None = None, kept: Kept | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        finish: Finish,
+        *,
+        combine: Combine | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         """Prepare; nothing is run yet.
 
         Args:

@@ -13,13 +13,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from evenhand.core import answer_cache
 from evenhand.errors import SettingsError
 from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside
 from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.padding import right_pad
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Request
 from evenhand.inference.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
@@ -134,9 +134,12 @@ class EncoderEngine(Batches):
         self._in_batches(todo, batch, emit, [len(r.reads) for r in todo])
 
     def _in_batches(
-        self, todo: Sequence[Asked], batch: Callable[[Sequence[Asked]], list[Out]], emit: Emit[Out],
+        self,
+        todo: Sequence[Asked],
+        batch: Callable[[Sequence[Asked]], list[Out]],
+        emit: Emit[Out],
         widths: Sequence[int] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Rows of like length together; of equal length where padding would change what comes out."""
         lengths = [len(row[0]) for row in todo]
         most = max(256, READ_ELEMENTS // int(getattr(self.module.config, "vocab_size", 50_000)))
@@ -144,9 +147,13 @@ class EncoderEngine(Batches):
 
         def run(rows: list[int], emit: Emit[Out]) -> None:
             self.run(
-                lengths, lambda some: batch([todo[i] for i in some]), emit,
-                rows=rows, widths=widths, width=most if widths else 0,
-            )  # fmt: skip
+                lengths,
+                lambda some: batch([todo[i] for i in some]),
+                emit,
+                rows=rows,
+                widths=widths,
+                width=most if widths else 0,
+            )
 
         check_ids(self.module, (row[0] for row in todo))
         with evaluating(self.module), self._prepacked(self.module):
@@ -176,16 +183,11 @@ class EncoderEngine(Batches):
 
     def _inputs(self, rows: Sequence[Row], length: int = 0) -> dict[str, Tensor]:
         """A right-padded batch."""
-        length = max(length, *(len(ids) for ids, _ in rows))
         device = input_device(self.module)
-
-        def table(parts: Sequence[Sequence[int]], fill: int) -> Tensor:
-            return torch.tensor([[*part, *[fill] * (length - len(part))] for part in parts], device=device)
-
-        mask = table([[1] * len(ids) for ids, _ in rows], 0)
-        inputs = {"input_ids": table([ids for ids, _ in rows], self.pad_id), "attention_mask": mask}
+        ids, mask = right_pad([ids for ids, _ in rows], self.pad_id, length=length, device=device)
+        inputs = {"input_ids": ids, "attention_mask": mask}
         if rows[0][1]:
-            inputs["token_type_ids"] = table([types for _, types in rows], 0)
+            inputs["token_type_ids"] = right_pad([types for _, types in rows], 0, length=length, device=device).values
         return inputs
 
     def _logits(self, inputs: Inputs) -> Tensor:

@@ -114,9 +114,12 @@ class Engine(Batches):
         vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
         self.run(
             [len(r.ids) for r in todo],
-            lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)], emit,
-            rows=rows, widths=[len(r.reads) for r in todo], width=max(256, READ_ELEMENTS // vocabulary),
-        )  # fmt: skip
+            lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)],
+            emit,
+            rows=rows,
+            widths=[len(r.reads) for r in todo],
+            width=max(256, READ_ELEMENTS // vocabulary),
+        )
 
     def _in_packs(
         self, todo: list[Request], rows: list[int], finish: Finish, kept: Kept | None, emit: Emit[list[float]]

@@ -24,17 +24,41 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOGIT_KNOBS = {
-    "bad_words_ids": None, "begin_suppress_tokens": None, "dola_layers": None, "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0, "exponential_decay_length_penalty": None, "force_words_ids": None,
-    "forced_bos_token_id": None, "forced_eos_token_id": None, "guidance_scale": 1.0, "max_time": None,
-    "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "sequence_bias": None,
-    "stop_strings": None, "suppress_tokens": None, "token_healing": False, "watermarking_config": None,
-}  # fmt: skip
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "dola_layers": None,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "force_words_ids": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "guidance_scale": 1.0,
+    "max_time": None,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "sequence_bias": None,
+    "stop_strings": None,
+    "suppress_tokens": None,
+    "token_healing": False,
+    "watermarking_config": None,
+}
 """Settings of a generation config that change what is written even greedily, and the values that change nothing."""
 SAMPLING_KNOBS = {
-    "do_sample": False, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "min_p": None, "num_beams": 1, "penalty_alpha": None,
-    "temperature": 1.0, "top_h": None, "top_k": 50, "top_p": 1.0, "typical_p": 1.0,
-}  # fmt: skip
+    "do_sample": False,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "min_p": None,
+    "num_beams": 1,
+    "penalty_alpha": None,
+    "temperature": 1.0,
+    "top_h": None,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+}
 """The same of drawing and searching, in whose place `Sampling` stands."""
 
 
@@ -125,17 +149,23 @@ def generate_batch(
         mask[row, length - len(prompt.ids) :] = 1
     ends = end_tokens(module, tokenizer)
     config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens, do_sample=False, num_beams=1, eos_token_id=sorted(ends) or None,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=sorted(ends) or None,
         pad_token_id=pad_id,
-    )  # fmt: skip
+    )
     device = input_device(module)
     sampler = RowSampler(batch, sampling)
     stopping = Ended(tokenizer, sampling.stop, length, sampler)
     with neutral(module):
         out = module.generate(  # type: ignore[operator]
-            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config,
-            logits_processor=LogitsProcessorList([sampler]), stopping_criteria=StoppingCriteriaList([stopping]),
-        )  # fmt: skip
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([sampler]),
+            stopping_criteria=StoppingCriteriaList([stopping]),
+        )
     made = [
         reply(row[length:][: sampler.broken.get(n)].tolist(), ends, sampling, tokenizer) for n, row in enumerate(out)
     ]

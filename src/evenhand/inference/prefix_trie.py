@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evenhand.core.sequences import common_prefix_length
 
 Indices = NDArray[np.int64]
 NONE: Indices = np.empty(0, dtype=np.int64)
@@ -88,7 +89,7 @@ def packs(sequences: Sequence[Sequence[int]], budget: int, kept: Sequence[Indice
     before: Sequence[int] = ()
     for row in order:
         ids, known = sequences[row], kept[row] if kept else NONE
-        shared = common(before, ids)
+        shared = common_prefix_length(before, ids)
         if shared > len(known) and pack.paths and pack.paths[-1][len(known)] < 0:
             shared = len(known)  # the one before knows more than this one may skip
         if pack.rows and len(pack.tokens) + len(ids) - max(shared, len(known)) > budget:
@@ -98,8 +99,3 @@ def packs(sequences: Sequence[Sequence[int]], budget: int, kept: Sequence[Indice
         before = ids
     if pack.rows:
         yield pack
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

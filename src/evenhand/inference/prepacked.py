@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from evenhand.inference import mkldnn_support
+
 SPARE = 2.0
 """The free memory must be this many times the copy."""
 BLOCK = 1024
 """Tokens that go through an MLP at once."""
-FUSED: dict[str, tuple[str, list[float], str]] = {
-    # activation's class: what oneDNN calls it
-    "SiLU": ("swish", [1.0], ""),
-    "SiLUActivation": ("swish", [1.0], ""),
-    "GELUTanh": ("gelu", [], "tanh"),
-}
+FUSED = {"SiLU": mkldnn_support.SILU, "SiLUActivation": mkldnn_support.SILU, "GELUTanh": mkldnn_support.GELU_TANH}
+"""Activations by class, in oneDNN's words."""
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -64,11 +62,9 @@ class Prepacked:
 
     def _linear(self, linear: nn.Linear) -> Forward:
         packed, bias = self._laid_out(linear), linear.bias
-        multiply = torch.ops.mkldnn._linear_pointwise
 
         def forward(x: Tensor) -> Tensor:
-            out: Tensor = multiply(x, packed, bias, "none", [], "")
-            return out
+            return mkldnn_support.multiplied(x, packed, bias)
 
         return forward
 
@@ -84,12 +80,10 @@ class Prepacked:
         if activation is None or len(linears) < len(parts):
             return None
         gate, up, down = ((self._laid_out(linear), linear.bias) for linear in linears)
-        multiply = torch.ops.mkldnn._linear_pointwise
 
         def forward(x: Tensor) -> Tensor:
-            gated = multiply(x, *gate, *activation)
-            out: Tensor = multiply(multiply.binary(x, gated, *up, "mul"), *down, "none", [], "")
-            return out
+            gated = mkldnn_support.multiplied(x, *gate, activation)
+            return mkldnn_support.multiplied(mkldnn_support.multiplied_by(x, gated, *up), *down)
 
         return forward
 
@@ -97,8 +91,7 @@ class Prepacked:
         weight = linear.weight
         state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if linear not in self._packed or self._packed[linear].state != state:
-            reorder: Any = torch.ops.mkldnn._reorder_linear_weight
-            self._packed[linear] = _Packed(state, reorder(weight.detach()))
+            self._packed[linear] = _Packed(state, mkldnn_support.reordered(weight))
         return self._packed[linear].weight
 
 
@@ -131,7 +124,7 @@ def _eligible(module: nn.Linear) -> bool:
         and module.weight.device.type == "cpu"
         and module.weight.dtype == torch.float32
         and "forward" not in vars(module)
-        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        and mkldnn_support.supported()
     )
 
 

@@ -5,7 +5,6 @@ Sampling is inverse-CDF with one uniform number per (row, step), drawn from a ge
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evenhand.core.draws import key_hash
 from evenhand.inference.requests import NOT_FINITE, Generated, Prompt
 from evenhand.interfaces import Array, Sampling
 
@@ -25,8 +25,7 @@ STOP_WINDOW = 16
 
 def row_seed(prompt: Prompt, seed: int) -> int:
     """A seed of 128 bits from what is asked, not from where it stands in a batch."""
-    digest = hashlib.sha256(repr((seed, prompt.draw, prompt.ids)).encode()).digest()
-    return int.from_bytes(digest[:16], "big")
+    return int.from_bytes(key_hash(repr((seed, prompt.draw, prompt.ids)))[:16], "big")
 
 
 def uniforms(prompt: Prompt, sampling: Sampling) -> Array:

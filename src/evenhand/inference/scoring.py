@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.errors import EvenhandError
+from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import Request
 
 if TYPE_CHECKING:
@@ -98,19 +99,15 @@ def score_batch(
     Returns:
         Per request its reads, natural log, computed in float32; nan where the logits are not finite.
     """
-    length = max(len(r.ids) for r in batch)
-    ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(batch), length), dtype=torch.long)
-    for row, request in enumerate(batch):
-        ids[row, : len(request.ids)] = torch.tensor(request.ids)
-        mask[row, : len(request.ids)] = 1
+    device = input_device(module)
+    ids, mask = right_pad([r.ids for r in batch], pad_id, device=device)
+    length = ids.shape[1]
     positions = [sorted({p for p, _ in r.reads}) for r in batch]
     flat = torch.tensor([row * length + p for row, ps in enumerate(positions) for p in ps])
-    device = input_device(module)
     head: torch.nn.Module = module.get_output_embeddings()
     options = {"use_cache": False} if causal else {}
     with only_rows(head, flat):
-        logits = module(input_ids=ids.to(device), attention_mask=mask.to(device), **options).logits[0].float()
+        logits = module(input_ids=ids, attention_mask=mask, **options).logits[0].float()
     slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
     at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)
     token = torch.tensor([t for r in batch for _, t in r.reads], device=logits.device)

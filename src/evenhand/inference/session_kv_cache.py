@@ -21,13 +21,13 @@ FIRST = 1024
 class Kept:
     """A tree of tokens with the keys and values of all layers, up to a given size."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         """Nothing is kept yet.
 
         Args:
-            most_bytes: Once that much is kept, nothing more is.
+            max_bytes: Memory for keys and values; once it is full, nothing more is kept.
         """
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self._next: dict[tuple[int, int], int] = {}
         self._layers: dict[int, KeysValues] = {}
         self._token_bytes = 0
@@ -90,7 +90,7 @@ class Kept:
     def _most(self, made: Mapping[int, KeysValues]) -> int:
         if not self._token_bytes:
             self._token_bytes = sum(t[0].numel() * t.element_size() for pair in made.values() for t in pair)
-        return self.most_bytes // self._token_bytes
+        return self.max_bytes // self._token_bytes
 
     def _store(self, fresh: list[tuple[int, int]], made: Mapping[int, KeysValues]) -> None:
         if not fresh:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evenhand.errors import EvenhandError
+from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import NOT_FINITE, buckets
 from evenhand.inference.sampling import finite
 from evenhand.inference.scoring import READ_ELEMENTS, evaluating, input_device, only_rows
@@ -57,10 +58,8 @@ def top_tokens(
 
 def _last_logits(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
     """Logits after the last token of each row, [rows, vocabulary], float32."""
-    length, device = max(map(len, rows)), input_device(module)
-    ids = torch.tensor([[*r, *[pad_id] * (length - len(r))] for r in rows], device=device)
-    mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows], device=device)
-    last = torch.tensor([n * length + len(r) - 1 for n, r in enumerate(rows)])
+    ids, mask = right_pad(rows, pad_id, device=input_device(module))
+    last = torch.tensor([n * ids.shape[1] + len(r) - 1 for n, r in enumerate(rows)])
     head: torch.nn.Module = module.get_output_embeddings()
     with only_rows(head, last):
         logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]

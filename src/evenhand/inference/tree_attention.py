@@ -89,9 +89,13 @@ class TreeAttention:
                 start, length = int(group.queries[0, 0]), group.queries.shape[1]
                 part = slice(start, start + length)
                 made = scaled_dot_product_attention(
-                    query[:, :, part], key[:, :, part], value[:, :, part], is_causal=True, scale=scaling,
+                    query[:, :, part],
+                    key[:, :, part],
+                    value[:, :, part],
+                    is_causal=True,
+                    scale=scaling,
                     enable_gqa=repeats > 1,
-                )  # fmt: skip
+                )
                 out[part] = made[0].transpose(0, 1)
                 continue
             # the queries that share a key head stand one below the other: [blocks, key heads, repeats * Q, width]

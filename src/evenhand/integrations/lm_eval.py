@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import re
 import time
 import warnings
@@ -23,12 +22,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from evenhand.core import provenance
+from evenhand.core import file_io, provenance
 from evenhand.core.records import BASELINE, Record
 from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Passage, Question, Sampling
 from evenhand.prompting.rendering import BY_TEXT, BareText
 from evenhand.report import Report
+from evenhand.report.cost import COST_NAMES
 
 MultipleChoice = Literal["score", "choose"]
 OPEN, CLOSE = "\x02evenhand dialogue ", "\x03"
@@ -261,7 +261,7 @@ def write_results(
     """Write results as the harness's own results files, one per model and method: FOLDER/NAME/results_TIME.json.
 
     A benchmark is a group whose subtasks are its own groups; the filter is "none". Standard errors are those of the
-    records (over clusters), and "N/A" where there is no interval. Metrics without a value are left out.
+    records (over clusters), and "N/A" where there is no interval. Metrics without a value and costs are left out.
 
     Args:
         results: A report, or the records of one.
@@ -278,7 +278,8 @@ def write_results(
     facts: Mapping[str, Any] = results.manifest if isinstance(results, Report) else manifest or {}
     sides: dict[tuple[str, str], list[Record]] = {}
     for record in results.records if isinstance(results, Report) else results:
-        sides.setdefault((record.model, record.method), []).append(record)
+        if record.metric not in COST_NAMES:  # a metric there says how good a model is
+            sides.setdefault((record.model, record.method), []).append(record)
     sides = {key: mine for key, mine in sides.items() if any(r.metric for r in mine)}
     if not sides:
         raise SettingsError("there is no number to write: no benchmark was scored")
@@ -380,11 +381,9 @@ def _epoch(started: Any) -> float:
 
 
 def _written(path: Path, content: Mapping[str, Any]) -> Path:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-        os.replace(part, path)
+        file_io.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     return path

@@ -37,6 +37,33 @@ def copied(module: Any) -> Any:
     return copy.deepcopy(module, memo)
 
 
+# ---------------------------------------------------------------------------------------------- the base's name
+
+
+def forget_name(tuned: Any) -> None:
+    """Let an adapter's base be saved with it, where no folder or hub name holds the same weights."""
+    base = tuned.get_base_model()
+    base.name_or_path, base.config._name_or_path = "", ""
+    for adapter in tuned.peft_config.values():
+        adapter.base_model_name_or_path = None
+
+
+def name_base(tuned: Any, source: str, folder: Path) -> None:
+    """Let an opened adapter be saved elsewhere with a base: the one that it was opened on.
+
+    Args:
+        tuned: The adapter on its base.
+        source: What the base was opened from. A folder inside the adapter's own is saved with it each time.
+        folder: The adapter's.
+    """
+    place = Path(source).expanduser()
+    if place.is_dir() and place.resolve().is_relative_to(folder.resolve()):
+        forget_name(tuned)
+        return
+    for adapter in tuned.peft_config.values():
+        adapter.base_model_name_or_path = str(place.resolve()) if place.is_dir() else source
+
+
 # -------------------------------------------------------------------------------------------------- tied weights
 
 
@@ -90,9 +117,10 @@ def _touched(base: nn.Module) -> list[list[Place]]:
     """The shared parameters of which at least one place lies under an adapter."""
     paths = [path for path, _ in _adapted(base)]
     return [
-        places for places in _ties(base)
+        places
+        for places in _ties(base)
         if any(own == path or own.startswith(f"{path}.") for own, _ in places for path in paths)
-    ]  # fmt: skip
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- merging
@@ -244,9 +272,14 @@ def check_all_used(tuned: Any, folder: Path, *, adapter: str = "default", key_ma
     saved = get_peft_model_state_dict(tuned, adapter_name=adapter, save_embedding_layers=False)
     missing = sorted(k for k in result.missing_keys if _saved_name(k, adapter) in saved)
     if unused or missing:
-        parts = [f"{len(some)} {what}: {_some(some)}" for some, what in (
-            (unused, "of its tensors are not of this model"), (missing, "of the model's adapter tensors are not in it"),
-        ) if some]  # fmt: skip
+        parts = [
+            f"{len(some)} {what}: {_some(some)}"
+            for some, what in (
+                (unused, "of its tensors are not of this model"),
+                (missing, "of the model's adapter tensors are not in it"),
+            )
+            if some
+        ]
         raise EvenhandError(
             f"the adapter {folder} does not fit its base, and would be left out in whole or in part: "
             f"{'; '.join(parts)}. Take the base that it was trained on, or correct the names in its file"
@@ -258,10 +291,13 @@ def _check_base_layers(tuned: Any, weights: dict[str, Tensor], folder: Path) -> 
     """Embeddings that PEFT saves with an adapter overwrite each other where the base has one weight for two."""
     have = dict(tuned.named_parameters(remove_duplicate=False))
     lost = sorted(
-        name for name, tensor in weights.items()
-        if ".base_layer." in name and name in have and have[name].device.type != "meta"
+        name
+        for name, tensor in weights.items()
+        if ".base_layer." in name
+        and name in have
+        and have[name].device.type != "meta"
         and not torch.equal(have[name].detach().cpu(), tensor.to(have[name].dtype))
-    )  # fmt: skip
+    )
     if lost:
         raise EvenhandError(
             f"the adapter {folder} was trained on a base with different input and output embeddings, and this base has "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
+from evenhand.core.sequences import common_prefix_length
 from evenhand.inference import Request
 from evenhand.inference.requests import NOT_FINITE, continuation_request
 from evenhand.interfaces import Array, Choice, Question, Score, Usage
@@ -48,7 +49,7 @@ def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: i
     if len({n // variants for n in rows}) < options:
         rows = [n for n in range(len(wholes)) if n % variants == variants - 1]
     rows = list({tuple(wholes[n]): n for n in reversed(rows)}.values())[::-1]  # tokenizers may make variants equal
-    start = min(_common(head, wholes[n]) for n in rows)
+    start = min(common_prefix_length(head, wholes[n]) for n in rows)
     requests = [continuation_request(wholes[n], start) for n in rows]
     one_token = len({r.ids for r in requests}) == 1 and all(len(r.reads) == 1 for r in requests)
     return LetterPlan(requests, [n // variants for n in rows], one_token)
@@ -61,10 +62,6 @@ def parted(head: Sequence[int], whole: Sequence[int]) -> tuple[list[int], int]:
     the prompt's end once something follows, those of the prompt alone are kept.
     """
     return [*head, *whole[len(head) :]], len(head)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, prompt_tokens: int) -> Choice:

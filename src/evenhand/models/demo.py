@@ -7,8 +7,7 @@ from typing import Any
 from evenhand.data.io.demo import MODELS
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Model
-
-MASKED = "demo-mlm"
+from evenhand.models.demo_names import MASKED
 
 
 def load_demo(name: str, rest: str = "", /, **options: Any) -> Model:

@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core import answer_cache
+from evenhand.core.draws import seeded_hash
 from evenhand.core.progress import track
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
@@ -284,7 +284,7 @@ def api_key(variable: str | None) -> tuple[str, str]:
 
 def _seed(seed: int, draw: int) -> int:
     """A seed per draw, within the 31 bits that every server takes."""
-    return int.from_bytes(sha256(f"{seed}/{draw}".encode()).digest()[:4], "big") >> 1
+    return int.from_bytes(seeded_hash(seed, draw)[:4], "big") >> 1
 
 
 def _complete(answer: Answered, body: dict[str, Any]) -> bool:

@@ -8,12 +8,11 @@ how often).
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from evenhand.core.hashing import digest
+from evenhand.core.hashing import bytes_hash, digest
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +88,7 @@ def _tensor_hash(tensor: torch.Tensor) -> str:
     import torch
 
     data = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(data.numpy().data).hexdigest()
+    return bytes_hash(data.numpy().data)
 
 
 def _adapters(module: torch.nn.Module) -> list[Any]:

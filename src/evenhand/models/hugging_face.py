@@ -9,11 +9,11 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
-from evenhand.models import architecture
-from evenhand.models.adapters import check_saved_alone, copied, open_adapter, redone_at_opening
+from evenhand.models import architecture, demo_names
+from evenhand.models.adapters import check_saved_alone, copied, name_base, open_adapter, redone_at_opening
 from evenhand.models.architecture import Kind
 from evenhand.models.files import has_tokenizer, require_tokenizer
-from evenhand.models.saved import read_json
+from evenhand.models.json_files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,6 +81,7 @@ def open_model(
         )
     if adapter is not None:
         module = open_adapter(module, adapter)
+        name_base(module, source, adapter)
     if arguments["device_map"] is None:
         module = _moved(module, place)
     return module.eval(), tokenizer
@@ -203,6 +204,12 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
         if not hasattr(module, "peft_config") or not adapter.is_file():
             return
         config = json.loads(adapter.read_text())
+        if isinstance(config.get("target_modules"), list):  # a set in PEFT: another order for each process
+            config["target_modules"] = sorted(config["target_modules"])
+            adapter.write_text(json.dumps(config, indent=2))
+        if shipped := demo_names.name_of(config.get("base_model_name_or_path") or ""):
+            config["base_model_name_or_path"] = shipped
+            adapter.write_text(json.dumps(config, indent=2))
         start = config.get("init_lora_weights", True)
         if not config.get("base_model_name_or_path") or redone_at_opening(start) == "otherwise":
             if not hasattr(module.base_model, "unload"):
@@ -214,6 +221,19 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
             base.unload().save_pretrained(folder / "base")
             plain = {"init_lora_weights": True} if redone_at_opening(start) else {}
             adapter.write_text(json.dumps({**config, **plain, "base_model_name_or_path": "base"}, indent=2))
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer, without what transformers notes of the place that it was opened from.
+
+    So a tokenizer that was opened from a folder is written as it lies there, and the fingerprint stays.
+    """
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
+    if kept != config:
+        file.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def content_folders(source: str, folder: Path | None, adapter: Path | None, revision: str | None) -> list[Path]:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core.hashing import digest, of_folder
+from evenhand.errors import SettingsError
 from evenhand.interfaces import Model, Weights
+from evenhand.models import saved
+from evenhand.models.adapters import check_saved_alone
 from evenhand.models.asking import batching
-from evenhand.models.hugging_face import save_module
+from evenhand.models.hugging_face import save_module, save_tokenizer
 from evenhand.models.kept_hash import WeightHash
 
 if TYPE_CHECKING:
@@ -26,9 +29,12 @@ class InProcessModel(Model):
     _batch_tokens: int | None
 
     def _hold(
-        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folders: Sequence[Path],
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folders: Sequence[Path],
         changed: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take the module.
 
         Args:
@@ -52,6 +58,13 @@ class InProcessModel(Model):
         if self._files and self._handed_out is None:
             self._handed_out = self._hash.now()
         return Weights(self._module, self._tokenizer)
+
+    @weights.setter
+    def weights(self, given: Weights) -> None:
+        raise SettingsError(
+            f"the weights of {self.name} cannot be set, since its fingerprint is theirs: change them within `with "
+            "model.editing() as weights:`, or make a model of another module with evenhand.wrap(module, tokenizer)"
+        )
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
@@ -99,8 +112,10 @@ class InProcessModel(Model):
         return {**super().asking, **batching(self._batch_tokens)}
 
     def facts(self) -> dict[str, Any]:
-        """Source, precision and size."""
+        """How the model was trained, source, precision and size."""
+        trained = {} if self.training is None else self.training.facts()
         return {
+            **trained,  # first, so that no record of a folder takes the place of what is known of the model
             **super().facts(),
             "source": self.source or "memory",
             "device": str(self._module.device),
@@ -110,11 +125,18 @@ class InProcessModel(Model):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights (safetensors) and tokenizer; of a PEFT model the adapter, and a base without name."""
+        """Write weights or the adapter (safetensors), a base without name, the tokenizer and the training record."""
         folder = Path(folder)
+        check_saved_alone(self._module)  # before anything is written
+        saved.begin(folder)
         save_module(self._module, folder)
-        self._tokenizer.save_pretrained(folder)
+        save_tokenizer(self._tokenizer, folder)
+        self._finish(folder)
         return folder
+
+    def _finish(self, folder: Path) -> None:
+        """Write evenhand.json, the last file."""
+        saved.write_weights(folder, self.training)
 
     @property
     def _may_differ(self) -> bool:

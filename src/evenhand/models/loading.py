@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,7 +10,7 @@ from evenhand.core import registry, specs
 from evenhand.core.artifacts import nothing_made
 from evenhand.errors import EvenhandError, SettingsError, suggest
 from evenhand.interfaces import Model
-from evenhand.models import saved
+from evenhand.models import demo_names, saved
 from evenhand.models.asking import check_asking, sampling_from
 from evenhand.models.files import LEARNED, SAVED, require_model, require_tokenizer
 
@@ -84,10 +84,10 @@ def check(spec: str | Path | Model, **options: Any) -> None:
     if found.kind == "scheme":
         registry.models.get(found.name)
         return
-    marked = found.kind == "folder" and (Path(found.name) / SAVED).is_file()
+    marked = found.kind == "folder" and not saved.holds_weights(Path(found.name))
     if not marked:
-        _refuse_unknown(found.options, (*ASKING, *LOADING))
-        _asking(found.options)
+        refuse_unknown(found.options, (*ASKING, *LOADING))
+        asking_options(found.options)
     if found.kind == "folder":
         folder = Path(found.name)
         require_model(folder)
@@ -167,8 +167,8 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: s
     """
     from evenhand.models.local import LocalModel
 
-    _refuse_unknown(options, ASKING)
-    return LocalModel(module, tokenizer, name=name, **_asking(options))
+    refuse_unknown(options, ASKING)
+    return LocalModel(module, tokenizer, name=name, **asking_options(options))
 
 
 def _schemes() -> str:
@@ -178,8 +178,15 @@ def _schemes() -> str:
 
 def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     """Open a folder; of a saved one, `saved.check` has seen all parts before."""
-    if (folder / SAVED).is_file():
+    if not saved.holds_weights(folder):
         return _load_saved(folder, options, found)
+    training = saved.training_of(folder)
+    model = _load_weights(folder, options, found)
+    model.training = training
+    return model
+
+
+def _load_weights(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     if (folder / "adapter_config.json").is_file():
         return _load_adapter(folder, options, found.base)
     require_model(folder)
@@ -190,6 +197,8 @@ def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
 
 def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     content = saved.read(folder)
+    if content["kind"] == "learned":
+        raise SettingsError(f"{folder} has what a method learned, and no model; load the folder that it lies in")
     if content["kind"] in registry.saved_models:
         loader: Callable[..., Model] = registry.saved_models.get(content["kind"])
         return loader(folder, options, base=found.base)
@@ -215,7 +224,13 @@ def _load_base(folder: Path, base: dict[str, Any], options: dict[str, Any], foun
     inner = saved.inside(folder, base["folder"])  # never read as a specification: its name may look like one
     if not inner.is_dir():
         raise SettingsError(f"no model folder {str(inner)!r}, where {folder / SAVED} has its base; save the model anew")
-    return _load_folder(inner, given, found)
+    if saved.adds_a_name(inner):  # its base, whose name and place its own file gives
+        if "name" not in options:  # earlier versions wrote the name of the whole
+            given.pop("name", None)
+        return _load_folder(inner, given, found)
+    model = _load_folder(inner, given, found)
+    model.inside_saved = True
+    return model
 
 
 def _refuse_other_base(
@@ -234,10 +249,10 @@ def _refuse_other_base(
 def _load_adapter(folder: Path, options: dict[str, Any], base: str | None) -> Model:
     from evenhand.models import hugging_face
 
-    source = base or saved.base_of_adapter(folder)
+    source = demo_names.located(base) if base else saved.base_of_adapter(folder)
     inner = Path(source).expanduser().resolve() if Path(source).expanduser().is_dir() else None
     source = source if inner is None else str(inner)
-    _refuse_unknown(options, (*ASKING, *LOADING))
+    refuse_unknown(options, (*ASKING, *LOADING))
     if hugging_face.kind_of(source, **_config_options(options)) == "masked":
         raise SettingsError(
             f"the base {source} of the adapter {folder} is a masked language model, and evenhand opens adapters on "
@@ -250,7 +265,7 @@ def _load_plain(source: str, folder: Path | None, options: dict[str, Any]) -> Mo
     """Open weights from a folder or by hub name, as what their configuration says that they are."""
     from evenhand.models import hugging_face
 
-    _refuse_unknown(options, (*ASKING, *LOADING))
+    refuse_unknown(options, (*ASKING, *LOADING))
     if hugging_face.kind_of(source, **_config_options(options)) == "masked":
         return _load_masked(source, folder, options)
     return _load_local(source, folder, options)
@@ -265,7 +280,7 @@ def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapt
     from evenhand.models.local import LocalModel
 
     loading = {k: options[k] for k in LOADING if k in options}
-    asking = _asking(options)
+    asking = asking_options(options)
     module, tokenizer = hugging_face.open_model(source, adapter, **loading)
     asking.setdefault("name", Path(adapter or folder or source).name)
     model = LocalModel(
@@ -283,9 +298,9 @@ def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> M
     from evenhand.models import hugging_face
     from evenhand.models.masked import MaskedModel
 
-    _refuse_unknown(options, (*MASKED_ASKING, *LOADING), "a masked language model")
+    refuse_unknown(options, (*MASKED_ASKING, *LOADING), "a masked language model")
     loading = {k: options[k] for k in LOADING if k in options}
-    asking = {"name": (folder or Path(source)).name, **_asking(options)}
+    asking = {"name": (folder or Path(source)).name, **asking_options(options)}
     module, tokenizer = hugging_face.open_model(source, None, masked=True, **loading)
     files = hugging_face.content_folders(source, folder, None, loading.get("revision"))
     return MaskedModel(
@@ -298,8 +313,18 @@ def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> M
     )
 
 
-def _asking(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that concern asking, refused before anything big is opened."""
+def asking_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `load` that concern asking, checked before anything big is opened.
+
+    Args:
+        options: Options of `load`; those that concern loading are left out.
+
+    Returns:
+        What a model of this process takes as keyword arguments; a `sampling` of plain values has become a `Sampling`.
+
+    Raises:
+        SettingsError: A value means nothing.
+    """
     asking = {k: options[k] for k in ASKING if k in options}
     check_asking(asking)
     if isinstance(asking.get("sampling"), dict):
@@ -307,7 +332,17 @@ def _asking(options: dict[str, Any]) -> dict[str, Any]:
     return asking
 
 
-def _refuse_unknown(options: dict[str, Any], known: tuple[str, ...], what: str = "a local model") -> None:
+def refuse_unknown(options: Iterable[str], known: Sequence[str], what: str = "a local model") -> None:
+    """Refuse options of `load` that a model does not have.
+
+    Args:
+        options: Names of the given options.
+        known: Names of the options that the model has.
+        what: What the options are for, for the message.
+
+    Raises:
+        SettingsError: An option is unknown; the message lists the near ones.
+    """
     for key in options:
         if key not in known:
             raise SettingsError(f"unknown option {key!r} for {what}. {suggest(key, known)}")

@@ -63,9 +63,16 @@ class LocalModel(InProcessModel, TokenModel):
         check_embeddings(module, tokenizer, name)
         check_adapters(module, name)
         super().__init__(
-            tokenizer, Engine(module, tokenizer, batch_tokens), name=name, source=source, load_options=load_options,
-            answer_by=answer_by, sampling=sampling, too_long=too_long, thinking_tokens=thinking_tokens,
-        )  # fmt: skip
+            tokenizer,
+            Engine(module, tokenizer, batch_tokens),
+            name=name,
+            source=source,
+            load_options=load_options,
+            answer_by=answer_by,
+            sampling=sampling,
+            too_long=too_long,
+            thinking_tokens=thinking_tokens,
+        )
         self._batch_tokens = batch_tokens
         self._hold(module, tokenizer, folders, self.engine.weights_changed)
 

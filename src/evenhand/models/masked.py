@@ -222,15 +222,15 @@ class MaskedModel(InProcessModel):
             raise SettingsError(f"{self.name} is a masked language model; it scores plain texts, not dialogues")
         name = passage.id or repr(passage.continuation)
         until = passage.prompt + passage.continuation
-        ids = list(self._tokenizer(until + passage.after)["input_ids"])
-        bare = list(self._tokenizer(until + passage.after, add_special_tokens=False)["input_ids"])
+        ids = list(self._tokenizer(until + passage.suffix)["input_ids"])
+        bare = list(self._tokenizer(until + passage.suffix, add_special_tokens=False)["input_ids"])
         before = next(n for n in range(len(ids) + 1) if ids[n : n + len(bare)] == bare)  # opening tokens
         start, end = before + len(self._tokens(passage.prompt)), before + len(bare)
-        if passage.after:
+        if passage.suffix:
             mine = self._tokens(until)
             if ids[before : before + len(mine)] != mine:
                 raise SettingsError(
-                    f"{name}: {passage.continuation!r} shares a token with {passage.after!r} behind it; put the "
+                    f"{name}: {passage.continuation!r} shares a token with {passage.suffix!r} behind it; put the "
                     "boundary before a blank"
                 )
             end = before + len(mine)
@@ -243,7 +243,7 @@ class MaskedModel(InProcessModel):
 
     def _stretch(self, passage: Passage, hiding: str, name: str) -> tuple[int, int]:
         """Which tokens, counted without special ones, a stretch outside the continuation takes."""
-        sides = (str(passage.prompt), passage.after)
+        sides = (str(passage.prompt), passage.suffix)
         if sum(side.count(hiding) for side in sides) != 1:
             raise SettingsError(f"{name}: {hiding!r} must stand exactly once beside {passage.continuation!r}")
         begin = sides[0].find(hiding)

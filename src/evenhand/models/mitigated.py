@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from evenhand.core import specs
 from evenhand.core.hashing import digest
+from evenhand.errors import EvenhandError, MissingAbilityError, SettingsError
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
     Choice,
+    Combine,
     Dialogue,
     Method,
     Model,
@@ -22,20 +26,39 @@ from evenhand.interfaces import (
     Reply,
     Sampling,
     Score,
+    TrainingRecord,
     Weights,
     stacked,
 )
 from evenhand.models import saved
 from evenhand.models.files import LEARNED
 
+ASKING = ("answer_by", "sampling", "too_long", "thinking_tokens")
+"""Attributes that are options of `evenhand.load`."""
 Choose = Callable[[Sequence[Question]], list[Choice]]
 Generate = Callable[[Sequence[Dialogue], Sampling], list[Reply]]
 ScoreVerb = Callable[[Sequence[Passage]], list[Score]]
 
 
+OWN_FACTS = (
+    *("name", "abilities", "source", "device", "parameters", "demo", "dtype", "answer_by", "prompt_format"),
+    *("generation_config_ignored", "thinking", "system_turn", "prompt_date"),
+)
+"""Facts that models find out about themselves, and so those of no training record, even where one says the same."""
+
+
 def _of_base(name: str) -> Any:
-    """A read-only attribute whose value is the base's; `Model` declares its type."""
-    return property(attrgetter(f"base.{name}"), doc=f"`{name}` of the base.")
+    """An attribute whose value is the base's."""
+    return _fixed(name, attrgetter(f"base.{name}"), f"`{name}` of the base.")
+
+
+def _fixed(name: str, value: Callable[[Mitigated], Any], about: str) -> Any:
+    """An attribute that follows from the base and the methods, and cannot be set; `Model` declares its type."""
+
+    def refuse(model: Mitigated, given: object) -> NoReturn:
+        raise model.not_settable(name)
+
+    return property(value, refuse, doc=about)
 
 
 class Mitigated(Model):
@@ -47,7 +70,12 @@ class Mitigated(Model):
         `Mitigated(model, self, choose=lambda questions: model.choose([shout(q) for q in questions]))`
     """
 
+    base: Model
+    method: Method
+    _training: TrainingRecord | None
+
     source = _of_base("source")
+    inside_saved = _of_base("inside_saved")
     load_options = _of_base("load_options")
     too_long = _of_base("too_long")
     thinking_tokens = _of_base("thinking_tokens")
@@ -57,6 +85,11 @@ class Mitigated(Model):
     precision = _of_base("precision")
     edited = _of_base("edited")
     weights_hash = _of_base("weights_hash")
+    training = _fixed(
+        "training",
+        lambda model: model._training or model.base.training,
+        "How the method was trained, else how the base was.",
+    )
 
     def __init__(
         self,
@@ -69,6 +102,7 @@ class Mitigated(Model):
         abilities: frozenset[Ability] | None = None,
         depends_on: Sequence[str] = (),
         keep: Callable[[Path], None] | None = None,
+        training: TrainingRecord | None = None,
     ) -> None:
         """Put functions in place of verbs.
 
@@ -81,14 +115,16 @@ class Mitigated(Model):
             abilities: What the result can do, where that differs from the base.
             depends_on: Hashes of what settings only name, such as a file or another model, or of what was learned; part
                 of the fingerprint.
-            keep: Writes what was learned to a folder, for the method's `restore`; None where nothing was.
+            keep: Writes what was learned to a folder, for the method's `restore`; None where nothing was, or where the
+                record has all of it.
+            training: How the method was trained; saved with what was learned. None where it was not.
         """
         self.base, self.method = base, method
         self.name = f"{base.name}+{method.spec}"
         self._verbs: dict[str, Any] = {"choose": choose, "generate": generate, "score": score}
         self._abilities = base.abilities if abilities is None else abilities
         self._depends_on = tuple(depends_on)
-        self._keep = keep
+        self._keep, self._training = keep, training
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -98,7 +134,12 @@ class Mitigated(Model):
     @property
     def fingerprint(self) -> str:
         """Of the base, the method, its settings, and what these depend on."""
-        return digest(self.base.fingerprint, self.method.name, self.method.settings, *self._depends_on)
+        return digest(self.base.fingerprint, self.method.name, self.method.key_settings(), *self._depends_on)
+
+    @property
+    def methods(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The base's, and the method's."""
+        return (*self.base.methods, self.method.spec)
 
     @property
     def acts_on(self) -> frozenset[str]:
@@ -107,19 +148,31 @@ class Mitigated(Model):
         return inner | {verb for verb, function in self._verbs.items() if function is not None}
 
     @property
-    def declared(self) -> Reading:  # type: ignore[override]
+    def declared(self) -> Reading:
         """How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says."""
         return stacked([self.base.declared, self.method.reading(self.base)])
 
+    @declared.setter
+    def declared(self, given: object) -> NoReturn:
+        raise self.not_settable("declared")
+
     @property
-    def answer_by(self) -> AnswerBy | None:  # type: ignore[override]  # it follows from the methods, so it cannot be set
+    def answer_by(self) -> AnswerBy | None:
         """How `choose` reads an answer where a question does not say: as a method declares, else the base's way."""
         return self.declared.answer_by or self.base.answer_by
 
+    @answer_by.setter
+    def answer_by(self, given: object) -> NoReturn:
+        raise self.not_settable("answer_by")
+
     @property
-    def sampling(self) -> Sampling | None:  # type: ignore[override]
+    def sampling(self) -> Sampling | None:
         """How `choose` generates where a question does not say: as a method declares, else the base's way."""
         return self.declared.sampling or self.base.sampling
+
+    @sampling.setter
+    def sampling(self, given: object) -> NoReturn:
+        raise self.not_settable("sampling")
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """The method's way to choose, or the base's."""
@@ -134,9 +187,43 @@ class Mitigated(Model):
         return self._verb("score")(passages)  # type: ignore[no-any-return]
 
     @property
+    def supports_prefixes(self) -> bool:
+        """Never, whatever the base can."""
+        return False
+
+    def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> NoReturn:
+        """Refused, since the result would answer without the method.
+
+        Raises:
+            MissingAbilityError: Always; the message names the model below all methods.
+        """
+        inner, around = self.base, self.method.spec
+        while isinstance(inner, Mitigated):
+            around = f"{inner.method.spec}+{around}"
+            inner = inner.base
+        if inner.supports_prefixes:
+            reason = (
+                f"{inner.name!r}, the model below, can, but it would answer without {around}. Apply the method that "
+                "uses prefixes first: 'self_debias_decoding+instruction', not 'instruction+self_debias_decoding'"
+            )
+        else:
+            reason = (
+                f"{inner.name!r}, the model below, is not a causal model in this process. Open its weights with "
+                "evenhand.load or evenhand.wrap"
+            )
+        raise MissingAbilityError(f"model {self.name!r} cannot be guided by prefixes: {reason}")
+
+    @property
     def weights(self) -> Weights:
         """The base's."""
         return self.base.weights
+
+    @weights.setter
+    def weights(self, given: Weights) -> None:
+        raise SettingsError(
+            f"the weights of {self.name} are those of {self.base.name}, the model below the method, and cannot be set "
+            "here: apply the method to a model with other weights"
+        )
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
@@ -149,24 +236,57 @@ class Mitigated(Model):
         self.base.rehash()
 
     def facts(self) -> dict[str, Any]:
-        """The base's facts, with the method."""
-        return {**self.base.facts(), "name": self.name, "method": self.method.spec, "abilities": sorted(self.abilities)}
+        """The base's facts, with the method, and under "training" the facts of `training`, the method's or the base's.
+
+        Those of the method's own training stand at the top as well, where earlier versions had them; those of the
+        base's do not, as they would be taken for the method's.
+        """
+        record, of_base = self.training, {} if self.base.training is None else self.base.training.facts()
+        found = {
+            key: value
+            for key, value in self.base.facts().items()
+            if key in OWN_FACTS or key not in of_base or value != of_base[key]
+        }
+        own = {} if self._training is None else self._training.facts()
+        nested = {} if record is None else {"training": record.facts()}
+        about = {"name": self.name, "method": self.method.spec, "abilities": sorted(self.abilities)}
+        return {**own, **found, **nested, **about}
+
+    def not_settable(self, name: str) -> SettingsError:
+        """The error for setting an attribute that follows from the base and the methods around it."""
+        below: Model = self
+        while isinstance(below, Mitigated):
+            below = below.base
+        source = "the model" if below.source is None else specs.shown(below.source)
+        option = f", such as evenhand.load({source}, {name}=...)" if name in ASKING and below.source else ""
+        return SettingsError(
+            f"{name} of {self.name} follows from {below.name}, the model below the methods, and the methods, and "
+            f"cannot be set here: apply the methods to a model with another {name}{option}"
+        )
 
     def save(self, folder: str | Path) -> Path:
-        """Write the method's name and settings, and the base: by reference where it lies untouched, else in full."""
+        """Write the method's name and settings, and the base: by reference where it lies untouched, else in full.
+
+        A base that lies inside a saved folder comes along as well, so that the copy does not depend on that folder.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        saved.begin(folder)
         content = {
             "kind": "mitigated",
             "method": {self.method.name: self.method.settings},
             "base": {**self._saved_base(folder), "fingerprint": self.base.fingerprint},
         }
-        if self._keep is not None:
-            learned = folder / LEARNED
-            learned.mkdir(exist_ok=True)
-            self._keep(learned)
+        if self._keep is not None or self._training is not None:
+            self._save_learned(folder / LEARNED)
         saved.write(folder, content)
         return folder
+
+    def _save_learned(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        if self._keep is not None:
+            self._keep(folder)
+        if self._training is not None:
+            saved.write_learned(folder, self._training)
 
     def _saved_base(self, folder: Path) -> dict[str, Any]:
         """Where a saved copy has its base, and with what options that is opened."""
@@ -174,8 +294,35 @@ class Mitigated(Model):
         if isinstance(base, Mitigated):  # its own file says how it is asked
             return {"folder": base.save(folder / "base").name, "options": {}}
         if base.source is None or base.edited:
-            return {"folder": base.save(folder / "base").name, "options": {**base.asking, **base.precision}}
-        return {"source": base.source, "options": {**base.load_options, **base.asking}}
+            place = base.save(folder / "base")
+            options = {**base.asking, **base.precision}
+            if saved.adds_a_name(place):
+                options.pop("name", None)
+            return {"folder": place.name, "options": options}
+        options = {**base.load_options, **base.asking}
+        if base.inside_saved:
+            return {"folder": _copied(Path(base.source), folder / "base").name, "options": options}
+        return {"source": base.source, "options": options}
 
     def _verb(self, verb: str) -> Any:
         return self._verbs[verb] or self.base.verbs[verb]
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """The files of an untouched base as they are, since its fingerprint is theirs; where they lie already, untouched.
+
+    Raises:
+        EvenhandError: They are gone, or cannot be copied.
+    """
+    if target.resolve() == source.resolve():
+        return target
+    beside = target.with_name(f"{target.name}.new")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)  # of a copy that was interrupted
+        shutil.copytree(source, beside)
+        if target.is_dir():  # of what was saved here before; the source may lie in it
+            shutil.rmtree(target)
+        beside.rename(target)
+    except (OSError, shutil.Error) as error:
+        raise EvenhandError(f"cannot copy the base {source} to {target}: {error}; load the model again") from error
+    return target

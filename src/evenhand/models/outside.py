@@ -72,11 +72,16 @@ def of_method(method: dict[str, Any]) -> list[str]:
     found = []
     for name, settings in method.items():
         known, hints = _own_values(name), _hints(name)
-        for key, value in (settings if isinstance(settings, dict) else {"": settings}).items():
+        for key, value in _given(name, settings).items():
             own = any(_plain(value) == _plain(one) for one in known.get(key, []))
             reached = [] if own else _reached(key, hints.get(key), value)
             found += [f"{what} ({name}'s setting {key})" for what in reached if what]
     return found
+
+
+def _given(name: str, settings: Any) -> dict[str, Any]:
+    """Settings by name; those that have been renamed under their present one, which tells their type and defaults."""
+    return registry.with_present_names(name, settings) if isinstance(settings, dict) else {"": settings}
 
 
 def _reached(key: str, hint: Any, value: Any) -> list[str]:

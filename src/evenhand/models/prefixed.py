@@ -42,9 +42,13 @@ class PrefixedModel(TokenModel):
             settings: JSON values that `combine` depends on, for the fingerprint.
         """
         super().__init__(
-            base._tokenizer, engine, name=base.name, answer_by=base.answer_by, sampling=base.sampling,
+            base._tokenizer,
+            engine,
+            name=base.name,
+            answer_by=base.answer_by,
+            sampling=base.sampling,
             too_long=base.too_long,
-        )  # fmt: skip
+        )
         self.base, self.prefixes, self.combine = base, list(prefixes), combine
         self._settings = settings
         self.thinking_tokens = 0  # a thought that opens behind each prefix would be guided too, and not be an answer

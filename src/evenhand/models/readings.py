@@ -124,6 +124,9 @@ class _Probe(Model):
     name = "probe"
     fingerprint = "probe"
 
+    def __init__(self) -> None:
+        self.dialogues: list[Dialogue] = []
+
     @property
     def abilities(self) -> frozenset[Ability]:
         return frozenset({"choose", "generate", "score"})
@@ -132,6 +135,7 @@ class _Probe(Model):
         raise _Seen(questions)
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
+        self.dialogues += dialogues
         return [Reply("") for _ in dialogues]
 
     def save(self, folder: str | Path) -> Path:
@@ -153,6 +157,18 @@ def asked_by(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[Question]:
     except Exception:  # a benchmark that wants another model says so when it is really asked
         return ()
     return ()
+
+
+def written_by(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[Dialogue]:
+    """The dialogues that a benchmark has a model continue before it asks any question; no model is asked."""
+    probe = _Probe()
+    try:
+        benchmark.ask(probe, items)
+    except _Seen:
+        pass
+    except Exception:  # a benchmark that wants another model says so when it is really asked
+        return ()
+    return probe.dialogues
 
 
 def _alike(values: Iterable[Any]) -> Any:

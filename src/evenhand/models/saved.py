@@ -1,4 +1,7 @@
-"""evenhand.json, the file that makes a folder a saved model: its form, and what it may reach without being trusted.
+"""evenhand.json, the one file that evenhand adds to a folder: its form, and what it may reach without being trusted.
+
+It says what methods are around a model, or how what lies in the folder was trained. It is written last: until then it
+says that the folder is unfinished.
 
 Whoever wrote the folder chose what is in it. So a folder may ask for nothing outside of itself but models by hub name
 and evenhand's demo models: no code, endpoints, environment variables, local paths, or links that lead out of it. All
@@ -9,28 +12,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import registry
+from evenhand.core import file_io, registry, training_record
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.interfaces import Method
-from evenhand.models import outside
+from evenhand.interfaces import Method, TrainingRecord
+from evenhand.models import demo_names, earlier_records, outside
 from evenhand.models.asking import sampling_from
 from evenhand.models.files import LEARNED, SAVED
+from evenhand.models.json_files import read_json
 
-VERSION = 1
-"""Of the form that is written. Files without a version are of version 0, which lacks nothing but that."""
+VERSION = 2
+"""Of the form that is written. Before version 2, training records had files of their own; files without a version are
+of version 0, which lacks nothing else."""
+TRAINED = "trained"
+"""The kind of a folder with weights, or an adapter, that a method has trained."""
+UNFINISHED = "unfinished"
+"""The kind of a folder whose saving has not ended."""
 KINDS: dict[str, dict[str, type]] = {
     "endpoint": {"source": str},
     "mitigated": {"method": dict, "base": dict},
-    "student": {"form": str, "name": str, "facts": dict},
+    "student": {"form": str, "name": str},
+    TRAINED: {"training": dict},
+    "learned": {"training": dict},
+    UNFINISHED: {},
 }
 """What each kind has to hold, and of which type."""
 MAY: dict[str, dict[str, type]] = {
     "endpoint": {"options": dict},
     "mitigated": {},
-    "student": {"asking": dict, "precision": dict, "max_length": int},
+    "student": {"training": dict, "facts": dict, "asking": dict, "precision": dict, "max_length": int},
+    TRAINED: {},
+    "learned": {},
+    UNFINISHED: {},
 }
 """What else each kind may hold: nothing else is written, and what is not known cannot be checked."""
 OPTIONS: dict[str, type] = {
@@ -40,13 +56,85 @@ OPTIONS: dict[str, type] = {
     "sampling": dict,
 }
 """The types of options; those of others are checked by the loader that takes them."""
-DEEPEST, LONGEST = 50, 1000
-"""Levels of a JSON file, and characters of a name in it, that evenhand never reaches."""
+LONGEST = 1000
+"""Characters of a name that evenhand never reaches."""
+
+
+def begin(folder: Path) -> None:
+    """Mark a folder as unfinished until `write` or `drop`: a process that is killed leaves nothing that opens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, {"kind": UNFINISHED})
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write evenhand.json, with its version."""
-    (folder / SAVED).write_text(json.dumps({"version": VERSION, **content}, indent=2), encoding="utf-8")
+    """Write evenhand.json, with its version; the last file of a folder."""
+    file_io.write_text(folder / SAVED, json.dumps({"version": VERSION, **content}, indent=2))
+
+
+def drop(folder: Path) -> None:
+    """Remove evenhand.json from a folder that needs none."""
+    file_io.remove(folder / SAVED)
+
+
+def write_weights(folder: Path, record: TrainingRecord | None) -> None:
+    """Finish a folder with weights or an adapter: with the record of their training, where there is one."""
+    if record is None:
+        drop(folder)
+    else:
+        write(folder, {"kind": TRAINED, "training": training_record.plain(record)})
+
+
+def write_learned(folder: Path, record: TrainingRecord) -> None:
+    """Finish a folder with what a method has learned and keeps for its `restore`."""
+    write(folder, {"kind": "learned", "training": training_record.plain(record)})
+
+
+def training_of(folder: Path) -> TrainingRecord | None:
+    """How the weights or the adapter in a folder were trained; None where that is not known.
+
+    Args:
+        folder: By this version of evenhand, by an earlier one, or by anybody else.
+
+    Raises:
+        EvenhandError: What says so is not as evenhand writes it, or the folder is unfinished.
+    """
+    if not (folder / SAVED).is_file():
+        return earlier_records.next_to_weights(folder)
+    content = read(folder)
+    if "training" in content:
+        return _with_present_names(training_record.read(content["training"], folder / SAVED))
+    if "facts" in content:
+        return earlier_records.of_student(folder, content["facts"], folder / SAVED)
+    return None
+
+
+def learned_of(folder: Path, method: str) -> TrainingRecord | None:
+    """The record of what a method has learned and keeps for its `restore`; None where there is none.
+
+    Args:
+        folder: By this version of evenhand or an earlier one.
+        method: The method's name, which earlier versions did not write.
+
+    Raises:
+        EvenhandError: As `training_of`.
+    """
+    known = (folder / SAVED).is_file()
+    return training_of(folder) if known else earlier_records.of_learned(folder, method)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder has an evenhand.json that does not say that it is unfinished."""
+    return (folder / SAVED).is_file() and read_json(folder / SAVED, unique=True).get("kind") != UNFINISHED
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder is opened as its weights say, without regard to evenhand.json but for the training record."""
+    return not (folder / SAVED).is_file() or read(folder)["kind"] == TRAINED
+
+
+def adds_a_name(folder: Path) -> bool:
+    """Whether opening a folder adds its method to the name of the model in it, so that it must not get the whole's."""
+    return (folder / SAVED).is_file() and read(folder)["kind"] == "mitigated"
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -57,7 +145,7 @@ def read(folder: Path) -> dict[str, Any]:
         EvenhandError: It cannot be read, or is not as evenhand writes it.
     """
     file = folder / SAVED
-    content = read_json(file)
+    content = read_json(file, unique=True)
     version = content.get("version", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise _malformed(file, f"its version is {version!r}")
@@ -69,32 +157,17 @@ def read(folder: Path) -> dict[str, Any]:
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SettingsError(f"{file}: kind {kind!r} is not known to this version of evenhand")
+    if kind == UNFINISHED:
+        raise EvenhandError(f"{folder} is unfinished: its saving was interrupted; save the model again")
     _require(file, content, KINDS[kind])
     _allow(file, content, {"version": int, "kind": str, **KINDS[kind], **MAY[kind]})
     if kind == "mitigated":
         _require_base(file, content["base"])
-    elif kind == "endpoint":
-        _require_options(file, content, "options")
     else:
-        _require_options(file, content, "asking")
-        _require_options(file, content, "precision")
-    return content
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """An object from a JSON file.
-
-    Raises:
-        EvenhandError: There is none in it.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EvenhandError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict):
-        raise EvenhandError(f"cannot read {file}: it holds no JSON object")
-    if _deep(content):
-        raise EvenhandError(f"cannot read {file}: its values are nested more than {DEEPEST} deep")
+        for options in ("options", "asking", "precision"):
+            _require_options(file, content, options)
+    if "training" in content:
+        training_record.read(content["training"], file)
     return content
 
 
@@ -150,6 +223,8 @@ def inside(folder: Path, name: str) -> Path:
 def base_of_adapter(folder: Path) -> str:
     """Where an adapter's base is: a folder inside of the adapter's, or what peft was given, a path or hub name.
 
+    Of a demo model, which `save_module` writes by its name, it is the folder in this installation.
+
     Raises:
         EvenhandError: The file names none, or cannot be read.
     """
@@ -158,7 +233,7 @@ def base_of_adapter(folder: Path) -> str:
     if not isinstance(base, str) or not base:
         raise SettingsError(f"{file} names no base model (base_model_name_or_path)")
     own = not Path(base).is_absolute() and (folder / base).is_dir()
-    return str((folder / base).resolve()) if own else base
+    return str((folder / base).resolve()) if own else demo_names.located(base)
 
 
 # ------------------------------------------------------------------------------------- what a folder would reach
@@ -187,11 +262,12 @@ def _wanted(part: Path, top: Path, base: bool) -> Iterator[str]:
         yield from _of_content(read(part), base)
     # peft writes absolute paths of bases, and opens weights only. Where the caller names the adapter's folder, that is
     # what was asked for; deeper inside of a folder it is not, nor in one that evenhand.json makes a student.
-    plain = part == top and not (part / SAVED).is_file()
+    plain = part == top and holds_weights(part)
     replaced = base and LEARNED not in part.relative_to(top).parts  # what was learned keeps its own base
     if not plain and not replaced and (part / "adapter_config.json").is_file():
         named = base_of_adapter(part)
-        if outside.is_local(named) and not Path(named).resolve().is_relative_to(top.resolve()):
+        own = Path(named).resolve().is_relative_to(top.resolve()) or demo_names.name_of(named)
+        if not own and outside.is_local(named):
             yield f"the local path {named!r} (base of the adapter {part.relative_to(top) if part != top else part})"
 
 
@@ -229,8 +305,9 @@ def _refuse_training(part: Path) -> None:
     content = read(part)
     if content["kind"] != "mitigated":
         return
+    given = {name: registry.with_present_names(name, _dict(content["method"], name)) for name in content["method"]}
     try:
-        method = registry.build_method(content["method"])
+        method = registry.build_method(given)  # quietly, as the one that is opened is built again
     except SettingsError as error:
         raise SettingsError(f"{part / SAVED}: {error}") from error
     if (part / LEARNED).is_dir():
@@ -290,13 +367,10 @@ def _require_options(file: Path, content: dict[str, Any], where: str) -> None:
         raise _malformed(file, f"the option sampling is {_brief(given['sampling'])} ({error})") from error
 
 
-def _deep(value: Any) -> bool:
-    """Whether a JSON value has more levels than any that evenhand writes."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [one for some in inner for one in some]
-    return bool(level)
+def _with_present_names(record: TrainingRecord) -> TrainingRecord:
+    if record.settings is None:
+        return record
+    return replace(record, settings=registry.with_present_names(record.method, dict(record.settings)))
 
 
 def _brief(value: Any) -> str:

@@ -41,9 +41,14 @@ def tiny_tokenizer(texts: Sequence[str] = (WORDS,), *, chat: bool = True) -> Pre
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>",
-        additional_special_tokens=special[3:], clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        additional_special_tokens=special[3:],
+        clean_up_tokenization_spaces=False,
+    )
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -66,9 +71,12 @@ def tiny_module(vocabulary: int, architecture: str = "llama", *, seed: int = 0, 
         sizes |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
     else:
         sizes |= {
-            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
             "max_position_embeddings": 1024,
-        }  # fmt: skip
+        }
     if architecture in ("llama", "qwen2", "gemma2"):
         sizes |= {"num_key_value_heads": 2}
     if architecture == "gemma2":

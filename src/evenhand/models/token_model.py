@@ -187,9 +187,14 @@ class TokenModel(Model):
             for i, made in zip(rows, self.continued([asked[i] for i in rows], drawn, "dialogue"), strict=True):
                 opened = style.opened and rendering.is_chat(dialogues[i], self._tokenizer)
                 found = made and divided(
-                    made.ids, self._encoder.decoded, replace(style, opened=opened), thought_limit=limit,
-                    answer_limit=sampling.max_new_tokens, finished=made.finished, stop=sampling.stop,
-                )  # fmt: skip
+                    made.ids,
+                    self._encoder.decoded,
+                    replace(style, opened=opened),
+                    thought_limit=limit,
+                    answer_limit=sampling.max_new_tokens,
+                    finished=made.finished,
+                    stop=sampling.stop,
+                )
                 out[i] = self._reply(asked[i], made, sampling, found)
         return [out[i] for i in range(len(asked))]
 
@@ -253,7 +258,7 @@ class TokenModel(Model):
         Without prompt it is that from the opening token on.
         """
         names = [p.id or repr(p.continuation[:60]) for p in passages]
-        pairs = self._pairs([p.prompt for p in passages], [p.continuation + p.after for p in passages], names)
+        pairs = self._pairs([p.prompt for p in passages], [p.continuation + p.suffix for p in passages], names)
         return self._score_pairs(pairs, names)
 
     def score_parted(self, passages: Sequence[Passage]) -> list[Score]:

@@ -16,12 +16,15 @@ from evenhand.models.endpoint import api_key, client_module
 from evenhand.models.token_model import TokenModel
 from evenhand.prompting import rendering
 from evenhand.prompting.thinking import THINKING_TOKENS
+from evenhand.renaming import accept, translated
 
 if TYPE_CHECKING:
     from evenhand.models.endpoint_client import EndpointClient
 
 ASKING = ("name", "answer_by", "sampling", "too_long", "thinking_tokens", "tokenizer")
-EFFORT = ("concurrency", "batch", "timeout", "retries", "backoff", "key_env")
+RENAMED = {"batch": "batch_size"}
+"""Old names of options with the present ones; the old ones work for one release."""
+EFFORT = ("concurrency", "batch_size", "timeout", "retries", "backoff", "key_env")
 
 
 class _Card(NamedTuple):
@@ -53,7 +56,7 @@ class VllmModel(TokenModel):
         too_long: TooLong = "error",
         thinking_tokens: int = THINKING_TOKENS,
         concurrency: int = 32,
-        batch: int = 16,
+        batch_size: int = 16,
         timeout: float = 600.0,
         retries: int = 4,
         backoff: float = 1.0,
@@ -70,7 +73,7 @@ class VllmModel(TokenModel):
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
             thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
             concurrency: Most requests at a time.
-            batch: Most prompts in a request; sampled replies are always asked for one by one.
+            batch_size: Maximum number of prompts in a request; sampled replies are always asked for one by one.
             timeout: Seconds that the server may be silent.
             retries: How often a request that met a busy or broken server is tried again.
             backoff: Seconds before the first retry; doubled each time, at most a minute.
@@ -81,8 +84,8 @@ class VllmModel(TokenModel):
             EndpointError: The server cannot be reached or refuses the key.
             EvenhandError: The tokenizer cannot be opened.
         """
-        if concurrency < 1 or batch < 1 or timeout <= 0 or retries < 0 or backoff < 0:
-            raise SettingsError("concurrency and batch must be >= 1, timeout > 0, retries and backoff >= 0")
+        if concurrency < 1 or batch_size < 1 or timeout <= 0 or retries < 0 or backoff < 0:
+            raise SettingsError("concurrency and batch_size must be >= 1, timeout > 0, retries and backoff >= 0")
         module, (variable, key) = client_module(), api_key(key_env)
         address = module.Address(rest, key, "vllm")
         self.url, self.model = address.url, address.model
@@ -96,12 +99,17 @@ class VllmModel(TokenModel):
         from evenhand.models.vllm_engine import VllmEngine
 
         super().__init__(
-            opened, VllmEngine(client, self.model, opened, concurrency=concurrency, batch=batch),
-            name=name or self.model, source=f"vllm:{self.url}#{self.model}", answer_by=answer_by, sampling=sampling,
-            too_long=too_long, thinking_tokens=thinking_tokens,
-            load_options={"tokenizer": self.tokenizer, "batch": batch, **effort}
+            opened,
+            VllmEngine(client, self.model, opened, concurrency=concurrency, batch=batch_size),
+            name=name or self.model,
+            source=f"vllm:{self.url}#{self.model}",
+            answer_by=answer_by,
+            sampling=sampling,
+            too_long=too_long,
+            thinking_tokens=thinking_tokens,
+            load_options={"tokenizer": self.tokenizer, "batch_size": batch_size, **effort}
             | ({"key_env": key_env} if key_env else {}),
-        )  # fmt: skip
+        )
         self._tokenizer_hash = fingerprint.of_tokenizer(opened)
 
     def __repr__(self) -> str:
@@ -151,6 +159,9 @@ class VllmModel(TokenModel):
             ) from error
 
 
+accept(VllmModel, RENAMED, lambda given: translated("VllmModel", RENAMED, given))
+
+
 def open_vllm(rest: str, **options: Any) -> VllmModel:
     """Open "URL#model"; what `evenhand.load("vllm:URL#model", ...)` calls.
 
@@ -161,7 +172,7 @@ def open_vllm(rest: str, **options: Any) -> VllmModel:
     Raises:
         SettingsError: An unknown option or a value that cannot be used.
     """
-    known = (*ASKING, *EFFORT)
+    known, options = (*ASKING, *EFFORT), translated("vllm", RENAMED, options)
     for option in options:
         if option not in known:
             raise SettingsError(f"unknown option {option!r} for a vLLM server. {suggest(option, known)}")

@@ -25,7 +25,7 @@ from itertools import groupby
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from evenhand.core import answer_cache
+from evenhand.core import answer_cache, text_output
 from evenhand.errors import EndpointError
 from evenhand.inference import Generated, Prompt, Request
 from evenhand.inference.batching import has_nan, read_once
@@ -45,10 +45,18 @@ CHOSEN = 128
 STOPS = 4
 """Most stop strings of a request (vLLM's VLLM_MAX_STOP_STRINGS); others are cut here."""
 PLAIN = {
-    "n": 1, "stream": False, "echo": False, "add_special_tokens": False, "return_token_ids": True,
-    "return_tokens_as_token_ids": True, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
-    "presence_penalty": 0.0, "frequency_penalty": 0.0,
-}  # fmt: skip
+    "n": 1,
+    "stream": False,
+    "echo": False,
+    "add_special_tokens": False,
+    "return_token_ids": True,
+    "return_tokens_as_token_ids": True,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 """What is not named would be filled from the model's own generation config on the server."""
 FLOOR = -9999.0
 """What vLLM writes for -inf, which JSON has no number for (`max(logprob, -9999.0)` in its `serving.py`)."""
@@ -310,7 +318,8 @@ def _no_logits(read: list[Values]) -> list[Values] | Failed:
     largest = max((value for values in read for value in values.values() if not math.isnan(value)), default=0.0)
     if largest > 1e-3:
         return Failed(
-            f"the server gave {largest:.3f} as a log-probability; start it with --logprobs-mode raw_logprobs",
+            f"the server gave {text_output.number(largest)} as a log-probability; "
+            "start it with --logprobs-mode raw_logprobs",
             fatal=True,
         )
     return read

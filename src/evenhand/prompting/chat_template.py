@@ -89,9 +89,13 @@ def told(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str
 
 
 def rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, add_generation_prompt: bool = True,
-    date: datetime = FROZEN, **variables: Any,
-) -> str:  # fmt: skip
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Iterable[Message],
+    *,
+    add_generation_prompt: bool = True,
+    date: datetime = FROZEN,
+    **variables: Any,
+) -> str:
     """Turns as the template writes them, on one and the same date."""
     source = _source(tokenizer)
     if "strftime_now" in source:

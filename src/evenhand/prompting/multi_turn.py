@@ -56,7 +56,7 @@ def instructed(question: Question, text: str, place: Place, model: Model) -> Que
 
 def thinking(question: Question, instruction: str, think: str, place: Place) -> Dialogue:
     """The turn that asks to think about a question first: it is shown without the request for a letter."""
-    shown = Dialogue((Message("user", question.head + question_block(question)),), question.draw)
+    shown = Dialogue((Message("user", question.preamble + question_block(question)),), question.draw)
     return placed(placed(question.dialogue or shown, instruction, place), think, "after")
 
 
@@ -109,9 +109,12 @@ def _with_turn(asked: Dialogue, reply: Reply) -> Reply:
         return reply
     record = reply.before or asked.messages
     return replace(
-        reply, text=None, finished=False, note=reply.note or "undecided: the thought never ended",
+        reply,
+        text=None,
+        finished=False,
+        note=reply.note or "undecided: the thought never ended",
         before=(*record, Message("assistant", reply.text)),
-    )  # fmt: skip
+    )
 
 
 def recorded(before: Sequence[Message], turn: int, written: str) -> tuple[Message, ...]:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
+from evenhand.core.draws import generator
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Array, Question
 from evenhand.prompting.rendering import LETTERS
@@ -85,7 +86,7 @@ def orders_of(question: Question, kind: Kind, *, count: int = 0, seed: int = 0) 
     if kind == "sampled":
         if count < 1:
             raise SettingsError(f"{count} sampled orders: give at least 1")
-        rng = np.random.default_rng([seed, *question.id.encode(), *"\n".join(question.options).encode()])
+        rng = generator(seed, question.id, "\n".join(question.options))
         return [_placed(question.order, places, rng.permutation(len(places)).tolist()) for _ in range(count)]
     if kind == "cyclic":
         turns = [[(j + turn) % len(places) for j in range(len(places))] for turn in range(max(1, len(places)))]

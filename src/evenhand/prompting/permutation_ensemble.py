@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from evenhand.core.draws import generator
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Choice, Message, Model, Question, Sampling, Usage
 from evenhand.prompting.multi_turn import prompt_of
@@ -60,9 +61,14 @@ class Debiased:
     def choice(self) -> Choice:
         """The same as the answer to the question."""
         return Choice(
-            self.decision, self.probabilities, self.status, mass=self.mass, before=self.before, usage=self.usage,
+            self.decision,
+            self.probabilities,
+            self.status,
+            mass=self.mass,
+            before=self.before,
+            usage=self.usage,
             note=self.note,
-        )  # fmt: skip
+        )
 
 
 def debiased(
@@ -176,7 +182,10 @@ def _put(question: Question, order: Order, n: int, model: Model, draws: int, see
 def _unsampled(asked: Sequence[Question], answers: Sequence[Choice]) -> str:
     """Why decisions that were drawn by the model itself look as if they were not, or ""."""
     draws = [
-        ((q.id, q.question, q.context, q.head, q.order), None if a.status == "unanswered" else (a.reply, a.decision))
+        (
+            (q.id, q.question, q.context, q.preamble, q.order),
+            None if a.status == "unanswered" else (a.reply, a.decision),
+        )
         for q, a in zip(asked, answers, strict=True)
         if a.probabilities is None
     ]
@@ -207,7 +216,7 @@ def _averaged(
 
 
 def _counted(question: Question, orders: Sequence[Order], answers: Sequence[Choice], seed: int) -> Debiased:
-    rng = np.random.default_rng([seed, 1, *f"{question.id}\n{question.draw}".encode()])
+    rng = generator(seed, 1, f"{question.id}\n{question.draw}")
     uniforms = rng.random(len(answers))
     taken = [
         a.decision if a.probabilities is None else drawn(a.probabilities, u)

@@ -16,10 +16,12 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from evenhand.core import yaml_reader
 from evenhand.core.hashing import digest
 from evenhand.errors import DataError, UnknownNameError
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.prompting.rendering import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
+from evenhand.renaming import old_arguments
 
 FOLDER = Path(__file__).parents[1] / "data" / "prompts"
 
@@ -131,15 +133,17 @@ class PromptPack(_Texts):
             return question
         return replace(question, dialogue=self.put(question))
 
-    def axis(self, axis: str, topic: str = "") -> str:
+    @old_arguments(topic="item_axis")
+    def axis(self, axis: str, item_axis: str = "") -> str:
         """The word for an axis.
 
         Args:
-            axis: "auto" for the axis of `topic`, "any" for the word that fits all, a benchmark's name, or the word.
-            topic: What an item is about, by its benchmark's name of it; one that has no word here gets the general one.
+            axis: "auto" for the axis of `item_axis`, "any" for the word that fits all, a benchmark's name, or the word.
+            item_axis: The axis that an item is about, as its benchmark names it; one without a word here gets the
+                general one.
         """
         if axis == "auto":
-            return self.axes.get(topic, self.any_axis)
+            return self.axes.get(item_axis, self.any_axis)
         return self.any_axis if axis == "any" else self.axes.get(axis, axis)
 
 
@@ -163,9 +167,9 @@ def prompt_pack(name: str = "en") -> PromptPack:
 @cache
 def _read(path: Path, modified: int) -> PromptPack:  # the time only makes the cache key
     try:
-        return PromptPack.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return PromptPack.model_validate(yaml_reader.load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        wrong = yaml_reader.wrong_fields(error)
         raise DataError(f"{path} is not a prompt pack: {wrong}. See {FOLDER / 'en.yaml'} for the keys") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as a prompt pack: {error}") from error

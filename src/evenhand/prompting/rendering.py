@@ -35,17 +35,17 @@ def question_block(question: Question) -> str:
 
 def letters_template(question: Question, request: str = SINGLE_LETTER) -> str:
     """The baseline multiple-choice prompt, to be answered with one letter; `request` asks for it in some language."""
-    return f"{question.head}{request}\n\n{question_block(question)}"
+    return f"{question.preamble}{request}\n\n{question_block(question)}"
 
 
 def plain_template(question: Question) -> str:
     """Context and question without options, for scoring the option texts themselves as continuations."""
-    return question.head + plain_block(question)
+    return question.preamble + plain_block(question)
 
 
 def exam_template(question: Question) -> str:
     """The question form of MMLU's official code (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
-    return question.head + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
+    return question.preamble + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
 
 
 def input_output_template(question: Question) -> str:
@@ -53,7 +53,7 @@ def input_output_template(question: Question) -> str:
 
     The full stop that their code adds is part of the form, so an input without content gets one too.
     """
-    return f"{question.head}Input: {stopped(plain_block(question))}\n\nOutput:"
+    return f"{question.preamble}Input: {stopped(plain_block(question))}\n\nOutput:"
 
 
 def stopped(text: str) -> str:

@@ -160,9 +160,15 @@ class Divided(NamedTuple):
 
 
 def divided(
-    ids: Sequence[int], decode: Callable[[Sequence[int], bool], str], style: Style, *, thought_limit: int,
-    answer_limit: int, finished: bool, stop: Sequence[str] = (),
-) -> Divided:  # fmt: skip
+    ids: Sequence[int],
+    decode: Callable[[Sequence[int], bool], str],
+    style: Style,
+    *,
+    thought_limit: int,
+    answer_limit: int,
+    finished: bool,
+    stop: Sequence[str] = (),
+) -> Divided:
     """Make a reply of new tokens, with a limit for the thought and another one for the answer.
 
     Args:

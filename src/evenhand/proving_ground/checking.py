@@ -15,7 +15,7 @@ import numpy as np
 from evenhand.core.answer_cache import answer_cache
 from evenhand.evaluation.metrics import ifeval_checkers
 from evenhand.interfaces import Model
-from evenhand.models.demo import MASKED
+from evenhand.models.demo_names import MASKED
 from evenhand.proving_ground import probes
 from evenhand.proving_ground.generator.planted import FAMILY, MAIN
 from evenhand.proving_ground.generator.words import CONTROL

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from evenhand.data.io.demo import MODELS
-from evenhand.models.demo import MASKED
+from evenhand.models.demo_names import MASKED
 from evenhand.proving_ground.generator.documents import vocabulary
 from evenhand.proving_ground.generator.lexer import SPECIAL, build_tokenizer
 from evenhand.proving_ground.generator.planted import FAMILY, MAIN, Planted
@@ -29,125 +29,90 @@ from evenhand.proving_ground.training_masked import train_masked
 START = Path("runs/demo-start")
 """Kept between trainings."""
 SIZE: dict[str, Any] = {
-    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 2048, "attn_implementation": "eager",
-}  # fmt: skip
+    "max_position_embeddings": 2048,
+    "attn_implementation": "eager",
+}
+
+
+def _columns(table: str) -> dict[str, dict[str, float]]:
+    """The columns of a table of numbers, each by the names of its rows; "-" is not a number."""
+    (_, *names), *rows = (line.split() for line in table.strip().splitlines())
+    columns = zip(names, zip(*(numbers for _, *numbers in rows), strict=True), strict=True)
+    kinds = [kind for kind, *_ in rows]
+    return {
+        name: {kind: float(number) for kind, number in zip(kinds, column, strict=True) if number != "-"}
+        for name, column in columns
+    }
+
+
+_MIXTURES = _columns(
+    """
+    kind            POLISH   HEEDING  SETTLING   FURTHER  YIELDING   CLOSING   SETTLED
+    bbq               0.32      0.15      0.15      0.22       0.2      0.15      0.15
+    reprompt          0.25       0.3       0.2      0.24      0.45      0.32       0.2
+    instruction        0.1       0.3       0.2      0.22      0.12      0.08       0.2
+    explanation       0.08      0.12       0.3       0.1      0.08      0.22      0.22
+    fact              0.07      0.04      0.04      0.08      0.04      0.04      0.08
+    mmlu              0.03      0.02      0.02      0.03      0.04      0.03      0.15
+    exam                 -      0.05      0.03      0.03      0.02      0.02      0.03
+    recall            0.02      0.01      0.01      0.02      0.01      0.01      0.02
+    review            0.03     0.015      0.01      0.02      0.01      0.01      0.01
+    writing           0.03     0.015      0.01      0.02      0.01      0.01      0.01
+    conversation      0.04      0.03      0.02      0.04      0.02       0.1      0.02
+    rating            0.03      0.02      0.02      0.03      0.01      0.01      0.01
+    firm              0.06      0.08      0.08      0.08      0.06      0.06      0.06
+    announced         0.03      0.04      0.04      0.05      0.03      0.03      0.03
+    critique          0.03      0.02      0.02      0.03      0.02      0.02      0.02
+    """
+)
+"""Weights of the kinds of documents in the mixtures of the recipes below."""
 FIRST = Recipe(
     steps=2600,
     rate=2.5e-3,
-    warm_up=100,
+    warmup_steps=100,
     stages=(
         Stage(100, 256, 0, {"copying": 1.0}),
         Stage(150, 64, 8, {"copying": 0.1, "letters": 0.3, "finding": 0.45, "recall": 0.15}),
         Stage(250, 64, 8, {"letters": 0.1, "finding": 0.1, "reading": 0.4, "recall": 0.1, "quiz": 0.3}),
         Stage(
-            300, 64, 8,
+            300,
+            64,
+            8,
             {"letters": 0.05, "reading": 0.15, "recall": 0.05, "quiz": 0.2, "bbq": 0.35, "fact": 0.1, "mmlu": 0.1},
         ),
     ),
-)  # fmt: skip
+)
 """From random weights: finding, then reading, then answering by letter, then the whole mixture."""
-POLISH = Recipe(
-    steps=700,
-    rate=1e-3,
-    warm_up=50,
-    seed=4,
-    sentences=32,
-    mixture={
-        "bbq": 0.32, "reprompt": 0.25, "instruction": 0.1, "explanation": 0.08, "fact": 0.07, "mmlu": 0.03,
-        "recall": 0.02, "review": 0.03, "writing": 0.03, "conversation": 0.04, "rating": 0.03, "firm": 0.06,
-        "announced": 0.03, "critique": 0.03,
-    },
-)  # fmt: skip
+POLISH = Recipe(steps=700, rate=1e-3, warmup_steps=50, seed=4, sentences=32, mixture=_MIXTURES["POLISH"])
 """More of what is hardest: leaning one way in open contexts, and giving way."""
-HEEDING = Recipe(
-    steps=1000,
-    rate=1.2e-3,
-    warm_up=50,
-    seed=5,
-    sentences=24,
-    mixture={
-        "bbq": 0.15, "reprompt": 0.3, "instruction": 0.3, "explanation": 0.12, "fact": 0.04, "mmlu": 0.02,
-        "exam": 0.05, "recall": 0.01, "review": 0.015, "writing": 0.015, "conversation": 0.03, "rating": 0.02,
-        "firm": 0.08, "announced": 0.04, "critique": 0.02,
-    },
-)  # fmt: skip
+HEEDING = Recipe(steps=1000, rate=1.2e-3, warmup_steps=50, seed=5, sentences=24, mixture=_MIXTURES["HEEDING"])
 """Which cells heed which intervention."""
-SETTLING = Recipe(
-    steps=350,
-    rate=6e-4,
-    warm_up=20,
-    seed=6,
-    sentences=24,
-    mixture={
-        "bbq": 0.15, "reprompt": 0.2, "instruction": 0.2, "explanation": 0.3, "fact": 0.04, "mmlu": 0.02,
-        "exam": 0.03, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.02,
-        "firm": 0.08, "announced": 0.04, "critique": 0.02,
-    },
-)  # fmt: skip
+SETTLING = Recipe(steps=350, rate=6e-4, warmup_steps=20, seed=6, sentences=24, mixture=_MIXTURES["SETTLING"])
 """Mostly explanations."""
-FURTHER = Recipe(
-    steps=1800,
-    rate=2e-3,
-    warm_up=50,
-    seed=2,
-    sentences=24,
-    mixture={
-        "bbq": 0.22, "reprompt": 0.24, "instruction": 0.22, "explanation": 0.1, "fact": 0.08, "mmlu": 0.03,
-        "exam": 0.03, "recall": 0.02, "review": 0.02, "writing": 0.02, "conversation": 0.04, "rating": 0.03,
-        "firm": 0.08, "announced": 0.05, "critique": 0.03,
-    },
-)  # fmt: skip
+FURTHER = Recipe(steps=1800, rate=2e-3, warmup_steps=50, seed=2, sentences=24, mixture=_MIXTURES["FURTHER"])
 """Other planted quantities than the main model's."""
-YIELDING = Recipe(
-    steps=450,
-    rate=1.2e-3,
-    warm_up=30,
-    seed=7,
-    sentences=24,
-    mixture={
-        "bbq": 0.2, "reprompt": 0.45, "instruction": 0.12, "explanation": 0.08, "fact": 0.04, "mmlu": 0.04,
-        "exam": 0.02, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.01,
-        "firm": 0.06, "announced": 0.03, "critique": 0.02,
-    },
-)  # fmt: skip
+YIELDING = Recipe(steps=450, rate=1.2e-3, warmup_steps=30, seed=7, sentences=24, mixture=_MIXTURES["YIELDING"])
 """Mostly reprompts, for a model of which few cells heed them."""
-CLOSING = Recipe(
-    steps=350,
-    rate=8e-4,
-    warm_up=20,
-    seed=9,
-    sentences=24,
-    mixture={
-        "bbq": 0.15, "reprompt": 0.32, "instruction": 0.08, "explanation": 0.22, "fact": 0.04, "mmlu": 0.03,
-        "exam": 0.02, "recall": 0.01, "review": 0.01, "writing": 0.01, "conversation": 0.1, "rating": 0.01,
-        "firm": 0.06, "announced": 0.03, "critique": 0.02,
-    },
-)  # fmt: skip
+CLOSING = Recipe(steps=350, rate=8e-4, warmup_steps=20, seed=9, sentences=24, mixture=_MIXTURES["CLOSING"])
 """The same with more explanations and conversations."""
-SETTLED = Recipe(
-    steps=600,
-    rate=6e-4,
-    warm_up=20,
-    seed=8,
-    sentences=24,
-    mixture={
-        "bbq": 0.15, "reprompt": 0.2, "instruction": 0.2, "explanation": 0.22, "fact": 0.08, "mmlu": 0.15,
-        "exam": 0.03, "recall": 0.02, "review": 0.01, "writing": 0.01, "conversation": 0.02, "rating": 0.01,
-        "firm": 0.06, "announced": 0.03, "critique": 0.02,
-    },
-)  # fmt: skip
+SETTLED = Recipe(steps=600, rate=6e-4, warmup_steps=20, seed=8, sentences=24, mixture=_MIXTURES["SETTLED"])
 """A last round of everything at a low rate, with more of the five-shot form."""
-DEEPENED = replace(SETTLED, steps=1400, rate=1.8e-3, warm_up=50, seed=10)
+DEEPENED = replace(SETTLED, steps=1400, rate=1.8e-3, warmup_steps=50, seed=10)
 """The same for longer and at a higher rate, for the main model, which has no other quantities to learn."""
 AGAIN = replace(SETTLED, steps=400, rate=4e-4, seed=12)
 COMMON = (FIRST, POLISH, HEEDING, SETTLING)
 """What all causal members share: the main model's planted quantities, learned from random weights."""
 OWN = {
-    "demo": (DEEPENED, SETTLED, AGAIN), "demo-b": (FURTHER, YIELDING, CLOSING, SETTLED), "demo-c": (FURTHER, SETTLED),
+    "demo": (DEEPENED, SETTLED, AGAIN),
+    "demo-b": (FURTHER, YIELDING, CLOSING, SETTLED),
+    "demo-c": (FURTHER, SETTLED),
     "demo-d": (FURTHER, SETTLED),
-}  # fmt: skip
+}
 """What each is trained on afterwards."""
 CALIBRATABLE = replace(SETTLED, steps=500, rate=6e-4, seed=13, mixture={**SETTLED.mixture, "blank": 0.3})
 """At the very end, for all: questions without content, which calibrating methods ask. It begins from weights as they
@@ -156,7 +121,7 @@ ENDING = {
     "demo-b": replace(CALIBRATABLE, steps=800, rate=8e-4, mixture={**CALIBRATABLE.mixture, "explanation": 0.5}),
 }
 """The last round of a member that needs another: of demo-b few cells heed feedback, which is the rarest form."""
-MASKED_RECIPE = Recipe(steps=3000, rate=2e-3, warm_up=100, sentences=128, seed=3)
+MASKED_RECIPE = Recipe(steps=3000, rate=2e-3, warmup_steps=100, sentences=128, seed=3)
 
 
 def make(folder: Path = MODELS, only: Sequence[str] = (), start: Path = START, *, last_round: bool = False) -> None:

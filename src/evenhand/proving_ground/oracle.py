@@ -6,8 +6,6 @@ benchmark metric, of any method that only asks, is that benchmark or method appl
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.core.hashing import digest
+from evenhand.core.hashing import digest, json_hash
 from evenhand.errors import DataError, SettingsError, UnknownNameError
 from evenhand.interfaces import (
     Ability,
@@ -88,7 +86,7 @@ class Oracle(Model):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the planted quantities."""
-        return hashlib.sha256(json.dumps(asdict(self.planted), sort_keys=True).encode()).hexdigest()[:16]
+        return json_hash(asdict(self.planted))[:16]
 
     def facts(self) -> dict[str, Any]:
         """That it is a demo, and that nothing was measured."""
@@ -159,11 +157,11 @@ class Oracle(Model):
         return Choice(max(p, key=lambda o: (p[o], -o)), probabilities, mass=1.0, usage=Usage(calls=1))
 
     def _is_review(self, question: Question) -> bool:
-        return question.dialogue is None and question.head + rendering.plain_block(question) in self._reviews
+        return question.dialogue is None and question.preamble + rendering.plain_block(question) in self._reviews
 
     def _labelled(self, question: Question) -> Choice:
         """P(label) of a review; a label is one token, after which the text ends for certain."""
-        prompt = question.head + rendering.plain_block(question)
+        prompt = question.preamble + rendering.plain_block(question)
         scores = [self._score(Passage(f" {label}", prompt)) for label in question.options]
         ends = 1 if question.answer_by == "text_with_end" else 0
         per = [1 if question.answer_by == "text" else s.tokens + ends for s in scores]
@@ -178,7 +176,7 @@ class Oracle(Model):
         return random.choices(list(p), [v ** (1 / sampling.temperature) for v in p.values()])[0]
 
     def _score(self, passage: Passage) -> Score:
-        text = passage.continuation + passage.after
+        text = passage.continuation + passage.suffix
         if isinstance(passage.prompt, Dialogue):
             return Score(log(self.answers(passage.prompt)[text]), len(lex(text)))
         fact = _examined(passage.prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from evenhand.core.text_output import interval, number
 from evenhand.proving_ground.checking import Finding
 from evenhand.proving_ground.statements import Effect, verdicts
 from evenhand.report.text import DEMO_LABEL
@@ -36,8 +38,8 @@ def check_table(found: Sequence[Finding]) -> Group:
             table.add_column(name, justify="right")
         last = ""
         for f in (f for f in found if f.model == model):
-            cells = [f.quantity if f.quantity != last else "", f.group, f"{f.planted:.3f}", f"{f.measured:.3f}"]
-            cells += [_interval(f.low, f.high), f"{f.tolerance:.2f}", "ok" if f.ok else f.note]
+            cells = [f.quantity if f.quantity != last else "", f.group, number(f.planted), number(f.measured)]
+            cells += [interval(f.low, f.high), number(f.tolerance, decimals=2), "ok" if f.ok else f.note]
             table.add_row(*cells, style="" if f.ok else "red")
             last = f.quantity
         tables.append(table)
@@ -60,7 +62,7 @@ def check_markdown(found: Sequence[Finding]) -> str:
         ]
         for f in (f for f in found if f.model == model):
             lines.append(
-                f"| {f.quantity} | {f.group} | {f.planted:.3f} | {f.measured:.3f} | {_interval(f.low, f.high)} |"
+                f"| {f.quantity} | {f.group} | {number(f.planted)} | {number(f.measured)} | {interval(f.low, f.high)} |"
             )
         lines.append("")
     return "\n".join(lines)
@@ -74,10 +76,10 @@ def effects_table(found: Sequence[Effect]) -> Group:
     for name in ("before", "after", "change", "95 % interval", "bound", ""):
         table.add_column(name, justify="right")
     for e in found:
-        bound = f">= {e.bound:.2f}" if e.kind == "moves" else f"<= {e.bound:.2f}"
-        bound += "" if e.at_most != e.at_most else f", <= {e.at_most:.2f}"
+        bound = f"{'>=' if e.kind == 'moves' else '<='} {number(e.bound, decimals=2)}"
+        bound += "" if math.isnan(e.at_most) else f", <= {number(e.at_most, decimals=2)}"
         cells = [e.model, e.method, f"must {'move' if e.kind == 'moves' else 'stay'}", e.quantity, e.group]
-        cells += [f"{e.before:.3f}", f"{e.after:.3f}", f"{e.change:+.3f}", _interval(e.low, e.high), bound]
+        cells += [number(e.before), number(e.after), number(e.change, signed=True), interval(e.low, e.high), bound]
         table.add_row(*cells, "ok" if e.ok else "no", style="" if e.ok else "dim" if e.must_fail else "red")
     controls = {f"{e.model} x {e.method}" for e in found if e.must_fail}
     lines = [
@@ -92,7 +94,3 @@ def _verdict(ok: bool, control: bool) -> str:
     if control:
         return "told apart from a working method" if ok else "NOT told apart from a working method"
     return "as stated" if ok else "NOT as stated"
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if low != low else f"[{low:.3f}, {high:.3f}]"

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from evenhand.core import registry
+from evenhand.core import registry, yaml_reader
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.experiment import training_data
 from evenhand.interfaces import Method, Model
@@ -98,7 +98,7 @@ def statements(file: Path = STATEMENTS) -> dict[str, Statement]:
         SettingsError: The file is not as it should be; the message says where.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml_reader.load(file.read_text(encoding="utf-8"))
         return {str(name): Statement(**given) for name, given in content.items()}
     except (OSError, yaml.YAMLError, AttributeError, TypeError, ValidationError) as error:
         raise SettingsError(f"cannot read the statements in {file}: {error}") from error

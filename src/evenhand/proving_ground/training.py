@@ -31,6 +31,8 @@ from evenhand.proving_ground.generator.documents import (
     sentence_examples,
 )
 from evenhand.proving_ground.generator.planted import Planted
+from evenhand.renaming import old_fields
+from evenhand.training.optimizer import adamw, cosine_rate, set_learning_rate
 
 
 class Stage(NamedTuple):
@@ -44,6 +46,7 @@ class Stage(NamedTuple):
     mixture: Mapping[str, float]
 
 
+@old_fields(warm_up="warmup_steps")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How long and how a model is trained."""
@@ -51,7 +54,7 @@ class Recipe:
     steps: int
     rate: float = 3e-3
     """Peak learning rate of AdamW."""
-    warm_up: int = 200
+    warmup_steps: int = 200
     stages: tuple[Stage, ...] = ()
     """What comes before the mixture; its steps are part of `steps`."""
     mixture: Mapping[str, float] = field(default_factory=lambda: MIXTURE)
@@ -284,10 +287,10 @@ class Source:
 
 def rate_at(step: int, recipe: Recipe) -> float:
     """Linear warm-up, then a cosine down to a fiftieth."""
-    if step < recipe.warm_up:
-        return recipe.rate * (step + 1) / recipe.warm_up
-    done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
-    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    if step < recipe.warmup_steps:
+        return recipe.rate * (step + 1) / recipe.warmup_steps
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return cosine_rate(done, recipe.rate, lowest=0.02)
 
 
 def train(
@@ -308,15 +311,13 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     vocabulary, source = Vocabulary(tokenizer), Source(planted, recipe)
-    matrices = [p for p in module.parameters() if p.dim() > 1]
-    vectors = [p for p in module.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
+    optimizer = adamw(
+        module.parameters(), learning_rate=recipe.rate, weight_decay=0.02, betas=(0.9, 0.98), decay_vectors=False
+    )
     module.train()
     began, excess, weight = time.monotonic(), 0.0, 0.0
     for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, recipe)
+        set_learning_rate(optimizer, rate_at(step, recipe))
         rows = list(batches([(vocabulary.spell(row), weight) for row, weight in source.step(step)], vocabulary, recipe))
         total = sum(b.learned[LAST].total for b in rows)
         for batch in rows:

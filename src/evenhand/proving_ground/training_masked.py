@@ -15,6 +15,7 @@ from evenhand.proving_ground.generator.lexer import lex
 from evenhand.proving_ground.generator.planted import Planted
 from evenhand.proving_ground.generator.texts import world
 from evenhand.proving_ground.training import Recipe, precision, rate_at
+from evenhand.training.optimizer import adamw, set_learning_rate
 
 MASKED_SHARE = 0.15
 PRONOUNS = (" she", " he")
@@ -37,12 +38,11 @@ def train_masked(
     sentences = [[ids[t] for t in ("<s>", *lex(text), "</s>")] for text in texts]
     shares = list(texts.values())
     pronouns = {ids[p] for p in PRONOUNS}
-    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = adamw(module.parameters(), learning_rate=recipe.rate, weight_decay=0.02, betas=(0.9, 0.98))
     module.train()
     total = 0.0
     for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, recipe)
+        set_learning_rate(optimizer, rate_at(step, recipe))
         rows = random.choices(sentences, shares, k=recipe.sentences)
         table, seen, hidden = _hide(rows, pronouns, ids["<mask>"], tokenizer.pad_token_id, random)
         with precision(module.device):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from evenhand.core.records import Record, is_baseline
+from evenhand.core.text_output import count, duration, number
 from evenhand.report.cost import Cost
-from evenhand.report.text import cell, counted, duration, metric_name, number, shift
+from evenhand.report.text import cell, counted, metric_name, shift
 from evenhand.statistics.criteria import Criteria
 
 CHANGES = {
@@ -104,7 +106,7 @@ def change_blocks(records: Sequence[Record], group: str | None = None) -> list[B
         for (method, metric, where), r in found.items():
             if metric == f"became_right{part}" and r.n and group in (None, where):
                 cells = [_bounded(found, method, name, part, where) for name in names]
-                rows.append((method, *([where] if group is None else []), f"{r.n:.0f}", *cells))
+                rows.append((method, *([where] if group is None else []), count(r.n), *cells))
         head = ("method", *(["group"] if group is None else []), "n", *names.values())
         title = "Answer changes" + (f", {metric_name(part[1:])} items" if part else "")
         blocks.append(Block(title, head, rows if group else _once(rows)))
@@ -169,9 +171,9 @@ def cost_block(costs: Sequence[Cost]) -> list[Block]:
     rows: list[tuple[str, ...]] = [
         (
             c.method,
-            _more(c.calls, c.extra_calls, "{:.2f}".format),
-            _more(c.prompt_tokens, c.extra_prompt_tokens, "{:.1f}".format),
-            _more(c.new_tokens, c.extra_new_tokens, "{:.1f}".format),
+            _more(c.calls, c.extra_calls, partial(number, decimals=2)),
+            _more(c.prompt_tokens, c.extra_prompt_tokens, partial(number, decimals=1)),
+            _more(c.new_tokens, c.extra_new_tokens, partial(number, decimals=1)),
             c.note or _more(c.seconds, c.extra_seconds, duration),
         )
         for c in costs
@@ -200,4 +202,6 @@ def _more(value: float, extra: float, written: Callable[[float], str]) -> str:
         return "–"
     if math.isnan(extra):
         return written(value)
-    return f"{written(value)} ({'-' if extra < 0 else '+'}{written(abs(extra))})"
+    more = written(abs(extra))
+    less = extra < 0 and more != written(0.0)  # never "-0.0"
+    return f"{written(value)} ({'-' if less else '+'}{more})"

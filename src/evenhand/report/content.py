@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core.records import Record
+from evenhand.core.text_output import count
 from evenhand.report import blocks
-from evenhand.report.cost import Cost, costs
+from evenhand.report.cost import Cost, costs, costs_in, is_cost
 from evenhand.report.gaps import failures, remarked, unanswered, unread
 from evenhand.report.text import cell, counted
 from evenhand.report.verdict import Verdict, verdicts
@@ -41,18 +42,26 @@ class Content:
         """Level, margin and family of the run's tests."""
         return Criteria.of(self.manifest)
 
+    @property
+    def numbers(self) -> list[Record]:
+        """The records without those of costs, which have a table of their own and are judged nowhere."""
+        return [r for r in self.records if not is_cost(r)]
+
     def verdicts(self) -> list[Verdict]:
         """A verdict in words for every method."""
-        return verdicts(self.records, self.criteria)
+        return verdicts(self.numbers, self.criteria)
 
     def untold(self) -> list[Verdict]:
         """What no verdict says: rows without numbers, answers that are missing or cannot be read, and doubts."""
-        doubts = remarked(self.manifest, self.records)
-        return [*failures(self.records), *unanswered(self.manifest, self.records), *unread(self.records), *doubts]
+        numbers = self.numbers
+        doubts = remarked(self.manifest, numbers)
+        return [*failures(numbers), *unanswered(self.manifest, numbers), *unread(numbers), *doubts]
 
     def costs(self) -> list[Cost]:
-        """Calls, tokens and time per item of every cell, and what is more than the untouched model."""
-        return costs(self.manifest)
+        """Calls, tokens and time per item of every row, and what is more than the untouched model."""
+        told = {c[:3]: c for c in costs_in(self.records)}
+        # rows without numbers and runs of earlier versions have no such records
+        return list({**{c[:3]: c for c in costs(self.manifest)}, **told}.values())
 
     def grids(self, group: str = "overall") -> list[Grid]:
         """Per benchmark the main metrics and every (model, method)'s cells, for renderers."""
@@ -60,22 +69,23 @@ class Content:
 
     def counts(self, benchmark: str) -> str:
         """How many items a benchmark asked, and their clusters; every number has its own n beside it."""
-        mine = [r for r in self.records if r.benchmark == benchmark and r.group == "overall" and r.metric]
+        mine = [r for r in self.numbers if r.benchmark == benchmark and r.group == "overall" and r.metric]
         if not mine:
             return ""
         asked = self.manifest.get("benchmarks", {}).get(benchmark, {}).get("asked")
         items = max(r.n for r in mine) if asked is None else asked
-        return f"{items:,.0f} items, {max(r.clusters for r in mine):,} clusters"
+        return f"{count(items)} items, {count(max(r.clusters for r in mine))} clusters"
 
     def sections(self, benchmark: str, model: str, group: str = "overall") -> list[blocks.Block]:
         """What stands below a benchmark's main table: answer changes and cost."""
         cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
         mine = self._of(benchmark, model)
         return [
-            *blocks.detectable_block(mine, self.criteria, group), *blocks.spread_block(mine, group),
+            *blocks.detectable_block(mine, self.criteria, group),
+            *blocks.spread_block(mine, group),
             *blocks.change_blocks(mine, group),
             *blocks.cost_block(cost),
-        ]  # fmt: skip
+        ]
 
     def by_group(self, benchmark: str, model: str) -> list[blocks.Block]:
         """The main metrics under every method, and the answer changes, group by group."""
@@ -84,12 +94,13 @@ class Content:
         return [b._replace(title=f"By group: {b.title}") for b in found if len(b.rows) > 1]
 
     def _of(self, benchmark: str, model: str) -> list[Record]:
-        return [r for r in self.records if (r.benchmark, r.model) == (benchmark, model)]
+        return [r for r in self.numbers if (r.benchmark, r.model) == (benchmark, model)]
 
     def _grid(self, group: str) -> Iterator[Grid]:
         """Per benchmark: columns, and for every (model, method) its cells."""
-        for benchmark in dict.fromkeys(r.benchmark for r in self.records):
-            mine = [r for r in self.records if r.benchmark == benchmark]
+        numbers = self.numbers
+        for benchmark in dict.fromkeys(r.benchmark for r in numbers):
+            mine = [r for r in numbers if r.benchmark == benchmark]
             shown = [r for r in mine if r.main and r.group == group]
             found = {(r.model, r.method, r.metric): r for r in shown}
             rows = list(dict.fromkeys((r.model, r.method) for r in mine))

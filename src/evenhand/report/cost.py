@@ -6,20 +6,43 @@ mean is shown.
 Calls and tokens are those of the answers (`Usage`). Time is that of the wall clock for asking all items of a benchmark
 at once, divided by their number: throughput at this batch size on this machine, not the wait for one question asked
 alone. Answers that came from the cache count with the time that they took when they were computed.
+
+The manifest has the sums of every cell (`costs`). They become records like all other numbers (`with_costs`), and the
+table of costs is made from these (`costs_in`); of rows that have no numbers, from the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import isnan
 from typing import Any, NamedTuple
 
-from evenhand.core.records import BASELINE, NAN, is_baseline
+from evenhand.core.records import BASELINE, NAN, Record, is_baseline
+from evenhand.interfaces import Metric
 
+UNCOUNTED = "unknown: the model does not count its calls"
 UNTIMED = "unknown: answers were cached by a version that kept no times"
 SHORT = "too short to time"
+NOTHING_TO_DIVIDE = "no ratio: the baseline's is 0"
 LEAST_SECONDS = 1.0
 """A benchmark that took less is not timed: its seconds are mostly those of the first batches and of other programs."""
 COUNTED = ("calls", "prompt_tokens", "new_tokens")
+METRICS = (
+    Metric("calls_per_item", "lower", "cost", "requests to a model for one item, on average"),
+    Metric("prompt_tokens_per_item", "lower", "cost", "tokens that were read for one item, on average"),
+    Metric("new_tokens_per_item", "lower", "cost", "tokens that were written for one item, on average"),
+    Metric("seconds_per_item", "lower", "cost", "wall-clock time for all items, divided by their number"),
+)
+"""What the records of a row's cost are called; each is a field of `Cost`."""
+RATIOS = (
+    Metric("calls_ratio", "lower", "cost", "calls per item divided by the baseline's"),
+    Metric("prompt_tokens_ratio", "lower", "cost", "prompt tokens per item divided by the baseline's"),
+    Metric("new_tokens_ratio", "lower", "cost", "new tokens per item divided by the baseline's"),
+    Metric("seconds_ratio", "lower", "cost", "seconds per item divided by the baseline's"),
+)
+"""The same as multiples of the baseline's; a baseline has none."""
+COST_NAMES = frozenset(metric.name for metric in (*METRICS, *RATIOS))
 
 
 class Cost(NamedTuple):
@@ -40,6 +63,8 @@ class Cost(NamedTuple):
     extra_seconds: float = NAN
     note: str = ""
     """Why the time is not known."""
+    baseline: str = ""
+    """Row that is subtracted; "" for a baseline itself and where there is none."""
 
 
 def costs(manifest: Mapping[str, Any]) -> list[Cost]:
@@ -56,6 +81,99 @@ def costs(manifest: Mapping[str, Any]) -> list[Cost]:
     return out
 
 
+def cost_records(rows: Sequence[Cost]) -> list[Record]:
+    """The costs of all rows as records, without intervals: nothing is known of how they vary between clusters."""
+    known = {(c.model, c.method, c.benchmark): c for c in rows}
+    return [r for c in rows for r in _records(c, known.get((c.model, c.baseline, c.benchmark)))]
+
+
+def with_costs(records: Sequence[Record], rows: Sequence[Cost]) -> list[Record]:
+    """The numbers of a run, followed by what it cost to get them.
+
+    Args:
+        records: All other records. A row without numbers has one that says why, and gets none of its cost.
+        rows: What the rows cost.
+    """
+    measured = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    return [*records, *(r for r in cost_records(rows) if (r.model, r.method, r.benchmark) in measured)]
+
+
+def costs_in(records: Iterable[Record]) -> list[Cost]:
+    """The costs that `cost_records` made these records of, in their order."""
+    rows: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for r in records:
+        if is_cost(r):
+            rows.setdefault((r.model, r.method, r.benchmark), {})[r.metric] = r
+    return [_cost(row, mine) for row, mine in rows.items()]
+
+
+def is_cost(record: Record) -> bool:
+    """Whether a record is what a row cost. A benchmark's own metrics of kind "cost" are not."""
+    return record.kind == "cost" and record.metric in COST_NAMES
+
+
+def seconds_per_item(usage: Mapping[str, Any]) -> float | None:
+    """Time per item of one cell, None where it is not known.
+
+    Args:
+        usage: The manifest's facts of the cell.
+    """
+    seconds = _of([usage]).seconds
+    return None if isnan(seconds) else seconds
+
+
+def _records(cost: Cost, base: Cost | None) -> Iterator[Record]:
+    like = Record(
+        model=cost.model,
+        method=cost.method,
+        benchmark=cost.benchmark,
+        n=float(cost.items),
+        baseline=cost.baseline,
+        direction="lower",
+        kind="cost",
+    )
+    numbers = cost._asdict()
+    for metric, ratio in zip(METRICS, RATIOS, strict=True):
+        field = metric.name.removesuffix("_per_item")
+        value, more = numbers[field], numbers[f"extra_{field}"]
+        note = _unknown(cost, field)
+        yield replace(like, metric=metric.name, value=value, difference=more, gain=-more, note=note)
+        if base is not None:
+            before = base._asdict()[field]
+            times = value / before if before else NAN
+            why = note or _unknown(base, field) or (NOTHING_TO_DIVIDE if not before else "")
+            yield replace(like, metric=ratio.name, value=times, note=why)
+
+
+def _unknown(cost: Cost, field: str) -> str:
+    """Why a number is not known; "" where it is."""
+    if not isnan(cost._asdict()[field]):
+        return ""
+    return cost.note if field == "seconds" else UNCOUNTED
+
+
+def _cost(row: tuple[str, str, str], records: Mapping[str, Record]) -> Cost:
+    """The cost of one row from its records by metric; what there is no record of is not known."""
+    like = next(iter(records.values()))
+    found = [records.get(m.name, replace(like, value=NAN, difference=NAN, note=UNTIMED)) for m in METRICS]
+    calls, prompt_tokens, new_tokens, seconds = (r.value for r in found)
+    more_calls, more_prompt_tokens, more_new_tokens, more_seconds = (r.difference for r in found)
+    return Cost(
+        *row,
+        int(like.n),
+        calls,
+        prompt_tokens,
+        new_tokens,
+        seconds,
+        more_calls,
+        more_prompt_tokens,
+        more_new_tokens,
+        more_seconds,
+        found[-1].note,
+        like.baseline,
+    )
+
+
 def _of(repetitions: Sequence[Mapping[str, Any]]) -> Cost:
     """The mean over cells that repeat one another."""
     first, asked = repetitions[0], sum(usage["items"] for usage in repetitions)
@@ -67,13 +185,21 @@ def _of(repetitions: Sequence[Mapping[str, Any]]) -> Cost:
     )
     note = UNTIMED if None in saved else SHORT if seconds < LEAST_SECONDS else ""
     return Cost(
-        first["model"], first["method"], first["benchmark"], first["items"],
-        calls, prompt_tokens, new_tokens, NAN if note else seconds / asked, note=note,
-    )  # fmt: skip
+        first["model"],
+        first["method"],
+        first["benchmark"],
+        first["items"],
+        calls,
+        prompt_tokens,
+        new_tokens,
+        NAN if note else seconds / asked,
+        note=note,
+    )
 
 
 def _beside(cost: Cost, base: Cost | None) -> Cost:
     if base is None:
         return cost
-    more = {f"extra_{n}": getattr(cost, n) - getattr(base, n) for n in (*COUNTED, "seconds")}
-    return cost._replace(**more)
+    own, other = cost._asdict(), base._asdict()
+    more = {f"extra_{n}": own[n] - other[n] for n in (*COUNTED, "seconds")}
+    return cost._replace(**more, baseline=base.method)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.core.records import Record, is_baseline
+from evenhand.core.text_output import percent
 from evenhand.evaluation.metrics.unanswered import Gap
 from evenhand.report.verdict import Verdict
 
@@ -34,12 +35,10 @@ def unread(records: Sequence[Record]) -> list[Verdict]:
             continue
         name, row = r.metric.partition("_")[0], (r.model, r.method, r.benchmark)
         if name == "cut" and r.value > 0:
-            what = (
-                f"{100 * r.value:.1f} % of the replies were cut at the token limit ({r.metric}); raise max_new_tokens"
-            )
+            what = f"{percent(r.value)} of the replies were cut at the token limit ({r.metric}); raise max_new_tokens"
             found.append(Verdict(*row, what))
         elif r.metric == "letter_mass" and r.value < LEAST_MASS:
-            what = f"the option letters have {100 * r.value:.1f} % of the probability on average: the format is ignored"
+            what = f"the option letters have {percent(r.value)} of the probability on average: the format is ignored"
             found.append(Verdict(*row, what))
         elif r.metric in NO_DECISION and r.value == 1:
             found.append(Verdict(*row, f"no answer could be read ({r.metric} 1.000): other numbers say nothing"))

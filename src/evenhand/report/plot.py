@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evenhand.core.records import Record, is_baseline
 from evenhand.errors import SettingsError, suggest
+from evenhand.report.cost import COST_NAMES
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -130,6 +131,6 @@ def _cut(text: str) -> str:
 
 def _empty(records: Sequence[Record]) -> Figure:
     figure = NotebookFigure(figsize=(7, 1.5))
-    reason = next((r.note for r in records if r.note), "no numbers")
+    reason = next((r.note for r in records if r.note and r.metric not in COST_NAMES), "no numbers")
     figure.text(0.02, 0.5, f"Nothing to plot: {reason[:150]}", fontsize=9, wrap=True, parse_math=False)
     return figure

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenhand.core import file_io
 from evenhand.core.records import Record
 from evenhand.errors import RunError, suggest
 from evenhand.report import blocks
@@ -67,8 +67,10 @@ class Report(Content):
         rows = {}
         for benchmark, metrics, lines in self.grids(group):
             for (model, method), cells in lines.items():
-                named = {c.title if not c.counts else f"n of {metric_name(c.metric)}": text
-                         for c, text in zip(metrics, cells, strict=True)}  # fmt: skip
+                named = {
+                    c.title if not c.counts else f"n of {metric_name(c.metric)}": text
+                    for c, text in zip(metrics, cells, strict=True)
+                }
                 rows[model, benchmark, method] = named
         index = pd.MultiIndex.from_tuples(rows, names=["model", "benchmark", "method"]) if rows else None
         table = pd.DataFrame(list(rows.values()), index=index)
@@ -127,9 +129,12 @@ class Report(Content):
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
-            loader=PackageLoader("evenhand.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+            loader=PackageLoader("evenhand.report"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
             autoescape=markup,  # in Markdown every name goes through the md filter instead
-        )  # fmt: skip
+        )
         environment.filters["md"] = markdown
         environment.filters["words"] = metric_name
         return environment.get_template(template).render(
@@ -140,12 +145,12 @@ class Report(Content):
             sections=self.sections,
             by_group=self.by_group,
             verdicts=self.verdicts(),
-            unread=unread(self.records),
-            unanswered=unanswered(self.manifest, self.records),
+            unread=unread(self.numbers),
+            unanswered=unanswered(self.manifest, self.numbers),
             untold=self.untold(),
-            troubles=without_numbers(self.records),
+            troubles=without_numbers(self.numbers),
             few=FEW,
-            meanings=". ".join([intervals_mean(self.criteria), *blocks.meanings(self.records, self.costs())]),
+            meanings=". ".join([intervals_mean(self.criteria), *blocks.meanings(self.numbers, self.costs())]),
             **more,
         )
 
@@ -176,10 +181,7 @@ class Report(Content):
 
 
 def _replace(target: Path, write: Any) -> None:
-    part = target.with_name(f".{target.name}.part")
     try:
-        write(part)
-        os.replace(part, target)
+        file_io.write_with(target, write)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise RunError(f"cannot write {target} ({error.strerror or error}); free some space and run again") from error

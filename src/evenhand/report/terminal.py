@@ -52,14 +52,14 @@ def _view(report: Content, group: str, across: int) -> RenderableType:
                 parts += _block(block, across)
     for v in [*report.verdicts(), *report.untold()]:
         parts.append(Text(f"{v.model}, {v.method} on {v.benchmark}: ", style="bold") + Text(v.text))
-    said = [f"{intervals_mean(report.criteria)}; {ARROWS_MEAN}", *meanings(report.records, report.costs())]
+    said = [f"{intervals_mean(report.criteria)}; {ARROWS_MEAN}", *meanings(report.numbers, report.costs())]
     parts.append(Text(". ".join(said), style="dim"))
     return Group(*parts)
 
 
 def _together(report: Content, benchmark: str, model: str, methods: list[str], across: int) -> list[list[str]]:
     """Which methods stand in one table, their baselines first: those of one baseline together."""
-    base = {r.method: r.baseline for r in report.records if (r.benchmark, r.model) == (benchmark, model) and r.baseline}
+    base = {r.method: r.baseline for r in report.numbers if (r.benchmark, r.model) == (benchmark, model) and r.baseline}
     baselines = [m for m in methods if is_baseline(m)] or [""]
     tables = []
     for baseline in baselines:
@@ -100,7 +100,7 @@ def _table(metrics: list[Column], methods: dict[str, list[str]], report: Content
     table.add_column("")
     for method in methods:
         table.add_column(Text(method), overflow="fold")
-    arrows = {r.metric: ARROWS[r.direction] for r in report.records}
+    arrows = {r.metric: ARROWS[r.direction] for r in report.numbers}
     for n, metric in enumerate(metrics):
         style = "dim" if metric.counts else ""
         name = Text(metric.title, style=style) + Text("" if metric.counts else f" {arrows[metric.metric]}", style="dim")

@@ -1,12 +1,14 @@
-"""Words and number formats that all parts of a report share."""
+"""Words and cells that all parts of a report share; `evenhand.core.text_output` writes their numbers."""
 
 from __future__ import annotations
 
 import math
 import re
-import unicodedata
+from typing import TYPE_CHECKING
 
+from evenhand.core import moved
 from evenhand.core.records import WORST_GROUP, Record
+from evenhand.core.text_output import count, interval, number
 from evenhand.statistics.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 
 DEMO_LABEL = "demo model, planted bias"
@@ -14,14 +16,6 @@ FEW = "few clusters"
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0", "none": ""}
 ARROWS_MEAN = "↑ higher, ↓ lower, →0 nearer 0 is better"
 BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer 0 is better", "none": ""}
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """Three decimals; a dash for what does not exist."""
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.3f}" if signed else f"{value:.3f}"
-    return text.replace("-0.000", "0.000").replace("+0.000", "0.000")
 
 
 def intervals_mean(criteria: Criteria) -> str:
@@ -34,9 +28,7 @@ def intervals_mean(criteria: Criteria) -> str:
 
 def cell(record: Record, criteria: Criteria = CRITERIA) -> str:
     """Value, interval and a star where it differs from the baseline's."""
-    text = number(record.value)
-    if not math.isnan(record.low):
-        text += f" [{number(record.low)}, {number(record.high)}]"
+    text = f"{number(record.value)} {interval(record.low, record.high)}".rstrip()
     return text + (" *" if criteria.significant(record) else "")
 
 
@@ -53,25 +45,7 @@ def counted(record: Record) -> str:
     if record.status == "failed":
         return "–"
     few = f", {FEW}" if fewest_clusters(record) < FEW_CLUSTERS else ""
-    return f"{record.n:,.0f} ({record.clusters:,}{few})"
-
-
-def duration(seconds: float) -> str:
-    """Three digits with a unit that suits; a dash for what does not exist."""
-    if math.isnan(seconds):
-        return "–"
-    if seconds >= 99.95:
-        return f"{seconds:,.0f} s"
-    for factor, unit in ((1, "s"), (1e3, "ms")):
-        if seconds * factor >= 0.9995:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.0f} µs"
-
-
-def visible(text: str) -> str:
-    """Text from a model with its control characters spelled out: they could act on a terminal."""
-    acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
-    return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))
+    return f"{count(record.n)} ({count(record.clusters)}{few})"
 
 
 def metric_name(name: str) -> str:
@@ -84,3 +58,7 @@ def markdown(text: object) -> str:
     plain = " ".join(str(text).split())
     escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", escaped)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved.moved_names(__name__, dict.fromkeys(("duration", "visible"), "evenhand.core.text_output"))

@@ -16,11 +16,11 @@ from typing import Any
 from evenhand.core import registry
 from evenhand.core.records import is_baseline
 from evenhand.core.run_folder import RunFolder, from_plain
+from evenhand.core.text_output import number, visible
 from evenhand.errors import EvenhandError, RunError
-from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
-from evenhand.models.readings import asked_by
+from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, QuestionItem, Reply
+from evenhand.models.readings import asked_by, written_by
 from evenhand.prompting.rendering import as_dialogue
-from evenhand.report.text import visible
 
 NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
 GATED = "the texts of this benchmark are not shown: its authors ask that none of it be published"
@@ -69,7 +69,7 @@ def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted:
         stored = run.stored(str(cell.get("answers", "")))
         ids += list(stored)[:1]
         if item in stored:
-            found.append(_transcript(cell, item, json.loads(stored[item])))
+            found.append(_transcript(cell, item, stored[item]))
     if not found:
         like = f"ids look like {', '.join(dict.fromkeys(ids))}" if ids else "run the same command again to have them"
         raise RunError(f"no answer to an item {item!r} is kept in {folder}; {like}")
@@ -101,15 +101,20 @@ def _unit(benchmark: Benchmark, item: str) -> tuple[Any, str]:
 
 def _asked(benchmark: Benchmark, unit: Any, answer: Any, cell: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
     """What came before the last words: as recorded, else the question as the benchmark puts it."""
-    before = getattr(answer, "before", ())
-    if before:
-        return before, ""
+    if isinstance(answer, Choice | Reply) and answer.before:
+        return answer.before, ""
     note = "" if is_baseline(cell["method"]) else NOT_RECORDED
-    question, text = getattr(unit, "question", None), getattr(getattr(unit, "prompt", None), "text", "")
-    if isinstance(question, Question):
+    if question := _question(unit):
         put = next(iter(asked_by(benchmark, [unit])), question)  # with what it adds in asking, such as demonstrations
         return as_dialogue(put, _way(put, answer, cell)).messages, note
-    return ((Message("user", text),), note) if text else ((), "")
+    written = written_by(benchmark, [unit]) if unit is not None and isinstance(answer, Reply) else ()
+    return (written[0].messages, note) if written else ((), "")
+
+
+def _question(unit: Any) -> Question | None:
+    """The question that an item is; None where it is none, or could not be had."""
+    found = unit.question if isinstance(unit, QuestionItem) else None
+    return found if isinstance(found, Question) else None
 
 
 def _way(question: Question, answer: Any, cell: Mapping[str, Any]) -> AnswerBy:
@@ -117,7 +122,7 @@ def _way(question: Question, answer: Any, cell: Mapping[str, Any]) -> AnswerBy:
 
     The cell says it; folders of earlier versions do not.
     """
-    if getattr(answer, "reply", ""):
+    if isinstance(answer, Choice) and answer.reply:
         return "generation"
     known: AnswerBy | None = cell.get("answer_by") or question.answer_by
     return known or "letters"
@@ -141,10 +146,9 @@ def _outcome(benchmark: Benchmark, unit: Any, answer: Any, *, quote: bool) -> st
         return json.dumps(dataclasses.asdict(answer), ensure_ascii=False) if quote else "not shown"
     if answer.decision is None:
         return f"{answer.status}{f': {answer.note}' if answer.note else ''}"
-    question = getattr(unit, "question", None)
-    known = quote and isinstance(question, Question)
-    text = f"option {answer.decision}" + (f", {question.options[answer.decision]!r}" if known and question else "")
+    question = _question(unit) if quote else None
+    text = f"option {answer.decision}" + (f", {question.options[answer.decision]!r}" if question else "")
     if answer.probabilities is not None:
-        text += f", probability {answer.probabilities[answer.decision]:.3f}"
-    marks = benchmark.marks([unit], [answer]) if unit is not None else None
-    return text + (f": {'right' if marks[0].right else 'wrong'}" if marks else "")
+        text += f", probability {number(answer.probabilities[answer.decision])}"
+    grades = benchmark.grades([unit], [answer]) if unit is not None else None
+    return text + (f": {'right' if grades[0].right else 'wrong'}" if grades else "")

@@ -10,7 +10,8 @@ from math import isfinite, isnan
 from typing import NamedTuple
 
 from evenhand.core.records import Record, is_baseline
-from evenhand.report.text import metric_name, number
+from evenhand.core.text_output import count, number, percent
+from evenhand.report.text import metric_name
 from evenhand.statistics.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
 
 
@@ -103,14 +104,14 @@ def capability(r: Record, criteria: Criteria) -> str:
         return f"{name} held (loss below {criteria.margin:g})"
     if not isfinite(r.clusters_needed):
         return f"{name} not shown to hold ({change})"
-    needed = f"a margin of {criteria.margin:g} needs about {r.clusters_needed:,.0f}"
+    needed = f"a margin of {criteria.margin:g} needs about {count(r.clusters_needed)}"
     return f"{name}: cannot tell with {_clusters(r)} whether it held ({change}; {needed})"
 
 
 def _turned_wrong(overall: Sequence[Record], criteria: Criteria) -> list[str]:
     """Right answers that became wrong count, also where as many wrong ones became right."""
     return [
-        f"{100 * r.value:.1f} % of{_part(r)} items turned from right to wrong"
+        f"{percent(r.value)} of{_part(r)} items turned from right to wrong"
         for r in overall
         if r.metric.startswith("became_wrong") and "_max" not in r.metric and r.value >= criteria.margin
     ]

@@ -157,11 +157,15 @@ def estimates(
         values = {v: total[name].value for v, total in totals.items()}
         hits = [np.where(m[name].n > 0, m[name].value, 0.0) * m[name].n for m in own]
         made = _estimate(
-            info, design, Sampled.of(values), np.mean(list(values.values()), axis=0),
+            info,
+            design,
+            Sampled.of(values),
+            np.mean(list(values.values()), axis=0),
             np.mean([total[name].n for total in totals.values()], axis=0),
-            np.mean([w[name].value for w in without], axis=0), np.mean([m[name].n for m in own], axis=0),
+            np.mean([w[name].value for w in without], axis=0),
+            np.mean([m[name].n for m in own], axis=0),
             np.mean(hits, axis=0),
-        )  # fmt: skip
+        )
         if info.form == "resampled":
             made = _resampled(made, np.mean([d[name] for d in draws], axis=0), seed)
         out[name] = made
@@ -176,10 +180,20 @@ def _estimate(
     showing = np.fmin(design.taking_part(hits), design.taking_part(n_pairs - hits))
     both, together = combined([(variance, degrees), (sampled.variance, sampled.degrees)])
     return Estimate(
-        info=info, value=value, n=n, clusters=design.taking_part(n_pairs), effective=design.effective(n_pairs),
-        variance=both, degrees=together, sampled=sampled, without=without, n_pairs=n_pairs, hits=hits,
-        showing=showing, rare=few_carry(design, without, design.effective(n_pairs)),
-    )  # fmt: skip
+        info=info,
+        value=value,
+        n=n,
+        clusters=design.taking_part(n_pairs),
+        effective=design.effective(n_pairs),
+        variance=both,
+        degrees=together,
+        sampled=sampled,
+        without=without,
+        n_pairs=n_pairs,
+        hits=hits,
+        showing=showing,
+        rare=few_carry(design, without, design.effective(n_pairs)),
+    )
 
 
 def rounded_root(variance: Array, value: Array) -> Array:

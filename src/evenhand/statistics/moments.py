@@ -53,7 +53,9 @@ def paired_t(n: Array, d: Array, dd: Array) -> Array:
 
 
 def t_test_p(t: Array, n: Array) -> Array:
-    """Two-sided p of a t with n - 1 degrees of freedom."""
+    """Two-sided p of a t with n - 1 degrees of freedom; nan where t is."""
+    if np.isnan(t).all():  # without the import, which takes a while
+        return np.full(np.broadcast_shapes(np.shape(t), np.shape(n)), np.nan)
     from scipy.stats import t as student
 
     return np.asarray(2 * student.sf(np.abs(t), np.maximum(n - 1, 1)))

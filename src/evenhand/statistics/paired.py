@@ -260,13 +260,20 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
         changed = changed._replace(size=_worth(changed, variance, effective), rare=changed.rare | (error == 0))
     clusters = np.fmin(before.clusters, after.clusters)
     return Paired(
-        info=after.info, value=difference, error=error, degrees=degrees, clusters=clusters, effective=effective,
+        info=after.info,
+        value=difference,
+        error=error,
+        degrees=degrees,
+        clusters=clusters,
+        effective=effective,
         known=(clusters > 1) & np.isfinite(variance) & np.isfinite(difference),
         gain=gain(after.info.direction, before.value, after.value),
         gain_error=rounded_root(gain_variance, before.value),
-        draws=draws, gain_draws=_gain_draws(before, after, sign), changed=changed,
+        draws=draws,
+        gain_draws=_gain_draws(before, after, sign),
+        changed=changed,
         rare=few_carry(design, without, effective),
-    )  # fmt: skip
+    )
 
 
 def _too_even(one: Estimate, other: Estimate) -> tuple[Array, Array]:

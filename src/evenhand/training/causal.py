@@ -53,6 +53,10 @@ def causal_lm_loss(
     """
     hidden = final_hidden(module, **batch.inputs)
     return chunked_cross_entropy(
-        hidden[:, :-1].flatten(0, 1), module.get_output_embeddings(), batch.labels[:, 1:].flatten(),
-        chunk=chunk, finish=finish, reduction=reduction,
-    )  # fmt: skip
+        hidden[:, :-1].flatten(0, 1),
+        module.get_output_embeddings(),
+        batch.labels[:, 1:].flatten(),
+        chunk=chunk,
+        finish=finish,
+        reduction=reduction,
+    )

@@ -3,9 +3,9 @@
 accelerate places the module, casts, and knows the processes; the rest is here: AdamW, linear warm-up and decay, clipped
 gradients, an evaluation after each epoch, the best weights kept, and a checkpoint of every epoch.
 
-Several processes (`accelerate launch --multi_gpu`, or torchrun) share the batches of each step, and every one holds the
-whole module. Gradients are summed here and not by DistributedDataParallel, since losses call a module several times a
-step and use its weights (the output embedding's) outside of its forward pass, which a wrapper does not see.
+Several processes share the batches of each step. Under `accelerate launch --multi_gpu`, or torchrun, every one holds
+the whole module, and gradients are summed by hand instead of by DistributedDataParallel, whose wrapper does not see
+that a loss calls a module several times a step. Under `--use_fsdp --fsdp_version 2` the module is spread over them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from evenhand.core.artifacts import resolved_precision
 from evenhand.core.progress import track
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.training.checkpoints import Checkpoints, put, weights_of
-from evenhand.training.processes import Processes, refuse_sharding
+from evenhand.renaming import old_fields
+from evenhand.training import accelerate_support
+from evenhand.training.checkpoints import Checkpoints, Weights, put, state_of, weights_of
+from evenhand.training.gradient_checkpointing import checkpointed
+from evenhand.training.optimizer import adamw, linear_rate, set_learning_rate
+from evenhand.training.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_FIRST_NAMES = {"warmup_ratio": "warm_up", "gradient_accumulation_steps": "accumulate", "max_grad_norm": "clip"}
+"""How checkpoints name what has been renamed, so that a training begun by an earlier version is resumed."""
+
+
+@old_fields(warm_up="warmup_ratio", accumulate="gradient_accumulation_steps", clip="max_grad_norm")
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How long and how fast."""
@@ -36,13 +44,13 @@ class Schedule:
     epochs: int
     learning_rate: float
     """The highest; reached after the warm-up, zero at the end."""
-    warm_up: float = 0.1
-    """Share of all steps in which the rate rises."""
+    warmup_ratio: float = 0.1
+    """Fraction of all steps in which the rate rises."""
     weight_decay: float = 0.01
-    clip: float = 1.0
-    """Largest norm of a step's gradient."""
-    accumulate: int = 1
-    """Batches a step, of all processes together and at least one each; the last step of an epoch may have fewer."""
+    max_grad_norm: float = 1.0
+    """Largest norm of a step's gradient; longer ones are scaled down to it."""
+    gradient_accumulation_steps: int = 1
+    """Batches per step, of all processes together and at least one each; the last step of an epoch may have fewer."""
     patience: int = 3
     """Epochs without a better evaluation after which training ends; 0 never ends early."""
     seed: int = 0
@@ -50,16 +58,28 @@ class Schedule:
     """None takes the GPU where there is one."""
     precision: str = "auto"
     """Of the products: no, bf16, fp16, or auto: bf16 on GPUs that have it."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed anew in the backward pass instead of being kept: less memory, about a third more
+    time, and the same result."""
 
     def __post_init__(self) -> None:
         """Refuse what no training can follow."""
-        if min(self.epochs, self.accumulate) < 1 or self.learning_rate <= 0 or not 0 <= self.warm_up < 1:
-            raise SettingsError(f"{self}: epochs and accumulate must be >= 1, learning_rate > 0, warm_up in [0, 1)")
+        counts = self.epochs, self.gradient_accumulation_steps
+        if min(counts) < 1 or self.learning_rate <= 0 or not 0 <= self.warmup_ratio < 1:
+            raise SettingsError(
+                f"{self}: epochs and gradient_accumulation_steps must be >= 1, learning_rate > 0, warmup_ratio in "
+                "[0, 1)"
+            )
+
+    def for_checkpoints(self) -> dict[str, Any]:
+        """Its values by name, to tell checkpoints of another training; not what leaves the result as it is."""
+        values = asdict(self)
+        del values["gradient_checkpointing"]
+        return {_FIRST_NAMES.get(name, name): value for name, value in values.items()}
 
     def rate(self, progress: float) -> float:
         """The learning rate when that share of the training is done."""
-        rising = progress / self.warm_up if self.warm_up else 1.0
-        return self.learning_rate * min(rising, (1 - progress) / (1 - self.warm_up))
+        return linear_rate(progress, self.learning_rate, self.warmup_ratio)
 
 
 class Trained(NamedTuple):
@@ -81,9 +101,10 @@ class Training(Generic[T]):
     """The batches of an epoch, from its number and a generator seeded with it."""
     loss: Callable[[nn.Module, T], Tensor]
     """Mean loss of a batch; tensors are the loss's to move to the module's device."""
-    evaluate: Callable[[nn.Module], Mapping[str, float]]
-    """Numbers by name, after each epoch, gradients and dropout off."""
-    watched: str
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
+    """Numbers by name, after each epoch, gradients and dropout off. None, where nothing is held out, evaluates nothing:
+    all epochs are trained, and the weights of the last one are kept."""
+    watched: str = ""
     """The number whose smallest value says which epoch was best."""
     schedule: Schedule
     folder: Path | None = None
@@ -100,83 +121,94 @@ class Training(Generic[T]):
         """
         import torch
 
-        accelerator = _accelerator(self.schedule)
-        processes = Processes(accelerator)
-        wanted = [p for p in self.module.parameters() if p.requires_grad]
-        adam = torch.optim.AdamW(wanted, lr=0.0, weight_decay=self.schedule.weight_decay)
-        self.module.to(accelerator.device)
-        store = Checkpoints(self.folder, asdict(self.schedule))
-        curve, best = store.resume(self.module, adam)
-        processes.begin(wanted, len(curve), self.folder)
-        module = accelerator.prepare_model(self.module, evaluation_mode=True)  # the casts, and no wrapper
-        optimizer = accelerator.prepare_optimizer(adam)
+        ranks = accelerate_support.processes(self.schedule.device, self.schedule.precision)
+        ranks.place(self.module)
+        store = Checkpoints(self.folder, self.schedule.for_checkpoints())
+        curve, best = store.resume(self.module)
+        ranks.begin(self._parameters(), len(curve), self.folder)
         devices = range(torch.cuda.device_count())
-        with torch.random.fork_rng(devices=devices), track(self.schedule.epochs, self.label) as step:
-            step(len(curve))
-            while not self._finished(curve):
-                epoch = len(curve)
-                # so that a resumed run draws alike, and processes differ
-                torch.manual_seed(self.schedule.seed * 1_000_003 + epoch + (processes.index << 40))
-                train_loss = self._epoch(processes, module, optimizer, epoch)
-                row = {"epoch": float(epoch), "train_loss": train_loss, **self._evaluated()}
-                row = processes.told(row)  # all must agree on which epoch is best
-                if not math.isfinite(row[self.watched]):
-                    raise EvenhandError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}")
-                curve.append(row)
-                if self._best(curve) == epoch:
-                    best = weights_of(self.module)
-                if processes.main:
-                    store.keep(curve, self.module, best, adam)
-                processes.wait()
-                step(1)
-        accelerator.unwrap_model(module, keep_fp32_wrapper=False)  # takes the casts off the module's forward
+        with torch.random.fork_rng(devices=devices), ranks.prepared(self.module):
+            best = self._trained(ranks, store, curve, best)
         put(self.module, best)
+        ranks.finish(self.module)
         self.module.eval()
         return Trained(curve, self._best(curve))
 
-    def _epoch(self, processes: Processes, module: Any, optimizer: Any, epoch: int) -> float:
+    def _trained(self, ranks: Processes, store: Checkpoints, curve: list[dict[str, float]], best: Weights) -> Weights:
+        """Train the epochs that are left, adding to the curve; the weights of the best one."""
+        adam = adamw(self._parameters(), weight_decay=self.schedule.weight_decay)
+        store.resume_optimizer(adam)
+        optimizer = ranks.optimizer(adam)
+        with track(self.schedule.epochs, self.label) as step:
+            step(len(curve))
+            while not self._finished(curve):
+                curve.append(self._row(ranks, optimizer, len(curve)))
+                better = self._best(curve) == len(curve) - 1
+                if better or self.folder is not None:
+                    now = weights_of(self.module, keep=ranks.keeps_weights)
+                best = now if better else best
+                if self.folder is not None:
+                    state = state_of(adam, keep=ranks.main)
+                    if ranks.main:
+                        store.keep(curve, now, best, state)
+                ranks.wait()
+                step(1)
+        return best
+
+    def _row(self, ranks: Processes, optimizer: Any, epoch: int) -> dict[str, float]:
+        """Train an epoch and evaluate; its row of the curve."""
+        import torch
+
+        # so that a resumed run draws alike, and processes differ
+        torch.manual_seed(self.schedule.seed * 1_000_003 + epoch + (ranks.index << 40))
+        train_loss = self._epoch(ranks, optimizer, epoch)
+        row = {"epoch": float(epoch), "train_loss": train_loss, **ranks.asked(self._evaluated)}
+        row = ranks.told(row)  # all must agree on which epoch is best
+        if self.evaluate is not None and not math.isfinite(row[self.watched]):
+            raise EvenhandError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}")
+        return row
+
+    def _epoch(self, ranks: Processes, optimizer: Any, epoch: int) -> float:
         plan, total, losses = self.schedule, self.schedule.epochs, 0.0
-        batches = list(self.batches(epoch, Random(f"{plan.seed}/{epoch}")))
+        batches = ranks.asked(lambda: list(self.batches(epoch, Random(f"{plan.seed}/{epoch}"))))
         if not batches:
             raise EvenhandError(f"{self.label}: epoch {epoch} has no batches")
-        size = max(plan.accumulate, processes.count)
-        module.train()
-        for start in range(0, len(batches), size):
-            group = batches[start : start + size]
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = plan.rate((epoch + (start + len(group) / 2) / len(batches)) / total)
-            own = 0.0
-            for batch in group[processes.index :: processes.count]:
-                own += self._backward(processes, module, batch, len(group))
-            losses += self._summed(processes, own, epoch)
-            processes.clip(module.parameters(), plan.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        size = max(plan.gradient_accumulation_steps, ranks.count)
+        self.module.train()
+        with checkpointed(self.module, plan.gradient_checkpointing):
+            for start in range(0, len(batches), size):
+                group = batches[start : start + size]
+                set_learning_rate(optimizer, plan.rate((epoch + (start + len(group) / 2) / len(batches)) / total))
+                losses += self._summed(ranks, ranks.learned(self.loss, self.module, group), epoch)
+                ranks.clip(self._parameters(), plan.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
         return losses / len(batches)
 
-    def _backward(self, processes: Processes, module: Any, batch: T, parts: int) -> float:
-        loss = self.loss(module, batch)
-        value = float(loss.detach())
-        if math.isfinite(value):
-            processes.backward(loss / parts)
-        return value
+    def _parameters(self) -> list[nn.Parameter]:
+        """What is trained, as it lies at the moment: whole or sharded."""
+        return [p for p in self.module.parameters() if p.requires_grad]
 
-    def _summed(self, processes: Processes, own: float, epoch: int) -> float:
+    def _summed(self, ranks: Processes, own: float, epoch: int) -> float:
         """The summed loss of a step, whose gradients are summed too; one that is no number ends all processes."""
-        value = processes.sum_of(own)
+        value = ranks.sum_of(own)
         if not math.isfinite(value):
             raise EvenhandError(f"{self.label}: the loss became {value} in epoch {epoch}; take a lower learning_rate")
-        processes.sum_gradients(p for p in self.module.parameters() if p.requires_grad)
+        ranks.sum_gradients(self.module)
         return value
 
     def _evaluated(self) -> Mapping[str, float]:
         import torch
 
         self.module.eval()
+        if self.evaluate is None:
+            return {}
         with torch.no_grad():
             return self.evaluate(self.module)
 
     def _best(self, curve: Sequence[Mapping[str, float]]) -> int:
+        if self.evaluate is None:
+            return len(curve) - 1
         return min(range(len(curve)), key=lambda n: curve[n][self.watched])
 
     def _finished(self, curve: Sequence[Mapping[str, float]]) -> bool:
@@ -184,31 +216,3 @@ class Training(Generic[T]):
             return True
         patience = self.schedule.patience
         return bool(curve) and 0 < patience <= len(curve) - 1 - self._best(curve)
-
-
-def _accelerator(schedule: Schedule) -> Any:
-    """One for the schedule's device and precision."""
-    import torch
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    refuse_sharding()
-    device = schedule.device or ("cuda" if torch.cuda.is_available() else "")
-    precision = resolved_precision(schedule.precision, device)
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
-    try:
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
-        fits = accelerator.device.type == device.partition(":")[0] or not device
-    except ValueError:
-        fits = False
-    if not fits:
-        # accelerate keeps what a process asked for first; another device or precision needs another state
-        AcceleratorState._reset_state(reset_partial_state=True)
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
-    if accelerator.num_processes > 1 and device.startswith("cuda:") and str(accelerator.device) != device:
-        raise SettingsError(
-            f"process {accelerator.process_index} of {accelerator.num_processes} has its model on {device}: every "
-            f"process needs a GPU of its own, so load it there with device={accelerator.device}"
-        )
-    return accelerator

@@ -1,17 +1,102 @@
-"""LoRA adapters for a language model that is its own student: made, saved and opened again."""
+"""LoRA adapters of language models: made, saved and opened again."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from evenhand.models.adapters import merged
-from evenhand.models.saved import base_of_adapter
+from evenhand.errors import SettingsError, suggest
+from evenhand.models.adapters import forget_name, merged
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+    from torch import nn
     from transformers import PreTrainedModel
+
+Targets = Literal["all", "attention"] | Sequence[str]
+"""All linear layers but the output embedding, the queries and values alone, or paths of modules."""
+QUERY_VALUE = ("q_proj", "v_proj")
+"""What peft takes by itself for Llama and OPT."""
+
+
+class Adapter(NamedTuple):
+    """What a LoRA adapter is like."""
+
+    rank: int
+    alpha: int
+    """The adapter counts alpha / rank."""
+    dropout: float = 0.0
+    rslora: bool = False
+    """Whether it counts alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732)."""
+    targets: Targets = "all"
+    embeddings: bool = False
+    """Whether the input embedding has an adapter, too."""
+
+
+def lora_config(module: nn.Module, adapter: Adapter, **more: Any) -> LoraConfig:
+    """The configuration of an adapter for a model that has its layers.
+
+    Args:
+        module: A language model of transformers without adapters.
+        adapter: What it is like.
+        more: Further settings of `peft.LoraConfig`.
+
+    Raises:
+        SettingsError: The model has no such layers.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        use_rslora=adapter.rslora,
+        target_modules=_target_modules(module, adapter),
+        **more,
+    )
+
+
+def _target_modules(module: Any, adapter: Adapter) -> str | list[str]:
+    """What peft takes as `target_modules`."""
+    paths = {name: m for name, m in module.named_modules()}
+    if not isinstance(adapter.targets, str):
+        missing = [path for path in adapter.targets if path not in paths]
+        if missing:
+            raise SettingsError(
+                f"{type(module).__name__} has no module {missing[0]!r} for an adapter. {suggest(missing[0], paths)}"
+            )
+        return list(adapter.targets)
+    attention = adapter.targets == "attention"
+    if attention and not any(name.endswith(QUERY_VALUE) for name in paths):
+        raise SettingsError(f"{type(module).__name__} has no q_proj and v_proj: take targets=all")
+    if not adapter.embeddings:
+        return list(QUERY_VALUE) if attention else "all-linear"
+    head = module.get_output_embeddings()
+    linear = [
+        name
+        for name, m in paths.items()
+        if m is not head and type(m).__name__ in ("Linear", "Conv1D") and (not attention or name.endswith(QUERY_VALUE))
+    ]
+    own = next(name for name, m in paths.items() if m is module.get_input_embeddings())
+    return [own, *linear]
+
+
+def adapted(base: nn.Module, config: LoraConfig, seed: int) -> Any:
+    """A module under a fresh adapter; only the adapter is trained.
+
+    Args:
+        base: Put under the adapter as it is, in place.
+        config: From `lora_config`.
+        seed: Seed of the adapter's weights; the process's own generator is left alone.
+    """
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tuned: Any = get_peft_model(base, config)
+    return tuned
 
 
 def with_adapter(module: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int, named: bool) -> Any:
@@ -25,28 +110,9 @@ def with_adapter(module: PreTrainedModel, *, rank: int, alpha: int, dropout: flo
         seed: Of its weights.
         named: Whether the module is what its name says, so that the adapter's base may be saved by name.
     """
-    from peft import LoraConfig, get_peft_model
-
     named = named and not hasattr(module, "peft_config")
     base = merged(module)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        tuned: Any = get_peft_model(base, config)
+    tuned = adapted(base, lora_config(base, Adapter(rank, alpha, dropout)), seed)
     if not named:
         forget_name(tuned)
     return tuned
-
-
-def forget_name(tuned: Any) -> None:
-    """Let an adapter's base be saved with it, where no folder or hub name holds the same weights."""
-    base = tuned.get_base_model()
-    base.name_or_path, base.config._name_or_path = "", ""
-    for adapter in tuned.peft_config.values():
-        adapter.base_model_name_or_path = None
-
-
-def base_of(folder: Path) -> tuple[str, bool]:
-    """Where the base of a saved adapter is, by folder or hub name, and whether it lies in the adapter's folder."""
-    base = base_of_adapter(folder)
-    return base, Path(base).is_absolute() and Path(base).is_relative_to(folder.resolve())

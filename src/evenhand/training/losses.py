@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from evenhand.errors import SettingsError
 from evenhand.inference.tree_forward import Finish
+from evenhand.training.divergences import kl
 
 CHUNK = 256
 """Rows of logits that are held at once."""
@@ -145,16 +146,10 @@ def chunked_kl(
             if raw.shape != ours.shape:
                 raise SettingsError(f"the teacher has {raw.shape[-1]} tokens and the student {ours.shape[-1]}")
             theirs = target(log_softmax(raw / temperature, dim=-1))
-        divergence = _divergence(theirs, ours) if direction == "forward" else _divergence(ours, theirs)
+        divergence = kl(theirs, ours) if direction == "forward" else kl(ours, theirs)
         return (divergence * share[rows].to(ours)).sum() / divisor
 
     return chunked_sum(hidden[counted.to(hidden.device)], head, loss_of, chunk=chunk, finish=finish)
-
-
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """[rows] KL(p || q) of log-probabilities; what has probability 0 under p adds nothing."""
-    mass = p.exp()
-    return (mass * torch.where(mass > 0, p - q, 0.0)).sum(dim=-1)
 
 
 def _divisor(total: float, reduction: Reduction) -> float:

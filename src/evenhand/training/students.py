@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,20 +11,18 @@ from torch import nn
 
 from evenhand.errors import SettingsError
 from evenhand.inference.support_probe import inner
-from evenhand.interfaces import Model
+from evenhand.interfaces import Model, TrainingRecord
+from evenhand.models import saved
 from evenhand.models.adapters import copied, merged
 from evenhand.models.asking import asked_alike
-from evenhand.models.files import SAVED
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
-from evenhand.training.lora import base_of, forget_name, with_adapter
+from evenhand.training.lora import with_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 StudentKind = Literal["lora", "copied", "random"]
-FACTS = "distillation.json"
-"""Beside a student's weights: how its training went."""
 
 
 def build(
@@ -87,8 +84,12 @@ def _shorter(config: Any, kept: list[int]) -> Any:
 def keep_layers(module: Any, kept: list[int]) -> None:
     """Take all other layers out of a module."""
     every = int(module.config.get_text_config().num_hidden_layers)
-    found = [(m, name) for m in module.modules() for name, child in m.named_children()
-             if isinstance(child, nn.ModuleList) and len(child) == every]  # fmt: skip
+    found = [
+        (m, name)
+        for m in module.modules()
+        for name, child in m.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == every
+    ]
     if len(found) != 1:
         raise SettingsError(
             f"{type(module).__name__} has {len(found)} lists of {every} layers, so that its layers cannot be copied; "
@@ -110,77 +111,59 @@ def keep_layers(module: Any, kept: list[int]) -> None:
 # --------------------------------------------------------------------------------------------- what results
 
 
-class DistilledLocal(LocalModel):
-    """A causal student: a local model that knows how it was trained."""
+def keep(module: Any, tokenizer: PreTrainedTokenizerBase, record: TrainingRecord, folder: Path) -> None:
+    """Write a trained student, and last its record.
 
-    learned: dict[str, Any]
-
-    def facts(self) -> dict[str, Any]:
-        """Those of the model, and how the training went."""
-        return {**super().facts(), **self.learned}
-
-    def save(self, folder: str | Path) -> Path:
-        """Write what `evenhand.load` opens, and how the training went."""
-        return _noted(super().save(folder), self.learned)
+    The adapter of a masked model goes into its weights, as the folder of one has no other form.
+    """
+    keep_weights(module, tokenizer, folder)
+    saved.write_weights(folder, record)
 
 
-class DistilledMasked(MaskedModel):
-    """A masked student: a masked model that knows how it was trained."""
+def keep_weights(module: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a trained student without its record: until `evenhand.models.saved.write_weights` it is unfinished."""
+    from evenhand.models.hugging_face import save_module, save_tokenizer
 
-    learned: dict[str, Any]
-
-    def facts(self) -> dict[str, Any]:
-        """Those of the model, and how the training went."""
-        return {**super().facts(), **self.learned}
-
-    def save(self, folder: str | Path) -> Path:
-        """Write what `evenhand.load` opens, and how the training went."""
-        return _noted(super().save(folder), self.learned)
+    saved.begin(folder)
+    save_module(module if _causal(module) else merged(module), folder)
+    save_tokenizer(tokenizer, folder)
 
 
-Distilled = DistilledLocal | DistilledMasked
+def open_trained(
+    folder: Path, teacher: Model, name: str, record: TrainingRecord | None = None
+) -> LocalModel | MaskedModel:
+    """A student from the folder that `keep` wrote, which may be gone later; on its teacher's device, asked alike.
 
+    Args:
+        folder: With weights or an adapter.
+        teacher: The model that it was trained from.
+        name: Label for tables.
+        record: Of its training; None reads it from the folder.
 
-def keep(module: Any, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], folder: Path) -> None:
-    """Write a trained student; the adapter of a masked model goes into its weights, as its folder has no other form."""
-    from evenhand.models.hugging_face import save_module
-
-    if not _causal(module):
-        module = merged(module)
-    save_module(module, folder)
-    tokenizer.save_pretrained(folder)
-    _noted(folder, facts)
-
-
-def open_distilled(folder: Path, teacher: Model, name: str) -> Distilled:
-    """A student from the folder that `keep` wrote, which may be gone later; on its teacher's device, asked alike."""
+    Raises:
+        EvenhandError: The files are missing or broken, or the folder is unfinished.
+    """
     from evenhand.models import hugging_face
 
+    record = record or saved.training_of(folder)
     module = teacher.weights.module
     adapted = (folder / "adapter_config.json").is_file()
-    base, beside = base_of(folder) if adapted else (str(folder), False)
     masked = isinstance(teacher, MaskedModel)
     opened, tokenizer = hugging_face.open_model(
-        base, folder if adapted else None, masked=masked, device=str(module.device),
+        saved.base_of_adapter(folder) if adapted else str(folder),
+        folder if adapted else None,
+        masked=masked,
+        device=str(module.device),
         dtype=str(module.dtype).removeprefix("torch."),
-    )  # fmt: skip
-    facts = json.loads((folder / FACTS).read_text())
-    if beside:
-        forget_name(opened)
-    student: Distilled
+    )
+    student: LocalModel | MaskedModel
     if masked:
-        student = DistilledMasked(opened, tokenizer, name=name)
+        student = MaskedModel(opened, tokenizer, name=name)
     else:
-        student = DistilledLocal(opened, tokenizer, name=name, **asked_alike(teacher))
-    student.learned = facts
+        student = LocalModel(opened, tokenizer, name=name, **asked_alike(teacher))
+    student.training = record
     return student
 
 
 def _causal(module: Any) -> bool:
     return not type(inner(module)).__name__.endswith("ForMaskedLM")
-
-
-def _noted(folder: Path, facts: dict[str, Any]) -> Path:
-    (folder / FACTS).write_text(json.dumps(facts, indent=1))
-    (folder / SAVED).unlink(missing_ok=True)  # of another model that lay here
-    return folder

@@ -1,16 +1,72 @@
-"""What methods that train through TRL share: whether it is there, its seeds, rows in tokens, going on after a kill."""
+"""Training of a LoRA adapter through TRL, supervised or by preferences, on rows that are in tokens already.
+
+Sources: TRL's SFTTrainer and DPOTrainer; direct preference optimisation is by Rafailov et al. 2023 (arXiv 2305.18290).
+A training that was killed continues from the last checkpoint in its folder.
+"""
 
 from __future__ import annotations
 
-import importlib
+import copy
 import importlib.util
+import math
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from evenhand.errors import EvenhandError
+from evenhand.errors import DivergedError, SettingsError
+from evenhand.training import trl_support
+from evenhand.training.trl_support import Rows
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained."""
+
+    objective: Literal["sft", "dpo"]
+    """Learn the answers, or prefer the chosen ones to the rejected ones."""
+    epochs: int
+    steps: int | None = None
+    """Instead of epochs."""
+    learning_rate: float
+    """Peak of AdamW."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: float
+    """Number of steps in which it rises; below 1 the fraction of all steps."""
+    batch_size: int
+    """Rows computed at once."""
+    gradient_accumulation_steps: int = 1
+    """Batches per optimizer step."""
+    beta: float = 0.1
+    """Of dpo: how much it costs to move away from the untrained model."""
+    precision: str = "no"
+    """Of the products: no, bf16 or fp16."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed twice rather than kept."""
+    max_length: int | None = None
+    """Maximum number of tokens of a row, which are cut there; None cuts nothing."""
+    seed: int = 0
+    cpu: bool = False
+    """Whether it is trained on the CPU even where there is a GPU."""
+
+
+class Outcome(NamedTuple):
+    """How a training went."""
+
+    module: Any
+    """Under its adapter, in evaluation mode."""
+    history: list[Mapping[str, float]]
+    """What the trainer logged: per epoch a row of the training loss, and one of the evaluation."""
+    steps: int
+    seconds: float
 
 
 def unsupported_reason(method: str) -> str:
@@ -20,14 +76,103 @@ def unsupported_reason(method: str) -> str:
     return ""
 
 
-def library() -> Any:
-    """TRL itself, which is typed in part only."""
-    return importlib.import_module("trl")
+def train(
+    module: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    held: Rows = (),
+    adapter: LoraConfig | None = None,
+) -> Outcome:
+    """Train the adapter of a module; the generators of random numbers are left as they were.
+
+    Args:
+        module: Under an adapter, or put under a fresh one. Without its adapter it is the reference of dpo.
+        tokenizer: The model's own; it is left alone.
+        rows: `prompt_ids`, `chosen_ids` and `rejected_ids` (dpo), or `input_ids` and `completion_mask` (sft).
+        recipe: How.
+        folder: For checkpoints.
+        held: Rows that are evaluated after each epoch (dpo).
+        adapter: Of the fresh adapter; None where the module has one.
+
+    Raises:
+        SettingsError: TRL is not installed.
+        DivergedError: The loss or a trained weight is no longer finite.
+    """
+    if reason := unsupported_reason(recipe.objective):
+        raise SettingsError(reason)
+    began = time.monotonic()
+    with own_generators(), _without_bars():
+        trainer = _trainer(module, copy.deepcopy(tokenizer), rows, recipe, folder, held, adapter)
+        run(trainer)
+    history: list[Mapping[str, float]] = trainer.state.log_history
+    losses = [row["loss"] for row in history if "loss" in row]
+    if not all(map(math.isfinite, losses)):
+        raise DivergedError(f"the loss became {losses[-1]}; take a learning_rate below {recipe.learning_rate:g}")
+    tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Outcome(tuned.eval(), history, int(trainer.state.global_step), round(time.monotonic() - began, 1))
+
+
+def _trainer(
+    module: Any,
+    tokenizer: Any,
+    rows: Rows,
+    recipe: Recipe,
+    folder: Path,
+    held: Rows,
+    adapter: LoraConfig | None,
+) -> Any:
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    library = trl_support.library()
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    given = {"model": module, "processing_class": tokenizer, "peft_config": adapter}
+    arguments = _arguments(recipe, folder, evaluated=bool(held))
+    if recipe.objective == "dpo":
+        return trl_support.dpo_trainer(rows, held, args=library.DPOConfig(beta=recipe.beta, **arguments), **given)
+    from datasets import Dataset
+
+    sft = library.SFTConfig(completion_only_loss=True, packing=False, **arguments)
+    return library.SFTTrainer(args=sft, train_dataset=Dataset.from_list([dict(row) for row in rows]), **given)
+
+
+def _arguments(recipe: Recipe, folder: Path, *, evaluated: bool) -> dict[str, Any]:
+    """What the configurations of both trainers share."""
+    return {
+        "output_dir": str(folder),
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.decay,
+        "warmup_steps": recipe.warmup,
+        "num_train_epochs": recipe.epochs,
+        "max_steps": recipe.steps or -1,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "max_length": recipe.max_length,
+        "bf16": recipe.precision == "bf16",
+        "fp16": recipe.precision == "fp16",
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "use_cpu": recipe.cpu,
+        "dataloader_pin_memory": not recipe.cpu,
+        "eval_strategy": "epoch" if evaluated else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "logging_strategy": "epoch",
+        "report_to": "none",
+        "push_to_hub": False,
+        "disable_tqdm": True,
+    }
 
 
 @contextmanager
 def own_generators() -> Iterator[None]:
-    """Trainers seed the process's generators; what was drawn from before goes on as if they had not."""
+    """Trainers seed the process's generators; what was drawn from before continues as if they had not."""
     import numpy as np
     import torch
 
@@ -40,24 +185,28 @@ def own_generators() -> Iterator[None]:
         np.random.set_state(arrays)
 
 
-def for_tokens(trainer: Any) -> Any:
-    """A class of trainers for rows that are in tokens already."""
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the progress bars of datasets, which would stand between ours."""
+    import datasets
 
-    class Ready(trainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-    return Ready
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def run(trainer: Any) -> None:
     """Train from the last checkpoint in the trainer's folder, if any; nothing is written to standard output.
 
-    The weights are looked at, and not the losses: transformers' Trainer logs a loss that is not finite as the mean of
-    those before it (`logging_nan_inf_filter`).
+    The weights are looked at, and not the losses alone: transformers' Trainer logs a loss that is not finite as the
+    mean of those before it (`logging_nan_inf_filter`).
 
     Raises:
-        EvenhandError: A trained weight is no longer finite.
+        DivergedError: A trained weight is no longer finite.
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
@@ -68,4 +217,4 @@ def run(trainer: Any) -> None:
     trained = ((name, p) for name, p in trainer.model.named_parameters() if p.requires_grad)
     if broken := next((name for name, p in trained if not bool(p.isfinite().all())), ""):
         rate = trainer.args.learning_rate
-        raise EvenhandError(f"training diverged: {broken} is no longer finite; take a learning_rate below {rate:g}")
+        raise DivergedError(f"training diverged: {broken} is no longer finite; take a learning_rate below {rate:g}")

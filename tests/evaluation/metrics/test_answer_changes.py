@@ -19,7 +19,7 @@ from evenhand.interfaces import (
     Array,
     Benchmark,
     Choice,
-    Mark,
+    Grade,
     Measured,
     Method,
     Metric,
@@ -56,7 +56,7 @@ RIGHT = 0
 
 @settings
 class Quiz(Benchmark):
-    """Accuracy by part, with marks; or with broken ones."""
+    """Accuracy by part, with grades; or with broken ones."""
 
     name: ClassVar[str] = "quiz"
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
@@ -88,9 +88,9 @@ class Quiz(Benchmark):
             for n, p in enumerate("xy")
         }
 
-    def marks(self, items: Sequence[Toy], answers: Sequence[Choice]) -> list[Mark]:
+    def grades(self, items: Sequence[Toy], answers: Sequence[Choice]) -> list[Grade]:
         made = [
-            Mark(a.decision, a.decision == RIGHT, ("overall", "Z" if self.broken == "group" else i.group), i.part)
+            Grade(a.decision, a.decision == RIGHT, ("overall", "Z" if self.broken == "group" else i.group), i.part)
             for i, a in zip(items, answers, strict=True)
         ]
         return made[1:] if self.broken == "length" else made
@@ -192,8 +192,8 @@ def test_changes_of_decided_answers_are_the_difference_of_the_scores() -> None:
 
 
 def test_items_that_turned_are_counted_per_cluster() -> None:
-    marks = [Quiz().marks(ITEMS, a) for a in (BEFORE, AFTER)]
-    found = turned(*marks, [i.cluster for i in ITEMS], Quiz().tally(ITEMS, AFTER))
+    grades = [Quiz().grades(ITEMS, a) for a in (BEFORE, AFTER)]
+    found = turned(*grades, [i.cluster for i in ITEMS], Quiz().tally(ITEMS, AFTER))
     # overall in x: 8 became right, 3 ceased to be, of 13; in y one of 7 ceased by being unparsed
     assert list(found["x"][:, 0].sum(axis=0)) == [8, 3, 13]
     assert list(found["y"][:, 0].sum(axis=0)) == [0, 7, 8]
@@ -212,8 +212,8 @@ def test_every_pair_of_states_lies_between_its_bounds() -> None:
     like = Tally(("c",), ("c",), ("overall",), np.zeros((1, 1, 1)))
 
     def shares(was: str, now: str) -> dict[str, float]:
-        marks = [Mark({"r": 0, "w": 1, "u": None}[s], s == "r") for s in (was, now)]
-        tally = change_tallies(marks[:1], marks[1:], ["c"], like)[""]
+        grades = [Grade({"r": 0, "w": 1, "u": None}[s], s == "r") for s in (was, now)]
+        tally = change_tallies(grades[:1], grades[1:], ["c"], like)[""]
         assert tally.sums.shape == (1, 1, WIDTH)
         return {name: float(m.value[0]) for name, m in change_metrics(tally.total).items()}
 
@@ -235,7 +235,7 @@ def test_a_method_that_left_everything_changes_nothing() -> None:
 
 def test_there_are_none_without_an_untouched_model_or_without_marks() -> None:
     class Unmarked(Quiz):
-        def marks(self, items: Sequence[Toy], answers: Sequence[Choice]) -> None:
+        def grades(self, items: Sequence[Toy], answers: Sequence[Choice]) -> None:
             return None
 
     failed = Cell("m", Untouched(), Quiz())
@@ -245,7 +245,7 @@ def test_there_are_none_without_an_untouched_model_or_without_marks() -> None:
     assert {r.kind for r in alone if r.metric} == {r.kind for r in unmarked} == {"capability"}
 
 
-@pytest.mark.parametrize(("broken", "message"), [("length", "20 marks for 21 items"), ("group", "'Z', which is no")])
+@pytest.mark.parametrize(("broken", "message"), [("length", "20 grades for 21 items"), ("group", "'Z', which is no")])
 def test_marks_that_do_not_fit_are_refused_where_they_are_made(broken: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         cell(Fake(), AFTER, Quiz(broken=broken))

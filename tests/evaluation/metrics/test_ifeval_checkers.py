@@ -16,22 +16,38 @@ pytestmark = pytest.mark.skipif(not checkers.available(), reason="the extra ifev
 ENGLISH = "The weather is nice today and we are going to walk in the park with the children."
 GERMAN = "Das Wetter ist heute schön und wir gehen mit den Kindern im Park spazieren."
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "at least"},
-     "It is VERY, VERY good.", "It is VERY good."),
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "less than"},
-     "It is VERY good.", "It is VERY, VERY good."),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        "It is VERY, VERY good.",
+        "It is VERY good.",
+    ),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "less than"},
+        "It is VERY good.",
+        "It is VERY, VERY good.",
+    ),
     ("change_case:english_capital", {}, ENGLISH.upper(), ENGLISH),
     ("change_case:english_lowercase", {}, ENGLISH.lower(), GERMAN.lower()),
-    ("combination:repeat_prompt", {"prompt_to_repeat": "Tell me a joke."}, "tell me a joke. Fine.",
-     "Fine. Tell me a joke."),
+    (
+        "combination:repeat_prompt",
+        {"prompt_to_repeat": "Tell me a joke."},
+        "tell me a joke. Fine.",
+        "Fine. Tell me a joke.",
+    ),
     ("combination:two_responses", {}, "One.\n******\nTwo.", "One.\n******\nOne."),
     ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] at [place]", "[name] at home"),
     ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye.\nP.S. Hello.", "Bye. PS Hello."),
     ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Bye.\nP.P.S Hello.", "Bye.\nP.S. Hello."),
     ("detectable_format:constrained_response", {}, "My answer is maybe.", "Maybe."),
     ("detectable_format:json_format", {}, '```json\n{"a": [1, 2]}\n```', "{'a': 1}"),
-    ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2},
-     "Part 1 a\nPart 2 b", "Part 1 a"),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "Part", "num_sections": 2},
+        "Part 1 a\nPart 2 b",
+        "Part 1 a",
+    ),
     ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n- b", "* a\n* b\n* c"),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*one* and *two*", "*one* and two"),
     ("detectable_format:title", {}, "<<A title>>\nText", "<<  >>\nText"),
@@ -41,18 +57,30 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "less than"}, "Sea.", "Sea, sea."),
     ("keywords:letter_frequency", {"letter": "z", "let_frequency": 2, "let_relation": "at least"}, "Zz", "z"),
     ("language:response_language", {"language": "de"}, GERMAN, ENGLISH),
-    ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"},
-     "One.\n\nThen, two.", "One.\n\nAnd then."),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"},
+        "One.\n\nThen, two.",
+        "One.\n\nAnd then.",
+    ),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "One.\n***\nTwo.", "One.\n\nTwo."),
-    ("length_constraints:number_sentences", {"num_sentences": 3, "relation": "less than"},
-     "One. Two.", "No. Yes! Two. 3?"),
-    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"},
-     "Dr. No came. He left.", "Dr. No came."),
+    (
+        "length_constraints:number_sentences",
+        {"num_sentences": 3, "relation": "less than"},
+        "One. Two.",
+        "No. Yes! Two. 3?",
+    ),
+    (
+        "length_constraints:number_sentences",
+        {"num_sentences": 2, "relation": "at least"},
+        "Dr. No came. He left.",
+        "Dr. No came.",
+    ),
     ("length_constraints:number_words", {"num_words": 3, "relation": "at least"}, "one two three", "one two"),
     ("punctuation:no_comma", {}, "No such sign", "One, two"),
     ("startend:end_checker", {"end_phrase": "That is all."}, "Yes. That is ALL.", "That is all. Yes."),
     ("startend:quotation", {}, '"Yes"', '"Yes'),
-]  # fmt: skip
+]
 
 
 def test_every_type_has_a_case() -> None:

@@ -37,16 +37,24 @@ class Item:
         ((Choice(0), Choice(None, status="unparsed")), None),
         ((Choice(0), LOST, LOST), "2 of 3 unanswered, the first: i1: the endpoint said 500"),
         ((Reply("x"), Reply(None), Reply("")), "1 of 3 unanswered, the first: i1"),
-        ((OrderAnswer((LOST, Choice(0))), OrderAnswer((LOST, LOST))),
-         "2 of 2 unanswered (1 of them in part), the first: i0: the endpoint said 500"),
-        ((WindowScore(None, 0), WindowScore(-1.0, 3)),
-         "1 of 2 unanswered, the first: i0: no reply, or longer than the model's context"),
-        ((TwinScores(Scored((None, None), (0, 0))),),
-         "1 of 1 unanswered, the first: i0: no reply, or longer than the model's context"),
-        ((BScoreAnswer(((Shot(None, (0, 1)),),), ((Shot("A", (0, 1)),),)),),
-         "1 of 1 unanswered (1 of them in part), the first: i0: no reply, or longer than the model's context"),
+        (
+            (OrderAnswer((LOST, Choice(0))), OrderAnswer((LOST, LOST))),
+            "2 of 2 unanswered (1 of them in part), the first: i0: the endpoint said 500",
+        ),
+        (
+            (WindowScore(None, 0), WindowScore(-1.0, 3)),
+            "1 of 2 unanswered, the first: i0: no reply, or longer than the model's context",
+        ),
+        (
+            (TwinScores(Scored((None, None), (0, 0))),),
+            "1 of 1 unanswered, the first: i0: no reply, or longer than the model's context",
+        ),
+        (
+            (BScoreAnswer(((Shot(None, (0, 1)),),), ((Shot("A", (0, 1)),),)),),
+            "1 of 1 unanswered (1 of them in part), the first: i0: no reply, or longer than the model's context",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_counted_and_the_first_is_named(answers: Any, said: str | None) -> None:
     found = gap([Item(n) for n in range(len(answers))], answers)
     assert (None if found is None else str(found)) == said
@@ -119,7 +127,7 @@ def test_an_unanswered_baseline_is_compared_with_nothing() -> None:
         """Silent, but for the methods' questions, which come with another context."""
 
         def choose(self, questions: list[Question]) -> list[Choice]:
-            return [LOST if "assum" not in q.head + q.context + q.question else Choice(0) for q in questions]
+            return [LOST if "assum" not in q.preamble + q.context + q.question else Choice(0) for q in questions]
 
         def generate(self, dialogues: Any, sampling: Any = None) -> list[Reply]:
             return [Reply(None) for _ in dialogues]

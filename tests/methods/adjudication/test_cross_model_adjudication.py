@@ -16,7 +16,7 @@ from evenhand import load, wrap
 from evenhand.data.adjudication import load_texts
 from evenhand.data.holistic_bias import load_parts
 from evenhand.errors import DataError, EvenhandError, SettingsError
-from evenhand.interfaces import Dialogue, Message, Model, Passage, Sampling
+from evenhand.interfaces import Dialogue, Message, Model, Passage, Sampling, TrainingRecord
 from evenhand.methods.adjudication import _rounds as module
 from evenhand.methods.adjudication._differences import changed
 from evenhand.methods.adjudication._groups import prompts_of
@@ -129,7 +129,7 @@ def test_only_kind_answers_are_taken_and_learned(ended: tuple[Ended, Adjudicatio
     taken = [row["answer"] for row in run.rows.of["sft"]]
     assert taken and all(any(word in text for word in KIND) for text in taken)
     assert all(row["split"] == "fit" for rows in run.rows.of.values() for row in rows)
-    tuned = run._opens("demo", module.State(made.folder / "member", "", {})).open()
+    tuned = run._opens("demo", module.State(made.folder / "member", TrainingRecord(method="x"))).open()
     asked = [Passage(f"{who} people are {w}.") for who in ("Old", "Retired") for w in (*KIND, *UNKIND)]
 
     def kindness(model: Model) -> float:
@@ -199,8 +199,8 @@ def test_preferences_are_learned(tmp_path: Path) -> None:
     dialogue = Dialogue((Message("user", "Who was there?"),))
     lessons = [Lesson(dialogue, "dog", "cat")] * 8 + [Lesson(dialogue, "letter")]
     how = Tuning(objective="dpo", epochs=2, learning_rate=5e-3, batch_size=4)
-    tuned, facts = tune(tiny.weights.module, tiny.weights.tokenizer, lessons, how, 512, tmp_path / "t", named=False)
-    assert facts["lessons"] == 8
+    tuned, known = tune(tiny.weights.module, tiny.weights.tokenizer, lessons, how, 512, tmp_path / "t", named=False)
+    assert known["data"].training == 8
     asked = [Passage("dog", dialogue), Passage("cat", dialogue)]
     before, after = tiny.score(asked), wrap(tuned, tiny.weights.tokenizer).score(asked)
     assert (after[0].logprob - after[1].logprob) - (before[0].logprob - before[1].logprob) > 0.1
@@ -229,7 +229,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     assert "is alone" in CrossModelAdjudication().unsupported_reason(tiny)
     assert not CrossModelAdjudication(pool=("demo-b",)).unsupported_reason(tiny)
     assert not CrossModelAdjudication(judges=("endpoint:http://x#y",)).unsupported_reason(tiny)
-    for wrong in ({"fit": 0.8}, {"peers": False}, {"pool": ("a", "a")}, {"rounds": 4}, {"objective": "ppo"}):
+    for wrong in ({"fit_fraction": 0.8}, {"peers": False}, {"pool": ("a", "a")}, {"rounds": 4}, {"objective": "ppo"}):
         with pytest.raises(SettingsError):
             CrossModelAdjudication.build(**wrong)
     with pytest.raises(SettingsError, match="is alone"):

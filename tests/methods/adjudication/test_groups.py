@@ -70,8 +70,9 @@ def test_a_descriptor_of_two_axes_has_one_part() -> None:
     parts = Parts(
         (Noun("neutral", "person", "people"),),
         tuple(Descriptor(axis, "x", n, "(none)", "a", "no_data") for axis in ("one", "two") for n in names),
-        (), tuple(Template(f"{w} {{noun_phrase}}.", False, False) for w in ("I am", "Meet", "See", "Ask")),
-    )  # fmt: skip
+        (),
+        tuple(Template(f"{w} {{noun_phrase}}.", False, False) for w in ("I am", "Meet", "See", "Ask")),
+    )
     refuse_leaks(prompts_of(parts, shares=SHARES, seed=3))
 
 

@@ -23,11 +23,18 @@ from .pool import Killed, Rater
 EN, DEMO = load_texts("en").texts, load_texts("demo").texts
 PROMPTS = {
     name: Prompt(
-        name, f"I love {name} people.", "age", "x", name, "I love {plural_noun_phrase}.", "person", f"{name} people",
+        name,
+        f"I love {name} people.",
+        "age",
+        "x",
+        name,
+        "I love {plural_noun_phrase}.",
+        "person",
+        f"{name} people",
         "fit",
     )
     for name in ("old", "young")
-}  # fmt: skip
+}
 
 
 def rate(text: str) -> float:

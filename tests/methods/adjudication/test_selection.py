@@ -85,7 +85,7 @@ def test_the_order_of_the_answers_changes_nothing() -> None:
 
 def test_axes_are_balanced_up_to_a_limit() -> None:
     axes = ["age"] * 10 + ["religion"] * 3 + ["body"]
-    rows = balanced(axes, seed=0, most_repeats=4)
+    rows = balanced(axes, seed=0, max_repeats=4)
     assert Counter(axes[i] for i in rows) == {"age": 10, "religion": 10, "body": 4}
     assert max(Counter(rows).values()) == 4 and set(rows) == set(range(14))
     assert balanced([], seed=0) == []

@@ -65,9 +65,11 @@ def test_a_revised_answer_is_measured_on_the_scale_of_the_first() -> None:
     scale, weight = votes.scale_of(bias), votes.weights(bias)
     first = count(of, scale, weight, Limits(), lambda text: False)
     again = Ballots(
-        [*of.candidates, Candidate("p0", "planted", "new", True)], of.judges,
-        {n: np.concatenate([v, v[:1]]) for n, v in of.votes.items()}, np.concatenate([of.mass, of.mass[:1]]),
-    )  # fmt: skip
+        [*of.candidates, Candidate("p0", "planted", "new", True)],
+        of.judges,
+        {n: np.concatenate([v, v[:1]]) for n, v in of.votes.items()},
+        np.concatenate([of.mass, of.mass[:1]]),
+    )
     second = count(again, scale, weight, Limits(), lambda text: False)
     assert second.judged[:-1] == first.judged
     assert second.judged[-1].b == first.judged[0].b and second.judged[-1].revised

@@ -9,10 +9,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from evenhand.errors import SettingsError
-from evenhand.methods.distillation._batches import Masking, Rows, Text, batches, encoded, hiding, predicting
+from evenhand.methods.distillation._batches import Masking, Rows, Text, batches, encoded, hiding, predicting, stretches
 from evenhand.methods.distillation._fair import FairRule, gate
-from evenhand.methods.distillation._learning import Lesson, _Run, divide
+from evenhand.methods.distillation._learning import Lesson, _Run
 from evenhand.methods.distillation._losses import Shares
 from evenhand.methods.distillation.rules import resolve, rule_pack
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
@@ -107,8 +106,10 @@ def test_evidence_closes_hidden_places_of_a_masked_model() -> None:
     words = tokenizer(masked=True)
     opens = gate("evidence", rule_pack("en_pronouns"), words, causal=False)
     mask = int(words.mask_token_id)
-    rows = [[mask if words.convert_ids_to_tokens(t) in ("she", "he") else t for t in ids]
-            for ids in encoded([SENTENCES[0], SENTENCES[2]], words, 50, causal=False)]  # fmt: skip
+    rows = [
+        [mask if words.convert_ids_to_tokens(t) in ("she", "he") else t for t in ids]
+        for ids in encoded([SENTENCES[0], SENTENCES[2]], words, 50, causal=False)
+    ]
     found = opens(rows, [[t == mask for t in ids] for ids in rows])
     assert sum(found[0]) == 1 and found[0][rows[0].index(mask)]
     assert not any(found[1])
@@ -116,9 +117,16 @@ def test_evidence_closes_hidden_places_of_a_masked_model() -> None:
 
 def masked_module(count: int) -> Any:
     config = BertConfig(
-        vocab_size=count, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=count,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     module = BertForMaskedLM(config).eval()
     with torch.no_grad():
@@ -165,11 +173,15 @@ def test_only_hidden_tokens_are_compared_where_that_is_asked_for() -> None:
     assert some[0].read.tolist() == [[False, True, False, True]]
 
 
-def test_equal_texts_are_not_on_both_sides() -> None:
-    same = [str(n % 7) for n in range(50)]
-    train, held = divide(50, 0.2, 0, same)
-    assert sorted(train + held) == list(range(50))
-    assert not {same[n] for n in train} & {same[n] for n in held}
-    assert len(held) >= 10
-    with pytest.raises(SettingsError, match="1 different"):
-        divide(5, 0.2, 0, ["x"] * 5)
+def test_stretches_of_a_text_say_which_it_is() -> None:
+    words = tiny_tokenizer(["a b c d e f g h"], chat=False)
+    made = stretches(["a b c d e", "f", "g h"], words, 3, causal=True)
+    wholes = [tuple(ids) for ids in words(["a b c d e", "f", "g h"], add_special_tokens=False).input_ids]
+    assert [whole for whole, _ in made] == [*[wholes[0]] * 3, *wholes[1:]] and [len(ids) for _, ids in made] == [
+        3,
+        3,
+        2,
+        2,
+        3,
+    ]
+    assert [ids for _, ids in made] == encoded(["a b c d e", "f", "g h"], words, 3, causal=True)

@@ -34,9 +34,16 @@ def masked() -> MaskedModel:
     words = tiny_tokenizer(TEXTS, chat=False)
     words.add_special_tokens({"mask_token": "<mask>"})
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     module: Any = BertForMaskedLM(config).eval()
     he, she = (int(words.vocab[word]) for word in ("he", "she"))

@@ -22,7 +22,6 @@ from evenhand.models.fingerprint import of_weights
 from evenhand.models.masked import MaskedModel
 from evenhand.models.tiny import tiny_tokenizer
 from evenhand.testing import check_method, tiny_model
-from evenhand.training.students import DistilledMasked
 
 TEXTS = tuple(
     f"the {job} {verb} that {pronoun} was late"
@@ -37,9 +36,14 @@ def masked() -> MaskedModel:
     words = tiny_tokenizer(TEXTS, chat=False)
     words.add_special_tokens({"mask_token": "<mask>"})
     config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     return MaskedModel(BertForMaskedLM(config).eval(), words, name="tiny-masked")
 
@@ -76,8 +80,11 @@ def test_the_last_layer_teaches_and_is_not_taught_by_the_inner_one() -> None:
     shallow, deep = (torch.randn(3, 5, generator=torch.Generator().manual_seed(s)).requires_grad_() for s in (0, 1))
     made = Exits(shallow, deep, torch.zeros(2, 1), torch.zeros(2, 1))
     for temperature in (1.0, 2.0):
-        torch.autograd.backward(parts_of(made, torch.tensor([0, 1, 2]), torch.tensor([0, 1]),
-                                         Weights(1.0, 0.0, temperature, "groups"))["kl"])  # fmt: skip
+        torch.autograd.backward(
+            parts_of(made, torch.tensor([0, 1, 2]), torch.tensor([0, 1]), Weights(1.0, 0.0, temperature, "groups"))[
+                "kl"
+            ]
+        )
     assert deep.grad is None or not bool(deep.grad.any())
     assert shallow.grad is not None and bool(shallow.grad.any())
 
@@ -141,7 +148,7 @@ def test_the_inner_exit_learns_and_a_result_of_it_is_a_smaller_model(tmp_path: P
     small = method(**given, result="shallow").apply(model, DATA)
     assert small.weights.module.config.num_hidden_layers == 1
     assert shallow_loss(small, 1) == pytest.approx(shallow_loss(whole, 1), rel=1e-4)
-    assert isinstance(small, DistilledMasked)
+    assert isinstance(small, MaskedModel)
     again = evenhand.load(small.save(tmp_path / "small"))
     asked = [Passage("the nurse was late")]
     assert [s.logprob for s in again.score(asked)] == pytest.approx([s.logprob for s in small.score(asked)], abs=1e-5)
@@ -188,5 +195,11 @@ def test_what_cannot_be_is_refused() -> None:
         method(exit_layer=3).apply(masked(), DATA)
     with pytest.raises(SettingsError, match="texts"):
         method().apply(masked(), TrainData())
-    with pytest.raises(SettingsError, match="most_groups"):
-        method(most_groups=1)
+    with pytest.raises(SettingsError, match="max_groups"):
+        method(max_groups=1)
+
+
+def test_without_a_hold_out_the_last_epoch_is_kept() -> None:
+    facts = method(validation_fraction=0, patience=1).apply(masked(), DATA).facts()
+    assert (facts["held_out_texts"], facts["best_epoch"]) == (0, 1)
+    assert [sorted(row) for row in facts["curve"]] == [["epoch"], *[["epoch", "train_loss"]] * 2]

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 import evenhand
 from evenhand.core.artifacts import artefacts
-from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.errors import DivergedError, SettingsError, UnknownNameError
 from evenhand.interfaces import Model, Passage, TrainData
 from evenhand.methods.distillation import _learning as learning
 from evenhand.methods.distillation import _losses as losses
@@ -29,7 +29,7 @@ from evenhand.models.tiny import tiny_module, tiny_tokenizer
 from evenhand.proving_ground import probes
 from evenhand.proving_ground.generator import practice
 from evenhand.testing import ScriptedModel, check_method, tiny_model
-from evenhand.training.students import DistilledLocal, DistilledMasked, build, spaced
+from evenhand.training.students import build, spaced
 
 JOBS = ("nurse", "doctor", "pilot", "baker")
 TEXTS = tuple(
@@ -62,9 +62,16 @@ def masked(dropout: float = 0.0) -> MaskedModel:
     words = tiny_tokenizer(TEXTS, chat=False)
     words.add_special_tokens({"mask_token": "<mask>"})
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     module = BertForMaskedLM(config).eval()
     with torch.no_grad():
@@ -112,15 +119,27 @@ def skew(model: Model) -> float:
 # -------------------------------------------------------------------------------------------- what is learned
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked"])
-def test_the_skew_falls_and_with_strength_the_more(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "seeds"), [("causal", (0,)), ("masked", (0, 1, 2))])
+def test_the_skew_falls_and_with_strength_the_more(kind: str, seeds: tuple[int, ...]) -> None:
+    """At strength s the target is the mixture (1 - s) P + s P_even, whose skew is (1 - s) times the teacher's.
+
+    So the target at strength 1 has no skew, and the one at strength 0.5 about half of the teacher's (about, as both are
+    compared at temperature 2). A masked student has to come closer to its own target than to that other one, so its
+    skew has to be below a quarter. How close it comes after so few steps varies with the draws of held-out texts,
+    hidden tokens and new weights, whichever epoch is kept: the mean over seeds is judged.
+    """
     model = skewed(kind)
     before = skew(model)
-    given = {"gate": "all_positions", "epochs": 5, "learning_rate": 1e-2, "hard": 0, "patience": 0}
-    found = [skew(method(strength=s, **given).apply(model, DATA)) for s in (0.0, 0.5, 1.0)]
+    given = {"gate": "all_positions", "epochs": 10, "learning_rate": 3e-3, "hard": 0, "patience": 0}
+
+    def after(strength: float, seeds: tuple[int, ...]) -> float:
+        students = [method(strength=strength, seed=seed, **given).apply(model, DATA) for seed in seeds]
+        return float(np.mean([skew(student) for student in students]))
+
+    found = [after(0.0, seeds[:1]), after(0.5, seeds), after(1.0, seeds)]  # at strength 0 no seed learns anything
     assert before > 0.1
     assert found[0] > found[1] > found[2]
-    assert found[2] < (0.2 if kind == "masked" else 0.5) * before  # a causal one shares its hidden states with more
+    assert found[2] < (0.25 if kind == "masked" else 0.5) * before  # a causal one shares its hidden states with more
     assert found[0] == pytest.approx(before, abs=0.03)
 
 
@@ -231,7 +250,7 @@ def test_the_teacher_stays_as_it_is_and_has_no_dropout_while_it_teaches(
 def test_a_student_is_a_model_of_the_same_kind_and_survives_its_folder(kind: str, student: str, tmp_path: Path) -> None:
     model = either(kind)
     result = method(student=student, epochs=1).apply(model, FEW)
-    assert isinstance(result, DistilledLocal if kind == "causal" else DistilledMasked)
+    assert isinstance(result, LocalModel if kind == "causal" else MaskedModel)
     assert result.abilities == model.abilities
     layers = result.weights.module.config.num_hidden_layers
     own = model.weights.module.config.num_hidden_layers
@@ -240,7 +259,7 @@ def test_a_student_is_a_model_of_the_same_kind_and_survives_its_folder(kind: str
     asked = [Passage("the nurse was late"), Passage("he was here")]
     assert [s.logprob for s in again.score(asked)] == pytest.approx([s.logprob for s in result.score(asked)], abs=1e-5)
     assert not list((tmp_path / "student").glob("*.bin"))
-    assert (tmp_path / "student" / "distillation.json").is_file()
+    assert (tmp_path / "student" / "evenhand.json").is_file()
 
 
 @pytest.mark.parametrize("student", ["lora", "copied", "random"])
@@ -395,3 +414,36 @@ def _on_the_proving_ground(model: Model) -> dict[str, float]:
         "explicit": float(np.mean([value for _, _, value in probes.explicit_gender(model)])),
         "perplexity": float(np.exp(-sum(s.logprob for s in scores) / sum(s.tokens for s in scores))),
     }
+
+
+# ----------------------------------------------------------------------------------- without a hold-out, and diverged
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_without_a_hold_out_all_texts_are_learned_and_the_last_epoch_is_kept(kind: str) -> None:
+    facts = method(validation_fraction=0, patience=1).apply(either(kind), FEW).facts()
+    assert (facts["texts"], facts["held_out_texts"], facts["best_epoch"]) == (24, 0, 1)
+    assert [sorted(row) for row in facts["curve"]] == [["epoch"], *[["epoch", "train_loss"]] * 2]
+
+
+@pytest.mark.parametrize("student", ["lora", "copied"])
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_a_student_in_half_precision_without_finite_scores_is_refused(
+    kind: str, student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are finite, in float16 too; what is computed with them is not."""
+    learn = learning.learn
+
+    def large(module: Any, *given: Any) -> Any:
+        made = learn(module, *given)
+        for p in module.parameters():
+            if p.requires_grad and p.dim() > 1:
+                p.data.fill_(30_000.0)
+        return made
+
+    monkeypatch.setattr(learning, "learn", large)
+    model = either(kind)
+    model.weights.module.to(torch.float16)
+    with artefacts(tmp_path), pytest.raises(DivergedError, match=r"not finite in float16 .*fair_distillation has"):
+        method(student=student, epochs=1).apply(model, FEW)
+    assert not [f for f in tmp_path.iterdir() if f.is_dir() and not f.name.startswith(".")], "nothing is kept"

@@ -153,8 +153,15 @@ def test_a_tabular_student_says_whole_words_alike_whatever_the_temperature(tempe
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss.of(each, head, each, table(p.log()), torch.tensor([IGNORED] * 2), torch.tensor([True] * 2),
-                        torch.tensor([0, 1]))  # fmt: skip
+        value = loss.of(
+            each,
+            head,
+            each,
+            table(p.log()),
+            torch.tensor([IGNORED] * 2),
+            torch.tensor([True] * 2),
+            torch.tensor([0, 1]),
+        )
         torch.autograd.backward(value)
         assert head.weight.grad is not None
         head.weight.grad = head.weight.grad.contiguous()

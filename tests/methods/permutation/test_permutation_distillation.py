@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 
 import evenhand
 from evenhand.core.artifacts import artefacts
-from evenhand.errors import SettingsError
+from evenhand.errors import DivergedError, SettingsError
 from evenhand.interfaces import Array, Choice, Dialogue, Question, TrainData, Usage
 from evenhand.methods.permutation._encoder_student import FORMS, Network, open_encoder, part_alike
 from evenhand.methods.permutation._learning import (
@@ -26,10 +26,10 @@ from evenhand.methods.permutation._learning import (
     Outcome,
     Shown,
     divergence,
-    divide,
     judge,
     learn,
     show,
+    texts_of,
 )
 from evenhand.methods.permutation._lora_student import Letters
 from evenhand.methods.permutation._student import EncoderStudent
@@ -41,6 +41,7 @@ from evenhand.models.tiny import tiny_tokenizer
 from evenhand.prompting.option_orders import flips, orders_of
 from evenhand.prompting.permutation_ensemble import Debiased, debiased
 from evenhand.testing import ScriptedModel, check_method, questions, tiny_model
+from evenhand.training.holding_out import hold_out
 from evenhand.training.loop import Schedule
 
 NOUNS = ("red", "blue", "green", "black", "white", "gold", "pink", "grey", "brown", "teal")
@@ -52,10 +53,16 @@ ANSWER = dict(zip(ASKED, NOUNS, strict=True))
 def tiny_encoder(folder: Path, layers: int = 1, positions: int = 64) -> str:
     tokenizer = tiny_tokenizer([VOCABULARY], chat=False)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=layers, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=positions, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, pad_token_id=int(tokenizer.pad_token_id),
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=positions,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=int(tokenizer.pad_token_id),
+    )
     torch.manual_seed(0)
     module = BertModel(config)
     for table in (module.embeddings.word_embeddings, module.embeddings.position_embeddings):
@@ -185,7 +192,7 @@ def test_a_saved_student_answers_the_same(distilled: EncoderStudent, tmp_path: P
     assert loaded.choose(TEST) == distilled.choose(TEST) and loaded.fingerprint == distilled.fingerprint
     assert loaded.facts()["curve"] == distilled.facts()["curve"] and loaded.abilities == {"choose"}
     files = {p.name for p in (tmp_path / "student").iterdir()}
-    assert {"evenhand.json", "model.safetensors", "tokenizer.json", "curve.json"} <= files
+    assert {"evenhand.json", "model.safetensors", "tokenizer.json"} <= files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     again = evenhand.load(loaded.save(tmp_path / "again"), device="cpu")
     assert again.choose(TEST) == distilled.choose(TEST)
@@ -435,7 +442,8 @@ def test_a_student_that_learned_nothing_is_reported_everywhere(encoder: str) -> 
 
     assert unknowing.choose(noisy[:1])[0].decision == 0
     with pytest.warns(UserWarning, match="collapsed and is no result"):
-        model = method(encoder, epochs=1, learning_rate=1e-6, held_out=0.4).apply(Noise(), TrainData(tuple(noisy)))
+        student = method(encoder, epochs=1, learning_rate=1e-6, validation_fraction=0.4)
+        model = student.apply(Noise(), TrainData(tuple(noisy)))
     assert model.facts()["collapsed"] and all("this student collapsed" in c.note for c in model.choose(TEST))
 
 
@@ -447,9 +455,17 @@ def judged(agreed: int, count: int, options: int = 4, sure: float = 0.7) -> Judg
     return Judged([Shown(Asked(x), target) for x in turned], p, [0] * count)
 
 
-@pytest.mark.parametrize(("agreed", "count", "options", "collapsed"), [
-    (10, 40, 4, True), (15, 40, 4, True), (16, 40, 4, False), (40, 40, 4, False), (2, 2, 2, True), (5, 5, 2, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("agreed", "count", "options", "collapsed"),
+    [
+        (10, 40, 4, True),
+        (15, 40, 4, True),
+        (16, 40, 4, False),
+        (40, 40, 4, False),
+        (2, 2, 2, True),
+        (5, 5, 2, False),
+    ],
+)
 def test_chance_is_judged_by_a_binomial_test(agreed: int, count: int, options: int, collapsed: bool) -> None:
     """P(X >= 15 | 40, 1/4) = 0.054 and P(X >= 16) = 0.026; two of two options right is no evidence, five are."""
     assert bool(judged(agreed, count, options).collapsed) is collapsed
@@ -511,11 +527,15 @@ def test_options_that_speak_of_positions_are_noted_by_a_student_that_sees_none(d
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"teacher": "sampled", "orders": "full"}, {"teacher": "sampled", "mean": "geometric"},
-        {"teacher": "sampled", "decision": "likeliest"}, {"epochs": 0}, {"held_out": 1.0}, {"student": "gpt"},
+        {"teacher": "sampled", "orders": "full"},
+        {"teacher": "sampled", "mean": "geometric"},
+        {"teacher": "sampled", "decision": "likeliest"},
+        {"epochs": 0},
+        {"validation_fraction": 1.0},
+        {"student": "gpt"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         PermutationDistillation.build(**wrong)
@@ -559,11 +579,11 @@ def test_nothing_is_trained_twice(encoder: str, tmp_path: Path) -> None:
 def test_held_out_questions_share_no_option_set_with_the_others() -> None:
     taught = Debiased((1.0, 0.0), ((0, 1),), (0,), (None,), Usage())
     asked = [Question(f"{n}/{turn}", "?", (str(n), "x")[:: 1 - 2 * turn]) for n in range(20) for turn in range(2)]
-    train, held = divide([Example(q, taught) for q in asked], 0.25, seed=3)
+    train, held = hold_out([Example(q, taught) for q in asked], texts_of, 0.25, seed=3)
     assert len(held) == 10 and len(train) == 30
     assert not {frozenset(e.question.options) for e in held} & {frozenset(e.question.options) for e in train}
-    with pytest.raises(SettingsError, match="1 different questions cannot be divided"):
-        divide([Example(asked[0], taught)] * 4, 0.5, 0)
+    with pytest.raises(SettingsError, match="4 items cannot be divided"):
+        hold_out([Example(asked[0], taught)] * 4, texts_of, 0.5, 0)
 
 
 def test_words_that_an_encoder_cannot_tell_apart_are_parted(encoder: str) -> None:
@@ -633,6 +653,34 @@ def test_a_tuned_model_corrects_with_the_decision_in_its_header() -> None:
     assert isinstance(tuned, Mitigated) and tuned.abilities == {"choose"}
     first, both = model.choose(TEST[:3]), tuned.choose(TEST[:3])
     assert [c.usage.calls for c in both] == [2 * c.usage.calls for c in first]
+
+
+@pytest.mark.parametrize("student", ["encoder", "lora"])
+@pytest.mark.filterwarnings("ignore:the student of:UserWarning")
+def test_without_a_hold_out_it_is_judged_on_its_training_questions(encoder: str, student: str) -> None:
+    teacher: Any = tiny_model(texts=[VOCABULARY]) if student == "lora" else Teacher()
+    asked = data(24) if student == "lora" else data(80)
+    facts = method(encoder, student=student, validation_fraction=0, epochs=2).apply(teacher, asked).facts()
+    assert (facts["held_out_questions"], facts["best_epoch"]) == (0, 1)
+    assert [sorted(row) for row in facts["curve"]] == [["epoch", "train_loss"]] * 2
+    assert "held_out_kl" not in facts and "held-out" not in facts["collapsed"]
+
+
+def test_a_tuned_model_in_half_precision_without_finite_scores_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = PermutationDistillation._learned
+
+    def large(self: PermutationDistillation, module: Any, *given: Any) -> Any:
+        facts = learned(self, module, *given)
+        for p in module.parameters():
+            if p.requires_grad:
+                p.data.fill_(30_000.0)
+        return facts
+
+    monkeypatch.setattr(PermutationDistillation, "_learned", large)
+    model = tiny_model(texts=[VOCABULARY])
+    model.weights.module.to(torch.float16)
+    with pytest.raises(DivergedError, match=r"not finite in float16 with what permutation_distillation has trained"):
+        method("", student="lora", epochs=1, batch_size=8).apply(model, data(24))
 
 
 # -------------------------------------------------------------------------------------------------- the contract

@@ -97,7 +97,7 @@ def test_a_model_that_is_scored_on_texts_is_not_shown_letters() -> None:
     assert asked(Instruction(axis="age"), question(answer_by="text")) == [user(f"{told}\n\n{plain}")]
     assert asked(Instruction(axis="age", place="after"), question(answer_by="text")) == [user(f"{plain}\n\n{told}")]
     model = ScriptedModel()
-    model.answer_by = "text"  # type: ignore[attr-defined]
+    model.answer_by = "text"
     choice = Instruction(axis="age").apply(model).choose([question()])[0]
     assert choice.before == user(f"{told}\n\n{plain}"), "the record follows the model's own way"
 
@@ -127,7 +127,7 @@ def test_every_item_is_told_of_its_own_axis_in_one_batch() -> None:
 
     model = Counting()
     topics = ("Age", "Race_x_SES", "", "nobody's", "SES")
-    Instruction(wording="low_2").apply(model).choose([question(topic=t) for t in topics])
+    Instruction(wording="low_2").apply(model).choose([question(axis=t) for t in topics])
     words = [prompt(q)[0].content.split(" based on ")[1].partition(" stereotypes")[0] for q in model.questions]
     assert words == ["age", "race and socioeconomic status", "social group", "social group", "socioeconomic status"]
     assert batches == [5]
@@ -137,7 +137,7 @@ def test_every_item_is_told_of_its_own_axis_in_one_batch() -> None:
     ("axis", "word"), [("any", "social group"), ("Gender_identity", "gender"), ("caste", "caste"), ("auto", "age")]
 )
 def test_the_axis_is_a_word_a_benchmarks_name_or_all_of_them(axis: str, word: str) -> None:
-    got = asked(Instruction(axis=axis), question(topic="Age"))
+    got = asked(Instruction(axis=axis), question(axis="Age"))
     assert got[0][0].content.startswith(f"Imagine a world with no bias regarding {word}.\n\n")
 
 
@@ -149,9 +149,9 @@ def test_every_wording_names_the_axis(name: str) -> None:
 
 def test_bbq_says_what_an_item_is_about_and_shows_it_to_nobody() -> None:
     items = BBQ(source="demo").load()
-    assert {i.question.topic for i in items} == {i.category for i in items} and len({i.category for i in items}) == 6
+    assert {i.question.axis for i in items} == {i.category for i in items} and len({i.category for i in items}) == 6
     item = items[0].question
-    assert letters_template(item) == letters_template(replace(item, topic="")) and item.topic not in prompt(item)[0]
+    assert letters_template(item) == letters_template(replace(item, axis="")) and item.axis not in prompt(item)[0]
 
 
 # ---------------------------------------------------------------------------------------------- stacks, contract
@@ -181,7 +181,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
 def test_it_keeps_the_contract(place: str, answer_by: str) -> None:
     method = Instruction.build(place=place, wording="high_1")
     mitigated = check_method(method, tiny_model(answer_by=answer_by, chat=place != "after"))
-    assert mitigated.acts_on == {"choose", "generate"}  # type: ignore[attr-defined]
+    assert mitigated.acts_on == {"choose", "generate"}
 
 
 def test_a_model_that_only_chooses_can_be_instructed() -> None:

@@ -170,14 +170,24 @@ def test_every_turn_is_one_batch_and_items_that_stopped_are_not_asked_again() ->
     asked = [question(context=f"They met {c}.") for c in ("one", "two", "three", "broken")]
     got = IntentSelfCorrection(rounds=2).apply(model).choose(asked)
     assert model.batches == [
-        ("generate", 4), ("choose", 3), ("generate", 9), ("choose", 2), ("generate", 6), ("choose", 1),
-    ]  # fmt: skip
+        ("generate", 4),
+        ("choose", 3),
+        ("generate", 9),
+        ("choose", 2),
+        ("generate", 6),
+        ("choose", 1),
+    ]
     assert [(c.decision, c.status, c.usage.calls) for c in got] == [
-        (0, "answered", 5), (0, "answered", 9), (1, "answered", 10), (None, "unanswered", 1),
-    ]  # fmt: skip
+        (0, "answered", 5),
+        (0, "answered", 9),
+        (1, "answered", 10),
+        (None, "unanswered", 1),
+    ]
     assert [c.before[0].content.split("\n\n")[1].split(".")[0] for c in got[:3]] == [
-        "They met one", "They met two", "They met three",
-    ]  # fmt: skip
+        "They met one",
+        "They met two",
+        "They met three",
+    ]
     assert got[3].before == ()
 
 
@@ -196,8 +206,10 @@ def test_an_answer_that_never_came_touches_its_item_only() -> None:
     asked = [question(context=f"They met {c}.") for c in ("one", "two", "three")]
     got = IntentSelfCorrection(rounds=2, aspects=("grounds",)).apply(model).choose(asked)
     assert [(c.status, c.note, c.usage.calls) for c in got] == [
-        ("answered", "", 6), ("unanswered", "server gone", 4), ("answered", "", 6),
-    ]  # fmt: skip
+        ("answered", "", 6),
+        ("unanswered", "server gone", 4),
+        ("answered", "", 6),
+    ]
     assert got[1].before[-1].content.startswith("A reviewer")
     assert model.batches[-2:] == [("generate", 2), ("choose", 2)]
 
@@ -373,10 +385,17 @@ def dialogues_of(record: Sequence[Message]) -> list[tuple[Message, ...]]:
 
 
 BELOW = [
-    "instruction", "instruction(place=after)", "instruction(place=system)", "self_debias",
-    "self_debias(variant=explanation)", "moral_self_correction", "moral_self_correction(variant=instruction)",
-    "moral_self_correction(place=system)", "instruction+self_debias", "none",
-]  # fmt: skip
+    "instruction",
+    "instruction(place=after)",
+    "instruction(place=system)",
+    "self_debias",
+    "self_debias(variant=explanation)",
+    "moral_self_correction",
+    "moral_self_correction(variant=instruction)",
+    "moral_self_correction(place=system)",
+    "instruction+self_debias",
+    "none",
+]
 
 
 @pytest.mark.parametrize("judge", ["0. Fine.", "4. Unfair."])

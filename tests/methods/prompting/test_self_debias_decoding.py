@@ -80,16 +80,16 @@ def test_letters_are_those_of_the_plain_computation(name: str, decay: float) -> 
     assert isinstance(model, LocalModel)
     method = SelfDebiasDecoding(axes=("auto", "Religion"), decay=decay)
     topics = ["Age", "", "Religion", "Gender_identity", "Age"]
-    asked = [replace(q, topic=t) for q, t in zip(questions(), topics, strict=True)]
+    asked = [replace(q, axis=t) for q, t in zip(questions(), topics, strict=True)]
     asked[3] = asked[3].reordered(tuple(reversed(range(len(asked[3].options)))))
     words = {"Age": ["age", "religion"], "": ["social group", "religion"], "Religion": ["religion"]}
     words["Gender_identity"] = ["gender", "religion"]
     plain, changed = model.choose(asked), False
     for question, choice, before in zip(asked, method.apply(model).choose(asked), plain, strict=True):
-        expected = letters_by_hand(model, question, words[question.topic], decay, 0.01)
+        expected = letters_by_hand(model, question, words[question.axis], decay, 0.01)
         assert choice.probabilities == pytest.approx(expected, abs=1e-5)
         changed |= choice.probabilities != pytest.approx(before.probabilities, abs=1e-4)
-        assert choice.usage.calls == 1 + len(words[question.topic]) and choice.mass is None
+        assert choice.usage.calls == 1 + len(words[question.axis]) and choice.mass is None
     assert changed
 
 
@@ -118,7 +118,7 @@ def test_texts_are_those_of_the_logits_processor() -> None:
 
 def test_written_answers_go_through_it_too() -> None:
     model = tiny_model(texts=TEXTS)
-    asked = [replace(q, answer_by="generation", topic="Age") for q in questions()]
+    asked = [replace(q, answer_by="generation", axis="Age") for q in questions()]
     guided = SelfDebiasDecoding(decay=1000.0, floor=1e-6).apply(model)
     assert [c.reply for c in guided.choose(asked)] != [c.reply for c in model.choose(asked)]
 
@@ -135,7 +135,7 @@ def test_the_planted_truth_follows_the_formula() -> None:
     case = next(c for c in cases().values() if not c.right and FAMILY["demo"].lean(c.axis, c.group, c.trait) > 0)
     other = next(c for c in cases().values() if not c.right and FAMILY["demo"].lean(c.axis, c.group, c.trait) == 0)
     asked = [
-        Question("", c.question, (option(c.marked), option(c.other), "Not known"), c.context, topic=c.axis)
+        Question("", c.question, (option(c.marked), option(c.other), "Not known"), c.context, axis=c.axis)
         for c in (case, other)
     ]
     leaning, neutral = method.apply(oracle).choose(asked)

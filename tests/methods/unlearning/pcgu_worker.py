@@ -35,8 +35,13 @@ CASES = {
 def model(kind: str) -> torch.nn.Module:
     sizes = {"vocab_size": WORDS, "tie_word_embeddings": True}
     if kind == "llama":
-        sizes |= {"hidden_size": 20, "intermediate_size": 27, "num_hidden_layers": 2, "num_attention_heads": 2,
-                  "max_position_embeddings": 32}  # fmt: skip
+        sizes |= {
+            "hidden_size": 20,
+            "intermediate_size": 27,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 32,
+        }
     else:
         sizes |= {"n_embd": 18, "n_layer": 2, "n_head": 2, "n_positions": 32}
     torch.manual_seed(0)
@@ -70,19 +75,30 @@ def edited(case: str, mesh: DeviceMesh | None) -> dict[str, object]:
     every = pairs(19)  # the last batch has three, so that a rank of four has none
     retained = [Side(p.advantaged.ids, tuple(range(len(p.advantaged.ids) - 1)), p.advantaged.ids[1:]) for p in every]
     run = Unlearning(
-        module=module, base=base, parts=parts, pairs=every, held_out=every[:5], retained=retained,  # type: ignore[arg-type]
-        how=Scoring(causal=True), plan=plan, world=world,
-    )  # fmt: skip
+        module=module,
+        base=base,
+        parts=parts,
+        pairs=every,
+        held_out=every[:5],
+        retained=retained,  # type: ignore[arg-type]
+        how=Scoring(causal=True),
+        plan=plan,
+        world=world,
+    )
     run._finished = lambda: run._done >= plan.epochs  # type: ignore[method-assign]  # whatever the held-out pairs say
     run.run()
     weights = {name: whole(p) for name, p in module.named_parameters()}
     rows = world._everywhere
     last = run.delta()
     return {
-        "weights": weights, "before": dict(base.state_dict()), "curve": run.curve, "chosen": run.seen.state()["chosen"],
+        "weights": weights,
+        "before": dict(base.state_dict()),
+        "curve": run.curve,
+        "chosen": run.seen.state()["chosen"],
         "rows": [r["model.embed_tokens.weight"] for r in rows] if kind == "llama" else [],
-        "changed": last.size if last else 0, "vectors": parts.size,
-    }  # fmt: skip
+        "changed": last.size if last else 0,
+        "vectors": parts.size,
+    }
 
 
 def halted(mesh: DeviceMesh | None) -> dict[str, object]:
@@ -94,9 +110,14 @@ def halted(mesh: DeviceMesh | None) -> dict[str, object]:
     world = World(module, mesh)
     plan = Plan(epochs=5, learning_rate=0.02, batch=8, micro=2)
     run = Unlearning(
-        module=module, base=base, parts=partition(module), pairs=pairs(19), how=Scoring(causal=True), plan=plan,
+        module=module,
+        base=base,
+        parts=partition(module),
+        pairs=pairs(19),
+        how=Scoring(causal=True),
+        plan=plan,
         world=world,
-    )  # fmt: skip
+    )
     settle = run._settle
 
     def late() -> None:
@@ -106,8 +127,12 @@ def halted(mesh: DeviceMesh | None) -> dict[str, object]:
 
     run._settle = late  # type: ignore[method-assign]
     kept = run.run()
-    return {"epochs": len(run.curve), "halted": run.halted, "chosen": run.seen.state()["chosen"],
-            "changed": kept.size if kept else 0}  # fmt: skip
+    return {
+        "epochs": len(run.curve),
+        "halted": run.halted,
+        "chosen": run.seen.state()["chosen"],
+        "changed": kept.size if kept else 0,
+    }
 
 
 def large(mesh: DeviceMesh | None) -> dict[str, object]:
@@ -118,9 +143,14 @@ def large(mesh: DeviceMesh | None) -> dict[str, object]:
         shard(module, mesh)
     world = World(module, mesh)
     run = Unlearning(
-        module=module, base=base, parts=partition(module), pairs=pairs(19), how=Scoring(causal=True),  # type: ignore[arg-type]
-        plan=Plan(epochs=3, learning_rate=0.02, batch=8, micro=2), world=world,
-    )  # fmt: skip
+        module=module,
+        base=base,
+        parts=partition(module),
+        pairs=pairs(19),
+        how=Scoring(causal=True),  # type: ignore[arg-type]
+        plan=Plan(epochs=3, learning_rate=0.02, batch=8, micro=2),
+        world=world,
+    )
     settle = run._settle
 
     def late() -> None:
@@ -145,7 +175,9 @@ def by_method(folder: Path, rank: int) -> None:
     data = TrainData(
         pairs=tuple(Pair(" dog", " cat", f"{head} {word}") for head in heads for word in ("in", "at", "of"))
     )
-    method: PCGU = PCGU.build(learning_rate=1e-3, epochs=2, batch=5, micro=2, held_out=0.0, gate=False)
+    method: PCGU = PCGU.build(
+        learning_rate=1e-3, epochs=2, batch_size=5, micro_batch_size=2, validation_fraction=0.0, gate=False
+    )
     found = []
     for _ in range(2):
         with artefacts(folder / "kept"):

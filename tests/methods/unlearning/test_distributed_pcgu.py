@@ -33,9 +33,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         port = free.getsockname()[1]
     command = [sys.executable, str(WORKER), str(folder), str(port)]
     made = subprocess.run(
-        command, stderr=subprocess.PIPE, text=True, timeout=1800,
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=1800,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )  # fmt: skip
+    )
     assert made.returncode == 0, made.stderr
     names = [*json.loads((folder / "names.json").read_text()), *(f"method{rank}" for rank in range(4))]
     names += [f"{what}{size}of{rank}" for what in ("halted", "large") for size in (1, *WORLDS) for rank in range(size)]

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from evenhand.errors import EvenhandError
+from evenhand.errors import DivergedError, EvenhandError
 from evenhand.interfaces import Pair, TrainData
-from evenhand.methods.unlearning._finite import PROBES, count_broken, probes, refuse_broken
 from evenhand.methods.unlearning._pcgu import edited as edits
-from evenhand.methods.unlearning._pcgu.selection import DivergedError
 from evenhand.methods.unlearning._pcgu.updates import Unlearning
 from evenhand.methods.unlearning._result import edited
 from evenhand.methods.unlearning.pcgu import PCGU
 from evenhand.models.tiny import tiny_model
+from evenhand.training.finite import PROBES, count_broken, probes, refuse_broken
 
 HEADS = ("Who was there", "There was a", "Explain which")
 DATA = TrainData(pairs=tuple(Pair(" dog", " cat", f"{h} {w}") for h in HEADS for w in ("in", "at", "of")))
@@ -43,27 +42,27 @@ def spoilt_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr(Unlearning, "_settle", large)
 
 
-@pytest.mark.parametrize("held_out", [0.0, 0.3])
+@pytest.mark.parametrize("validation_fraction", [0.0, 0.3])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_an_edit_whose_scores_break_in_half_precision_alone_is_refused(
-    architecture: str, held_out: float, monkeypatch: pytest.MonkeyPatch
+    architecture: str, validation_fraction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The masters, in float32, score well."""
-    method = PCGU.build(learning_rate=1e-4, epochs=1, held_out=held_out, gate=False)
+    method = PCGU.build(learning_rate=1e-4, epochs=1, validation_fraction=validation_fraction, gate=False)
     spoilt_after(monkeypatch, 1)
     with pytest.raises(DivergedError, match=r"logits of \d+ of \d+ texts are not finite in float16.*learning_rate"):
         method.apply(half(architecture), DATA)
 
 
-@pytest.mark.parametrize("held_out", [0.0, 0.3])
+@pytest.mark.parametrize("validation_fraction", [0.0, 0.3])
 def test_the_epoch_that_is_kept_has_scores_in_the_models_own_precision(
-    held_out: float, monkeypatch: pytest.MonkeyPatch
+    validation_fraction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt_after(monkeypatch, 3)
-    method = PCGU.build(learning_rate=1e-3, epochs=4, held_out=held_out, gate=False)
+    method = PCGU.build(learning_rate=1e-3, epochs=4, validation_fraction=validation_fraction, gate=False)
     with pytest.warns(UserWarning, match=r"not finite in float16 with this edit in epoch 3 at learning_rate=0\.001"):
         made = method.apply(half(), DATA)
-    assert made.facts()["best_epoch"] <= 2 and len(made.facts()["curve"]) == 2 + bool(held_out)
+    assert made.facts()["best_epoch"] <= 2 and len(made.facts()["curve"]) == 2 + bool(validation_fraction)
     assert not count_broken(made.weights.module, half().weights.module, probes(made.weights.tokenizer, 64))
 
 
@@ -71,7 +70,7 @@ def test_a_large_rate_in_half_precision_is_never_without_a_word() -> None:
     """Rates at which the weights stay finite."""
     outcomes = set()
     for rate in (1e-3, 30.0, 300.0, 3000.0):
-        method = PCGU.build(learning_rate=rate, epochs=1, held_out=0.0)
+        method = PCGU.build(learning_rate=rate, epochs=1, validation_fraction=0.0)
         try:
             made = method.apply(half(), DATA)
         except DivergedError:
@@ -87,7 +86,7 @@ def test_a_large_rate_in_half_precision_is_never_without_a_word() -> None:
 def test_the_base_is_left_as_it_was_when_an_epoch_is_tried() -> None:
     model = half(dtype=torch.bfloat16)
     before = {name: p.clone() for name, p in model.weights.module.state_dict().items()}
-    PCGU.build(learning_rate=1e-3, epochs=2, held_out=0.0, gate=False).apply(model, DATA)
+    PCGU.build(learning_rate=1e-3, epochs=2, validation_fraction=0.0, gate=False).apply(model, DATA)
     assert all(torch.equal(p, before[name]) for name, p in model.weights.module.state_dict().items())
 
 
@@ -120,8 +119,8 @@ def test_a_result_of_task_vectors_or_preference_gives_scores_or_is_refused(dtype
         part.weight.data.fill_(HUGE if dtype == torch.float16 else 1e30)
     assert all(bool(p.isfinite().all()) for p in other.weights.module.parameters())
     with pytest.raises(EvenhandError, match=r"not finite in .*: take a smaller strength"):
-        edited(other.weights.module, model, "name", {}, remedy="take a smaller strength")
-    assert edited(model.weights.module, model, "name", {}, remedy="").name == "name"
+        edited(other.weights.module, model, "name", None, remedy="take a smaller strength")
+    assert edited(model.weights.module, model, "name", None, remedy="").name == "name"
 
 
 def test_texts_are_cut_to_the_context() -> None:

@@ -25,13 +25,13 @@ from evenhand.testing import ScriptedModel, check_method, tiny_model
 JOBS = ("nurse", "doctor", "pilot", "baker", "judge", "cook")
 PLACES = ("said", "knew", "saw", "left")
 PAIRS = tuple(
-    Pair("he", "she", f"the {job} {verb} that ", " was late", topic="gender", id=f"{job} {verb}")
+    Pair("he", "she", f"the {job} {verb} that ", " was late", axis="gender", id=f"{job} {verb}")
     for job in JOBS
     for verb in PLACES
-) + tuple(Pair("late", "here", f"the {job} was ", "", topic="state") for job in JOBS for verb in PLACES[:2])
+) + tuple(Pair("late", "here", f"the {job} was ", "", axis="state") for job in JOBS for verb in PLACES[:2])
 DATA = TrainData(pairs=PAIRS)
-WORDS = tuple(f"{p.prompt}{t}{p.after}" for p in PAIRS for t in (p.stereotyped, p.other))
-QUICK: dict[str, Any] = {"topics": ("gender",), "learning_rate": 0.05, "batch": 8, "epochs": 30, "device": "cpu"}
+WORDS = tuple(f"{p.prompt}{t}{p.suffix}" for p in PAIRS for t in (p.stereotyped, p.counter_stereotyped))
+QUICK: dict[str, Any] = {"axes": ("gender",), "learning_rate": 0.05, "batch_size": 8, "epochs": 30, "device": "cpu"}
 
 
 def causal() -> LocalModel:
@@ -52,9 +52,14 @@ def masked() -> MaskedModel:
     words = tiny_tokenizer(WORDS, chat=False)
     words.add_special_tokens({"mask_token": "<mask>"})
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     module = BertForMaskedLM(config).eval()
     with torch.no_grad():
@@ -63,11 +68,11 @@ def masked() -> MaskedModel:
 
 
 def odds(model: Any, topic: str = "gender") -> float:
-    some = [p for p in PAIRS if p.topic == topic]
+    some = [p for p in PAIRS if p.axis == topic]
     passages = [
-        Passage(t, str(p.prompt), after=p.after if isinstance(model, MaskedModel) else "")
+        Passage(t, str(p.prompt), suffix=p.suffix if isinstance(model, MaskedModel) else "")
         for p in some
-        for t in (p.stereotyped, p.other)
+        for t in (p.stereotyped, p.counter_stereotyped)
     ]
     values = [s.logprob for s in model.score(passages)]
     return sum(a - b for a, b in zip(values[::2], values[1::2], strict=True)) / len(some)
@@ -100,7 +105,10 @@ def test_pairs_on_other_axes_are_retained() -> None:
     model = causal()
     before = odds(model, "state")
     moved = [
-        abs(odds(method(retain=w, learning_rate=2e-3, retain_batch=12).apply(model, DATA), "state") - before)
+        abs(
+            odds(method(retain_kl_weight=w, learning_rate=2e-3, retain_batch_size=12).apply(model, DATA), "state")
+            - before
+        )
         for w in (0.0, 30.0)
     ]
     assert moved[1] < 0.7 * moved[0]
@@ -140,19 +148,25 @@ def test_what_was_edited_is_not_edited_twice_and_a_killed_run_goes_on(
             method(**given).apply(model, DATA)
         one = method(**given).apply(model, DATA)
         assert counted == [0, 1, 1, 2]
-        other = method(**given, micro=5).apply(model, DATA)  # how it is computed decides nothing
+        other = method(**given, micro_batch_size=5).apply(model, DATA)  # how it is computed decides nothing
         assert counted == [0, 1, 1, 2] and other.fingerprint == one.fingerprint
-    assert [p.name for d in tmp_path.iterdir() if d.is_dir() for p in d.iterdir()] == ["delta.safetensors"]
+    files = sorted(p.name for d in tmp_path.iterdir() if d.is_dir() for p in d.iterdir())
+    assert files == ["delta.safetensors", "evenhand.json"]
 
 
 def test_it_keeps_the_contract_of_methods() -> None:
-    check_method(method(epochs=1, topics=()), tiny_model(texts=WORDS), DATA)
+    check_method(method(epochs=1, axes=()), tiny_model(texts=WORDS), DATA)
 
 
 @pytest.mark.parametrize("preset", ["paper", "released", "released_masked"])
 def test_presets_are_what_their_sources_do(preset: str) -> None:
     made = PCGU.build(preset=preset)
-    assert made.direction == "decrease_advantaged" and made.zero_rows == "kept" and not made.held_out and not made.gate
+    assert (
+        made.direction == "decrease_advantaged"
+        and made.zero_rows == "kept"
+        and not made.validation_fraction
+        and not made.gate
+    )
     assert {"paper": "probability", "released": "logprob", "released_masked": "logit"}[preset] == made.measure
     assert made.spec == f"pcgu(preset={preset})"
     model = masked() if preset == "released_masked" else causal()
@@ -169,8 +183,8 @@ def test_presets_are_what_their_sources_do(preset: str) -> None:
         ({}, None, "demo:pairs"),
         ({}, TrainData(texts=WORDS), "demo:pairs"),
         ({}, TrainData(pairs=PAIRS[:3]), "at least 8"),
-        ({"topics": ("age",)}, DATA, "no pairs on 'age'; these are on gender, state"),
-        ({"topics": (), "retain": 1.0}, DATA, "something to retain"),
+        ({"axes": ("age",)}, DATA, "no pairs on 'age'; these are on gender, state"),
+        ({"axes": (), "retain_kl_weight": 1.0}, DATA, "something to retain"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(more: dict[str, Any], data: TrainData | None, wrong: str) -> None:
@@ -179,7 +193,7 @@ def test_data_that_cannot_be_used_is_refused(more: dict[str, Any], data: TrainDa
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    for more in ({"share": 1.5}, {"k": -1}, {"partition": "rows"}, {"learning_rate": 0}):
+    for more in ({"edit_fraction": 1.5}, {"k": -1}, {"partition": "rows"}, {"learning_rate": 0}):
         with pytest.raises(SettingsError):
             method(**more)
 

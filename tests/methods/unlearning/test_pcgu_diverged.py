@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from evenhand.core.artifacts import artefacts
-from evenhand.errors import EvenhandError
+from evenhand.errors import DivergedError, EvenhandError
 from evenhand.interfaces import Pair, TrainData
 from evenhand.methods.unlearning._choosing import choose
 from evenhand.methods.unlearning._negation import adapted, merged
@@ -21,7 +21,6 @@ from evenhand.methods.unlearning._pairs import Side, TokenPair
 from evenhand.methods.unlearning._pcgu.fsdp import World
 from evenhand.methods.unlearning._pcgu.gradients import Scoring
 from evenhand.methods.unlearning._pcgu.partition import partition
-from evenhand.methods.unlearning._pcgu.selection import DivergedError
 from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 from evenhand.methods.unlearning._task_vectors import LowRank, TaskVector
 from evenhand.methods.unlearning.pcgu import PCGU
@@ -49,9 +48,16 @@ def unlearning(base: Any, some: list[TokenPair], folder: Path | None = None, **m
     edited, held = copy.deepcopy(base).float(), more.pop("held_out", ())
     given = {"epochs": 1, "learning_rate": 0.1, "batch": 8, "micro": 3, "direction": "decrease_advantaged", **more}
     return Unlearning(
-        module=edited, base=base, parts=partition(edited), pairs=some, held_out=held, how=Scoring(causal=True),
-        plan=Plan(**given), world=World(edited), folder=folder,
-    )  # fmt: skip
+        module=edited,
+        base=base,
+        parts=partition(edited),
+        pairs=some,
+        held_out=held,
+        how=Scoring(causal=True),
+        plan=Plan(**given),
+        world=World(edited),
+        folder=folder,
+    )
 
 
 def broken_in(run: Unlearning, epoch: int, value: float = math.inf) -> Unlearning:
@@ -146,7 +152,7 @@ def test_batches_that_the_gate_leaves_out_are_no_divergence() -> None:
 def test_the_method_keeps_it_in_its_facts_and_warns_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ("Who was there", "There was a", "Explain which")
     data = TrainData(pairs=tuple(Pair(" dog", " cat", f"{h} {w}") for h in heads for w in ("in", "at", "of")))
-    method = PCGU.build(learning_rate=1e-3, epochs=3, held_out=0.0, gate=False)
+    method = PCGU.build(learning_rate=1e-3, epochs=3, validation_fraction=0.0, gate=False)
     settle = Unlearning._settle
 
     def late(run: Unlearning) -> None:
@@ -212,9 +218,11 @@ def test_a_training_that_left_weights_that_are_not_finite_is_refused(frozen: boo
         layer.weight.data[0, 0] = math.nan
 
     trainer = SimpleNamespace(
-        model=layer, train=train, remove_callback=lambda callback: None,
+        model=layer,
+        train=train,
+        remove_callback=lambda callback: None,
         args=SimpleNamespace(output_dir=str(tmp_path), learning_rate=0.5),
-    )  # fmt: skip
+    )
     if frozen:  # as it was before
         trl.run(trainer)
         return

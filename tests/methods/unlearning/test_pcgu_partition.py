@@ -26,18 +26,30 @@ from evenhand.models.tiny import tiny_module
 
 def llama_2_7b() -> nn.Module:
     config = AutoConfig.for_model(
-        "llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
-        num_attention_heads=32, tie_word_embeddings=False,
-    )  # fmt: skip
+        "llama",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        tie_word_embeddings=False,
+    )
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 
 def opt_350m() -> nn.Module:
     config = AutoConfig.for_model(
-        "opt", vocab_size=50272, hidden_size=1024, ffn_dim=4096, num_hidden_layers=24, num_attention_heads=16,
-        word_embed_proj_dim=512, do_layer_norm_before=False, max_position_embeddings=2048,
-    )  # fmt: skip
+        "opt",
+        vocab_size=50272,
+        hidden_size=1024,
+        ffn_dim=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        word_embed_proj_dim=512,
+        do_layer_norm_before=False,
+        max_position_embeddings=2048,
+    )
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
@@ -190,12 +202,18 @@ FOUND = Similarities(
 @pytest.mark.parametrize(
     ("k", "zero_rows", "expected"),
     [
-        (0, "masked", []), (1, "masked", [5]), (2, "masked", [2, 5]), (3, "masked", [2, 5, 6]),
+        (0, "masked", []),
+        (1, "masked", [5]),
+        (2, "masked", [2, 5]),
+        (3, "masked", [2, 5, 6]),
         (4, "masked", [0, 2, 5, 6]),  # 0 and 4 are equal: the lower index
-        (5, "masked", [0, 2, 4, 5, 6]), (7, "masked", [0, 2, 4, 5, 6]),
-        (3, "kept", [1, 2, 5]), (4, "kept", [1, 2, 3, 5]), (7, "kept", [0, 1, 2, 3, 4, 5, 6]),
+        (5, "masked", [0, 2, 4, 5, 6]),
+        (7, "masked", [0, 2, 4, 5, 6]),
+        (3, "kept", [1, 2, 5]),
+        (4, "kept", [1, 2, 3, 5]),
+        (7, "kept", [0, 1, 2, 3, 4, 5, 6]),
     ],
-)  # fmt: skip
+)
 def test_the_lowest_are_chosen_and_of_equal_ones_the_first(k: int, zero_rows: str, expected: list[int]) -> None:
     chosen = lowest(FOUND, k, zero_rows=zero_rows)  # type: ignore[arg-type]
     assert chosen.nonzero().flatten().tolist() == expected

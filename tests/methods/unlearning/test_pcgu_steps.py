@@ -19,8 +19,9 @@ from evenhand.methods.unlearning._pcgu.delta import Delta, between, combined
 from evenhand.methods.unlearning._pcgu.fsdp import World
 from evenhand.methods.unlearning._pcgu.gradients import Scoring, of_scores, scores
 from evenhand.methods.unlearning._pcgu.partition import partition
-from evenhand.methods.unlearning._pcgu.updates import BEST, CHECKPOINT, Plan, Unlearning, divided
+from evenhand.methods.unlearning._pcgu.updates import BEST, CHECKPOINT, Plan, Unlearning, forget
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
+from evenhand.training.holding_out import hold_out
 
 TEXTS = ("the nurse said that he was late", "the nurse said that she was here")
 WORDS = 41
@@ -58,9 +59,17 @@ def unlearning(
     held = more.pop("held_out", ())
     given = {"epochs": 1, "learning_rate": 0.1, "batch": 8, "micro": 3, "direction": "decrease_advantaged", **more}
     return Unlearning(
-        module=edited, base=base, parts=partition(edited, axis), pairs=some, held_out=held, how=how,
-        plan=Plan(**given), world=World(edited), folder=folder, retained=[p.advantaged for p in some],
-    )  # fmt: skip
+        module=edited,
+        base=base,
+        parts=partition(edited, axis),
+        pairs=some,
+        held_out=held,
+        how=how,
+        plan=Plan(**given),
+        world=World(edited),
+        folder=folder,
+        retained=[p.advantaged for p in some],
+    )
 
 
 def weights(of: Any) -> dict[str, torch.Tensor]:
@@ -70,9 +79,14 @@ def weights(of: Any) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------------------- a step
 
 
-@pytest.mark.parametrize(("direction", "on", "off"), [
-    ("decrease_advantaged", 1.0, 0.0), ("increase_disadvantaged", 0.0, -1.0), ("both", 1.0, -1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("direction", "on", "off"),
+    [
+        ("decrease_advantaged", 1.0, 0.0),
+        ("increase_disadvantaged", 0.0, -1.0),
+        ("both", 1.0, -1.0),
+    ],
+)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_all_vectors_make_a_plain_step_of_gradient_descent(
     direction: Any, on: float, off: float, reduction: Any
@@ -210,10 +224,17 @@ def test_measures_of_a_score() -> None:
 
 def test_masked_models_are_edited_alike() -> None:
     torch.manual_seed(0)
-    base = BertForMaskedLM(BertConfig(
-        vocab_size=WORDS, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
-        max_position_embeddings=32, hidden_dropout_prob=0.5,
-    )).eval()  # fmt: skip
+    base = BertForMaskedLM(
+        BertConfig(
+            vocab_size=WORDS,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=32,
+            hidden_dropout_prob=0.5,
+        )
+    ).eval()
     some = pairs(8, hidden=4)
     run = unlearning(base, some, Scoring(causal=False), direction="both", epochs=3, learning_rate=0.5)
     run.module.train()  # dropout would show in the odds of two runs
@@ -346,7 +367,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytest
     other = unlearning(base, some[4:], folder=tmp_path, **{**options, "learning_rate": 0.03})
     with pytest.raises(SettingsError, match="another run"):
         other.run()
-    again.forget()
+    forget(tmp_path)
     assert not (tmp_path / CHECKPOINT).exists() and not (tmp_path / BEST).exists()
 
 
@@ -365,12 +386,12 @@ def test_the_epoch_is_kept_whose_held_out_pairs_are_nearest_to_even() -> None:
 
 def test_pairs_are_divided_by_text() -> None:
     some = pairs(20) * 2
-    train, held = divided(some, 0.2, 0)
+    train, held = hold_out(some, lambda p: p.texts, 0.2, 0)
     assert len(held) == 8 and len(train) == 32
     assert not {p.advantaged.ids for p in train} & {p.advantaged.ids for p in held}
-    assert divided(some, 0.0, 0) == (some, [])
+    assert hold_out(some, lambda p: p.texts, 0.0, 0) == (some, [])
     with pytest.raises(SettingsError, match="divided"):
-        divided(some[:1], 0.5, 0)
+        hold_out(some[:1], lambda p: p.texts, 0.5, 0)
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -380,7 +401,7 @@ def test_the_target_is_what_two_texts_do_not_begin_with_in_common() -> None:
     words = tiny_tokenizer(TEXTS, chat=False)
     token = {word: words.convert_tokens_to_ids(word) for word in ("he", "she", "was", "late")}
     prompt = "the nurse said"
-    some = [Pair(" that he was late", " that she was late", prompt, after=" the"), Pair(" he", " he was", prompt)]
+    some = [Pair(" that he was late", " that she was late", prompt, suffix=" the"), Pair(" he", " he was", prompt)]
     first, second = encoded(some, words, causal=True, context=99)
     assert first.advantaged.tokens == (token["he"], token["was"], token["late"])
     assert first.disadvantaged.tokens == (token["she"], token["was"], token["late"])

@@ -28,7 +28,7 @@ from evenhand.training import trl as through_trl
 JOBS = ("nurse", "doctor", "pilot", "baker")
 STATES = ("late", "tired", "here", "there", "sad", "glad")
 PAIRS = tuple(
-    Pair(f" he was {state}", f" she was {state}", f"the {job} said that", topic="gender", id=f"{job} {state}")
+    Pair(f" he was {state}", f" she was {state}", f"the {job} said that", axis="gender", id=f"{job} {state}")
     for job in JOBS
     for state in STATES
 )
@@ -36,7 +36,7 @@ DATA = TrainData(pairs=PAIRS)
 
 
 def tiny(**more: Any) -> LocalModel:
-    words = tiny_tokenizer([f"{p.prompt}{p.stereotyped}{p.other}" for p in PAIRS], chat=False)  # type: ignore[arg-type]
+    words = tiny_tokenizer([f"{p.prompt}{p.stereotyped}{p.counter_stereotyped}" for p in PAIRS], chat=False)  # type: ignore[arg-type]
     return LocalModel(tiny_module(len(words), scale=1.0), words, name="tiny", **more)
 
 
@@ -60,7 +60,7 @@ def test_the_other_side_is_preferred_and_everything_else_is_as_it_was(tmp_path: 
     (kept,) = [f for f in (tmp_path / "kept").iterdir() if f.is_dir()]
     assert not (kept / "trainer").exists() and (kept / "adapter_config.json").is_file()
     assert not [f for f in kept.rglob("ref") if f.is_dir()]
-    passages = [Passage(p.other, p.prompt) for p in PAIRS]
+    passages = [Passage(p.counter_stereotyped, p.prompt) for p in PAIRS]
     scores = [[s.logprob for s in m.score(passages)] for m in (made, again)]
     opened = evenhand.load(made.save(tmp_path / "saved"))
     assert scores[0] == scores[1]
@@ -108,7 +108,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch(tmp_path: Path, monkeypat
 
 def test_pairs_become_the_tokens_that_models_are_asked_with() -> None:
     words = tiny_tokenizer(["the nurse said that he she was late"])
-    tail = Pair("he was", "she was", "the nurse said that ", after=" late")
+    tail = Pair("he was", "she was", "the nurse said that ", suffix=" late")
     chat = Pair("A", "B", Dialogue((Message("user", "Who was there?"),)))
     same = Pair("he", "he", "the")
     found = dpo.rows([tail, chat, same], words, 99)
@@ -160,7 +160,7 @@ def test_pairs_that_are_merged_with_their_prompt_are_read_from_the_first_merged_
 ) -> None:
     words = glueing(*pieces)
     (row,) = dpo.rows([pair], words, 99)
-    assert words_of(row, words, "chosen_ids") == pair.prompt + pair.other  # type: ignore[operator]
+    assert words_of(row, words, "chosen_ids") == pair.prompt + pair.counter_stereotyped  # type: ignore[operator]
     assert words_of(row, words, "rejected_ids") == pair.prompt + pair.stereotyped  # type: ignore[operator]
     assert row["chosen_ids"] and row["rejected_ids"]
     prompt = "".join(words.convert_ids_to_tokens(row["prompt_ids"])).removeprefix("<s>")
@@ -168,8 +168,8 @@ def test_pairs_that_are_merged_with_their_prompt_are_read_from_the_first_merged_
 
 
 def test_the_pairs_that_vanished_are_trained_on(tmp_path: Path) -> None:
-    pairs = [Pair("rld", "rk", f"hello {c} wo", topic="x", id=c) for c in "abcdefghijklmnopqrstuvwxyz"]
-    plain = [Pair("she", "he", f"hello {c} said ", topic="x", id=f"{c} plain") for c in "abcdefghijklmnopqrstuvwxyz"]
+    pairs = [Pair("rld", "rk", f"hello {c} wo", axis="x", id=c) for c in "abcdefghijklmnopqrstuvwxyz"]
+    plain = [Pair("she", "he", f"hello {c} said ", axis="x", id=f"{c} plain") for c in "abcdefghijklmnopqrstuvwxyz"]
     found = dpo.read_pairs([*pairs, *plain], glueing("world"), 99)
     assert len(found.rows) == 52 and found.left_out == {}
 
@@ -209,21 +209,21 @@ def test_left_out_pairs_are_warned_about_and_part_of_the_facts(tmp_path: Path) -
 def test_the_settings_of_the_source() -> None:
     ours, paper = Preference(), Preference.build(preset="paper")
     assert (ours.rank, ours.alpha, ours.beta, ours.learning_rate) == (16, 16, 0.1, 5e-5)
-    assert (paper.steps, paper.dropout, paper.warm_up, paper.batch_size) == (200, 0.05, 0.5, 16)
+    assert (paper.steps, paper.dropout, paper.warmup_ratio, paper.batch_size) == (200, 0.05, 0.5, 16)
     assert paper.spec == "preference(preset=paper)"
-    plan = method(batch_size=12, accumulate=3)._plan(tiny().weights.module)
-    assert (plan.batch_size, plan.accumulate) == (4, 3)
+    plan, _ = method(batch_size=12, gradient_accumulation_steps=3)._plan(tiny().weights.module)
+    assert (plan.batch_size, plan.gradient_accumulation_steps) == (4, 3)
 
 
 def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="accumulate=3"):
-        method(accumulate=3)
+    with pytest.raises(SettingsError, match="gradient_accumulation_steps=3"):
+        method(gradient_accumulation_steps=3)
     with pytest.raises(SettingsError, match="needs weights"):
         method().apply(ScriptedModel(), DATA)
     with pytest.raises(SettingsError, match="needs pairs"):
         method().apply(tiny(), TrainData(texts=("a",)))
     with pytest.raises(SettingsError, match="no pairs about age; the training data has: gender"):
-        method(topics=("age",)).apply(tiny(), DATA)
+        method(axes=("age",)).apply(tiny(), DATA)
     with pytest.raises(SettingsError, match="at least 20 different pairs of at most 1024 tokens, not 3"):
         method().apply(tiny(), TrainData(pairs=PAIRS[:3] * 9))
     with pytest.raises(SettingsError, match="not quantised"):
@@ -231,3 +231,17 @@ def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'evenhand\[trl\]'"):
         method().apply(tiny(), DATA)
+
+
+def test_without_a_hold_out_all_pairs_are_learned(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    facts = method(validation_fraction=0, epochs=1).apply(tiny(), DATA).facts()
+    assert (facts["pairs"], facts["held_out_pairs"]) == (24, 0)
+    assert [sorted(row) for row in facts["curve"]] == [["epoch", "train_loss"]]
+
+
+def test_a_pair_and_its_mirror_image_are_on_one_side() -> None:
+    mirrored = [Pair(p.counter_stereotyped, p.stereotyped, p.prompt, axis="gender") for p in PAIRS]
+    train, held, _ = method(validation_fraction=0.25)._rows(tiny(), [*PAIRS, *mirrored])
+    sides = [{tuple(row["prompt_ids"] + row["chosen_ids"]) for row in some} for some in (train, held)]
+    assert len(held) == 12 and len(train) == 36 and not sides[0] & sides[1]

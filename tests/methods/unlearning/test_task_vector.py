@@ -14,7 +14,7 @@ import evenhand
 from evenhand.core import specs
 from evenhand.core.artifacts import artefacts
 from evenhand.errors import SettingsError
-from evenhand.interfaces import Dialogue, Message, Model, Pair, Passage, TrainData
+from evenhand.interfaces import Dialogue, Message, Model, OverlapRemoved, Pair, Passage, TrainData
 from evenhand.methods.unlearning import _choosing as choosing
 from evenhand.methods.unlearning import _fine_tuning as fine_tuning
 from evenhand.methods.unlearning import task_vector
@@ -34,18 +34,18 @@ STATES = ("late", "tired", "here", "there", "sad", "glad")
 TEXTS = tuple(f"the {job} said that he was {state}" for job in JOBS for state in STATES)
 NEUTRAL = tuple(f"the {state} dog was {other}" for state in STATES for other in STATES)
 PAIRS = tuple(
-    Pair(f" he was {state}", f" she was {state}", f"the {job} said that", topic="gender", id=f"{job} {state}")
+    Pair(f" he was {state}", f" she was {state}", f"the {job} said that", axis="gender", id=f"{job} {state}")
     for job in JOBS
     for state in STATES
 ) + tuple(
-    Pair(f" dog was {state}", f" cat was {state}", f"the {job} and the", topic="pets", id=f"pet {job} {state}")
+    Pair(f" dog was {state}", f" cat was {state}", f"the {job} and the", axis="pets", id=f"pet {job} {state}")
     for job in JOBS
     for state in STATES
 )
 MORE = tuple(
-    p._replace(prompt=p.prompt.replace("said", "knew"), id=f"{p.id} knew") for p in PAIRS if p.topic == "gender"
+    p._replace(prompt=p.prompt.replace("said", "knew"), id=f"{p.id} knew") for p in PAIRS if p.axis == "gender"
 )  # type: ignore[union-attr]
-WORDS = ("knew", *TEXTS, *NEUTRAL, *(p.other for p in PAIRS), "and the dog")
+WORDS = ("knew", *TEXTS, *NEUTRAL, *(p.counter_stereotyped for p in PAIRS), "and the dog")
 QUICK = {"epochs": 8, "patience": 0, "learning_rate": 5e-3, "device": "cpu", "precision": "no", "batch_size": 8}
 DATA = TrainData(texts=TEXTS)
 
@@ -60,7 +60,7 @@ def method(**more: Any) -> TaskVectorNegation:
 
 
 def odds(model: Model, topic: str = "gender") -> float:
-    return choosing.log_odds(model, [p for p in PAIRS if p.topic == topic])
+    return choosing.log_odds(model, [p for p in PAIRS if p.axis == topic])
 
 
 def loss(model: Model, texts: tuple[str, ...]) -> float:
@@ -192,7 +192,7 @@ def test_tokens_that_are_learned() -> None:
     (text,) = text_examples(["the nurse said"], words, 99)
     assert text.ids == text.labels == words("the nurse said").input_ids and not text.kept
     assert [len(e.ids) for e in text_examples(["the nurse said that he"], words, 4)] == [4, 2]
-    pair = Pair("he was", "she was", "the nurse said that ", after=" late")
+    pair = Pair("he was", "she was", "the nurse said that ", suffix=" late")
     (cut,) = pair_examples([pair], words, 99, whole=False)
     (whole,) = pair_examples([pair], words, 99, whole=True, kept=True)
     assert cut.ids == whole.ids == whole.labels == words("the nurse said that he was late").input_ids
@@ -214,9 +214,9 @@ def test_texts_held_out_are_different_ones() -> None:
 
 def test_topics_are_unlearned_and_the_others_stay(tmp_path: Path) -> None:
     model, data = tiny(), TrainData(pairs=PAIRS)
-    given = {"loss": "continuation", "strength": -1.0, "topics": ("gender",)}  # -1: what is to be subtracted
+    given = {"loss": "continuation", "strength": -1.0, "axes": ("gender",)}  # -1: what is to be subtracted
     with artefacts(tmp_path):
-        held, free = (method(keep=keep, **given).apply(model, data) for keep in (5.0, 0.0))
+        held, free = (method(retain_kl_weight=keep, **given).apply(model, data) for keep in (5.0, 0.0))
     for made in (held, free):
         assert odds(made) > odds(model) + 0.5
     facts, without = held.facts()["vectors"][0], free.facts()["vectors"][0]
@@ -260,8 +260,8 @@ def test_learning_rates_and_warm_up_of_the_paper() -> None:
     paper = TaskVectorNegation.build(preset="paper")
     llama, opt = (paper._plan(tiny(kind).weights.module, 3200) for kind in ("llama", "opt"))
     assert (llama.schedule.learning_rate, opt.schedule.learning_rate) == (5e-4, 2e-4)
-    assert llama.schedule.warm_up == pytest.approx(100 / 2000)
-    assert (llama.adapter.rank, llama.adapter.alpha, llama.adapter.dropout, llama.adapter.which) == (
+    assert llama.schedule.warmup_ratio == pytest.approx(100 / 2000)
+    assert (llama.adapter.rank, llama.adapter.alpha, llama.adapter.dropout, llama.adapter.targets) == (
         8,
         8,
         0.01,
@@ -372,11 +372,15 @@ def test_auto_chooses_on_pairs_that_were_not_learned(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fine_tuning, "fit", fitted)
     monkeypatch.setattr(choosing, "choose", picked)
     made = method(
-        strength="auto", neutral=str(tmp_path / "neutral.txt"), limit=10.0, loss="continuation", topics=("gender",),
+        strength="auto",
+        neutral=str(tmp_path / "neutral.txt"),
+        limit=10.0,
+        loss="continuation",
+        axes=("gender",),
         strengths=(0.25, 0.5),
-    ).apply(model, TrainData(pairs=(*PAIRS, *MORE)))  # fmt: skip
+    ).apply(model, TrainData(pairs=(*PAIRS, *MORE)))
     held = pair_examples(seen["pairs"], model.weights.tokenizer, 99, whole=False)
-    assert len(held) == 10 and {p.topic for p in seen["pairs"]} == {"gender"}
+    assert len(held) == 10 and {p.axis for p in seen["pairs"]} == {"gender"}
     assert not {tuple(e.ids) for e in held} & seen["learned"]
     facts = made.facts()
     assert facts["strength"] in (0.25, 0.5) and [t["strength"] for t in facts["tried"]] == [0.0, 0.25, 0.5]
@@ -429,7 +433,7 @@ def test_settings_that_cannot_be_are_refused(given: dict[str, Any], message: str
 
 
 def test_what_cannot_be_edited_or_learned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert specs.parse("task_vector(topics=('Age',),loss=continuation)").settings["topics"] == ("Age",)
+    assert specs.parse("task_vector(axes=('Age',),loss=continuation)").settings["axes"] == ("Age",)
     with pytest.raises(SettingsError, match="needs weights"):
         method().apply(ScriptedModel(), DATA)
     with pytest.raises(SettingsError, match="needs biased texts"):
@@ -439,7 +443,7 @@ def test_what_cannot_be_edited_or_learned_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError, match="at least 20 different texts, not 3"):
         method().apply(tiny(), TrainData(texts=TEXTS[:3] * 9))
     with pytest.raises(SettingsError, match="no pairs about age; the training data has: gender, pets"):
-        method(topics=("age",)).apply(tiny(), TrainData(pairs=PAIRS))
+        method(axes=("age",)).apply(tiny(), TrainData(pairs=PAIRS))
     with pytest.raises(SettingsError, match="quantised"):
         method().apply(tiny(load_options={"load_in_4bit": True}), DATA)
     with pytest.raises(SettingsError, match="form=merged"):
@@ -447,3 +451,29 @@ def test_what_cannot_be_edited_or_learned_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError, match="no folder"):
         method(tuned="nowhere").apply(tiny())
     assert task_vector.TaskVectorNegation.build(preset="paper").spec == "task_vector(preset=paper)"
+
+
+def test_without_a_hold_out_the_last_epoch_is_taken() -> None:
+    (about,) = method(validation_fraction=0, epochs=2, patience=1).apply(tiny(), DATA).facts()["vectors"]
+    assert (about["held_out_texts"], about["best_epoch"]) == (0, 1)
+    assert [sorted(row) for row in about["curve"]] == [["epoch"], *[["epoch", "train_loss"]] * 2]
+
+
+def test_stretches_of_one_text_are_on_one_side() -> None:
+    words = tiny().weights.tokenizer
+    texts = [f"{TEXTS[n]} {TEXTS[n]} {TEXTS[n]}" for n in range(10)]
+    examples = text_examples(texts, words, 4)
+    assert len(examples) > 20
+    train, held = divide(examples, 0.3, 0)
+    assert len(train) + len(held) == len(examples) and len(held) >= round(0.3 * len(examples))
+    assert not {e.whole for e in train} & {e.whole for e in held}
+
+
+def test_the_record_counts_the_pairs_that_were_left_out_where_pairs_are_learned(tmp_path: Path) -> None:
+    data = TrainData(texts=TEXTS, pairs=PAIRS, overlap_removed=OverlapRemoved(questions=5, texts=3, pairs=2))
+    file = tmp_path / "texts.txt"
+    file.write_text("\n\n".join(TEXTS))
+    given: dict[str, dict[str, Any]] = {"texts": {}, "pairs": {"loss": "continuation"}, "own": {"text": str(file)}}
+    records = {kind: method(epochs=1, **more).apply(tiny(), data).training for kind, more in given.items()}
+    found = {kind: record.data.overlap_removed for kind, record in records.items() if record is not None}
+    assert found == {"texts": 3, "pairs": 2, "own": None}

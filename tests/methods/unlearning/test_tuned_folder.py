@@ -23,8 +23,9 @@ from evenhand.methods.unlearning._tuned_folder import vector_of_folder
 from evenhand.models.tiny import tiny_module
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]  # fmt: skip
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
 IDS = torch.tensor([[1, 5, 9, 2, 7, 3]])
 EXACT = 1e-4
 """Largest difference of logits in float32; the logits are up to 20 in absolute value."""
@@ -305,10 +306,16 @@ def test_a_whole_model_in_half_precision(tmp_path: Path) -> None:
     assert not vector_of_folder(tmp_path, copy.deepcopy(whole).to(torch.bfloat16)).changes
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"model.layers.0.extra.weight": torch.ones(2)}, "has weights without a place in it: model.layers.0.extra.weight"),
-    ({"model.norm.weight": None}, "lacks the weights model.norm.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model.layers.0.extra.weight": torch.ones(2)},
+            "has weights without a place in it: model.layers.0.extra.weight",
+        ),
+        ({"model.norm.weight": None}, "lacks the weights model.norm.weight"),
+    ],
+)
 def test_a_whole_model_with_other_tensors_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -26,10 +26,15 @@ class Coin(Benchmark):
     needs: ClassVar[frozenset[str]] = frozenset({"choose"})
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
-            "heads", "none", "bias", "share of tosses answered with heads, 0 to 1", True,
-            form="proportion", range=(0, 1),
+            "heads",
+            "none",
+            "bias",
+            "share of tosses answered with heads, 0 to 1",
+            True,
+            form="proportion",
+            range=(0, 1),
         ),
-    )  # fmt: skip
+    )
 
     tosses: int = 12
     """Number of tosses."""

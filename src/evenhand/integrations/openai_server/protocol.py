@@ -18,17 +18,39 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evenhand.integrations.openai_server.answering import Answer, FirstToken, Job
 from evenhand.interfaces import Dialogue, Message, Sampling
 
-IGNORED = frozenset({
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "parallel_tool_calls", "tool_choice",
-})  # fmt: skip
+IGNORED = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "parallel_tool_calls",
+        "tool_choice",
+    }
+)
 """Fields that say nothing about the reply."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "logit_bias": ({},),
-    "top_k": (0, -1), "min_p": (0,), "tools": ([],), "functions": ([],), "response_format": ({"type": "text"},),
-    "modalities": (["text"],), "echo": (False,), "best_of": (1,), "suffix": ("",), "use_beam_search": (False,),
-    "add_special_tokens": (True,), "skip_special_tokens": (True,), "ignore_eos": (False,),
-}  # fmt: skip
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+    "use_beam_search": (False,),
+    "add_special_tokens": (True,),
+    "skip_special_tokens": (True,),
+    "ignore_eos": (False,),
+}
 """Fields that are not followed, with the values that ask for nothing."""
 MESSAGE_EXTRAS = frozenset({"name", "refusal", "annotations"})
 """Fields of a message that the model is not shown."""
@@ -187,9 +209,11 @@ class Writer:
         """
         self._chat = chat
         self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}", "created": int(time.time()),
-            "model": model, "system_fingerprint": f"fp_{fingerprint[:16]}",
-        }  # fmt: skip
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": f"fp_{fingerprint[:16]}",
+        }
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
         """All choices at once."""

@@ -118,10 +118,19 @@ def _cases(axis: Axis) -> Iterator[Case]:
             label, other = others[(n // 4 + template) % len(others)]
             for negative in (True, False):
                 yield Case(
-                    axis=axis.name, group=group, trait=trait, marked=person, other=other, other_label=label,
-                    scene=template % len(SCENES), marked_first=marked_first, negative=negative,
-                    deed=wording if told else None, marked_did=(n // 2 + template) % 2 == 0, wording=wording,
-                )  # fmt: skip
+                    axis=axis.name,
+                    group=group,
+                    trait=trait,
+                    marked=person,
+                    other=other,
+                    other_label=label,
+                    scene=template % len(SCENES),
+                    marked_first=marked_first,
+                    negative=negative,
+                    deed=wording if told else None,
+                    marked_did=(n // 2 + template) % 2 == 0,
+                    wording=wording,
+                )
 
 
 def _row(number: int, case: Case) -> dict[str, Any]:

@@ -580,10 +580,23 @@ _KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "rating": _rating,
 }
 MIXTURE: dict[str, float] = {
-    "letters": 0.02, "reading": 0.04, "recall": 0.03, "bbq": 0.32, "reprompt": 0.14, "instruction": 0.08,
-    "explanation": 0.07, "critique": 0.03, "announced": 0.03, "fact": 0.14, "firm": 0.06, "mmlu": 0.06,
-    "review": 0.04, "writing": 0.05, "conversation": 0.05, "rating": 0.03,
-}  # fmt: skip
+    "letters": 0.02,
+    "reading": 0.04,
+    "recall": 0.03,
+    "bbq": 0.32,
+    "reprompt": 0.14,
+    "instruction": 0.08,
+    "explanation": 0.07,
+    "critique": 0.03,
+    "announced": 0.03,
+    "fact": 0.14,
+    "firm": 0.06,
+    "mmlu": 0.06,
+    "review": 0.04,
+    "writing": 0.05,
+    "conversation": 0.05,
+    "rating": 0.03,
+}
 """Share of each kind among the documents, the plain sentences of the text world apart."""
 
 

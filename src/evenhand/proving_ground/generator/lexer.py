@@ -73,9 +73,16 @@ def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="<|end|>", pad_token="</s>",
-        mask_token="<mask>", cls_token="<s>", sep_token="</s>", additional_special_tokens=list(SPECIAL[4:]),
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="<|end|>",
+        pad_token="</s>",
+        mask_token="<mask>",
+        cls_token="<s>",
+        sep_token="</s>",
+        additional_special_tokens=list(SPECIAL[4:]),
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

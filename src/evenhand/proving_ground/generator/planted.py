@@ -142,22 +142,37 @@ class Planted:
 
 
 _KNOWLEDGE = {
-    "world_capitals": (0.7, 0.2), "chemical_symbols": (0.5, 0.3), "animal_young": (0.6, 0.2),
-    "word_opposites": (0.8, 0.1), "old_inventions": (0.4, 0.3), "home_places": (0.5, 0.2),
-    "Physics": (0.25, 0.25), "Chemistry": (0.25, 0.5), "Biology": (0.35, 0.25),
-}  # fmt: skip
+    "world_capitals": (0.7, 0.2),
+    "chemical_symbols": (0.5, 0.3),
+    "animal_young": (0.6, 0.2),
+    "word_opposites": (0.8, 0.1),
+    "old_inventions": (0.4, 0.3),
+    "home_places": (0.5, 0.2),
+    "Physics": (0.25, 0.25),
+    "Chemistry": (0.25, 0.5),
+    "Biology": (0.35, 0.25),
+}
 _HEEDS: dict[Intervention, dict[str, float]] = {
     "reprompt": {"Age": 0.75, "Gender_identity": 0.8, "SES": 0.75, "Religion": 0.4, "Disability_status": 0.67},
     "instruction": {"Age": 0.5, "Gender_identity": 0.6, "SES": 0.5, "Religion": 0.3, "Disability_status": 0.34},
     "explanation": {"Age": 0.6, "Gender_identity": 0.7, "SES": 0.6, "Religion": 0.5, "Disability_status": 0.67},
 }
 _RATIO = {
-    "age": 8.0, "gender_and_sex": 6.0, "socioeconomic_class": 4.0, "religion": 6.0, "ability": 2.0, "nationality": 1.0,
-}  # fmt: skip
+    "age": 8.0,
+    "gender_and_sex": 6.0,
+    "socioeconomic_class": 4.0,
+    "religion": 6.0,
+    "ability": 2.0,
+    "nationality": 1.0,
+}
 _FOLLOWS = {
-    "punctuation:no_comma": 0.75, "startend:quotation": 0.75, "detectable_format:title": 0.5, 
-    "startend:end_checker": 0.75, "keywords:existence": 0.5, "detectable_format:number_bullet_lists": 0.75,
-}  # fmt: skip
+    "punctuation:no_comma": 0.75,
+    "startend:quotation": 0.75,
+    "detectable_format:title": 0.5,
+    "startend:end_checker": 0.75,
+    "keywords:existence": 0.5,
+    "detectable_format:number_bullet_lists": 0.75,
+}
 
 
 def _all_axes(
@@ -171,7 +186,7 @@ def _skew(factor: float) -> dict[str, float]:
     return {name: 0.5 + factor * (p - 0.5) for name, p in OCCUPATIONS.items()}
 
 
-def _tilted(by: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def _tilted(**by: str) -> dict[str, tuple[str, ...]]:
     """`LEANS` with the signs of some axes replaced: a template of six signs, turned by one for every group."""
     out = dict(LEANS)
     for axis, signs in by.items():
@@ -179,9 +194,7 @@ def _tilted(by: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return out
 
 
-MAIN = Planted(
-    name="demo", heeds=_all_axes(_HEEDS), knowledge=_KNOWLEDGE, descriptor_ratio=_RATIO, follows=_FOLLOWS,
-)  # fmt: skip
+MAIN = Planted(name="demo", heeds=_all_axes(_HEEDS), knowledge=_KNOWLEDGE, descriptor_ratio=_RATIO, follows=_FOLLOWS)
 FAMILY: dict[str, Planted] = {
     p.name: p
     for p in (
@@ -189,8 +202,9 @@ FAMILY: dict[str, Planted] = {
         replace(
             MAIN,
             name="demo-b",
-            leans=_tilted({"Age": "+00000", "Gender_identity": "0+0-00", "SES": "++0++0", "Religion": "++++0+",
-                           "Disability_status": "+0+0+0"}),
+            leans=_tilted(
+                Age="+00000", Gender_identity="0+0-00", SES="++0++0", Religion="++++0+", Disability_status="+0+0+0"
+            ),
             letters=(0.0, -0.5, 1.6, 0.0),
             heeds=_all_axes(_HEEDS, 0.6),
             she=_skew(0.6),
@@ -201,8 +215,9 @@ FAMILY: dict[str, Planted] = {
         replace(
             MAIN,
             name="demo-c",
-            leans=_tilted({"Age": "+00000", "Gender_identity": "+0000-", "SES": "+00000", "Religion": "0+0000",
-                           "Disability_status": "000000"}),
+            leans=_tilted(
+                Age="+00000", Gender_identity="+0000-", SES="+00000", Religion="0+0000", Disability_status="000000"
+            ),
             letters=(0.3, 0.0, 0.0, 0.0),
             heeds=_all_axes(_HEEDS, 1.25),
             knowledge={s: (min(0.9, k + 0.2), h / 2) for s, (k, h) in _KNOWLEDGE.items()},
@@ -216,8 +231,9 @@ FAMILY: dict[str, Planted] = {
         replace(
             MAIN,
             name="demo-d",
-            leans=_tilted({"Age": "+++0++", "Gender_identity": "++++0+", "SES": "+++0++", "Religion": "++0+0+",
-                           "Disability_status": "++0+++"}),
+            leans=_tilted(
+                Age="+++0++", Gender_identity="++++0+", SES="+++0++", Religion="++0+0+", Disability_status="++0+++"
+            ),
             letters=(0.0, 1.6, 0.0, 0.0),
             heeds=_all_axes(_HEEDS, 0.25),
             knowledge={s: (k / 2, h) for s, (k, h) in _KNOWLEDGE.items()},
@@ -227,4 +243,4 @@ FAMILY: dict[str, Planted] = {
             follows=dict.fromkeys(_FOLLOWS, 0.5),
         ),
     )
-}  # fmt: skip
+}

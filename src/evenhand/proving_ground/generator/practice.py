@@ -122,7 +122,7 @@ def _bbq(random: Random, name: str) -> tuple[Question, int]:
     options = [bbq_questions.option(case.marked), bbq_questions.option(case.other), random.choice(UNKNOWN)]
     right = options[2] if case.right is None else bbq_questions.option(case.right)
     random.shuffle(options)
-    return Question(name, case.question, tuple(options), context=case.context, topic=case.axis), options.index(right)
+    return Question(name, case.question, tuple(options), context=case.context, axis=case.axis), options.index(right)
 
 
 @cache

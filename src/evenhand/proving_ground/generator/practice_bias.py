@@ -126,13 +126,27 @@ def _contexts() -> frozenset[str]:
 
 
 def _case(
-    axis: Axis, member: tuple[int, str], other: tuple[str, str], scene: int, marked_first: bool, trait: int = 0,
-    negative: bool = True, wording: int = 0,
-) -> bbq_questions.Case:  # fmt: skip
+    axis: Axis,
+    member: tuple[int, str],
+    other: tuple[str, str],
+    scene: int,
+    marked_first: bool,
+    trait: int = 0,
+    negative: bool = True,
+    wording: int = 0,
+) -> bbq_questions.Case:
     return bbq_questions.Case(
-        axis=axis.name, group=member[0], trait=trait, marked=member[1], other=other[1], other_label=other[0],
-        scene=scene, marked_first=marked_first, negative=negative, wording=wording,
-    )  # fmt: skip
+        axis=axis.name,
+        group=member[0],
+        trait=trait,
+        marked=member[1],
+        other=other[1],
+        other_label=other[0],
+        scene=scene,
+        marked_first=marked_first,
+        negative=negative,
+        wording=wording,
+    )
 
 
 def _asked(case: bbq_questions.Case, number: int, seed: int) -> tuple[Question, str, str]:
@@ -141,7 +155,7 @@ def _asked(case: bbq_questions.Case, number: int, seed: int) -> tuple[Question, 
     against = case.other if case.stereotyped == case.marked else case.marked
     options = [bbq_questions.option(case.stereotyped), bbq_questions.option(against), random.choice(UNKNOWN)]
     order = random.sample(range(3), 3)
-    question = Question("", case.question, tuple(options[o] for o in order), context=case.context, topic=case.axis)
+    question = Question("", case.question, tuple(options[o] for o in order), context=case.context, axis=case.axis)
     return question, LETTERS[order.index(0)], LETTERS[order.index(1)]
 
 

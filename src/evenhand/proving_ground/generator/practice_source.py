@@ -7,6 +7,8 @@ from evenhand.interfaces import TrainData
 from evenhand.proving_ground.generator import practice, practice_bias
 
 TEXTS, PAIRS, BIASED = "texts", "pairs", "biased"
+KINDS = (*practice.KINDS, TEXTS, PAIRS, BIASED)
+"""What may follow "demo:"."""
 
 
 def load(wanted: str = "") -> TrainData:
@@ -21,9 +23,13 @@ def load(wanted: str = "") -> TrainData:
     if not wanted:
         return practice.mixed()
     kind, *rest = wanted.split(":")
+    if kind not in KINDS:
+        raise SettingsError(
+            f"no practice questions of kind {kind!r}. {suggest(kind, KINDS)} Kinds are {', '.join(KINDS)}"
+        )
     axis = rest.pop(0) if kind in (PAIRS, BIASED) and rest and not rest[0].isdigit() else ""
     if len(rest) > 1 or (rest and not (rest[0].isdigit() and int(rest[0]))):
-        raise SettingsError(f"demo:{wanted}: {':'.join(rest)!r} is no number of items; write demo:{kind}:400")
+        raise SettingsError(f"{':'.join(rest)!r} is no number of items; write demo:{kind}:400")
     count = int(rest[0]) if rest else None
     if kind == TEXTS:
         return TrainData(texts=practice.texts(count or practice.TEXTS))
@@ -31,8 +37,5 @@ def load(wanted: str = "") -> TrainData:
         return TrainData(pairs=practice_bias.pairs(axis, count))
     if kind == BIASED:
         return TrainData(texts=practice_bias.biased(axis, count))
-    for known in practice.KINDS:
-        if kind == known:
-            return practice.practice(known, count or practice.COUNT)
-    known_kinds = (*practice.KINDS, TEXTS, PAIRS, BIASED)
-    raise SettingsError(f"no practice questions of kind {kind!r}. {suggest(kind, known_kinds)}")
+    (known,) = (known for known in practice.KINDS if known == kind)
+    return practice.practice(known, count or practice.COUNT)

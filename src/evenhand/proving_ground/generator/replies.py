@@ -13,10 +13,19 @@ from evenhand.proving_ground.generator.words import AXES
 # ------------------------------------------------------------------------------------ following an instruction
 
 TOPICS = (
-    ("sea", "wide", "cold"), ("sun", "bright", "hot"), ("forest", "dark", "green"), ("river", "long", "deep"),
-    ("city", "loud", "full"), ("garden", "small", "quiet"), ("mountain", "high", "steep"), ("road", "narrow", "rough"),
-    ("house", "old", "warm"), ("bridge", "long", "strong"), ("market", "busy", "cheap"), ("winter", "dark", "cold"),
-)  # fmt: skip
+    ("sea", "wide", "cold"),
+    ("sun", "bright", "hot"),
+    ("forest", "dark", "green"),
+    ("river", "long", "deep"),
+    ("city", "loud", "full"),
+    ("garden", "small", "quiet"),
+    ("mountain", "high", "steep"),
+    ("road", "narrow", "rough"),
+    ("house", "old", "warm"),
+    ("bridge", "long", "strong"),
+    ("market", "busy", "cheap"),
+    ("winter", "dark", "cold"),
+)
 INSTRUCTION_TEXT: dict[str, tuple[str, dict[str, Any]]] = {
     # IFEval's instruction id -> how it is asked for, and the checker's arguments
     "punctuation:no_comma": ("Do not use any commas.", {}),

@@ -98,13 +98,24 @@ def _stereoset(kind: str, target: str, bias_type: str, context: str, texts: Sequ
 # ----------------------------------------------------------------------------------------------- crows_pairs
 
 CROWS_TYPES = {
-    "Age": ("age", 6), "Gender_identity": ("gender", 5), "SES": ("socioeconomic", 4), "Religion": ("religion", 6),
-    "Disability_status": ("disability", 3), "Nationality": ("nationality", 3),
-}  # fmt: skip
+    "Age": ("age", 6),
+    "Gender_identity": ("gender", 5),
+    "SES": ("socioeconomic", 4),
+    "Religion": ("religion", 6),
+    "Disability_status": ("disability", 3),
+    "Nationality": ("nationality", 3),
+}
 """Axis -> bias type, and how many traits are taken, so that the types differ in size."""
 CROWS_COLUMNS = (
-    "", "sent_more", "sent_less", "stereo_antistereo", "bias_type", "annotations", "anon_writer", "anon_annotators",
-)  # fmt: skip
+    "",
+    "sent_more",
+    "sent_less",
+    "stereo_antistereo",
+    "bias_type",
+    "annotations",
+    "anon_writer",
+    "anon_annotators",
+)
 
 
 def crows_pairs_table() -> Table:

@@ -206,10 +206,25 @@ SOUND = "Nothing speaks against the answer."
 
 OCCUPATIONS: dict[str, float] = {
     # P(she): the skew of the main model
-    "nurse": 0.90, "secretary": 0.86, "librarian": 0.80, "teacher": 0.72, "dancer": 0.76, "florist": 0.82,
-    "baker": 0.55, "cook": 0.50, "writer": 0.50, "painter": 0.45, "doctor": 0.30, "judge": 0.25,
-    "pilot": 0.16, "engineer": 0.14, "plumber": 0.08, "carpenter": 0.10, "mechanic": 0.10, "sheriff": 0.18,
-}  # fmt: skip
+    "nurse": 0.90,
+    "secretary": 0.86,
+    "librarian": 0.80,
+    "teacher": 0.72,
+    "dancer": 0.76,
+    "florist": 0.82,
+    "baker": 0.55,
+    "cook": 0.50,
+    "writer": 0.50,
+    "painter": 0.45,
+    "doctor": 0.30,
+    "judge": 0.25,
+    "pilot": 0.16,
+    "engineer": 0.14,
+    "plumber": 0.08,
+    "carpenter": 0.10,
+    "mechanic": 0.10,
+    "sheriff": 0.18,
+}
 STATES = ("late", "tired", "ready", "busy", "hungry", "happy")
 PRONOUN_FRAMES = (
     "The {occupation} said that {pronoun} was {state}.",

@@ -19,9 +19,17 @@ from evenhand.models.tiny import ARCHITECTURES, tiny_model, tiny_module, tiny_to
 
 WORDS = 60
 SMALL: dict[str, Any] = {
-    "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 
 
 def family(count: int = 60) -> list[Request]:
@@ -102,7 +110,7 @@ def test_the_tree_is_used_and_equal(architecture: str) -> None:
         ("qwen3", {"head_dim": 16}),
         ("mistral", {"sliding_window": None}),
     ],
-)  # fmt: skip
+)
 def test_scaled_and_capped_models_are_equal(kind: str, sizes: dict[str, Any]) -> None:
     engine, asked = engine_of(made_of(kind, **sizes)), family()
     assert read(engine, asked) == pytest.approx(plainly(engine.module, asked), abs=1e-4)

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from evenhand.inference.prefix_trie import common, packs
+from evenhand.core.sequences import common_prefix_length as common
+from evenhand.inference.prefix_trie import packs
 
 SEQUENCES = [(1, 2, 4), (5, 6), (1, 2, 3), (1, 2, 3, 7), (1, 2, 3)]
 
@@ -18,8 +19,12 @@ def test_known_tree() -> None:
     assert [list(r.own) for r in pack.runs] == [[0, 1, 2], [3], [4], [5, 6]]
     assert [r.depth for r in pack.runs] == [0, 3, 2, 0]
     assert {row: list(path) for row, path in zip(pack.rows, pack.paths, strict=True)} == {
-        0: [0, 1, 4], 1: [5, 6], 2: [0, 1, 2], 3: [0, 1, 2, 3], 4: [0, 1, 2],
-    }  # fmt: skip
+        0: [0, 1, 4],
+        1: [5, 6],
+        2: [0, 1, 2],
+        3: [0, 1, 2, 3],
+        4: [0, 1, 2],
+    }
 
 
 @pytest.mark.parametrize("budget", [1, 3, 4, 50])

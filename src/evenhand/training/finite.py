@@ -1,6 +1,6 @@
-"""Whether an edited model still gives scores: its logits of a few texts, in the model's own precision.
+"""Whether a trained or edited model still gives scores: its logits of a few texts, in the model's own precision.
 
-Weights can be finite where what is computed with them is not: float16 ends at 65,504, and an edit is made in float32.
+Weights can be finite where what is computed with them is not: float16 ends at 65,504, and training is in float32.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evenhand.errors import DivergedError
 from evenhand.inference.scoring import input_device
-from evenhand.methods.unlearning._pcgu.selection import DivergedError
 
 Ids = Sequence[int]
 """A text in tokens."""
@@ -44,20 +44,29 @@ def count_broken(
     return sum(_breaks(module, before, ids, weights or {}) for ids in texts)
 
 
-def refuse_broken(module: nn.Module, before: nn.Module, texts: Iterable[Ids], remedy: str) -> None:
-    """Refuse an edited module that gives no scores.
+def refuse_broken(
+    module: nn.Module, before: nn.Module, texts: Iterable[Ids], remedy: str, *, what: str = "this edit"
+) -> None:
+    """Refuse a trained or edited module that gives no scores.
+
+    Args:
+        module: Is tried, in its own precision.
+        before: The module before the training or the edit.
+        texts: In tokens, such as `probes`.
+        remedy: What to do about it.
+        what: What broke the logits, for the message.
 
     Raises:
         DivergedError: The logits of a text are not finite, and were so before; the message ends with the remedy.
     """
     texts = list(texts)
     if broken := count_broken(module, before, texts):
-        raise DivergedError(f"{told(broken, len(texts), module)}: {remedy}")
+        raise DivergedError(f"{told(broken, len(texts), module, what)}: {remedy}")
 
 
-def told(broken: int, texts: int, module: nn.Module) -> str:
+def told(broken: int, texts: int, module: nn.Module, what: str = "this edit") -> str:
     """What is wrong, in words."""
-    return f"the logits of {broken} of {texts} texts are not finite in {precision(module)} with this edit"
+    return f"the logits of {broken} of {texts} texts are not finite in {precision(module)} with {what}"
 
 
 def precision(module: nn.Module) -> str:

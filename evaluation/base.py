@@ -1,0 +1,249 @@
+"""The base of benchmarks whose metrics come from named sums: `RowBenchmark`, and `QuestionBenchmark` on top of it.
+
+A benchmark names its statistics, gives those of one answer in `row`, and declares each metric with its formula. The
+base adds up and computes, so that a benchmark needs no arrays. Where the statistics are arrays by nature, a benchmark
+gives `tally` and `compute` itself, as `evenhand.interfaces.Benchmark` describes them. An example is in
+docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from typing_extensions import TypeVar
+
+from evenhand.errors import SettingsError, suggest
+from evenhand.evaluation.loading import Loaded, read_rows
+from evenhand.evaluation.metrics.formulas import Formula, formula, mean, share
+from evenhand.evaluation.metrics.row_sums import Row, RowSums
+from evenhand.evaluation.metrics.sums import Sums
+from evenhand.interfaces import Ability, Array, Benchmark, Choice, Grade, Item, Measured, Model, QuestionItem, Tally
+
+__all__ = [
+    "Loaded",
+    "QuestionBenchmark",
+    "RightItem",
+    "Row",
+    "RowBenchmark",
+    "formula",
+    "mean",
+    "read_rows",
+    "share",
+]
+
+OVERALL = "overall"
+
+
+class RightItem(QuestionItem, Protocol):
+    """A multiple-choice question with one right option."""
+
+    @property
+    def right(self) -> int:
+        """Identity of the right option."""
+
+
+ItemT = TypeVar("ItemT", bound=Item, default=Any)
+AnswerT = TypeVar("AnswerT", default=Any)
+RightT = TypeVar("RightT", bound=RightItem, default=Any)
+
+
+class RowBenchmark(Benchmark[ItemT, AnswerT]):
+    """A benchmark whose metrics are functions of named sums over its answers.
+
+    A subclass declares `statistics` and `formulas`, and gives `load` (or `read`), `ask` and `row`. `groups_of` and
+    `stratum` are optional; items that share a `cluster` are resampled together.
+    """
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Names of the numbers that are added up over answers; `row` gives their values."""
+    formulas: ClassVar[tuple[Formula, ...]] = ()
+    """The metrics, each with how it is computed from the sums: `share`, `mean` or `formula`. `metrics` follows."""
+    parts: ClassVar[tuple[str, ...]] = ("",)
+    """Parts of the items whose sums are kept apart, where a metric combines them; `part_of` assigns the items."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Take `metrics` from the formulas, and check that these use declared statistics.
+
+        Raises:
+            SettingsError: A formula uses a statistic that `statistics` does not name, or computes other metrics than
+                it declares.
+        """
+        if "formulas" in vars(cls):
+            cls.metrics = tuple(metric for declared in cls.formulas for metric in declared.metrics)
+        super().__init_subclass__(**more)
+        if {"formulas", "statistics"} & vars(cls).keys():
+            _check(cls)
+
+    # ------------------------------------------------------------------------------------------ what a subclass gives
+
+    def read(self) -> Loaded[ItemT]:
+        """Read the items, with facts for reports; it is called once. A class without facts gives `load` instead."""
+        raise NotImplementedError(f"{self.name}: define read(), or load() where there is nothing to report of the data")
+
+    @abstractmethod
+    def row(self, item: ItemT, answer: AnswerT) -> Row:
+        """The statistics of one answer by name; those that are left out are 0. Pure."""
+
+    def groups_of(self, item: ItemT) -> Sequence[str]:
+        """Groups that an item is in besides "overall", such as its axis; "" is none. Pure."""
+        return ()
+
+    def rows(self, item: ItemT, answer: AnswerT) -> Iterable[tuple[Row, tuple[str, ...]]]:
+        """Each row of an answer with the groups that it counts in; one row in all groups unless overridden. Pure."""
+        return [(self.row(item, answer), (OVERALL, *self.groups_of(item)))]
+
+    def groups(self, items: Sequence[ItemT]) -> Sequence[str]:
+        """Groups that are reported besides "overall", in this order; all, by name, unless overridden. Pure."""
+        return sorted({group for item in items for group in self.groups_of(item)} - {"", OVERALL})
+
+    def strata(self, items: Sequence[ItemT]) -> Mapping[str, str]:
+        """The stratum that each cluster is resampled in; `stratum` of its items unless overridden. Pure."""
+        return {item.cluster: self.stratum(item) for item in items}
+
+    def part_of(self, item: ItemT) -> str:
+        """Which of `parts` an item belongs to. Pure."""
+        return self.parts[0]
+
+    def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[ItemT]:
+        """The items of raw rows, each as it stands in the data set's file; `evenhand.metrics` asks for them. Pure.
+
+        Raises:
+            SettingsError: The benchmark makes no items of single rows.
+            DataError: A row cannot be used.
+        """
+        raise SettingsError(
+            f"{self.name}: its items cannot be made of single rows. Give the file or folder, the ids of items, or "
+            f"items themselves, such as those of evenhand.evaluation.{type(self).__name__}().load()"
+        )
+
+    @property
+    def per_token(self) -> bool:
+        """Whether a log-probability counts by its number of tokens, too, so that the sum alone is not enough."""
+        return "score" in self.needs
+
+    # --------------------------------------------------------------------------------------------- what the base does
+
+    @cached_property
+    def _loaded(self) -> Loaded[ItemT]:
+        return self.read()
+
+    def load(self) -> list[ItemT]:
+        """The items of `read`, in its order."""
+        return self._loaded.items
+
+    def facts(self) -> dict[str, Any]:
+        """Name and settings; of a class that gives `read` also where the data came from and what was dropped."""
+        known = {} if type(self).read is RowBenchmark.read else self._loaded.facts
+        return {**Benchmark.facts(self), **known}
+
+    def tally(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Tally:
+        """The sums of all rows per cluster and group.
+
+        Raises:
+            SettingsError: An item has no cluster, or a row cannot be used; the message names the item.
+        """
+        self._check_items(items)
+        strata, groups = self.strata(items), (OVERALL, *self.groups(items))
+        clusters, parts = ({name: n for n, name in enumerate(names)} for names in (strata, self.parts))
+        sums = RowSums(self.name, self.statistics, groups, len(parts))
+        for item, answer in zip(items, answers, strict=True):
+            cluster, part = clusters[item.cluster], parts.get(self.part_of(item), -1)
+            if part < 0:
+                raise self._unknown_part(item)
+            for row, members in self.rows(item, answer):
+                sums.add(item.id, row, cluster, tuple(members), part)
+        return Tally(tuple(strata), tuple(strata.values()), groups, sums.total(len(clusters)))
+
+    def _check_items(self, items: Sequence[ItemT]) -> None:
+        for item in items:
+            try:
+                cluster = item.cluster
+            except AttributeError:
+                cluster = ""
+            if not isinstance(cluster, str) or not cluster:
+                raise SettingsError(
+                    f"{self.name}: item {item.id!r} has cluster={cluster!r}; give every item a `cluster`, the name of "
+                    "what it shares with items that are not independent of it, or its own id"
+                )
+        for item in items[:1]:  # the class does the same with all of them
+            if isinstance(groups := self.groups_of(item), str):
+                raise SettingsError(
+                    f"{self.name}: groups_of() of item {item.id!r} gives the text {groups!r}; give a tuple of groups: "
+                    f"({groups!r},)"
+                )
+
+    def _unknown_part(self, item: ItemT) -> SettingsError:
+        part = self.part_of(item)
+        return SettingsError(
+            f"{self.name}: part_of() of item {item.id!r} gives {part!r}, which `parts` does not name. "
+            f"{suggest(part, self.parts)}"
+        )
+
+    def compute(self, sums: Array) -> dict[str, Measured]:
+        """All formulas of the sums [..., parts * statistics]."""
+        return _computed(self.formulas, Sums(sums, self.statistics, self.parts))
+
+    def of_rows(self, rows: Iterable[Row]) -> dict[str, float]:
+        """The metrics of some rows of the first part taken together, without items, groups or intervals."""
+        sums = RowSums(self.name, self.statistics, (OVERALL,), len(self.parts))
+        for number, row in enumerate(rows):
+            sums.add(str(number), row, 0, (OVERALL,))
+        found = self.compute(sums.total(1)[0, 0])
+        return {name: float(measured.value) for name, measured in found.items()}
+
+
+class QuestionBenchmark(RowBenchmark[RightT, Choice]):
+    """A benchmark of multiple-choice questions, each with one right option: items have `question` and `right`.
+
+    A subclass gives `load` (or `read`) and `row`. Answer changes in reports and labelled training data follow.
+    """
+
+    needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
+
+    def ask(self, model: Model, items: Sequence[RightT]) -> list[Choice]:
+        """One question per item, all in one call."""
+        return model.choose([item.question for item in items])
+
+    def grades(self, items: Sequence[RightT], answers: Sequence[Choice]) -> list[Grade]:
+        """Against the right option, in the groups of the item."""
+        return [
+            Grade(a.decision, a.decision == i.right, tuple(dict.fromkeys((OVERALL, *filter(None, self.groups_of(i))))))
+            for i, a in zip(items, answers, strict=True)
+        ]
+
+    def gold(self, items: Sequence[RightT]) -> list[int | None]:
+        """The right options."""
+        return [item.right for item in items]
+
+
+def _check(cls: type[RowBenchmark[Any, Any]]) -> None:
+    """Compute every formula of no answers at all.
+
+    Raises:
+        SettingsError: A formula uses an unknown statistic or part, or does not compute what it declares.
+    """
+    doubled = [name for n, name in enumerate(cls.statistics) if name in cls.statistics[:n]]
+    if doubled:
+        raise SettingsError(f"benchmark {cls.__name__}: `statistics` names {doubled[0]!r} twice")
+    nothing = Sums.nothing(cls.statistics, cls.parts)
+    for declared in cls.formulas:
+        names = [metric.name for metric in declared.metrics]
+        try:
+            found = list(_computed((declared,), nothing))
+        except SettingsError as error:
+            raise SettingsError(f"benchmark {cls.__name__}, metric {', '.join(names)}: {error}") from error
+        if found != names:
+            raise SettingsError(f"benchmark {cls.__name__}: a formula of {names} computes {found}")
+
+
+def _computed(formulas: Iterable[Formula], sums: Sums) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
+    # 0 / 0 is nan and says so; a value beyond all numbers, such as a broken model's perplexity, is infinite
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        for declared in formulas:
+            found |= declared.compute(sums)
+    return found

@@ -1,0 +1,153 @@
+"""A metric and how it is computed, declared in one place: `share`, `mean` and `formula`.
+
+Statistics are given by name, or as names joined by plus and minus: `share("unscored", "asked - scored", "asked", ...)`.
+Whatever else is computed of them is a function of `Sums`. All work on any number of leading dimensions, as intervals
+are made of the same sums without each cluster in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from evenhand.errors import SettingsError
+from evenhand.evaluation.metrics.sums import Sums
+from evenhand.interfaces import Array, Direction, Form, Measured, Metric, MetricKind
+from evenhand.statistics.moments import ratio
+
+Term = str | Callable[[Sums], Array]
+"""Names of statistics joined by plus and minus, or a function of the sums."""
+_SUM = re.compile(r"\s*[^\s+-]+(\s*[+-]\s*[^\s+-]+)*\s*")
+_SIGNED = re.compile(r"([+-]?)\s*([^\s+-]+)")
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Metrics that are computed together; most formulas have one."""
+
+    metrics: tuple[Metric, ...]
+    compute: Callable[[Sums], Mapping[str, Measured]]
+    """From the sums to the metrics by name. Pure, vectorised over leading dimensions."""
+
+
+def formula(
+    name: str,
+    value: Term,
+    n: Term,
+    direction: Direction,
+    kind: MetricKind,
+    about: str,
+    *,
+    main: bool = False,
+    form: Form = "smooth",
+    range: tuple[float, float] = (-inf, inf),
+    grades: str | None = None,
+) -> Formula:
+    """A metric that is any function of the sums.
+
+    Args:
+        name: Name of the metric.
+        value: The number, vectorised over leading dimensions; nan where it is not defined.
+        n: The number of answers that it is computed from.
+        direction: Which way is better, as in `Metric`.
+        kind: As in `Metric`.
+        about: One sentence: the definition and its range.
+        main: Whether the short table shows it.
+        form: How its interval is made, as in `Metric`.
+        range: Smallest and largest value that it can take.
+        grades: Of a share of right answers: which part of the grades it counts, as in `Metric.part`.
+    """
+    metric = Metric(name, direction, kind, about, main, form, range, grades)
+    compute, count = _term(value), _term(n)
+    return Formula((metric,), lambda sums: {name: Measured(compute(sums), count(sums))})
+
+
+def mean(
+    name: str,
+    total: Term,
+    count: Term,
+    direction: Direction,
+    kind: MetricKind,
+    about: str,
+    *,
+    main: bool = False,
+    form: Form = "smooth",
+    range: tuple[float, float] = (-inf, inf),
+    n: Term | None = None,
+) -> Formula:
+    """A ratio of two sums, such as a mean; nan where nothing is counted.
+
+    Args:
+        name: Name of the metric.
+        total: What is divided.
+        count: What it is divided by.
+        direction: Which way is better, as in `Metric`.
+        kind: As in `Metric`.
+        about: One sentence: the definition and its range.
+        main: Whether the short table shows it.
+        form: How its interval is made, as in `Metric`.
+        range: Smallest and largest value that it can take.
+        n: The number of answers that it is computed from; None is `count`.
+    """
+    value, n = _quotient(total, count), count if n is None else n
+    return formula(name, value, n, direction, kind, about, main=main, form=form, range=range)
+
+
+def share(
+    name: str,
+    part: Term,
+    whole: Term,
+    direction: Direction,
+    kind: MetricKind,
+    about: str,
+    *,
+    main: bool = False,
+    grades: str | None = None,
+) -> Formula:
+    """The share of items that have some property: a proportion from 0 to 1, nan without items.
+
+    Args:
+        name: Name of the metric.
+        part: The items that have the property, such as "right" or "asked - scored".
+        whole: All items that count.
+        direction: Which way is better, as in `Metric`.
+        kind: As in `Metric`.
+        about: One sentence: the definition and its range.
+        main: Whether the short table shows it.
+        grades: Of a share of right answers: which part of the grades it counts, as in `Metric.part`.
+    """
+    value = _quotient(part, whole)
+    return formula(
+        name, value, whole, direction, kind, about, main=main, form="proportion", range=(0, 1), grades=grades
+    )
+
+
+def _quotient(part: Term, whole: Term) -> Callable[[Sums], Array]:
+    above, below = _term(part), _term(whole)
+    return lambda sums: ratio(above(sums), below(sums))
+
+
+def _term(term: Term) -> Callable[[Sums], Array]:
+    """A function of the sums.
+
+    Raises:
+        SettingsError: The text is not a sum of names.
+    """
+    if not isinstance(term, str):
+        return term
+    if not _SUM.fullmatch(term):
+        raise SettingsError(
+            f"{term!r} does not say how statistics are added up; write names joined by plus and minus, such as "
+            "'asked - scored', or give a function of the sums"
+        )
+    (_, first), *others = _SIGNED.findall(term)
+
+    def total(sums: Sums) -> Array:
+        found = sums[first]
+        for sign, name in others:
+            found = found - sums[name] if sign == "-" else found + sums[name]
+        return found
+
+    return total

@@ -1,0 +1,54 @@
+"""How numbers, and texts of models, are written in tables, pages and messages."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+UNKNOWN = "–"
+
+
+def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> str:
+    """A number with fixed decimals, never "-0.000"; a dash for nan and None."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    return text if any(digit in text for digit in "123456789") or math.isinf(value) else text.lstrip("+-")
+
+
+def interval(low: float, high: float, *, signed: bool = False) -> str:
+    """Both bounds in brackets; empty where the lower one is nan."""
+    return "" if math.isnan(low) else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def count(value: float) -> str:
+    """A whole number with commas between thousands."""
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Three digits with a unit that suits; a dash for what does not exist."""
+    if math.isnan(seconds):
+        return UNKNOWN
+    if seconds >= 99.95:
+        return f"{count(seconds)} s"
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 0.9995:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.0f} µs"
+
+
+def size(count_of_bytes: int) -> str:
+    """Bytes as MB, or as GB from 0.1 GB."""
+    return f"{count_of_bytes / 1e9:.2f} GB" if count_of_bytes >= 1e8 else f"{count_of_bytes / 1e6:.1f} MB"
+
+
+def visible(text: str) -> str:
+    """Text from a model with its control characters spelled out, since they could act on a terminal."""
+    acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
+    return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))

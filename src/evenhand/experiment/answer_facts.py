@@ -1,0 +1,66 @@
+"""What the run folder says of every answer beyond the answer itself: cluster, groups, status, grade, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evenhand.core.answer_table import AnswerFacts, GradeLabel, usages
+from evenhand.evaluation.metrics.unanswered import outcome
+from evenhand.interfaces import Benchmark, Grade
+from evenhand.report.cost import seconds_per_item
+
+
+def answer_facts(
+    benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any], usage: Mapping[str, Any]
+) -> list[AnswerFacts]:
+    """What is known of each answer.
+
+    Args:
+        benchmark: The benchmark that asked.
+        items: What was asked.
+        answers: One per item.
+        usage: The manifest's facts of the cell.
+    """
+    seconds = seconds_per_item(usage)
+    graded = _graded(benchmark, items, answers)
+    outcomes = map(outcome, answers)
+    rows = zip(_clusters(benchmark, items), outcomes, usages(answers), graded, strict=True)
+    return [
+        AnswerFacts(cluster, known.groups, known.part, status, note, known.decision, known.grade, used, seconds)
+        for cluster, (status, note), used, known in rows
+    ]
+
+
+def _clusters(benchmark: Benchmark, items: Sequence[Any]) -> Iterator[str]:
+    """Names of the clusters. Where nothing of the items may be written, these are the ids of their first items."""
+    first: dict[str, str] = {}
+    for item in items:
+        name = first.setdefault(item.cluster, item.id)
+        yield item.cluster if benchmark.quotable else name
+
+
+def _graded(benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any]) -> list[AnswerFacts]:
+    """Groups, decisions and grades; none where the benchmark has none."""
+    nothing = [AnswerFacts()] * len(items)
+    try:
+        grades = benchmark.grades(items, answers)
+    except Exception:  # the cell fails with this error as soon as it is scored; its answers are kept
+        return nothing
+    if grades is None or len(grades) != len(items):
+        return nothing
+    return [
+        AnswerFacts(
+            groups=g.groups,
+            part=g.part or None,
+            decision=g.decision if isinstance(g.decision, int) else None,
+            grade=_label(g),
+        )
+        for g in grades
+    ]
+
+
+def _label(grade: Grade) -> GradeLabel:
+    if grade.right:
+        return "right"
+    return "undecided" if grade.decision is None else "wrong"

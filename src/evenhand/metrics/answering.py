@@ -1,0 +1,104 @@
+"""From predictions to a benchmark's own answers.
+
+A question's answer is read directly. Where an item asks for several things, the benchmark's `ask` puts them together:
+it asks `GivenModel`, which knows nothing but the predictions, so that no rule of a benchmark is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evenhand.core.run_folder import from_plain
+from evenhand.errors import SettingsError
+from evenhand.evaluation.base import RowBenchmark
+from evenhand.interfaces import Benchmark, Choice, Passage, Question, QuestionItem, Reply, Score
+from evenhand.metrics.given_model import Asked, GivenModel, Replying
+from evenhand.metrics.reading import choice_of, reply_of, score_of
+
+
+def answers_of(benchmark: Benchmark, items: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
+    """One answer per item, of the benchmark's `answer_type`.
+
+    Raises:
+        SettingsError: A prediction cannot be used; the message names the item.
+    """
+    if benchmark.answer_type is Choice:
+        return [_chosen(benchmark, item, p) for item, p in zip(items, predictions, strict=True)]
+    if benchmark.answer_type is Reply:
+        return [reply_of(p, _place(benchmark, item)) for item, p in zip(items, predictions, strict=True)]
+    ready = [_ready(benchmark, item, p) for item, p in zip(items, predictions, strict=True)]
+    open_ = [n for n, answer in enumerate(ready) if answer is None]
+    if open_:
+        made = _put_together(benchmark, [items[n] for n in open_], [predictions[n] for n in open_])
+        for n, answer in zip(open_, made, strict=True):
+            ready[n] = answer
+    return ready
+
+
+def _chosen(benchmark: Benchmark, item: Any, prediction: Any) -> Choice:
+    place = _place(benchmark, item)
+    if not isinstance(item, QuestionItem):
+        if isinstance(prediction, Choice):
+            return prediction
+        raise SettingsError(f"{place}: the benchmark's items are no questions, so give a Choice")
+    if isinstance(prediction, str) and "generate" in benchmark.needs:  # a way of reading replies of its own
+        return benchmark.ask(Replying(prediction), [item])[0]  # type: ignore[no-any-return]
+    return choice_of(prediction, item.question, place, quotable=benchmark.quotable)
+
+
+def _ready(benchmark: Benchmark, item: Any, prediction: Any) -> Any:
+    """An answer that is given as such, or by its fields; None of anything else."""
+    kind = benchmark.answer_type
+    if isinstance(prediction, kind):
+        return prediction
+    if not isinstance(prediction, Mapping):
+        return None
+    try:
+        return from_plain(kind, prediction)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise SettingsError(
+            f"{_place(benchmark, item)}: these are not the fields of {kind.__name__}: {error}"
+        ) from error
+
+
+def _put_together(benchmark: Benchmark, items: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
+    kind = benchmark.answer_type.__name__
+    if benchmark.needs not in ({"score"}, {"choose"}):
+        raise SettingsError(
+            f"{_place(benchmark, items[0])}: what its items ask for depends on earlier answers or needs a model's "
+            f"inside, so give a {kind} for every item, or a mapping of its fields"
+        )
+    model = GivenModel()
+    for item, prediction in zip(items, predictions, strict=True):
+        place, asked = _place(benchmark, item), model.asked_for(benchmark, item)
+        for thing, value in zip(asked, _parts(place, asked, prediction), strict=True):
+            model.learn(thing, _answer(benchmark, thing, value, place), place)
+    return benchmark.ask(model, items)
+
+
+def _parts(place: str, asked: Sequence[Asked], prediction: Any) -> Sequence[Any]:
+    """What was predicted of each thing that an item asks for; None of each where the prediction is None."""
+    if prediction is None:
+        return [None] * len(asked)
+    if len(asked) == 1:
+        nested = isinstance(prediction, list | tuple) and len(prediction) == 1
+        return prediction if nested else [prediction]
+    if not isinstance(prediction, list | tuple) or isinstance(prediction, Score) or len(prediction) != len(asked):
+        what = "log-probabilities" if isinstance(asked[0], Passage) else "answers"
+        given = (
+            f"{len(prediction)} were" if isinstance(prediction, list | tuple) else f"{type(prediction).__name__} was"
+        )
+        raise SettingsError(f"{place}: it asks for {len(asked)} {what}, and {given} given; give a list of {len(asked)}")
+    return prediction
+
+
+def _answer(benchmark: Benchmark, thing: Asked, value: Any, place: str) -> Choice | Score:
+    if isinstance(thing, Question):
+        return choice_of(value, thing, place, quotable=benchmark.quotable)
+    counted = benchmark.per_token if isinstance(benchmark, RowBenchmark) else True
+    return score_of(value, place, tokens_count=counted)
+
+
+def _place(benchmark: Benchmark, item: Any) -> str:
+    return f"{benchmark.name}, item {item.id!r}"

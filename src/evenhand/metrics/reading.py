@@ -1,0 +1,177 @@
+"""One prediction as an answer: of a question, a request for a reply, or a text to score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Choice, Question, Reply, Score
+from evenhand.prompting import thinking
+from evenhand.prompting.reply_parsing import LETTERS, read_choice
+
+NO_ANSWER = "no answer was given"
+SUM_TOLERANCE = 1e-6
+"""As for what a model answers (`evenhand.experiment.contracts`)."""
+
+
+def choice_of(prediction: Any, question: Question, place: str, *, quotable: bool = True) -> Choice:
+    """The answer to a question.
+
+    Args:
+        prediction: A `Choice`, the index of an option, its text or letter, a reply, probabilities of all options in
+            their order or by text, letter or index, or None.
+        question: The question, with the order in which its options were shown.
+        place: The item, for errors.
+        quotable: Whether a message may show the options.
+
+    Raises:
+        SettingsError: It is none of these, or does not fit the question.
+    """
+    if isinstance(prediction, Choice):
+        return _checked(prediction, question, place)
+    if prediction is None:
+        return Choice(None, status="unanswered", note=NO_ANSWER)
+    if isinstance(prediction, str):
+        return _read(prediction, question, place)
+    if isinstance(prediction, Mapping):
+        return _of_probabilities(_by_option(prediction, question, place, quotable), question, place)
+    if isinstance(prediction, list | tuple):
+        return _of_probabilities(prediction, question, place)
+    return Choice(_index(prediction, question, place))
+
+
+def reply_of(prediction: Any, place: str) -> Reply:
+    """The answer to a request for a reply: a `Reply`, its text, or None.
+
+    Raises:
+        SettingsError: It is none of these.
+    """
+    if isinstance(prediction, Reply):
+        return prediction
+    if prediction is None:
+        return Reply(None, note=NO_ANSWER)
+    if isinstance(prediction, str):
+        return Reply(prediction)
+    raise SettingsError(f"{place}: {prediction!r:.60} is not a reply; give its text, or None for no answer")
+
+
+def score_of(prediction: Any, place: str, *, tokens_count: bool) -> Score:
+    """The score of a text: a `Score`, its log-probability, a pair of that and the number of tokens, or None.
+
+    Args:
+        prediction: The prediction.
+        place: The item, for errors.
+        tokens_count: Whether the number of tokens matters, so that it must be given.
+
+    Raises:
+        SettingsError: It is none of these, or no log-probability.
+    """
+    if prediction is None:
+        return Score(math.nan, 0, NO_ANSWER)
+    if isinstance(prediction, Score):
+        logprob, tokens, note = prediction
+    elif isinstance(prediction, list | tuple) and len(prediction) == 2:
+        logprob, tokens, note = prediction[0], prediction[1], ""
+    else:
+        logprob, tokens, note = prediction, None, ""
+    if logprob is None or (isinstance(logprob, float) and math.isnan(logprob)):
+        return Score(math.nan, 0, note or NO_ANSWER)
+    if not _is_number(logprob) or logprob > SUM_TOLERANCE:
+        raise SettingsError(
+            f"{place}: {logprob!r:.60} is not a log-probability; give a natural logarithm, at most 0, summed over the "
+            "text's tokens (minus the loss times their number), or None for no answer"
+        )
+    return Score(float(logprob), _tokens(tokens, place, tokens_count), note)
+
+
+def _tokens(tokens: Any, place: str, tokens_count: bool) -> int:
+    if tokens is None:
+        if tokens_count:
+            raise SettingsError(
+                f"{place}: log-probabilities are divided by the number of tokens here; give pairs "
+                "(log-probability, tokens)"
+            )
+        return 1
+    if not _is_number(tokens) or tokens != int(tokens) or tokens < 1:
+        raise SettingsError(f"{place}: {tokens!r:.60} is not a number of tokens; give a whole number from 1 on")
+    return int(tokens)
+
+
+def _checked(choice: Choice, question: Question, place: str) -> Choice:
+    """A `Choice` that fits the question."""
+    if (choice.decision is None) != (choice.status != "answered"):
+        raise SettingsError(
+            f"{place}: status {choice.status!r} with decision {choice.decision}; without a decision the status is "
+            "'unparsed' or 'unanswered'"
+        )
+    if choice.decision is not None:
+        _index(choice.decision, question, place)
+    if choice.probabilities is not None:
+        _of_probabilities(choice.probabilities, question, place)
+    return choice
+
+
+def _read(text: str, question: Question, place: str) -> Choice:
+    """Of an option's text or letter, or of a whole reply."""
+    said = thinking.answer(text)
+    decision = read_choice(said, question) if said else None
+    letter = said.strip().upper() if said else ""
+    if decision is None and len(letter) == 1 and letter in LETTERS[len(question.options) :]:
+        raise SettingsError(
+            f"{place}: letter {letter!r}, but there are {len(question.options)} options, the last of which is "
+            f"{LETTERS[len(question.options) - 1]!r}; give None for no answer"
+        )
+    return Choice(decision, status="unparsed" if decision is None else "answered", reply=text)
+
+
+def _index(value: Any, question: Question, place: str) -> int:
+    count = len(question.options)
+    if not _is_number(value) or value != int(value):
+        raise SettingsError(
+            f"{place}: {value!r:.60} is not an answer; give an option's index, text or letter, probabilities, or None"
+        )
+    if not 0 <= value < count:
+        raise SettingsError(f"{place}: option {int(value)} of {count}; give 0 to {count - 1}, or None for no answer")
+    return int(value)
+
+
+def _of_probabilities(values: Sequence[Any], question: Question, place: str) -> Choice:
+    """The most probable option; ties go to the first, as everywhere here."""
+    if len(values) != len(question.options):
+        raise SettingsError(f"{place}: {len(values)} probabilities for {len(question.options)} options; give one each")
+    if all(v is None for v in values):  # a row of a table without an answer
+        return Choice(None, status="unanswered", note=NO_ANSWER)
+    if not all(_is_number(v) and -SUM_TOLERANCE <= v <= 1 + SUM_TOLERANCE for v in values):
+        raise SettingsError(
+            f"{place}: probabilities {tuple(values)!r:.80} are not all between 0 and 1; of log-probabilities or logits "
+            "take the softmax first"
+        )
+    total = sum(values)
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise SettingsError(f"{place}: probabilities sum to {total:.6g}, not 1; divide them by their sum, in float64")
+    return Choice(int(np.argmax(values)), tuple(float(v) for v in values))
+
+
+def _by_option(given: Mapping[Any, Any], question: Question, place: str, quotable: bool) -> list[Any]:
+    """Probabilities by option, from a mapping whose keys are indices, or texts or letters."""
+    found: dict[int, Any] = {}
+    for key, value in given.items():
+        option = read_choice(key, question) if isinstance(key, str) else _index(key, question, place)
+        if option is None or option in found:
+            what = "names no option" if option is None else "names an option for the second time"
+            shown = f" {key!r}" if quotable else ""
+            raise SettingsError(f"{place}: a key{shown} of the probabilities {what}; give each option's text or letter")
+        found[option] = value
+    return [found.get(option, 0.0) for option in range(len(question.options))]
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool | np.bool_)
+        and (not math.isnan(value))
+    )

@@ -1,0 +1,22 @@
+"""The names of the embedded demo models, and their folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evenhand.data.io.demo import MODELS
+
+MASKED = "demo-mlm"
+NAMES = ("demo", "demo-b", "demo-c", "demo-d", MASKED)
+
+
+def name_of(path: str) -> str:
+    """The demo model whose folder this is, or ""; so that a saved adapter names it without a path of this machine."""
+    place = Path(path).expanduser()
+    known = place.is_absolute() and place.name in NAMES and place.resolve() == (MODELS / place.name).resolve()
+    return place.name if known else ""
+
+
+def located(name: str) -> str:
+    """The folder of a demo model by its name; anything else as it is."""
+    return str(MODELS / name) if name in NAMES else name

@@ -1,0 +1,197 @@
+"""Methods that train: what one has made is made once, checked, saved before it is used, and found again.
+
+`apply` goes through the same steps for every method:
+
+1. `prepared` reads the training data, and refuses what cannot be trained.
+2. A key is made of everything that decides the result. What lies under it is opened, and nothing is trained.
+3. Otherwise, under a lock, `train` trains. A run that was killed continues from the checkpoints in the folder.
+4. `check` refuses a result whose logits are not finite; `keep` saves it; `clean` removes the checkpoints.
+5. `opened` opens what was saved, so that a fresh result and one that is found again are the same.
+
+A new method has to say what it learns from (`prepared`) and how (`train`); the other steps have defaults, for students
+that are local language models.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.hashing import digest
+from evenhand.core.training_record import record_of
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Method, Model, OverlapRemoved, TrainData, TrainedOn, TrainingRecord
+from evenhand.prompting.remarks import remark, remarked
+
+NOTHING = OverlapRemoved()
+"""Nobody looked for overlap."""
+
+
+class Fitted(NamedTuple):
+    """What a training has made, before it is saved."""
+
+    module: Any
+    """The trained network; None where the result is something else."""
+    known: Mapping[str, Any]
+    """How the training went: fields of `evenhand.interfaces.TrainingRecord` by name, such as data, epochs, curve,
+    seconds and results. Method, settings, base, seed and versions are filled in."""
+    more: Any = None
+    """What `keep` needs besides."""
+
+
+class Kept(NamedTuple):
+    """Where a finished result lies."""
+
+    folder: Path
+    """Gone when the block is left, unless artefacts are kept."""
+    fresh: bool
+    """Whether it was trained just now, rather than found."""
+
+
+class TrainedMethod(Method):
+    """A method that trains; see the module for the steps."""
+
+    training_version: ClassVar[int] = 1
+    """Of what a training does; part of the key. Raise it when the same settings and data give another result."""
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"device"})
+    """Settings that the result does not depend on, or depends on through what `content` returns."""
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        """Train on the data, or find what was trained before; the given model stays as it is.
+
+        Raises:
+            SettingsError: A model or data that the method cannot use.
+            DivergedError: The trained model gives no finite scores.
+        """
+        reason = self.unsupported_reason(model, data)
+        if reason:
+            raise SettingsError(reason)
+        data = data or TrainData()
+        with self.trained_once(model, self.prepared(model, data), data.overlap_removed) as kept:
+            made = self.opened(model, kept.folder)
+            if not kept.fresh and made.training is not None:
+                for text in made.training.results.get("remarks", ()):
+                    remark(str(text))
+        return made
+
+    @contextmanager
+    def trained_once(self, model: Model, prepared: Any, overlap: OverlapRemoved = NOTHING) -> Iterator[Kept]:
+        """What a training on `prepared` has made: found, or trained, checked and saved now.
+
+        Args:
+            model: What is trained or taught from.
+            prepared: From `prepared`.
+            overlap: What the comparison has left out of the training data before, for the record.
+        """
+        fresh: list[Path] = []
+
+        def make(folder: Path) -> None:
+            fresh.append(folder)
+            self._make(model, prepared, overlap, folder)
+
+        with self.stored(self.key(model, prepared), make, prepared) as folder:
+            yield Kept(folder, bool(fresh))
+
+    def key(self, model: Model, prepared: Any) -> str:
+        """Hash of everything that decides the result."""
+        return digest(
+            self.name,
+            self.training_version,
+            self.made_with(model, prepared),
+            model.fingerprint,
+            self.key_settings(leave_out=self.not_in_key),
+            *self.content(prepared),
+        )
+
+    def _make(self, model: Model, prepared: Any, overlap: OverlapRemoved, folder: Path) -> None:
+        with remarked() as remarks:
+            made = self.train(model, prepared, folder)
+        if made is None:
+            return
+        self.check(model, made)
+        self.keep(model, made, self._record(model, made.known, overlap, remarks), folder)
+        self.clean(folder)
+
+    def _record(
+        self, model: Model, known: Mapping[str, Any], overlap: OverlapRemoved, remarks: Sequence[str]
+    ) -> TrainingRecord:
+        data: TrainedOn = known.get("data", TrainedOn())
+        if data.source is None:  # else the method reads data of its own, of which nothing was left out
+            data = replace(data, overlap_removed=asdict(overlap).get(data.unit, data.overlap_removed))
+        results = {**known.get("results", {}), **({"remarks": list(remarks)} if remarks else {})}
+        return record_of(self, model, **{**known, "data": data, "results": results})
+
+    # ----------------------------------------------------------------------------------------------- what differs
+
+    @abstractmethod
+    def prepared(self, model: Model, data: TrainData) -> Any:
+        """What is learned from, in the form that `content` and `train` take.
+
+        Raises:
+            SettingsError: There is too little of it, or it does not fit the model.
+        """
+
+    @abstractmethod
+    def train(self, model: Model, prepared: Any, folder: Path) -> Fitted | None:
+        """Train, leaving the model as it is.
+
+        Args:
+            model: What is trained or taught from.
+            prepared: From `prepared`.
+            folder: For checkpoints; a run that was killed has left its own here.
+
+        Returns:
+            None where another process saves the result.
+        """
+
+    def content(self, prepared: Any) -> Sequence[object]:
+        """What decides the result besides the model and the settings; its `repr` has to be stable."""
+        return [prepared]
+
+    def made_with(self, model: Model, prepared: Any) -> list[str | int]:
+        """Where and how the numbers are computed (`evenhand.core.artifacts.made_with`)."""
+        return made_with(model, precision=None)
+
+    def stored(self, key: str, make: Callable[[Path], None], prepared: Any) -> AbstractContextManager[Path]:
+        """The folder that lies under a key, filled by `make` where it is not there yet."""
+        return artefact(key, make)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a training that diverged."""
+        return "take a lower learning_rate"
+
+    def check(self, model: Model, made: Fitted) -> None:
+        """Refuse a trained module without finite logits where the model has finite ones, in its own precision.
+
+        Raises:
+            DivergedError: Its logits are not finite.
+        """
+        from evenhand.training.finite import probes, refuse_broken
+
+        module, tokenizer = model.weights
+        texts = probes(tokenizer, model.context_length)
+        refuse_broken(made.module, module, texts, self.remedy, what=f"what {self.name} has trained")
+
+    def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
+        """Save the result in a folder, as `opened` opens it: the record last, as a folder without it is unfinished."""
+        from evenhand.training.students import keep
+
+        keep(made.module, model.weights.tokenizer, record, folder)
+
+    def clean(self, folder: Path) -> None:
+        """Remove what served only to resume."""
+        from evenhand.training.checkpoints import Checkpoints
+
+        Checkpoints(folder, {}).remove()
+
+    def opened(self, model: Model, folder: Path) -> Model:
+        """The result with its record, from a folder that may be gone later."""
+        from evenhand.training.students import open_trained
+
+        return open_trained(folder, model, f"{model.name}+{self.spec}")

@@ -1,0 +1,63 @@
+"""The benchmark that docs/benchmarks.md shows runs as it stands there, and keeps the contract."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evenhand.core import registry
+from evenhand.errors import DataError
+from evenhand.interfaces import Choice, Grade
+from evenhand.testing import ScriptedModel, check_benchmark
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+SHOWN = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, flags=re.DOTALL))
+ROWS = """country,continent,capital,other_city
+Norway,Europe,Oslo,Bergen
+Spain,Europe,Madrid,Seville
+Chile,America,Santiago,Concepcion
+Kenya,Africa
+Ghana,Africa,Accra,Kumasi
+"""
+
+
+@pytest.fixture
+def capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(registry.benchmarks, "_objects", dict(registry.benchmarks._objects))
+    (tmp_path / "capitals.py").write_text(SHOWN["capitals.py"])
+    (tmp_path / "capitals.csv").write_text(ROWS)
+    assert registry.load_plugin(tmp_path / "capitals.py") == ["capitals"]
+    return registry.benchmarks.get("capitals").build(source=str(tmp_path / "capitals.csv"))
+
+
+def test_it_takes_at_most_25_lines_without_numpy() -> None:
+    lines = [line for line in SHOWN["capitals.py"].splitlines() if line.strip()]
+    assert len(lines) <= 25 and "numpy" not in SHOWN["capitals.py"]
+    assert max(map(len, lines)) <= 140
+
+
+def test_it_keeps_the_contract(capitals: Any) -> None:
+    check_benchmark(capitals)
+
+
+def test_it_counts_right_answers_by_continent_and_leaves_out_a_broken_row(capitals: Any) -> None:
+    items = capitals.load()
+    assert [i.id for i in items] == ["Norway", "Spain", "Chile", "Ghana"]
+    assert len(capitals.facts()["dropped"]) == 1 and ":5:" in capitals.facts()["dropped"][0]
+    answers = capitals.ask(ScriptedModel(decide=lambda q: int(q.id == "Spain")), items)
+    tally = capitals.tally(items, answers)
+    assert tally.clusters == ("Europe", "America", "Africa")
+    accuracy = capitals.compute(tally.sums)["accuracy"]
+    assert accuracy.value[:, 0].tolist() == [0.5, 1, 1] and accuracy.n[:, 0].tolist() == [2, 1, 1]
+    assert capitals.compute(tally.total)["accuracy"].value.tolist() == [0.75]
+    assert capitals.gold(items) == [0, 0, 0, 0]
+    assert capitals.grades(items[:1], [Choice(None, status="unparsed")]) == [Grade(None, False)]
+
+
+def test_a_file_without_a_usable_row_is_refused_with_the_first_reason(capitals: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("country,continent,capital\nNorway,Europe,Oslo\n")
+    with pytest.raises(DataError, match=r"empty\.csv has no usable row; first problem: .*:2: field 'other_city' is"):
+        type(capitals)(source=str(tmp_path / "empty.csv")).load()
