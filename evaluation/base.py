@@ -9,16 +9,16 @@ docs/benchmarks.md.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, wraps
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from typing_extensions import TypeVar
 
 from evenhand.errors import SettingsError, suggest
-from evenhand.evaluation.loading import Loaded, read_rows
-from evenhand.evaluation.metrics.formulas import Formula, formula, mean, share
+from evenhand.evaluation.loading import Loaded, read_rows, unnamed
+from evenhand.evaluation.metrics.formulas import Formula, beyond_whole, formula, mean, share
 from evenhand.evaluation.metrics.row_sums import Row, RowSums
 from evenhand.evaluation.metrics.sums import Sums
 from evenhand.interfaces import Ability, Array, Benchmark, Choice, Grade, Item, Measured, Model, QuestionItem, Tally
@@ -75,6 +75,8 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         if "formulas" in vars(cls):
             cls.metrics = tuple(metric for declared in cls.formulas for metric in declared.metrics)
         super().__init_subclass__(**more)
+        for name in {"load"} & vars(cls).keys():
+            setattr(cls, name, _checking(vars(cls)[name]))
         if {"formulas", "statistics"} & vars(cls).keys():
             _check(cls)
 
@@ -94,11 +96,11 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
 
     def rows(self, item: ItemT, answer: AnswerT) -> Iterable[tuple[Row, tuple[str, ...]]]:
         """Each row of an answer with the groups that it counts in; one row in all groups unless overridden. Pure."""
-        return [(self.row(item, answer), (OVERALL, *self.groups_of(item)))]
+        return [(self.row(item, answer), (OVERALL, *self._groups_of(item)))]
 
     def groups(self, items: Sequence[ItemT]) -> Sequence[str]:
         """Groups that are reported besides "overall", in this order; all, by name, unless overridden. Pure."""
-        return sorted({group for item in items for group in self.groups_of(item)} - {"", OVERALL})
+        return sorted({group for item in items for group in self._groups_of(item)} - {"", OVERALL})
 
     def strata(self, items: Sequence[ItemT]) -> Mapping[str, str]:
         """The stratum that each cluster is resampled in; `stratum` of its items unless overridden. Pure."""
@@ -129,10 +131,16 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
 
     @cached_property
     def _loaded(self) -> Loaded[ItemT]:
-        return self.read()
+        loaded = self.read()
+        self._check_loaded(loaded.items)
+        return loaded
 
     def load(self) -> list[ItemT]:
-        """The items of `read`, in its order."""
+        """The items of `read`, in its order. These, and those of a `load` that a class gives itself, are checked.
+
+        Raises:
+            SettingsError: Two items have the same id, an item has no id or cluster, or its groups are not texts.
+        """
         return self._loaded.items
 
     def facts(self) -> dict[str, Any]:
@@ -144,7 +152,8 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         """The sums of all rows per cluster and group.
 
         Raises:
-            SettingsError: An item has no cluster, or a row cannot be used; the message names the item.
+            SettingsError: An item has no cluster, or a row cannot be used, such as one with more right answers than
+                answers in a `share`; the message names the item.
         """
         self._check_items(items)
         strata, groups = self.strata(items), (OVERALL, *self.groups(items))
@@ -156,24 +165,65 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
                 raise self._unknown_part(item)
             for row, members in self.rows(item, answer):
                 sums.add(item.id, row, cluster, tuple(members), part)
+        self._check_shares(sums)
         return Tally(tuple(strata), tuple(strata.values()), groups, sums.total(len(clusters)))
 
     def _check_items(self, items: Sequence[ItemT]) -> None:
-        for item in items:
-            try:
-                cluster = item.cluster
-            except AttributeError:
-                cluster = ""
-            if not isinstance(cluster, str) or not cluster:
+        for number, item in enumerate(items):
+            lacking = unnamed(item)
+            if lacking.startswith("cluster"):
                 raise SettingsError(
-                    f"{self.name}: item {item.id!r} has cluster={cluster!r}; give every item a `cluster`, the name of "
-                    "what it shares with items that are not independent of it, or its own id"
+                    f"{self.name}: item {item.id!r} has {lacking}; give every item a `cluster`, the name of what it "
+                    "shares with items that are not independent of it, or its own id"
                 )
-        for item in items[:1]:  # the class does the same with all of them
-            if isinstance(groups := self.groups_of(item), str):
+            if lacking:
                 raise SettingsError(
-                    f"{self.name}: groups_of() of item {item.id!r} gives the text {groups!r}; give a tuple of groups: "
-                    f"({groups!r},)"
+                    f"{self.name}: item number {number} has {lacking}; give every item an `id`, a text that no other "
+                    "item has and that is the same in every run"
+                )
+
+    def _check_loaded(self, items: Sequence[ItemT]) -> None:
+        """What would stop the tally, found before a model is asked."""
+        self._check_items(items)
+        names: set[str] = set()
+        for item in items:
+            if item.id in names:
+                raise SettingsError(
+                    f"{self.name}: item {item.id!r} is there twice; its data must have every id once: leave one of the "
+                    "items out, or give each an id of its own"
+                )
+            names.add(item.id)
+            self._groups_of(item)
+
+    def _groups_of(self, item: ItemT) -> Sequence[str]:
+        """What `groups_of` gives, which must be several texts and not one."""
+        groups: object = self.groups_of(item)
+        if isinstance(groups, str):
+            raise SettingsError(
+                f"{self.name}: groups_of() of item {item.id!r} gives the text {groups!r}; give a tuple of groups: "
+                f"({groups!r},)"
+            )
+        named = tuple(groups) if isinstance(groups, Iterable) else (None,)
+        if not all(isinstance(group, str) for group in named):
+            raise SettingsError(
+                f"{self.name}: groups_of() of item {item.id!r} gives {groups!r}; give a tuple of texts, or () for an "
+                "item without groups"
+            )
+        return named
+
+    def _check_shares(self, sums: RowSums) -> None:
+        shares = [(declared.metrics[0].name, declared.counted) for declared in self.formulas if declared.counted]
+        if not shares:
+            return
+        ids, values = sums.rows()
+        rows = Sums(values, self.statistics)
+        for name, counted in shares:
+            if bad := beyond_whole(counted, rows):
+                n, part, whole = bad
+                raise SettingsError(
+                    f"{self.name}: the share {name!r} counts {counted[0]} of {counted[1]}, but row() of item "
+                    f"{ids[n]!r} gives {part:g} of {whole:g}, which is not from 0 to {counted[1]}; correct row(), or "
+                    "declare the metric as a mean() if it is not a share"
                 )
 
     def _unknown_part(self, item: ItemT) -> SettingsError:
@@ -192,6 +242,7 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         sums = RowSums(self.name, self.statistics, (OVERALL,), len(self.parts))
         for number, row in enumerate(rows):
             sums.add(str(number), row, 0, (OVERALL,))
+        self._check_shares(sums)
         found = self.compute(sums.total(1)[0, 0])
         return {name: float(measured.value) for name, measured in found.items()}
 
@@ -211,13 +262,25 @@ class QuestionBenchmark(RowBenchmark[RightT, Choice]):
     def grades(self, items: Sequence[RightT], answers: Sequence[Choice]) -> list[Grade]:
         """Against the right option, in the groups of the item."""
         return [
-            Grade(a.decision, a.decision == i.right, tuple(dict.fromkeys((OVERALL, *filter(None, self.groups_of(i))))))
+            Grade(a.decision, a.decision == i.right, tuple(dict.fromkeys((OVERALL, *filter(None, self._groups_of(i))))))
             for i, a in zip(items, answers, strict=True)
         ]
 
     def gold(self, items: Sequence[RightT]) -> list[int | None]:
         """The right options."""
         return [item.right for item in items]
+
+
+def _checking(load: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
+    """A class's own `load`, which checks its items as those of `read` are checked."""
+
+    @wraps(load)
+    def checked(self: RowBenchmark[Any, Any]) -> list[Any]:
+        items = load(self)
+        self._check_loaded(items)
+        return items
+
+    return checked
 
 
 def _check(cls: type[RowBenchmark[Any, Any]]) -> None:

@@ -26,32 +26,74 @@ class Loaded(NamedTuple, Generic[T]):
     """JSON values, such as the source, its hash, what was left out ("dropped") and what to warn of ("notes")."""
 
 
-def read_rows(source: str | Path, make: Callable[[dict[str, Any]], T], columns: Sequence[str] = ()) -> Loaded[T]:
+class FilledRow(dict[str, Any]):
+    """A row of a file, of which `row["field"]` must be filled; `row.get("field")` may be empty."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a field.
+
+        Raises:
+            KeyError: The field is missing.
+            ValueError: It is null, nan or a text without a character that can be seen.
+        """
+        value = super().__getitem__(name)
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
+            raise ValueError(f"field {name!r} is empty")
+        return value
+
+
+def read_rows(
+    source: str | Path, make: Callable[[dict[str, Any]], ItemT], columns: Sequence[str] = ()
+) -> Loaded[ItemT]:
     """Read the rows of a file of your own; what cannot be used is left out and reported, and costs no other row.
+
+    Left out are rows that `make` refuses, rows whose item has no id or cluster, and every further row with the same id.
 
     Args:
         source: A file in JSON lines (.jsonl, .jsonl.gz) or with a header line (.csv, .tsv).
-        make: From a row to an item. A `KeyError`, `ValueError` or `TypeError` in it refuses the row.
+        make: From a row to an item. A `KeyError`, `ValueError`, `TypeError`, `DataError` or `SettingsError` in it
+            refuses the row, and so does reading an empty field as `row["field"]`; `row.get("field")` may be empty.
         columns: Columns that a .csv or .tsv must have.
 
     Raises:
         DataError: The file cannot be read, or not one of its rows can be used.
     """
     file = Path(source).expanduser()
-    problems, items = locate.Problems(), []
+    problems, found = locate.Problems(), dict[str, tuple[int, ItemT]]()
     content = read_bytes(file)
     for line, row in _rows(file, content, columns, problems):
         try:
-            items.append(make(row))
+            item = make(FilledRow(row))
         except KeyError as error:
             problems.add(file, line, f"field {error} is missing")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, DataError, SettingsError) as error:
             problems.add(file, line, str(error))
+        else:
+            if reason := unnamed(item):
+                problems.add(file, line, f"the item has {reason}")
+            elif item.id in found:
+                problems.add(file, line, f"id {item.id!r} is that of line {found[item.id][0]} already")
+            else:
+                found[item.id] = line, item
+    items = [item for _, item in found.values()]
     if not items:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{file} has no usable row{first}")
     facts = {"source": str(file), "sha256": bytes_hash(content), "items": len(items), "dropped": problems.lines}
     return Loaded(items, facts)
+
+
+def unnamed(item: Item) -> str:
+    """Which of its names an item lacks, with what stands there, such as "cluster=''"; "" where it has both."""
+    names: dict[str, Callable[[], object]] = {"id": lambda: item.id, "cluster": lambda: item.cluster}
+    for field, read in names.items():
+        try:
+            value = read()
+        except AttributeError:
+            value = ""
+        if not isinstance(value, str) or not value:
+            return f"{field}={value!r}"
+    return ""
 
 
 def _rows(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,19 @@ from evenhand.data.io.locate import Problems, read_jsonl
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation import BBQ, GPQA, IFEval
 from evenhand.evaluation.base import QuestionBenchmark, Row, RowBenchmark, mean, share
-from evenhand.interfaces import Choice, Model, Passage, Question, Reply, Score, settings
+from evenhand.interfaces import (
+    Array,
+    Benchmark,
+    Choice,
+    Measured,
+    Model,
+    Passage,
+    Question,
+    Reply,
+    Score,
+    Tally,
+    settings,
+)
 from evenhand.metrics import Scores, measure
 
 
@@ -207,7 +220,7 @@ def test_every_form_of_a_prediction_gives_the_same(predictions: Any) -> None:
 
 
 def test_missing_in_every_form() -> None:
-    for nothing in ([None] * 24, [float("nan")] * 24, [np.nan] * 24, [[np.nan] * 3] * 24):
+    for nothing in ([None] * 24, [float("nan")] * 24, [np.nan] * 24, [[np.nan] * 3] * 24, [pd.NA] * 24):
         answers = measure(EXAM, None, [*nothing, 0]).answers
         assert [a.status for a in answers] == ["unanswered"] * 24 + ["answered"]
     refused = measure(EXAM, None, ["I would rather not."] * 24 + ["A"]).answers
@@ -225,6 +238,16 @@ def test_missing_in_every_form() -> None:
         ([-1] + [0] * 24, "item 'large 0': option -1 of 3"),
         ([0.5] + [0] * 24, "item 'large 0': 0.5 is not an answer"),
         ([True] + [0] * 24, "item 'large 0': True is not an answer"),
+        ([float("inf")] + [0] * 24, "item 'large 0': inf is not an answer"),
+        ([-np.float32("inf")] + [0] * 24, "item 'large 0': -inf is not an answer"),
+        (["0"] * 25, "the predictions that are texts, such as '0', are numbers, and no options' texts; give indices"),
+        ([0, " 1.0 "] + [0] * 23, "such as ' 1.0 ', are numbers"),
+        ({*range(25)}, "predictions are a set, which has no order"),
+        (frozenset(range(25)), "predictions are a set, which has no order"),
+        (["D."] + [0] * 24, "item 'large 0': letter 'D', but there are 3 options, the last of which is 'C'"),
+        (["(e)"] + [0] * 24, "item 'large 0': letter 'E', but there are 3 options"),
+        ([[0.5, 0.4985, 0.0]] + [0] * 24, "item 'large 0': probabilities sum to 0.9985, not 1; divide them"),
+        ([Choice(0, (0.5, 0.4985, 0.0))] + [0] * 24, "item 'large 0': probabilities sum to 0.9985, not 1"),
         (["D"] + [0] * 24, "item 'large 0': letter 'D', but there are 3 options, the last of which is 'C'"),
         ([[0.5, 0.5, 0.1]] + [0] * 24, "item 'large 0': probabilities sum to 1.1, not 1; divide them"),
         ([[0.5, 0.5]] + [0] * 24, "item 'large 0': 2 probabilities for 3 options"),
@@ -242,6 +265,70 @@ def test_what_does_not_fit_is_refused(predictions: Any, message: str) -> None:
         measure(EXAM, None, predictions)
 
 
+def test_missing_values_of_a_nullable_column() -> None:
+    column = pd.Series([pd.NA, *HALF[1:]], dtype="Int64")
+    assert [a.decision for a in measure(EXAM, None, column).answers] == [None, *HALF[1:]]
+
+
+def test_an_index_as_text_is_the_option_where_an_option_has_that_text() -> None:
+    rows = [replace(item, question=replace(item.question, options=("2", "1", "0"))) for item in EXAM.load()[:2]]
+    assert [a.decision for a in measure(EXAM, rows, ["0", "2"]).answers] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        (0.3334, 0.3334, 0.3333),
+        tuple(float(v) for v in np.array([0.7, 0.2, 0.1004], dtype=np.float16)),
+        np.array([0.7, 0.2, 0.1], dtype=np.float16),
+    ],
+)
+def test_rounded_probabilities_are_divided_by_their_sum(probabilities: Any) -> None:
+    values = [float(v) for v in probabilities]
+    assert 1e-6 < abs(sum(values) - 1) < 1e-3
+    expected = [v / sum(values) for v in values]
+    for given in (probabilities, Choice(0, tuple(values))):
+        answer = measure(EXAM, None, [given] + [0] * 24).answers[0]
+        assert answer.decision == 0 and answer.probabilities == pytest.approx(expected, abs=1e-15)
+    exact = (0.5, 0.25, 0.25 - 5e-7)
+    assert measure(EXAM, None, [exact] + [0] * 24).answers[0].probabilities == exact
+
+
+def test_texts_none_of_which_is_an_answer_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="exam_of_two: none of the 24 predictions that are texts could be read"):
+        measure(EXAM, None, [0] + ["I would rather not."] * 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(EXAM, None, ["yes"] + ["I would rather not."] * 24)
+        measure(EXAM, None, [None] * 25)
+
+
+def test_twins_in_the_data_of_a_benchmark_are_refused() -> None:
+    @settings
+    class Twins(Benchmark[Text, Score]):
+        """Has an item twice; its base class looks at nothing."""
+
+        name: ClassVar[str] = "plain_twins"
+        needs = frozenset({"score"})
+        answer_type = Score
+        metrics = ()
+
+        def load(self) -> list[Text]:
+            return [Text("a", "one"), Text("a", "two")]
+
+        def ask(self, model: Model, items: Sequence[Text]) -> list[Score]:
+            raise AssertionError("asked")
+
+        def tally(self, items: Sequence[Text], answers: Sequence[Score]) -> Tally:
+            raise AssertionError("tallied")
+
+        def compute(self, sums: Array) -> dict[str, Measured]:
+            raise AssertionError("computed")
+
+    with pytest.raises(SettingsError, match="plain_twins: item 'a' is there twice; its data must have every id once"):
+        measure(Twins(), None, [Score(-1.0, 1)] * 2)
+
+
 def test_rows_are_items_ids_or_a_mapping_of_them() -> None:
     few = EXAM.load()[18:22]
     expected = measure(EXAM, few, [0, 1, 1, 1])
@@ -256,6 +343,7 @@ def test_rows_are_items_ids_or_a_mapping_of_them() -> None:
     ("rows", "message"),
     [
         ([], "rows are empty"),
+        ({"large 0", "large 1"}, "rows are a set, which has no order"),
         (["large 0", "large 0"], "item 'large 0' is there twice"),
         (["large 0", "large 77"], "no item 'large 77' in its data"),
         ([1, 2], "row 0 is of type int; give items throughout"),
@@ -276,6 +364,7 @@ def test_log_probabilities_with_and_without_tokens() -> None:
     for wrong, message in (
         (-4.0, r"loss_of_two, item 'a': .* give pairs \(log-probability, tokens\)"),
         ((-4.0, 0), "0 is not a number of tokens"),
+        ((-4.0, math.inf), "loss_of_two, item 'a': inf is not a number of tokens"),
         ((0.5, 2), "0.5 is not a log-probability"),
         ("x", "'x' is not a log-probability"),
     ):
@@ -351,7 +440,8 @@ def test_written_replies_of_gpqa_are_read_by_the_official_patterns() -> None:
     for asked in ("zero_shot", "zero_shot_cot"):
         scores = evenhand.metrics.gpqa(None, said, source="demo", asked=asked)
         assert scores.overall["accuracy"] == 1
-    loose = evenhand.metrics.gpqa(None, ["ABCD"[i.right] for i in items], source="demo", asked="zero_shot")
+    with pytest.warns(UserWarning, match="none of the .* predictions that are texts could be read"):
+        loose = evenhand.metrics.gpqa(None, ["ABCD"[i.right] for i in items], source="demo", asked="zero_shot")
     assert loose.overall["accuracy"] == 0, "a bare letter has not the official format"
     assert evenhand.metrics.gpqa(None, ["ABCD"[i.right] for i in items], source="demo").overall["accuracy"] == 1
 
@@ -371,8 +461,12 @@ def test_every_registered_benchmark_has_a_function() -> None:
         assert list(known)[:3] == ["rows", "predictions", "label"]
         assert {*registry.benchmarks.get(name)().settings} <= known.keys(), name
         assert f"`{name}`" in function.__doc__ and max(map(len, function.__doc__.splitlines()[2:])) <= 120
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="no attribute 'no_such_benchmark'"):
         _ = evenhand.metrics.no_such_benchmark
+    with pytest.raises(AttributeError, match=r"no attribute 'mmluu'. Did you mean 'mmlu'"):
+        _ = evenhand.metrics.mmluu
+    with pytest.raises(AttributeError, match=r"no attribute 'measur'. Did you mean 'measure'"):
+        _ = evenhand.metrics.measur
     with pytest.raises(SettingsError, match="unknown setting 'sauce'"):
         evenhand.metrics.bbq(None, [], sauce="demo")
 
@@ -397,6 +491,14 @@ def test_it_shows_itself_and_escapes_names() -> None:
 def test_settings_of_the_bootstrap_and_labels_are_checked() -> None:
     with pytest.raises(SettingsError, match="replicates=1"):
         measure(EXAM, None, HALF, replicates=1)
+    for wrong in ({"replicates": "many"}, {"level": "x"}, {"bootstrap_seed": -1}, {"bootstrap_seed": 0.5}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(SettingsError, match=f"{name}={value!r}: give"):
+            measure(EXAM, None, HALF, **wrong)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(SettingsError, match=r"level='0\.9': give the level"):
+        measure(EXAM, None, HALF).interval("0.9")  # type: ignore[arg-type]  # likewise
+    with pytest.raises(SettingsError, match="level=0: give the level"):
+        measure(EXAM, None, HALF).interval(0)
     with pytest.raises(SettingsError, match="label='none'"):
         measure(EXAM, None, HALF).compare(HALF, label="none")
     with pytest.raises(SettingsError, match="other items or settings"):

@@ -18,13 +18,14 @@ import evenhand
 from evenhand import Mitigated
 from evenhand.core import registry
 from evenhand.core.hashing import digest
-from evenhand.core.registry import BUILT_IN, Registry, build_method
+from evenhand.core.registry import BUILT_IN, Registry, build_method, methods
 from evenhand.data.pairs import apart
 from evenhand.errors import DataError, SettingsError
 from evenhand.experiment import sweep
 from evenhand.experiment.training_sources import load as load_train
 from evenhand.interfaces import (
     Choice,
+    HasSettings,
     Method,
     Model,
     Pair,
@@ -215,6 +216,34 @@ def test_signatures_show_present_names_only() -> None:
 
 
 # ------------------------------------------------------------------------------------- what is stored under a key
+
+
+def test_a_setting_that_was_added_later_is_in_keys_only_where_it_is_not_the_default() -> None:
+    class Base(HasSettings):
+        name: ClassVar[str] = "base"
+        added_later: ClassVar[frozenset[str]] = frozenset({"decay"})
+
+    @settings
+    class Later(Base):
+        added_later: ClassVar[frozenset[str]] = frozenset({"words"})
+        size: int = 2
+        decay: float = 0.01
+        words: tuple[str, ...] = ("a",)
+
+    assert Later().key_settings() == {"size": 2}
+    assert Later(decay=0.0, words=("b",)).key_settings() == {"size": 2, "decay": 0.0, "words": ["b"]}
+    assert Later(decay=0.01, size=3).key_settings() == {"size": 3}
+    assert Later().settings == {"size": 2, "decay": 0.01, "words": ["a"]}
+
+
+@pytest.mark.parametrize("name", ["fair_distillation", "permutation_distillation", "task_vector", "preference"])
+def test_methods_that_train_name_what_a_step_is_alike(name: str) -> None:
+    cls = methods.get(name)
+    one, other = cls.build(), cls.build(weight_decay=0.5, max_grad_norm=0.25)
+    assert {"weight_decay", "max_grad_norm"} & one.key_settings().keys() <= {"weight_decay"}
+    assert "max_grad_norm" not in one.key_settings()
+    assert other.key_settings() == {**one.key_settings(), "weight_decay": 0.5, "max_grad_norm": 0.25}
+    assert "gradient_accumulation_steps" in one.settings
 
 
 def test_a_key_has_each_setting_under_its_first_name() -> None:

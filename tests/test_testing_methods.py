@@ -15,10 +15,10 @@ import torch
 
 from evenhand.core import registry
 from evenhand.core.hashing import digest
-from evenhand.interfaces import Choice, Method, Model, Question, TrainData, settings
+from evenhand.interfaces import Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
 from evenhand.models import Mitigated, load, wrap
 from evenhand.testing import NonconformingError, check_method, tiny_model
-from evenhand.testing.answer_checks import random_state
+from evenhand.testing.answer_checks import asked, random_state
 from evenhand.testing.variants import variants
 
 
@@ -102,7 +102,9 @@ class Many(Method):
     place: Literal["before", "after"] = "before"
     text: str = "one"
     limit: int | None = None
+    name_of: str | None = None
     words: tuple[str, ...] = ("a",)
+    nothing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate not in (0.5, 1.0):
@@ -114,14 +116,52 @@ class Many(Method):
 
 def test_variants_differ_in_one_setting_each() -> None:
     found = variants(Many())
-    assert found == {
-        "flag": Many(flag=False),
-        "count": Many(count=1),
-        "rate": Many(rate=1.0),
-        "place": Many(place="after"),
-        "text": Many(text="one again"),
-        "limit": Many(limit=1),
-    }, "a half of 0.5 is refused, so the next is tried; of a tuple nothing is known"
+    assert found == [
+        Many(flag=False),
+        Many(count=1),
+        Many(rate=1.0),
+        Many(place="after"),
+        Many(text="one again"),
+        Many(limit=1),
+        Many(name_of="a text"),
+        Many(words=()),
+        Many(words=("a", "a")),
+        Many(nothing=("a text",)),
+    ], "a half of 0.5 is refused, so the next is tried; of a tuple both are, as either may mean the same"
+
+
+@settings
+class Unheard(Method):
+    """Has settings of which its fingerprint says nothing."""
+
+    name: ClassVar[str] = "toy_unheard"
+    words: tuple[str, ...] = ("a", "b")
+    counted: Literal["all", "different"] = "all"
+    word: str | None = None
+    told: bool = False
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        if not self.words:
+            raise ValueError("no words")
+        words = self.words if self.counted == "all" else set(self.words)
+        weight = (len(words) + len(self.word or "")) / 40
+        given = self if self.told else Unheard(counted=self.counted)
+        return Mitigated(model, given, choose=lambda questions: leaning(model.choose(questions), weight))
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (Unheard(), "words=['a'] changed the answers but not the fingerprint"),
+        (Unheard(words=("a",)), "words=['a', 'a'] changed the answers but not the fingerprint"),
+        (Unheard(counted="different"), "words=['a'] changed the answers but not the fingerprint"),
+        (Unheard(words=("a",), counted="different"), "word='a text' changed the answers but not the fingerprint"),
+    ],
+    ids=["shorter", "longer where shorter fails", "shorter where longer means the same", "text instead of None"],
+)
+def test_a_list_or_text_that_is_missing_from_the_fingerprint_is_named(method: Method, said: str) -> None:
+    refused(method, said)
+    check_method(replace(method, told=True))  # type: ignore[type-var]  # `settings` has made it a dataclass
 
 
 # ---------------------------------------------------------------------------------------------- batches
@@ -147,6 +187,39 @@ class Batched(Method):
 def test_an_answer_that_depends_on_its_batch_is_named(by: Literal["place", "size"], how: str) -> None:
     refused(Batched(by=by), f"choose() answered number 0 of 5 differently when it was {how}")
     check_method(Batched(by=by), batch_dependent=True)
+
+
+@settings
+class Neighbourly(Method):
+    """Takes the text of the first question for all, or gives replies in the wrong order."""
+
+    name: ClassVar[str] = "toy_neighbourly"
+    wrong: Literal["first", "reversed", ""] = ""
+
+    def apply(self, model: Model, data: TrainData | None = None) -> Model:
+        def choose(questions: Sequence[Question]) -> list[Choice]:
+            if self.wrong != "first":
+                return model.choose(questions)
+            return model.choose([replace(q, question=questions[0].question) for q in questions])
+
+        def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            return model.generate(dialogues[::-1] if self.wrong == "reversed" else dialogues, sampling)
+
+        return Mitigated(model, self, choose=choose, generate=generate)
+
+
+def test_the_text_of_another_question_and_replies_in_another_order_are_noticed() -> None:
+    refused(Neighbourly(wrong="first"), "choose() answered number 0 of 5 differently when it was asked in another")
+    refused(Neighbourly(wrong="reversed"), "generate() answered number 0 of 2 differently when it was asked alone")
+    check_method(Neighbourly())
+
+
+def test_what_is_asked_tells_its_questions_and_dialogues_apart() -> None:
+    things = asked()
+    assert len({q.question for q in things["choose"]}) == len(things["choose"]) == 5
+    for model in (tiny_model(), tiny_model(source="demo")):
+        one, other = model.generate(things["generate"], Sampling(max_new_tokens=4))
+        assert one.text != other.text
 
 
 # ---------------------------------------------------------------------------------------------- saving

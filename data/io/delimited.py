@@ -71,7 +71,8 @@ def blank(row: dict[str, str], columns: Sequence[str]) -> str:
 def _header(path: Path, header: list[str] | None, columns: Sequence[str]) -> list[str]:
     """The names of the columns, without blanks around them."""
     if header is None:
-        raise DataError(f"{path} is empty; a header with {', '.join(columns)} was expected")
+        wanted = f" with {', '.join(columns)}" if columns else " line"
+        raise DataError(f"{path} is empty; a header{wanted} was expected")
     names = [name.strip() for name in header]
     missing = [c for c in columns if c not in names]
     if missing:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
+
+import numpy as np
 
 from evenhand.errors import SettingsError
 from evenhand.evaluation.metrics.sums import Sums
@@ -20,6 +22,8 @@ from evenhand.statistics.moments import ratio
 Term = str | Callable[[Sums], Array]
 """Names of statistics joined by plus and minus, or a function of the sums."""
 _SUM = re.compile(r"\s*[^\s+-]+(\s*[+-]\s*[^\s+-]+)*\s*")
+ROUNDING = 1e-9
+"""How far the part of a row may exceed its whole, relative to the whole: fractions that sum to 1 do so inexactly."""
 _SIGNED = re.compile(r"([+-]?)\s*([^\s+-]+)")
 
 
@@ -30,6 +34,9 @@ class Formula:
     metrics: tuple[Metric, ...]
     compute: Callable[[Sums], Mapping[str, Measured]]
     """From the sums to the metrics by name. Pure, vectorised over leading dimensions."""
+    counted: tuple[str, str] | None = None
+    """Of a share of named statistics: its part and its whole, which every single row must keep to 0 <= part <= whole.
+    """
 
 
 def formula(
@@ -110,7 +117,8 @@ def share(
 
     Args:
         name: Name of the metric.
-        part: The items that have the property, such as "right" or "asked - scored".
+        part: The items that have the property, such as "right" or "asked - scored". Where both are names of statistics,
+            a row whose part is negative or exceeds its whole is refused.
         whole: All items that count.
         direction: Which way is better, as in `Metric`.
         kind: As in `Metric`.
@@ -119,9 +127,29 @@ def share(
         grades: Of a share of right answers: which part of the grades it counts, as in `Metric.part`.
     """
     value = _quotient(part, whole)
-    return formula(
+    declared = formula(
         name, value, whole, direction, kind, about, main=main, form="proportion", range=(0, 1), grades=grades
     )
+    return replace(declared, counted=(part, whole)) if isinstance(part, str) and isinstance(whole, str) else declared
+
+
+def beyond_whole(counted: tuple[str, str], rows: Sums) -> tuple[int, float, float] | None:
+    """The first row whose part is negative or exceeds its whole by more than rounding.
+
+    Args:
+        counted: The part and the whole of a share.
+        rows: The statistics [R] of each row by itself.
+
+    Returns:
+        The row's number, its part and its whole; None where all rows can be counted.
+    """
+    part, whole = (_term(term)(rows) for term in counted)
+    slack = ROUNDING * np.maximum(1, np.abs(whole))
+    bad = (part < -slack) | (part > whole + slack)
+    if not bad.any():
+        return None
+    n = int(bad.argmax())
+    return n, float(part[n]), float(whole[n])
 
 
 def _quotient(part: Term, whole: Term) -> Callable[[Sums], Array]:

@@ -54,7 +54,15 @@ class RowSums:
             cluster: Number of the cluster that it counts in.
             groups: Names of the groups that it counts in; others than those given at first do not matter.
             part: Number of the part that the item belongs to.
+
+        Raises:
+            SettingsError: The row is not a mapping.
         """
+        if not isinstance(row, Mapping):
+            raise SettingsError(
+                f"{self._benchmark}: row() of item {item!r} gives {row!r}, which is not a mapping; return the numbers "
+                'by the names of the statistics, such as {"asked": 1}, or {} where there is nothing to count'
+            )
         self._ids.append(item)
         self._names.extend(row)
         self._values.extend(row.values())
@@ -102,6 +110,18 @@ class RowSums:
         at = np.repeat(cell * shape[2], lengths[row]) + column[entries]
         values = np.fromiter(self._values, np.float64, len(columns))
         return np.bincount(at, weights=values[entries], minlength=math.prod(shape)).astype(np.float64, copy=False)
+
+    def rows(self) -> tuple[list[str], Array]:
+        """The item of each row, and the statistics [R, S] of each row by itself, whatever its part and its groups.
+
+        Raises:
+            SettingsError: As in `total`.
+        """
+        columns = self._columns()
+        self._check_values()
+        found = np.zeros((len(self._ids), len(self._at)))
+        found[np.repeat(np.arange(len(self._ids)), self._lengths), columns] = self._values
+        return self._ids, found
 
     def _columns(self) -> list[int]:
         at = self._at

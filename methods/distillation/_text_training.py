@@ -31,6 +31,7 @@ class TextTraining(TrainedMethod):
     training_version: ClassVar[int] = 2
     not_in_key: ClassVar[frozenset[str]] = frozenset({"device", "text", "max_texts"})
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"weight_decay", "max_grad_norm"})
     renamed: ClassVar[Mapping[str, str]] = {
         "warm_up": "warmup_ratio",
         "accumulate": "gradient_accumulation_steps",
@@ -57,6 +58,10 @@ class TextTraining(TrainedMethod):
     """Most tokens in a batch, padding included."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
     """Batches per optimizer step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -263,6 +268,8 @@ class TextDistillation(TextTraining):
             learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),
             warmup_ratio=self.warmup_ratio,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             patience=self.patience,
             seed=self.seed,
             device=self.device or str(module.device),

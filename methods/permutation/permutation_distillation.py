@@ -72,6 +72,7 @@ class PermutationDistillation(TrainedMethod):
             "batch_size": 4,
         },
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"gradient_accumulation_steps", "weight_decay", "max_grad_norm"})
     renamed: ClassVar[Mapping[str, str]] = {"held_out": "validation_fraction", "warm_up": "warmup_ratio"}
 
     variant: Literal["distilled", "error_correction"] = "distilled"
@@ -108,6 +109,12 @@ class PermutationDistillation(TrainedMethod):
     """Epochs without a lower held-out KL before training ends; 0 never ends early."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises."""
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    """Batches per optimizer step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     rank: Annotated[int, Field(gt=0)] = 8
     """Of the LoRA adapter, whose alpha is twice that."""
     seed: int = 0
@@ -291,6 +298,9 @@ class PermutationDistillation(TrainedMethod):
             epochs=self.epochs,
             learning_rate=self.learning_rate or RATES[self.student],
             warmup_ratio=self.warmup_ratio,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             patience=self.patience,
             seed=self.seed,
             device=device,

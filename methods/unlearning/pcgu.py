@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from evenhand.core.artifacts import artefact, made_with, resolved_precision
+from evenhand.core.artifacts import made_with, resolved_precision
 from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Model, Pair, TrainData, TrainedOn, TrainingRecord, settings
@@ -208,12 +207,6 @@ class PCGU(TrainedMethod):
         """Several processes that were launched together decide where they work."""
         device = self.device if prepared.mesh is None else prepared.mesh.device_type
         return made_with(model, device=device, precision=self.precision)
-
-    def stored(self, key: str, make: Callable[[Path], None], prepared: Lesson) -> AbstractContextManager[Path]:
-        """The edit that all processes make together."""
-        from evenhand.methods.unlearning._pcgu.fsdp import shared_artefact
-
-        return artefact(key, make) if prepared.mesh is None else shared_artefact(key, prepared.mesh, make)
 
     def opened(self, model: Model, folder: Path) -> Model:
         """A copy of the model with the edit.

@@ -48,6 +48,7 @@ class Preference(TrainedMethod):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"steps": 200, "dropout": 0.05, "targets": "attention", "warmup_ratio": 0.5},
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"weight_decay", "max_grad_norm"})
     renamed: ClassVar[Mapping[str, str]] = {
         "most_pairs": "max_pairs",
         "warm_up": "warmup_ratio",
@@ -78,6 +79,10 @@ class Preference(TrainedMethod):
     """Peak of AdamW; it falls along a cosine."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises. The paper's code: 100 of 200 steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Pairs a step."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
@@ -214,6 +219,8 @@ class Preference(TrainedMethod):
             warmup=self.warmup_ratio,
             batch_size=self.batch_size // self.gradient_accumulation_steps,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             beta=self.beta,
             precision=self.precision,
             seed=self.seed,

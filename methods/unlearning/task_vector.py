@@ -98,6 +98,7 @@ class TaskVectorNegation(TrainedMethod):
             "strengths": (0.2, 0.4, 0.6, 0.8, 1.0),
         },
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"gradient_accumulation_steps", "max_grad_norm"})
     renamed: ClassVar[Mapping[str, str]] = {
         "most_texts": "max_texts",
         "keep": "retain_kl_weight",
@@ -169,9 +170,13 @@ class TaskVectorNegation(TrainedMethod):
     warmup_steps: Annotated[int, Field(gt=0)] | None = None
     """Number of steps in which the learning rate rises, instead of `warmup_ratio`; at most half of all steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of AdamW."""
+    """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Texts a step."""
+    """Texts per batch."""
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    """Batches per optimizer step."""
     batch_tokens: Annotated[int, Field(gt=0)] = 2048
     """Most tokens computed at once."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
@@ -391,13 +396,15 @@ class TaskVectorNegation(TrainedMethod):
         from evenhand.training.lora import Adapter
 
         usual = RATES.get(str(module.config.model_type), USUAL_RATE) if self.fit == "lora" else WHOLE_RATE
-        steps = self.epochs * -(-texts // self.batch_size)
+        steps = self.epochs * -(-texts // (self.batch_size * self.gradient_accumulation_steps))
         warmup_ratio = self.warmup_ratio if self.warmup_steps is None else min(0.5, self.warmup_steps / steps)
         schedule = Schedule(
             epochs=self.epochs,
             learning_rate=self.learning_rate or usual,
             warmup_ratio=warmup_ratio,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
             weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
             patience=self.patience,
             seed=self.seed,
             device=self.device or str(module.device),

@@ -591,6 +591,10 @@ class HasSettings:
     """Old names of settings, each with the present one. Specifications, run files, saved models and calls may use the
     old names for one release; each use gives a warning with the new name. Base classes declare their own."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a later release has added; their defaults are what was done before. Base classes declare their
+    own."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings as a plain dict of JSON values."""
@@ -599,14 +603,20 @@ class HasSettings:
     def key_settings(self, leave_out: Container[str] = ()) -> dict[str, Any]:
         """The settings for a key that names something stored, such as trained weights or answers.
 
-        A renamed setting stands here under the first name that it had. So what was stored before it was renamed is
-        still found.
+        A renamed setting stands here under the first name that it had, and one that was added later is left out at its
+        default. So what was stored before is still found.
 
         Args:
             leave_out: Present names of settings that the stored content does not depend on.
         """
         first = {new: old for old, new in reversed(self.old_names().items())}
-        return {first.get(name, name): value for name, value in self.settings.items() if name not in leave_out}
+        added = {name for cls in type(self).__mro__ for name in vars(cls).get("added_later", ())}
+        usual = {f.name: _plain(_default(f)) for f in fields(self) if f.name in added}  # type: ignore[arg-type]
+        return {
+            first.get(name, name): value
+            for name, value in self.settings.items()
+            if name not in leave_out and not (name in usual and value == usual[name])
+        }
 
     @classmethod
     def old_names(cls) -> dict[str, str]:

@@ -75,9 +75,11 @@ def test_a_name_that_cannot_be_used_is_refused_with_another(kind: str, name: str
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_method_may_be_called_like_a_benchmark() -> None:
-    check_name("method", "bbq")
-    check_name("benchmark", "pcgu")
+def test_a_name_is_taken_whichever_kind_has_it() -> None:
+    with pytest.raises(SettingsError, match=r"there is a benchmark 'bbq' already \(evenhand\..*'my_bbq'"):
+        check_name("method", "bbq")
+    with pytest.raises(SettingsError, match=r"there is a method 'pcgu' already \(evenhand\..*'my_pcgu'"):
+        check_name("benchmark", "pcgu")
 
 
 def test_a_registered_name_of_a_plugin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,10 +93,10 @@ def test_both_ways_of_adding_give_the_same_bits(monkeypatch: pytest.MonkeyPatch)
         Word(f"{n}", f"{n % 7}", dict(zip(("asked", "right", "loss"), draw.normal(size=3), strict=True)), f"{n % 3}")
         for n in range(400)
     ]
-    found = []
+    found, free = [], type("Free", (Words,), {"formulas": (mean("m", "right", "asked", "none", "bias", ""),)})()
     for few in (0, 10**9):
         monkeypatch.setattr(row_sums, "FEW", few)
-        found.append(tallied(words).sums)
+        found.append(tallied(words, free).sums)
     assert np.array_equal(*found) and found[0].any()
 
 
@@ -146,6 +146,39 @@ def test_a_wrong_row_is_named_with_the_remedy(row: Any, said: str, count: int) -
     words = [Word(f"w{n}", "x", {"asked": 1, "right": 1}) for n in range(count)]
     with pytest.raises(SettingsError, match=said):
         tallied([*words, Word("odd", "x", row), *words])
+
+
+@pytest.mark.parametrize("count", [0, 300], ids=["one by one", "at once"])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"asked": 1, "right": 2}, "the share 'accuracy' counts right of asked, .* 'odd' gives 2 of 1, which is not"),
+        ({"asked": 1, "right": -1}, "the share 'accuracy' counts right of asked, .* 'odd' gives -1 of 1"),
+        ({"asked": -1}, "the share 'accuracy' counts right of asked, .* 'odd' gives 0 of -1"),
+        ({"right": 1}, "the share 'accuracy' counts right of asked, .* 'odd' gives 1 of 0"),
+    ],
+)
+@pytest.mark.parametrize("part", ["all", "rare"])
+def test_a_part_beyond_its_whole_is_named_with_its_item(row: Row, said: str, count: int, part: str) -> None:
+    words = [Word(f"w{n}", "x", {"asked": 1, "right": 1}) for n in range(count)]
+    with pytest.raises(SettingsError, match=rf"words: {said}"):
+        tallied([*words, Word("odd", "x", row, part=part), *words])
+    with pytest.raises(SettingsError, match=r"the share 'accuracy' .* item '1' gives"):
+        Words().of_rows([{"asked": 1}, row])
+
+
+def test_a_sum_of_names_that_is_negative_is_refused_and_rounding_is_not() -> None:
+    only = type("Only", (Words,), {"formulas": (share("wrong", "asked - right", "asked", "lower", "bias", ""),)})()
+    with pytest.raises(SettingsError, match=r"'wrong' counts asked - right of asked, .* item 'a' gives -1 of 1"):
+        tallied([Word("a", "x", {"asked": 1, "right": 2})], only)
+    rounded = Word("a", "x", {"asked": 1 - 1e-12, "right": 1})
+    assert tallied([rounded]).sums[0, 0, 1] == 1
+
+
+@pytest.mark.parametrize("row", [None, ("right", 1), [1, 1], 1])
+def test_a_row_that_is_not_a_mapping_is_named(row: Any) -> None:
+    with pytest.raises(SettingsError, match=r"words: row\(\) of item 'odd' gives .* not a mapping; return the numbers"):
+        tallied([WORDS[0], Word("odd", "x", row)])
 
 
 @pytest.mark.parametrize("cluster", ["", None, 3])
@@ -211,6 +244,47 @@ def test_a_part_that_is_not_declared_and_groups_that_are_one_text_are_refused() 
     text = type("Text", (Words,), {"groups_of": lambda self, item: "age"})()
     with pytest.raises(SettingsError, match=r"groups_of\(\) of item 'a' gives the text 'age'; give .*\('age',\)"):
         tallied(WORDS, text)
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (None, "gives None; give a tuple of texts"),
+        (("age", 3), r"gives \('age', 3\); give a tuple"),
+        ("age", "the text"),
+    ],
+)
+def test_groups_of_a_later_item_are_checked_too(groups: Any, said: str) -> None:
+    def groups_of(self: Any, item: Word) -> Any:
+        return groups if item.id == "d" else ()
+
+    odd = type("Odd", (Words,), {"groups_of": groups_of})()
+    with pytest.raises(SettingsError, match=rf"words: groups_of\(\) of item 'd' {said}" if said[0] == "g" else said):
+        tallied(WORDS, odd)
+    with pytest.raises(SettingsError, match=r"groups_of\(\) of item 'd'"):
+        type("Loads", (type(odd),), {"load": lambda self: WORDS})().load()
+
+
+@pytest.mark.parametrize("by", ["load", "read"])
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (Word("a", "y", {}), "words: item 'a' is there twice; its data must have every id once"),
+        (Word("e", "", {}), "words: item 'e' has cluster=''; give every item a `cluster`"),
+        (Word("", "y", {}), "words: item number 4 has id=''; give every item an `id`"),
+        (Word(5, "y", {}), "words: item number 4 has id=5; give every item an `id`"),  # type: ignore[arg-type]
+    ],
+)
+def test_items_are_checked_as_they_are_loaded(by: str, odd: Word, said: str) -> None:
+    def made(items: list[Word]) -> Any:
+        given = {"load": lambda self: items}
+        if by == "read":
+            given = {"load": RowBenchmark.load, "read": lambda self: Loaded(items, {})}
+        return type("Made", (Words,), given)()
+
+    assert made(WORDS).load() == WORDS
+    with pytest.raises(SettingsError, match=said):
+        made([*WORDS, odd]).load()
 
 
 def test_facts_are_those_of_read_where_there_is_one() -> None:

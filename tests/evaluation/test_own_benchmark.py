@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from evenhand.core import registry
 from evenhand.errors import DataError
+from evenhand.evaluation.base import read_rows
 from evenhand.interfaces import Choice, Grade
 from evenhand.testing import ScriptedModel, check_benchmark
 
@@ -55,6 +57,44 @@ def test_it_counts_right_answers_by_continent_and_leaves_out_a_broken_row(capita
     assert capitals.compute(tally.total)["accuracy"].value.tolist() == [0.75]
     assert capitals.gold(items) == [0, 0, 0, 0]
     assert capitals.grades(items[:1], [Choice(None, status="unparsed")]) == [Grade(None, False)]
+
+
+def test_a_second_row_with_an_id_and_a_row_with_an_empty_cell_cost_no_other_row(capitals: Any, tmp_path: Path) -> None:
+    more = ["Norway,Europe,Oslo,Tromso", "Italy,,Rome,Milan", "Japan,Asia, ,Osaka", "Egypt,Africa,Cairo,Luxor"]
+    (tmp_path / "more.csv").write_text(ROWS + "\n".join(more))
+    bench = type(capitals)(source=str(tmp_path / "more.csv"))
+    assert [i.id for i in bench.load()] == ["Norway", "Spain", "Chile", "Ghana", "Egypt"]
+    assert [line.partition("more.csv:")[2] for line in bench.facts()["dropped"]] == [
+        "5: 2 fields, but the header has 4",
+        "7: id 'Norway' is that of line 2 already",
+        "8: field 'continent' is empty",
+        "9: field 'capital' is empty",
+    ]
+    check_benchmark(bench)
+
+
+def test_rows_of_json_lines_and_fields_that_may_be_empty(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Fact:
+        id: str
+        cluster: str
+        note: str | None
+
+    file = tmp_path / "facts.jsonl"
+    file.write_text(
+        '{"id": "a", "kind": "x", "note": null}\n{"id": null, "kind": "x"}\n{"id": "b", "kind": NaN}\n{"id": 7}\n'
+    )
+    loaded = read_rows(file, lambda row: Fact(row["id"], row.get("kind") or "", row.get("note")))
+    assert loaded.items == [Fact("a", "x", None)]
+    reasons = [line.partition("facts.jsonl:")[2] for line in loaded.facts["dropped"]]
+    assert reasons[0] == "2: field 'id' is empty" and reasons[1].startswith("3: ")
+    assert reasons[2] == "4: the item has id=7" and len(reasons) == 3
+
+
+def test_an_empty_file_is_said_to_be_empty(capitals: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(DataError, match=r"empty\.csv is empty; a header line was expected$"):
+        type(capitals)(source=str(tmp_path / "empty.csv")).load()
 
 
 def test_a_file_without_a_usable_row_is_refused_with_the_first_reason(capitals: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ from evenhand.models.masked import MaskedModel
 from evenhand.models.mitigated import Mitigated
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
 from evenhand.testing import questions
+from evenhand.training import trl_support
+from evenhand.training.loop import Training
 
 JOBS = ("nurse", "doctor", "pilot", "baker")
 STATES = ("late", "tired", "here", "there", "sad", "glad")
@@ -128,6 +130,30 @@ def recorded(model: Model) -> TrainingRecord:
 def told(model: Model) -> dict[str, Any]:
     """The facts of a record, those that were not written before left out."""
     return {key: value for key, value in recorded(model).facts().items() if key not in ("base", "questions")}
+
+
+class _SeenError(Exception):
+    """Training would begin now."""
+
+
+@pytest.mark.parametrize("case", [c for c in CASES[:7] if c.id != "pcgu"], ids=lambda case: case.id)
+def test_the_settings_of_a_step_reach_the_training(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(self: Training[Any]) -> None:
+        seen.update(asdict(self.schedule))
+        raise _SeenError
+
+    def trainer(*_: Any, args: Any, **__: Any) -> None:
+        seen.update({name: getattr(args, name) for name in wanted})
+        raise _SeenError
+
+    monkeypatch.setattr(Training, "run", run)
+    monkeypatch.setattr(trl_support, "dpo_trainer", trainer)
+    wanted = {"weight_decay": 0.5, "max_grad_norm": 0.25, "gradient_accumulation_steps": 2}
+    with pytest.raises(_SeenError):
+        applied(case._replace(method=replace(case.method, **wanted)), case.model())
+    assert {name: seen[name] for name in wanted} == wanted
 
 
 @every

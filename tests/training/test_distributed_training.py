@@ -130,7 +130,9 @@ def test_fsdp_of_version_1_is_refused(monkeypatch: pytest.MonkeyPatch, version: 
     with pytest.raises(SettingsError, match="with FSDP1: launch with --use_fsdp --fsdp_version 2"):
         sharding_wanted()
     monkeypatch.setenv("FSDP_VERSION", "2")
-    assert sharding_wanted()
+    for true in ("true", "1", "yes", "ON"):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", true)
+        assert sharding_wanted()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
     assert not sharding_wanted()
 

@@ -2,72 +2,40 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from random import Random
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any
 
 import pytest
-import torch
 
 import evenhand
 from evenhand.core.artifacts import artefacts
-from evenhand.errors import DivergedError, SettingsError
-from evenhand.interfaces import Ability, Model, OverlapRemoved, Passage, TrainData, TrainedOn, settings
+from evenhand.errors import DivergedError
+from evenhand.interfaces import Model, OverlapRemoved, Passage, TrainData, TrainedOn
 from evenhand.models.fingerprint import of_weights
 from evenhand.models.tiny import tiny_model
 from evenhand.prompting.remarks import remark, remarked
 from evenhand.testing import check_method
-from evenhand.training import Fitted, TrainedMethod, causal_lm_loss, finish_of, hold_out, layout_of, pack
+from evenhand.training import Fitted
 from evenhand.training.finite import probes, refuse_broken
-from evenhand.training.loop import Schedule, Training
-from evenhand.training.lora import with_adapter
+from evenhand.training.loop import Training
 
 
-@settings
-class Imitation(TrainedMethod):
-    """A whole method: an adapter that learns to write as the training texts do."""
+def shown(file: str) -> ModuleType:
+    """A plugin that docs/plugins.md shows, as a module."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text()
+    (code,) = re.findall(rf"```python\n# {re.escape(file)}\n(.*?)```", page, flags=re.DOTALL)
+    module = ModuleType(file.removesuffix(".py"))
+    sys.modules[module.__name__] = module  # where pydantic looks up the types of settings
+    exec(compile(code, f"docs/plugins.md: {file}", "exec"), vars(module))  # our own page
+    return module
 
-    name: ClassVar[str] = "imitation"
-    needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
 
-    epochs: int = 3
-    learning_rate: float = 1e-2
-    validation_fraction: float = 0.25
-    seed: int = 0
-
-    def prepared(self, model: Model, data: TrainData) -> Sequence[str]:
-        if not data.texts:
-            raise SettingsError(f"{self.name} needs texts")
-        return data.texts
-
-    def train(self, model: Model, prepared: Sequence[str], folder: Path) -> Fitted:
-        module, words = model.weights
-        tuned = with_adapter(module, rank=4, alpha=8, dropout=0.0, seed=self.seed, named=False)
-        layout, finish = layout_of(tuned), finish_of(tuned)
-        train, held = hold_out(prepared, lambda text: [text], self.validation_fraction, self.seed)
-
-        def batches(epoch: int, random: Random) -> Any:
-            texts = random.sample(train, len(train))
-            return pack(words(texts).input_ids, layout, tokens=64)
-
-        def loss(network: Any, batch: Any) -> torch.Tensor:
-            return causal_lm_loss(network, batch, finish=finish)
-
-        (fixed,) = pack(words(held).input_ids, layout, tokens=10_000)
-        trained = Training(
-            module=tuned,
-            batches=batches,
-            loss=loss,
-            evaluate=lambda network: {"held_out_loss": float(loss(network, fixed))},
-            watched="held_out_loss",
-            schedule=Schedule(epochs=self.epochs, learning_rate=self.learning_rate, seed=self.seed, device="cpu"),
-            folder=folder,
-        ).run()
-        data = TrainedOn(unit="texts", training=len(train), validation=len(held))
-        known = {"data": data, "epochs": len(trained.curve), "best_epoch": trained.best, "curve": tuple(trained.curve)}
-        return Fitted(tuned, {**known, "results": {"rank": 4}})
+PLUGIN = vars(shown("imitation.py"))
+Imitation: Any = PLUGIN["Imitation"]
 
 
 TEXTS = tuple(f"There was {a} little {b} upon the {c}" for a in "abc" for b in ("dog", "cat") for c in ("time", "once"))
@@ -105,6 +73,30 @@ def test_the_record_says_what_the_method_knows_and_what_the_kit_knows(tmp_path: 
     assert record.epochs == 2 and len(record.curve) == 2 and record.best_epoch in (0, 1)
     assert record.results == {"rank": 4} and "torch" in record.versions
     assert evenhand.load(made.save(tmp_path / "saved")).training == record
+
+
+def test_nothing_need_be_held_out() -> None:
+    record = Imitation(epochs=2, validation_fraction=0).apply(tiny_model(), DATA).training
+    assert record is not None and record.data == TrainedOn(unit="texts", training=12, validation=0)
+    assert record.best_epoch == 1 and [sorted(row) for row in record.curve] == [["epoch", "train_loss"]] * 2
+
+
+def test_held_out_texts_may_fill_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = TrainData(texts=tuple(f"{text} {n}" for text in TEXTS for n in range(4)))
+    sizes: list[int] = []
+    real = PLUGIN["pack"]
+
+    def small(sequences: Any, layout: Any, **given: Any) -> Any:
+        batches = real(sequences, layout, **(given or {"length": 16, "tokens": 32}))  # those of the training say it
+        sizes.append(len(batches))
+        return batches
+
+    monkeypatch.setitem(PLUGIN, "pack", small)
+    curve = Imitation(epochs=2, validation_fraction=0.5).apply(tiny_model(), texts).training.curve
+    monkeypatch.setitem(PLUGIN, "pack", real)
+    whole = Imitation(epochs=2, validation_fraction=0.5).apply(tiny_model(), texts).training.curve
+    assert sizes[0] > 3, "the held-out texts are packed first"
+    assert [row["held_out_loss"] for row in curve] == pytest.approx([row["held_out_loss"] for row in whole], rel=0.1)
 
 
 def test_what_a_method_reads_by_itself_was_not_compared_with_a_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,18 +7,16 @@ vectors that run over ranks are summed, and of the others one number each is sen
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from evenhand.core.artifacts import artefact
 from evenhand.errors import SettingsError
 from evenhand.methods.unlearning._pcgu.partition import Part, Partition
 from evenhand.training.dtensor_support import Rows, rows_here
+from evenhand.training.processes import asked_for
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -176,13 +174,12 @@ def refuse_launch() -> None:
     Raises:
         SettingsError: DeepSpeed, or FSDP of version 1.
     """
-    env = os.environ
-    if env.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+    if asked_for("ACCELERATE_USE_DEEPSPEED"):
         raise SettingsError(
             "pcgu cannot run under DeepSpeed (flat buffers cut rows); launch with --use_fsdp "
             "--fsdp_version 2, or --multi_gpu"
         )
-    if env.get("ACCELERATE_USE_FSDP", "").lower() == "true" and env.get("FSDP_VERSION", "1") != "2":
+    if asked_for("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
         raise SettingsError("pcgu cannot run under FSDP1 (flat buffers cut rows); launch with --fsdp_version 2")
 
 
@@ -241,44 +238,3 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
             taken[name] = local(p.grad)
             p.grad = None
     return taken
-
-
-@contextmanager
-def shared_artefact(key: str, mesh: DeviceMesh, make: Callable[[Path], None]) -> Iterator[Path]:
-    """An artefact that all processes make together: the first one keeps it, the others only read.
-
-    All of them have to see one file system; without a folder of artefacts in use a temporary one is taken.
-
-    Args:
-        key: Names the content, as for `evenhand.core.artifacts.artefact`.
-        mesh: The processes.
-        make: Called on all of them with the same folder; the first one fills it.
-    """
-    import torch.distributed as dist
-
-    first = mesh.get_local_rank() == 0
-
-    def told(value: Any) -> Any:
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=mesh.get_group())
-        return box[0]
-
-    if first:
-        began: list[Path] = []
-
-        def begin(folder: Path) -> None:
-            began.append(folder)
-            told(str(folder))
-            make(folder)
-
-        with artefact(key, begin) as folder:
-            if not began:
-                told("")  # it was there already
-            told(str(folder))
-            yield folder
-            dist.barrier(group=mesh.get_group())  # a temporary folder is gone after this
-        return
-    if where := told(None):
-        make(Path(where))
-    yield Path(told(None))
-    dist.barrier(group=mesh.get_group())

@@ -104,13 +104,13 @@ def check_name(kind: str, name: str) -> None:
         raise SettingsError(f"the name {name!r} has {len(name)} characters; write one of at most {LONGEST}")
     if keyword.iskeyword(name):
         raise SettingsError(f"the name {name!r} is a reserved word of Python; write something like 'my_{name.lower()}'")
-    known = registry.methods if kind == "method" else registry.benchmarks
     sources = registry.training_sources.names() if kind == "benchmark" else []
     if name in RESERVED[kind] or name in sources:
         raise SettingsError(f"the name {name!r} has a meaning of its own in a list of {kind}s; write 'my_{name}'")
-    if name in known:
-        place = known.place(name) or "this process"
-        raise SettingsError(f"there is a {kind} {name!r} already ({place}); write something like 'my_{name}'")
+    for other, known in (("method", registry.methods), ("benchmark", registry.benchmarks)):
+        if name in known:
+            place = known.place(name) or "this process"
+            raise SettingsError(f"there is a {other} {name!r} already ({place}); write something like 'my_{name}'")
 
 
 def distribution_name(name: str) -> str:

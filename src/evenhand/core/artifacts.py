@@ -89,10 +89,7 @@ def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
         SettingsError: The key cannot be a folder's name.
         RunError: The folder cannot be written.
     """
-    if not _KEY.fullmatch(key) or key.startswith("."):
-        raise SettingsError(f"{key!r} cannot name an artefact; give a hash")
-    if why := _refused.get():
-        raise SettingsError(f"{why}; get the whole folder, or apply the method to its base yourself")
+    refuse_making(key)
     root = _active.get()
     if root is None:
         with TemporaryDirectory(prefix="evenhand-") as folder:
@@ -102,6 +99,18 @@ def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
     if not (root / key).is_dir():
         _make(root, key, make)
     yield root / key
+
+
+def refuse_making(key: str) -> None:
+    """Refuse a key, or any making, before anything is done.
+
+    Raises:
+        SettingsError: The key cannot be a folder's name, or nothing may be made here (`nothing_made`).
+    """
+    if not _KEY.fullmatch(key) or key.startswith("."):
+        raise SettingsError(f"{key!r} cannot name an artefact; give a hash")
+    if why := _refused.get():
+        raise SettingsError(f"{why}; get the whole folder, or apply the method to its base yourself")
 
 
 def _make(root: Path, key: str, make: Callable[[Path], None]) -> None:

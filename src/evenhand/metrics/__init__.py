@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.core import registry
 from evenhand.core.lazy_names import lazy_names
+from evenhand.errors import suggest
 
 if TYPE_CHECKING:
     from evenhand.metrics.measuring import measure as measure
@@ -33,11 +34,16 @@ else:
 
     def __getattr__(name: str) -> Any:
         """The function of a registered benchmark."""
-        if name.startswith("_") or name in _own_names() or name not in registry.benchmarks.names():
+        if name.startswith("_") or name in _own_names():
             return _own(name)
-        from evenhand.metrics.measuring import function_of
+        if name in registry.benchmarks.names():
+            from evenhand.metrics.measuring import function_of
 
-        return function_of(name)
+            return function_of(name)
+        try:
+            return _own(name)  # a module that has moved
+        except AttributeError as error:
+            raise AttributeError(f"{error}. {suggest(name, __dir__())}", name=name) from None
 
     def __dir__() -> list[str]:
         """Own names and those of all benchmarks."""

@@ -6,7 +6,8 @@ it asks `GivenModel`, which knows nothing but the predictions, so that no rule o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evenhand.core.run_folder import from_plain
@@ -14,7 +15,7 @@ from evenhand.errors import SettingsError
 from evenhand.evaluation.base import RowBenchmark
 from evenhand.interfaces import Benchmark, Choice, Passage, Question, QuestionItem, Reply, Score
 from evenhand.metrics.given_model import Asked, GivenModel, Replying
-from evenhand.metrics.reading import choice_of, reply_of, score_of
+from evenhand.metrics.reading import choice_of, is_numeral, reply_of, score_of
 
 
 def answers_of(benchmark: Benchmark, items: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
@@ -24,7 +25,9 @@ def answers_of(benchmark: Benchmark, items: Sequence[Any], predictions: Sequence
         SettingsError: A prediction cannot be used; the message names the item.
     """
     if benchmark.answer_type is Choice:
-        return [_chosen(benchmark, item, p) for item, p in zip(items, predictions, strict=True)]
+        answers = [_chosen(benchmark, item, p) for item, p in zip(items, predictions, strict=True)]
+        _warn_if_unread(benchmark, zip(predictions, answers, strict=True))
+        return answers
     if benchmark.answer_type is Reply:
         return [reply_of(p, _place(benchmark, item)) for item, p in zip(items, predictions, strict=True)]
     ready = [_ready(benchmark, item, p) for item, p in zip(items, predictions, strict=True)]
@@ -69,11 +72,13 @@ def _put_together(benchmark: Benchmark, items: Sequence[Any], predictions: Seque
             f"{_place(benchmark, items[0])}: what its items ask for depends on earlier answers or needs a model's "
             f"inside, so give a {kind} for every item, or a mapping of its fields"
         )
-    model = GivenModel()
+    model, read = GivenModel(), []
     for item, prediction in zip(items, predictions, strict=True):
         place, asked = _place(benchmark, item), model.asked_for(benchmark, item)
         for thing, value in zip(asked, _parts(place, asked, prediction), strict=True):
-            model.learn(thing, _answer(benchmark, thing, value, place), place)
+            read.append((value, _answer(benchmark, thing, value, place)))
+            model.learn(thing, read[-1][1], place)
+    _warn_if_unread(benchmark, read)
     return benchmark.ask(model, items)
 
 
@@ -98,6 +103,28 @@ def _answer(benchmark: Benchmark, thing: Asked, value: Any, place: str) -> Choic
         return choice_of(value, thing, place, quotable=benchmark.quotable)
     counted = benchmark.per_token if isinstance(benchmark, RowBenchmark) else True
     return score_of(value, place, tokens_count=counted)
+
+
+def _warn_if_unread(benchmark: Benchmark, read: Iterable[tuple[Any, Any]]) -> None:
+    """Say so where no text among the predictions, of which there are some, is the answer to its question.
+
+    Raises:
+        SettingsError: All of them are whole numbers: a column of indices that was read as text.
+    """
+    texts = [(p, answer) for p, answer in read if isinstance(p, str) and isinstance(answer, Choice)]
+    if texts and all(answer.decision is None for _, answer in texts):
+        if all(is_numeral(prediction) for prediction, _ in texts):
+            raise SettingsError(
+                f"{benchmark.name}: the predictions that are texts, such as {texts[0][0]!r:.60}, are numbers, and no "
+                "options' texts; give indices as numbers (a column: .astype(int)), or None for no answer"
+            )
+        warnings.warn(
+            f"{benchmark.name}: none of the {len(texts):,} predictions that are texts could be read as an answer, so "
+            "all count as unparsed; give the text or letter of an option, its index as a number, or replies that "
+            "name one",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _place(benchmark: Benchmark, item: Any) -> str:

@@ -41,6 +41,7 @@ def items_of(benchmark: Benchmark, rows: Any) -> Given:
     """
     if rows is None:
         items = list(benchmark.load())
+        _refuse_twins(benchmark, [item.id for item in items], "its data must have every id once")
         return Given(items, [item.id for item in items])
     names = [str(name) for name in rows] if isinstance(rows, Mapping) else []
     listed = list(rows.values()) if isinstance(rows, Mapping) else _listed(benchmark, rows)
@@ -53,13 +54,14 @@ def items_of(benchmark: Benchmark, rows: Any) -> Given:
 
 
 def by_item(benchmark: Benchmark, given: Given, predictions: Any) -> list[Any]:
-    """The prediction of each item, in the order of the items; arrays as lists, nan as None.
+    """The prediction of each item, in the order of the items; arrays as lists, nan and `pandas.NA` as None.
 
     Raises:
         SettingsError: There are too many or too few, or some are of unknown items.
     """
     if isinstance(predictions, Mapping):
         return _looked_up(benchmark, given.names, {str(k): plain(v) for k, v in predictions.items()})
+    _refuse_sets(benchmark, "predictions", predictions)
     if isinstance(predictions, str) or not isinstance(predictions, Iterable | _Array):
         raise SettingsError(
             f"{benchmark.name}: predictions are {_shown(predictions)}; give a list with one per row, or a mapping by id"
@@ -74,10 +76,12 @@ def by_item(benchmark: Benchmark, given: Given, predictions: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """Arrays as lists, numbers of numpy as Python's, nan as None; anything else as it is."""
+    """Arrays as lists, numbers of numpy as Python's, nan and `pandas.NA` as None; anything else as it is."""
+    import pandas as pd
+
     if isinstance(value, _Array):
         value = value.tolist()
-    if isinstance(value, float) and math.isnan(value):
+    if value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return None
     if type(value) in (list, tuple):
         return type(value)(plain(v) for v in value)
@@ -92,6 +96,7 @@ def _listed(benchmark: Benchmark, rows: Any) -> list[Any]:
 
     if isinstance(rows, pd.DataFrame):
         return [plain(row) for row in rows.to_dict("records")]
+    _refuse_sets(benchmark, "rows", rows)
     if isinstance(rows, str) or not isinstance(rows, Iterable):
         raise SettingsError(
             f"{benchmark.name}: rows are {_shown(rows)}; give a list of items, ids or raw rows, or None for all items"
@@ -161,12 +166,17 @@ def _near(name: str, known: Iterable[str]) -> str:
     return near if near.startswith("Did") or len(names) <= 5 else f"Names look like {', '.join(map(repr, names[:3]))}."
 
 
-def _refuse_twins(benchmark: Benchmark, names: Sequence[str]) -> None:
+def _refuse_twins(benchmark: Benchmark, names: Sequence[str], remedy: str = "give every row once") -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise SettingsError(f"{benchmark.name}: item {name!r} is there twice; give every row once")
+            raise SettingsError(f"{benchmark.name}: item {name!r} is there twice; {remedy}")
         seen.add(name)
+
+
+def _refuse_sets(benchmark: Benchmark, what: str, given: Any) -> None:
+    if isinstance(given, set | frozenset):
+        raise SettingsError(f"{benchmark.name}: {what} are a set, which has no order; give a list with one per row")
 
 
 def _shown(value: Any) -> str:

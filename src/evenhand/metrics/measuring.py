@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from inspect import Parameter, Signature, getdoc, signature
+from numbers import Integral
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -38,8 +39,9 @@ Raises:
     SettingsError: Rows and predictions do not fit each other, or one cannot be used; the message names the item.
     DataError: A row cannot be used, or the benchmark's own data are missing."""
 FORMS = {
-    "Choice": "Of a question: the index of the chosen option, its text or letter, a whole reply, probabilities of all "
-    "options, or None for no answer; else a `Choice`.",
+    "Choice": "Of a question: the index of the chosen option (a number), its text or letter, a whole reply, "
+    "probabilities of all options (with sum 1 within 0.001, by which they are then divided), or None for no answer; "
+    "else a `Choice`.",
     "Reply": "The text of the reply, or None for no answer; else a `Reply`.",
     "score": "The log-probabilities (natural, summed over tokens) of the texts that the item asks for, in order, None "
     "for those without one, or pairs (log-probability, tokens) where the number of tokens counts; else {kind}s.",
@@ -74,8 +76,10 @@ def measure(
         SettingsError: Rows and predictions do not fit each other, or one cannot be used; the message names the item.
         DataError: A row cannot be used, or the benchmark's own data are missing.
     """
-    if replicates < statistics.MIN_REPLICATES:
-        raise SettingsError(f"replicates={replicates}: give at least {statistics.MIN_REPLICATES}; 2000 is usual")
+    if not _is_whole(replicates) or replicates < statistics.MIN_REPLICATES:
+        raise SettingsError(f"replicates={replicates!r}: give at least {statistics.MIN_REPLICATES}; 2000 is usual")
+    if not _is_whole(bootstrap_seed) or bootstrap_seed < 0:
+        raise SettingsError(f"bootstrap_seed={bootstrap_seed!r}: give a whole number from 0 on; 0 is usual")
     built = registry.build_benchmark(benchmark)
     given = items_of(built, rows)
     answers = answers_of(built, given.items, by_item(built, given, predictions))
@@ -106,6 +110,10 @@ _OWN = {
     "bootstrap_seed": 0,
 }
 """Keyword arguments of `measure`, with their defaults."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _source(cls: type[Benchmark], rows: str | Path, settings: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,15 @@ import numpy as np
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Choice, Question, Reply, Score
 from evenhand.prompting import thinking
-from evenhand.prompting.reply_parsing import LETTERS, read_choice
+from evenhand.prompting.reply_parsing import LETTERS, normal_form, read_choice
 
 NO_ANSWER = "no answer was given"
-SUM_TOLERANCE = 1e-6
-"""As for what a model answers (`evenhand.experiment.contracts`)."""
+ROUNDING = 1e-6
+"""As for what a model answers (`evenhand.experiment.contracts`): up to here probabilities stay as they are."""
+SUM_TOLERANCE = 1e-3
+"""Probabilities in float16, or written with four digits, sum to 1 within this; they are divided by their sum."""
+NUMERAL = re.compile(r"[+-]?\d+(\.0*)?")
+LONE_LETTER = re.compile(r"[^\w]*([A-Z])[^\w]*")
 
 
 def choice_of(prediction: Any, question: Question, place: str, *, quotable: bool = True) -> Choice:
@@ -23,7 +29,8 @@ def choice_of(prediction: Any, question: Question, place: str, *, quotable: bool
 
     Args:
         prediction: A `Choice`, the index of an option, its text or letter, a reply, probabilities of all options in
-            their order or by text, letter or index, or None.
+            their order or by text, letter or index, or None. Probabilities must sum to 1 within 0.001, as those in
+            float16 or with four digits do; where the sum is off by more than 1e-6 they are divided by it.
         question: The question, with the order in which its options were shown.
         place: The item, for errors.
         quotable: Whether a message may show the options.
@@ -80,7 +87,7 @@ def score_of(prediction: Any, place: str, *, tokens_count: bool) -> Score:
         logprob, tokens, note = prediction, None, ""
     if logprob is None or (isinstance(logprob, float) and math.isnan(logprob)):
         return Score(math.nan, 0, note or NO_ANSWER)
-    if not _is_number(logprob) or logprob > SUM_TOLERANCE:
+    if not _is_number(logprob) or logprob > ROUNDING:
         raise SettingsError(
             f"{place}: {logprob!r:.60} is not a log-probability; give a natural logarithm, at most 0, summed over the "
             "text's tokens (minus the loss times their number), or None for no answer"
@@ -96,7 +103,7 @@ def _tokens(tokens: Any, place: str, tokens_count: bool) -> int:
                 "(log-probability, tokens)"
             )
         return 1
-    if not _is_number(tokens) or tokens != int(tokens) or tokens < 1:
+    if not _is_whole(tokens) or tokens < 1:
         raise SettingsError(f"{place}: {tokens!r:.60} is not a number of tokens; give a whole number from 1 on")
     return int(tokens)
 
@@ -111,7 +118,7 @@ def _checked(choice: Choice, question: Question, place: str) -> Choice:
     if choice.decision is not None:
         _index(choice.decision, question, place)
     if choice.probabilities is not None:
-        _of_probabilities(choice.probabilities, question, place)
+        return replace(choice, probabilities=_normalised(choice.probabilities, question, place))
     return choice
 
 
@@ -119,10 +126,11 @@ def _read(text: str, question: Question, place: str) -> Choice:
     """Of an option's text or letter, or of a whole reply."""
     said = thinking.answer(text)
     decision = read_choice(said, question) if said else None
-    letter = said.strip().upper() if said else ""
-    if decision is None and len(letter) == 1 and letter in LETTERS[len(question.options) :]:
+    bare = normal_form(said) if said else ""
+    letter = LONE_LETTER.fullmatch(bare.upper())
+    if decision is None and letter and letter[1] in LETTERS[len(question.options) :]:
         raise SettingsError(
-            f"{place}: letter {letter!r}, but there are {len(question.options)} options, the last of which is "
+            f"{place}: letter {letter[1]!r}, but there are {len(question.options)} options, the last of which is "
             f"{LETTERS[len(question.options) - 1]!r}; give None for no answer"
         )
     return Choice(decision, status="unparsed" if decision is None else "answered", reply=text)
@@ -130,7 +138,7 @@ def _read(text: str, question: Question, place: str) -> Choice:
 
 def _index(value: Any, question: Question, place: str) -> int:
     count = len(question.options)
-    if not _is_number(value) or value != int(value):
+    if not _is_whole(value):
         raise SettingsError(
             f"{place}: {value!r:.60} is not an answer; give an option's index, text or letter, probabilities, or None"
         )
@@ -141,19 +149,25 @@ def _index(value: Any, question: Question, place: str) -> int:
 
 def _of_probabilities(values: Sequence[Any], question: Question, place: str) -> Choice:
     """The most probable option; ties go to the first, as everywhere here."""
+    if len(values) == len(question.options) and all(v is None for v in values):  # a row of a table without an answer
+        return Choice(None, status="unanswered", note=NO_ANSWER)
+    probabilities = _normalised(values, question, place)
+    return Choice(int(np.argmax(probabilities)), probabilities)
+
+
+def _normalised(values: Sequence[Any], question: Question, place: str) -> tuple[float, ...]:
+    """One probability per option, with sum 1."""
     if len(values) != len(question.options):
         raise SettingsError(f"{place}: {len(values)} probabilities for {len(question.options)} options; give one each")
-    if all(v is None for v in values):  # a row of a table without an answer
-        return Choice(None, status="unanswered", note=NO_ANSWER)
-    if not all(_is_number(v) and -SUM_TOLERANCE <= v <= 1 + SUM_TOLERANCE for v in values):
+    if not all(_is_number(v) and -ROUNDING <= v <= 1 + ROUNDING for v in values):
         raise SettingsError(
             f"{place}: probabilities {tuple(values)!r:.80} are not all between 0 and 1; of log-probabilities or logits "
             "take the softmax first"
         )
-    total = sum(values)
+    total = sum(float(v) for v in values)
     if abs(total - 1) > SUM_TOLERANCE:
         raise SettingsError(f"{place}: probabilities sum to {total:.6g}, not 1; divide them by their sum, in float64")
-    return Choice(int(np.argmax(values)), tuple(float(v) for v in values))
+    return tuple(float(v) if abs(total - 1) <= ROUNDING else float(v) / total for v in values)
 
 
 def _by_option(given: Mapping[Any, Any], question: Question, place: str, quotable: bool) -> list[Any]:
@@ -175,3 +189,12 @@ def _is_number(value: Any) -> bool:
         and not isinstance(value, bool | np.bool_)
         and (not math.isnan(value))
     )
+
+
+def is_numeral(text: str) -> bool:
+    """Whether a text is a whole number, such as an index that was read from a file as text."""
+    return NUMERAL.fullmatch(normal_form(text)) is not None
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value == int(value)

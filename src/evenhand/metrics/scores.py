@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core import registry
@@ -88,8 +89,7 @@ class Scores:
         Raises:
             SettingsError: The group is unknown, or the level is not between 0.5 and 1.
         """
-        same = level is None or level == self.level
-        report = self.report if same else self._report([self._cell(BASELINE)], level or 0.0)
+        report = self.report if level is None or level == self.level else self._report([self._cell(BASELINE)], level)
         groups = dict.fromkeys(r.group for r in report.records)
         if group not in groups:
             raise SettingsError(f"{self.benchmark.name}: no group {group!r} here; there are {', '.join(groups)}")
@@ -146,8 +146,8 @@ class Scores:
         return cell
 
     def _criteria(self, level: float, margin: float = CRITERIA.margin) -> Criteria:
-        if not 0.5 <= level < 1:
-            raise SettingsError(f"level={level}: give the level of the intervals, from 0.5 to below 1; 0.95 is usual")
+        if not isinstance(level, Real) or not 0.5 <= level < 1:
+            raise SettingsError(f"level={level!r}: give the level of the intervals, from 0.5 to below 1; 0.95 is usual")
         return Criteria(alpha=round(1 - level, 12), margin=margin)  # 1 - 0.95 is not 0.05, in floating point
 
     def _report(self, cells: Sequence[Cell], level: float, margin: float = CRITERIA.margin) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ Answers = Mapping[str, Sequence[Any]]
 """By verb, the answers in the order of what was asked."""
 ROUNDING = 1e-4
 """Difference of probabilities, and of log-probabilities per nat, that sums in another order may make."""
+TEXTS = ("Who was there?", "Who is it?", "Which dog is little?", "Is the cat in there?", "Answer the question: who?")
+"""One for each question, so that an answer that takes another question's text is noticed."""
 
 
 def asked() -> dict[str, list[Any]]:
-    """What a model is asked, by verb."""
-    dialogue = Dialogue(()).user("Who was there?")
+    """What a model is asked, by verb; the tiny models reply to the two dialogues with different texts."""
+    dialogue = Dialogue(()).user("the cat question")
     return {
-        "choose": questions(),
+        "choose": [replace(q, question=text) for q, text in zip(questions(len(TEXTS)), TEXTS, strict=True)],
         "generate": [dialogue, dialogue.user("Who?")],
         "score": [Passage("a dog"), Passage("cat", "a ")],
     }

@@ -67,7 +67,7 @@ def check_method(
     )
     for other in others:
         _check_told_apart(method, other, other.apply(model, data), mitigated, answers)
-    for other in () if data else variants(method).values():
+    for other in () if data else variants(method):
         if (changed := _tried(other, model)) is not None:
             _check_told_apart(method, other, changed, mitigated, answers)
     _check_saved(method, model, mitigated, answers)

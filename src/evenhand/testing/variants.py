@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import islice
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Method
 
 
-def variants(method: Method) -> dict[str, Method]:
+def variants(method: Method) -> list[Method]:
     """For each setting of which another value could be found, the method with that value.
 
-    A value of another kind than a number, a flag, a text or a choice among words is left as it is.
+    Of a list there are several, as the shorter one may be of no use and the longer one may mean the same. A value of
+    another kind than a number, a flag, a text, a choice among words, or a list of these is left as it is.
     """
     hints = get_type_hints(type(method), include_extras=True)
-    found = {}
+    found = []
     for f in fields(method):  # type: ignore[arg-type]  # `settings` has made it a dataclass
-        if not f.init:
-            continue
-        for value in _others(method.settings[f.name], hints[f.name]):
-            try:
-                found[f.name] = type(method).build(**{**method.settings, f.name: value})
-                break
-            except SettingsError:  # out of its range, or at odds with another setting
-                continue
+        if f.init:
+            several = isinstance(method.settings[f.name], tuple | list)
+            made = _built(method, f.name, _others(method.settings[f.name], hints[f.name]))
+            found += list(made) if several else list(islice(made, 1))
     return found
+
+
+def _built(method: Method, name: str, values: Iterator[Any]) -> Iterator[Method]:
+    """The method with each of the values that it accepts for a setting."""
+    for value in values:
+        try:
+            yield type(method).build(**{**method.settings, name: value})
+        except SettingsError:  # out of its range, or at odds with another setting
+            continue
 
 
 def _others(value: Any, hint: Any) -> Iterator[Any]:
@@ -42,7 +49,22 @@ def _others(value: Any, hint: Any) -> Iterator[Any]:
     elif isinstance(value, str) and str in kinds:
         yield f"{value} again"  # the blank keeps it from being a name on the hub
     elif value is None:
-        yield from (number for kind, number in ((int, 1), (float, 0.5)) if kind in kinds)
+        yield from _first(kinds)
+    elif isinstance(value, tuple | list):
+        yield from _longer_and_shorter(value, kinds)
+
+
+def _longer_and_shorter(value: Any, kinds: Sequence[Any]) -> Iterator[Any]:
+    """A tuple or list without its last element, and with it twice; an empty one gets an element."""
+    if value:
+        yield from (value[:-1], value + value[-1:])
+    else:
+        yield from (type(value)([element]) for element in _first(kinds))
+
+
+def _first(kinds: Sequence[Any]) -> list[Any]:
+    """A value of each simple kind; the blank keeps the text from being a name on the hub."""
+    return [value for kind, value in ((int, 1), (float, 0.5), (str, "a text")) if kind in kinds]
 
 
 def _kinds(hint: Any) -> Iterator[Any]:

@@ -38,17 +38,18 @@ def sharding_wanted() -> bool:
         "with torchrun)"
     )
     for variable, name in SHARDING.items():
-        if _told(variable):
+        if asked_for(variable):
             raise SettingsError(f"training cannot spread a model over processes with {name}: {remedy}")
-    if not _told("ACCELERATE_USE_FSDP"):
+    if not asked_for("ACCELERATE_USE_FSDP"):
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise SettingsError(f"training cannot spread a model over processes with FSDP1: {remedy}")
     return True
 
 
-def _told(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() == "true"
+def asked_for(variable: str) -> bool:
+    """Whether a variable of `accelerate launch` is true in one of the ways that accelerate reads (`str_to_bool`)."""
+    return os.environ.get(variable, "").lower() in ("y", "yes", "t", "true", "on", "1")
 
 
 class Processes:

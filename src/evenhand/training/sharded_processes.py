@@ -138,12 +138,15 @@ class ShardedProcesses(Processes):
             block.register_forward_pre_hook(lambda m, _, prefix=prefix: self._watch(prefix, m))
 
     def _watch(self, prefix: str, module: nn.Module) -> None:
-        """Note which parameters get gradients, of those that are gathered now and were not watched before."""
-        if prefix in self._watched:
+        """Note which parameters get gradients, of those that are gathered now and were not watched before.
+
+        In a call with the adapter switched off (`disable_adapter` of PEFT) none needs one: they are watched later.
+        """
+        if not torch.is_grad_enabled():
             return
-        self._watched.add(prefix)
         for name, p in module.named_parameters():
-            if p.requires_grad and not isinstance(p, DTensor):
+            if p.requires_grad and not isinstance(p, DTensor) and prefix + name not in self._watched:
+                self._watched.add(prefix + name)
                 note = partial(_note, self._used, prefix + name)
                 p.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
 

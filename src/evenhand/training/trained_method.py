@@ -8,6 +8,9 @@
 4. `check` refuses a result whose logits are not finite; `keep` saves it; `clean` removes the checkpoints.
 5. `opened` opens what was saved, so that a fresh result and one that is found again are the same.
 
+Of several processes that were launched together, all take steps 1, 3 and 5, and the first one alone the others
+(`evenhand.training.shared_artifacts`).
+
 A new method has to say what it learns from (`prepared`) and how (`train`); the other steps have defaults, for students
 that are local language models.
 """
@@ -15,18 +18,19 @@ that are local language models.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from evenhand.core.artifacts import artefact, made_with
+from evenhand.core.artifacts import made_with
 from evenhand.core.hashing import digest
 from evenhand.core.training_record import record_of
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Method, Model, OverlapRemoved, TrainData, TrainedOn, TrainingRecord
 from evenhand.prompting.remarks import remark, remarked
+from evenhand.training.shared_artifacts import shared_artefact
 
 NOTHING = OverlapRemoved()
 """Nobody looked for overlap."""
@@ -90,11 +94,24 @@ class TrainedMethod(Method):
         """
         fresh: list[Path] = []
 
-        def make(folder: Path) -> None:
+        def train(folder: Path) -> tuple[Fitted | None, Sequence[str]]:
             fresh.append(folder)
-            self._make(model, prepared, overlap, folder)
+            with remarked() as remarks:
+                made = self.train(model, prepared, folder)
+            return made, remarks
 
-        with self.stored(self.key(model, prepared), make, prepared) as folder:
+        def keep(folder: Path, trained: tuple[Fitted | None, Sequence[str]]) -> None:
+            made, remarks = trained
+            if made is None:
+                return
+            self.check(model, made)
+            self.keep(model, made, self._record(model, made.known, overlap, remarks), folder)
+            self.clean(folder)
+
+        def device() -> str:
+            return str(self.made_with(model, prepared)[1])
+
+        with shared_artefact(self.key(model, prepared), train, keep, device) as folder:
             yield Kept(folder, bool(fresh))
 
     def key(self, model: Model, prepared: Any) -> str:
@@ -107,15 +124,6 @@ class TrainedMethod(Method):
             self.key_settings(leave_out=self.not_in_key),
             *self.content(prepared),
         )
-
-    def _make(self, model: Model, prepared: Any, overlap: OverlapRemoved, folder: Path) -> None:
-        with remarked() as remarks:
-            made = self.train(model, prepared, folder)
-        if made is None:
-            return
-        self.check(model, made)
-        self.keep(model, made, self._record(model, made.known, overlap, remarks), folder)
-        self.clean(folder)
 
     def _record(
         self, model: Model, known: Mapping[str, Any], overlap: OverlapRemoved, remarks: Sequence[str]
@@ -146,7 +154,7 @@ class TrainedMethod(Method):
             folder: For checkpoints; a run that was killed has left its own here.
 
         Returns:
-            None where another process saves the result.
+            None where another process saves the result. Of several processes, the first one's is saved.
         """
 
     def content(self, prepared: Any) -> Sequence[object]:
@@ -156,10 +164,6 @@ class TrainedMethod(Method):
     def made_with(self, model: Model, prepared: Any) -> list[str | int]:
         """Where and how the numbers are computed (`evenhand.core.artifacts.made_with`)."""
         return made_with(model, precision=None)
-
-    def stored(self, key: str, make: Callable[[Path], None], prepared: Any) -> AbstractContextManager[Path]:
-        """The folder that lies under a key, filled by `make` where it is not there yet."""
-        return artefact(key, make)
 
     @property
     def remedy(self) -> str:

@@ -45,6 +45,10 @@ class Recipe:
     """Rows computed at once."""
     gradient_accumulation_steps: int = 1
     """Batches per optimizer step."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Maximum norm of the gradient of a step."""
     beta: float = 0.1
     """Of dpo: how much it costs to move away from the untrained model."""
     precision: str = "no"
@@ -152,6 +156,8 @@ def _arguments(recipe: Recipe, folder: Path, *, evaluated: bool) -> dict[str, An
         "per_device_train_batch_size": recipe.batch_size,
         "per_device_eval_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "max_length": recipe.max_length,
         "bf16": recipe.precision == "bf16",
