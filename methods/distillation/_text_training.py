@@ -263,15 +263,9 @@ class TextDistillation(TextTraining):
             words.read(module, every, layout_of(module), int(tokenizer.pad_token_id or 0), self.batch_tokens)
             facts |= {"places_of_words": words.starts}
         shares = Shares(self.kl, self.hard, self.cosine, self.retain_kl_weight, self.temperature)
-        schedule = Schedule(
-            epochs=self.epochs,
+        schedule = Schedule.of(
+            self,
             learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),
-            warmup_ratio=self.warmup_ratio,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            patience=self.patience,
-            seed=self.seed,
             device=self.device or str(module.device),
             precision=self.precision,
         )

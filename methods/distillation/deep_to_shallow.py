@@ -98,15 +98,9 @@ class DeepToShallow(TextTraining):
             self.seed,
         )
         run = TwoExits(student, lesson, Weights(self.kl, self.mmd, self.temperature, self.align))
-        schedule = Schedule(
-            epochs=self.epochs,
+        schedule = Schedule.of(
+            self,
             learning_rate=self.learning_rate or 5e-4,
-            warmup_ratio=self.warmup_ratio,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            patience=self.patience,
-            seed=self.seed,
             device=self.device or str(module.device),
             precision=self.precision,
         )

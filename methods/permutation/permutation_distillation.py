@@ -294,15 +294,9 @@ class PermutationDistillation(TrainedMethod):
         from evenhand.training.loop import Schedule
 
         train, held = hold_out(examples, texts_of, self.validation_fraction, self.seed)
-        schedule = Schedule(
-            epochs=self.epochs,
+        schedule = Schedule.of(
+            self,
             learning_rate=self.learning_rate or RATES[self.student],
-            warmup_ratio=self.warmup_ratio,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            patience=self.patience,
-            seed=self.seed,
             device=device,
         )
         began = time.monotonic()

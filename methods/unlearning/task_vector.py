@@ -398,18 +398,13 @@ class TaskVectorNegation(TrainedMethod):
         usual = RATES.get(str(module.config.model_type), USUAL_RATE) if self.fit == "lora" else WHOLE_RATE
         steps = self.epochs * -(-texts // (self.batch_size * self.gradient_accumulation_steps))
         warmup_ratio = self.warmup_ratio if self.warmup_steps is None else min(0.5, self.warmup_steps / steps)
-        schedule = Schedule(
-            epochs=self.epochs,
+        schedule = Schedule.of(
+            self,
             learning_rate=self.learning_rate or usual,
-            warmup_ratio=warmup_ratio,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            patience=self.patience,
-            seed=self.seed,
             device=self.device or str(module.device),
             precision=self.precision,
         )
+        schedule = replace(schedule, warmup_ratio=warmup_ratio)
         alpha = 2 * self.rank if self.alpha is None else self.alpha
         adapter = Adapter(self.rank, alpha, self.dropout, self.rslora, self.targets, self.embeddings)
         return Plan(self.fit, adapter, self.batch_size, self.batch_tokens, self.retain_kl_weight, schedule)

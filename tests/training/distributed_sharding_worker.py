@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
-from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-import accelerate  # noqa: F401  # forks of this process find it imported
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -262,43 +258,14 @@ def both(folder: Path, layout: str, cases: Sequence[Case]) -> dict[str, Any]:
     return found
 
 
-def work(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-        "FSDP_VERSION": "2",
-    }  # as accelerate launch sets them
-    torch.set_num_threads(1)
-    try:
-        found = {"whole": both(folder, "whole", CASES[:2] + CASES[4:5])}
-        os.environ["ACCELERATE_USE_FSDP"] = "true"
-        found["sharded"] = both(folder, "sharded", CASES) | sharded_alone()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # the other process would wait
-    torch.save(found, folder / f"found{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def main(folder: Path, port: int) -> None:
-    """Two forks of a process that has imported everything: that takes longer than the work."""
-    ready = [get_context("fork").Process(target=work, args=(rank, folder, port)) for rank in range(2)]
-    for p in ready:
-        p.start()
-    while any(p.exitcode is None for p in ready):
-        wait([p.sentinel for p in ready if p.exitcode is None])
-        if any(p.exitcode for p in ready):  # the other one would wait for it
-            for p in ready:
-                p.kill()
-    sys.exit(max(abs(p.exitcode or 0) for p in ready))
+def work(_: int, folder: Path) -> dict[str, Any]:
+    found = {"whole": both(folder, "whole", CASES[:2] + CASES[4:5])}
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    found["sharded"] = both(folder, "sharded", CASES) | sharded_alone()
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    import two_processes  # next to this file, which is run as a script
+
+    two_processes.main(work, Path(sys.argv[1]), int(sys.argv[2]), FSDP_VERSION="2")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import accelerate  # noqa: F401  # forks of this process find it imported
 import torch
 from torch import Tensor, nn
 
@@ -138,18 +135,8 @@ def other_weights(rank: int) -> dict[str, Any]:
     return {"weights": dict(module.state_dict())}
 
 
-def work(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-    }  # as accelerate launch sets them
-    torch.set_num_threads(1)
-    found = {
+def work(rank: int, folder: Path) -> dict[str, Any]:
+    return {
         "small": small(),
         "lora": language("lora"),
         "full": language("full"),
@@ -157,20 +144,9 @@ def work(rank: int, folder: Path, port: int) -> None:
         "refusals": refusals(folder, rank),
         "other": other_weights(rank),
     }
-    torch.save(found, folder / f"found{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def main(folder: Path, port: int) -> None:
-    """Two forks of a process that has imported everything: that takes longer than the work."""
-    ready = [get_context("fork").Process(target=work, args=(rank, folder, port)) for rank in range(2)]
-    for p in ready:
-        p.start()
-    for p in ready:
-        p.join()
-    sys.exit(max(abs(p.exitcode or 0) for p in ready))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    import two_processes  # next to this file, which is run as a script
+
+    two_processes.main(work, Path(sys.argv[1]), int(sys.argv[2]))

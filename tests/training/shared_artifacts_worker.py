@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from multiprocessing import get_context
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
 
-import accelerate  # noqa: F401  # forks of this process find it imported
 import torch
 
 import evenhand
@@ -74,54 +70,25 @@ def refusals() -> list[str]:
     return said
 
 
-def work(rank: int, folder: Path, port: int, only: tuple[str, ...]) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-        "FSDP_VERSION": "2",
-    }  # as accelerate launch sets them
-    torch.set_num_threads(1)
+def work(_: int, folder: Path, *only: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    try:
-        for layout in only[:1] or LAYOUTS:
-            os.environ["ACCELERATE_USE_FSDP"] = "1" if layout == "sharded" else "0"
-            if only:
-                found[layout] = {case: trained(case) for case in only[1:]}
-                continue
-            found[layout] = {case: trained(case) for case in CASES}
-            with artefacts(folder / layout):
-                found[f"{layout}, kept"] = {case: trained(case) for case in CASES}
-                found[f"{layout}, found"] = {case: trained(case) for case in CASES}
-            found[f"{layout}, refused"] = refusals()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # the other process would wait
+    for layout in only[:1] or LAYOUTS:
+        os.environ["ACCELERATE_USE_FSDP"] = "1" if layout == "sharded" else "0"
+        if only:
+            found[layout] = {case: trained(case) for case in only[1:]}
+            continue
+        found[layout] = {case: trained(case) for case in CASES}
+        with artefacts(folder / layout):
+            found[f"{layout}, kept"] = {case: trained(case) for case in CASES}
+            found[f"{layout}, found"] = {case: trained(case) for case in CASES}
+        found[f"{layout}, refused"] = refusals()
     for runs in found.values():
         for run in runs.values() if isinstance(runs, dict) else ():
             run["record"] = repr(run["record"])
-    torch.save(found, folder / f"found{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def main(folder: Path, port: int, *only: str) -> None:
-    """Two forks of a process that has imported everything: that takes longer than the work."""
-    ready = [get_context("fork").Process(target=work, args=(rank, folder, port, only)) for rank in range(2)]
-    for p in ready:
-        p.start()
-    while any(p.exitcode is None for p in ready):
-        wait([p.sentinel for p in ready if p.exitcode is None])
-        if any(p.exitcode for p in ready):  # the other one would wait for it
-            for p in ready:
-                p.kill()
-    sys.exit(max(abs(p.exitcode or 0) for p in ready))
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    import two_processes  # next to this file, which is run as a script
+
+    two_processes.main(work, Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:], FSDP_VERSION="2")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from evenhand.errors import SettingsError
 from evenhand.methods.unlearning._pcgu.partition import Part, Partition
 from evenhand.training.dtensor_support import Rows, rows_here
-from evenhand.training.processes import asked_for
+from evenhand.training.processes import asked_for, introduced, launched_together
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -191,14 +191,10 @@ def launched() -> DeviceMesh | None:
     """
     import torch.distributed as dist
 
-    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
+    if not launched_together():
         return None
     refuse_launch()
-    if not dist.is_initialized():
-        from accelerate import PartialState
-
-        PartialState(cpu=not torch.cuda.is_available())
-    if dist.get_world_size() < 2:
+    if introduced(lambda: not torch.cuda.is_available()) < 2:
         return None
     from torch.distributed.device_mesh import init_device_mesh
 

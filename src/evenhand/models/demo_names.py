@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evenhand.core import registry
 from evenhand.data.io.demo import MODELS
 
 MASKED = "demo-mlm"
-NAMES = ("demo", "demo-b", "demo-c", "demo-d", MASKED)
+NAMES = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-")[0] == "demo")
 
 
 def name_of(path: str) -> str:

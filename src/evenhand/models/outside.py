@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from evenhand.core import registry, specs
 from evenhand.errors import SettingsError
+from evenhand.models.demo_names import NAMES as DEMOS
 
-DEMOS = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-")[0] == "demo")
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 """What transformers itself implements; it loads any other name as a kernel from the hub, which is code."""
 CHECKED = (

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from evenhand.core.progress import track
 from evenhand.errors import EvenhandError, SettingsError
@@ -34,6 +34,38 @@ T = TypeVar("T")
 
 _FIRST_NAMES = {"warmup_ratio": "warm_up", "gradient_accumulation_steps": "accumulate", "max_grad_norm": "clip"}
 """How checkpoints name what has been renamed, so that a training begun by an earlier version is resumed."""
+
+
+class StepSettings(Protocol):
+    """Settings that methods which train in this loop have in common."""
+
+    @property
+    def epochs(self) -> int:
+        """Maximum number of passes over the data."""
+
+    @property
+    def warmup_ratio(self) -> float:
+        """Fraction of all steps in which the learning rate rises."""
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Batches per optimizer step."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of AdamW."""
+
+    @property
+    def max_grad_norm(self) -> float:
+        """Maximum norm of the gradient of a step."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a better evaluation after which training ends."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything that is drawn."""
 
 
 @old_fields(warm_up="warmup_ratio", accumulate="gradient_accumulation_steps", clip="max_grad_norm")
@@ -70,6 +102,29 @@ class Schedule:
                 f"{self}: epochs and gradient_accumulation_steps must be >= 1, learning_rate > 0, warmup_ratio in "
                 "[0, 1)"
             )
+
+    @classmethod
+    def of(cls, method: StepSettings, *, learning_rate: float, device: str | None, precision: str = "auto") -> Schedule:
+        """The schedule of a method's settings.
+
+        Args:
+            method: Has them under the same names.
+            learning_rate: The highest.
+            device: As the field.
+            precision: As the field.
+        """
+        return cls(
+            epochs=method.epochs,
+            learning_rate=learning_rate,
+            warmup_ratio=method.warmup_ratio,
+            gradient_accumulation_steps=method.gradient_accumulation_steps,
+            weight_decay=method.weight_decay,
+            max_grad_norm=method.max_grad_norm,
+            patience=method.patience,
+            seed=method.seed,
+            device=device,
+            precision=precision,
+        )
 
     def for_checkpoints(self) -> dict[str, Any]:
         """Its values by name, to tell checkpoints of another training; not what leaves the result as it is."""

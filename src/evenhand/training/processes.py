@@ -47,6 +47,28 @@ def sharding_wanted() -> bool:
     return True
 
 
+def launched_together() -> bool:
+    """Whether several processes were launched together (accelerate launch, torchrun), or know each other already."""
+    import torch.distributed as dist
+
+    return dist.is_available() and (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1)
+
+
+def introduced(cpu: Callable[[], bool]) -> int:
+    """The number of processes that were launched together, which know each other from now on.
+
+    Args:
+        cpu: Whether they train on CPUs; asked where they do not know each other yet.
+    """
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        from accelerate import PartialState
+
+        PartialState(cpu=cpu())
+    return dist.get_world_size()
+
+
 def asked_for(variable: str) -> bool:
     """Whether a variable of `accelerate launch` is true in one of the ways that accelerate reads (`str_to_bool`)."""
     return os.environ.get(variable, "").lower() in ("y", "yes", "t", "true", "on", "1")

@@ -6,7 +6,6 @@ wait for the first one, which waits for them in the training. So the first one a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from evenhand.core.artifacts import artefact, refuse_making
 from evenhand.errors import DivergedError, EvenhandError, SettingsError, first_lines
-from evenhand.training.processes import sharding_wanted
+from evenhand.training.processes import introduced, launched_together, sharding_wanted
 
 T = TypeVar("T")
 _AGAIN = {kind.__name__: kind for kind in (SettingsError, DivergedError)}
@@ -114,14 +113,11 @@ def _refuse_unseen(folder: Path) -> None:
 
 
 def _several(device: Callable[[], str]) -> bool:
-    """Whether several processes were launched together (accelerate launch, torchrun); they know each other then."""
+    """Whether several processes were launched together; they know each other then."""
     import torch.distributed as dist
 
-    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
+    if not launched_together():
         return False
     if not dist.is_initialized():
-        from accelerate import PartialState
-
         sharding_wanted()  # refuses what cannot be used
-        PartialState(cpu=device() == "cpu")
-    return dist.get_world_size() > 1
+    return introduced(lambda: device() == "cpu") > 1
