@@ -44,12 +44,12 @@ class Pair(NamedTuple):
 
 def bbq_texts(rows: int) -> list[Pair]:
     """The three option texts of each row, in stretches of the whole set."""
-    return _option_texts(_questions(rows, BBQ_STRETCHES))
+    return _option_texts(bbq_questions(rows, BBQ_STRETCHES))
 
 
 def bbq_chat(rows: int) -> list[Pair]:
     """The same behind an instruction of about 100 tokens."""
-    return _option_texts(_questions(rows), INSTRUCTION)
+    return _option_texts(bbq_questions(rows), INSTRUCTION)
 
 
 def _option_texts(questions: Sequence[Question], before: str = "") -> list[Pair]:
@@ -58,7 +58,7 @@ def _option_texts(questions: Sequence[Question], before: str = "") -> list[Pair]
 
 def bbq_orders(rows: int) -> list[Pair]:
     """The letters of all six orders of the options of each row."""
-    shown = [q.reordered(order) for q in _questions(rows) for order in permutations(range(3))]
+    shown = [q.reordered(order) for q in bbq_questions(rows) for order in permutations(range(3))]
     return [Pair(f"{letters_template(q)}\nAnswer:", f" {letter}") for q in shown for letter in "ABC"]
 
 
@@ -80,9 +80,9 @@ def mmlu_5_shot(rows: int) -> list[Pair]:
     return [Pair(text, f" {letter}") for text in texts for letter in "ABCD"]
 
 
-def bbq_prompts(rows: int) -> list[str]:
+def bbq_prompts(rows: int, stretches: int = 1) -> list[str]:
     """One prompt a row, with the options listed."""
-    return [f"{letters_template(q)}\nAnswer:" for q in _questions(rows)]
+    return [f"{letters_template(q)}\nAnswer:" for q in bbq_questions(rows, stretches)]
 
 
 def few_shot_prompts(rows: int) -> list[str]:
@@ -90,7 +90,7 @@ def few_shot_prompts(rows: int) -> list[str]:
     return list(dict.fromkeys(pair.context for pair in mmlu_5_shot(rows)))
 
 
-def _questions(rows: int, stretches: int = 1) -> list[Question]:
+def bbq_questions(rows: int, stretches: int = 1) -> list[Question]:
     """Rows that follow one another; of several stretches each is from the middle of its part of the set."""
     every, size = load_rows(SOURCE).rows, max(1, rows // stretches)
     starts = [len(every) * (2 * n + 1) // (2 * stretches) for n in range(stretches)] if stretches > 1 else [0]

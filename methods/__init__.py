@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from evenhand.methods.prompting.moral_self_correction import MoralSelfCorrection as MoralSelfCorrection
     from evenhand.methods.prompting.self_debias import SelfDebias as SelfDebias
     from evenhand.methods.prompting.self_debias_decoding import SelfDebiasDecoding as SelfDebiasDecoding
+    from evenhand.methods.steering.fairsteer import FairSteer as FairSteer
+    from evenhand.methods.steering.steering import Steering as Steering
+    from evenhand.methods.unlearning.pairwise import Pairwise as Pairwise
     from evenhand.methods.unlearning.pcgu import PCGU as PCGU
     from evenhand.methods.unlearning.preference import Preference as Preference
     from evenhand.methods.unlearning.task_vector import TaskVectorNegation as TaskVectorNegation
@@ -55,6 +58,9 @@ else:
         "evenhand.methods.prompting.moral_self_correction": ["MoralSelfCorrection"],
         "evenhand.methods.prompting.self_debias": ["SelfDebias"],
         "evenhand.methods.prompting.self_debias_decoding": ["SelfDebiasDecoding"],
+        "evenhand.methods.steering.fairsteer": ["FairSteer"],
+        "evenhand.methods.steering.steering": ["Steering"],
+        "evenhand.methods.unlearning.pairwise": ["Pairwise"],
         "evenhand.methods.unlearning.pcgu": ["PCGU"],
         "evenhand.methods.unlearning.preference": ["Preference"],
         "evenhand.methods.unlearning.task_vector": ["TaskVectorNegation"],

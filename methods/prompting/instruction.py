@@ -4,12 +4,15 @@ Source: Chen et al. 2024, "Causally Testing Gender Bias in LLMs: A Case Study on
 chenyuen0103/gender-bias): six instructions, two each at low, medium and high specificity, prepended to the prompt.
 Theirs speak of gender and occupations; ours speak of any axis, as Gallegos et al. 2025 apply them to all groups of BBQ.
 The two of low specificity keep the paper's wording, the others are ours.
+
+The preset `self_awareness` is a clause after the question that asks to mind bias of the item's type, as one of the four
+prompts of BiasFreeBench does (Xu et al. 2025, arXiv 2510.00232); its wording is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evenhand.errors import UnknownNameError
 from evenhand.interfaces import Ability, Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
@@ -25,9 +28,11 @@ class Instruction(Method):
     name: ClassVar[str] = "instruction"
     needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
     wording_setting: ClassVar[str] = "wording"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"self_awareness": {"wording": "self_awareness", "place": "after"}}
 
     wording: str = "low_1"
-    """Which instruction of the prompt pack: low_1, low_2, medium_1, medium_2, high_1, high_2, or one that you added."""
+    """Which instruction of the prompt pack: low_1, low_2, medium_1, medium_2, high_1, high_2, self_awareness, or one
+    that you added."""
     axis: str = "auto"
     """What it speaks of: auto (the axis that an item is about, where its benchmark says so), any (all at once), or a
     word such as gender."""
@@ -38,7 +43,7 @@ class Instruction(Method):
 
     def __post_init__(self) -> None:
         """Refuse a wording that the pack lacks, before anything is asked."""
-        known = prompt_pack(self.prompts).instructions
+        known = prompt_pack(self.prompts).clauses
         if self.wording not in known:
             raise UnknownNameError("instruction", self.wording, known)
 
@@ -68,4 +73,4 @@ class Instruction(Method):
         )
 
     def _text(self, pack: PromptPack, item_axis: str = "") -> str:
-        return pack.instructions[self.wording].format(axis=pack.axis(self.axis, item_axis))
+        return pack.clauses[self.wording].format(axis=pack.axis(self.axis, item_axis))

@@ -45,6 +45,8 @@ from evenhand.interfaces import (
     Usage,
     settings,
 )
+from evenhand.methods.prompting._records import ANEW as ANEW
+from evenhand.methods.prompting._records import UNSEEN as UNSEEN
 from evenhand.models import Mitigated, load
 from evenhand.prompting.multi_turn import Place, placed, thinking, write
 from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
@@ -54,10 +56,6 @@ from evenhand.prompting.thinking import answer, parts
 
 _SCORE = re.compile(r"\W*(?:[^\W\d_]+\W*[:=]\W*)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
 """The digit that a critique begins with, after a label such as "Score:" at most; not of a longer number or a range."""
-UNSEEN = "; not shown to the model]"
-"""Ends what stands in a record beside the turns that were asked."""
-ANEW = f"[the next turn was asked for in this dialogue{UNSEEN}"
-"""Stands in a record between two dialogues."""
 
 
 @settings

@@ -9,6 +9,10 @@ Source: Ganguli et al. 2023, "The Capacity for Moral Self-Correction in Large La
 In the paper the instruction follows the question (`place=after`, the preset `paper`) and "Let's think ..." begins the
 assistant's own turn; models are not asked to go on with a turn here, so it ends the user's. The wording of the last
 request is ours.
+
+- step_by_step (the preset `cot`): one turn that asks to work out step by step how to answer without bias of the item's
+  type, and for the answer on a line of its own, which alone is read. So one of the four prompts of BiasFreeBench does
+  (Xu et al. 2025, arXiv 2510.00232; greedy, 128 tokens); its wording is ours.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from evenhand.errors import SettingsError
 from evenhand.interfaces import (
     Ability,
     AnswerBy,
     Choice,
     Dialogue,
+    Message,
     Method,
     Model,
     Question,
@@ -33,6 +39,7 @@ from evenhand.interfaces import (
     TrainData,
     settings,
 )
+from evenhand.methods.prompting import _answer_lines as answer_lines
 from evenhand.models import Mitigated
 from evenhand.prompting.multi_turn import (
     Place,
@@ -46,6 +53,7 @@ from evenhand.prompting.multi_turn import (
     write_then_write,
 )
 from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+from evenhand.prompting.rendering import question_block
 
 
 @settings
@@ -55,10 +63,16 @@ class MoralSelfCorrection(Method):
     name: ClassVar[str] = "moral_self_correction"
     needs_any: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
     wording_setting: ClassVar[str] = "prompts"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"place": "after"}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"place": "after"},
+        "cot": {"variant": "step_by_step", "reasoning_tokens": 128},
+    }
 
-    variant: Literal["instruction", "chain_of_thought"] = "chain_of_thought"
-    """Whether the model is only told, or thinks first."""
+    variant: Literal["instruction", "chain_of_thought", "step_by_step"] = "chain_of_thought"
+    """Whether the model is only told, thinks in a turn of its own, or thinks and answers in one turn."""
+    axis: str = "auto"
+    """The type of bias that `step_by_step` names: auto (the axis that an item is about, where its benchmark says so),
+    any (all at once), or a word such as gender."""
     place: Place = "before"
     """Where the instruction stands: before or after (the paper) the question in the user's turn, or system."""
     answer_by: AnswerBy | None = None
@@ -66,7 +80,7 @@ class MoralSelfCorrection(Method):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Of the reasoning and of an answer that is generated after it."""
     reasoning_tokens: Annotated[int, Field(gt=0)] = 256
-    """Limit of the reasoning."""
+    """Limit of the reasoning, in tokens; of reasoning and answer together with `step_by_step`."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
     """Limit of an answer that is generated after the reasoning, in tokens: room for a sentence around the letter."""
     seed: int = 0
@@ -75,22 +89,29 @@ class MoralSelfCorrection(Method):
     """Language of the texts, or a prompt pack's path."""
 
     def __post_init__(self) -> None:
-        """Refuse prompts that are not there, before anything is asked."""
-        prompt_pack(self.prompts)
+        """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
+        pack = prompt_pack(self.prompts)
+        if self.variant == "step_by_step":
+            self._refuse_unread()
+            self._steps(pack)
+        elif self.axis != "auto":
+            raise SettingsError(f"axis={self.axis!r}: only variant=step_by_step names an axis; leave one of them out")
 
     @property
     def seeded(self) -> bool:
         """Only reasoning is drawn, and only above temperature 0."""
-        return self.variant == "chain_of_thought" and self.temperature > 0
+        return self.variant != "instruction" and self.temperature > 0
 
     def reading(self, model: Model) -> Reading:
         """An answer after reasoning is drawn by this method's own sampling; an instruction leaves sampling alone."""
+        if self.variant == "step_by_step":
+            return Reading("generation", self._reasoning)
         own = None if self.variant == "instruction" else self._answering
         return Reading(self.answer_by, own)
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """Reasoning has to be written; an instruction only stands there."""
-        if model is not None and self.variant == "chain_of_thought" and "generate" not in model.abilities:
+        if model is not None and self.variant != "instruction" and "generate" not in model.abilities:
             return f"moral_self_correction needs generate, which {model.name} cannot; variant=instruction does not"
         return super().unsupported_reason(model, data)
 
@@ -99,10 +120,12 @@ class MoralSelfCorrection(Method):
         pack, reading = prompt_pack(self.prompts), self.reading(model)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
-            ask = self._instruct if self.variant == "instruction" else self._think
-            return ask(model, pack, [reading.put(q) for q in questions])
+            ask = {"instruction": self._instruct, "chain_of_thought": self._think, "step_by_step": self._step}
+            return ask[self.variant](model, pack, [reading.put(q) for q in questions])
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
+            if self.variant == "step_by_step":
+                return self._step_open(model, pack, dialogues, sampling)
             told = [placed(d, pack.moral.instruction, self.place) for d in dialogues]
             if self.variant == "instruction":
                 return write_instructed(model, told, sampling)
@@ -138,3 +161,42 @@ class MoralSelfCorrection(Method):
         asked = [thinking(q, texts.instruction, texts.think, self.place) for q in questions]
         decide = texts.decide
         return write_then_choose(model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering)
+
+    def _refuse_unread(self) -> None:
+        """Refuse settings that an answer on a line of a written reply has no use for.
+
+        Raises:
+            SettingsError: Another place, or another way of reading answers, was asked for.
+        """
+        if self.place != "before":
+            raise SettingsError(f"place={self.place}: variant=step_by_step has no instruction; leave one of them out")
+        if self.answer_by not in (None, "generation"):
+            raise SettingsError(
+                f"answer_by={self.answer_by}: variant=step_by_step reads a line of the reply; leave one of them out"
+            )
+
+    def _steps(self, pack: PromptPack, item_axis: str = "") -> str:
+        texts = pack.bias_free_texts
+        return texts.steps.format(axis=pack.axis(self.axis, item_axis), answer_mark=texts.answer_mark)
+
+    def _step(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
+        asked = [replace(q, dialogue=placed(_shown(q), self._steps(pack, q.axis), "after")) for q in questions]
+        mark = pack.bias_free_texts.answer_mark
+        return [
+            answer_lines.reread(choice, question, mark, self._reasoning)
+            for question, choice in zip(asked, choose_instructed(model, asked), strict=True)
+        ]
+
+    def _step_open(
+        self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
+    ) -> list[Reply]:
+        texts = pack.bias_free_texts
+        told = texts.steps_open.format(axis=pack.axis(self.axis), answer_mark=texts.answer_mark)
+        replies = write_instructed(model, [placed(d, told, "after") for d in dialogues], sampling)
+        return [answer_lines.shortened(reply, texts.answer_mark) for reply in replies]
+
+
+def _shown(question: Question) -> Dialogue:
+    """The question without the request for a letter; a ready dialogue as it is."""
+    shown = Message("user", question.preamble + question_block(question))
+    return question.dialogue or Dialogue((shown,), question.draw)

@@ -1,4 +1,4 @@
-"""`self_debias`: zero-shot self-debiasing by reprompting or by explanation.
+"""`self_debias`: zero-shot self-debiasing by reprompting, by explanation or by reflection.
 
 Source: Gallegos et al. 2025, "Self-Debiasing Large Language Models: Zero-Shot Recognition and Reduction of Stereotypes"
 (NAACL 2025, arXiv 2402.01981), prompts of its section on the two approaches.
@@ -49,10 +49,14 @@ class SelfDebias(Method):
     wording_setting: ClassVar[str] = "prompts"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"answer_by": "generation", "temperature": 1.0, "max_new_tokens": 25},
+        "self_reflection": {"variant": "reflection", "answer_by": "generation", "max_new_tokens": 128},
     }
 
-    variant: Literal["reprompting", "explanation"] = "reprompting"
-    """Which of the paper's two approaches."""
+    variant: Literal["reprompting", "explanation", "reflection"] = "reprompting"
+    """Which of the paper's two approaches, or the reprompt of BiasFreeBench that names a type of bias."""
+    axis: str = "auto"
+    """The type of bias that `reflection` names: auto (the axis that an item is about, where its benchmark says so), any
+    (all at once), or a word such as gender."""
     keep_stated: bool = False
     """Whether the reprompt asks to keep an answer that the context states, against over-abstention. Ours."""
     answer_by: AnswerBy | None = None
@@ -70,11 +74,12 @@ class SelfDebias(Method):
 
     def __post_init__(self) -> None:
         """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
-        if self.keep_stated and self.variant == "explanation":
-            raise SettingsError(
-                "keep_stated is a wording of the reprompt; an explanation has none: leave one of them out"
-            )
-        prompt_pack(self.prompts)
+        if self.keep_stated and self.variant != "reprompting":
+            other = "an explanation" if self.variant == "explanation" else "a reflection"
+            raise SettingsError(f"keep_stated is a wording of the reprompt; {other} has none: leave one of them out")
+        if self.axis != "auto" and self.variant != "reflection":
+            raise SettingsError(f"axis={self.axis!r}: only variant=reflection names an axis; leave one of them out")
+        self._again(prompt_pack(self.prompts))
 
     @property
     def seeded(self) -> bool:
@@ -96,11 +101,11 @@ class SelfDebias(Method):
         pack, reading = prompt_pack(self.prompts), self.reading(model)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
-            ask = self._reprompt if self.variant == "reprompting" else self._explain
+            ask = self._explain if self.variant == "explanation" else self._reprompt
             return ask(model, pack, [reading.put(q) for q in questions])
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
-            open_turns = self._reprompt_open if self.variant == "reprompting" else self._explain_open
+            open_turns = self._explain_open if self.variant == "explanation" else self._reprompt_open
             return open_turns(model, pack, dialogues, sampling)
 
         abilities = model.abilities
@@ -115,13 +120,23 @@ class SelfDebias(Method):
     def _sampling(self, tokens: int | None = None) -> Sampling:
         return Sampling(temperature=self.temperature, max_new_tokens=tokens or self.max_new_tokens, seed=self.seed)
 
+    def _again(self, pack: PromptPack, item_axis: str = "") -> str:
+        """The turn that asks for a second answer to a multiple-choice question."""
+        if self.variant == "reflection":
+            return pack.bias_free_texts.reflect.format(axis=pack.axis(self.axis, item_axis))
+        return pack.self_debias.reprompt_stated if self.keep_stated else pack.self_debias.reprompt
+
+    def _again_open(self, pack: PromptPack) -> str:
+        """The same in a dialogue without options, which is about no known axis."""
+        if self.variant == "reflection":
+            return pack.bias_free_texts.reflect_open.format(axis=pack.axis(self.axis))
+        return pack.self_debias.reprompt_stated_open if self.keep_stated else pack.self_debias.reprompt_open
+
     def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
-        texts = pack.self_debias
-        again = texts.reprompt_stated if self.keep_stated else texts.reprompt
         with conversation():
             first = model.choose([pack.worded(q, read_by(model, q)) for q in questions])
             turns = {
-                i: pack.put(questions[i]).assistant(said).user(again)
+                i: pack.put(questions[i]).assistant(said).user(self._again(pack, questions[i].axis))
                 for i, c in enumerate(first)
                 if (said := _said(questions[i], c)) is not None
             }
@@ -149,8 +164,7 @@ class SelfDebias(Method):
     def _reprompt_open(
         self, model: Model, pack: PromptPack, dialogues: Sequence[Dialogue], sampling: Sampling
     ) -> list[Reply]:
-        texts = pack.self_debias
-        again = texts.reprompt_stated_open if self.keep_stated else texts.reprompt_open
+        again = self._again_open(pack)
         return write_then_write(model, dialogues, lambda i, dialogue: dialogue.user(again), sampling, sampling)
 
     def _explain_open(

@@ -754,6 +754,13 @@ class Method(HasSettings, ABC):
         """
         return None
 
+    def comparison_rows(self) -> dict[str, Method]:
+        """The methods that a comparison has a row for: this one, under "", and others that it should be read next to.
+
+        Controls are such others, by what is changed in them, "control=random". The default is this method alone.
+        """
+        return {"": self}
+
     @abstractmethod
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Return the mitigated model.
@@ -853,6 +860,18 @@ class Stack(Method):
     def seeded(self) -> bool:
         """Whether any part's seed decides anything."""
         return any(part.seeded for part in self.parts)
+
+    def comparison_rows(self) -> dict[str, Method]:
+        """The stack, and for each further row of a part the stack with that row in the part's place."""
+        each = [part.comparison_rows() for part in self.parts]
+        own = tuple(rows[""] for rows in each)
+        found: dict[str, Method] = {"": self if own == self.parts else Stack(own)}
+        names = [part.name for part in own]
+        for n, (name, rows) in enumerate(zip(names, each, strict=True)):
+            place = name if names.count(name) == 1 else f"{name} {n + 1}"
+            for label in filter(None, rows):
+                found[f"{place}.{label}"] = Stack((*own[:n], rows[label], *own[n + 1 :]))
+        return found
 
     def reading(self, model: Model) -> Reading | None:
         """What is left of the parts' readings."""

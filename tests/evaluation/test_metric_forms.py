@@ -37,6 +37,7 @@ SPECS = [
     *(f"{name}(source=demo)" for name in registry.BUILT_IN["benchmarks"]),
     "bbq(source=demo,convention=helm)",
     "bbq(source=demo,convention='lm-eval-like')",
+    "bbq(source=demo,convention=bfs)",
     "option_order(source=demo,of=mmlu)",
     "option_order(source=demo,of=gpqa,orders=sampled,draws=3)",
     "option_order(source=demo,of='bbq(convention=helm)',orders=cyclic)",

@@ -103,6 +103,7 @@ CASES = [
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the student of:UserWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:methods. preference is now:evenhand.renaming.RenamedWarning"),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 kept = pytest.mark.parametrize("case", CASES[:7], ids=lambda case: case.id)

@@ -21,9 +21,9 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     "methods": listed(
         """
         none, self_debias, instruction, self_debias_decoding, moral_self_correction, intent_self_correction,
-        permutation, permutation_distillation, pride, prior_matching, contextual_calibration, domain_calibration,
-        batch_calibration, looc, fair_distillation, counterfactual_distillation, deep_to_shallow, task_vector, pcgu,
-        preference, cross_model_adjudication
+        self_help, permutation, permutation_distillation, pride, prior_matching, contextual_calibration,
+        domain_calibration, batch_calibration, looc, fair_distillation, counterfactual_distillation, deep_to_shallow,
+        task_vector, pcgu, preference, pairwise, steering, fairsteer, cross_model_adjudication
         """
     ),
     "benchmarks": listed(

@@ -54,6 +54,13 @@ class Repeated(Method):
         """The values that a variant's wording takes, "" where it has only one."""
         return ", ".join(dict.fromkeys(w[key[1]] for w in self._wordings if w))
 
+    def comparison_rows(self) -> dict[str, Method]:
+        """Those of the method, each repeated; a row whose seed decides nothing is not repeated by it."""
+        rows = self.method.comparison_rows()
+        if len(rows) == 1:
+            return {"": self}
+        return {name: _made(row, self.seeds if row.seeded else 1, self.wordings) for name, row in rows.items()}
+
     def reading(self, model: Model) -> Reading | None:
         """That of the first variant; others differ in the seed at most."""
         return self.variants[0, 0].reading(model)

@@ -83,7 +83,8 @@ def compare(
     Args:
         models: What `evenhand.load` takes, {specification: {option: value}}, or a list of these.
         methods: Methods (names, "name(key=value)", stacks "a+b", objects) or a list; "all" is all that apply. The
-            untouched model is always among them.
+            untouched model is always among them, and so are the controls that a method declares
+            (`Method.comparison_rows`).
         benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there and says so.
         out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
         train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see
@@ -560,7 +561,8 @@ def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Seq
         wanted = list(registry.split_specs(given))
     else:
         wanted = [given] if isinstance(given, Method | dict) else list(given)
-    built = [repeated(registry.build_method(m), seeds, wordings) for m in wanted]
+    shown = [row for m in wanted for row in registry.build_method(m).comparison_rows().values()]
+    built = [repeated(m, seeds, wordings) for m in shown]
     if len(wordings) > 1 and not any(isinstance(m, Repeated) and any(m.wordings) for m in built):
         raise SettingsError(f"wordings={','.join(wordings)}: no method here has a wording to choose")
     if seeds > 1 and not any(isinstance(m, Repeated) for m in built):

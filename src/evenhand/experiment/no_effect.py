@@ -17,6 +17,8 @@ from evenhand.models.mitigated import Mitigated
 
 SAME_WEIGHTS = "the weights are the baseline's"
 SAME_PROMPTS = "the prompts are the baseline's"
+ROUNDED_AWAY = 0.9
+"""Share of unchanged coordinates from which rounding explains that a method has no effect."""
 VERBS = ("choose", "generate", "score")
 _DOES = {"choose": "asks multiple-choice questions", "generate": "has replies written", "score": "scores texts"}
 
@@ -33,7 +35,7 @@ def reason(model: Model, mitigated: Model, method: Method, benchmark: Benchmark,
     """
     if same_weights(model, mitigated):
         return SAME_WEIGHTS
-    return _other_verbs(model, mitigated, method, benchmark) or _said_alike(answers)
+    return _other_verbs(model, mitigated, method, benchmark) or _rounded_away(mitigated) or _said_alike(answers)
 
 
 def same_weights(model: Model, mitigated: Model) -> bool:
@@ -68,6 +70,20 @@ def _other_verbs(model: Model, mitigated: Model, method: Method, benchmark: Benc
     does = " and ".join(_DOES[verb] for verb in used)
     acts = " and ".join(verb for verb in VERBS if verb in mitigated.acts_on)
     return f"the benchmark {does}, and {method.name} acts on {f'{acts} only' if acts else 'nothing'}"
+
+
+def _rounded_away(mitigated: Model) -> str:
+    """That an edit of hidden states is lost in rounding, as the record of its training says."""
+    layer = mitigated
+    while isinstance(layer, Mitigated):
+        shares = {} if layer.training is None else layer.training.results.get("unchanged_share", {})
+        if isinstance(shares, dict) and shares and min(map(float, shares.values())) >= ROUNDED_AWAY:
+            return (
+                f"rounding keeps {min(shares.values()):.0%} of the coordinates that {layer.method.name} edits as they "
+                "were: take a larger strength or another layer, or load the model in float32"
+            )
+        layer = layer.base
+    return ""
 
 
 def _said_alike(answers: Sequence[Any]) -> str:

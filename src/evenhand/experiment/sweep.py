@@ -209,7 +209,8 @@ def sweep(
         SettingsError: No settings, the same one twice, an unknown metric or group, or a method that cannot be applied.
         EvenhandError: A method failed.
     """
-    built: list[tuple[str, Method]] = [(label, build_method(method)) for label, method in (*specs, *controls)]
+    varying, beside = _with_controls(specs, controls)
+    built = [*varying, *beside]
     labels, methods = [label for label, _ in built], [method for _, method in built]
     if not specs or len({m.spec for m in methods}) < len(methods) or len({*labels, BASELINE}) <= len(labels):
         raise SettingsError("give settings that differ, each with a label of its own that is not 'none'")
@@ -231,14 +232,14 @@ def sweep(
     for r in report.records:
         if r.status in ("failed", "not applicable"):
             raise SettingsError(f"{r.method} on {r.benchmark}: {r.note}")
-    beside = {label for label, _ in controls}
+    control_labels = {label for label, _ in beside}
 
     def step(label: str, on_one: str, on_two: str) -> Step:
         points = (
             _point(report.records, on_one, one, first, group),
             _point(report.records, on_two, two, second, "overall"),
         )
-        return Step(label, on_one if on_two == BASELINE else on_two, *points, label in beside)
+        return Step(label, on_one if on_two == BASELINE else on_two, *points, label in control_labels)
 
     pairs = dict.fromkeys(tuple(_baseline(report.records, m.spec, b) for b in (one, two)) for m in methods)
     steps = (
@@ -256,6 +257,18 @@ def sweep(
     if out is not None:
         found.save(out)
     return found
+
+
+def _with_controls(
+    specs: Sequence[Named], controls: Sequence[Named]
+) -> tuple[list[tuple[str, Method]], list[tuple[str, Method]]]:
+    """Labels and methods of the settings, and of all controls: the given ones, and those that a setting declares."""
+    steps, beside = [], [(label, build_method(method)) for label, method in controls]
+    for label, method in specs:
+        rows = build_method(method).comparison_rows()
+        steps.append((label, rows[""]))
+        beside += [(f"{label}, {name}", row) for name, row in rows.items() if name]
+    return steps, beside
 
 
 def _opened(

@@ -12,7 +12,9 @@ import torch
 
 from evenhand.core import answer_cache
 from evenhand.errors import EvenhandError
+from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.edited_tokens import first_edited_of
 from evenhand.inference.requests import NOT_FINITE, Request, buckets
 
 Out = TypeVar("Out")
@@ -28,23 +30,26 @@ def read_once(
     fingerprint: str,
     verb: str,
     compute: Callable[[list[Request], Emit[list[float]]], None],
+    edit: ActivationEdit | None = None,
 ) -> list[tuple[float, ...]]:
     """Values of all requests' reads, in order; requests with the same ids are one, and known answers are not computed.
 
     Args:
         requests: In any order.
-        fingerprint: Of the model.
+        fingerprint: Of the model, edit included.
         verb: Names the kind of request in the cache.
         compute: See `evenhand.inference.cached.through_cache`.
+        edit: Of the model's activations; requests of which it edits other tokens stay apart.
     """
-    merged: dict[tuple[int, ...], dict[tuple[int, int], None]] = {}
-    for r in requests:
-        merged.setdefault(r.ids, {}).update(dict.fromkeys(r.reads))
-    unique = [Request(ids, tuple(sorted(reads))) for ids, reads in merged.items()]
+    merged: dict[tuple[tuple[int, ...], int], dict[tuple[int, int], None]] = {}
+    keyed = [(r.ids, first_edited_of(edit, r)) for r in requests]
+    for r, key in zip(requests, keyed, strict=True):
+        merged.setdefault(key, {}).update(dict.fromkeys(r.reads))
+    unique = [Request(ids, tuple(sorted(reads))) for (ids, _), reads in merged.items()]
     keys = [answer_cache.key(fingerprint, verb, r.ids, r.reads) for r in unique]
     values = through_cache(unique, keys, compute, "scoring")
-    lookup = {r.ids: dict(zip(r.reads, v, strict=True)) for r, v in zip(unique, values, strict=True)}
-    return [tuple(lookup[r.ids][pair] for pair in r.reads) for r in requests]
+    lookup = {key: dict(zip(r.reads, v, strict=True)) for key, r, v in zip(merged, unique, values, strict=True)}
+    return [tuple(lookup[key][pair] for pair in r.reads) for key, r in zip(keyed, requests, strict=True)]
 
 
 def has_nan(values: Any) -> bool:

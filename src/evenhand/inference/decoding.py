@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from evenhand.inference.attention import attending
+from evenhand.inference.edit_hooks import edit_here, editing_rows
+from evenhand.inference.edited_tokens import NEVER, first_edited, symbols
 from evenhand.inference.kv_slots import Slots
 from evenhand.inference.prefix_trie import Indices, packs
 from evenhand.inference.requests import Generated, Prompt
@@ -58,7 +60,7 @@ class Decoder:
         combine: Combine | None = None,
         kept: Kept | None = None,
     ) -> None:
-        """Prepare; nothing is run yet.
+        """Prepare, under the activation edit that is installed; nothing is run yet.
 
         Args:
             module: The model; it must have been tried out.
@@ -69,7 +71,7 @@ class Decoder:
             kept: Where known nodes are, and where those that are read go to.
         """
         self.module, self.tokenizer, self.sampling, self.finish = module, tokenizer, sampling, finish
-        self.combine, self.kept = combine, kept
+        self.combine, self.kept, self.edit = combine, kept, edit_here()
         self.ends = end_tokens(module, tokenizer)
         self.tokens = self.forwards = 0
 
@@ -101,9 +103,9 @@ class Decoder:
 
     def _read(self, prompts: Sequence[Prompt], nodes: int) -> Iterator[list[_Row]]:
         """Read prompts pack by pack; their rows come with the first token."""
-        for group in packs([p.ids for p in prompts], nodes):
+        for group in packs([self._symbols(p.ids) for p in prompts], nodes):
             asked = [prompts[i] for i in group.rows]
-            sequences = [ids for p in asked for ids in (p.ids, *p.beside)]
+            sequences = [self._symbols(ids) for p in asked for ids in (p.ids, *p.beside)]
             kept = self.kept
             found = None if kept is None else [kept.find(ids, len(ids) - 1) for ids in sequences]
             pack = next(packs(sequences, 10**9, found))
@@ -120,12 +122,17 @@ class Decoder:
             self._choose(rows, logits)
             yield rows
 
+    def _symbols(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """A prompt, or a sequence that accompanies one, with the flags of edited tokens."""
+        return symbols(ids, first_edited(self.edit, len(ids) - 1))
+
     def _step(self, slots: Slots, active: Sequence[_Row], lanes: int) -> None:
         """Feed every active row its newest token, and draw the next."""
         device = input_device(self.module)
         tokens = torch.tensor([[row.new[-1]] for row in active for _ in range(lanes)], device=device)
         positions = torch.tensor(slots.positions(), device=device)[:, None]
-        with attending(self.module, slots):
+        edited = editing_rows(torch.full(tokens.shape, self.edit is not None))
+        with attending(self.module, slots), edited:
             out = self.module(input_ids=tokens, position_ids=positions, use_cache=False)
         self.tokens, self.forwards = self.tokens + len(tokens), self.forwards + 1
         self._choose(active, [out.logits[:, -1]])
@@ -167,7 +174,8 @@ class Decoder:
                     slots.clear(n * lanes + lane)
             elif self.kept is not None:
                 begin = len(row.prompt.ids)
-                self.kept.keep_continuation((*row.prompt.ids, *row.new[:-1]), begin, slots.kept(n * lanes, begin))
+                read = (*self._symbols(row.prompt.ids), *symbols(row.new[:-1], NEVER if self.edit is None else 0))
+                self.kept.keep_continuation(read, begin, slots.kept(n * lanes, begin))
             yield row.index, self._reply(row)
         order = slots.drop([n * lanes + lane for n in over for lane in range(lanes)])
         active[:] = [active[place // lanes] for place in order[::lanes]]

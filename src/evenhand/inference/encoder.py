@@ -8,8 +8,8 @@ are made at the masks only.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,12 +17,23 @@ from torch import Tensor
 
 from evenhand.core import answer_cache
 from evenhand.errors import SettingsError
+from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside
 from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.decoder_layers import check_layers
+from evenhand.inference.edit_hooks import check_honoured, editing_rows, installed
+from evenhand.inference.edited_tokens import first_edited
 from evenhand.inference.padding import right_pad
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Request
-from evenhand.inference.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
+from evenhand.inference.scoring import (
+    READ_ELEMENTS,
+    check_ids,
+    evaluating,
+    input_device,
+    right_padded_flags,
+    score_batch,
+)
 from evenhand.inference.support_probe import near
 from evenhand.interfaces import Array
 
@@ -55,8 +66,49 @@ class EncoderEngine(Batches):
         """
         super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
         self.module, self.pad_id = module, pad_id
+        self.edit: ActivationEdit | None = None
+        """How the activations are changed; None for the model as it is."""
+        self._batch_tokens = batch_tokens
         self._prepacked = Prepacked()
         self._padding: bool | None = None
+        self._honoured = False
+
+    def edited(self, edit: ActivationEdit) -> EncoderEngine:
+        """An engine of the same module that changes activations; this one does not, and may be used in between.
+
+        Args:
+            edit: Of scope `all`; it comes after this engine's own edit, where it has one.
+
+        Raises:
+            SettingsError: A scope that encoders cannot have, or the module has no such layers or other hidden sizes.
+        """
+        if edit.is_identity:
+            return self
+        if edit.scope != "all":
+            raise SettingsError(
+                f"scope {edit.scope!r} cannot be used with {type(self.module).__name__}: an encoder has no prompt that "
+                "an answer follows, since its tokens see one another both ways; use scope 'all'"
+            )
+        check_layers(self.module, [*edit.layers], edit.hidden_size)
+        made = EncoderEngine(self.module, self.pad_id, self._batch_tokens)
+        made.edit = edit if self.edit is None else self.edit.then(edit)
+        made._prepacked = self._prepacked  # a copy of the weights, and they are the same ones
+        return made
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run forwards within the block: without dropout and gradients, the fast way, and with the edit."""
+        with evaluating(self.module), self._prepacked(self.module), installed(self.edit, self.module):
+            if self.edit is not None and not self._honoured:
+                check_honoured(self.module, self.edit)
+                self._honoured = True
+            yield
+
+    def _run(self, compute: Callable[[Inputs], Out], inputs: Inputs) -> Out:
+        """Compute something of one batch, with the edit."""
+        mask = inputs["attention_mask"]
+        with editing_rows(right_padded_flags(mask, [first_edited(self.edit, 0)] * len(mask))):
+            return compute(inputs)
 
     def weights_changed(self) -> None:
         """Drop what was made of the weights as they were."""
@@ -80,7 +132,7 @@ class EncoderEngine(Batches):
         """
         asked = zip(rows, places, tokens, strict=True)
         requests = [Request(tuple(ids), tuple((place, token) for token in some)) for ids, place, some in asked]
-        found = read_once(requests, fingerprint, "masked", self._score)
+        found = read_once(requests, fingerprint, "masked", self._score, self.edit)
         self.warn_not_finite(self.module, sum(map(has_nan, found)), len(found))
         return [list(values) for values in found]
 
@@ -115,7 +167,7 @@ class EncoderEngine(Batches):
         compute = run or self._logits
 
         def batch(todo: Sequence[Row]) -> list[Any]:
-            made = compute(self._inputs(todo)).float().cpu().numpy()
+            made = self._run(compute, self._inputs(todo)).float().cpu().numpy()
             return list(made.tolist() if stored else made)
 
         def all_batches(todo: list[Row], emit: Emit[Any]) -> None:
@@ -156,13 +208,13 @@ class EncoderEngine(Batches):
             )
 
         check_ids(self.module, (row[0] for row in todo))
-        with evaluating(self.module), self._prepacked(self.module):
-            for rows in self._compatible(todo, lengths):
+        with self.running():
+            for rows in self.compatible(todo, lengths):
                 run(rows, set_aside(emit, has_nan, aside))
             for rows in of_equal_length(aside, lengths):
                 run(rows, emit)
 
-    def _compatible(self, todo: Sequence[Asked], lengths: Sequence[int]) -> list[list[int]]:
+    def compatible(self, todo: Sequence[Asked], lengths: Sequence[int]) -> list[list[int]]:
         """Rows that may stand in one batch, the longest first."""
         shortest, longest = min(lengths), max(lengths)
         if self._padding is None and shortest < longest:
@@ -174,7 +226,7 @@ class EncoderEngine(Batches):
 
     def _unchanged_by_padding(self, ids: tuple[int, ...], length: int) -> bool:
         """Whether a row gives the same with padding behind it; said where it does not."""
-        alone, padded = (_first(self.module(**self._inputs([(ids, ())], n))) for n in (len(ids), length))
+        alone, padded = (self._run(self._first, self._inputs([(ids, ())], n)) for n in (len(ids), length))
         same = near(padded[:, : len(ids)] if padded.dim() > 2 else padded, alone)
         if not same and not alone.isnan().any():
             name = type(self.module).__name__
@@ -190,12 +242,11 @@ class EncoderEngine(Batches):
             inputs["token_type_ids"] = right_pad([types for _, types in rows], 0, length=length, device=device).values
         return inputs
 
+    def _first(self, inputs: Inputs) -> Tensor:
+        """The first thing that the model gives: logits, or the last hidden states."""
+        first: Tensor = self.module(**inputs)[0]
+        return first
+
     def _logits(self, inputs: Inputs) -> Tensor:
         logits: Tensor = self.module(**inputs).logits
         return logits
-
-
-def _first(output: Any) -> Tensor:
-    """The first thing that a model gives: logits, or the last hidden states."""
-    first: Tensor = output[0]
-    return first

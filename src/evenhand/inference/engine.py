@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core import answer_cache
 from evenhand.errors import EvenhandError
 from evenhand.inference import memory_budget
+from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.batching import (
     NO_ROOM,
     Batches,
@@ -21,7 +23,10 @@ from evenhand.inference.batching import (
     set_aside,
 )
 from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.decoder_layers import check_layers
 from evenhand.inference.decoding import Decoder
+from evenhand.inference.edit_hooks import check_honoured, installed
+from evenhand.inference.edited_tokens import first_edited_of, symbols
 from evenhand.inference.generation import LOGIT_KNOBS, generate_batch, prescribed
 from evenhand.inference.prefix_trie import packs
 from evenhand.inference.prepacked import Prepacked
@@ -62,7 +67,33 @@ class Engine(Batches):
         self.row_tokens = batch_tokens or memory_budget.row_tokens(module)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id = int(pad) if pad is not None else 0
+        self.edit: ActivationEdit | None = None
+        """How the activations are changed; None for the model as it is."""
+        self._batch_tokens = batch_tokens
         self._prepacked = Prepacked()
+
+    def edited(self, edit: ActivationEdit) -> Engine:
+        """An engine of the same module that changes activations; this one does not, and may be used in between.
+
+        Args:
+            edit: Comes after this engine's own edit, where it has one.
+
+        Raises:
+            SettingsError: The module has no such layers, other hidden sizes, or edits of another scope.
+        """
+        if edit.is_identity:
+            return self
+        check_layers(self.module, [*edit.layers], edit.hidden_size)
+        made = Engine(self.module, self.tokenizer, self._batch_tokens)
+        made.edit = edit if self.edit is None else self.edit.then(edit)
+        made._prepacked = self._prepacked  # a copy of the weights, and they are the same ones
+        return made
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run forwards within the block: without dropout and gradients, the fast way, and with the edit."""
+        with evaluating(self.module), self._prepacked(self.module), installed(self.edit, self.module):
+            yield
 
     def weights_changed(self) -> None:
         """Drop what was made of the weights as they were."""
@@ -71,7 +102,9 @@ class Engine(Batches):
     @cached_property
     def tried(self) -> Tried:
         """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""
-        with evaluating(self.module):
+        with evaluating(self.module), installed(self.edit, self.module):
+            if self.edit is not None:
+                check_honoured(self.module, self.edit)
             tried = try_out(self.module)
         if tried.finish is None:
             warnings.warn(f"prompts are read without sharing their beginnings: {tried.reason}", stacklevel=2)
@@ -91,7 +124,7 @@ class Engine(Batches):
         Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
         each batch ends.
         """
-        values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)))
+        values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)), self.edit)
         self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
         return values
 
@@ -100,7 +133,7 @@ class Engine(Batches):
         check_ids(self.module, (r.ids for r in todo))
         aside: list[int] = []
         whole = set_aside(emit, has_nan, aside)
-        with evaluating(self.module), self._prepacked(self.module):
+        with self.running():
             window, finish = exact_up_to(self.module), self.tried.finish
             fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
             if finish is not None:
@@ -127,8 +160,10 @@ class Engine(Batches):
         """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
         while rows:
             left, asked = set(rows), [todo[i] for i in rows]
-            known = None if kept is None else [kept.find(r.ids, min(p for p, _ in r.reads)) for r in asked]
-            for pack in packs([r.ids for r in asked], self.pack_nodes, known):
+            ids = [symbols(r.ids, first_edited_of(self.edit, r)) for r in asked]
+            firsts = [min(p for p, _ in r.reads) for r in asked]
+            known = None if kept is None else [kept.find(*pair) for pair in zip(ids, firsts, strict=True)]
+            for pack in packs(ids, self.pack_nodes, known):
                 mine = [rows[r] for r in pack.rows]
                 values = self.attempt(
                     partial(score_pack, self.module, pack, asked, finish, kept), len(mine), len(pack.tokens)
@@ -183,7 +218,7 @@ class Engine(Batches):
         check_ids(self.module, (ids for p in todo for ids in (p.ids, *p.beside)))
         aside: list[int] = []
         whole = set_aside(emit, _broken, aside)
-        with evaluating(self.module), self._prepacked(self.module):
+        with self.running():
             window, tried = exact_up_to(self.module), self.tried
             longest = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in todo]
             fit = [i for i, length in enumerate(longest) if tried.continues and length <= window]

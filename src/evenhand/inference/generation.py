@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from evenhand.inference.edit_hooks import edit_here, editing_by_mask
+from evenhand.inference.edited_tokens import first_edited_of
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, no_reply, pick, reply, stopped, uniforms
 from evenhand.inference.scoring import input_device
+from evenhand.inference.support_probe import inner
 from evenhand.interfaces import Sampling
 
 if TYPE_CHECKING:
@@ -140,7 +143,7 @@ def generate_batch(
     sampling: Sampling,
     pad_id: int,
 ) -> list[Generated]:
-    """Continue every prompt of one left-padded batch."""
+    """Continue every prompt of one left-padded batch, under the activation edit that is installed."""
     length = max(len(p.ids) for p in batch)
     ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
     mask = torch.zeros((len(batch), length), dtype=torch.long)
@@ -158,7 +161,8 @@ def generate_batch(
     device = input_device(module)
     sampler = RowSampler(batch, sampling)
     stopping = Ended(tokenizer, sampling.stop, length, sampler)
-    with neutral(module):
+    edited = editing_by_mask(inner(module), [first_edited_of(edit_here(), p) for p in batch])
+    with neutral(module), edited:
         out = module.generate(  # type: ignore[operator]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),

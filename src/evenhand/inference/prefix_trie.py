@@ -47,7 +47,7 @@ class Pack:
     paths: list[Indices] = field(default_factory=list)
     """Per row the node of each of its positions."""
     tokens: list[int] = field(default_factory=list)
-    """Token id of each node."""
+    """Token id of each node, or its symbol where some tokens are edited (see `evenhand.inference.edited_tokens`)."""
     positions: list[int] = field(default_factory=list)
     """Position of each node in its sequences."""
     runs: list[Run] = field(default_factory=list)
@@ -80,7 +80,7 @@ def packs(sequences: Sequence[Sequence[int]], budget: int, kept: Sequence[Indice
     """Cut sequences into packs of at most `budget` fed nodes; a longer sequence is a pack of its own.
 
     Args:
-        sequences: Token ids, at least one each, in any order; the same ids may occur more than once.
+        sequences: Token ids or symbols, at least one each, in any order; the same ids may occur more than once.
         budget: Most nodes of a pack.
         kept: Per sequence where those of its first tokens are kept that need not be fed.
     """

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evenhand.errors import EvenhandError
+from evenhand.inference.edit_hooks import edit_here, editing_rows
+from evenhand.inference.edited_tokens import first_edited_of
 from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import Request
 
@@ -83,10 +85,21 @@ def check_ids(module: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> No
         )
 
 
+def right_padded_flags(mask: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+    """Which tokens of a right-padded batch are edited, [rows, length]; padding never is.
+
+    Args:
+        mask: [rows, length] 1 for tokens, 0 for padding.
+        starts: Per row the position of its first edited token.
+    """
+    positions = torch.arange(mask.shape[1], device=mask.device)[None]
+    return mask.bool() & (positions >= torch.tensor(starts, device=mask.device)[:, None])
+
+
 def score_batch(
     module: PreTrainedModel, batch: Sequence[Request], pad_id: int, *, causal: bool = True
 ) -> list[tuple[float, ...]]:
-    """One right-padded forward over `batch`.
+    """One right-padded forward over `batch`, under the activation edit that is installed.
 
     Right padding leaves a causal model's real positions untouched: they attend only to what stands before them.
 
@@ -106,7 +119,8 @@ def score_batch(
     flat = torch.tensor([row * length + p for row, ps in enumerate(positions) for p in ps])
     head: torch.nn.Module = module.get_output_embeddings()
     options = {"use_cache": False} if causal else {}
-    with only_rows(head, flat):
+    edited = editing_rows(right_padded_flags(mask, [first_edited_of(edit_here(), r) for r in batch]))
+    with only_rows(head, flat), edited:
         logits = module(input_ids=ids, attention_mask=mask, **options).logits[0].float()
     slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
     at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)

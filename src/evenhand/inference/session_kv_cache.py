@@ -1,6 +1,7 @@
 """Keys and values that stay for the next call, while calls continue one another (see `evenhand.prompting.sessions`).
 
-They are kept as a tree of tokens, so that what dialogues share is kept once.
+They are kept as a tree of tokens, so that what dialogues share is kept once. Where some tokens are edited, the tree is
+one of symbols (see `evenhand.inference.edited_tokens`): a token that was edited is not found by one that is not to be.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from evenhand.errors import EvenhandError
 from evenhand.inference.attention import attending
+from evenhand.inference.edit_hooks import edit_here, editing_rows
+from evenhand.inference.edited_tokens import first_edited, flags, symbols, token_ids
 from evenhand.inference.kv_slots import Slots
 from evenhand.inference.prefix_trie import packs
 from evenhand.inference.requests import NOT_FINITE
@@ -40,18 +43,18 @@ class Tried(NamedTuple):
 
 
 def try_out(module: PreTrainedModel) -> Tried:
-    """Whether a model gives the same on a tree as sequence by sequence."""
+    """Whether a model gives the same on a tree as sequence by sequence, under the activation edit that is installed."""
     if "position_ids" not in inspect.signature(inner(module).forward).parameters:
         return Tried(None, "it takes no position ids")
     words = int(module.config.get_text_config().vocab_size)
-    asked = [tuple(token % words for token in ids) for ids in PROBE]
+    asked = [symbols([t % words for t in ids], first_edited(edit_here(), len(ids) // 2)) for ids in PROBE]
     plain = [plain_forward(module, ids) for ids in asked]
     if not all(bool(hidden.isfinite().all()) and bool(logits.isfinite().any()) for hidden, logits in plain):
         return Tried(None, f"its {NOT_FINITE}", finite=False)
     pack = next(packs(asked, 10**6))
     try:
         tree, _ = hidden_states(module, pack, range(1, len(pack.tokens)))  # the first is left out, as most are later
-    except REFUSALS as error:
+    except (*REFUSALS, EvenhandError) as error:
         return Tried(None, f"it does not run on a tree: {error}")
     for row, path in zip(pack.rows, pack.paths, strict=True):
         read = path > 0
@@ -70,11 +73,13 @@ def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Se
     try:
         _, tree = hidden_states(module, pack, [0], keep=True)
         slots.admit(tree.made, pack.paths)
-        tokens = torch.tensor([[asked[row][-1]] for row in pack.rows], device=input_device(module))
+        last_ones = [asked[row][-1:] for row in pack.rows]
+        tokens = torch.tensor([token_ids(one) for one in last_ones], device=input_device(module))
+        edited = editing_rows([flags(one) for one in last_ones])
         positions = torch.tensor(slots.positions(), device=tokens.device)[:, None]
-        with attending(module, slots), caught(module.get_output_embeddings()) as seen:
+        with attending(module, slots), edited, caught(module.get_output_embeddings()) as seen:
             module(input_ids=tokens, position_ids=positions, use_cache=False)
-    except REFUSALS:
+    except (*REFUSALS, EvenhandError):
         return False
     return all(near(made[None], last[row]) for made, row in zip(seen[0], pack.rows, strict=True))
 
@@ -91,9 +96,9 @@ def exact_up_to(module: PreTrainedModel) -> int:
 
 
 def plain_forward(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Hidden states before the output embedding, and the last position's logits, of one sequence."""
-    with caught(module.get_output_embeddings()) as seen:
-        out = module(input_ids=torch.tensor([ids], device=input_device(module)), use_cache=False)
+    """Hidden states before the output embedding, and the last position's logits, of one sequence of ids or symbols."""
+    with caught(module.get_output_embeddings()) as seen, editing_rows([flags(ids)]):
+        out = module(input_ids=torch.tensor([token_ids(ids)], device=input_device(module)), use_cache=False)
     return seen[0], out.logits[0, -1]
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from evenhand.inference.attention import attending
+from evenhand.inference.edit_hooks import editing_rows
+from evenhand.inference.edited_tokens import flags, token_ids
 from evenhand.inference.prefix_trie import Pack
 from evenhand.inference.requests import Request
 from evenhand.inference.scoring import input_device, log_normaliser
@@ -39,7 +41,7 @@ def score_pack(
 
     Args:
         module: The model; it must have been tried out (see `evenhand.inference.support_probe`).
-        pack: Made of the requests' ids.
+        pack: Made of the requests' ids, or of symbols (see `evenhand.inference.edited_tokens`).
         requests: What the pack's rows number.
         finish: From trying out.
         kept: Where known nodes are, and where those that are read now go to.
@@ -71,9 +73,10 @@ def hidden_states(
     known = None if kept is None else lambda layer: kept.read(layer, places)
     tree = TreeAttention(pack, known, keep=keep)
     device = input_device(module)
-    ids, positions = (torch.tensor([row], device=device) for row in (pack.tokens, pack.positions))
+    ids, positions = (torch.tensor([row], device=device) for row in (token_ids(pack.tokens), pack.positions))
     rows = torch.tensor(read, device=device)
-    with attending(module, tree), only_at(rows, module), caught(module.get_output_embeddings()) as seen:
+    edited = editing_rows([flags(pack.tokens)])
+    with attending(module, tree), only_at(rows, module), edited, caught(module.get_output_embeddings()) as seen:
         module(input_ids=ids, position_ids=positions, use_cache=False)
     if kept is not None:
         kept.keep_pack(pack, tree.made)

@@ -85,6 +85,31 @@ class IntentTexts(_Texts):
     refine_open: Annotated[str, _fields("feedback")]
 
 
+class BiasFreeTexts(_Texts):
+    """Ours, after the four prompts of BiasFreeBench (Xu et al. 2025): awareness, reflection, chain of thought, help."""
+
+    aware: Told
+    reflect: Told
+    reflect_open: Told
+    answer_mark: str
+    """Begins the line that holds the answer."""
+    steps: Annotated[str, _fields("axis", "answer_mark", needed=["answer_mark"])]
+    steps_open: Annotated[str, _fields("axis", "answer_mark", needed=["answer_mark"])]
+    system_mark: str
+    """Stands above the first field of a rewrite, the system's text."""
+    question_mark: str
+    """Stands above the second field, the question."""
+    no_system: str
+    """Fills the first field where there is no system's text."""
+    rewrite: Annotated[
+        str,
+        _fields(
+            *("axis", "system_mark", "question_mark", "no_system", "system", "question"),
+            needed=["system_mark", "question_mark", "no_system", "system", "question"],
+        ),
+    ]
+
+
 class DecodingTexts(_Texts):
     """Schick et al. 2021: self-debiasing decoding."""
 
@@ -102,6 +127,8 @@ class PromptPack(_Texts):
     moral: MoralTexts
     intent: IntentTexts
     decoding: DecodingTexts
+    bias_free: BiasFreeTexts | None = None
+    """Left out by packs that were written before these texts; `bias_free_texts` refuses such a pack."""
     axes: dict[str, str]
     """The word for an axis, by a benchmark's name of it."""
     any_axis: str
@@ -110,7 +137,27 @@ class PromptPack(_Texts):
     @property
     def hash(self) -> str:
         """Of all texts: a file may change while its path stays."""
-        return digest(self.model_dump())
+        return digest(self.model_dump(exclude_none=True))
+
+    @property
+    def bias_free_texts(self) -> BiasFreeTexts:
+        """The texts after BiasFreeBench.
+
+        Raises:
+            DataError: The pack has none.
+        """
+        if self.bias_free is None:
+            raise DataError(
+                f"the {self.language} prompt pack has no texts under bias_free, which this method or variant says; "
+                f"add them as in {FOLDER / 'en.yaml'}"
+            )
+        return self.bias_free
+
+    @property
+    def clauses(self) -> dict[str, str]:
+        """What `instruction` may say, by name: the instructions, and `self_awareness` where the pack has it."""
+        own = {} if self.bias_free is None else {"self_awareness": self.bias_free.aware}
+        return {**own, **self.instructions}
 
     def put(self, question: Question) -> Dialogue:
         """The turn that puts a question to be answered by a letter: its ready dialogue, or its template's text."""

@@ -160,7 +160,10 @@ class Training(Generic[T]):
     """Numbers by name, after each epoch, gradients and dropout off. None, where nothing is held out, evaluates nothing:
     all epochs are trained, and the weights of the last one are kept."""
     watched: str = ""
-    """The number whose smallest value says which epoch was best."""
+    """The number whose smallest value says which epoch was best; "" keeps the last epoch."""
+    stop: Callable[[Sequence[Mapping[str, float]]], bool] | None = None
+    """Asked before each epoch, with the curve so far, whether training has reached what it is for; a training that is
+    resumed asks with the curve of its checkpoint. None trains until `epochs` or `patience` end it."""
     schedule: Schedule
     folder: Path | None = None
     """Where checkpoints go, and where a training that was killed goes on from; None keeps none."""
@@ -219,7 +222,7 @@ class Training(Generic[T]):
         train_loss = self._epoch(ranks, optimizer, epoch)
         row = {"epoch": float(epoch), "train_loss": train_loss, **ranks.asked(self._evaluated)}
         row = ranks.told(row)  # all must agree on which epoch is best
-        if self.evaluate is not None and not math.isfinite(row[self.watched]):
+        if self.evaluate is not None and self.watched and not math.isfinite(row[self.watched]):
             raise EvenhandError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}")
         return row
 
@@ -262,12 +265,12 @@ class Training(Generic[T]):
             return self.evaluate(self.module)
 
     def _best(self, curve: Sequence[Mapping[str, float]]) -> int:
-        if self.evaluate is None:
+        if self.evaluate is None or not self.watched:
             return len(curve) - 1
         return min(range(len(curve)), key=lambda n: curve[n][self.watched])
 
     def _finished(self, curve: Sequence[Mapping[str, float]]) -> bool:
-        if len(curve) >= self.schedule.epochs:
+        if len(curve) >= self.schedule.epochs or (curve and self.stop is not None and self.stop(curve)):
             return True
         patience = self.schedule.patience
         return bool(curve) and 0 < patience <= len(curve) - 1 - self._best(curve)

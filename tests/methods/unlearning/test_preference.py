@@ -1,8 +1,7 @@
-"""`preference`: DPO moves the odds of pairs, what TRL is given, and what is refused."""
+"""`preference`, the old name of `pairwise(preset=dpo,stop=none)`: it moves the odds of pairs, and what is refused."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 from pathlib import Path
@@ -18,10 +17,13 @@ from evenhand.errors import SettingsError
 from evenhand.interfaces import Dialogue, Message, Pair, Passage, TrainData
 from evenhand.methods.unlearning import _choosing as choosing
 from evenhand.methods.unlearning import _dpo as dpo
+from evenhand.methods.unlearning._pairwise.run import Run
+from evenhand.methods.unlearning.pairwise import Pairwise
 from evenhand.methods.unlearning.preference import Preference
 from evenhand.models.fingerprint import of_weights
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
+from evenhand.renaming import RenamedWarning
 from evenhand.testing import ScriptedModel
 from evenhand.training import trl as through_trl
 
@@ -33,6 +35,7 @@ PAIRS = tuple(
     for state in STATES
 )
 DATA = TrainData(pairs=PAIRS)
+pytestmark = pytest.mark.filterwarnings("ignore:methods. preference is now:evenhand.renaming.RenamedWarning")
 
 
 def tiny(**more: Any) -> LocalModel:
@@ -45,7 +48,6 @@ def method(**more: Any) -> Preference:
 
 
 def test_the_other_side_is_preferred_and_everything_else_is_as_it_was(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
     model = tiny()
     before, weights = choosing.log_odds(model, PAIRS), of_weights(*model.weights)
     with artefacts(tmp_path / "kept"):
@@ -55,8 +57,8 @@ def test_the_other_side_is_preferred_and_everything_else_is_as_it_was(tmp_path: 
     assert of_weights(*model.weights) == weights
     facts = made.facts()
     assert (facts["pairs"], facts["held_out_pairs"], facts["steps"]) == (22, 2, 6)
-    assert [row["epoch"] for row in facts["curve"]] == [1.0, 2.0]
-    assert facts["curve"][0]["train_loss"] == pytest.approx(math.log(2), abs=0.2)  # the reference is the model itself
+    assert [row["epoch"] for row in facts["curve"]] == [-1.0, 0.0, 1.0]  # the first is the model before training
+    assert facts["curve"][1]["train_loss"] == pytest.approx(math.log(2), abs=0.2)  # the reference is the model itself
     (kept,) = [f for f in (tmp_path / "kept").iterdir() if f.is_dir()]
     assert not (kept / "trainer").exists() and (kept / "adapter_config.json").is_file()
     assert not [f for f in kept.rglob("ref") if f.is_dir()]
@@ -87,17 +89,16 @@ def test_what_the_trainer_seeds_is_put_back() -> None:
 
 
 def test_a_killed_training_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trl = pytest.importorskip("trl")
     model, steps = tiny(), {"n": 0}
-    real = trl.DPOTrainer.training_step
+    real = Run.loss
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: Run, *args: Any) -> Any:
         steps["n"] += 1
         if steps["n"] == 5:
             raise KeyboardInterrupt
-        return real(self, *args, **kwargs)
+        return real(self, *args)
 
-    monkeypatch.setattr(trl.DPOTrainer, "training_step", counted)
+    monkeypatch.setattr(Run, "loss", counted)
     with artefacts(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             method().apply(model, DATA)
@@ -197,7 +198,6 @@ def test_too_few_pairs_say_why() -> None:
 
 
 def test_left_out_pairs_are_warned_about_and_part_of_the_facts(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
     data = TrainData(pairs=(*PAIRS, Pair("he", "he", "the", id="equal")))
     with artefacts(tmp_path), pytest.warns(UserWarning, match=r"of 25 pairs, 1 are not used: 1 with the same tokens"):
         made = method(epochs=1).apply(tiny(), data)
@@ -211,11 +211,12 @@ def test_the_settings_of_the_source() -> None:
     assert (ours.rank, ours.alpha, ours.beta, ours.learning_rate) == (16, 16, 0.1, 5e-5)
     assert (paper.steps, paper.dropout, paper.warmup_ratio, paper.batch_size) == (200, 0.05, 0.5, 16)
     assert paper.spec == "preference(preset=paper)"
-    plan, _ = method(batch_size=12, gradient_accumulation_steps=3)._plan(tiny().weights.module)
-    assert (plan.batch_size, plan.gradient_accumulation_steps) == (4, 3)
+    made = method(batch_size=12, gradient_accumulation_steps=3)
+    plan = made._plan(made.prepared(tiny(), DATA), "cpu")
+    assert (plan.sizes.pairs // plan.sizes.parts, plan.schedule.gradient_accumulation_steps) == (4, 3)
 
 
-def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(SettingsError, match="gradient_accumulation_steps=3"):
         method(gradient_accumulation_steps=3)
     with pytest.raises(SettingsError, match="needs weights"):
@@ -228,13 +229,9 @@ def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         method().apply(tiny(), TrainData(pairs=PAIRS[:3] * 9))
     with pytest.raises(SettingsError, match="not quantised"):
         method().apply(tiny(load_options={"load_in_8bit": True}), DATA)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'evenhand\[trl\]'"):
-        method().apply(tiny(), DATA)
 
 
 def test_without_a_hold_out_all_pairs_are_learned(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
     facts = method(validation_fraction=0, epochs=1).apply(tiny(), DATA).facts()
     assert (facts["pairs"], facts["held_out_pairs"]) == (24, 0)
     assert [sorted(row) for row in facts["curve"]] == [["epoch", "train_loss"]]
@@ -243,5 +240,14 @@ def test_without_a_hold_out_all_pairs_are_learned(tmp_path: Path) -> None:
 def test_a_pair_and_its_mirror_image_are_on_one_side() -> None:
     mirrored = [Pair(p.counter_stereotyped, p.stereotyped, p.prompt, axis="gender") for p in PAIRS]
     train, held, _ = method(validation_fraction=0.25)._rows(tiny(), [*PAIRS, *mirrored])
-    sides = [{tuple(row["prompt_ids"] + row["chosen_ids"]) for row in some} for some in (train, held)]
+    sides = [{row.prompt + row.chosen for row in some} for some in (train, held)]
     assert len(held) == 12 and len(train) == 36 and not sides[0] & sides[1]
+
+
+def test_it_is_the_new_method_under_an_old_name(tmp_path: Path) -> None:
+    new = Pairwise.build(preset="dpo", stop="none", epochs=1, learning_rate=5e-3, batch_size=8)
+    expected = new.apply(tiny(), DATA)
+    with pytest.warns(RenamedWarning, match=r"preference is now pairwise\(preset=dpo,stop=none\)"):
+        made = method(epochs=1).apply(tiny(), DATA)
+    assert of_weights(*made.weights) == of_weights(*expected.weights)
+    assert method(epochs=1).settings == new.settings

