@@ -57,7 +57,8 @@ bench: $(STAMP)  ## measure speed and memory
 	set -e; for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(ARGS); done
 
 notebooks: $(STAMP)  ## run every notebook from an empty kernel, in place
-	set -e; for file in notebooks/*.ipynb; do $(BIN)/jupyter-execute --inplace "$$file"; done
+	set -e; for file in notebooks/*.ipynb; do \
+	    PYTHONWARNINGS='ignore:IProgress not found' $(BIN)/jupyter-execute --inplace "$$file"; done
 
 clean:  ## remove caches and built archives (runs/ and .venv stay)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

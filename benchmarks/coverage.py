@@ -21,13 +21,14 @@ from evenhand import statistics
 from evenhand.core.records import Record
 from evenhand.evaluation.bbq import BBQ
 from evenhand.experiment.cells import Cell
-from evenhand.experiment.scoring import compared, values
+from evenhand.experiment.scoring import values
 from evenhand.interfaces import Ability, Array, Benchmark, Measured, Metric, Tally, settings
 from evenhand.methods.none import Untouched
 from evenhand.report import verdict
 from evenhand.statistics import Design, Estimate, Flips
 from evenhand.statistics.criteria import Criteria
 from evenhand.statistics.moments import ratio
+from evenhand.statistics.scored import compared
 
 CONCENTRATION = 4.0
 ITEMS = 24

@@ -17,10 +17,15 @@ from evenhand.core.lazy_names import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from evenhand import evaluation as evaluation
+    from evenhand import methods as methods
     from evenhand import metrics as metrics
     from evenhand import proving_ground as proving_ground
+    from evenhand.core.catalogue import list_benchmarks as list_benchmarks
+    from evenhand.core.catalogue import list_methods as list_methods
     from evenhand.errors import EvenhandError as EvenhandError
     from evenhand.experiment.comparison import compare as compare
+    from evenhand.experiment.sweep import sweep as sweep
     from evenhand.interfaces import Benchmark as Benchmark
     from evenhand.interfaces import Choice as Choice
     from evenhand.interfaces import Dialogue as Dialogue
@@ -47,8 +52,11 @@ if TYPE_CHECKING:
     from evenhand.report import Report as Report
 else:
     _PLACES = {
+        "evenhand.core.catalogue": ["list_benchmarks", "list_methods"],
         "evenhand.errors": ["EvenhandError"],
+        "evenhand.evaluation": [],
         "evenhand.experiment.comparison": ["compare"],
+        "evenhand.experiment.sweep": ["sweep"],
         "evenhand.interfaces": [
             "Benchmark",
             "Choice",
@@ -71,6 +79,7 @@ else:
             "Usage",
             "settings",
         ],
+        "evenhand.methods": [],
         "evenhand.metrics": [],
         "evenhand.models.loading": ["load", "wrap"],
         "evenhand.models.mitigated": ["Mitigated"],

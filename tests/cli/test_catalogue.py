@@ -9,16 +9,17 @@ import pytest
 
 from evenhand.cli import catalogue
 from evenhand.core import registry
+from evenhand.core.catalogue import about, listing
 
 
 @pytest.mark.parametrize("kind", ["methods", "benchmarks"])
 def test_a_listing_gives_the_first_sentence_of_every_built_in(kind: str) -> None:
-    listed = catalogue.listing(kind)
+    listed = listing(kind)
     known = registry.methods if kind == "methods" else registry.benchmarks
     for name in registry.BUILT_IN[kind]:
         assert listed[name]
         assert catalogue.entry(kind, name)["about"].replace("\n", " ").startswith(listed[name])
-        assert listed[name] == catalogue._about(known.get(name))
+        assert listed[name] == about(known.get(name))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["benchmarks"], ["methods", "--help"]])

@@ -403,3 +403,31 @@ def test_a_missing_run_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_run_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read the run file"):
         config.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("m(a=/data/bbq)", "/data/bbq"),
+        ("m(a=texts/mine.txt)", "texts/mine.txt"),
+        ("m(a=texts.jsonl)", "texts.jsonl"),
+        ("m( a = ~/runs/a+b )", "~/runs/a+b"),
+        ("m(a=Qwen/Qwen2.5-7B)", "Qwen/Qwen2.5-7B"),
+        ("m(a=demo-c)", "demo-c"),
+        ("m(a=demo:biased:Age)", "demo:biased:Age"),
+        ("m(a=endpoint:http://localhost:8000/v1#name)", "endpoint:http://localhost:8000/v1#name"),
+        (r"m(a=C:\data\new.txt)", r"C:\data\new.txt"),
+        ("m(a='x, b=c/d')", "x, b=c/d"),
+        ("m(a=-1.5e-3)", -1.5e-3),
+        ("m(a=[-1, 2])", [-1, 2]),
+    ],
+)
+def test_paths_and_names_need_no_quotes(text: str, value: Any) -> None:
+    assert parse(text).settings == {"a": value}
+    assert parse(text.replace(")", ", z=1)")).settings == {"a": value, "z": 1}
+
+
+@pytest.mark.parametrize("text", ["m(a=1/2)", "m(a=b/c", "m(a==b/c)", "m(a=b/c d)", "m(b/c)", "m(a=x.y)", "m(a=1-2)"])
+def test_what_is_neither_a_path_nor_a_value_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError):
+        parse(text)

@@ -185,6 +185,11 @@ def test_a_fine_tune_is_made_once_for_all_strengths_and_controls(
     left = found.plot().axes[0]
     assert len(left.lines[0].get_xdata()) == 3, "the control is not joined to the settings"  # type: ignore[arg-type]
     assert left.get_xlabel() == "strength"
+    frame = found.frame()
+    assert list(frame.label) == [step.label for step in found.steps]
+    assert list(frame.bias) == pytest.approx([step.bias.value for step in found.steps], abs=1e-5)
+    assert "<td>random</td>" in found._repr_html_()
+    assert repr(found).startswith("Swept(strength: none, 0.5, 2.0, random; bias ambiguous")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

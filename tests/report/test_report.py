@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from evenhand.core.records import Record
+from evenhand.core.run_folder import RunFolder
 from evenhand.core.text_output import number, visible
 from evenhand.errors import RunError, SettingsError
 from evenhand.report import Report
@@ -232,7 +233,7 @@ def test_every_view_shows_changes_groups_and_cost_and_escapes_them(full: Report,
 )
 def test_the_terminal_shows_one_group_or_all(full: Report, group: str, there: list[str], missing: list[str]) -> None:
     out = io.StringIO()
-    Console(file=out, width=240, color_system=None).print(full.rendered(group))
+    Console(file=out, width=240, color_system=None).print(full.rendered(group, full=True))
     for words in there:
         assert words in out.getvalue()
     for words in missing:
@@ -262,7 +263,7 @@ def test_markdown_escapes_what_would_act() -> None:
 
 def test_the_terminal_shows_names_as_they_are(report: Report) -> None:
     out = io.StringIO()
-    Console(file=out, width=240, color_system=None).print(report)
+    Console(file=out, width=240, color_system=None).print(report.rendered(full=True))
     text = out.getvalue()
     assert EVIL in text and DEMO_LABEL in text and "3 items, 30 clusters" in text
     assert text.count("accuracy ↑") == 3, "more methods than fit across go into further tables, then the other model's"
@@ -270,7 +271,7 @@ def test_the_terminal_shows_names_as_they_are(report: Report) -> None:
 
 def test_a_narrow_terminal_takes_fewer_methods_side_by_side(report: Report) -> None:
     out = io.StringIO()
-    Console(file=out, width=80, color_system=None).print(report)
+    Console(file=out, width=80, color_system=None).print(report.rendered(full=True))
     assert out.getvalue().count("accuracy ↑") == 6, "one method beside the untouched model, then the other model's"
     assert "0.100 [0.000, 0.200] *" in out.getvalue(), "an interval is not torn apart"
 
@@ -337,3 +338,21 @@ def test_every_view_says_why_answers_could_not_be_read(tmp_path: Path) -> None:
         assert "the option letters have 3.0 % of the probability on average" in view
         assert "no answer could be read" in view
     assert Report(rows[3:], {}).untold() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("manifest.json", "{", "manifest.json is not JSON"),
+        ("manifest.json", "[]", "manifest.json holds no facts"),
+        ("scores.parquet", "PAR1", "scores.parquet cannot be read"),
+    ],
+)
+def test_a_damaged_run_folder_is_refused_in_words(name: str, content: str, text: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_manifest({})
+    folder.write_scores([Record(model="m", method="none", benchmark="b", metric="bias")])
+    Report.load(tmp_path)
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=text):
+        Report.load(tmp_path)

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli import card, diff, method_table, new, proving_ground, selection, sweep
 from evenhand.cli import data as cli_data
-from evenhand.cli import new, proving_ground, sweep
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.renaming import RenamedWarning
@@ -23,12 +23,29 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Put social-bias mitigation methods on language models and compare them side by side.",
 )
 
 app.add_typer(cli_data.data, name="data")
 app.add_typer(proving_ground.proving_ground, name="proving-ground")
 app.add_typer(new.new, name="new")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        write(f"evenhand {version('evenhand')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def evenhand(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Put social-bias mitigation methods on language models and compare them side by side."""
+
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a run that was stopped is resumed from it.")]
 Limit = Annotated[
@@ -91,6 +108,7 @@ Alpha = Annotated[
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="Which tests are adjusted together: metric (default), benchmark or run.")
 ]
+Full = Annotated[bool, typer.Option("--full", help="Print all tables and verdicts below the leaderboard.")]
 TooLong = Annotated[
     str | None,
     typer.Option("--too-long", help="What to do with items longer than the context: error (default) or skip."),
@@ -144,6 +162,7 @@ def compare(
         typer.Option("--wordings", help="Wordings to repeat methods with, separated by commas: 'low_1,medium_1'."),
     ] = None,
     too_long: TooLong = None,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Compare methods on models and write a run folder. Without any option: the embedded demo."""
@@ -168,7 +187,7 @@ def compare(
     if "answer_by" in plan["load"]:  # an option of every model, which says the same
         plan = {"answer_by": plan["load"].pop("answer_by"), **plan}
     load_plugins([*plan.pop("plugins", []), *(plugin or [])])
-    _run(plan, as_json)
+    _run(plan, as_json, full)
 
 
 @app.command()
@@ -186,6 +205,7 @@ def evaluate(
     temperature: Temperature = None,
     samples: Samples = None,
     too_long: TooLong = None,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Score one model as it is, without any method."""
@@ -193,7 +213,7 @@ def evaluate(
     loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
     plan = {"models": [model], "methods": "none", "benchmarks": benchmarks, "out": _text(out), "limit": limit}
     reading = _loading(answer_by=answer_by, temperature=temperature, samples=samples)
-    _run({**plan, "seed": seed, **reading, "load": loading}, as_json)
+    _run({**plan, "seed": seed, **reading, "load": loading}, as_json, full)
 
 
 app.command()(sweep.sweep)
@@ -208,13 +228,23 @@ def debias(
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
+    run: card.Run = None,
 ) -> None:
-    """Apply a method and save the mitigated model."""
+    """Apply a method and save the mitigated model, with a model card."""
     from evenhand.models.saved import how_to_load
+    from evenhand.report import Report
+    from evenhand.report.model_card import has_other_card
 
     load_plugins(plugin or [])
+    report = None if run is None else Report.load(run)  # a wrong folder costs no training
+    keep = has_other_card(out)
     saved = _mitigated(model, method, train, **_loading(dtype=dtype, device=device)).save(out)
     write(f"saved {model} under {method} to {saved}\nload it with: {how_to_load(saved)}")
+    card.write_new_card(saved, train, report, keep=keep)
+
+
+app.command()(card.card)
+app.command()(diff.diff)
 
 
 @app.command()
@@ -258,7 +288,11 @@ def show(
         str, typer.Option("--item", help="Print the whole dialogues that led to this item's answers.")
     ] = "",
     method: Annotated[
-        str, typer.Option("--method", help="With --item: the dialogues of this method only, such as none.")
+        str, typer.Option("--method", help="Show this method and its baseline only; with --item, its dialogues.")
+    ] = "",
+    full: Full = False,
+    form: Annotated[
+        str, typer.Option("--format", help="Print the tables as csv, latex or markdown, or the sources as bibtex.")
     ] = "",
     plugin: Plugins = None,
     as_json: Json = False,
@@ -269,8 +303,12 @@ def show(
     """
     from evenhand.report import Report
 
+    if form and (item or as_json or full):
+        raise SettingsError(f"--format {form} prints tables for another program: leave out --item, --json and --full")
     load_plugins(plugin or [])
     report = Report.load(run)
+    if method and not item:
+        report = selection.only_method(report, method)
     if item:
         found = report.transcripts(item, method=method)
         if as_json:
@@ -279,8 +317,10 @@ def show(
             write("\n\n".join(map(str, found)))
     elif as_json:
         write_records([r for r in report.records if not group or group in ("all", r.group)])
+    elif form:
+        write(report.export(form, group).rstrip("\n"))
     else:
-        show_rich(report.rendered(group or "overall"))
+        show_rich(report.rendered(group or "overall", full=full))
 
 
 @app.command()
@@ -289,8 +329,17 @@ def methods(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List the mitigation methods, or one method's settings and presets."""
-    _list("methods", name, plugin, as_json)
+    """List the mitigation methods in a table, or one method's settings with the values that they take, and presets."""
+    from evenhand.core import catalogue
+
+    if name is not None:
+        _list("methods", name, plugin, as_json)
+        return
+    load_plugins(plugin or [])
+    if as_json:
+        facts({m.name: m._asdict() for m in catalogue.methods()}, as_json)
+    else:
+        method_table.print_methods(catalogue.methods())
 
 
 @app.command()
@@ -341,7 +390,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(plan: dict[str, Any], as_json: bool) -> None:
+def _run(plan: dict[str, Any], as_json: bool, full: bool) -> None:
     from evenhand.core.hashing import json_hash
     from evenhand.experiment.comparison import compare as run_comparison
 
@@ -352,13 +401,13 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
         asked = {k: v for k, v in plan.items() if k not in JUDGING}
         plan["out"] = f"runs/{json_hash([asked, loading])[:10]}"  # the same command resumes
     try:
-        report = run_comparison(**plan, **loading)
+        report = run_comparison(**plan, **loading, refuse_unsupported=True)
     except KeyboardInterrupt:
         fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to continue", 130)
     if as_json:
         write_records(report.records)
     else:
-        show_rich(report)
+        show_rich(report.rendered(full=full))
         write(
             f"written to {plan['out']}: report.html, summary.md, intervals.png, scores.parquet, answers/, manifest.json"
         )
@@ -366,17 +415,21 @@ def _run(plan: dict[str, Any], as_json: bool) -> None:
     if failed:
         first = next(reversed(failed.values()))
         fail(f"{len(failed)} of the comparisons failed, the first: {first}", 1)
+    if report.records and all(r.status == "not applicable" for r in report.records):
+        fail(f"nothing could be asked: {report.records[0].note}", 1)
 
 
 def _mitigated(model: str, method: str | None, train: str | None = None, **loading: Any) -> Any:
     """The model under a method; the model itself without one."""
     from evenhand.core import registry
     from evenhand.core.repeats import single
-    from evenhand.experiment import training_data
+    from evenhand.experiment import refusals, training_data
     from evenhand.models import load
 
     built = None if method is None else single(registry.build_method(method))  # a wrong name costs no loading
     data = None if train is None else training_data.load(train).data
+    if built is not None:
+        refusals.refuse(refusals.training_reasons([built], train, data))
     base = load(model, **loading)
     if built is None:
         return base
@@ -387,9 +440,10 @@ def _mitigated(model: str, method: str | None, train: str | None = None, **loadi
 
 def _list(kind: str, name: str | None, plugin: list[Path] | None, as_json: bool) -> None:
     from evenhand.cli import catalogue
+    from evenhand.core.catalogue import listing
 
     load_plugins(plugin or [])
-    facts(catalogue.listing(kind) if name is None else catalogue.entry(kind, name), as_json)
+    facts(listing(kind) if name is None else catalogue.entry(kind, name), as_json)
 
 
 def _loading(**options: Any) -> dict[str, Any]:
@@ -401,7 +455,9 @@ def _text(path: Path | None) -> str | None:
 
 
 def _show_warning(message: Any, category: type, *_: Any, **__: Any) -> None:
-    sys.stderr.write(f"warning: {message}\n")
+    from evenhand.core.text_output import visible
+
+    sys.stderr.write(f"warning: {visible(str(message))}\n")  # a model's own words may stand in it
 
 
 def _quiet_libraries() -> None:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib.abc import InspectLoader
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenhand.core import provenance, registry
+from evenhand.cli import setting_facts
+from evenhand.core import catalogue, provenance, registry
 from evenhand.errors import DataError, EvenhandError, UnknownNameError
 
 if TYPE_CHECKING:
     from evenhand.data.io.locate import Dataset
-
-
-def listing(kind: str) -> dict[str, str]:
-    """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
-    known = registry.of_kind(kind)
-    own = {name: _first_sentence(_docstring(known, name)) for name in registry.BUILT_IN[kind]}
-    found = own | {name: _about(thing) for name, thing in known.load_all(leave_out=own).items()}
-    return found | {f"{n} (broken plugin)": reason.strip().splitlines()[-1] for n, reason in known.problems.items()}
 
 
 def entry(kind: str, name: str) -> dict[str, Any]:
@@ -34,13 +24,33 @@ def entry(kind: str, name: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": name,
         "about": inspect.getdoc(thing) or "",
+        **(_method_facts(name) if kind == "methods" else {}),
         "defined in": thing.__module__,
-        "settings": {f.name: _setting(f.name, thing, documented) for f in fields(thing) if f.init},
+        "settings": {f.name: setting_facts.described(f.name, thing, documented) for f in fields(thing) if f.init},
         "presets": {n: dict(values) for n, values in thing.presets.items()},
     }
     if kind == "benchmarks":
         facts["metrics"] = {m.name: f"{m.about}; better: {m.direction}" for m in thing.metrics}
     return facts
+
+
+def _method_facts(name: str) -> dict[str, str]:
+    known = catalogue.method_facts(name)
+    shown = {
+        "needs": known.needs,
+        "trains on": known.trains,
+        "calls per question": known.calls,
+        "source": known.source,
+        "example": f"evenhand compare --methods {_quoted(known.example)}",
+        "sweep": f"evenhand sweep --method {name} --vary {known.vary}" if known.vary else "",
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
+def _quoted(example: str) -> str:
+    """An example as a shell takes it: settings have brackets."""
+    method, train, source = example.partition(catalogue.TRAIN)
+    return (f"'{method}'" if "(" in method else method) + train + source
 
 
 def model_forms() -> dict[str, str]:
@@ -167,30 +177,3 @@ def plugins() -> dict[str, Any]:
             for name, one in known.broken().items()
         }
     return found
-
-
-def _about(thing: Any) -> str:
-    return _first_sentence(inspect.getdoc(thing) or "")
-
-
-def _first_sentence(docstring: str) -> str:
-    return docstring.split("\n\n")[0].replace("\n", " ")
-
-
-def _docstring(known: registry.Registry, name: str) -> str:
-    """A class's docstring from its source: to import all methods takes a second, and a list of them must not."""
-    module, _, attribute = (known.place(name) or "").partition(":")
-    spec = find_spec(module)
-    source = spec.loader.get_source(module) if spec is not None and isinstance(spec.loader, InspectLoader) else None
-    if source is None:
-        return inspect.getdoc(known.get(name)) or ""
-    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == attribute)
-    return next((ast.get_docstring(node) or "" for node in classes), "")
-
-
-def _setting(name: str, thing: Any, documented: Any) -> str:
-    field = documented.get(name)
-    if field is None:
-        return str(inspect.signature(thing).parameters[name])
-    default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-    return f"{default} - {field.description or ''}".strip(" -")

@@ -81,5 +81,7 @@ def fail(message: str, code: int) -> NoReturn:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text("error: ", style="bold red") + Text(message))
+    from evenhand.core.text_output import visible
+
+    Console(stderr=True, soft_wrap=True).print(Text("error: ", style="bold red") + Text(visible(message)))
     sys.exit(code)

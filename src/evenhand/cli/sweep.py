@@ -18,24 +18,42 @@ if TYPE_CHECKING:
 def sweep(
     method: Annotated[
         str, typer.Option("--method", help="The method, with the settings that all steps share: 'pcgu(epochs=5)'.")
-    ],
-    vary: Annotated[str, typer.Option("--vary", help="A setting and its values, such as edit_fraction=0.1,0.2,0.3.")],
+    ] = "self_debias_decoding",
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            "--vary",
+            help="A setting and its values, such as edit_fraction=0.1,0.2; default: as `evenhand methods NAME` says.",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo.")] = "demo",
-    bias: Annotated[str, typer.Option("--bias", help="A benchmark of bias, such as 'bbq(source=demo)'.")] = "bbq",
-    cost: Annotated[str, typer.Option("--cost", help="A benchmark of the cost, such as perplexity.")] = "perplexity",
+    bias: Annotated[
+        str | None, typer.Option("--bias", help="A benchmark of bias; default: bbq, the demo's for a demo model.")
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option("--cost", help="A benchmark of the cost, such as perplexity; default: the benchmark of bias."),
+    ] = None,
     bias_metric: Annotated[
         str | None,
         typer.Option("--bias-metric", help="Metric of the bias benchmark; default: its main metric of bias."),
     ] = None,
     cost_metric: Annotated[
-        str | None, typer.Option("--cost-metric", help="Metric of the cost benchmark; default: its first main metric.")
+        str | None,
+        typer.Option(
+            "--cost-metric",
+            help="Metric of the cost benchmark; default: its first main metric, of bbq accuracy_disambiguated.",
+        ),
     ] = None,
     group: Annotated[str, typer.Option("--group", help="Group that the bias is read from, such as Age.")] = "overall",
     control: Annotated[
         list[str] | None,
         typer.Option("--control", help="Changed settings to compare with, such as 'select=random'; repeatable."),
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="Training data, as for compare.")] = None,
+    train: Annotated[
+        str | None,
+        typer.Option("--train", help="Training data, as for compare; default on a demo model: the demo's."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; a run that was stopped is resumed from it.")
     ] = None,
@@ -59,12 +77,16 @@ def sweep(
 ) -> None:
     """Compare one method at several values of a setting: bias against cost, as a table and a plot.
 
+    Without any option: a method on the embedded demo.
     What does not depend on the setting, such as the fine-tuned model of a task vector, is trained once.
     """
     from evenhand.core.hashing import json_hash
     from evenhand.experiment import sweep as core
+    from evenhand.experiment import sweep_defaults
 
     load_plugins(plugin or [])
+    vary = vary or sweep_defaults.values(method)
+    train = train or sweep_defaults.training(model, method)
     plan = {
         "bias": bias,
         "cost": cost,
@@ -108,17 +130,19 @@ def _numbers(point: Point) -> dict[str, float | None]:
 
 def _table(found: Swept) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
-    from evenhand.core.text_output import number
+    from evenhand.core.text_output import number, visible
 
-    table = Table(box=None, padding=(0, 1), title=f"{found.bias}; {found.cost}", title_justify="left")
-    table.add_column(found.setting)
+    title = Text(visible(f"{found.bias}; {found.cost}"))
+    table = Table(box=None, padding=(0, 1), title=title, title_justify="left")
+    table.add_column(Text(visible(found.setting)))
     for name in ("bias", "difference, 95 %", "cost", "difference, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for step in found.steps:
         shown = [(number(p.value), "" if step.untouched else _difference(p)) for p in (step.bias, step.cost)]
         cells = [text for pair in shown for text in pair]
-        table.add_row(step.label.replace(", ", "\n"), *cells)
+        table.add_row(Text(visible(step.label.replace(", ", "\n"))), *cells)
     return table
 
 

@@ -99,7 +99,6 @@ MOVED = {
     "specs": "core.specs",
     "store": "core.run_folder",
     "subsampling": "experiment.subsampling",
-    "sweep": "experiment.sweep",
     "teacher": "prompting.permutation_ensemble",
     "text_source": "data.text_source",
     "thinking": "prompting.thinking",

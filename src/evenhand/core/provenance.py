@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,6 +22,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def command() -> str:
+    """What was typed, if evenhand runs as a command: ready for a shell, without passwords in URLs; "" from Python."""
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    is_module = program.name in ("__main__.py", "app.py") and program.parent.name == "cli"
+    if not is_module and program.name.removesuffix(".exe") != "evenhand":
+        return ""
+    return shlex.join(["evenhand", *(re.sub(r"//[^/@\s]*@", "//...@", text) for text in sys.argv[1:])])
 
 
 def git_state() -> dict[str, str | bool] | None:

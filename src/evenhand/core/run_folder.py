@@ -17,7 +17,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,14 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep the folder to this process; another run on it is refused at once.
 
+        A folder that was made for this and has no manifest at the end is removed again: nothing was begun in it.
+
         Raises:
             RunError: Another run holds it, or the folder cannot be made.
         """
         from filelock import FileLock, Timeout
 
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with _helpful(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "answers").mkdir(exist_ok=True)
@@ -65,7 +68,17 @@ class RunFolder:
         try:
             yield
         finally:
+            if made and not (self.path / "manifest.json").exists():
+                self._remove(made)
             lock.release()
+
+    def _remove(self, made: Sequence[Path]) -> None:
+        """Remove what `locked` and the answer cache have made; a folder with anything else in it stays."""
+        with suppress(OSError):
+            for name in (".lock", "cache.sqlite", "cache.sqlite-wal", "cache.sqlite-shm"):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (self.path / "answers", *made):
+                folder.rmdir()
 
     def write_answers(
         self,

@@ -1,6 +1,8 @@
 """The little language of the command line: `none,pcgu(k=0.3,preset=paper)+self_debias`.
 
-A comma separates, a plus stacks, brackets hold settings. Values are Python literals; a bare word is a string.
+A comma separates, a plus stacks, brackets contain settings. Values are Python literals. A bare word is a string, and so
+is a path, hub name or source such as `texts/mine.txt`, `Qwen/Qwen2.5-7B` and `demo:texts`, as long as it has no comma,
+bracket, quote or blank.
 """
 
 from __future__ import annotations
@@ -10,6 +12,12 @@ import re
 from typing import Any, NamedTuple
 
 from evenhand.errors import SettingsError
+
+BARE = re.compile(r"""[^\s,'"()\[\]{}\0]+""")
+"""Text that can be a value without quotes; `_is_bare` also asks for a sign that it is a path or a name."""
+ARITHMETIC = re.compile(r"[\d.eE_+*/%-]+")
+ENDINGS = (".txt", ".jsonl", ".json", ".gz", ".yaml", ".yml", ".csv", ".md", ".parquet")
+"""Endings by which a file name without a folder differs from a misspelt expression."""
 
 
 class Part(NamedTuple):
@@ -21,6 +29,11 @@ class Part(NamedTuple):
 
 def split(text: str, separator: str) -> list[str]:
     """Split at `separator` outside brackets and quotes; empty parts are dropped."""
+    return [p.strip() for p in _pieces(text, separator) if p.strip()]
+
+
+def _pieces(text: str, separator: str) -> list[str]:
+    """The parts as they stand, with the empty ones."""
     parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, c in enumerate(text):
         if escaped:
@@ -39,7 +52,7 @@ def split(text: str, separator: str) -> list[str]:
             start = i + 1
     if depth or quote:
         raise SettingsError(f"{shown(text)}: a bracket or quote is not closed")
-    return [p.strip() for p in [*parts, text[start:]] if p.strip()]
+    return [*parts, text[start:]]
 
 
 def parse(text: str) -> Part:
@@ -52,7 +65,7 @@ def parse(text: str) -> Part:
     if not bracket:
         return Part(name, {})
     try:
-        call = ast.parse(f"f({rest}", mode="eval").body
+        call = ast.parse(f"f({_with_quotes(rest)}", mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise SettingsError(f"the settings of {name!r} cannot be read; write name(key=value, other=2)") from error
     one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is two
@@ -63,6 +76,29 @@ def parse(text: str) -> Part:
         if keys.count(key) > 1:
             raise SettingsError(f"{shown(text)}: {key} is given twice")
     return Part(name.strip(), {key: _value(k.value, text) for key, k in zip(keys, call.keywords, strict=True)})
+
+
+def _with_quotes(rest: str) -> str:
+    """What follows the opening bracket, with paths and names in quotes; unchanged where it cannot be split."""
+    inner, bracket, after = rest.rpartition(")")
+    try:
+        pieces = _pieces(inner, ",")
+    except SettingsError:
+        return rest
+    return ",".join(map(_with_quoted_value, pieces)) + bracket + after
+
+
+def _with_quoted_value(piece: str) -> str:
+    key, sign, value = piece.partition("=")
+    return f"{key}={value.strip()!r}" if sign and _is_bare(value.strip()) else piece
+
+
+def _is_bare(value: str) -> bool:
+    """Whether a value is a path, a hub name or a source, and neither a literal nor arithmetic."""
+    if not BARE.fullmatch(value) or ARITHMETIC.fullmatch(value) or value.startswith("="):
+        return False
+    named = "-" in value.strip("-") or value.endswith(ENDINGS)
+    return named or any(sign in value for sign in "/\\:~")
 
 
 def _value(node: ast.expr, text: str) -> Any:

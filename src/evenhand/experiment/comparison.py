@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from evenhand import statistics
 from evenhand.core import progress, provenance, rechecks, registry, specs, versions
@@ -24,11 +24,11 @@ from evenhand.core.run_folder import RunFolder
 from evenhand.core.training_record import brief
 from evenhand.data.io import rows
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
-from evenhand.experiment import contracts, no_effect, training_data
+from evenhand.experiment import contracts, no_effect, refusals, training_data
 from evenhand.experiment.answer_facts import answer_facts
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.plan import Asked, Plan, Task, Wishes
-from evenhand.experiment.scoring import score
+from evenhand.experiment.scoring import scored
 from evenhand.experiment.subsampling import subsample
 from evenhand.experiment.training_data import Kept, TrainLike
 from evenhand.interfaces import (
@@ -42,11 +42,12 @@ from evenhand.interfaces import (
     Question,
     Reply,
     Sampling,
+    TrainData,
     Usage,
 )
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
-from evenhand.report import Report
+from evenhand.report import Report, rivals
 from evenhand.report.cost import costs, with_costs
 from evenhand.statistics.criteria import CRITERIA, Criteria, Family
 
@@ -76,6 +77,7 @@ def compare(
     samples: int = 1,
     seeds: int = 1,
     wordings: str | Sequence[str] = (),
+    refuse_unsupported: bool = False,
     **load_options: Any,
 ) -> Report:
     """Compare mitigation methods on models.
@@ -106,6 +108,9 @@ def compare(
         samples: How many independent draws of every sampled answer are taken; a row is the mean of its draws.
         seeds: How many seeds a method that has one is repeated with: its own and those that follow it.
         wordings: Values of the setting that decides a method's wording; a method that has one is repeated with each.
+        refuse_unsupported: Whether a method that was named and cannot be applied, or a benchmark that was named and
+            cannot be asked, is refused before anything is asked; the command line does so. Otherwise it gets a row that
+            says why. With several models only the training data are checked, as a method may suit one of them alone.
         **load_options: Handed to `evenhand.load` for every model given as text; refused where none is.
 
     Returns:
@@ -137,11 +142,18 @@ def compare(
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where else None
         stack.enter_context(artefacts(folder.path / "artefacts" if folder else None))
-        session = _Session(folder, answers, chosen, items, _training(train, items), wishes, repeats)
-        session.start(limit, seed)
+        kept = _training(train, items)
+        named = _Named(chosen if methods != "all" else [], items if benchmarks != "all" else [], train, kept)
+        if refuse_unsupported:
+            named.refuse_without_data()
+        session = _Session(folder, answers, chosen, items, kept, wishes, repeats)
+        session.start(limit, seed, train)
         try:
             for n, (spec, options) in enumerate(wanted, 1):  # in turn: the largest decides the memory, not their sum
+                session.manifest["models_left"] = list(map(_label, wanted[n:]))  # what an interrupted run lacks
                 base = _Base(spec, options)
+                if refuse_unsupported and len(wanted) == 1:
+                    named.refuse_unsupported(base.model)
                 session.ask(base, _own_options(spec, options, load_options), last=n == len(wanted))
                 del base
         except BaseException:
@@ -158,6 +170,27 @@ def _margin(models: ModelLike | Sequence[ModelLike]) -> float:
         next(iter(m)) if isinstance(m, dict) and m else m.name if isinstance(m, Model) else str(m) for m in several
     ]
     return DEMO_MARGIN if names and all(n.partition("(")[0] in DEMO_MODELS for n in names) else CRITERIA.margin
+
+
+class _Named(NamedTuple):
+    """What was asked for by name, and so is not to be left out."""
+
+    methods: Sequence[Method]
+    asked: Sequence[Asked]
+    train: TrainLike | None
+    kept: Kept | None
+
+    def refuse_without_data(self) -> None:
+        """Refuse methods that cannot be trained with the data."""
+        refusals.refuse(refusals.training_reasons(self.methods, self.train, self._data))
+
+    def refuse_unsupported(self, model: Model) -> None:
+        """Refuse methods that cannot be applied to a model, and benchmarks that cannot be asked of it."""
+        refusals.refuse(refusals.model_reasons(model, self.methods, [b for b, _ in self.asked], self._data))
+
+    @property
+    def _data(self) -> TrainData | None:
+        return None if self.kept is None else self.kept.data
 
 
 class _Base:
@@ -219,10 +252,11 @@ class _Session:
         self.begun = time.monotonic()
         self.manifest: dict[str, Any] = {"usage": [], "applied": [], "unanswered": []}
 
-    def start(self, limit: int | None, seed: int) -> None:
+    def start(self, limit: int | None, seed: int, train: TrainLike | None) -> None:
         """Put together what is about to be compared; it is written before anything is asked."""
         self.manifest |= {
             "started": _now(),
+            "command": provenance.command(),
             "limit": limit,
             "seed": seed,
             "demo": False,
@@ -233,6 +267,7 @@ class _Session:
             **asdict(self.wishes),
             **self.repeats,
             "train": None if self.train is None else training_data.facts(self.train),
+            "train_source": training_data.source_of(train),
             "benchmarks": {b.spec: self._benchmark_facts(b, items) for b, items in self.asked},
             "answers_version": versions.ANSWERS,
             "versions": provenance.versions(),
@@ -335,7 +370,9 @@ class _Session:
         """Score what there is, also after an interruption, and write everything."""
         done = [c for c in self.cells if c.status != "running"]
         self.manifest["statistics"] = {**criteria.facts, "replicates": replicates}
-        records = with_costs(score(done, replicates=replicates, seed=seed, criteria=criteria), costs(self.manifest))
+        found = scored(done, replicates=replicates, seed=seed, criteria=criteria)
+        records = with_costs(found.records, costs(self.manifest))
+        self.manifest[rivals.FIELD] = rivals.facts(found.rivals)
         self.manifest["seconds"] = round(time.monotonic() - self.begun, 1)
         report = Report(records, self.manifest, self.folder.path if self.folder else None)
         if self.folder:
@@ -604,6 +641,12 @@ def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> 
         if texts.count(text) > 1:
             raise SettingsError(f"{text!r} is given twice; tell the two apart by name: 'folder(name=other)'")
     return wanted
+
+
+def _label(wanted: Wanted) -> str:
+    """What a model is called before it is loaded."""
+    spec, options = wanted
+    return spec.name if isinstance(spec, Model) else str(options.get("name", spec))
 
 
 def _refuse_options(options: dict[str, Any]) -> None:

@@ -11,18 +11,21 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from evenhand import statistics
-from evenhand.core.records import NAN, Record
+from evenhand.core.records import Record
 from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described, turned
 from evenhand.experiment.cells import Cell
+from evenhand.experiment.rivals import between_methods, pairs_of
 from evenhand.experiment.worst_group import worst_groups
 from evenhand.interfaces import Array, Choice, Reply, Tally
+from evenhand.report.rivals import Rival
 from evenhand.statistics.criteria import CRITERIA, Criteria
 from evenhand.statistics.design import takes_part
+from evenhand.statistics.scored import compared, valued
 
 SAME_ANSWERS = "the answers are the baseline's"
 
@@ -53,6 +56,14 @@ class _Side:
     estimates: Mapping[str, dict[str, statistics.Estimate]]
 
 
+class Scored(NamedTuple):
+    """What the answers of a comparison say."""
+
+    records: list[Record]
+    rivals: list[Rival]
+    """Methods compared with one another, pair by pair."""
+
+
 def score(
     cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, seed: int = 0, criteria: Criteria = CRITERIA
 ) -> list[Record]:
@@ -64,16 +75,45 @@ def score(
         seed: Of the bootstrap.
         criteria: Level, margin and family of the tests.
     """
+    return scored(cells, replicates=replicates, seed=seed, criteria=criteria, rivals=False).records
+
+
+def scored(
+    cells: Sequence[Cell],
+    *,
+    replicates: int = statistics.REPLICATES,
+    seed: int = 0,
+    criteria: Criteria = CRITERIA,
+    rivals: bool = True,
+) -> Scored:
+    """As `score`, and every pair of methods compared with each other.
+
+    Args:
+        cells: In any order.
+        replicates: Of the bootstrap, for metrics that take one.
+        seed: Of the bootstrap.
+        criteria: Level, margin and family of the tests.
+        rivals: Whether to compare methods with one another.
+    """
     records: list[Record] = []
+    found: list[Rival] = []
     sides: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         sides.setdefault((cell.model, cell.benchmark.spec), []).append(cell)
     for mine in sides.values():
         try:
-            records += _side(mine, replicates, seed, criteria)
+            made, side = _side(mine, replicates, seed, criteria)
+            records += made
+            found += _rivals(side, criteria) if rivals else ()
         except Exception as error:  # a benchmark's mistake, which costs no other benchmark its numbers
             records += _lost(mine, error)
-    return criteria.adjusted(records)
+    return Scored(criteria.adjusted(records), found)
+
+
+def _rivals(side: _Side, criteria: Criteria) -> Iterator[Rival]:
+    names = [name for name, row in side.rows.items() if not row.first.is_baseline]
+    partners = {(a, b): _partners(side.rows[b], side.rows[a]) for a, b in pairs_of(names)}
+    return between_methods(side.design, partners, side.estimates, criteria.alpha)
 
 
 def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
@@ -90,7 +130,7 @@ def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
             yield from (r for c in mine for r in _without_numbers(c))
 
 
-def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria) -> tuple[list[Record], _Side]:
     rows: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.tally is not None:
@@ -104,7 +144,7 @@ def _side(cells: Sequence[Cell], replicates: int, seed: int, criteria: Criteria)
         elif cell.row not in told:
             told.add(cell.row)
             records += _records(side, cell.row, replicates, seed, criteria)
-    return records
+    return records, side
 
 
 def _estimated(rows: Mapping[str, Row], replicates: int, seed: int) -> _Side:
@@ -149,58 +189,8 @@ def _records(side: _Side, name: str, replicates: int, seed: int, criteria: Crite
 
 def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, criteria: Criteria) -> Iterator[Record]:
     """A record per group, with its interval."""
-    info = estimate.info
-    low, high = estimate.interval(criteria.alpha)
-    error = estimate.standard_error
-    for g, group in enumerate(groups):
-        yield Record(
-            model=cell.model,
-            method=cell.row,
-            benchmark=cell.benchmark.spec,
-            metric=info.name,
-            group=group,
-            value=float(estimate.value[g]),
-            low=float(low[g]),
-            high=float(high[g]),
-            standard_error=NAN if np.isnan(low[g]) else float(error[g]),
-            n=float(estimate.n[g]),
-            clusters=int(estimate.clusters[g]),
-            degrees=float(estimate.degrees[g]),
-            between_seeds=float(estimate.sampled.between_seeds[g]),
-            between_wordings=float(estimate.sampled.between_wordings[g]),
-            direction=info.direction,
-            kind=info.kind,
-            main=info.main,
-            note="; ".join(filter(None, (estimate.note(g), cell.remark))),
-        )
-
-
-def compared(
-    records: Sequence[Record], baseline: str, before: statistics.Estimate, pair: statistics.Paired, criteria: Criteria
-) -> list[Record]:
-    """Add the paired difference, the gain in the metric's direction, p and what non-inferiority needs."""
-    alpha = criteria.alpha
-    numbers = {
-        "difference": pair.value,
-        "difference_error": np.where(pair.known, pair.error_shown, np.nan),
-        "gain": pair.gain,
-        "p": pair.p,
-        "loss_high": pair.loss_high(alpha),
-        "clusters_needed": pair.clusters_needed(criteria.margin, alpha),
-    }
-    for name, ends in (
-        ("baseline", before.interval(alpha)),
-        ("difference", pair.interval(alpha)),
-        ("gain", pair.gain_interval(alpha)),
-    ):
-        numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
-    if pair.info.direction == "none":
-        numbers |= {name: np.full_like(pair.value, np.nan) for name in ("gain", "gain_low", "gain_high")}
-    out = []
-    for g, record in enumerate(records):
-        found: dict[str, Any] = {name: float(values[g]) for name, values in numbers.items()}
-        out.append(replace(record, baseline=baseline, baseline_clusters=int(before.clusters[g]), **found))
-    return out
+    like = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec)
+    return valued(like, groups, estimate, criteria, cell.remark)
 
 
 def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:

@@ -13,7 +13,7 @@ from dataclasses import fields
 from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,8 +21,9 @@ from matplotlib.ticker import MaxNLocator
 
 from evenhand.core import file_io, registry, specs
 from evenhand.core.records import BASELINE, Record, is_baseline
-from evenhand.core.registry import BenchmarkLike, MethodLike, build_benchmark, build_method
+from evenhand.core.registry import BenchmarkLike, MethodLike, build_method
 from evenhand.errors import SettingsError, suggest
+from evenhand.experiment import refusals, sweep_defaults
 from evenhand.experiment.comparison import ModelLike, compare
 from evenhand.experiment.training_data import TrainLike
 from evenhand.experiment.training_data import load as load_train
@@ -30,6 +31,9 @@ from evenhand.interfaces import Benchmark, Method, Model
 from evenhand.models.loading import check, load
 from evenhand.report.plot import COLOURS, NotebookFigure
 from evenhand.report.text import DEMO_LABEL, metric_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPARED = tuple(p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
 """Options of `compare` that are not the loading's."""
@@ -90,6 +94,21 @@ class Swept(NamedTuple):
             numbers = (f"{x:.6g}" for x in (*step.bias, *step.cost))
             writer.writerow([step.label, step.method, *numbers, int(step.control)])
         return out.getvalue()
+
+    def frame(self) -> pd.DataFrame:
+        """The same as a table of pandas, a row per setting."""
+        import pandas as pd
+
+        return pd.read_csv(io.StringIO(self.table()), keep_default_na=False, na_values=["nan"])
+
+    def __repr__(self) -> str:
+        """Short, for logs."""
+        labels = ", ".join(step.label for step in self.steps)
+        return f"Swept({self.setting or 'settings'}: {labels}; {self.bias} against {self.cost})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: values and differences with their intervals."""
+        return str(self.frame().drop(columns="method").round(3).to_html(index=False))
 
     def plot(self) -> Figure:
         """Bias and cost by setting, and one against the other."""
@@ -176,10 +195,11 @@ def _place(parts: Sequence[specs.Part], name: str) -> tuple[int, str]:
 
 def sweep(
     model: ModelLike,
-    specs: Sequence[Named],
+    specs: Sequence[Named] | str = sweep_defaults.METHOD,
     *,
-    bias: BenchmarkLike,
-    cost: BenchmarkLike = "perplexity",
+    vary: str | None = None,
+    bias: BenchmarkLike | None = None,
+    cost: BenchmarkLike | None = None,
     bias_metric: str | None = None,
     cost_metric: str | None = None,
     group: str = "overall",
@@ -193,15 +213,18 @@ def sweep(
 
     Args:
         model: What `evenhand.load` takes.
-        specs: Labels and methods, in the order of the plot; `varied` makes them from text.
-        bias: A benchmark of bias.
-        cost: A benchmark of what it costs.
+        specs: A method, such as "pcgu(epochs=2)", or labels and methods in the order of the plot.
+        vary: A setting of the method and its values, such as "edit_fraction=0.1,0.2"; None is the usual one, where the
+            method has one that trades bias against cost.
+        bias: A benchmark of bias; None is BBQ, that of the demo for a demo model.
+        cost: A benchmark of what it costs; None is the benchmark of bias.
         bias_metric: Which metric of `bias`; None is its first main one that is of bias.
-        cost_metric: Which metric of `cost`; None is its first main one.
+        cost_metric: Which metric of `cost`; None is its first main one, and of BBQ the accuracy where the context
+            states the answer.
         group: Of the bias.
         controls: Labels and methods to show beside them, such as a random edit of the same size.
         setting: What varies, for the plot.
-        train: What methods fit on.
+        train: What methods fit on; None on a demo model is what the demo has for the method.
         out: Run folder, which gets `sweep.csv` and `sweep.png` too. None keeps nothing afterwards.
         **options: Handed to `evenhand.compare`: limit, seed, cache, show_progress and so on.
 
@@ -209,6 +232,11 @@ def sweep(
         SettingsError: No settings, the same one twice, an unknown metric or group, or a method that cannot be applied.
         EvenhandError: A method failed.
     """
+    if isinstance(specs, str):
+        train = sweep_defaults.training(model, specs) if train is None else train
+        setting, specs, _ = varied(specs, vary or sweep_defaults.values(specs))
+    elif vary is not None:
+        raise SettingsError(f"vary={vary!r} is for a method given as text; the settings given already differ")
     varying, beside = _with_controls(specs, controls)
     built = [*varying, *beside]
     labels, methods = [label for label, _ in built], [method for _, method in built]
@@ -216,7 +244,7 @@ def sweep(
         raise SettingsError("give settings that differ, each with a label of its own that is not 'none'")
     if any(m.name == BASELINE for m in methods):
         raise SettingsError("none is what a sweep compares with; give a method whose setting varies")
-    sides = build_benchmark(bias), build_benchmark(cost)
+    *sides, cost_metric = sweep_defaults.sides(model, bias, cost, cost_metric)
     first, second = _metric(sides[0], bias_metric, "bias"), _metric(sides[1], cost_metric, "")
     one, two = (side.spec for side in sides)
     opened = _opened(model, methods, sides, train, {k: v for k, v in options.items() if k not in COMPARED})
@@ -284,9 +312,7 @@ def _opened(
     for benchmark in asked:
         benchmark.load()
     data = None if train is None else load_train(train).data
-    for method in methods:
-        if reason := method.unsupported_reason(None, data):
-            raise SettingsError(reason)
+    refusals.refuse(refusals.training_reasons(methods, train, data)[:1])
     opened = load(model, **loading) if isinstance(model, str | Path) else model
     if isinstance(opened, Model):
         for method in methods:

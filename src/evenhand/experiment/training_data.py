@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.answer_cache import key
+from evenhand.core.training_record import without_passwords
 from evenhand.errors import SettingsError
 from evenhand.experiment.decontamination import Asked
 from evenhand.experiment.training_sources import Clusters as Clusters
@@ -76,6 +78,19 @@ def facts(kept: Kept) -> dict[str, Any]:
     data = kept.data
     counts = {"questions": len(data.questions), "texts": len(data.texts), "pairs": len(data.pairs)}
     return {**counts, "left_out": kept.left_out, "left_out_by_kind": kept.out, "sha256": digest(data)}
+
+
+def source_of(what: TrainLike | None) -> str:
+    """Where training data comes from, for the manifest: as it was named, without passwords; "" for none."""
+    if what is None:
+        return ""
+    if isinstance(what, TrainData):
+        return "TrainData given from Python"
+    if isinstance(what, Benchmark):
+        return what.spec
+    if isinstance(what, str | Path):
+        return str(without_passwords(str(what)))
+    return " & ".join(map(source_of, what))
 
 
 def _nothing(kind: str, count: int, asked: Sequence[tuple[Benchmark, Sequence[Any]]]) -> str:

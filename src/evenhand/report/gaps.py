@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from evenhand.core.records import Record, is_baseline
@@ -68,3 +69,25 @@ def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Ver
         for text in entry.get("remarks", ())
     }
     return [Verdict(*row, text) for row, text in found if row in numbers]
+
+
+def unfinished(
+    manifest: Mapping[str, Any], records: Sequence[Record], labels: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """What the run set out to compare and has no row of, such as after an interruption; a line per model and method.
+
+    Args:
+        manifest: Of the run.
+        records: Of the report, which may have rows of other runs.
+        labels: What the report calls the run's models, where that is another name.
+    """
+    rows = {(r.model, r.method, r.benchmark) for r in records}
+    read = {(r.model, r.benchmark) for r in records if is_baseline(r.method)}
+    found = []
+    for model in (labels.get(own, own) for own in manifest.get("models", {})):
+        for method in manifest.get("methods", []):
+            lost = [b for b in manifest.get("benchmarks", {}) if (model, method, b) not in rows]
+            lost = [b for b in lost if not is_baseline(method) or (model, b) not in read]
+            if lost:
+                found.append(f"{model}, {method}: not finished on {', '.join(lost)}")
+    return [*found, *(f"{model}: not begun" for model in manifest.get("models_left", []))]

@@ -12,7 +12,7 @@ from evenhand.core import file_io
 from evenhand.core.records import Record
 from evenhand.errors import RunError, suggest
 from evenhand.report import blocks
-from evenhand.report.content import Content
+from evenhand.report.analysis import Analysis
 from evenhand.report.gaps import unanswered, unread, without_numbers
 from evenhand.report.text import DEMO_LABEL, intervals_mean, markdown, metric_name
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
+    from evenhand.report.provenance import Section
     from evenhand.report.transcript import Transcript
 
 FEW = 30
 """Tables by group stand open on the page where they have at most that many rows together."""
 
 
-class Report(Content):
+class Report(Analysis):
     """Records with the facts behind them.
 
     In a notebook a report shows itself as a table; `table()`, `frame()` and `plot()` give the parts.
@@ -38,20 +39,15 @@ class Report(Content):
         """Read the report of a run folder.
 
         Raises:
-            RunError: The folder is no run, or a run that was stopped before it had numbers.
+            RunError: The folder is no run, a run that was stopped before it had numbers, or one with a damaged file.
         """
-        import pyarrow.parquet as pq
-
         path = Path(folder)
         scores, manifest = path / "scores.parquet", path / "manifest.json"
         if not manifest.is_file():
             raise RunError(f"{path} is no run folder: it holds no manifest.json")
         if not scores.is_file():
             raise RunError(f"the run in {path} was stopped before it had numbers: run the same command again to go on")
-        names = {f.name for f in dataclasses.fields(Record)}
-        rows = [{k: v for k, v in row.items() if k in names} for row in pq.read_table(scores).to_pylist()]
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
-        return cls([Record(**row) for row in rows], facts, path)
+        return cls(_records(scores), _facts(manifest), path)
 
     def frame(self, *, main_only: bool = False) -> pd.DataFrame:
         """One row per record."""
@@ -79,11 +75,12 @@ class Report(Content):
             table.columns.name = DEMO_LABEL
         return table
 
-    def plot(self, metrics: Sequence[str] | None = None, group: str = "overall") -> Figure:
-        """Value and interval of every method, one panel a metric; the main metrics unless named."""
+    def plot(self, metrics: str | Sequence[str] | None = None, group: str = "overall") -> Figure:
+        """Value and interval of every method, one panel a metric; the main metrics unless one or several are named."""
         from evenhand.report.plot import interval_plot
 
-        return interval_plot(self.records, metrics, group, self.demo, 100 * (1 - self.criteria.alpha))
+        wanted = [metrics] if isinstance(metrics, str) else metrics
+        return interval_plot(self.records, wanted, group, self.demo, 100 * (1 - self.criteria.alpha))
 
     def transcripts(self, item: str, *, model: str = "", method: str = "", benchmark: str = "") -> list[Transcript]:
         """The whole dialogues behind the answers to one item, of every cell that fits.
@@ -99,24 +96,84 @@ class Report(Content):
         """
         from evenhand.report.transcript import transcripts
 
-        if self.folder is None:
-            raise RunError("answers are kept in a run folder only; give compare(..., out=FOLDER)")
         wanted = {"model": model, "method": method, "benchmark": benchmark}
-        usage = self.manifest.get("usage", [])
-        return transcripts(self.folder, usage, item, {k: v for k, v in wanted.items() if v})
+        wanted = {k: v for k, v in wanted.items() if v}
+        kept = [(s.folder, s.usage) for s in self.sources if s.folder is not None]
+        if not kept:
+            raise RunError("answers are kept in a run folder only; give compare(..., out=FOLDER)")
+        found: list[Transcript] = []
+        for n, (folder, usage) in enumerate(kept, 1):
+            try:
+                found += transcripts(folder, usage, item, wanted)
+            except RunError:
+                if n == len(kept) and not found:  # some of several runs may have no such answer
+                    raise
+        return list(dict.fromkeys(found))
+
+    @classmethod
+    def join(cls, *reports: Report, names: Sequence[str] = ()) -> Report:
+        """Several runs as one report, so that their rows stand in one table and can be compared.
+
+        Rows that are the same in two runs (model, benchmark, items and answers) are shown once. A model whose rows
+        differ between runs is called "MODEL @ RUN" in the later ones. Stars are adjusted anew over all methods.
+
+        Args:
+            *reports: At least two.
+            names: Labels of the runs; the names of their folders, or run 1, run 2 ... unless given.
+
+        Raises:
+            SettingsError: There are fewer than two, names are not as many or not distinct, or the runs were judged by
+                different levels, margins or families.
+        """
+        from evenhand.report.join import joined
+
+        return cls(*joined(reports, names))
 
     def markdown(self) -> str:
         """The summary as Markdown; names from models and plugins are escaped."""
-        return self._rendered("summary.md.j2", markup=False)
+        from evenhand.report.exports import leaderboard_sheet, markdown_table
+
+        board = self.leaderboard()
+        top = markdown_table(leaderboard_sheet(board)) if board.columns else ""
+        more = {"leaderboard": top, "missing": board.missing, "rests_on": self.provenance()}
+        return self._rendered("summary.md.j2", markup=False, **more)
+
+    def export(self, form: str, group: str = "") -> str:
+        """The tables as "csv", "latex" or "markdown", or their sources as "bibtex"; see `evenhand.report.exports`."""
+        from evenhand.report.exports import export
+
+        return export(self, form, group)
+
+    def latex(self, group: str = "overall") -> str:
+        """Tables for a paper, with booktabs' rules: the leaderboard, then every benchmark's main metrics.
+
+        A value is bold where it is better than its baseline's after Holm's adjustment.
+        """
+        return self.export("latex", group)
+
+    def bibtex(self) -> str:
+        """BibTeX of the methods and benchmarks that have numbers here, and of evenhand."""
+        from evenhand.report.bibliography import bibtex_of_run
+
+        return bibtex_of_run(self.numbers, self.manifest)
+
+    def provenance(self) -> list[Section]:
+        """What the numbers rest on: command, settings, models, data and licences, training, versions, files."""
+        from evenhand.report.provenance import provenance
+
+        return provenance(self.manifest, self.records, self.folder)
 
     def html(self) -> str:
-        """A page of its own: all tables, by group too, and the interval plot. Every name is escaped."""
+        """A page of its own: leaderboard, charts, changed items, all tables and provenance. Every name is escaped."""
         import base64
         import io
 
+        from evenhand.report.page import context
+
         picture = io.BytesIO()
         self.plot().savefig(picture, dpi=110, format="png")
-        return self._rendered("page.html.j2", plot=base64.b64encode(picture.getvalue()).decode())
+        plot = base64.b64encode(picture.getvalue()).decode()
+        return self._rendered("page.html.j2", plot=plot, **context(self, self.provenance()))
 
     def save(self, folder: str | Path) -> None:
         """Write report.html, summary.md and intervals.png; each appears whole or not at all."""
@@ -155,29 +212,69 @@ class Report(Content):
         )
 
     def _repr_html_(self) -> str:
-        return self._rendered("body.html.j2")
+        from evenhand.report.leaderboard_view import as_html
+
+        board = self.leaderboard()
+        return self._rendered("body.html.j2", board=as_html(board) if board.columns else "")
 
     def __rich__(self) -> RenderableType:
         """The terminal view; rich calls this."""
         return self.rendered()
 
-    def rendered(self, group: str = "overall") -> RenderableType:
-        """The terminal view of one group; "all" shows the overall numbers and those by group.
+    def rendered(self, group: str = "overall", *, full: bool = False) -> RenderableType:
+        """The terminal view.
+
+        Args:
+            group: "overall" shows the leaderboard; a group, such as "Age", its tables; "all" the overall tables, then
+                those by group.
+            full: Whether all tables and verdicts follow the leaderboard.
 
         Raises:
             RunError: There is no such group.
         """
-        from evenhand.report.terminal import View
+        from evenhand.report.terminal import Summary, View
 
         groups = {r.group for r in self.records}
         if group != "all" and group not in groups and groups:
             raise RunError(f"no group {group!r} in this run. {suggest(group, groups)}")
-        return View(self, group)
+        return View(self, group) if full or group != "overall" else Summary(self)
+
+    def __str__(self) -> str:
+        """The leaderboard as text, 80 characters wide; `rendered(full=True)` has all tables."""
+        import io
+
+        from rich.console import Console
+
+        out = io.StringIO()
+        Console(file=out, width=80, color_system=None, legacy_windows=False).print(self.rendered())
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def __repr__(self) -> str:
         """Short, for logs."""
         cells = {(r.model, r.method, r.benchmark) for r in self.records}
         return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={self.folder})"
+
+
+def _records(file: Path) -> list[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = {f.name for f in dataclasses.fields(Record)}
+    try:
+        rows = pq.read_table(file).to_pylist()
+        return [Record(**{k: v for k, v in row.items() if k in names}) for row in rows]
+    except (OSError, pa.ArrowException, TypeError) as error:  # not a table, or one without the columns of a record
+        raise RunError(f"{file} cannot be read ({error}); run the command of this run again") from error
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file} is not JSON ({error}); run the command of this run again") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file} holds no facts of a run; run its command again")
+    return found
 
 
 def _replace(target: Path, write: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
+from evenhand.core.text_output import visible
+from evenhand.report.analysis import Analysis
 from evenhand.report.blocks import Block, Column, meanings
 from evenhand.report.content import Content
 from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, intervals_mean
@@ -22,7 +26,7 @@ COLUMNS = 3
 class View:
     """All tables, then the verdicts. Names are put in as plain text, so that no markup in them acts."""
 
-    def __init__(self, report: Content, group: str = "overall") -> None:
+    def __init__(self, report: Analysis, group: str = "overall") -> None:
         """Take what to show.
 
         Args:
@@ -37,21 +41,48 @@ class View:
         yield _view(self.report, self.group, max(2, min(ACROSS, fit)))
 
 
-def _view(report: Content, group: str, across: int) -> RenderableType:
+class Summary:
+    """The leaderboard, and what no number says: rows without numbers, answers that are missing, and doubts."""
+
+    def __init__(self, report: Analysis) -> None:
+        """Take what to show."""
+        self.report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The leaderboard takes the columns that fit; rich calls this."""
+        board = self.report.leaderboard()
+        yield board
+        if self.report.demo and not board.rows:
+            yield Text(DEMO_LABEL, style="bold yellow")
+        failed = [v for v in self.report.verdicts() if v.text.startswith(("failed", "not applicable", "no effect"))]
+        for v in [*failed, *self.report.untold()]:
+            yield _plain(f"{v.model}, {v.method} on {v.benchmark}: ", "bold") + _plain(v.text)
+        if self.report.folder is not None:
+            yield Text(f"all tables: evenhand show {shlex.quote(str(self.report.folder))} --full", style="dim")
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """A text with names or words of a model, in which nothing acts on a terminal."""
+    return Text(visible(text), style=style)
+
+
+def _view(report: Analysis, group: str, across: int) -> RenderableType:
     parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if report.demo else []
+    if group in ("overall", "all") and report.numbers:
+        parts = [report.leaderboard(), Text()]
     overall = "overall" if group == "all" else group
     for benchmark, metrics, lines in report.grids(overall):
         for model in dict.fromkeys(m for m, _ in lines):
             methods = {method: cells for (m, method), cells in lines.items() if m == model}
             for shown in _together(report, benchmark, model, list(methods), across):
-                title = Text(f"{model}   {benchmark}   {report.counts(benchmark)}", style="bold")
+                title = _plain(f"{model}   {benchmark}   {report.counts(benchmark)}", "bold")
                 parts += [title, _table(metrics, {m: methods[m] for m in shown}, report), Text()]
             for block in report.sections(benchmark, model, overall):
                 parts += _block(block, across)
             for block in report.by_group(benchmark, model) if group == "all" else ():
                 parts += _block(block, across)
     for v in [*report.verdicts(), *report.untold()]:
-        parts.append(Text(f"{v.model}, {v.method} on {v.benchmark}: ", style="bold") + Text(v.text))
+        parts.append(_plain(f"{v.model}, {v.method} on {v.benchmark}: ", "bold") + _plain(v.text))
     said = [f"{intervals_mean(report.criteria)}; {ARROWS_MEAN}", *meanings(report.numbers, report.costs())]
     parts.append(Text(". ".join(said), style="dim"))
     return Group(*parts)
@@ -83,10 +114,10 @@ def _block(block: Block, across: int) -> list[RenderableType]:
     for head, *rows in pieces:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in head:
-            table.add_column(Text(name), overflow="fold", no_wrap=name == "group")
+            table.add_column(_plain(name), overflow="fold", no_wrap=name == "group")
         for row in rows:
-            table.add_row(*(Text(c.replace(" → ", "→")) for c in row))
-        parts += [Text(block.title, style="bold"), table, Text()]
+            table.add_row(*(_plain(c.replace(" → ", "→")) for c in row))
+        parts += [_plain(block.title, "bold"), table, Text()]
     return parts
 
 
@@ -99,12 +130,12 @@ def _table(metrics: list[Column], methods: dict[str, list[str]], report: Content
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for method in methods:
-        table.add_column(Text(method), overflow="fold")
+        table.add_column(_plain(method), overflow="fold")
     arrows = {r.metric: ARROWS[r.direction] for r in report.numbers}
     for n, metric in enumerate(metrics):
         style = "dim" if metric.counts else ""
         name = Text(metric.title, style=style) + Text("" if metric.counts else f" {arrows[metric.metric]}", style="dim")
-        table.add_row(name, *[Text(c[n], style=style) for c in methods.values()])
+        table.add_row(name, *[_plain(c[n], style) for c in methods.values()])
     if not metrics:
         table.add_row(Text("no numbers"), *[Text("") for _ in methods])
     return table

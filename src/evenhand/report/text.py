@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from evenhand.core import moved
+from evenhand.core import moved, text_output
 from evenhand.core.records import WORST_GROUP, Record
 from evenhand.core.text_output import count, interval, number
 from evenhand.statistics.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
@@ -35,9 +35,14 @@ def cell(record: Record, criteria: Criteria = CRITERIA) -> str:
 def shift(record: Record, criteria: Criteria = CRITERIA) -> str:
     """From the baseline's value to this one with its interval, and a star where they differ."""
     if record.group == WORST_GROUP:
-        return f"{cell(record, criteria)} ({record.note.partition(';')[0]})"
+        return f"{cell(record, criteria)} ({worst_group(record.note)})"
     before = "" if math.isnan(record.difference) else f"{number(record.value - record.difference)} → "
     return before + cell(record, criteria)
+
+
+def worst_group(note: str) -> str:
+    """The group that the note of a worst group names; names of groups may contain whatever they like."""
+    return note.rpartition("; the worst of ")[0] or note
 
 
 def counted(record: Record) -> str:
@@ -54,10 +59,10 @@ def metric_name(name: str) -> str:
 
 
 def markdown(text: object) -> str:
-    """Names come from models, data and plugins: nothing in them may act as Markdown or HTML."""
-    plain = " ".join(str(text).split())
-    escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", escaped)
+    """Names come from models, data and plugins: nothing in them may act as Markdown, formula, HTML or on a terminal."""
+    plain = text_output.visible(" ".join(str(text).split()))
+    escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+    return re.sub(r"([\\`*_\[\]|~!]|(?<!&)#)", r"\\\1", escaped)
 
 
 if not TYPE_CHECKING:

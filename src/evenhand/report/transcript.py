@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand.core import registry
 from evenhand.core.records import is_baseline
 from evenhand.core.run_folder import RunFolder, from_plain
 from evenhand.core.text_output import number, visible
-from evenhand.errors import EvenhandError, RunError
+from evenhand.errors import RunError
 from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, QuestionItem, Reply
 from evenhand.models.readings import asked_by, written_by
 from evenhand.prompting.rendering import as_dialogue
+from evenhand.report.opened import Opened
 
 NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
 GATED = "the texts of this benchmark are not shown: its authors ask that none of it be published"
@@ -65,38 +65,38 @@ def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted:
         known = "; ".join(f"{u['model']}, {u['method']}, {u['benchmark']}" for u in usage) or "none"
         raise RunError(f"no answers of {', '.join(wanted.values()) or 'any model'} in {folder}; there are: {known}")
     run, found, ids = RunFolder(folder), [], list[str]()
+    opened = {spec: Opened(spec) for spec in {str(cell["benchmark"]) for cell in cells}}
     for cell in cells:
         stored = run.stored(str(cell.get("answers", "")))
         ids += list(stored)[:1]
         if item in stored:
-            found.append(_transcript(cell, item, stored[item]))
+            found.append(transcript(opened[cell["benchmark"]], cell, item, stored[item]))
     if not found:
         like = f"ids look like {', '.join(dict.fromkeys(ids))}" if ids else "run the same command again to have them"
         raise RunError(f"no answer to an item {item!r} is kept in {folder}; {like}")
     return found
 
 
-def _transcript(cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> Transcript:
+def transcript(opened: Opened, cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> Transcript:
+    """One answer with everything that was said.
+
+    Args:
+        opened: The benchmark.
+        cell: The manifest's facts of the cell; model, method and benchmark are shown as they stand there.
+        item: Id of the item.
+        stored: The answer as the run folder has it.
+    """
     whose = (cell["model"], cell["method"], cell["benchmark"], item)
-    try:
-        benchmark = registry.build_benchmark(cell["benchmark"])
-    except EvenhandError as error:  # such as a plugin's that is not loaded: then nobody knows what may be shown
-        return Transcript(*whose, (), "not shown", f"the benchmark cannot be opened: {error}")
+    benchmark = opened.benchmark
+    if benchmark is None:
+        return Transcript(*whose, (), "not shown", opened.why)
     answer = from_plain(benchmark.answer_type, stored)
-    unit, note = _unit(benchmark, item)
+    unit, note = opened.items.get(item), opened.why
     if not benchmark.quotable:
         return Transcript(*whose, (), _outcome(benchmark, unit, answer, quote=False), note or GATED)
     asked, why = _asked(benchmark, unit, answer, cell)
     turns = tuple(Message(m.role, _whole(m.content)) for m in (*asked, *_said(answer)))
     return Transcript(*whose, turns, _outcome(benchmark, unit, answer, quote=True), note or why)
-
-
-def _unit(benchmark: Benchmark, item: str) -> tuple[Any, str]:
-    """The benchmark's item, or why it cannot be had."""
-    try:
-        return next((i for i in benchmark.load() if i.id == item), None), ""
-    except EvenhandError as error:
-        return None, f"the question is not shown: {error}"
 
 
 def _asked(benchmark: Benchmark, unit: Any, answer: Any, cell: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:

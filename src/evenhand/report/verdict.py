@@ -76,6 +76,16 @@ def bias(r: Record, criteria: Criteria) -> str:
     return f"{change}: {_bias_claim(r, criteria)}"
 
 
+def less_bias(r: Record, criteria: Criteria) -> bool:
+    """Whether a verdict claims that a method lowered this metric of bias."""
+    return _bias_claim(r, criteria) == "less bias"
+
+
+def lost(r: Record, criteria: Criteria) -> bool:
+    """Whether a metric of capability is shown to have got worse, by more than the margin for all that is known."""
+    return criteria.significant(r) and r.gain < 0 and not r.loss_high < criteria.margin
+
+
 def _bias_claim(r: Record, criteria: Criteria) -> str:
     if isnan(r.p_holm):
         return "not tested, as one of the two values has no interval"

@@ -1,0 +1,200 @@
+"""`Analysis`: what a report answers beyond its tables: which method, at what cost, and on which items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenhand.core.records import BASELINE, Record
+from evenhand.report.answers import Source, StoredCell, answer_frame, chosen, stored_cells
+from evenhand.report.changes import Changes, changed_items
+from evenhand.report.content import Content
+from evenhand.report.gaps import unfinished
+from evenhand.report.heat import HeatMap, heat_map
+from evenhand.report.leaderboard import Cell, Leaderboard, leaderboard
+from evenhand.report.pareto import ParetoPoint, settings_of, with_curves
+from evenhand.report.rivals import rivals_in
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+
+    from evenhand.report.differences import Difference
+
+
+class Analysis(Content):
+    """The records of a run with its facts, and its answers where they are kept."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        manifest: dict[str, Any],
+        folder: Path | None = None,
+        sources: Sequence[Source] = (),
+    ) -> None:
+        """Take the records of a run.
+
+        Args:
+            records: All numbers.
+            manifest: Facts: models, benchmarks, versions, cost.
+            folder: Run folder, if there is one.
+            sources: The runs that were joined; empty where there is only this one.
+        """
+        super().__init__(records, manifest, folder)
+        self.sources = tuple(sources) or (Source("", folder, manifest, {}),)
+
+    def cells(self) -> list[StoredCell]:
+        """Every finished cell whose answers are kept; none without a run folder."""
+        return stored_cells(self.sources)
+
+    def missing(self) -> list[str]:
+        """What was asked for and has no numbers, since the run was interrupted or a row failed."""
+        if len(self.sources) == 1:
+            return unfinished(self.manifest, self.numbers)
+        return [f"{s.name}: {line}" for s in self.sources for line in unfinished(s.manifest, self.numbers, s.labels)]
+
+    def leaderboard(self, bias: str | None = None, capability: str | None = None) -> Leaderboard:
+        """Methods in the order of their bias, with accuracy, abstention, capability and cost.
+
+        Args:
+            bias: Metric to rank by, such as "bias_ambiguous" or "bbq(source=demo):bias_ambiguous"; None takes the run's
+                first main metric of bias.
+            capability: Likewise; None takes one of a benchmark that measures no bias where there is one.
+
+        Raises:
+            SettingsError: There is no such metric in this run.
+        """
+        return leaderboard(
+            self.numbers,
+            self.costs(),
+            rivals_in(self.manifest),
+            self.criteria,
+            bias=bias,
+            capability=capability,
+            demo=self.demo,
+            missing=self.missing(),
+        )
+
+    def pareto(self, bias: str | None = None, capability: str | None = None) -> list[ParetoPoint]:
+        """Every row by bias, capability and cost, with intervals; rows without a bias are left out.
+
+        Points that differ in one number only, such as those of a sweep, have the same `curve`.
+
+        Args:
+            bias: As in `leaderboard`.
+            capability: As in `leaderboard`.
+
+        Raises:
+            SettingsError: There is no such metric in this run.
+        """
+        board = self.leaderboard(bias, capability)
+        nothing = Cell()
+        points = []
+        for row in board.rows:
+            found = row.cells.get("bias", nothing)
+            able = row.cells.get("capability") or row.cells.get("disambiguated_accuracy") or nothing
+            calls, seconds = (row.cells.get(key, nothing).value for key in ("calls", "seconds"))
+            numbers = found.value, found.low, found.high, able.value, able.low, able.high, calls, seconds
+            if not isnan(found.value):
+                names = row.model, row.method, row.baseline, settings_of(row.method)
+                points.append(ParetoPoint(*names, *numbers, row.pareto, row.dominated_by))
+        return with_curves(points)
+
+    def heat(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> HeatMap:
+        """One metric by method and group, each cell with its n and interval.
+
+        Args:
+            metric: A metric of bias or capability, or "BENCHMARK:METRIC"; None takes the run's first of bias.
+            benchmark: Only this spec.
+            model: Only this one.
+
+        Raises:
+            SettingsError: There is no such metric in this run.
+        """
+        return heat_map(self.numbers, self.criteria, metric, benchmark, model)
+
+    def pareto_chart(self, bias: str | None = None, capability: str | None = None) -> alt.LayerChart:
+        """The same as a chart: bias across, capability upwards, cost as size; `.save("pareto.svg")` writes it, or .pdf.
+
+        Args:
+            bias: As in `leaderboard`.
+            capability: As in `leaderboard`.
+
+        Raises:
+            SettingsError: There is no such metric in this run.
+        """
+        from evenhand.report.charts import pareto_chart
+
+        board = self.leaderboard(bias, capability)
+        able = board.column("capability") or board.column("disambiguated_accuracy")
+        titles = [
+            column.title if column else kind for column, kind in ((board.column("bias"), "bias"), (able, "capability"))
+        ]
+        return pareto_chart(self.pareto(bias, capability), bias=titles[0], capability=titles[1], demo=self.demo)
+
+    def heat_chart(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> alt.LayerChart:
+        """What `heat` gives, as a chart; `.save("groups.svg")` writes it, or .pdf.
+
+        Args:
+            metric: As in `heat`.
+            benchmark: Only this spec.
+            model: Only this one.
+
+        Raises:
+            SettingsError: There is no such metric in this run.
+        """
+        from evenhand.report.charts import heat_chart
+
+        return heat_chart(self.heat(metric, benchmark=benchmark, model=model), demo=self.demo)
+
+    def answers(self, *, model: str = "", method: str = "", benchmark: str = "") -> pd.DataFrame:
+        """All answers as one table, one row per item and row of the report.
+
+        The columns are those of the files (docs/results.md), and `run`, `seed` and `wording`.
+
+        Args:
+            model: Only this one; "" takes all.
+            method: Only this row.
+            benchmark: Only this spec.
+
+        Raises:
+            RunError: No answers are kept, there is no such name, or a file is damaged.
+        """
+        return answer_frame(chosen(self.cells(), model=model, benchmark=benchmark, method=method))
+
+    def changes(self, method: str, against: str = BASELINE, *, model: str = "", benchmark: str = "") -> Changes:
+        """The items that two rows answer differently, those that turned from right to wrong first.
+
+        Args:
+            method: Row of the report, such as "self_debias".
+            against: Row that it is compared with. "none" is the method's own baseline, read as its answers
+                are.
+            model: Only this one; "" takes all.
+            benchmark: Only this spec; "" takes all.
+
+        Raises:
+            RunError: No answers are kept, there is no such row, or the two have no item in common.
+        """
+        return changed_items(self.cells(), method, against, model=model, benchmark=benchmark)
+
+    def difference(self, a: str, b: str, *, model: str = "", method: str = "", benchmark: str = "") -> Difference:
+        """What changes from `a` to `b`: every metric of b minus that of a, paired on the items that both answered.
+
+        Args:
+            a: A row of the report (a method), a model, or a run of a joined report.
+            b: Another one of the same kind.
+            model: Only this one; "" takes all.
+            method: Only this row.
+            benchmark: Only this spec.
+
+        Raises:
+            RunError: No answers are kept, there is no such row, or nothing can be compared; the message says why.
+            SettingsError: `a` and `b` are of different kinds.
+        """
+        from evenhand.report.differences import difference
+        from evenhand.report.paired_numbers import Bootstrap
+
+        wanted = {"model": model, "method": method, "benchmark": benchmark}
+        return difference(self.cells(), self.criteria, a, b, **wanted, bootstrap=Bootstrap.of(self.manifest))

@@ -1,0 +1,165 @@
+"""The content of the leaderboard: columns, and a row per method and model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isnan
+from typing import TYPE_CHECKING, NamedTuple
+
+from evenhand.core.records import NAN
+from evenhand.core.text_output import duration, number
+from evenhand.report.pareto import Standing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OVERALL = "overall"
+SHORT = ("bias", "disambiguated_accuracy", "abstention", "capability")
+"""Columns that a terminal of 80 characters shows."""
+BETTER, WORSE = "▲", "▼"
+"""Shown by a test; `BETTER_FOUND` and `WORSE_FOUND` are as measured only."""
+BETTER_FOUND, WORSE_FOUND = "△", "▽"
+
+
+class Column(NamedTuple):
+    """What a column shows."""
+
+    key: str
+    """bias, worst_group, disambiguated_accuracy, abstention, capability, right_to_wrong, calls or seconds."""
+    title: str
+    benchmark: str
+    metric: str
+    group: str
+    direction: str
+    """Which way is better: "lower", "higher", "zero" (nearer zero), or "none"."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a row; what is not known is nan."""
+
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    difference: float = NAN
+    """Value minus the baseline's."""
+    difference_low: float = NAN
+    difference_high: float = NAN
+    better: bool | None = None
+    """Whether it is better than the baseline's as measured; None where neither is, or nothing is known."""
+    significant: bool = False
+    """Whether the difference is one after Holm's adjustment."""
+    note: str = ""
+    """Of the worst group, which it is; of an unknown cost, why."""
+    n: float = 0
+    clusters: int = 0
+    seconds: bool = False
+    """Whether the value is a time."""
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width."""
+        return (self.high - self.low) / 2
+
+    @property
+    def arrow(self) -> str:
+        """Better or worse than the baseline, hollow where no test says so; "" where it is neither."""
+        if self.better is None:
+            return ""
+        if self.significant:
+            return BETTER if self.better else WORSE
+        return BETTER_FOUND if self.better else WORSE_FOUND
+
+    @property
+    def mark(self) -> str:
+        """Arrow and star."""
+        return self.arrow + "*" * self.significant
+
+    @property
+    def text(self) -> str:
+        """Value, half of the interval's width, arrow and star."""
+        if isnan(self.value):
+            return "–"
+        value = duration(self.value) if self.seconds else number(self.value)
+        half = "" if isnan(self.half_width) else f" ±{number(self.half_width)}"
+        return f"{value}{half}" + f" {self.mark}" * bool(self.mark)
+
+
+class GroupLoss(NamedTuple):
+    """A group on which a method is worse than its baseline."""
+
+    group: str
+    benchmark: str
+    metric: str
+    before: float
+    after: float
+    significant: bool
+    """After Holm's adjustment over the methods compared on this metric and group."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one model."""
+
+    model: str
+    method: str
+    baseline: str
+    """Row that the differences refer to; "" for a baseline itself."""
+    status: str
+    """As in records: ok, no effect, not applicable or failed."""
+    note: str
+    """Why there are no numbers, or no effect."""
+    cells: Mapping[str, Cell]
+    """By the column's key."""
+    pareto: Standing
+    dominated_by: tuple[str, ...]
+    """Rows that dominate it; where it is undecided, those at least as good as measured."""
+    rank: int | None
+    """Place among the model's methods, from 1; None of baselines and of rows without a value."""
+    got_worse: tuple[GroupLoss, ...] = ()
+    """Groups on which it is worse in bias or capability: those with a star first, then the largest losses."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The content of a leaderboard."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    demo: bool
+    """Whether a demo model was compared; every view then says so."""
+    level: float
+    """Of the intervals, in per cent."""
+    explained: str
+    """What columns and signs mean."""
+    missing: tuple[str, ...] = ()
+    """What was asked for and is not in this report, such as the cells of an interrupted run."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By "bias" and "capability" what `Report.leaderboard` can show there."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, in order."""
+        return tuple(dict.fromkeys(row.model for row in self.rows))
+
+    def column(self, key: str) -> Column | None:
+        """The column of a key; None where the run has no such number."""
+        return next((c for c in self.columns if c.key == key), None)
+
+    def frame(self) -> pd.DataFrame:
+        """One line per row: of every column the value, its interval, the difference and whether it is one."""
+        import pandas as pd
+
+        return pd.DataFrame(list(map(self._line, self.rows)))
+
+    def _line(self, row: Row) -> dict[str, object]:
+        line: dict[str, object] = {"model": row.model, "method": row.method, "rank": row.rank, "pareto": row.pareto}
+        for column in self.columns:
+            cell, key = row.cells[column.key], column.key
+            line[key] = cell.value
+            if key not in ("calls", "seconds"):
+                line |= {f"{key}_low": cell.low, f"{key}_high": cell.high}
+            line |= {f"{key}_difference": cell.difference, f"{key}_better": cell.better}
+            line[f"{key}_significant"] = cell.significant
+        return {**line, "dominated_by": ", ".join(row.dominated_by), "status": row.status, "note": row.note}

@@ -1,0 +1,86 @@
+"""Differences in a terminal and in a notebook. Names are put in as plain text, so that no markup in them acts."""
+
+from __future__ import annotations
+
+import io
+from html import escape
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evenhand.core.records import Record
+from evenhand.core.text_output import count, interval, number, visible
+from evenhand.report.difference_parts import Differing, Pair
+from evenhand.report.text import ARROWS, metric_name
+from evenhand.statistics.criteria import Criteria
+
+HEADS = ("metric", "before", "after", "difference")
+
+
+def rendered(found: Differing) -> RenderableType:
+    """A table per pair, then what could not be compared."""
+    parts: list[RenderableType] = []
+    for pair in found.pairs:
+        parts.append(Text(visible(f"{pair.title}   {pair.benchmark}   {count(pair.items)} items"), style="bold"))
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for head in HEADS:
+            table.add_column(head)
+        for cells in _lines(pair, found.criteria):
+            table.add_row(*map(Text, cells))
+        parts += [table, *(Text(visible(note), style="yellow") for note in pair.notes), Text()]
+    for refusal in found.refused:
+        text = f"not compared: {refusal.what} on {refusal.benchmark}: {refusal.reason}"
+        parts.append(Text(visible(text), style="yellow"))
+    parts.append(Text(_legend(found), style="dim"))
+    return Group(*parts)
+
+
+def as_text(found: Differing, width: int) -> str:
+    """The tables without colours."""
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, legacy_windows=False).print(rendered(found))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def as_html(found: Differing) -> str:
+    """The tables for a notebook; every name is escaped."""
+    parts = []
+    for pair in found.pairs:
+        heads = "".join(f"<th scope='col'>{head}</th>" for head in HEADS)
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in cells) for cells in _lines(pair, found.criteria)]
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        caption = f"<caption>{escape(pair.title)}, {escape(pair.benchmark)}, {count(pair.items)} items</caption>"
+        parts.append(f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
+        parts += [f"<p>{escape(note)}</p>" for note in pair.notes]
+    parts += [
+        f"<p>not compared: {escape(r.what)} on {escape(r.benchmark)}: {escape(r.reason)}</p>" for r in found.refused
+    ]
+    return "".join([*parts, f"<p>{escape(_legend(found))}</p>"])
+
+
+def _lines(pair: Pair, criteria: Criteria) -> list[tuple[str, ...]]:
+    shown = [r for r in pair.records if r.main and r.group == "overall"]
+    changed = [r for r in pair.records if r.kind == "change" and r.group == "overall" and r.n]
+    changed = [r for r in changed if r.metric.startswith(("became_right", "became_wrong")) and "_max" not in r.metric]
+    return [_line(r, criteria) for r in shown] + [_share(r) for r in changed]
+
+
+def _line(r: Record, criteria: Criteria) -> tuple[str, ...]:
+    ends = interval(r.difference_low, r.difference_high, signed=True)
+    star = " *" if criteria.significant(r) else ""
+    name = f"{metric_name(r.metric)} {ARROWS[r.direction]}".rstrip()
+    change = f"{number(r.difference, signed=True)} {ends}".rstrip() + star
+    return name, number(r.value - r.difference), number(r.value), change
+
+
+def _share(r: Record) -> tuple[str, ...]:
+    return metric_name(r.metric), "", "", f"{number(r.value)} {interval(r.low, r.high)} of items"
+
+
+def _legend(found: Differing) -> str:
+    level = 100 * (1 - found.criteria.alpha)
+    return (
+        f"after minus before on the items that both answered; [ ] {level:g} % interval, paired by cluster; * shown to "
+        f"differ (p < {found.criteria.alpha:g}, Holm-adjusted over all pairs)"
+    )

@@ -1,0 +1,304 @@
+"""Tables of a report for other programs: LaTeX and Markdown for a paper, CSV for a spreadsheet or R.
+
+LaTeX and Markdown have the same tables: the leaderboard, then the main metrics of every benchmark. A value is bold
+where it is better than its baseline's after Holm's adjustment, and has a star where it differs from it in either
+direction, by the same rule as everywhere else (`Criteria.significant`). CSV has the records, one row each.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evenhand.core.records import Record
+from evenhand.core.text_output import UNKNOWN, count, duration, interval, number, visible
+from evenhand.errors import RunError, SettingsError, suggest
+from evenhand.report.bibliography import bibtex_of_run
+from evenhand.report.text import ARROWS, DEMO_LABEL, FEW, markdown, metric_name
+from evenhand.statistics.criteria import FAMILIES, FEW_CLUSTERS, Criteria, fewest_clusters
+
+if TYPE_CHECKING:
+    from evenhand.report.analysis import Analysis
+    from evenhand.report.leaderboard import Cell, Leaderboard
+
+FORMS = ("csv", "latex", "markdown", "bibtex")
+PLAIN_COSTS: dict[str, Callable[[float], str]] = {"calls": lambda value: number(value, decimals=2), "seconds": duration}
+"""How costs are written, by key of their column in the leaderboard; all other numbers have three decimals."""
+TEXTS = ("model", "method", "benchmark", "metric", "group", "baseline", "note")
+"""Fields of a record with texts that come from models, data and plugins."""
+
+SIGNS = "Bold: better than the baseline; *: differs from the baseline."
+
+
+class Entry(NamedTuple):
+    """One cell of a table."""
+
+    value: str
+    spread: str = ""
+    """Interval or half-width; "" where there is none."""
+    star: bool = False
+    """Whether the value differs from its baseline's."""
+    bold: bool = False
+    """Whether it is better than its baseline's."""
+
+
+class Sheet(NamedTuple):
+    """One table: its first columns are names, the others entries."""
+
+    title: str
+    names: tuple[str, ...]
+    """Heads of the columns with names."""
+    head: tuple[str, ...]
+    """Heads of the columns with entries."""
+    rows: list[tuple[tuple[str, ...], list[Entry]]]
+    note: str
+    """What the signs mean."""
+
+
+def export(report: Analysis, form: str, group: str = "") -> str:
+    """The tables of a report in another program's format.
+
+    Args:
+        report: What to write.
+        form: One of `FORMS`.
+        group: Only this group's numbers, such as "Age"; "all" takes every group. "" is "overall" for tables, which
+            begin with the leaderboard then, and every group for CSV.
+
+    Raises:
+        SettingsError: The format is not known.
+        RunError: The run has no such group.
+    """
+    known = dict.fromkeys(r.group for r in report.numbers if r.metric)
+    if group not in ("", "all") and group not in known:
+        raise RunError(f"no group {group!r} in this run. {suggest(group, known)}")
+    if form not in FORMS:
+        raise SettingsError(f"format {form!r} is not known; give one of {', '.join(FORMS)}")
+    if form == "bibtex":
+        return bibtex_of_run(report.numbers, report.manifest)
+    if form == "csv":
+        return csv_of(report.records, group)
+    written = latex_table if form == "latex" else markdown_table
+    found = [sheet for one in (known if group == "all" else (group or "overall",)) for sheet in sheets(report, one)]
+    return "\n\n".join([*([PREAMBLE] if form == "latex" else []), *map(written, found)]) + "\n"
+
+
+def sheets(report: Analysis, group: str = "overall") -> list[Sheet]:
+    """The leaderboard, where the group is "overall", and the main metrics of every benchmark in one group."""
+    top = [leaderboard_sheet(report.leaderboard())] if group == "overall" else []
+    return [sheet for sheet in [*top, *_by_benchmark(report, group)] if sheet.rows and sheet.head]
+
+
+# ------------------------------------------------------------------------------------------------------------- CSV
+
+
+def csv_of(records: Sequence[Record], group: str = "") -> str:
+    """Records as CSV with a header line; a number that does not exist is empty.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, and control characters are spelled
+    out, since a terminal shows CSV as well.
+    """
+    rows = [asdict(r) for r in records if group in ("", "all", r.group)]
+    written = io.StringIO()
+    table = csv.DictWriter(written, [f.name for f in fields(Record)], lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: _no_formula(name, value) for name, value in row.items()} for row in rows)
+    return written.getvalue()
+
+
+def _no_formula(name: str, value: Any) -> Any:
+    if name in TEXTS:
+        plain = visible(value)
+        return f"'{plain}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else plain
+    return "" if value is None or value != value else value
+
+
+# ----------------------------------------------------------------------------------------------------------- sheets
+
+
+def leaderboard_sheet(board: Leaderboard) -> Sheet:
+    """The leaderboard as a table: values with half the width of their intervals, and the Pareto front marked."""
+    several = len({row.model for row in board.rows}) > 1
+    rows = []
+    for row in board.rows:
+        names = (row.method, *((row.model,) if several else ()), row.pareto)
+        entries = [_board_entry(column.key, row.cells.get(column.key)) for column in board.columns]
+        rows.append((names, entries))
+    names = ("method", *(("model",) if several else ()), "Pareto")
+    head = tuple(f"{column.title} {ARROWS.get(column.direction, '')}".rstrip() for column in board.columns)
+    return Sheet("Leaderboard", names, head, rows, _board_note(board))
+
+
+def _board_note(board: Leaderboard) -> str:
+    """What the leaderboard's numbers are of, and what its signs mean."""
+    measured = [f"{c.title}: {c.benchmark}" for c in map(board.column, ("bias", "capability")) if c is not None]
+    pareto = (
+        "Pareto: on the front of bias, capability and calls; dominated by a row that is at least as good in all of "
+        "these and shown to be better in one; or undecided"
+    )
+    return " ".join(
+        [
+            *_demo_note(board.demo),
+            *(
+                f"{text}."
+                for text in ("; ".join(measured), f"± is half the {board.level:g} % interval", pareto)
+                if text
+            ),
+            SIGNS,
+        ]
+    )
+
+
+def _demo_note(demo: bool) -> list[str]:
+    return [f"A {DEMO_LABEL}: these numbers say nothing about real models."] if demo else []
+
+
+def _board_entry(key: str, cell: Cell | None) -> Entry:
+    if cell is None or math.isnan(cell.value):
+        return Entry(UNKNOWN)
+    written = PLAIN_COSTS.get(key, number)
+    spread = "" if math.isnan(cell.half_width) or key in PLAIN_COSTS else f"±{number(cell.half_width)}"
+    return Entry(written(cell.value), spread, cell.significant, cell.significant and cell.better is True)
+
+
+def _by_benchmark(report: Analysis, group: str) -> Iterator[Sheet]:
+    criteria = report.criteria
+    signs = (
+        f"[ ]: {100 * (1 - criteria.alpha):g} % interval over clusters. {SIGNS[:-1]}, p < {criteria.alpha:g} after "
+        f"Holm's adjustment over {FAMILIES[criteria.family]}."
+    )
+    note = " ".join([*_demo_note(report.demo), signs])
+    several = len({r.model for r in report.numbers}) > 1
+    for benchmark in dict.fromkeys(r.benchmark for r in report.numbers):
+        shown = [r for r in report.numbers if r.benchmark == benchmark and r.main and r.group == group]
+        metrics = list(dict.fromkeys(r.metric for r in shown))
+        found = {(r.model, r.method, r.metric): r for r in shown}
+        rows = [
+            (
+                (*((model,) if several else ()), method),
+                [_entry(found.get((model, method, m)), criteria) for m in metrics],
+            )
+            for model, method in dict.fromkeys((r.model, r.method) for r in shown)
+        ]
+        arrows = {r.metric: ARROWS[r.direction] for r in shown}
+        head = tuple(f"{metric_name(m)} {arrows[m]}".rstrip() for m in metrics)
+        title = benchmark if group == "overall" else f"{benchmark}, {group}"
+        yield Sheet(f"{title}: {_size(shown)}", (*(("model",) if several else ()), "method"), head, rows, note)
+
+
+def _entry(record: Record | None, criteria: Criteria) -> Entry:
+    if record is None or math.isnan(record.value):
+        return Entry(UNKNOWN)
+    star = criteria.significant(record)
+    return Entry(number(record.value), interval(record.low, record.high), star, star and record.gain > 0)
+
+
+def _size(records: Sequence[Record]) -> str:
+    """How many answers and clusters a table's numbers rest on, at most."""
+    if not records:
+        return ""
+    few = f" ({FEW})" if min(map(fewest_clusters, records)) < FEW_CLUSTERS else ""
+    most = count(max(r.n for r in records)), count(max(r.clusters for r in records))
+    return f"up to {most[0]} answers in {most[1]} clusters{few}"
+
+
+# -------------------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown_table(sheet: Sheet) -> str:
+    """A sheet as a table of GitHub's Markdown, with its title and note; names are escaped."""
+    lines = [
+        f"**{markdown(sheet.title)}**",
+        "",
+        _line(map(markdown, (*sheet.names, *sheet.head))),
+        _line(["---"] * len(sheet.names) + ["--:"] * len(sheet.head)),
+        *(_line([*map(markdown, names), *map(_markdown_entry, entries)]) for names, entries in sheet.rows),
+        "",
+        markdown(sheet.note),
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_entry(entry: Entry) -> str:
+    value = f"**{markdown(entry.value)}**" if entry.bold else markdown(entry.value)
+    return f"{value} {markdown(entry.spread)}".rstrip() + (r" \*" if entry.star else "")
+
+
+def _line(cells: Iterator[str] | Sequence[str] | map[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# ----------------------------------------------------------------------------------------------------------- LaTeX
+
+PREAMBLE = "% \\usepackage{booktabs,graphicx}"
+"""What a document needs for these tables: rules, and wide tables made as narrow as the line."""
+_NUMBER = re.compile(r"[-+]?\d[\d.]*")
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": r"{*}",
+    "–": "--",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≤": r"$\leq$",
+    "µ": r"$\mu$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+"""Brackets are wrapped since one that opens a row would be read as an argument of the line break above it."""
+
+
+def latex_escaped(text: str) -> str:
+    """A text that LaTeX prints as it is: nothing in it acts, and line breaks and control characters are blanks."""
+    plain = re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text)
+    return "".join(_SPECIAL.get(sign, sign) for sign in plain)
+
+
+def latex_table(sheet: Sheet) -> str:
+    """A sheet as a floating table with booktabs' rules; one that is too wide is scaled to the line."""
+    import pandas as pd
+
+    columns = [latex_escaped(text) for text in (*sheet.names, *sheet.head)]
+    rows = [[*map(latex_escaped, names), *map(_latex_entry, entries)] for names, entries in sheet.rows]
+    styled = pd.DataFrame(rows, columns=pd.Index(range(len(columns)))).style.hide(axis="index")
+    heads: dict[object, str] = dict(enumerate(columns))
+    styled.format_index(heads.__getitem__, axis=1)
+    layout = "l" * len(sheet.names) + "r" * len(sheet.head)
+    tabular = styled.to_latex(hrules=True, column_format=layout).rstrip()
+    caption = latex_escaped(f"{sheet.title}. {sheet.note}")
+    label = re.sub(r"\W+", "-", sheet.title.partition(":")[0].lower(), flags=re.A).strip("-")
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering\small",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:evenhand-{label}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            f"{tabular}%",
+            "}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_entry(entry: Entry) -> str:
+    """Numbers in math mode, so that a minus is not a hyphen; other texts, such as "200 ms", as they are."""
+    star = "^{*}" if entry.star else ""
+    if _NUMBER.fullmatch(entry.value):
+        value = f"$\\mathbf{{{entry.value}}}{star}$" if entry.bold else f"${entry.value}{star}$"
+    else:
+        value = latex_escaped(entry.value) + (f"${star}$" if star else "")
+    spread = entry.spread.replace("±", r"\pm ").replace(", ", r",\,")
+    return f"{value} {{\\scriptsize ${spread}$}}" if spread else value

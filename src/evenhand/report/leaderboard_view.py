@@ -1,0 +1,144 @@
+"""The leaderboard in a terminal and in a notebook. Names are put in as plain text, so that no markup in them acts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from html import escape
+from math import isnan
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evenhand.core.records import is_baseline
+from evenhand.core.text_output import duration, number, visible
+from evenhand.report.board import SHORT, Board, Cell, Column, Row
+from evenhand.report.text import DEMO_LABEL
+
+WIDE = 120
+"""Characters of a terminal that shows every column."""
+MARKS = {"front": "●", "dominated": "×", "undecided": "○", "": " "}
+LEAST_NAME = 12
+"""Fewest characters of a method's name."""
+COLOURS = {True: "green", False: "red", None: ""}
+
+
+def rendered(board: Board, width: int) -> RenderableType:
+    """One line per method: four columns, or all of them from 120 characters.
+
+    Args:
+        board: What to show.
+        width: Characters of a line.
+    """
+    columns = [c for c in board.columns if width >= WIDE or c.key in SHORT]
+    parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if board.demo else []
+    for model in board.models:
+        rows = [row for row in board.rows if row.model == model]
+        parts += [Text(visible(model), style="bold"), _table(rows, columns, width), Text()]
+    parts += [Text(f"missing: {visible(line)}", style="yellow") for line in board.missing]
+    if board.columns:
+        parts += [Text(line, style="dim") for line in _legend(board, columns)]
+    return Group(*parts)
+
+
+def as_text(board: Board, width: int) -> str:
+    """The table without colours."""
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, legacy_windows=False).print(rendered(board, width))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def as_html(board: Board) -> str:
+    """A table of all columns for a notebook; every name is escaped."""
+    heads = "".join(f"<th scope='col'>{escape(c.title)}</th>" for c in board.columns)
+    several = len(board.models) > 1
+    model = "<th scope='col'>model</th>" * several
+    lines = []
+    for row in board.rows:
+        name = f"{MARKS[row.pareto]} {row.method}"
+        cells = "".join(f"<td title='{escape(c.note)}'>{_html(c)}</td>" for c in _cells(row, board.columns))
+        if _without_numbers(row):
+            cells = f"<td colspan='{len(board.columns)}'>{escape(f'{row.status}: {row.note}')}</td>"
+        own = f"<td>{escape(row.model)}</td>" * several
+        lines.append(f"<tr>{own}<th scope='row' style='text-align:left'>{escape(name)}</th>{cells}</tr>")
+    label = f"<p><b>{DEMO_LABEL}</b></p>" * board.demo
+    gaps = "".join(f"<p>missing: {escape(line)}</p>" for line in board.missing)
+    head = f"<thead><tr>{model}<th scope='col'>method</th>{heads}</tr></thead>"
+    caption = f"<p style='max-width:75em;font-size:.88em'>{escape(board.explained)}.</p>"
+    return f"{label}<table>{head}<tbody>{''.join(lines)}</tbody></table>{gaps}{caption}"
+
+
+def _html(cell: Cell) -> str:
+    text = escape(cell.text)
+    return f"<b>{text}</b>" if cell.significant else text
+
+
+def _cells(row: Row, columns: tuple[Column, ...]) -> Iterator[Cell]:
+    return (row.cells[c.key] for c in columns)
+
+
+def _table(rows: list[Row], columns: list[Column], width: int) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    texts = {c.key: [_short(row.cells[c.key], c) for row in rows if not _without_numbers(row)] for c in columns}
+    heads = {c.key: _head(c) for c in columns}
+    wide = {k: max([*map(len, heads[k].split("\n")), *map(len, found), 1]) for k, found in texts.items()}
+    room = max(LEAST_NAME, width - sum(w + 1 for w in wide.values()) - 2)
+    longest = max((len(_name(r)) for r in rows), default=LEAST_NAME)
+    table.add_column("", width=1, no_wrap=True)
+    table.add_column("method", width=min(room, max(longest, LEAST_NAME)), no_wrap=True)
+    for column in columns:
+        table.add_column(Text(heads[column.key]), width=wide[column.key], no_wrap=True, vertical="bottom")
+    for row in rows:
+        name = _fitted(_name(row), room)
+        style = "dim" if is_baseline(row.method) else "bold" if row.pareto == "front" else ""
+        if _without_numbers(row):
+            table.add_row(Text(MARKS[row.pareto]), Text(name, style="dim"))
+            continue
+        cells = [Text(_short(row.cells[c.key], c), style=_colour(row.cells[c.key])) for c in columns]
+        table.add_row(Text(MARKS[row.pareto]), Text(name, style=style), *cells)
+    return table
+
+
+def _name(row: Row) -> str:
+    return visible(row.method) + (f": {row.status}" if _without_numbers(row) else "")
+
+
+def _without_numbers(row: Row) -> bool:
+    return all(isnan(cell.value) for cell in row.cells.values())
+
+
+def _colour(cell: Cell) -> str:
+    return COLOURS[cell.better] if cell.significant else ""
+
+
+def _head(column: Column) -> str:
+    """A title in two short lines."""
+    first, _, rest = column.title.partition(" ")
+    return f"{first}\n{rest}" if rest else first
+
+
+def _short(cell: Cell, column: Column) -> str:
+    """A number with half of its interval's width in two decimals, arrow and star."""
+    if isnan(cell.value):
+        return "–"
+    if column.key in ("calls", "seconds"):
+        return number(cell.value, decimals=2) if column.key == "calls" else duration(cell.value)
+    if column.key == "worst_group":
+        return f"{number(cell.value, decimals=2)} {_fitted(visible(cell.note), 14)}{cell.mark}"
+    half = "" if isnan(cell.half_width) else f"±{number(cell.half_width, decimals=2).removeprefix('0')}"
+    return f"{number(cell.value)}{half}{cell.mark}"
+
+
+def _fitted(text: str, room: int) -> str:
+    """A text without its middle where it is too long: specs differ at their ends as often as at their beginnings."""
+    if len(text) <= room:
+        return text
+    end = room // 3
+    return f"{text[: room - end - 1]}…{text[len(text) - end :]}"
+
+
+def _legend(board: Board, shown: list[Column]) -> list[str]:
+    more = len(board.columns) - len(shown)
+    lines = [f"{line.removesuffix('.')}." for line in board.explained.split(". ")]
+    return [*lines, *([f"{more} more columns from {WIDE} characters on."] if more else [])]

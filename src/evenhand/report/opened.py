@@ -1,0 +1,89 @@
+"""`Opened`: a benchmark opened once to show many of its items, with what may be shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from evenhand.core import registry
+from evenhand.errors import EvenhandError
+from evenhand.interfaces import Benchmark, Question, QuestionItem
+
+
+@runtime_checkable
+class _Leaning(Protocol):
+    """An item that says which option follows the stereotype, such as BBQ's."""
+
+    @property
+    def target(self) -> int | None:
+        """Stereotyped option."""
+
+    @property
+    def unknown(self) -> int | None:
+        """Option that names nobody."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A benchmark, or why it cannot be opened."""
+
+    spec: str
+
+    @cached_property
+    def _built(self) -> tuple[Benchmark | None, str]:
+        try:
+            return registry.build_benchmark(self.spec), ""
+        except EvenhandError as error:  # such as a plugin's that is not loaded: then nobody knows what may be shown
+            return None, f"the benchmark cannot be opened: {error}"
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """The benchmark; None where it cannot be opened."""
+        return self._built[0]
+
+    @property
+    def quotable(self) -> bool:
+        """Whether its texts may be shown; not where it cannot be opened."""
+        return self.benchmark is not None and self.benchmark.quotable
+
+    @property
+    def why(self) -> str:
+        """Why the benchmark or its items cannot be had; "" where they can."""
+        return self._built[1] or self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[Mapping[str, Any], str]:
+        if self.benchmark is None:
+            return {}, ""
+        try:
+            return {item.id: item for item in self.benchmark.load()}, ""
+        except EvenhandError as error:
+            return {}, f"the question is not shown: {error}"
+
+    @property
+    def items(self) -> Mapping[str, Any]:
+        """Items by id; none where the data is not there."""
+        return self._loaded[0]
+
+    def question(self, item: str) -> Question | None:
+        """The question that an item is; None where it is none, may not be shown or is not there."""
+        unit = self.items.get(item) if self.quotable else None
+        found = unit.question if isinstance(unit, QuestionItem) else None
+        return found if isinstance(found, Question) else None
+
+    def option(self, item: str, decision: int | None) -> str:
+        """The text of an option; "" where it is not known or may not be shown."""
+        question = self.question(item)
+        inside = question is not None and decision is not None and 0 <= decision < len(question.options)
+        return question.options[decision] if inside and question is not None and decision is not None else ""
+
+    def leaning(self, item: str, decision: int | None) -> str:
+        """stereotyped, counter-stereotyped or unknown, where the benchmark says which option is which; else ""."""
+        unit = self.items.get(item)
+        if decision is None or not isinstance(unit, _Leaning) or unit.target is None:
+            return ""
+        if decision == unit.target:
+            return "stereotyped"
+        return "unknown" if decision == unit.unknown else "counter-stereotyped"
