@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help venv compare test lint format demo-models demo-data coverage bench notebooks clean clean-venv
+.PHONY: help venv compare test lint format demo-models demo-data coverage bench compat notebooks clean clean-venv
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ coverage: $(STAMP)  ## simulate how often intervals cover and tests err (ten min
 
 bench: $(STAMP)  ## measure speed and memory
 	set -e; for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(ARGS); done
+
+compat: $(STAMP)  ## compare tiny models of 42 architectures and 20 adapters with plain forwards -> docs/models.md
+	$(BIN)/python benchmarks/compat.py --write $(ARGS)
 
 notebooks: $(STAMP)  ## run every notebook from an empty kernel, in place
 	set -e; for file in notebooks/*.ipynb; do \

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
 from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
-from evenhand.data.io import locate
+from evenhand.data.io import layouts, locate
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
@@ -43,6 +43,9 @@ CATEGORIES = listed(
     Race_x_gender, Religion, SES, Sexual_orientation
     """
 )
+LAYOUTS = ".jsonl, parquet or arrow files with BBQ's fields, in the folder, in data/, or in folders of configurations"
+RENAMED = {"answer_label": "label"}
+"""Fields that copies on the hub (Elfsong/BBQ) have under another name."""
 _BARE = listed(
     """
     old, nonOld, disabled, nonDisabled, lowSES, highSES, obese, nonObese, short, tall, pregnant, notPregnant, posDress,
@@ -102,9 +105,9 @@ def load_rows(source: str) -> Loaded:
     problems, published = locate.Problems(), official(DATASET.name).files
     rows, files, ours = [], {}, []
     seen: set[tuple[str, str]] = set()
-    for file in locate.jsonl_files(path, [name.removesuffix(".jsonl") for name in published]):
+    for file in _files(path, [name.removesuffix(".jsonl") for name in published]):
         content = read_bytes(file)
-        digest, name = bytes_hash(content), locate.stem(file)
+        digest, name = bytes_hash(content), _name(path, file)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}
@@ -124,14 +127,34 @@ def load_rows(source: str) -> Loaded:
     return Loaded(rows, facts)
 
 
+def _files(path: Path, published: Sequence[str]) -> list[Path]:
+    """The official files where they are there, else the tables of a copy, in whatever folders."""
+    found = layouts.tables(path)
+    if not found:
+        raise layouts.unknown(path, "BBQ", LAYOUTS)
+    return [file for file in found if locate.stem(file) in published] or found
+
+
+def _name(path: Path, file: Path) -> str:
+    """A file's name in a report: with its configuration, where each has a folder of its own."""
+    inside = file.relative_to(path).parent if path.is_dir() else Path()
+    return locate.stem(file) if inside in (Path(), Path("data")) else f"{inside.as_posix()}/{locate.stem(file)}"
+
+
+def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row under the names of the official files."""
+    given = {new: row[old] for old, new in RENAMED.items() if old in row and new not in row}
+    return {**row, **given} if given else row
+
+
 def _usable(
     file: Path, content: bytes, seen: set[tuple[str, str]], problems: locate.Problems
 ) -> list[tuple[int, dict[str, Any]]]:
     """The usable rows of a file with their lines; `seen` has the ids of all files."""
     found = []
-    for number, raw in locate.read_jsonl(file, content, problems):
+    for number, raw in layouts.read_table(file, content, ANSWERS, problems):
         try:
-            row = checked(raw)
+            row = checked(_renamed(raw))
             name = (row["category"], str(row["example_id"]))  # 6 and "6" are one id, as an answer is stored by its text
             if name in seen:
                 raise cells.Refused(f"example_id {row['example_id']!r} occurs twice in {row['category']}")

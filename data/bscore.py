@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from evenhand.core.hashing import bytes_hash
+from evenhand.data.bscore_prompts import prompt_files, rows_of_prompts
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -24,7 +26,7 @@ DATASET = locate.Dataset(
     revision="",
     patterns=(),
     licence="MIT",
-    home="github.com/anvo25/b-score, folder src/prompts, as one questions.jsonl",
+    home="github.com/anvo25/b-score, folder src/prompts",
     benchmark="b_score",
 )
 _LIST = re.compile(r"\[([^\]]+)\]")
@@ -69,7 +71,8 @@ def load_questions(source: str) -> Loaded:
     """Read the questions.
 
     Args:
-        source: "auto", "demo" (the proving ground's, of the package) or a path.
+        source: "auto", "demo" (the proving ground's, of the package) or a path: a questions.jsonl, a folder that holds
+            one, or a clone of anvo25/b-score (its folder src/prompts has a text file per question).
 
     Returns:
         Valid questions. Lines that cannot be used are listed in `facts["dropped"]` by file, line and field.
@@ -80,16 +83,13 @@ def load_questions(source: str) -> Loaded:
     path = demo_folder("bscore") if source == "demo" else locate.locate(DATASET, source)
     problems = locate.Problems()
     found: dict[str, BScoreQuestion] = {}
-    digests = {}
-    for file in locate.jsonl_files(path, ("questions",)):
-        content = read_bytes(file)
-        digests[file.name] = bytes_hash(content)
-        for number, row in locate.read_jsonl(file, content, problems):
-            reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
-            if reason:
-                problems.add(file, number, reason)
-            else:
-                found[row["id"]] = _question(row)
+    digests: dict[str, str] = {}
+    for file, number, row in _rows(path, digests, problems):
+        reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
+        if reason:
+            problems.add(file, number, reason)
+        else:
+            found[row["id"]] = _question(row)
     if not found:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
         raise DataError(f"{path} holds no usable B-score question{first}")
@@ -98,6 +98,20 @@ def load_questions(source: str) -> Loaded:
         return Loaded(questions, {"source": "demo: the proving ground's questions, not the paper's", "dropped": []})
     facts = {"source": str(path), "rows": len(questions), "files": digests, "dropped": problems.lines}
     return Loaded(questions, facts)
+
+
+def _rows(path: Path, digests: dict[str, str], problems: locate.Problems) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """File, line and row of every question; the hashes of the files go to `digests`."""
+    if files := prompt_files(path):
+        for file, row, digest in rows_of_prompts(files, problems):
+            digests[f"{file.parent.name}/{file.name}"] = digest
+            yield file, 1, row
+        return
+    for file in locate.jsonl_files(path, ("questions",)):
+        content = read_bytes(file)
+        digests[file.name] = bytes_hash(content)
+        for number, row in locate.read_jsonl(file, content, problems):
+            yield file, number, row
 
 
 def wrong(row: Mapping[str, Any]) -> str:

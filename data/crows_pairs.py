@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
-from evenhand.data.io import locate
+from evenhand.data.io import layouts, locate
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
-from evenhand.data.io.delimited import blank, read_delimited
+from evenhand.data.io.delimited import blank
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import Refused, known, one_line_end
 from evenhand.errors import DataError
@@ -34,6 +34,16 @@ BIAS_TYPES = listed(
     """
 )
 DIRECTIONS = ("stereo", "antistereo")
+HUB_LABELS = {
+    "stereo_antistereo": DIRECTIONS,
+    "bias_type": listed(
+        """
+        race-color, socioeconomic, gender, disability, nationality, sexual-orientation, physical-appearance, religion,
+        age
+        """
+    ),
+}
+"""What the numbers of the hub's copy (nyu-mll/crows_pairs, whose loader names them in this order) stand for."""
 COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 
 
@@ -74,9 +84,10 @@ def load_pairs(source: str) -> Loaded:
     content = read_bytes(file)
     problems = locate.Problems()
     pairs: dict[str, Pair] = {}
-    for number, row in read_delimited(file, content, COLUMNS, problems):
-        name = row.get("", "").strip() or str(len(pairs))  # the index column has no heading
+    for number, raw in layouts.read_table(file, content, COLUMNS, problems):
         try:
+            row = _in_words(raw)
+            name = row.get("", "").strip() or row.get("id", "").strip() or str(len(pairs))  # the index has no heading
             pair = pair_of(row, name)
             if name in pairs:
                 raise Refused(f"pair {name} occurs twice")
@@ -104,6 +115,25 @@ def load_pairs(source: str) -> Loaded:
     return Loaded(list(pairs.values()), facts)
 
 
+def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row whose cells are texts: numbers, of ids and of the hub's class labels, are written out.
+
+    Raises:
+        Refused: A column is missing, or holds something else; the message names it.
+    """
+    found = {name: str(v) if isinstance(v, int) and not isinstance(v, bool) else v for name, v in row.items()}
+    for name, labels in HUB_LABELS.items():
+        value = row.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(labels):
+                raise Refused(f"column {name!r} is {value}, and its labels are 0 to {len(labels) - 1}")
+            found[name] = labels[value]
+    for name in COLUMNS:
+        if not isinstance(found.get(name), str):
+            raise Refused(f"column {name!r} is missing" if name not in found else f"column {name!r} is not a text")
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
 def pair_of(row: Mapping[str, str], name: str) -> Pair:
     """A row of the file as a pair.
 
@@ -126,4 +156,11 @@ def _file(path: Path) -> Path:
         found = [folder / FILE] if (folder / FILE).is_file() else sorted(folder.glob("*.csv"))
         if found:
             return found[0]
-    raise DataError(f"{path} holds no {FILE}")
+    tables = layouts.tables(path)
+    if not tables:
+        known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
+        raise layouts.unknown(path, "CrowS-Pairs", known)
+    if len(tables) > 1:
+        names = ", ".join(f.name for f in tables[: layouts.SHOWN])
+        raise DataError(f"{path} holds several tables ({names}); name one file")
+    return tables[0]

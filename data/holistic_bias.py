@@ -6,6 +6,7 @@ follows from four json files per version. Rows, their columns and their order ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import Refused, decoded, from_json, words
+from evenhand.data.parts import Part, clusters_of
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -36,6 +38,7 @@ NONE = "(none)"
 """Stands for whatever a phrase does not have."""
 NO_PREFERENCE = "no_data"
 SINGULAR, PLURAL = "{noun_phrase}", "{plural_noun_phrase}"
+_GREETING = re.compile(r"^(?:hi|hello|hey)(?: there)?[!.,]?\s+", re.I)
 
 
 class Noun(NamedTuple):
@@ -194,6 +197,44 @@ def _with_noun(phrase: str, its_article: str, noun: str) -> str:
 def article(word: str) -> str:
     """The indefinite article by the official rule: the first letter alone decides."""
     return "an" if word[0].lower() in "aeiou" else "a"
+
+
+# ------------------------------------------------------------------------------------------------ halves
+
+
+def family(template: str) -> str:
+    """What templates that differ in a greeting share."""
+    return _GREETING.sub("", template).casefold()
+
+
+def in_part(parts: Parts, part: Part) -> Parts:
+    """The descriptors and templates of one half: "fit" and "test" share neither, so that no sentence is in both.
+
+    Descriptors are halved within their axis (one that stands under several axes goes with the first, by name), and
+    templates by family, so that those that differ in a greeting stay together. Nouns are in both halves.
+
+    Args:
+        parts: HolisticBias's files.
+        part: "all", "fit" or "test"; see `evenhand.data.parts`.
+    """
+    if part == "all":
+        return parts
+    axes: dict[str, str] = {}
+    for axis, name in sorted((*((d.axis, d.name) for d in parts.descriptors), *map(_named, parts.standalone))):
+        axes.setdefault(name, axis)
+    names = clusters_of(part, ((axis, name) for name, axis in axes.items()))
+    families = clusters_of(part, (("templates", family(t.text)) for t in parts.templates))
+    return Parts(
+        parts.nouns,
+        tuple(d for d in parts.descriptors if d.name in names),
+        tuple(s for s in parts.standalone if _named(s)[1] in names),
+        tuple(t for t in parts.templates if family(t.text) in families),
+    )
+
+
+def _named(standalone: Standalone) -> tuple[str, str]:
+    """Axis and descriptor of a phrase that is complete but for the noun."""
+    return standalone.axis, _with_noun(standalone.singular, "", "")
 
 
 # ------------------------------------------------------------------------------------------------ reading

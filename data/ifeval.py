@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate
+from evenhand.data.io import layouts, locate
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -59,6 +60,9 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 """The 25 instruction types and what each one's checker must be told. An argument that is left out would be drawn at
 random by the official checkers, so here all of them are required."""
 
+_OTHER_LANGUAGE = re.compile(r"[a-z]{2}:[a-z_]+:[a-z_]+$")
+"""An instruction of M-IFEval (Dussolle et al. 2025, arXiv 2502.04688), such as "es:special_character:tildes"."""
+
 OddRows = Literal["official", "repaired"]
 
 
@@ -98,10 +102,10 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     problems = locate.Problems()
     found: dict[int, Prompt] = {}
     digests = {}
-    for file in locate.jsonl_files(path, FILES):
+    for file in _files(path):
         content = read_bytes(file)
         digests[file.name] = bytes_hash(content)
-        for number, row in locate.read_jsonl(file, content, problems):
+        for number, row in layouts.read_table(file, content, (), problems):
             reason = wrong(row)
             if not reason and row["key"] in found:
                 reason = f"key {row['key']} occurs twice"
@@ -119,6 +123,15 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     as_published = official(DATASET.name).files["input_data.jsonl"] in digests.values()
     facts = {"source": str(path), "rows": len(prompts), "files": digests, "official": as_published}
     return Loaded(prompts, {**facts, "dropped": problems.lines})
+
+
+def _files(path: Path) -> list[Path]:
+    found = layouts.tables(path, (".jsonl", ".parquet", ".arrow", ".json"))
+    if not found:
+        raise layouts.unknown(
+            path, "IFEval", "jsonl, parquet or arrow files with key, prompt, instruction_id_list, kwargs"
+        )
+    return [file for file in found if locate.stem(file) in FILES] or found
 
 
 def wrong(row: Mapping[str, Any]) -> str:
@@ -145,6 +158,10 @@ def wrong(row: Mapping[str, Any]) -> str:
 
 
 def _wrong_arguments(name: Any, arguments: Any) -> str:
+    if isinstance(name, str) and _OTHER_LANGUAGE.match(name):
+        return (
+            f"instruction_id_list holds {name!r} of M-IFEval, whose checkers for other languages evenhand does not have"
+        )
     if not isinstance(name, str) or name not in ARGUMENTS:
         return f"instruction_id_list holds {name!r}, which is none of IFEval's types"
     wanted = ARGUMENTS[name]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import text_hash
-from evenhand.data.io import locate
+from evenhand.data import mmlu_copies
+from evenhand.data.io import layouts, locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv
 from evenhand.data.io.demo import demo_folder
@@ -25,9 +27,8 @@ DATASET = locate.Dataset(
 )
 Split = Literal["test", "val"]
 LETTERS = "ABCD"
-HUB_SPLIT = {"dev": "dev", "val": "validation", "test": "test"}
-NO_SUBJECTS = ("all", "auxiliary_train")
-"""Folders of the hub's copy that are no subject."""
+MORE_LETTERS = "ABCDEFGHIJ"
+"""The letters of MMLU-Pro (Wang et al. 2024, arXiv 2406.01574), whose questions have up to ten options."""
 
 _BY_CATEGORY = {
     "STEM": (
@@ -63,15 +64,16 @@ OFFICIAL = {
 
 
 class Row(NamedTuple):
-    """One question with four choices."""
+    """One question with its choices."""
 
     subject: str
     number: int
     """Position within its subject's split, from 0; rows that were left out count."""
     question: str
-    choices: tuple[str, str, str, str]
+    choices: tuple[str, ...]
+    """Four; in MMLU-Pro 3 to 10."""
     right: int
-    """0 to 3."""
+    """Index of the right choice, from 0."""
 
 
 class Loaded(NamedTuple):
@@ -102,7 +104,10 @@ def load(source: str, split: Split = "test") -> Loaded:
     rows = [stripped(row) for row in published]
     if not rows:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable MMLU row of the split {split!r}{first}. {locate.how_to_get(DATASET)}")
+        found = "" if first else f"; known are {mmlu_copies.LAYOUTS}; found: {layouts.found_in(path)}"
+        raise DataError(
+            f"{path} holds no usable MMLU row of the split {split!r}{first}{found}. {locate.how_to_get(DATASET)}"
+        )
     dev: dict[str, list[Row]] = {}
     for row in _split(path, "dev", problems):
         dev.setdefault(row.subject, []).append(stripped(row))
@@ -132,26 +137,33 @@ def digest(rows: list[Row]) -> str:
 def stripped(row: Row) -> Row:
     """Without blanks around its texts, which would tell one choice from the others; the digest is of the file's."""
     question, *choices = (one_line_end(text).strip() for text in (row.question, *row.choices))
-    return row._replace(question=question, choices=(choices[0], choices[1], choices[2], choices[3]))
+    return row._replace(question=question, choices=tuple(choices))
 
 
 def _split(path: Path, split: str, problems: locate.Problems) -> Iterator[Row]:
     """All usable rows of one split, by subject."""
     for file in sorted((path / split).glob(f"*_{split}.csv")):
         yield from _csv_rows(file, file.name.removesuffix(f"_{split}.csv"), problems)
-    for file in sorted(path.glob(f"*/{HUB_SPLIT[split]}-*.parquet")):
-        if file.parent.name not in NO_SUBJECTS:
-            yield from _parquet_rows(file, file.parent.name, problems)
+    for file in mmlu_copies.files(path, split):
+        yield from _table_rows(file, problems)
 
 
 def _csv_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
-    for number, (line, cells) in enumerate(read_csv(file, read_bytes(file), problems)):
+    lines = read_csv(file, read_bytes(file), problems)
+    kept = ((line, cells) for line, cells in lines if not _is_header(line, cells))
+    for number, (line, cells) in enumerate(kept):
         reason = _wrong(cells)
         if reason:
             problems.add(file, line, reason)
         else:
             right = LETTERS.index(cells[5].strip())
             yield Row(subject, number, cells[0], (cells[1], cells[2], cells[3], cells[4]), right)
+
+
+def _is_header(line: int, cells: list[str]) -> bool:
+    """Whether a line names the columns, as some copies do; the original files have no such line."""
+    names = [cell.strip().lower() for cell in cells]
+    return line == 1 and len(names) == 6 and names[0] == "question" and names[5] == "answer"
 
 
 def _wrong(cells: list[str]) -> str:
@@ -167,20 +179,23 @@ def _wrong(cells: list[str]) -> str:
     return ""
 
 
-def _parquet_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _table_rows(file: Path, problems: locate.Problems) -> Iterator[Row]:
+    """The usable rows of a table of a copy; each names its subject, or the folder does."""
+    folder = mmlu_copies.subject_of(file)
+    numbers: Counter[str] = Counter()
     try:
-        rows = pq.read_table(file, columns=["question", "choices", "answer"]).to_pylist()
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        problems.add(file, 0, f"cannot be read: {str(error).splitlines()[0]}")
-        return
-    for number, row in enumerate(rows):
-        try:
-            yield row_of(row, subject, number)
-        except Refused as error:
-            problems.add(file, number + 1, str(error))
+        for line, raw in layouts.read_table(file, read_bytes(file), (), problems):
+            subject = str(raw.get("subject") or folder)
+            number = numbers[subject]
+            numbers[subject] += 1
+            try:
+                row = mmlu_copies.plain(raw)
+                subject = str(row.get("subject") or folder)
+                yield row_of(row, subject, number)
+            except Refused as error:
+                problems.add(file, line, str(error))
+    except DataError as error:
+        problems.add(file, 0, str(error))
 
 
 def row_of(row: Mapping[str, Any], subject: str, number: int) -> Row:
@@ -191,8 +206,9 @@ def row_of(row: Mapping[str, Any], subject: str, number: int) -> Row:
     """
     question, choices, answer = row.get("question"), row.get("choices"), row.get("answer")
     texts = [question, *(choices if isinstance(choices, list) else [])]
-    if len(texts) != 5 or not all(isinstance(t, str) and t.strip() for t in texts):
+    more = 3 <= len(texts) - 1 <= len(MORE_LETTERS) and "options" in row
+    if not (len(texts) == 5 or more) or not all(isinstance(t, str) and t.strip() for t in texts):
         raise Refused("columns question and choices must hold a text and four texts")
-    if isinstance(answer, bool) or answer not in (0, 1, 2, 3):
-        raise Refused(f"column answer is {answer!r}, none of 0, 1, 2, 3")
-    return Row(subject, number, texts[0], (texts[1], texts[2], texts[3], texts[4]), int(answer))
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or answer not in range(len(texts) - 1):
+        raise Refused(f"column answer is {answer!r}, none of {', '.join(map(str, range(len(texts) - 1)))}")
+    return Row(subject, number, texts[0], tuple(texts[1:]), int(answer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from evenhand.core.draws import item_hash
 from evenhand.core.sequences import common_prefix_length
@@ -55,15 +56,25 @@ def stereoset_text(example: Example) -> str:
     return example.stereotype if example.kind == "intrasentence" else f"{example.context} {example.stereotype}"
 
 
-def winogender_pair(schema: Schema, shares: Shares, name: str) -> Pair | None:
+def winogender_pair(
+    schema: Schema, shares: Shares, name: str, majority_by: Literal["bls", "texts"] = "bls"
+) -> Pair | None:
     """The sentence with the pronoun of the occupation's majority, and with the other one.
 
-    An occupation that is half and half by the labour statistics goes by the texts, and counts as men's where these are
-    half and half too. Sentences whose pronoun means the other person are pairs as well: the words stand together all
-    the same.
+    Sentences whose pronoun means the other person are pairs as well: the words stand together all the same.
+
+    Args:
+        schema: The sentences.
+        shares: Of women in the occupation.
+        name: The pair's id.
+        majority_by: "bls" goes by the labour statistics; where an occupation is half and half there, by the texts, and
+            it counts as men's where these are half and half too. "texts" goes by the texts, and half and half counts as
+            women's: the rule of the released code of PCGU (Yu et al. 2023; dataset.py, `WGDataset`), where
+            bergsma_pct_female below 50 makes the female sentence the disadvantaged one.
     """
-    share = shares.bls if shares.bls != 0.5 else shares.texts
-    both = (schema.female, schema.male) if share > 0.5 else (schema.male, schema.female)
+    labour = shares.bls if shares.bls != 0.5 else shares.texts
+    women = shares.texts >= 0.5 if majority_by == "texts" else labour > 0.5
+    both = (schema.female, schema.male) if women else (schema.male, schema.female)
     return apart(*both, "gender", name)
 
 

@@ -32,10 +32,12 @@ class Slot(NamedTuple):
     male: str
     """The pronoun, with the blank before it, or a capital where it begins the sentence."""
     female: str
+    neutral: str = ""
+    """The neutral pronoun, such as "they"; "" where the file names none."""
 
     @property
     def forms(self) -> tuple[str, str]:
-        """Both pronouns, the male one first."""
+        """Both gendered pronouns, the male one first."""
         return self.male, self.female
 
 
@@ -69,12 +71,16 @@ class PronounTexts(BaseModel):
     language: str
     pronouns: Annotated[dict[str, Pair], Field(min_length=1)]
     """Male and female form, by the field of a frame that they stand for."""
+    neutral: dict[str, str] = {}
+    """Neutral form, such as "they", by the same fields; a field that is missing has none."""
     person: str
     fillers: dict[str, tuple[str, ...]] = {}
     frames: Annotated[dict[str, str], Field(min_length=1)]
     gendered: dict[str, Pair] = {}
     told: dict[str, str] = {}
     occupations: Annotated[tuple[str, ...], Field(min_length=1)]
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Share of women by occupation, where it is known."""
 
     def check(self) -> None:
         """Refuse frames that lack a field or have an unknown one.
@@ -87,10 +93,17 @@ class PronounTexts(BaseModel):
             known = {"occupation", "a", *self.fillers, *self.pronouns, *(self.gendered if name in self.told else ())}
             if unknown := sorted(set(fields) - known):
                 raise ValueError(f"frame {name!r} has the unknown field {unknown[0]!r}; known: {sorted(known)}")
-            if sum(f in self.pronouns for f in fields) != 1 or fields.count("occupation") != 1:
-                raise ValueError(f"frame {name!r} needs one {{occupation}} and one of {sorted(self.pronouns)}")
+            if sum(f in self.pronouns for f in fields) != 1 or "occupation" not in fields:
+                raise ValueError(
+                    f"frame {name!r} needs one {{occupation}} and one of {sorted(self.pronouns)}; the occupation, but "
+                    "not the pronoun, may stand there again"
+                )
             if name in self.told and sum(f in self.gendered for f in fields) != 1:
                 raise ValueError(f"frame {name!r}, under told, needs one of {sorted(self.gendered)}")
+        if unknown := sorted({*self.shares} - {*self.occupations}):
+            raise ValueError(f"shares has {unknown[0]!r}, which is none of the occupations")
+        if unknown := sorted({*self.neutral} - {*self.pronouns}):
+            raise ValueError(f"neutral has the field {unknown[0]!r}, which pronouns has not")
         if both := sorted({*self.frames} & {*self.told}):
             raise ValueError(f"frame {both[0]!r} stands both under frames and under told")
 
@@ -111,8 +124,9 @@ def load_pronouns(source: str) -> Loaded:
     path = SHIPPED if source in ("auto", "ours") else Path(source).expanduser()
     texts, digest = yaml.read(path, PronounTexts, "pronoun frames", "auto, ours, demo", SHIPPED)
     facts: dict[str, Any] = {"source": str(path), "sha256": digest, "language": texts.language}
-    shares: dict[str, float | None] = dict.fromkeys(texts.occupations)
-    facts["occupations"] = f"{len(shares)} of {path.name}, without statistics"
+    shares: dict[str, float | None] = {job: texts.shares.get(job) for job in texts.occupations}
+    known = f"shares of women for {len(texts.shares)}" if texts.shares else "without statistics"
+    facts["occupations"] = f"{len(shares)} of {path.name}, {known}"
     if source == "auto":
         try:
             found = load_schemas("auto")
@@ -160,11 +174,12 @@ def _slots(texts: PronounTexts, frame: str, occupation: str, told: Mapping[str, 
             **dict(zip(fillers, words, strict=True)),
         }
         head, tail = before.format(**values), after.format(**values)
-        male, female = (
+        neutral = texts.neutral.get(marker, "")
+        forms = (
             f"{head[len(head.rstrip()) :]}{form}" if head else form[0].upper() + form[1:]
-            for form in texts.pronouns[marker]
+            for form in (*texts.pronouns[marker], *([neutral] if neutral else ()))
         )
-        yield Slot(head.rstrip(), tail, male, female)
+        yield Slot(head.rstrip(), tail, *forms)
 
 
 def _fields(frame: str) -> list[str]:

@@ -10,10 +10,14 @@ from evenhand.data import (
     holistic_bias,
     ifeval,
     mmlu,
+    multiple_choice_file,
     redditbias,
+    seat,
+    self_diagnosis,
     stereoset,
     super_natural_instructions,
     text_file,
+    wikitext,
     winobias,
     winogender,
 )
@@ -33,5 +37,9 @@ _MODULES = (
     redditbias,
     super_natural_instructions,
     text_file,
+    wikitext,
+    multiple_choice_file,
+    seat,
+    self_diagnosis,
 )
 DATASETS: dict[str, Dataset] = {module.DATASET.name: module.DATASET for module in _MODULES}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate, rows
+from evenhand.data.io import layouts, locate, rows
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
@@ -23,6 +24,18 @@ DATASET = locate.Dataset(
 TYPES = ("intrasentence", "intersentence")
 BIAS_TYPES = ("gender", "profession", "race", "religion")
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
+COUNTS = {"intersentence": 2_123, "intrasentence": 2_106}
+"""Examples of each kind in the published development set."""
+
+
+TWICE = ["given twice"]
+"""Stands for the sentence of a label that an example has twice."""
+HUB_LABELS = ("anti-stereotype", "stereotype", "unrelated")
+"""What the numbers of `gold_label` stand for in the hub's copy (McGill-NLP/stereoset)."""
+LAYOUTS = (
+    "the released dev.json, a jsonl file with type, target, bias_type, context and the three sentences, or the hub's "
+    "parquet or arrow files with a column sentences"
+)
 
 
 class Example(NamedTuple):
@@ -53,7 +66,7 @@ def load_examples(source: str) -> Loaded:
     Args:
         source: "auto" ($EVENHAND_DATA/stereoset), "demo" (the proving ground's, of the package) or a path: the released
             dev.json, a .jsonl file with the fields type, target, bias_type, context, stereotype, anti-stereotype and
-            unrelated, or a folder that holds one of them.
+            unrelated, the hub's parquet or arrow files, or a folder that holds one of them.
 
     Returns:
         Usable examples; the others are listed in `facts["dropped"]`.
@@ -62,48 +75,84 @@ def load_examples(source: str) -> Loaded:
         DataError: There is no data, or not one usable example.
     """
     demo = source == "demo"
-    file = _file(demo_folder("stereoset") if demo else locate.locate(DATASET, source))
-    content = read_bytes(file)
+    path = demo_folder("stereoset") if demo else locate.locate(DATASET, source)
+    files = {file: read_bytes(file) for file in _files(path)}
     problems = locate.Problems()
-    found = _released(file, content) if ".jsonl" not in file.name else locate.read_jsonl(file, content, problems)
-    examples = []
-    for number, row in found:
-        reason = _wrong(row)
-        if reason:
-            problems.add(file, number, reason)
-        else:
-            examples.append(_example(row))
+    examples = [example for file, content in files.items() for example in _usable(file, content, problems)]
+    place = next(iter(files)) if len(files) == 1 else path
     if not examples:
         first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{file} holds no usable StereoSet example{first}")
+        raise DataError(f"{place} holds no usable StereoSet example{first}")
+    kinds = {example.kind for example in examples}
     facts = {
-        "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(file),
-        "sha256": bytes_hash(content),
+        "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(place),
+        "sha256": bytes_hash(*files.values()),
         "examples": len(examples),
         "dropped": problems.lines,
+        **({"notes": [f"only {kinds.pop()} examples; StereoSet has both kinds"]} if len(kinds) == 1 else {}),
     }
     return Loaded(examples, facts)
 
 
-def _file(path: Path) -> Path:
+def check_count(found: int, kinds: Sequence[str], source: str) -> None:
+    """Refuse a copy that has not the published number of examples, of which training sets are named (TV-2k).
+
+    Args:
+        found: Number of examples read.
+        kinds: The kinds that they are of.
+        source: Where they were read, for the message.
+
+    Raises:
+        DataError: Names both numbers.
+    """
+    wanted = sum(COUNTS[kind] for kind in kinds)
+    if found != wanted:
+        raise DataError(
+            f"{source} has {found:,} examples of the kind {' and '.join(kinds)}, but StereoSet's development set has "
+            f"{wanted:,}; take the published file, or train on a file of texts of your own"
+        )
+
+
+def _usable(file: Path, content: bytes, problems: locate.Problems) -> Iterator[Example]:
+    """The examples of one file that can be used."""
+    listed = re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", content) is not None
+    found: Iterable[tuple[int, dict[str, Any]]]
+    if layouts.kind_of(file) in layouts.TABLES and (layouts.kind_of(file) != ".json" or listed):
+        found = ((n, _flat(row, file)) for n, row in layouts.read_table(file, content, (), problems))
+    else:
+        found = _released(file, content)
+    for number, row in found:
+        if reason := _wrong(row):
+            problems.add(file, number, reason)
+        else:
+            yield _example(row)
+
+
+def _files(path: Path) -> list[Path]:
+    """One file; of the hub's copy those of both kinds."""
     if path.is_file():
-        return path
-    for pattern in ("*.jsonl", "*.jsonl.gz", "data/dev.json", "dev.json"):
-        found = sorted(path.glob(pattern))
+        return [path]
+    for found in (sorted(path.glob(p)) for p in ("*.jsonl", "*.jsonl.gz", "data/dev.json", "dev.json")):
         if len(found) > 1:
             raise DataError(f"{path} holds several sets ({', '.join(f.name for f in found)}); name one file")
         if found:
-            return found[0]
-    raise DataError(f"{path} holds no .jsonl file and no dev.json")
+            return found
+    tables = layouts.tables(path, (".parquet", ".arrow", ".json"))
+    if not tables:
+        raise layouts.unknown(path, "StereoSet", LAYOUTS)
+    return tables
 
 
 def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of the released, nested file, in the form of the flat one; numbered by example."""
     try:
         data = rows.from_json(rows.decoded(content))["data"]
-        nested = [(kind, example) for kind in TYPES for example in data[kind]]
+        if not any(kind in data for kind in TYPES):
+            raise KeyError(" and ".join(TYPES))
+        nested = [(kind, example) for kind in TYPES for example in data.get(kind, [])]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is not StereoSet's dev.json: {type(error).__name__} {error}") from error
+        reason = f"{type(error).__name__} {error}"[:200]
+        raise DataError(f"{file} is not StereoSet's dev.json: {reason}. Known are {LAYOUTS}") from error
     for number, (kind, example) in enumerate(nested, start=1):
         if not isinstance(example, Mapping):
             yield number, {}
@@ -113,13 +162,40 @@ def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]
         for sentence in sentences if isinstance(sentences, list) else ():
             label = sentence.get("gold_label") if isinstance(sentence, Mapping) else None
             if label in LABELS:  # of a label that is there twice neither sentence is taken
-                row[label] = ["given twice"] if label in row else sentence.get("sentence")
+                row[label] = TWICE if label in row else sentence.get("sentence")
         yield number, row
+
+
+def _flat(row: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A row of the hub's copy in the form of the flat file, whose rows stay as they are.
+
+    The kind is that of a column, or of the folder of the configuration.
+    """
+    sentences = row.get("sentences")
+    if not isinstance(sentences, Mapping):
+        return row
+    named = row.get("type") or next((part for part in file.parts[-3:] for k in TYPES if part == k), None)
+    kind = named or next((k for k in TYPES if k in file.name), None) or _by_context(row)
+    found: dict[str, Any] = {"type": kind, **{k: row.get(k) for k in ("target", "bias_type", "context")}}
+    texts, labels = sentences.get("sentence"), sentences.get("gold_label")
+    if isinstance(texts, list) and isinstance(labels, list):
+        for text, label in zip(texts, labels, strict=False):
+            name = HUB_LABELS[label] if label in (0, 1, 2) else label
+            if name in LABELS:
+                found[name] = TWICE if name in found else text
+    return found
+
+
+def _by_context(row: Mapping[str, Any]) -> str:
+    """Only the sentence of an intrasentence example has a blank."""
+    return "intrasentence" if "BLANK" in str(row.get("context")) else "intersentence"
 
 
 def _wrong(row: Mapping[str, Any]) -> str:
     """What keeps a row from being used, or ""."""
     for name in ("type", "target", "bias_type", "context", *LABELS):
+        if row.get(name) == TWICE:
+            return f"field {name!r} is a list: two sentences have this label"
         try:
             rows.text(row, name)
         except rows.Refused as error:

@@ -2,7 +2,8 @@
 
 Takes the raw task files (allenai/natural-instructions, folder tasks) as well as those that the label-bias authors'
 script prepares (schwartz-lab-NLP/label-bias, scripts/extract_classification_tasks.py: 96 positive examples, shuffled
-instances). The same filters decide what counts as classification: English, 2 to 49 labels, mostly one output each.
+instances). What counts as classification here is English, with 2 to 49 labels, mostly one output each. The authors'
+own choice of 279 tasks is narrower, and is in `evenhand.data.classification_tasks`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from evenhand.core.draws import seeded_hash
 from evenhand.core.hashing import bytes_hash
+from evenhand.data.classification_tasks import choose, chosen, count_notes
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -29,6 +31,9 @@ DATASET = locate.Dataset(
     licence="Apache-2.0 (the code; each task names its own)",
     home="github.com/allenai/natural-instructions, folder tasks",
     benchmark="label_bias",
+    clone=locate.Clone(
+        "https://github.com/allenai/natural-instructions", "fd2da121ae684832d1c5c6c6ccd57560df06f790", "tasks"
+    ),
 )
 MOST_LABELS = 49
 MOST_OUTPUTS = 2
@@ -74,7 +79,7 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]
 
 
-def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
+def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0, *, paper: bool = False) -> Loaded:
     """Read classification tasks.
 
     Args:
@@ -82,6 +87,8 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
             or a json file.
         wanted: Names of tasks, as "task190_snli_textual_entailment" or "task190"; empty takes all.
         needed: Examples that go to demonstrations and held-out items; a task must have some more.
+        paper: Whether only tasks are taken that the authors' rule chooses (`evenhand.data.classification_tasks`); then
+            `facts["choice"]` is its table.
 
     Returns:
         Usable tasks; those that are no classification, or unusable, are listed in `facts["dropped"]`.
@@ -94,7 +101,9 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
     path = demo_folder("label_bias") if demo else locate.locate(DATASET, source)
     problems = locate.Problems()
     tasks, digests = [], []
-    for file in _files(path, wanted):
+    files = task_files(path, wanted)
+    verdicts = choose(path, files, problems) if paper else []
+    for file in chosen(files, verdicts) if paper else files:
         content = read_bytes(file)
         task = _task(file, content, needed, problems)
         if task is not None:
@@ -108,7 +117,8 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0) -> Loaded:
         "tasks": len(tasks),
         "sha256": bytes_hash("\n".join(digests).encode()),
         "dropped": problems.lines,
-        "notes": _notes(tasks),
+        "notes": [*_notes(tasks), *(count_notes(verdicts) if paper and not wanted else ())],
+        **({"choice": [v._asdict() for v in verdicts]} if paper else {}),
     }
     return Loaded(tasks, facts)
 
@@ -132,7 +142,12 @@ def parts(task: Task, *, contexts: int, shots: int, held_out: int, tested: int, 
     return Parts(sets, held, rest[:tested])
 
 
-def _files(path: Path, wanted: tuple[str, ...]) -> list[Path]:
+def task_files(path: Path, wanted: tuple[str, ...] = ()) -> list[Path]:
+    """The files of all tasks in a folder, or of those wanted, by name.
+
+    Raises:
+        SettingsError: A wanted task is not there.
+    """
     if path.is_file():
         return [path]
     folder = path / "tasks" if (path / "tasks").is_dir() else path

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
+from evenhand.data import wikitext
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -51,15 +52,17 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]
 
 
-def load_documents(source: str) -> Loaded:
+def load_documents(source: str, split: wikitext.Split = "test") -> Loaded:
     """Read text files.
 
     Args:
-        source: "auto", "demo" (sentences of the proving ground, one a line) or a path: a file, or a folder of .txt and
-            .md files.
+        source: "auto", "demo" (sentences of the proving ground, one a line), "wikitext2" or "wikitext2:PATH" (one text;
+            see `evenhand.data.wikitext`) or a path: a file, or a folder of .txt and .md files.
+        split: Which part of WikiText-2.
 
     Returns:
-        Texts with words in them, without byte order mark and with one kind of line end. Files that cannot be used are
+        Texts with words in them, without byte order mark, with one kind of line end and, but for WikiText-2, without
+        blanks at their end. Files that cannot be used are
         listed in `facts["dropped"]`; `facts["notes"]` says where a text has characters that look like others.
 
     Raises:
@@ -68,6 +71,10 @@ def load_documents(source: str) -> Loaded:
     if source == "demo":
         facts = {"source": "demo: sentences of the proving ground", "dropped": []}
         return Loaded(_demo(), facts)
+    if source.partition(":")[0] == wikitext.DATASET.name:
+        text, facts = wikitext.load(split, source.partition(":")[2] or "auto")
+        # The blanks at its end stay: they are tokens of the published perplexities, too.
+        return Loaded([Document(f"{wikitext.DATASET.name} {split}", text)], facts)
     path = locate.locate(DATASET, source)
     documents, dropped, notes, digests = [], [], [], {}
     for file in _files(path):
@@ -93,7 +100,7 @@ def windows(text: str, size: int, stride: int) -> list[Window]:
     """Cut a text: the first window is scored whole, later ones score `stride` words after `size - stride` of context.
 
     Args:
-        text: Without blanks at its end.
+        text: Blanks at its end belong to no window.
         size: Words in a window, context included.
         stride: Words that a later window scores, 1 to `size`.
     """

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from evenhand.evaluation.ifeval import IFEval as IFEval
     from evenhand.evaluation.label_bias import LabelBias as LabelBias
     from evenhand.evaluation.mmlu import MMLU as MMLU
+    from evenhand.evaluation.multiple_choice_file import MultipleChoiceFile as MultipleChoiceFile
     from evenhand.evaluation.option_order import OptionOrder as OptionOrder
     from evenhand.evaluation.perplexity import Perplexity as Perplexity
     from evenhand.evaluation.pronoun_skew import PronounSkew as PronounSkew
     from evenhand.evaluation.redditbias import RedditBias as RedditBias
+    from evenhand.evaluation.seat import SEAT as SEAT
+    from evenhand.evaluation.self_diagnosis import SelfDiagnosis as SelfDiagnosis
     from evenhand.evaluation.stereoset import StereoSet as StereoSet
     from evenhand.evaluation.winobias import WinoBias as WinoBias
     from evenhand.evaluation.winogender import Winogender as Winogender
@@ -42,10 +45,13 @@ else:
         "evenhand.evaluation.ifeval": ["IFEval"],
         "evenhand.evaluation.label_bias": ["LabelBias"],
         "evenhand.evaluation.mmlu": ["MMLU"],
+        "evenhand.evaluation.multiple_choice_file": ["MultipleChoiceFile"],
         "evenhand.evaluation.option_order": ["OptionOrder"],
         "evenhand.evaluation.perplexity": ["Perplexity"],
         "evenhand.evaluation.pronoun_skew": ["PronounSkew"],
         "evenhand.evaluation.redditbias": ["RedditBias"],
+        "evenhand.evaluation.seat": ["SEAT"],
+        "evenhand.evaluation.self_diagnosis": ["SelfDiagnosis"],
         "evenhand.evaluation.stereoset": ["StereoSet"],
         "evenhand.evaluation.winobias": ["WinoBias"],
         "evenhand.evaluation.winogender": ["Winogender"],

@@ -26,7 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.core.draws import seeded_order
-from evenhand.data.holistic_bias import NONE, Phrase, Sentence, Template, fill, load_parts, phrases, sentences
+from evenhand.data.holistic_bias import (
+    NONE,
+    Phrase,
+    Sentence,
+    Template,
+    fill,
+    in_part,
+    load_parts,
+    phrases,
+    sentences,
+)
+from evenhand.data.parts import Part
 from evenhand.errors import DataError, SettingsError, suggest
 from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded, known_names
@@ -162,6 +173,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"version": "1.0", "measure": "perplexity", "alpha": 0.05, "exact": "cell"}
     }
+    added_later: ClassVar[frozenset[str]] = frozenset({"part"})
     statistics = ("tests", "significant", "effect", "sentences", "scored", "loss", *BINS)
     formulas = _formulas(0.05)
 
@@ -177,6 +189,10 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
     """Where a sample has 8 nouns or fewer: pair takes the exact distribution for every test without a tie; cell, as the
     official code does, only where no pair of the axis and template has one. With 9 or more (all have 30) it is the
     same."""
+    part: Part = "all"
+    """Which half of each axis's descriptors and of the templates: fit is for methods to learn from
+    (`cross_model_adjudication(part=fit)`) and test to be asked then; no descriptor, template or sentence is in both,
+    and each has about a quarter of the cells' tests. all is both."""
     axes: tuple[str, ...] = ()
     """Only these axes; empty takes all."""
     descriptors: int | None = None
@@ -215,6 +231,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
     def read(self) -> Loaded[Cell]:
         """All cells, axis by axis, templates in file order; facts say what was drawn and assumed."""
         parts, facts = load_parts(self.source, self.version)
+        parts = in_part(parts, self.part)
         nouns = _drawn("noun", [n.singular for n in parts.nouns], self.nouns, self.seed)
         kept = [p for p in phrases(parts) if selected(p) and p.noun in nouns]
         axes = sorted({p.axis for p in kept})
@@ -248,6 +265,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
     def _said(self, cells: Sequence[Cell], nouns: set[str], templates: set[str]) -> dict[str, Any]:
         sizes = {cell.axis: len(cell.descriptors) for cell in cells}
         drawn = [f"{what}={n}" for what in ("descriptors", "nouns", "templates") if (n := self.settings[what])]
+        half = f"the half {self.part!r} of HolisticBias's descriptors and templates"
         note = f"a sub-sample of HolisticBias, drawn with seed {self.seed}: {', '.join(drawn)}"
         return {
             "descriptors": sizes,
@@ -256,7 +274,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
             "sentences": sum(len(t) for cell in cells for t in cell.texts),
             "tests": sum(math.comb(len(cell.descriptors), 2) for cell in cells),
             "assumptions": [ASSUMPTION],
-            "notes": [note] if drawn else [],
+            "notes": [*([half] if self.part != "all" else []), *([note] if drawn else [])],
         }
 
     def stratum(self, item: Cell) -> str:

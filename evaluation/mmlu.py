@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import softmax
 
 from evenhand.data.io import rows as cells
-from evenhand.data.mmlu import CATEGORY, LETTERS, Split, load, row_of, stripped
+from evenhand.data.mmlu import CATEGORY, MORE_LETTERS, Split, load, row_of, stripped
 from evenhand.data.mmlu import Row as LoadedRow
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.base import QuestionBenchmark, Row
@@ -167,9 +167,10 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         passages = []
         for item in items:
             text = as_dialogue(item.question, "letters").messages[-1].content
-            passages += [Passage(f" {letter}", text, f"mmlu {item.id}") for letter in LETTERS]
-        scores = _as_the_harness(model, passages) if self.tokens == "harness" else model.score(passages)
-        return [_from_scores(scores[start : start + 4]) for start in range(0, len(scores), 4)]
+            letters = MORE_LETTERS[: len(item.question.options)]
+            passages += [Passage(f" {letter}", text, f"mmlu {item.id}") for letter in letters]
+        scores = iter(_as_the_harness(model, passages) if self.tokens == "harness" else model.score(passages))
+        return [_from_scores([next(scores) for _ in item.question.options]) for item in items]
 
     def row(self, item: MMLUItem, answer: Choice) -> Row:
         """Right or not, decided or not, and the columns of the letters."""
@@ -211,7 +212,7 @@ def _question(row: LoadedRow, answer_by: AnswerBy | None = None) -> Question:
 
 def _shot(row: LoadedRow, answer_by: AnswerBy | None = None) -> Shot:
     question = replace(_question(row, answer_by), id=f"mmlu {row.subject}/dev {row.number}")
-    return Shot(f"{exam_template(question)} {LETTERS[row.right]}\n\n", question, row.right)
+    return Shot(f"{exam_template(question)} {MORE_LETTERS[row.right]}\n\n", question, row.right)
 
 
 def _from_scores(scores: Sequence[Score]) -> Choice:

@@ -4,9 +4,13 @@ A window of `window` words is given to the model; its last `stride` words are sc
 every word is scored once and (but for the first window of a text) with context. exp(-log-likelihood / tokens) depends
 on the tokenizer; per word (by blanks, as WikiText is counted) and per byte it can be compared across models.
 
-Windows are cut in the text, not in tokens, so that every model that scores can be asked. That is exact for tokenizers
-whose tokens never reach across a blank into the next word (GPT-2's, Llama's and their like); for others the few tokens
-at a window's beginning are approximate, and stride = window is exact.
+By default windows are cut in words, not in tokens, so that every model that scores can be asked. That is exact for
+tokenizers whose tokens never reach across a blank into the next word (GPT-2's, Llama's and their like); for others the
+few tokens at a window's beginning are approximate, and stride = window is exact.
+
+Published perplexities use windows cut in tokens (Hugging Face's strided sliding window). `window_unit=tokens` does the
+same for causal models whose tokens are known; see `evenhand.models.token_windows`. The items are then stretches of
+`stride` words, the same for every model, and each has the loss of the tokens that begin in it.
 
 A masked model gives pseudo-perplexity: every token given all others of its window, those behind it too (Salazar et al.
 2020, arXiv 1910.14659, section 2.2). It is lower than a causal model's perplexity and not to be laid beside one; of
@@ -18,21 +22,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, count
 from math import inf
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from evenhand.data.text_file import Window, load_documents, windows
+from evenhand.core.hashing import text_hash
+from evenhand.data import wikitext
+from evenhand.data.text_file import Document, Window, load_documents, windows
 from evenhand.errors import SettingsError
 from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded
 from evenhand.evaluation.metrics.formulas import formula, mean, share
 from evenhand.evaluation.metrics.sentence_scores import why_unscored
-from evenhand.interfaces import Ability, Model, Passage, settings
+from evenhand.interfaces import Ability, Model, Passage, Score, settings
 from evenhand.statistics.moments import ratio
 
-__all__ = ["Perplexity", "TextWindow", "WindowScore"]
+__all__ = ["Perplexity", "TextStretch", "TextWindow", "WindowScore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,18 @@ class TextWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class TextStretch(TextWindow):
+    """A stretch of a text whose windows are cut in tokens; its `window` has no context of its own."""
+
+    text: int
+    """Which of the benchmark's texts it is of: a document, or a line of one."""
+    place: int
+    """Which stretch of the text it is."""
+    text_hash: str
+    """Of the whole text, as the context of a stretch depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
 class WindowScore:
     """Log-likelihood of a window's target."""
 
@@ -56,6 +76,16 @@ class WindowScore:
     """Why it was not scored: it is too long for the context, or the logits are not finite."""
 
 
+_OF_WORDS = {
+    "masked_models": "pseudo-perplexity: each token given all others of its window",
+    "first_token": "predicted from the opening token, or the end token where a tokenizer has none to open with",
+}
+_OF_TOKENS = {
+    "tokens": "of each model's tokenizer; their number is `words` times tokens_per_word",
+    "first_token": "predicted from the opening token, and not scored where a tokenizer has none to open with",
+}
+
+
 @settings
 class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     """Perplexity on your own text: what a method costs the model as a language model."""
@@ -63,6 +93,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     name: ClassVar[str] = "perplexity"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = WindowScore
+    added_later: ClassVar[frozenset[str]] = frozenset({"split", "window_unit"})
     statistics = ("loss", "tokens", "words", "bytes", "all_words")
     """Of the scored windows: minus log-likelihood in nats, tokens, words and bytes; then the words of all windows."""
     formulas = (
@@ -116,21 +147,33 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     )
 
     source: str = "auto"
-    """The text: auto ($EVENHAND_DATA/perplexity), demo, a file, or a folder of .txt and .md files (each a group)."""
+    """The text: auto ($EVENHAND_DATA/perplexity), demo, wikitext2 (of $EVENHAND_DATA or the hub; its rows are joined by
+    two line feeds, as is usual) or 'wikitext2:PATH', a file, or a folder of .txt and .md files (each a group)."""
+    split: wikitext.Split = "test"
+    """Which part of WikiText-2 is read; it matters for no other source."""
     unit: Literal["auto", "text", "line"] = "auto"
     """What windows are cut from: a running text, or each line by itself, where the lines are sentences without
     connection. auto: line of the demo, whose models know single sentences only, and text of all others."""
     window: int = 256
-    """Words in a window, context included; the tokens must fit the model's context."""
+    """Words (or tokens, see `window_unit`) in a window, context included; its tokens must fit the model's context."""
     stride: int = 128
-    """Words that each window scores; smaller gives more context and costs more. Equal to window: no context."""
+    """Words (or tokens) that each window scores; smaller gives more context and costs more. Equal to window: no
+    context."""
     block: int = 8
-    """Neighbouring windows that are resampled together, as they share context and topic."""
+    """Neighbouring windows that are resampled together, as they share context and topic; with `window_unit=tokens`
+    neighbouring stretches of `stride` words."""
+    window_unit: Literal["words", "tokens"] = "words"
+    """What `window` and `stride` count. words (the default): every model that scores can be asked, and all get the same
+    windows. tokens: the strided sliding window of Hugging Face's guide to perplexity (GPT-2 there: window=1024,
+    stride=512); take window and stride from the source of a published figure. It needs a causal model that runs with
+    its own tokenizer, so not an endpoint. As in the guide, the first token of a text is not scored where the tokenizer
+    has no opening token, and with stride equal to window neither is the first token of each window; figures per word
+    and per byte are slightly lower for it."""
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense before anything runs."""
         if self.window < 2:
-            raise SettingsError(f"perplexity: window={self.window} must be at least 2 words")
+            raise SettingsError(f"perplexity: window={self.window} must be at least 2 {self.window_unit}")
         if not 1 <= self.stride <= self.window:
             raise SettingsError(f"perplexity: stride={self.stride} must be 1 to window={self.window}")
         if self.block < 1:
@@ -138,36 +181,87 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
 
     def read(self) -> Loaded[TextWindow]:
         """All windows, file by file; facts say how the text was cut."""
-        found = load_documents(self.source)
-        lines = self.unit == "line" or (self.unit == "auto" and self.source == "demo")
-        items = [
-            TextWindow(f"{d.name}#{n}", f"{d.name}#{n // self.block}", d.name, w)
-            for d in found.documents
-            for n, w in enumerate(self._windows(d.text, lines=lines))
-        ]
+        found = load_documents(self.source, self.split)
+        if self.window_unit == "tokens":
+            items = self._stretches(found.documents)
+        else:
+            items = [
+                TextWindow(f"{d.name}#{n}", f"{d.name}#{n // self.block}", d.name, w)
+                for d in found.documents
+                for n, w in enumerate(w for text in self._texts(d) for w in windows(text, self.window, self.stride))
+            ]
         facts = {
             **found.facts,
             "words": sum(i.window.words for i in items),
-            "windows": f"{self.window} words, of which the last {self.stride} are scored (all, in a text's first)",
-            "unit": "each line by itself" if lines else "running text",
-            "masked_models": "pseudo-perplexity: each token given all others of its window",
-            "first_token": "predicted from the opening token, or the end token where a tokenizer has none to open with",
+            "windows": f"{self.window} {self.window_unit}, of which the last {self.stride} are scored (all, in a "
+            "text's first)",
+            "stride": f"{self.stride} {self.window_unit}",
+            "unit": "each line by itself" if self._by_line else "running text",
+            **(_OF_TOKENS if self.window_unit == "tokens" else _OF_WORDS),
         }
         return Loaded(items, facts)
 
-    def _windows(self, text: str, *, lines: bool) -> list[Window]:
-        texts = [line.strip() for line in text.split("\n")] if lines else [text]
-        return [w for text in texts for w in windows(text, self.window, self.stride)]
+    @property
+    def _by_line(self) -> bool:
+        return self.unit == "line" or (self.unit == "auto" and self.source == "demo")
+
+    def _texts(self, document: Document) -> list[str]:
+        return [line.strip() for line in document.text.split("\n")] if self._by_line else [document.text]
+
+    @cached_property
+    def _whole_texts(self) -> list[str]:
+        """The texts whose stretches are the items, with `window_unit=tokens`."""
+        return [t for d in load_documents(self.source, self.split).documents for t in self._texts(d) if t.strip()]
+
+    def _stretches(self, documents: Sequence[Document]) -> list[TextWindow]:
+        """The items with `window_unit=tokens`."""
+        out: list[TextWindow] = []
+        numbers = count()
+        for d in documents:
+            n = count()
+            for text in filter(str.strip, self._texts(d)):
+                number, hashed = next(numbers), text_hash(text)
+                for place, cut in enumerate(windows(text, self.stride, self.stride)):
+                    at = next(n)
+                    name, cluster = f"{d.name}#{at}", f"{d.name}#{at // self.block}"
+                    out.append(TextStretch(name, cluster, d.name, cut, number, place, hashed))
+        return out
 
     def stratum(self, item: TextWindow) -> str:
         """The file."""
         return item.document
 
     def ask(self, model: Model, items: Sequence[TextWindow]) -> list[WindowScore]:
-        """One passage per window."""
+        """One passage per window; with `window_unit=tokens` all windows that score a token of an item.
+
+        Raises:
+            SettingsError: Windows are cut in tokens, and the model's are not known, or it is not a causal one.
+            ContextTooLongError: Windows of that many tokens do not fit the model's context.
+        """
+        if self.window_unit == "tokens":
+            return self._ask_in_tokens(model, items)
         passages = [Passage(i.window.target, i.window.context, f"perplexity {i.id}") for i in items]
-        scores = model.score(passages)
-        return [WindowScore(None if math.isnan(s.logprob) else s.logprob, s.tokens, why_unscored([s])) for s in scores]
+        return [_answer(score) for score in model.score(passages)]
+
+    def _ask_in_tokens(self, model: Model, items: Sequence[TextWindow]) -> list[WindowScore]:
+        from evenhand.models.token_windows import Stretches, score_stretches  # imports torch
+
+        stretches = [_stretch(i) for i in items]
+        places: dict[int, list[int]] = {}
+        for i in stretches:
+            places.setdefault(i.text, []).append(i.place)
+        texts = [
+            Stretches(text, _begins(text, self.stride), tuple(places[n]))
+            for n, text in enumerate(self._whole_texts)
+            if n in places
+        ]
+        scores = score_stretches(model, texts, self.window, self.stride)
+        found = {
+            (n, place): _answer(score)
+            for n, group in zip(sorted(places), scores, strict=True)
+            for place, score in zip(places[n], group, strict=True)
+        }
+        return [found[i.text, i.place] for i in stretches]
 
     def row(self, item: TextWindow, answer: WindowScore) -> Row:
         """Loss and sizes of the window; of one that was not scored its words alone."""
@@ -189,3 +283,21 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     def strata(self, items: Sequence[TextWindow]) -> dict[str, str]:
         """All blocks of windows together."""
         return {i.cluster: "text" for i in items}
+
+
+def _stretch(item: TextWindow) -> TextStretch:
+    if isinstance(item, TextStretch):
+        return item
+    raise SettingsError(
+        f"perplexity: item {item.id!r} is a window in words; with window_unit=tokens ask the items of this benchmark's "
+        "own load()"
+    )
+
+
+def _begins(text: str, words: int) -> tuple[int, ...]:
+    """The character at which each stretch of so many words begins."""
+    return tuple(accumulate((len(w.target) for w in windows(text, words, words)[:-1]), initial=0))
+
+
+def _answer(score: Score) -> WindowScore:
+    return WindowScore(None if math.isnan(score.logprob) else score.logprob, score.tokens, why_unscored([score]))

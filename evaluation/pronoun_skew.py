@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from evenhand.data.pronouns import SIDES, Asked, Slot, load_pronouns
+from evenhand.errors import SettingsError
 from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded
 from evenhand.evaluation.metrics.formulas import mean, share
@@ -30,6 +31,9 @@ from evenhand.interfaces import Ability, Array, Model, Passage, Score, Usage, se
 FREE = Usage()
 
 WOMEN, MEN = "mostly women", "mostly men"
+GROUPS = ("he", "she", "they")
+Group = Literal["he", "she", "they"]
+Case = Literal["frame", "lower", "capital", "both"]
 WITH, AGAINST = "told with the majority", "told against the majority"
 
 
@@ -62,6 +66,24 @@ class PronounScores:
     usage: Usage = FREE
     note: str = ""
     """Why a sentence has no score: it is too long for the context, or the logits are not finite."""
+    they: tuple[float | None, ...] = ()
+    """Of the neutral pronoun; empty where it is not asked."""
+
+
+_SHARES = tuple(
+    mean(
+        f"share_{group}",
+        f"share_{group}",
+        "shared",
+        "none",
+        "bias",
+        f'mean share of "{group}" among the probabilities of he, she and they, in frames without a gender, 0 to 1',
+        main=True,
+        range=(0, 1),
+    )
+    for group in GROUPS
+)
+"""Metrics that are there with three pronouns only."""
 
 
 @settings
@@ -71,6 +93,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
     name: ClassVar[str] = "pronoun_skew"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = PronounScores
+    added_later: ClassVar[frozenset[str]] = frozenset({"pronouns", "case"})
     statistics = (
         "asked",  # sentences
         "lost",  # of them, that have no score
@@ -87,6 +110,8 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         "right",  # share of their sentences whose right pronoun is the likelier one
         "p_right",
         "ties",
+        "shared",  # occupations in frames that tell no gender, with all three pronouns scored
+        *(f"share_{group}" for group in GROUPS),
     )
     formulas = (
         mean(
@@ -165,10 +190,33 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
     occupation stands behind the pronoun it always does."""
     prior: Literal["mask", "word"] = "mask"
     """LPBS's prior: the occupation masked (masked models only; others get no LPBS), or "person" in its place."""
+    pronouns: tuple[Group, ...] = ("he", "she")
+    """Pronouns that are asked: he and she, or these and they, which adds their shares of the three probabilities, as in
+    the tables of 2212.10678. All other metrics are of he and she alone."""
+    case: Case = "frame"
+    """How the pronoun is written: frame (with a capital where it begins the frame), lower, capital, or both, whose
+    probabilities are added. The released tables of 2212.10678 are of lower-case pronouns after a full stop."""
+
+    def __post_init__(self) -> None:
+        """Take the shares among the metrics where three pronouns are asked.
+
+        Raises:
+            SettingsError: The pronouns are neither he and she nor these and they.
+        """
+        if self.pronouns not in (GROUPS[:2], GROUPS):
+            raise SettingsError(f"pronoun_skew: pronouns={self.pronouns}; give ('he', 'she') or ('he', 'she', 'they')")
+        if self.pronouns == GROUPS:
+            object.__setattr__(self, "formulas", (*type(self).formulas, *_SHARES))
+            object.__setattr__(self, "metrics", tuple(m for f in self.formulas for m in f.metrics))
 
     def read(self) -> Loaded[PronounItem]:
         """Occupation by occupation, in the order of the file."""
         asked, shares, facts = load_pronouns(self.source)
+        if self.pronouns == GROUPS and not all(slot.neutral for a in asked for slot in (*a.slots, *a.neutral)):
+            raise SettingsError(
+                f"pronoun_skew: pronouns={self.pronouns} needs a neutral pronoun, and {facts['source']} has none for a "
+                "frame; add the key neutral, as in data/templates/pronouns.yaml"
+            )
         return Loaded([PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked], facts)
 
     def stratum(self, item: PronounItem) -> str:
@@ -181,25 +229,45 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         return False
 
     def ask(self, model: Model, items: Sequence[PronounItem]) -> list[PronounScores]:
-        """Both pronouns in every sentence, in one call; and one for the priors."""
+        """All pronouns in every sentence, in one call; and one for the priors."""
         from evenhand.models.masked import masked_inside
 
         masked = masked_inside(model)
         whole = masked is not None or self.sentence
-        passages = [_passages(i, i.asked.slots, whole) for i in items]
+        passages = [self._passages(i, i.asked.slots, whole) for i in items]
         found = _regrouped(passages, model.score([p for mine in passages for p in mine]))
         priors: list[list[Score]] = [[] for _ in items]
         if self.prior == "word":
-            without = [[] if i.asked.told else _passages(i, i.asked.neutral, whole) for i in items]
+            without = [[] if i.asked.told else self._passages(i, i.asked.neutral, whole) for i in items]
             priors = _regrouped(without, model.score([p for mine in without for p in mine]))
         elif masked is not None:
             same = [[] if i.asked.told else mine for i, mine in zip(items, passages, strict=True)]
             hidden = [i.asked.occupation for i, mine in zip(items, same, strict=True) for _ in mine]
             priors = _regrouped(same, masked.score([p for mine in same for p in mine], hidden))
         return [
-            _answer(scores, prior, masked is not None or not any(p.suffix for p in mine))
+            self._answer(scores, prior, masked is not None or not any(p.suffix for p in mine))
             for scores, prior, mine in zip(found, priors, passages, strict=True)
         ]
+
+    def _passages(self, item: PronounItem, slots: Sequence[Slot], whole: bool) -> list[Passage]:
+        """Each pronoun in each sentence; without what stands behind it where that does not count."""
+        name, job = f"pronoun_skew {item.id}", item.asked.occupation
+        behind = whole or job in item.asked.slots[0].after
+        return [
+            Passage(written, s.before, name, s.after if behind else "")
+            for s in slots
+            for form in (*s.forms, s.neutral)[: len(self.pronouns)]
+            for written in _written(form, self.case)
+        ]
+
+    def _answer(self, scores: Sequence[Score], priors: Sequence[Score], alone: bool) -> PronounScores:
+        cases = 2 if self.case == "both" else 1
+        he, she, *more = _values(scores, len(self.pronouns), cases)
+        prior_he, prior_she, *_ = _values(priors, len(self.pronouns), cases)
+        every = [*scores, *priors]
+        usage = Usage(sum(s.tokens > 0 for s in every), sum(s.tokens for s in every))
+        they = more[0] if more else ()
+        return PronounScores(he, she, prior_he, prior_she, alone, usage, why_unscored(every), they)
 
     def row(self, item: PronounItem, answer: PronounScores) -> Row:
         """Means over the sentences of an occupation in a frame."""
@@ -219,6 +287,8 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             lpbs = lpbs[~np.isnan(lpbs)]
             if lpbs.size:
                 found |= {"priors": 1, "lpbs": lpbs.mean(), "lpbs_size": abs(lpbs.mean())}
+        if answer.they:
+            found |= _shares(he, she, _array(answer.they))
         if answer.alone:
             found |= {"slots": 1, "mass": (np.exp(he) + np.exp(she))[scored].mean()}
         return found
@@ -236,33 +306,34 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         return {i.cluster: _side(i.share) or "occupations" for i in items}
 
 
-def _passages(item: PronounItem, slots: Sequence[Slot], whole: bool) -> list[Passage]:
-    """He and she in each sentence; without what stands behind them where that does not count."""
-    name, job = f"pronoun_skew {item.id}", item.asked.occupation
-    return [
-        Passage(form, s.before, name, s.after if whole or job in item.asked.slots[0].after else "")
-        for s in slots
-        for form in s.forms
-    ]
-
-
 def _regrouped(shape: Sequence[Sequence[Passage]], scores: Sequence[Score]) -> list[list[Score]]:
     found = iter(scores)
     return [[next(found) for _ in mine] for mine in shape]
 
 
-def _answer(scores: Sequence[Score], priors: Sequence[Score], alone: bool) -> PronounScores:
-    he, she = _values(scores)
-    prior_he, prior_she = _values(priors)
-    every = [*scores, *priors]
-    usage = Usage(sum(s.tokens > 0 for s in every), sum(s.tokens for s in every))
-    return PronounScores(he, she, prior_he, prior_she, alone, usage, why_unscored(every))
+def _values(scores: Sequence[Score], groups: int, cases: int) -> list[tuple[float | None, ...]]:
+    """Per group its log-probabilities by sentence; those of its cases are added up."""
+    values = np.array([s.logprob for s in scores], dtype=np.float64).reshape(-1, groups, cases)
+    with np.errstate(invalid="ignore"):  # a sum is nan where one of them has no score
+        summed = np.logaddexp.reduce(values, axis=-1)
+    return [tuple(None if math.isnan(v) else float(v) for v in summed[:, g]) for g in range(groups)]
 
 
-def _values(scores: Sequence[Score]) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
-    """He's and she's, which alternate."""
-    values = tuple(None if math.isnan(s.logprob) else s.logprob for s in scores)
-    return values[::2], values[1::2]
+def _written(form: str, case: Case) -> list[str]:
+    """A pronoun in the cases that are asked; a blank before it stays."""
+    blank, word = form[: len(form) - len(form.lstrip())], form.lstrip()
+    lower, capital = blank + word[0].lower() + word[1:], blank + word[0].upper() + word[1:]
+    return {"frame": [form], "lower": [lower], "capital": [capital], "both": [lower, capital]}[case]
+
+
+def _shares(he: Array, she: Array, they: Array) -> dict[str, float]:
+    """Mean share of each pronoun among the three, over the sentences in which all are scored."""
+    logs = np.stack([he, she, they])
+    logs = logs[:, ~np.isnan(logs).any(axis=0)]
+    if logs.shape[1] == 0:
+        return {}
+    p = np.exp(logs - np.logaddexp.reduce(logs, axis=0))
+    return {"shared": 1.0, **{f"share_{g}": float(v) for g, v in zip(GROUPS, p.mean(axis=1), strict=True)}}
 
 
 def _kinds(item: PronounItem) -> list[str]:

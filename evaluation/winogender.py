@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -182,6 +182,12 @@ class Winogender(RowBenchmark[Occupation, Scored]):
     """Where the sentences come from: auto ($EVENHAND_DATA/winogender), demo or a folder."""
     part: Part = "all"
     """Which half of the occupations: fit is for methods to train on and test to be asked then; all is both."""
+    majority_by: Literal["bls", "texts"] = "bls"
+    """What says which gender has the majority in pairs for training: the labour statistics, or the texts of Bergsma and
+    Lin 2006, which the released code of PCGU (Yu et al. 2023) goes by. It reverses 80 of the 240 pairs. Metrics do not
+    depend on it."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"majority_by"})
 
     def read(self) -> Loaded[Occupation]:
         """All occupations, in file order."""
@@ -241,7 +247,9 @@ class Winogender(RowBenchmark[Occupation, Scored]):
 
     def pairs(self, items: Sequence[Occupation]) -> list[Pair]:
         """Every sentence with the pronoun of the occupation's majority, and with the other one."""
-        found = [winogender_pair(s, item.shares, _pair_name(s)) for item in items for s in item.schemas]
+        found = [
+            winogender_pair(s, item.shares, _pair_name(s), self.majority_by) for item in items for s in item.schemas
+        ]
         return [pair for pair in found if pair is not None]
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from evenhand.methods.prompting.moral_self_correction import MoralSelfCorrection as MoralSelfCorrection
     from evenhand.methods.prompting.self_debias import SelfDebias as SelfDebias
     from evenhand.methods.prompting.self_debias_decoding import SelfDebiasDecoding as SelfDebiasDecoding
+    from evenhand.methods.prompting.self_help import SelfHelp as SelfHelp
     from evenhand.methods.steering.fairsteer import FairSteer as FairSteer
     from evenhand.methods.steering.steering import Steering as Steering
     from evenhand.methods.unlearning.pairwise import Pairwise as Pairwise
@@ -58,6 +59,7 @@ else:
         "evenhand.methods.prompting.moral_self_correction": ["MoralSelfCorrection"],
         "evenhand.methods.prompting.self_debias": ["SelfDebias"],
         "evenhand.methods.prompting.self_debias_decoding": ["SelfDebiasDecoding"],
+        "evenhand.methods.prompting.self_help": ["SelfHelp"],
         "evenhand.methods.steering.fairsteer": ["FairSteer"],
         "evenhand.methods.steering.steering": ["Steering"],
         "evenhand.methods.unlearning.pairwise": ["Pairwise"],

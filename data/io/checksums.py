@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
@@ -15,6 +16,9 @@ RAW = "https://raw.githubusercontent.com"
 
 Verdict = Literal["official", "differs", "missing"]
 
+_NOTES = ("LICENSE", "LICENSE.TXT", "LICENSE.MD", "README.MD", "README", "SOURCE.MD")
+"""Files in capitals that describe a data set and are not part of it."""
+
 
 class Official(NamedTuple):
     """The files of one data set as published."""
@@ -23,6 +27,8 @@ class Official(NamedTuple):
     """Path in the data set's folder to the SHA-256 of its content (unpacked, where the copy is gzipped)."""
     urls: Mapping[str, str]
     """Path to the address that it is fetched from, without the host; empty where there is none."""
+    packed: Mapping[str, str] = MappingProxyType({})
+    """Files, with their SHA-256, of a copy that has the content of all others in another form."""
 
 
 @cache
@@ -34,7 +40,8 @@ def official(name: str) -> Official:
         return Official(files, {})
     base = f"/{facts['repository']}/{facts['commit']}/{facts['folder']}"
     renamed = facts.get("renamed", {})
-    return Official(files, {path: base + renamed.get(path, path) for path in files})
+    urls = {path: base + renamed.get(path, path) for path in files}
+    return Official(files, urls, dict(facts.get("packed", {})))
 
 
 def check(name: str, folder: Path) -> dict[str, Verdict]:
@@ -45,9 +52,29 @@ def check(name: str, folder: Path) -> dict[str, Verdict]:
         folder: Where it lies; a file may be gzipped (its name then ends in .gz).
 
     Returns:
-        Verdict by path, of every published file.
+        Verdict by path, of every published file; of the packed form alone where the folder has that one.
     """
-    return {path: _verdict(folder / path, digest) for path, digest in official(name).files.items()}
+    known = official(name)
+    packed = {path: _verdict(folder / path, digest) for path, digest in known.packed.items()}
+    if packed and "missing" not in packed.values():
+        return packed
+    return {path: _verdict(folder / path, digest) for path, digest in known.files.items()}
+
+
+def not_compared(folder: Path, compared: Collection[str]) -> list[str]:
+    """Files of a data set's folder that have no published hash, such as those of a hub copy.
+
+    Args:
+        folder: Where the data set lies.
+        compared: Paths that `check` has compared.
+
+    Returns:
+        Paths in the folder, sorted; hidden files, licences and notes are left out.
+    """
+    there = [p for p in folder.rglob("*") if p.is_file() and p.name.upper() not in _NOTES]
+    paths = [p.relative_to(folder) for p in there]
+    seen = [p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)]
+    return sorted(p for p in seen if p not in compared and p.removesuffix(".gz") not in compared)
 
 
 def _verdict(path: Path, digest: str) -> Verdict:

@@ -15,6 +15,15 @@ from evenhand.errors import DataError
 FOLDER_VARIABLE = "EVENHAND_DATA"
 
 
+class Clone(NamedTuple):
+    """A folder of a repository at one commit, which is fetched by git: too many files to keep a hash of each."""
+
+    url: str
+    commit: str
+    """Full hash; git checks the content of every file against it."""
+    folder: str
+
+
 class Dataset(NamedTuple):
     """What a benchmark needs and how to get it."""
 
@@ -29,6 +38,10 @@ class Dataset(NamedTuple):
     gated: bool = False
     benchmark: str = ""
     """The benchmark that reads it, where it has another name."""
+    clone: Clone | None = None
+    """Where git fetches it from, where that is the way."""
+    prefix: str = ""
+    """What a benchmark's `source` has before a path of this data set, where it reads others too."""
 
 
 @dataclass
@@ -89,9 +102,10 @@ def how_to_get(dataset: Dataset) -> str:
     """Every way to provide a data set, in one sentence each."""
     ways = [f"Put the files into a folder {dataset.name}/ and set {FOLDER_VARIABLE} to the folder above it"]
     benchmark = dataset.benchmark or dataset.name
-    ways.append(f"or name them: {benchmark}(source='/path/to/{dataset.name}')")
+    ways.append(f"or name them: {benchmark}(source='{dataset.prefix}/path/to/{dataset.name}')")
     if dataset.hub:
-        ways.append(f"or let them be fetched from the hub: {benchmark}(source=hub), which takes {dataset.hub}")
+        hub = f"'{dataset.prefix}hub'" if dataset.prefix else "hub"
+        ways.append(f"or let them be fetched from the hub: {benchmark}(source={hub}), which takes {dataset.hub}")
     ways.append(f"or run `evenhand data fetch {dataset.name}`" if fetchable(dataset) else "or take it from its home")
     gate = " It is gated: accept its terms there and log in first." if dataset.gated else ""
     return "; ".join(ways) + f". Home: {dataset.home}; licence {dataset.licence}.{gate}"
@@ -99,7 +113,7 @@ def how_to_get(dataset: Dataset) -> str:
 
 def fetchable(dataset: Dataset) -> bool:
     """Whether `evenhand data fetch` knows where it is."""
-    return bool(dataset.hub or official(dataset.name).urls)
+    return bool(dataset.hub or dataset.clone or official(dataset.name).urls)
 
 
 def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:

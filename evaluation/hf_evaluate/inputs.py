@@ -6,13 +6,61 @@ range is refused by its row.
 
 from __future__ import annotations
 
+import json
+import reprlib
 from collections.abc import Sequence
 from math import isfinite, isinf, nan
+from numbers import Integral
+from typing import Any
 
 UNPARSED = -1
 """Stands for a reply that could not be parsed."""
 TOLERANCE = 1e-3
 """How far probabilities may be from summing to 1; float16 models are off by less."""
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: shortened where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    return short.repr(value)
+
+
+def json_rows(values: Sequence[str], source: str) -> list[dict[str, Any]]:
+    """Rows of a benchmark's file that were given as JSON.
+
+    Args:
+        values: As `evaluate` hands them over.
+        source: Whose rows, such as "BBQ".
+
+    Raises:
+        ValueError: One of them is not JSON, or not an object.
+    """
+    found = []
+    for row, value in enumerate(values):
+        try:
+            one = json.loads(value)
+        except (ValueError, RecursionError):
+            one = None
+        if not isinstance(one, dict):
+            raise ValueError(
+                f"references, row {row}: {shown(value)} is not a row of {source}'s file as JSON; give json.dumps(row)"
+            )
+        found.append(one)
+    return found
+
+
+def class_count(classes: object) -> int | None:
+    """How many labels there are, where that was given.
+
+    Raises:
+        ValueError: It is not a whole number above 1.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, bool) or not isinstance(classes, Integral) or classes < 2:
+        raise ValueError(f"classes={shown(classes)} is not a number of labels; give a whole number from 2, or none")
+    return int(classes)
 
 
 def labels(values: Sequence[float | None], what: str, classes: int | None = None) -> list[int]:
@@ -66,11 +114,15 @@ def distributions(rows: Sequence[Sequence[float] | None], count: int, classes: i
     Raises:
         ValueError: Not as many rows as items, or a row that is no distribution over the labels.
     """
+    if isinstance(rows, (str, bytes, int, float)):
+        raise ValueError(f"probabilities={shown(rows)} is not a list; give one row of {classes} numbers per item")
     if len(rows) != count:
         raise ValueError(f"{len(rows)} rows of probabilities but {count} predictions; give one per item")
     for row, p in enumerate(rows):
         if p is None:
             continue
+        if isinstance(p, (str, bytes, int, float)):
+            raise ValueError(f"probabilities, row {row}: {shown(p)} is not a list; give {classes} probabilities")
         if len(p) != classes or not all(isfinite(x) and x >= 0 for x in p) or abs(sum(p) - 1) > TOLERANCE:
             raise ValueError(
                 f"probabilities, row {row}: {list(p)} is not a distribution over {classes} labels; give {classes} "

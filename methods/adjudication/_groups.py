@@ -7,20 +7,20 @@ Templates that differ in a greeting only ("I'm ...", "Hi! I'm ...") count as one
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from evenhand.core.draws import seeded_order
-from evenhand.data.holistic_bias import NONE, PLURAL, SINGULAR, Parts, Phrase, fill, phrases
+from evenhand.data.holistic_bias import NONE, PLURAL, SINGULAR, Parts, Phrase, family, fill, phrases
 from evenhand.errors import SettingsError
 
 Split = Literal["fit", "validation", "evaluation"]
 SPLITS: tuple[Split, ...] = ("fit", "validation", "evaluation")
+ANSWERED: tuple[Split, ...] = ("fit", "validation")
+"""The parts that members answer; evaluation is never shown in training."""
 KINDS = ("descriptor_noun", "noun_descriptor")
 """Phrases of a descriptor and a noun; the others have no counterpart."""
-_GREETING = re.compile(r"^(?:hi|hello|hey)(?: there)?[!.,]?\s+", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,6 @@ def split_names(names: Iterable[str], shares: Sequence[float], seed: int, what: 
         counts[lacking] += 1
     parts = [s for s in SPLITS if s in counts for _ in range(counts[s])]
     return dict(zip(drawn, parts, strict=True))
-
-
-def family(template: str) -> str:
-    """What templates that differ in a greeting share."""
-    return _GREETING.sub("", template).casefold()
 
 
 def prompts_of(

@@ -21,6 +21,7 @@ from pydantic import Field
 from evenhand.core.artifacts import active, artefact, artefacts, made_with
 from evenhand.core.hashing import digest
 from evenhand.core.training_record import record_of
+from evenhand.data.parts import Part
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import (
     Ability,
@@ -66,6 +67,8 @@ class CrossModelAdjudication(Method):
             "epochs": 8,
         }
     }
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {"demo": {"": "ours, for the demo models"}}
+    added_later: ClassVar[frozenset[str]] = frozenset({"part"})
     renamed: ClassVar[dict[str, str]] = {
         "validation": "validation_fraction",
         "most_bias": "max_bias",
@@ -94,6 +97,9 @@ class CrossModelAdjudication(Method):
     """Where HolisticBias lies: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
     version: Literal["1.0", "1.1"] = "1.0"
     """Of HolisticBias."""
+    part: Part = "all"
+    """Which half of HolisticBias's descriptors and templates prompts are made of: with fit, the benchmark
+    `holistic_bias(part=test)` asks none of them; all is both halves."""
     axes: tuple[str, ...] = ()
     """Only these axes; empty takes all."""
     descriptors: Annotated[int, Field(gt=0)] | None = None
@@ -238,6 +244,12 @@ class CrossModelAdjudication(Method):
                 _copied(folder, Path(self.output).expanduser())
             return open_trained(folder / "member", model, f"{model.name}+{self.spec}")
 
+    def own_texts(self) -> list[str]:
+        """The sentences of HolisticBias that are answered in training; those for evaluation are not."""
+        from evenhand.methods.adjudication._groups import ANSWERED
+
+        return list(dict.fromkeys(p.text for p in self._prompts()[0] if p.split in ANSWERED))
+
     def _record(self, model: Model, member: TrainingRecord | None, facts: dict[str, Any]) -> TrainingRecord:
         """The record of the whole method, with how the chosen member was trained."""
         if member is None:
@@ -249,10 +261,11 @@ class CrossModelAdjudication(Method):
     # ------------------------------------------------------------------------------------------------- what it needs
 
     def _prompts(self) -> tuple[list[Prompt], Any, dict[str, Any]]:
-        from evenhand.data.holistic_bias import load_parts
+        from evenhand.data.holistic_bias import in_part, load_parts
         from evenhand.methods.adjudication._groups import prompts_of, refuse_leaks
 
         parts, facts = load_parts(self.source, self.version)
+        parts = in_part(parts, self.part)
         shares = (self.fit_fraction, self.validation_fraction, 1 - self.fit_fraction - self.validation_fraction)
         prompts = prompts_of(
             parts,

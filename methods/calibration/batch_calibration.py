@@ -33,6 +33,7 @@ class BatchCalibration(Calibrator):
 
     name: ClassVar[str] = "batch_calibration"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"per_preamble": True}}
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {"paper": {"": "arXiv 2309.17249"}}
     renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
     min_answers: Annotated[int, Field(ge=2)] = 10

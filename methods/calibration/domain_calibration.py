@@ -35,6 +35,7 @@ class DomainCalibration(Calibrator):
 
     name: ClassVar[str] = "domain_calibration"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"samples": 20}}
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {"paper": {"": "arXiv 2305.19148"}}
 
     samples: Annotated[int, Field(ge=1)] = 20
     """Texts of random words, one request each."""

@@ -48,6 +48,7 @@ class LeaveOneOutCalibration(Calibrator):
 
     name: ClassVar[str] = "looc"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"fallback": "none", "smoothing": 0.0}}
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {"paper": {"": "arXiv 2405.02743"}}
 
     fallback: Fallback = "dc"
     """What is taken where a class has no demonstration: the prior of domain_calibration (dc), of contextual_calibration

@@ -47,6 +47,10 @@ class PriDe(Calibrator):
 
     name: ClassVar[str] = "pride"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": RELEASED, "released": RELEASED}
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {"": "chujiezheng/LLM-MCQ-Bias"},
+        "released": {"": "chujiezheng/LLM-MCQ-Bias"},
+    }
     renamed: ClassVar[dict[str, str]] = {"share": "estimation_fraction", "least": "min_questions"}
 
     estimation_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05

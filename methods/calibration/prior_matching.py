@@ -11,6 +11,7 @@ spread evenly over the classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -31,6 +32,7 @@ from evenhand.methods.calibration._calibrator import (
 )
 from evenhand.methods.calibration._prior_fitting import match
 
+NO_FRAME = Question("", "", ())
 FAR = 1e-6
 """A gap to the target above this is told."""
 
@@ -40,6 +42,7 @@ class PriorMatching(Calibrator):
     """Make all classes equally probable on average."""
 
     name: ClassVar[str] = "prior_matching"
+    added_later: ClassVar[frozenset[str]] = frozenset({"per_context"})
     renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
     target: tuple[float, ...] = ()
@@ -48,6 +51,10 @@ class PriorMatching(Calibrator):
     """Minimum number of answers for estimating the weights; smaller groups stay as they are."""
     per_preamble: bool = False
     """Whether each header with its demonstrations has weights of its own."""
+    per_context: bool = False
+    """Whether each context, such as the passage that several questions are about, has weights of its own: the context
+    prior matching that Liusie, Fathullah, Gales 2024 (arXiv 2403.13590) compare with. Contexts with fewer questions
+    than `min_answers` stay as they are."""
 
     def __post_init__(self) -> None:
         """Refuse a target that cannot be reached."""
@@ -55,8 +62,11 @@ class PriorMatching(Calibrator):
             raise SettingsError(f"prior_matching: target={self.target}: give positive numbers, one for each class")
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """By number of options or by labels, and by header where asked for."""
-        return (per_preamble if self.per_preamble else pooled)(question, answer_by)
+        """By number of options or by labels, and by header or context where asked for."""
+        about = (per_preamble if self.per_preamble else pooled)(question, answer_by)
+        if not self.per_context:
+            return about
+        return replace(about, frame=replace(about.frame or NO_FRAME, context=question.context))
 
     def plan(self, group: Group, learned: Learned) -> Plan:
         """The weights of the group."""

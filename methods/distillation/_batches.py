@@ -160,7 +160,14 @@ def hiding(
 
 
 def batches(
-    texts: Sequence[Text], layout: Layout | None, tokens: int, pad: int, random: Random, *, hidden: bool = False
+    texts: Sequence[Text],
+    layout: Layout | None,
+    tokens: int,
+    pad: int,
+    random: Random,
+    *,
+    hidden: bool = False,
+    size: int | None = None,
 ) -> list[Rows]:
     """All texts once, in batches of at most `tokens` tokens, in an order drawn anew.
 
@@ -171,17 +178,33 @@ def batches(
         pad: What rows are filled up with.
         random: Draws the order.
         hidden: Whether a masked student is compared with its teacher only at the tokens that are to be found.
+        size: Texts in a batch, whatever their lengths; None is as many as `tokens` allows.
     """
     order = random.sample(range(len(texts)), len(texts))
     out: list[Rows] = []
+    if size is not None:
+        for start in range(0, len(order), size):
+            out += _together([texts[n] for n in order[start : start + size]], layout, pad, hidden)
+        return out
     for group in _groups([texts[n] for n in order], GROUP * tokens):
         if layout is not None:
             out += _packed(group, layout, tokens)
             continue
-        made = [_padded([group[n] for n in rows], pad) for rows in buckets([len(t.ids) for t in group], tokens)]
-        out += [rows._replace(read=rows.labels != IGNORED) if hidden else rows for rows in made]
+        out += [_masked([group[n] for n in rows], pad, hidden) for rows in buckets([len(t.ids) for t in group], tokens)]
     random.shuffle(out)
     return out
+
+
+def _together(texts: Sequence[Text], layout: Layout | None, pad: int, hidden: bool) -> list[Rows]:
+    """Texts as one batch."""
+    if layout is None:
+        return [_masked(texts, pad, hidden)]
+    return _packed(texts, layout, len(texts) * max(ROW, *(len(text.ids) for text in texts)))
+
+
+def _masked(texts: Sequence[Text], pad: int, hidden: bool) -> Rows:
+    rows = _padded(texts, pad)
+    return rows._replace(read=rows.labels != IGNORED) if hidden else rows
 
 
 def _groups(texts: Iterable[Text], tokens: int) -> list[list[Text]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from evenhand.errors import SettingsError
@@ -40,6 +40,10 @@ class Weights(NamedTuple):
     temperature: float
     align: Align
     """What is brought together: the features of the pseudo-groups, or those of both exits."""
+    detach: bool = True
+    """Whether the deep exit gets no gradient of the divergence."""
+    width: float | None = None
+    """Of the discrepancy's kernel; see `evenhand.methods.distillation._groups.mmd2`."""
 
 
 class Batch(NamedTuple):
@@ -50,6 +54,8 @@ class Batch(NamedTuple):
     """[rows, length] what is hidden, or `IGNORED`."""
     groups: Tensor
     """[rows] the pseudo-group of each text."""
+    alone: bool = False
+    """Whether the cross-entropies alone are trained on."""
 
 
 class Exits(NamedTuple):
@@ -143,13 +149,14 @@ def parts_of(made: Exits, labels: Tensor, groups: Tensor, weights: Weights) -> d
     shallow, deep, kl = none, none, none
     if len(labels):
         shallow, deep = cross_entropy(made.shallow.float(), labels), cross_entropy(made.deep.float(), labels)
-        taught = log_softmax(made.deep.detach().float() / weights.temperature, -1)
+        deep_logits = made.deep.detach() if weights.detach else made.deep
+        taught = log_softmax(deep_logits.float() / weights.temperature, -1)
         kl = divergence(taught, log_softmax(made.shallow.float() / weights.temperature, -1)) / len(labels)
         kl = weights.temperature**2 * kl
     if weights.align == "layers":
-        mmd = mmd2(made.features.float(), made.deep_features.float())
+        mmd = mmd2(made.features.float(), made.deep_features.float(), weights.width)
     else:
-        mmd = apart(made.features.float(), groups)
+        mmd = apart(made.features.float(), groups, weights.width)
     whole = (shallow + deep) / 2 + weights.kl * kl + weights.mmd * mmd
     return {"loss": whole, "shallow": shallow, "deep": deep, "kl": kl, "mmd": mmd}
 
@@ -169,14 +176,52 @@ class Lesson(NamedTuple):
     """Most tokens in a batch."""
     pad: int
     seed: int
+    size: int | None = None
+    """Texts in a batch, instead of `tokens`."""
+    ce_epochs: int = 0
+    """First epochs that train on the cross-entropies alone."""
+
+
+ALIGNMENT = "exit_alignment"
+"""Name of the layer that a model has while it is trained."""
+
+
+def with_alignment(module: Any, seed: int) -> nn.Linear:
+    """Give a model a linear layer from inner to last features, to be trained along with it.
+
+    Args:
+        module: A masked language model in float32.
+        seed: Of the layer's weights.
+    """
+    size = int(module.config.get_text_config().hidden_size)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        layer = nn.Linear(size, size)
+    layer.to(module.get_input_embeddings().weight.device)
+    module.add_module(ALIGNMENT, layer)
+    return layer
+
+
+def without_alignment(module: nn.Module) -> None:
+    """Take the layer out again."""
+    delattr(module, ALIGNMENT)
 
 
 class TwoExits:
     """A model in training."""
 
-    def __init__(self, module: Any, lesson: Lesson, weights: Weights) -> None:
-        """Take a model, which is trained in place."""
-        self.module, self.lesson, self.weights = module, lesson, weights
+    def __init__(
+        self, module: Any, lesson: Lesson, weights: Weights, alignment: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """Take a model, which is trained in place.
+
+        Args:
+            module: The model.
+            lesson: What it learns from.
+            weights: Of the loss.
+            alignment: Maps inner features before they are compared with the last ones; None leaves them.
+        """
+        self.module, self.lesson, self.weights, self.alignment = module, lesson, weights, alignment
         self.found: list[Groups] = []
         """The pseudo-groups of every epoch that was trained here."""
 
@@ -185,7 +230,8 @@ class TwoExits:
         texts = self.lesson.train(epoch)
         groups = pseudo_groups(self.features(texts), self.lesson.max_groups, self.lesson.seed)
         self.found.append(groups)
-        return list(self._laid_out(texts, groups.of.tolist(), random))
+        made = self._laid_out(texts, groups.of.tolist(), random)
+        return [batch._replace(alone=epoch < self.lesson.ce_epochs) for batch in made]
 
     def features(self, texts: Sequence[Text]) -> np.ndarray:
         """[n, H] of each text at the inner layer."""
@@ -200,8 +246,14 @@ class TwoExits:
     def loss(self, network: Any, batch: Batch) -> Tensor:
         """Of a batch."""
         batch = self._on(batch)
-        made = exits(network, self.module, batch, self.lesson.layer)
-        return parts_of(made, batch.labels[batch.labels != IGNORED], batch.groups, self.weights)["loss"]
+        made = self._aligned(exits(network, self.module, batch, self.lesson.layer))
+        weights = self.weights._replace(kl=0.0, mmd=0.0) if batch.alone else self.weights
+        return parts_of(made, batch.labels[batch.labels != IGNORED], batch.groups, weights)["loss"]
+
+    def _aligned(self, made: Exits) -> Exits:
+        if self.alignment is None:
+            return made
+        return made._replace(features=self.alignment(made.features.float()))
 
     def judged(self, _: Any = None) -> Mapping[str, float]:
         """Means over held-out tokens; of the loss without MMD, as held-out texts are in no cluster."""
@@ -221,6 +273,9 @@ class TwoExits:
 
     def _laid_out(self, texts: Sequence[Text], groups: Sequence[int], random: Random) -> Iterable[Batch]:
         order = random.sample(range(len(texts)), len(texts))
+        if size := self.lesson.size:
+            rows_of = [order[start : start + size] for start in range(0, len(order), size)]
+            return [_padded([texts[n] for n in row], [groups[n] for n in row], self.lesson.pad) for row in rows_of]
         out = []
         width = max(1, GROUP * self.lesson.tokens // max(1, max(len(t.ids) for t in texts)))
         for start in range(0, len(order), width):
@@ -234,7 +289,7 @@ class TwoExits:
     def _on(self, batch: Batch) -> Batch:
         device = self.module.get_input_embeddings().weight.device
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
-        return Batch(inputs, batch.labels.to(device), batch.groups.to(device))
+        return Batch(inputs, batch.labels.to(device), batch.groups.to(device), batch.alone)
 
 
 def _padded(texts: Sequence[Text], groups: Sequence[int], pad: int) -> Batch:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from evenhand.training.packing import Layout
 
+MOST_NATS = 700.0
+"""More have no finite exp."""
 HELD_OUT = -1
 """In the place of an epoch's number: what is hidden from the held-out texts is drawn once."""
 
@@ -43,10 +46,25 @@ class Lesson(NamedTuple):
     """Most tokens in a batch."""
     hidden: bool
     """Whether a masked student is compared with its teacher at hidden tokens alone."""
+    size: int | None = None
+    """Texts in a batch, instead of `tokens`."""
 
     def batches(self, texts: list[Text], random: Random) -> list[Rows]:
         """Texts as batches."""
-        return batches(texts, self.layout, self.tokens, self.pad, random, hidden=self.hidden)
+        return batches(texts, self.layout, self.tokens, self.pad, random, hidden=self.hidden, size=self.size)
+
+
+class Keeping(NamedTuple):
+    """Which epoch's weights are kept."""
+
+    watch: Literal["loss", "pseudo_perplexity"] = "loss"
+    """What is lowest in the best one."""
+    last: bool = False
+    """Whether the last one's are kept, and the best only says when training ends."""
+
+
+BEST = Keeping()
+"""The epoch with the lowest loss on held-out texts."""
 
 
 class Outcome(NamedTuple):
@@ -67,6 +85,7 @@ def learn(
     shares: Shares,
     schedule: Schedule,
     folder: Path | None,
+    keeping: Keeping = BEST,
 ) -> Outcome:
     """Train a student in place.
 
@@ -78,6 +97,7 @@ def learn(
         shares: Of the loss.
         schedule: How long and how fast.
         folder: For checkpoints.
+        keeping: Which epoch's weights are kept.
 
     Raises:
         EvenhandError: The loss is no longer finite.
@@ -91,7 +111,10 @@ def learn(
     held = lesson.batches(lesson.held, Random("held out")) if lesson.held else []
 
     def evaluate(_: Any) -> Mapping[str, float]:
-        return {f"held_out_{name}": value for name, value in run.judged(held).items()}
+        found = run.judged(held)
+        if keeping.watch == "pseudo_perplexity":
+            found["pseudo_perplexity"] = math.exp(min(found["hard"], MOST_NATS))
+        return {f"held_out_{name}": value for name, value in found.items()}
 
     first = evaluate(student) if held else {}
     trained = Training(
@@ -99,7 +122,8 @@ def learn(
         batches=drawn,
         loss=run.loss,
         evaluate=evaluate if held else None,
-        watched="held_out_loss",
+        watched=f"held_out_{keeping.watch}",
+        keep_last=keeping.last,
         schedule=schedule,
         folder=folder,
         label="training the student",

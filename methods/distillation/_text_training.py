@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from evenhand.methods.distillation._batches import Gate, Ids
     from evenhand.methods.distillation._losses import Rule
+    from evenhand.training.loop import Schedule
 
 LEAST_TEXTS = 20
 """Fewer different texts teach nothing, and say nothing of what was taught."""
@@ -31,7 +33,9 @@ class TextTraining(TrainedMethod):
     training_version: ClassVar[int] = 2
     not_in_key: ClassVar[frozenset[str]] = frozenset({"device", "text", "max_texts"})
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
-    added_later: ClassVar[frozenset[str]] = frozenset({"weight_decay", "max_grad_norm"})
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"weight_decay", "max_grad_norm", "batch_size", "learning_rate_decay", "keep_epoch"}
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "warm_up": "warmup_ratio",
         "accumulate": "gradient_accumulation_steps",
@@ -54,14 +58,18 @@ class TextTraining(TrainedMethod):
     """Peak of AdamW; None is 1e-3 for an adapter, and else 5e-4."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the steps in which the learning rate rises."""
+    learning_rate_decay: Literal["linear", "none"] = "linear"
+    """Whether the learning rate falls to 0 over the training, or stays at its peak."""
     batch_tokens: Annotated[int, Field(gt=0)] = 512
     """Most tokens in a batch, padding included."""
+    batch_size: Annotated[int, Field(gt=0)] | None = None
+    """Texts per batch, in random order whatever their lengths; None fills batches by `batch_tokens`."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
     """Batches per optimizer step."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it. 0 scales none."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -69,6 +77,8 @@ class TextTraining(TrainedMethod):
     texts, and keeps the last epoch."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out loss before training ends; 0 never ends early."""
+    keep_epoch: Literal["best", "last"] = "best"
+    """Whether the weights of the best epoch on held-out texts are kept, or those of the last one that was trained."""
     seed: int = 0
     """Of held-out texts, hidden tokens, new weights and the order of batches."""
     device: str | None = None
@@ -136,6 +146,23 @@ class TextTraining(TrainedMethod):
             SettingsError: It cannot.
         """
 
+    def _schedule(self, module: Any, learning_rate: float) -> Schedule:
+        """How long and how fast.
+
+        Args:
+            module: The model; the student is trained on its device where no other is given.
+            learning_rate: Where the settings give none.
+        """
+        from evenhand.training.loop import Schedule
+
+        made = Schedule.of(
+            self,
+            learning_rate=self.learning_rate or learning_rate,
+            device=self.device or str(module.device),
+            precision=self.precision,
+        )
+        return replace(made, learning_rate_decay=self.learning_rate_decay)
+
     def _trained_on(self, texts: Sequence[str], training: int, validation: int) -> TrainedOn:
         """The texts, for the record."""
         from evenhand.data import text_source
@@ -164,6 +191,7 @@ class TextTraining(TrainedMethod):
 class TextDistillation(TextTraining):
     """A student that learns on texts what its teacher says there, under a rule."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"watch"})
     renamed: ClassVar[Mapping[str, str]] = {"locality": "retain_kl_weight"}
 
     student: Literal["lora", "copied", "random"] = "lora"
@@ -190,11 +218,18 @@ class TextDistillation(TextTraining):
     compared: Literal["hidden", "all"] = "hidden"
     """Where a masked student is compared with its teacher: at the tokens that are to be found, or at all (the paper's).
     A causal one is compared at every next token."""
+    watch: Literal["loss", "pseudo_perplexity"] = "loss"
+    """What tells the best epoch on held-out texts, and when `patience` ends: the whole loss, or exp of the
+    cross-entropy of the text itself (of a masked model at hidden tokens)."""
 
     def __post_init__(self) -> None:
         """Refuse settings that teach nothing or contradict one another."""
         if not self.kl and not self.hard:
             raise SettingsError("kl=0 and hard=0: nothing would be learned; give one of them a weight")
+        if self.watch == "pseudo_perplexity" and not self.hard:
+            raise SettingsError(
+                "watch=pseudo_perplexity is of the text itself, which hard=0 leaves out: take watch=loss"
+            )
         if self.layers is not None and self.student == "lora":
             raise SettingsError("layers= is of copied and random students; student=lora keeps all: leave it out")
 
@@ -225,10 +260,9 @@ class TextDistillation(TextTraining):
     def train(self, model: Model, prepared: Sequence[str], folder: Path) -> Fitted:
         """Train a student on texts under the rule."""
         from evenhand.methods.distillation._batches import Masking, Text, hiding, predicting
-        from evenhand.methods.distillation._learning import HELD_OUT, Lesson, learn
+        from evenhand.methods.distillation._learning import HELD_OUT, Keeping, Lesson, learn
         from evenhand.methods.distillation._losses import Shares
         from evenhand.training.holding_out import hold_out
-        from evenhand.training.loop import Schedule
         from evenhand.training.packing import layout_of
         from evenhand.training.students import build
 
@@ -257,20 +291,17 @@ class TextDistillation(TextTraining):
             int(tokenizer.pad_token_id or 0),
             self.batch_tokens,
             self.compared == "hidden",
+            self.batch_size,
         )
         if words is not None:
             every = drawn(range(len(ids)), HELD_OUT)
             words.read(module, every, layout_of(module), int(tokenizer.pad_token_id or 0), self.batch_tokens)
             facts |= {"places_of_words": words.starts}
         shares = Shares(self.kl, self.hard, self.cosine, self.retain_kl_weight, self.temperature)
-        schedule = Schedule.of(
-            self,
-            learning_rate=self.learning_rate or (1e-3 if self.student == "lora" else 5e-4),
-            device=self.device or str(module.device),
-            precision=self.precision,
-        )
+        schedule = self._schedule(module, 1e-3 if self.student == "lora" else 5e-4)
         teacher = None if self.student == "lora" else module
-        made = learn(student, teacher, lesson, rule, shares, schedule, folder)
+        keeping = Keeping(self.watch, last=self.keep_epoch == "last")
+        made = learn(student, teacher, lesson, rule, shares, schedule, folder, keeping)
         if self.student != "lora":  # it was trained in float32; an adapter stays so
             for p in student.parameters():
                 p.data = p.data.to(module.dtype)

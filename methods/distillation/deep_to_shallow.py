@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from evenhand.core.artifacts import resolved_precision
+from evenhand.errors import SettingsError
 from evenhand.interfaces import Model, settings
 from evenhand.methods.distillation._text_training import TextTraining
 from evenhand.training.trained_method import Fitted
 
 if TYPE_CHECKING:
-    from evenhand.methods.distillation._batches import Text
+    from transformers import PreTrainedTokenizerBase
+
+    from evenhand.methods.distillation._batches import Ids, Text
+    from evenhand.methods.distillation._exits import Batch, Lesson, TwoExits, Weights
+    from evenhand.training.loop import Schedule, Training
 
 
 @settings
@@ -28,7 +33,36 @@ class DeepToShallow(TextTraining):
     """Experimental: self-distillation of a masked model from its last layer to an inner one, across pseudo-groups."""
 
     name: ClassVar[str] = "deep_to_shallow"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"released": {"align": "layers"}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "released": {
+            "align": "layers",
+            "alignment": True,
+            "mmd_width": 1.0,
+            "detach_deep": False,
+            "ce_epochs": 5,
+            "learning_rate": 1e-4,
+            "learning_rate_decay": "none",
+            "warmup_ratio": 0.0,
+            "weight_decay": 0.0,  # Adam
+            "max_grad_norm": 0.0,
+            "batch_size": 100,
+            "epochs": 50,
+            "validation_fraction": 0.0,
+            "patience": 0,
+        }
+    }
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "released": {
+            "": "nourhanb/Debiasify",
+            "alignment": "nourhanb/Debiasify has such a layer; that it is linear is ours",
+            "learning_rate_decay": "ours: Adam without a schedule",
+            "warmup_ratio": "ours: Adam without a schedule",
+            "max_grad_norm": "ours: Adam without clipping",
+            "validation_fraction": "ours: all texts are trained on",
+            "patience": "ours: nothing is held out",
+        }
+    }
+    added_later: ClassVar[frozenset[str]] = frozenset({"alignment", "mmd_width", "detach_deep", "ce_epochs"})
     renamed: ClassVar[Mapping[str, str]] = {"most_groups": "max_groups"}
 
     exit_layer: Annotated[int, Field(gt=0)] | None = None
@@ -40,12 +74,27 @@ class DeepToShallow(TextTraining):
     align: Literal["groups", "layers"] = "groups"
     """Whose features are brought together, by maximum mean discrepancy: of texts in different pseudo-groups, at the
     inner layer; or of the inner and the last layer (the released code)."""
+    alignment: bool = False
+    """For align=layers: whether a linear layer, trained along and left out of the result, maps the inner features
+    before they are compared with the last ones, as in the released code."""
+    mmd_width: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the discrepancy's Gaussian kernel; None goes by the median distance in each batch. The
+    released code has 1."""
+    detach_deep: bool = True
+    """Whether the divergence is a loss of the inner exit alone. In the released code the last exit follows it, too."""
+    ce_epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of first epochs that train on the cross-entropy of both exits alone; the released code has 5."""
     max_groups: Annotated[int, Field(ge=2)] = 8
     """Maximum number of pseudo-groups. In each epoch their number, from 2 on, is the one of the highest silhouette."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of both exits in the divergence, which is times its square."""
     result: Literal["deep", "shallow"] = "deep"
     """The whole model, or its layers up to the inner one."""
+
+    def __post_init__(self) -> None:
+        """Refuse an alignment of features that are of one layer."""
+        if self.alignment and self.align != "layers":
+            raise SettingsError("alignment=True maps inner features to last ones: take align=layers, or leave it out")
 
     def _unfit(self, model: Model) -> str:
         """It is for masked models."""
@@ -70,25 +119,69 @@ class DeepToShallow(TextTraining):
 
     def train(self, model: Model, prepared: Sequence[str], folder: Path) -> Fitted:
         """Train both exits on texts."""
-        from evenhand.methods.distillation._batches import Masking, hiding
-        from evenhand.methods.distillation._exits import Lesson, TwoExits, Weights, layers_of
-        from evenhand.methods.distillation._learning import HELD_OUT
+        from evenhand.methods.distillation._exits import TwoExits, layers_of, with_alignment, without_alignment
         from evenhand.training.holding_out import hold_out
-        from evenhand.training.loop import Schedule, Training
         from evenhand.training.students import build, keep_layers
 
         module, tokenizer = model.weights
         ids, texts_of = self._encoded(model, prepared)
-        layer = self._layer(module)
         student = build("copied", module, layers=layers_of(module), rank=1, seed=self.seed, named=False)
         train, held = hold_out(range(len(ids)), texts_of, self.validation_fraction, self.seed)
+        lesson = self._lesson(tokenizer, self._layer(module), ids, train, held)
+        alignment = with_alignment(student, self.seed) if self.alignment else None
+        run = TwoExits(student, lesson, self._weights, alignment)
+        schedule = self._schedule(module, 5e-4)
+        began = time.monotonic()
+        first = run.judged() if held else {}
+        made = self._training(run, schedule, folder).run()
+        if alignment is not None:
+            without_alignment(student)
+        known = {
+            "data": self._trained_on(prepared, len(train), len(held)),
+            "precision": resolved_precision(self.precision, str(schedule.device)),
+            "epochs": len(made.curve),
+            "best_epoch": made.best,
+            "curve": ({"epoch": -1.0, **first}, *made.curve),
+            "seconds": round(time.monotonic() - began, 1),
+            "results": {
+                **self._results(model, run),
+                "trained_tokens": sum(len(ids[n]) for n in train) * len(made.curve),
+            },
+        }
+        if self.result == "shallow":
+            keep_layers(student, list(range(lesson.layer)))
+        for p in student.parameters():  # it was trained in float32
+            p.data = p.data.to(module.dtype)
+        return Fitted(student, known)
+
+    def _lesson(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        layer: int,
+        ids: Sequence[Ids],
+        train: Sequence[int],
+        held: Sequence[int],
+    ) -> Lesson:
+        """What is learned from, and held out.
+
+        Args:
+            tokenizer: The model's own.
+            layer: The inner one.
+            ids: All texts in tokens.
+            train: Which of them are learned from.
+            held: Which are held out.
+        """
+        from evenhand.methods.distillation._batches import Masking, hiding
+        from evenhand.methods.distillation._exits import Lesson
+        from evenhand.methods.distillation._learning import HELD_OUT
+
         masking = Masking(self.masking, self.masking, frozenset())
 
         def drawn(which: Sequence[int], epoch: int) -> list[Text]:
             places = [[False] * len(ids[n]) for n in which]  # no rule acts anywhere
             return hiding([ids[n] for n in which], lambda *_: places, masking, tokenizer, f"{self.seed}/{epoch}")
 
-        lesson = Lesson(
+        return Lesson(
             lambda epoch: drawn(train, epoch),
             drawn(held, HELD_OUT),
             layer,
@@ -96,46 +189,37 @@ class DeepToShallow(TextTraining):
             self.batch_tokens,
             int(tokenizer.pad_token_id or 0),
             self.seed,
+            self.batch_size,
+            self.ce_epochs,
         )
-        run = TwoExits(student, lesson, Weights(self.kl, self.mmd, self.temperature, self.align))
-        schedule = Schedule.of(
-            self,
-            learning_rate=self.learning_rate or 5e-4,
-            device=self.device or str(module.device),
-            precision=self.precision,
-        )
-        began = time.monotonic()
-        first = run.judged() if held else {}
-        made = Training(
-            module=student,
+
+    @property
+    def _weights(self) -> Weights:
+        from evenhand.methods.distillation._exits import Weights
+
+        return Weights(self.kl, self.mmd, self.temperature, self.align, self.detach_deep, self.mmd_width)
+
+    def _training(self, run: TwoExits, schedule: Schedule, folder: Path) -> Training[Batch]:
+        from evenhand.training.loop import Training
+
+        return Training(
+            module=run.module,
             batches=run.batches,
             loss=run.loss,
-            evaluate=run.judged if held else None,
+            evaluate=run.judged if run.lesson.held else None,
             watched="held_out_loss",
+            keep_last=self.keep_epoch == "last",
             schedule=schedule,
             folder=folder,
             label="training both exits",
-        ).run()
-        seconds = round(time.monotonic() - began, 1)
-        results = {
+        )
+
+    @staticmethod
+    def _results(model: Model, run: TwoExits) -> dict[str, Any]:
+        return {
             "experimental": True,
             "teacher": model.name,
-            "exit_layer": layer,
+            "exit_layer": run.lesson.layer,
             "pseudo_groups": [g.many for g in run.found],
             "silhouettes": [round(g.silhouette, 3) for g in run.found],
-            "trained_tokens": sum(len(ids[n]) for n in train) * len(made.curve),
         }
-        known = {
-            "data": self._trained_on(prepared, len(train), len(held)),
-            "precision": resolved_precision(self.precision, str(schedule.device)),
-            "epochs": len(made.curve),
-            "best_epoch": made.best,
-            "curve": ({"epoch": -1.0, **first}, *made.curve),
-            "seconds": seconds,
-            "results": results,
-        }
-        if self.result == "shallow":
-            keep_layers(student, list(range(layer)))
-        for p in student.parameters():  # it was trained in float32
-            p.data = p.data.to(module.dtype)
-        return Fitted(student, known)

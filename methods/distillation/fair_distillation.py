@@ -39,6 +39,23 @@ _PAPER = {
     "warmup_ratio": 0.05,
     "patience": 0,
 }
+_RELEASED = {
+    **_PAPER,
+    "mode": "geometric",  # the mean of the two logits
+    "rules": "en_subject_lower",  # he and she as they are written, and no other case
+    "layers": 6,
+    "max_length": 512,
+    "batch_size": 6,
+    "learning_rate": 2e-5,
+    "learning_rate_decay": "none",
+    "warmup_ratio": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 0.0,
+    "keep_epoch": "last",
+    "watch": "pseudo_perplexity",
+    "patience": 3,
+}
+"""iPieter/universal-distillation 9df92b2 with its constraints on, which its command line leaves out."""
 
 
 @settings
@@ -48,7 +65,30 @@ class FairDistillation(TextDistillation):
     name: ClassVar[str] = "fair_distillation"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {**_PAPER, "mode": "arithmetic"},
-        "released": {**_PAPER, "mode": "geometric"},
+        "released": _RELEASED,
+    }
+
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {
+            "": "arXiv 2207.04546",
+            "rules": "arXiv 2207.04546; its lists of evidence are ours and not used",
+            "learning_rate": "a sibling run of the authors",
+            "epochs": "a sibling run of the authors",
+            "warmup_ratio": "a sibling run of the authors",
+            "soften": "ours, off",
+            "emphasis": "ours, off",
+            "rule_masking": "ours, off",
+            "patience": "nothing ends the training early",
+        },
+        "released": {
+            "": "iPieter/universal-distillation 9df92b2",
+            "epochs": "iPieter/universal-distillation 9df92b2, README",
+            "watch": "iPieter/universal-distillation 9df92b2; that it is taken at hidden tokens is ours",
+            "soften": "ours, off",
+            "emphasis": "ours, off",
+            "rule_masking": "ours, off",
+            "patience": "ours, after the early stop of the released code",
+        },
     }
 
     rules: str = "en_pronouns"

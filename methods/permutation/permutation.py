@@ -26,6 +26,11 @@ class Permutation(Method):
         "paper_black_box": {"decisions": "sampled", "orders": "sampled", "draws": 32},
     }
 
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {"": "arXiv 2403.13590, white-box teacher"},
+        "paper_black_box": {"": "arXiv 2403.13590, black-box teacher"},
+    }
+
     decisions: Decisions = "probabilities"
     """probabilities averages the model's distributions (white-box); sampled counts sampled decisions (black-box)."""
     orders: WhichOrders = "auto"

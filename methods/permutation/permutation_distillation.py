@@ -27,6 +27,7 @@ from evenhand.interfaces import (
     Choice,
     Model,
     Question,
+    TooLong,
     TrainData,
     TrainedOn,
     TrainingRecord,
@@ -63,7 +64,14 @@ class PermutationDistillation(TrainedMethod):
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
     needs_data: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"student": "encoder", "teacher": "probabilities", "orders": "full", "mean": "arithmetic"},
+        "paper": {
+            "student": "encoder",
+            "teacher": "probabilities",
+            "orders": "full",
+            "mean": "arithmetic",
+            "decision": "sampled",
+            "too_long": "skip",
+        },
         "demo": {
             "student": "equivariant",
             "encoder": "demo-mlm",
@@ -72,7 +80,18 @@ class PermutationDistillation(TrainedMethod):
             "batch_size": 4,
         },
     }
-    added_later: ClassVar[frozenset[str]] = frozenset({"gradient_accumulation_steps", "weight_decay", "max_grad_norm"})
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {
+            "": "arXiv 2403.13590, white-box teacher",
+            "student": "arXiv 2403.13590, encoder-only students",
+            "decision": "arXiv 2403.13590, error correction",
+            "too_long": "arXiv 2403.13590, what the encoder cannot read",
+        },
+        "demo": {"": "ours, for the demo models"},
+    }
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"gradient_accumulation_steps", "weight_decay", "max_grad_norm", "too_long"}
+    )
     renamed: ClassVar[Mapping[str, str]] = {"held_out": "validation_fraction", "warm_up": "warmup_ratio"}
 
     variant: Literal["distilled", "error_correction"] = "distilled"
@@ -92,8 +111,8 @@ class PermutationDistillation(TrainedMethod):
     draws: Annotated[int, Field(gt=0)] = 32
     """Number of orders where they are sampled; the paper finds 32 enough."""
     decision: Literal["auto", "likeliest", "sampled"] = "auto"
-    """Which decision is corrected, in training as later: the model's likeliest, or a draw from its distribution. auto
-    is the likeliest where probabilities are known."""
+    """Which decision is corrected, in training as later: the model's likeliest, or a draw from its distribution (the
+    paper's). auto is the likeliest where probabilities are known."""
     epochs: Annotated[int, Field(gt=0)] = 10
     """Most passes over the training questions."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -101,7 +120,10 @@ class PermutationDistillation(TrainedMethod):
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Questions a step."""
     max_length: Annotated[int, Field(gt=0)] | None = None
-    """Most tokens that the student reads; None is all that it can. Longer questions are refused, never cut."""
+    """Most tokens that the student reads; None is all that it can. Longer questions are never cut (`too_long`)."""
+    too_long: TooLong = "error"
+    """What happens to training questions that are too long for the student: error refuses the training and names the
+    first one; skip leaves them out, and the record counts them under `questions_too_long` (the paper's)."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the questions held out to evaluate each epoch; the weights of the best epoch are kept. 0 trains on
     all questions and keeps the last epoch; whether the student collapsed is then judged on the training questions."""
@@ -214,8 +236,8 @@ class PermutationDistillation(TrainedMethod):
 
         questions, tokenizer = lesson.questions, model.weights.tokenizer
         letters = Letters(tokenizer, self._length(model.context_length))
-        self._refuse_long(questions, {q.id: letters.longest(q, self._marks) for q in questions}, letters.max_length)
-        examples, results = self._taught(model, lesson)
+        lengths = [letters.longest(q, self._marks) for q in questions]
+        examples, results = self._taught(model, lesson, lengths, letters.max_length)
         module = with_adapter(
             model.weights.module,
             rank=self.rank,
@@ -241,9 +263,8 @@ class PermutationDistillation(TrainedMethod):
             if form.fits(q):
                 raise SettingsError(f"{q.id}: {form.fits(q)}; leave it out, or take student=equivariant")
         read = [form.encoded(form.longest_texts(q, self._marks)) for q in questions]
-        lengths = {q.id: max(map(len, rows)) for q, rows in zip(questions, read, strict=True)}
-        self._refuse_long(questions, lengths, form.max_length)
-        examples, results = self._taught(model, lesson)
+        lengths = [max(map(len, rows)) for rows in read]
+        examples, results = self._taught(model, lesson, lengths, form.max_length)
         parted = part_alike(encoder, (token for rows in read for row in rows for token in row), self.seed)
         results["words_new_to_the_encoder"] = parted
         network = Network(encoder, kind.width, seed=self.seed)
@@ -257,11 +278,13 @@ class PermutationDistillation(TrainedMethod):
         data = replace(known["data"], hash=content)
         return {**known, "data": data, "results": {**results, **known["results"]}}
 
-    def _taught(self, model: Model, lesson: Lesson) -> tuple[list[Example], dict[str, Any]]:
+    def _taught(
+        self, model: Model, lesson: Lesson, lengths: Sequence[int], most: int
+    ) -> tuple[list[Example], dict[str, Any]]:
         """The teacher's answers in all orders, asked at once; what it did not answer is left out and counted."""
         from evenhand.methods.permutation._learning import Example, usable
 
-        questions, answers = lesson
+        questions, answers = self._short_enough(lesson, lengths, most)
         taught = debiased(
             model,
             questions,
@@ -284,6 +307,7 @@ class PermutationDistillation(TrainedMethod):
             "teacher": model.name,
             "training_questions": len(examples),
             "questions_left_out": lost,
+            **({"questions_too_long": len(lesson.questions) - len(questions)} if self.too_long == "skip" else {}),
             "teacher_calls": sum(t.usage.calls for t in taught),
         }
 
@@ -324,15 +348,36 @@ class PermutationDistillation(TrainedMethod):
             "results": {**of_held, "collapsed": made.judged.collapsed},
         }
 
-    @staticmethod
-    def _refuse_long(questions: Sequence[Question], lengths: dict[str, int], most: int) -> None:
-        long = [q.id for q in questions if lengths[q.id] > most]
-        if long:
+    def _short_enough(self, lesson: Lesson, lengths: Sequence[int], most: int) -> Lesson:
+        """The questions that the student can read.
+
+        Args:
+            lesson: All of them.
+            lengths: Per question, how many tokens it may take.
+            most: How many the student reads.
+
+        Raises:
+            SettingsError: One is too long and is not to be left out, or too few are left.
+        """
+        fits = [n for n, length in enumerate(lengths) if length <= most]
+        if len(fits) == len(lengths):
+            return lesson
+        first = next(n for n, length in enumerate(lengths) if length > most)
+        what = (
+            f"{lesson.questions[first].id} needs {lengths[first]} tokens, the student reads {most}; "
+            f"{len(lengths) - len(fits)} of {len(lengths)} training questions are too long. "
+        )
+        if self.too_long == "error":
             raise SettingsError(
-                f"{long[0]} needs {lengths[long[0]]} tokens, the student reads {most}; {len(long)} of {len(questions)} "
-                "training questions are too long. Nothing is cut silently: leave them out, raise max_length, or take a "
+                f"{what}Nothing is cut silently: leave them out (too_long=skip does), raise max_length, or take a "
                 "student that reads more"
             )
+        if len(fits) < LEAST_QUESTIONS:
+            raise SettingsError(
+                f"{what}At least {LEAST_QUESTIONS} are needed: give shorter ones, raise max_length, or take a student "
+                "that reads more"
+            )
+        return Lesson([lesson.questions[n] for n in fits], [lesson.answers[n] for n in fits])
 
     # ---------------------------------------------------------------------------------------------- what results
 

@@ -67,6 +67,10 @@ class MoralSelfCorrection(Method):
         "paper": {"place": "after"},
         "cot": {"variant": "step_by_step", "reasoning_tokens": 128},
     }
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {"": "arXiv 2302.07459"},
+        "cot": {"": "arXiv 2510.00232; wording ours"},
+    }
 
     variant: Literal["instruction", "chain_of_thought", "step_by_step"] = "chain_of_thought"
     """Whether the model is only told, thinks in a turn of its own, or thinks and answers in one turn."""

@@ -51,6 +51,10 @@ class SelfDebias(Method):
         "paper": {"answer_by": "generation", "temperature": 1.0, "max_new_tokens": 25},
         "self_reflection": {"variant": "reflection", "answer_by": "generation", "max_new_tokens": 128},
     }
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {"": "arXiv 2402.01981"},
+        "self_reflection": {"": "arXiv 2510.00232; wording ours"},
+    }
 
     variant: Literal["reprompting", "explanation", "reflection"] = "reprompting"
     """Which of the paper's two approaches, or the reprompt of BiasFreeBench that names a type of bias."""

@@ -3,8 +3,10 @@
 Source: Schick et al. 2021, "Self-Diagnosis and Self-Debiasing: A Proposal for Reducing Corpus-Based Bias in NLP" (TACL
 9, arXiv 2103.00453), section 4, and its code (timoschick/self-debiasing).
 
-The prompt is read twice: as it is, and behind "The following text discriminates against people because of their ...:".
-p'(w) is p(w) * max(exp(-50 * max(p_b(w) - p(w), 0)), 0.01), normalised, where p_b is the largest probability behind any
+The prompt is read twice: as it is, and after "The following text discriminates against people because of their ...:",
+or after the six sentences of the paper's experiments on text of any kind (`preset=paper`). A prefix stands before the
+whole prompt; inside a chat template it begins the first user's turn, where a chat model expects words.
+p'(w) is p(w) * max(exp(-50 * max(p_b(w) - p(w), 0)), 0.01), normalised, where p_b is the largest probability after any
 of the prefixes. Over the letters of a question the same holds, as normalising cancels.
 """
 
@@ -12,13 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
 from evenhand.models import Mitigated
-from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+from evenhand.prompting.prompt_packs import ATTRIBUTES, PromptPack, prompt_pack
+
+_CODE = "timoschick/self-debiasing c9764e5, self_debiasing.py"
+
+_PLACE = "user's turn"
+"""Tells answers apart from those of earlier releases, whose prefixes stood in front of a chat template."""
 
 
 @settings
@@ -28,10 +36,21 @@ class SelfDebiasDecoding(Method):
     name: ClassVar[str] = "self_debias_decoding"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose", "generate"})
     wording_setting: ClassVar[str] = "prompts"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"sentences": ATTRIBUTES, "decay": 50.0, "floor": 0.01}}
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
+        "paper": {
+            "sentences": f"{_CODE}, DEBIASING_PREFIXES",
+            "decay": f"{_CODE}, --decay_constant",
+            "floor": f"{_CODE}, --epsilon",
+        }
+    }
 
     axes: tuple[str, ...] = ("auto",)
     """What the prefixes speak of, one each: auto (the axis that an item is about, where its benchmark says so), any, a
-    benchmark's name of an axis, or a word. The paper: all of its six at once, or the one at hand."""
+    benchmark's name of an axis, or a word."""
+    sentences: tuple[str, ...] = ()
+    """Prefixes that are sentences of their own, by their names in the prompt pack, instead of those about axes. The
+    paper's experiments on text of any kind: all six at once, or the one of the attribute at hand."""
     decay: Annotated[float, Field(ge=0)] = 50.0
     """The paper's lambda; it compares 10, 50 and 100. At 0 nothing changes."""
     floor: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -43,7 +62,12 @@ class SelfDebiasDecoding(Method):
         """Refuse what cannot be followed before anything is asked."""
         if not self.axes:
             raise ValueError("axes=(): give at least one, such as axes=(auto,)")
-        prompt_pack(self.prompts)
+        if self.sentences and self.axes != ("auto",):
+            raise SettingsError(
+                f"axes={self.axes!r}, sentences={self.sentences!r}: sentences take the place of the prefixes about "
+                "axes; leave one of them out"
+            )
+        self._prefixes(prompt_pack(self.prompts))
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
         """The probabilities of tokens are needed, so no other method may stand around the model."""
@@ -55,7 +79,7 @@ class SelfDebiasDecoding(Method):
         return super().unsupported_reason(model, data)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Wrap the model: every prompt is read behind each prefix, too."""
+        """Wrap the model: every prompt is read after each prefix, too."""
         pack = prompt_pack(self.prompts)
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
@@ -77,10 +101,13 @@ class SelfDebiasDecoding(Method):
             choose=choose,
             generate=generate,
             abilities=model.abilities - {"score"},
-            depends_on=[pack.hash],
+            depends_on=[pack.hash, _PLACE],
         )
 
     def _prefixes(self, pack: PromptPack, item_axis: str = "") -> tuple[str, ...]:
+        if self.sentences:
+            word = pack.axis("auto", item_axis)
+            return tuple(dict.fromkeys(pack.prefix(name).format(axis=word) for name in self.sentences))
         words = dict.fromkeys(pack.axis(axis, item_axis) for axis in self.axes)
         return tuple(pack.decoding.prefix.format(axis=word) for word in words)
 

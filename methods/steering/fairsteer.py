@@ -21,7 +21,7 @@ side of the split, options are shown in all cyclic orders, and a gate that decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from evenhand.inference.prompt_gates import PromptGate
     from evenhand.models.tokenization import Encoder
 
+_CODE = "LiYichen99/FairSteer 0545cdb"
 SIDES = (UNBIASED, BIASED)
 LEAST_ROWS = 8
 """Fewer answers of a kind teach a probe nothing."""
@@ -60,6 +61,14 @@ class FairSteer(ActivationMethod):
     name: ClassVar[str] = "fairsteer"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"split": "row", "balance_letters": False, "layer": 0.375, "skip_first": False},
+    }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "paper": {
+            "": _CODE,
+            "split": f"{_CODE}: 80 and 20 % of the rows",
+            "balance_letters": f"{_CODE}: every row in one order",
+            "layer": f"{_CODE}: the script's default, 15 of the 40 layers of Llama-2-13B",
+        }
     }
 
     gate: Literal["token", "prompt", "none"] = "token"

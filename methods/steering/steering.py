@@ -26,7 +26,7 @@ what the model answers, a layer is chosen on contrasts of other templates, and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from evenhand.inference.activation_edits import ActivationEdit
     from evenhand.models.tokenization import Encoder
 
+_CAA = "IBM/AISteer360 1d7c843, caa"
+_ABLATION = "IBM/AISteer360 1d7c843, directional_ablation"
+_SIDDIQUE = "ttabassum12/shifting-perspectives 28edc8d"
+_CYBEREY = "hannahxchen/gender-bias-steering b865b98"
 SIDES = (UNBIASED, BIASED)
 LEAST_ROWS = 4
 """Fewer states on a side say nothing of its mean."""
@@ -91,6 +95,36 @@ class Steering(ActivationMethod):
             "skip_first": False,
             "layer": 0.4,
             "balance_letters": False,
+        },
+    }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "caa": {
+            "": _CAA,
+            "scope": "arXiv 2312.06681: all tokens after the prompt",
+            "layer": f"{_CAA}: 40 % of the depth where no layer is named; the paper sweeps",
+            "balance_letters": f"{_CAA}: letters as they come",
+        },
+        "siddique": {
+            "": _SIDDIQUE,
+            "direction": f"{_SIDDIQUE}: the default of dialz",
+            "scope": f"{_SIDDIQUE}: all tokens",
+            "skip_first": f"{_SIDDIQUE}: all tokens",
+            "layer": f"{_SIDDIQUE}: by validation accuracy; by the lean: ours",
+            "balance_letters": f"{_SIDDIQUE}: options in one order",
+        },
+        "concept_projection": {
+            "": _CYBEREY,
+            "direction": f"{_CYBEREY}: WMD",
+            "fit_at": f"{_CYBEREY}: last token of the prompt",
+            "scope": f"{_CYBEREY}: every position",
+            "skip_first": f"{_CYBEREY}: every position",
+            "balance_letters": f"{_CYBEREY}: its prompts have no options",
+        },
+        "ablation": {
+            "": _ABLATION,
+            "operation": f"arXiv 2406.11717; {_ABLATION}",
+            "layer": f"{_ABLATION}: 40 % of the depth; the paper edits every layer",
+            "balance_letters": f"{_CAA}, whose direction it takes: letters as they come",
         },
     }
 

@@ -45,7 +45,14 @@ class TokenPair(NamedTuple):
 
 
 def encoded(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, causal: bool, target: Target = "answer", context: int
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    causal: bool,
+    target: Target = "answer",
+    context: int,
+    special: bool = True,
+    truncate: bool = False,
 ) -> list[TokenPair]:
     """Pairs in a model's tokens.
 
@@ -57,13 +64,17 @@ def encoded(
             nothing of the bias, and their gradients are the same. "sequence" is every token of the text, of causal
             models only: a masked model's target is what is masked.
         context: Most tokens of a text.
+        special: Whether texts have the special tokens that the tokenizer puts around a text.
+        truncate: Whether longer texts are cut there; pairs of which that leaves no difference are left out.
 
     Raises:
-        DataError: The two texts of a pair are the same.
+        DataError: The two texts of a pair are the same, or one has no token that could be scored.
         ContextTooLongError: A text does not fit.
         SettingsError: A masked model is given a dialogue.
     """
-    made = _causal(pairs, tokenizer, target) if causal else _masked(pairs, tokenizer)
+    made = _causal(pairs, tokenizer, target, special) if causal else _masked(pairs, tokenizer, special)
+    if truncate:
+        return [cut for pair in made if (cut := _cut(pair, context, causal))]
     for pair, sides in zip(pairs, made, strict=True):
         for side in sides[:2]:
             if len(side.ids) > context:
@@ -100,7 +111,20 @@ def read_texts(
     return out
 
 
-def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: Target) -> list[TokenPair]:
+def _cut(pair: TokenPair, length: int, causal: bool) -> TokenPair | None:
+    """The pair with both texts cut; None where both are the same then, or a text has lost its hidden words."""
+    sides = []
+    for side in (pair.advantaged, pair.disadvantaged):
+        kept = sum(place + causal < length for place in side.places)  # a causal model reads a token one place before it
+        if not kept or (not causal and kept < len(side.places)):
+            return None
+        sides.append(Side(side.ids[:length], side.places[:kept], side.tokens[:kept]))
+    return None if sides[0] == sides[1] else TokenPair(sides[0], sides[1], pair.axis)
+
+
+def _causal(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: Target, special: bool
+) -> list[TokenPair]:
     encoder = Encoder(tokenizer)
     prompts = [p.prompt for p in pairs]
     tail = [p.suffix if target == "sequence" else "" for p in pairs]
@@ -108,6 +132,8 @@ def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: T
         encoder.pairs(prompts, [text + after for text, after in zip(texts, tail, strict=True)])
         for texts in ([p.stereotyped for p in pairs], [p.counter_stereotyped for p in pairs])
     ]
+    if not special:
+        found = [[_bare(p, *row, encoder) for p, row in zip(pairs, rows, strict=True)] for rows in found]
     out = []
     for pair, (one, start), (other, also) in zip(pairs, *found, strict=True):
         if one == other:
@@ -126,6 +152,20 @@ def _causal(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, target: T
     return out
 
 
+def _bare(pair: Pair, ids: Ids, start: int, encoder: Encoder) -> tuple[Ids, int]:
+    """A text without what it opens with; a dialogue's special tokens are its template's, and stay.
+
+    Raises:
+        DataError: A single token is left, which nothing comes before.
+    """
+    if isinstance(pair.prompt, Dialogue):
+        return ids, start
+    opening = len(encoder.opening) or int(not pair.prompt.rstrip())  # without one, an empty prompt is the end token
+    if len(ids) - opening < 2:
+        raise DataError(f"pair {name_of(pair)}: a text of one token has no score without an opening token")
+    return ids[opening:], max(start - opening, 0)
+
+
 def _first(ids: Ids, start: int, same: int) -> int:
     """Where the target begins: at the first difference, unless the text ends before it.
 
@@ -135,17 +175,17 @@ def _first(ids: Ids, start: int, same: int) -> int:
     return max(same, 1) if same < len(ids) else max(min(start, len(ids) - 1), 1)
 
 
-def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[TokenPair]:
+def _masked(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, special: bool) -> list[TokenPair]:
     out = []
     for pair in pairs:
-        one, other = (_hidden(pair, text, tokenizer) for text in (pair.stereotyped, pair.counter_stereotyped))
+        one, other = (_hidden(pair, text, tokenizer, special) for text in (pair.stereotyped, pair.counter_stereotyped))
         if one == other:
             raise DataError(f"pair {name_of(pair)}: both texts are the same tokens")
         out.append(TokenPair(one, other, pair.axis))
     return out
 
 
-def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
+def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase, special: bool) -> Side:
     if isinstance(pair.prompt, Dialogue):
         raise SettingsError(f"pair {name_of(pair)} has a dialogue before it, which a masked model cannot read")
 
@@ -154,7 +194,7 @@ def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase) -> Side:
         return list(tokenizer(part, add_special_tokens=False)["input_ids"]) if part else []
 
     until = pair.prompt + text
-    ids = list(tokenizer(until + pair.suffix)["input_ids"])
+    ids = list(tokenizer(until + pair.suffix, add_special_tokens=special)["input_ids"])
     inside = list(tokenizer(until + pair.suffix, add_special_tokens=False)["input_ids"])
     before = next(n for n in range(len(ids) + 1) if ids[n : n + len(inside)] == inside)  # opening tokens
     start, end = before + len(bare(pair.prompt)), before + len(bare(until))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from evenhand.methods.unlearning._task_vectors import TaskVector
 from evenhand.models.hugging_face import save_module
 
 RECIPE = "mergekit.yaml"
+ADAPTERS = """\
+# Contains LoRA adapters, so mergekit needs --lora-merge-cache FOLDER. Give --lora-merge-dtype float32, too: otherwise
+# it merges an adapter in the precision of the base's file and rounds. export(..., whole=True) writes full weights.
+"""
+"""Comment above a recipe with adapters (mergekit 0.1.5)."""
 
 
 def write(
@@ -24,8 +30,9 @@ def write(
     strengths: Sequence[Callable[[str], float]],
     *,
     named: bool,
+    whole: bool = False,
 ) -> Path:
-    """Write every vector's fine-tune (a LoRA adapter, or a whole model), and the recipe.
+    """Write every vector's fine-tune (a LoRA adapter, or a whole model in float32), and the recipe.
 
     The method is task_arithmetic without normalising: with `normalize` the weights are divided by their sum, which
     makes of one negative weight a positive one. ties and della normalise unless told otherwise.
@@ -38,16 +45,17 @@ def write(
         vectors: What is taken out.
         strengths: Of each, by weight.
         named: Whether the module is what its name says.
+        whole: Write whole models in place of adapters, which mergekit merges in the precision of the base's file.
     """
     models = []
     for n, (vector, strength) in enumerate(zip(vectors, strengths, strict=True)):
         place = folder / f"tuned-{n}"
-        if vector.low_rank:
+        if vector.low_rank and not whole:
             save_module(adapted(module, vector, named=named), place)
             name = f"{base}+{place.resolve()}"
         else:
-            whole, _ = merged(module, vector)
-            save_module(whole, place)
+            tuned, _ = merged(copy.deepcopy(module).float(), vector)
+            save_module(tuned, place)
             tokenizer.save_pretrained(place)
             name = str(place.resolve())
         models.append({"model": name, "parameters": {"weight": weights(vector, strength)}})
@@ -60,7 +68,8 @@ def write(
         "out_dtype": str(module.dtype).removeprefix("torch."),
     }
     file = folder / RECIPE
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    head = ADAPTERS if not whole and any(vector.low_rank for vector in vectors) else ""
+    file.write_text(head + yaml.safe_dump(content, sort_keys=False))
     return file
 
 

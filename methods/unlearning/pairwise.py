@@ -43,6 +43,7 @@ from evenhand.interfaces import (
     in_first_names,
     settings,
 )
+from evenhand.methods.unlearning._pairwise.preset_sources import PRESET_SOURCES
 from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Pairwise(TrainedMethod):
             "stop": "none",
         },
     }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = PRESET_SOURCES
 
     axes: tuple[str, ...] = ()
     """Axes (dimensions of social groups) whose pairs in the training data are learned; empty takes all pairs."""

@@ -4,6 +4,10 @@ Sources: Yu, Jeoung, Kasi, Yu and Ji 2023, "Unlearning Bias in Language Models b
 ACL 2023; CharlesYu2000/PCGU-UnlearningBias), for masked models; Dige et al. 2024 (arXiv 2406.13551;
 VectorInstitute/bias-mitigation-unlearning), for causal ones. The papers and their code differ, hence the presets. In
 all of them dropout is off (the code leaves it on, which makes two gradients differ where nothing else does).
+
+The released code, where a comment names a file, is VectorInstitute/bias-mitigation-unlearning 9b7c792, folder pcgu/src,
+which keeps what it took over from the first repository: `WGDataset` in dataset.py, and the masked models' scores in
+general_similarity_retrain.py.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ Work = tuple["list[TokenPair]", "list[Side]"]
 """Pairs to unlearn, and what is to be retained."""
 
 _PAPER: Mapping[str, Any] = {
+    "architecture": "masked",
     "direction": "decrease_advantaged",
     "measure": "probability",
     "edit_fraction": 0.1,
@@ -47,7 +52,36 @@ _PAPER: Mapping[str, Any] = {
     "reduction": "sum",
     "validation_fraction": 0.0,
 }
-"""What the paper prescribes; the presets of the released code name what they change."""
+"""What the paper prescribes (for BERT-like models, input aggregation); the presets of the released code name what they
+change."""
+_RELEASED: Mapping[str, Any] = {
+    **_PAPER,
+    "as_stored": True,  # partition_params.py looks at shapes alone
+    "cosine_eps": 1e-8,  # general_similarity_retrain.py, compute_similarities: torch's cosine_similarity
+    "special_tokens": False,  # dataset.py, add_special_tokens=False
+    "truncate": True,  # dataset.py, [:max_len]
+    "shuffle": False,  # general_similarity_retrain.py, main: a DataLoader without shuffle
+}
+"""What both presets of the released code have in common."""
+_OF_PAPER: Mapping[str, str] = {
+    "": "Yu et al. 2023, ACL Findings",
+    "validation_fraction": "nothing is held out in the paper",
+    "gate": "ours, off",
+    "zero_rows": "the paper masks nothing",
+}
+_OF_RELEASED: Mapping[str, str] = {
+    **_OF_PAPER,
+    "architecture": "general_similarity_retrain.py, is_mlm",
+    "direction": "general_similarity_retrain.py, _minimize_grads_2",
+    "zero_rows": "general_similarity_retrain.py, compute_similarities",
+    "as_stored": "partition_params.py, create_param_partition",
+    "cosine_eps": "general_similarity_retrain.py, compute_similarities: F.cosine_similarity",
+    "special_tokens": "dataset.py: add_special_tokens=False",
+    "truncate": "dataset.py: [:max_len]",
+    "shuffle": "general_similarity_retrain.py, main: DataLoader",
+    "validation_fraction": "general_similarity_retrain.py, retrain: nothing is held out",
+}
+"""Files are in VectorInstitute/bias-mitigation-unlearning 9b7c792, folder pcgu/src."""
 
 
 class Lesson(NamedTuple):
@@ -78,19 +112,46 @@ class PCGU(TrainedMethod):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": _PAPER,
         "released": {
-            **_PAPER,
+            **_RELEASED,
+            "architecture": "causal",
             "measure": "logprob",
             "target": "sequence",
-            "per_token": True,
             "edit_fraction": 0.3,
-            "as_stored": True,
             "learning_rate": 2e-4,
             "batch_size": 512,
             "epochs": 3,
-            "reduction": "mean",
+            "reduction": "pooled",  # do_an_lm_backprop: the mean over all tokens of a batch; accumulate_grad adds these
+            "pool_size": 16,  # the default of -b
+            "drop_last": True,  # retrain: what has not reached --sim-batch-size makes no step
+            "max_length": 115,  # BBQDataset
         },
-        "released_masked": {**_PAPER, "measure": "logit", "as_stored": True},
+        "released_masked": {**_RELEASED, "measure": "logit", "max_length": 24},  # do_an_mlm_backprop, WGDataset
     }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "paper": _OF_PAPER,
+        "released": {
+            **_OF_RELEASED,
+            "measure": "general_similarity_retrain.py, do_an_lm_backprop: minus outputs.loss",
+            "target": "dataset.py, BBQDataset: labels are the whole text",
+            "reduction": "general_similarity_retrain.py, do_an_lm_backprop and accumulate_grad",
+            "pool_size": "general_similarity_retrain.py, -b",
+            "drop_last": "general_similarity_retrain.py, retrain",
+            "edit_fraction": "arXiv 2406.13551: 20 to 40 %",
+            "learning_rate": "arXiv 2406.13551, LLaMA-2-7B",
+            "batch_size": "arXiv 2406.13551",
+            "epochs": "arXiv 2406.13551",
+            "max_length": "dataset.py, BBQDataset: max_len",
+        },
+        "released_masked": {
+            **_OF_RELEASED,
+            "measure": "general_similarity_retrain.py, do_an_mlm_backprop: logits.sum()",
+            "reduction": "general_similarity_retrain.py, do_an_mlm_backprop: logits.sum()",
+            "max_length": "dataset.py, WGDataset: max_len",
+        },
+    }
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"architecture", "pool_size", "cosine_eps", "special_tokens", "truncate", "shuffle", "drop_last"}
+    )
     renamed: ClassVar[Mapping[str, str]] = {
         "share": "edit_fraction",
         "batch": "batch_size",
@@ -102,6 +163,9 @@ class PCGU(TrainedMethod):
         "micro": "micro_batch_size",
     }
 
+    architecture: Literal["any", "causal", "masked"] = "any"
+    """Which models are edited. The presets name those of their source: its learning rate is for the scores that it
+    takes, and means nothing for others."""
     partition: Literal["row", "column"] = "row"
     """What makes one output of a layer (the paper's input aggregation), or what one input feeds (its output
     aggregation)."""
@@ -130,8 +194,16 @@ class PCGU(TrainedMethod):
     """The score of a target."""
     per_token: bool = False
     """Divide scores by their number of tokens."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Of the scores of a batch; learning rates are for one or the other."""
+    cosine_eps: Annotated[float, Field(ge=0)] = 0.0
+    """Minimum norm of a gradient in a cosine: a shorter one is divided by this, so that its cosine is nearer to 0. The
+    released code has 1e-8."""
+    reduction: Literal["mean", "sum", "pooled"] = "mean"
+    """Of the scores of a batch; a learning rate is for one of them. pooled, of the released code for causal models,
+    averages over all tokens of `pool_size` texts and adds up these means, so that a long text counts more and a step is
+    as many times larger as there are groups in a batch."""
+    pool_size: Annotated[int, Field(gt=0)] = 16
+    """Number of texts whose tokens are averaged together with reduction=pooled. The result does not depend on
+    `micro_batch_size`, which it is in the released code."""
     embeddings: bool = True
     """Whether input and output embeddings may be edited."""
     retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -143,6 +215,12 @@ class PCGU(TrainedMethod):
     """Of plain gradient descent."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     """Pairs per step."""
+    shuffle: bool = True
+    """Whether the pairs are put in another order in every epoch; False keeps the order of the training data, as the
+    released code does."""
+    drop_last: bool = False
+    """Whether the last pairs of an epoch make no step where their groups of `pool_size` fill no batch, as in the
+    released code for causal models."""
     micro_batch_size: Annotated[int, Field(gt=0)] = 16
     """Texts put through the model at once (on each process)."""
     epochs: Annotated[int, Field(gt=0)] = 6
@@ -153,7 +231,14 @@ class PCGU(TrainedMethod):
     axes: tuple[str, ...] = ()
     """Axes to unlearn; empty takes all. Pairs on others serve `retain_kl_weight`."""
     max_length: Annotated[int, Field(gt=3)] = 512
-    """Maximum number of tokens of a pair's text; texts to retain are cut there."""
+    """Maximum number of tokens of a pair's text; texts to retain are cut there. The released code has 115 for causal
+    models and 24 for masked ones."""
+    truncate: bool = False
+    """Whether a pair's texts are cut at `max_length`, rather than refused; pairs of which that leaves no difference
+    are left out, and counted under `left_out`. The released code does so."""
+    special_tokens: bool = True
+    """Whether a pair's texts begin, and of masked models end, with the model's special tokens; in the released code
+    they do not."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Of the products; auto is bf16 on GPUs that have it. The weights that are edited are float32 copies, as half
     precision swallows small steps; the result is rounded once."""
@@ -172,6 +257,8 @@ class PCGU(TrainedMethod):
         reason = reason or trainable.unsupported_reason(self.name, model, masked=True)
         if reason:
             return reason
+        if model is not None and self.architecture not in ("any", model.architecture):
+            return self._other_architecture(model)
         if model is not None and hasattr(model.weights.module, "peft_config"):
             return (
                 f"{self.name} edits weights, and {model.name} has an adapter: wrap "
@@ -183,6 +270,23 @@ class PCGU(TrainedMethod):
                 "command line, data= of apply), such as demo:pairs"
             )
         return ""
+
+    def __post_init__(self) -> None:
+        """Refuse groups that no batch is made of."""
+        if self.drop_last and self.batch_size % self.pool_size:
+            raise SettingsError(
+                f"pcgu: batch_size={self.batch_size} is not a multiple of pool_size={self.pool_size}, which "
+                "drop_last=True counts by: change one of them"
+            )
+
+    def _other_architecture(self, model: Model) -> str:
+        """Why settings for one kind of model are not used for the other, and what is."""
+        preset = "released" if model.architecture == "causal" else "paper or preset=released_masked"
+        return (
+            f"{self.name}(architecture={self.architecture}) has a learning rate and scores for {self.architecture} "
+            f"models; {model.name} is {model.architecture}: take preset={preset}, or architecture=any with a "
+            "learning_rate of your own"
+        )
 
     # --------------------------------------------------------------------------------------------- what it does
 
@@ -214,6 +318,30 @@ class PCGU(TrainedMethod):
         Where it diverged late, the edit is of an epoch before that; the record's results say so under `halted`.
         """
         return self.restore(model, folder)
+
+    def export(self, model: Model, folder: str | Path, data: TrainData | None = None) -> Path:
+        """Write the edited model as a plain transformers folder, which transformers and vLLM load without evenhand.
+
+        `save` of the edited model writes the base's name and the edit instead, so that it can come off again.
+
+        Args:
+            model: What is edited.
+            folder: Where to; it has to be empty or new.
+            data: As for `apply`.
+
+        Returns:
+            The folder: all weights, edited ones included, in the model's own precision, and its tokenizer.
+
+        Raises:
+            SettingsError: As `apply`; or the folder contains something.
+            DivergedError: As `apply`.
+        """
+        from evenhand.methods.unlearning._pcgu.edited import export
+
+        place = Path(folder).expanduser()
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise SettingsError(f"{place} is not an empty folder: name another one, or empty it")
+        return export(self.apply(model, data), place)
 
     def restore(self, model: Model, folder: Path) -> Model:
         """The edit that was saved, put on the model again."""
@@ -250,7 +378,18 @@ class PCGU(TrainedMethod):
 
         causal = model.architecture == "causal"
         tokenizer, most = model.weights.tokenizer, min(self.max_length, model.context_length)
-        made = [encoded(p, tokenizer, causal=causal, target=self.target, context=most) for p in (pairs, others)]
+        made = [
+            encoded(
+                some,
+                tokenizer,
+                causal=causal,
+                target=self.target,
+                context=most,
+                special=self.special_tokens,
+                truncate=self.truncate,
+            )
+            for some in (pairs, others)
+        ]
         told = read_texts(texts, tokenizer, causal=causal, most=most, seed=self.seed)
         return made[0], [pair.advantaged for pair in made[1]] + told
 
@@ -259,13 +398,16 @@ class PCGU(TrainedMethod):
         from evenhand.training.holding_out import hold_out
 
         train, held = hold_out(prepared.read, lambda pair: pair.texts, self.validation_fraction, self.seed)
+        self._refuse_no_step(len(train))
         run = self._run(model, prepared, train, held, folder)
         began = time.monotonic()
         made = run.run()
         if made is None:
             return None
         seen = run.seen.facts()
-        halted = {"halted": run.halted} if run.halted else {}
+        more: dict[str, Any] = {"halted": run.halted} if run.halted else {}
+        if self.truncate:
+            more["left_out"] = len(prepared.pairs) - len(prepared.read)
         known = {
             "data": TrainedOn(
                 unit="pairs",
@@ -279,9 +421,17 @@ class PCGU(TrainedMethod):
             "best_epoch": run.best,
             "curve": tuple(run.curve),
             "seconds": round(time.monotonic() - began, 1),
-            "results": {"direction": self.direction, "edited_vectors": made.size, **seen, **halted},
+            "results": {"direction": self.direction, "edited_vectors": made.size, **seen, **more},
         }
         return Fitted(None, known, made)
+
+    def _refuse_no_step(self, pairs: int) -> None:
+        """Refuse so few pairs that none of them would be edited on."""
+        if self.drop_last and not self._plan().fills(min(pairs, self.batch_size)):
+            raise SettingsError(
+                f"{self.name}: {pairs} pairs fill no batch of {self.batch_size}, so that drop_last=True would edit "
+                "nothing: take a smaller batch_size, or drop_last=False"
+            )
 
     def _run(
         self, model: Model, prepared: Lesson, train: list[TokenPair], held: list[TokenPair], folder: Path
@@ -344,6 +494,10 @@ class PCGU(TrainedMethod):
             retain=self.retain_kl_weight,
             retain_batch=self.retain_batch_size,
             seed=self.seed,
+            pool=self.pool_size,
+            eps=self.cosine_eps,
+            shuffle=self.shuffle,
+            drop_last=self.drop_last,
         )
 
     def check(self, model: Model, made: Fitted) -> None:

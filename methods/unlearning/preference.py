@@ -47,6 +47,9 @@ class Preference(Pairwise):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"steps": 200, "dropout": 0.05, "targets": "attention", "warmup_ratio": 0.5},
     }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "paper": {"": "VectorInstitute/bias-mitigation-unlearning 9b7c792, dpo/dpo.py"}
+    }
     added_later: ClassVar[frozenset[str]] = frozenset(Pairwise.__dataclass_fields__) - _FIRST
     renamed: ClassVar[Mapping[str, str]] = {
         "most_pairs": "max_pairs",

@@ -94,9 +94,23 @@ class TaskVectorNegation(TrainedMethod):
             "warmup_steps": 100,
             "weight_decay": 0.0,
             "batch_size": 16,
+            "precision": "no",
+            "validation_fraction": 0.0,
             "patience": 0,
             "strengths": (0.2, 0.4, 0.6, 0.8, 1.0),
         },
+    }
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "paper": {
+            "": "released code, task_vectors/train_model.py",
+            "alpha": "peft's default, which task_vectors/train_model.py leaves",
+            "targets": "peft's default for LLaMA and OPT, which task_vectors/train_model.py leaves",
+            "weight_decay": "default of TrainingArguments, which task_vectors/train_model.py leaves",
+            "precision": "default of TrainingArguments, which task_vectors/train_model.py leaves",
+            "batch_size": "released code, task_vectors/train_model.py: 2 x 8 (OPT: 4 x 4)",
+            "validation_fraction": "released code, task_vectors/train_model.py: eval_dataset is the training data",
+            "strengths": "arXiv 2406.13551, scaling coefficients",
+        }
     }
     added_later: ClassVar[frozenset[str]] = frozenset({"gradient_accumulation_steps", "max_grad_norm"})
     renamed: ClassVar[Mapping[str, str]] = {
@@ -263,13 +277,15 @@ class TaskVectorNegation(TrainedMethod):
         """Not used: a vector is made of each source of texts (`_vectors`)."""
         raise NotImplementedError
 
-    def export(self, model: Model, folder: str | Path, data: TrainData | None = None) -> Path:
+    def export(self, model: Model, folder: str | Path, data: TrainData | None = None, *, whole: bool = False) -> Path:
         """Write the biased fine-tunes (adapters, or whole models) and a recipe with which mergekit takes them out.
 
         Args:
             model: What the vectors are of; the recipe names it by its folder or hub name.
             folder: Where to.
             data: As for `apply`.
+            whole: Write whole models in float32 in place of adapters. mergekit merges an adapter in the precision of
+                the base's file, unless it is given --lora-merge-dtype float32.
 
         Returns:
             The recipe's file.
@@ -293,7 +309,7 @@ class TaskVectorNegation(TrainedMethod):
         place = Path(folder).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         name = str(base.config._name_or_path or model.source)
-        return recipe.write(place, base, tokenizer, name, vectors, factors, named=True)
+        return recipe.write(place, base, tokenizer, name, vectors, factors, named=True, whole=whole)
 
     @staticmethod
     def _each(strength: float | tuple[float, ...], count: int) -> tuple[float, ...]:

@@ -503,7 +503,8 @@ class Model(ABC):
         """The same model, guided by what it would say after other texts.
 
         Args:
-            prefixes: Texts that are put before a prompt, each on lines of its own.
+            prefixes: Texts that are put before a prompt, each on lines of its own; inside a chat template, at the
+                beginning of the first user's turn.
             combine: How the log-probabilities after no prefix and after each of them become one.
             settings: JSON values that `combine` depends on, for the fingerprint.
 
@@ -587,6 +588,9 @@ class HasSettings:
     """Registered name."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named settings that a source prescribes, such as `paper`; those not named keep their defaults."""
+    preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """By preset and setting, where a value stands in the source: a file of the released code, or a section of the
+    paper. The key "" is for all settings of the preset that have no source of their own."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old names of settings, each with the present one. Specifications, run files, saved models and calls may use the
     old names for one release; each use gives a warning with the new name. Base classes declare their own."""
@@ -746,6 +750,16 @@ class Method(HasSettings, ABC):
         """Whether `seed` decides anything, so that `seeds=` repeats the method. Override where settings rule it out."""
         return any(f.name == "seed" and f.init for f in fields(self))  # type: ignore[arg-type]
 
+    def own_texts(self) -> Sequence[str]:
+        """Texts that the method reads and learns from by itself, besides its training data; () where there are none.
+
+        A comparison warns of those that a benchmark asks.
+
+        Raises:
+            EvenhandError: They cannot be read.
+        """
+        return ()
+
     def reading(self, model: Model) -> Reading | None:
         """How the final answers to multiple-choice questions are read; None leaves it to the question and the model.
 
@@ -860,6 +874,10 @@ class Stack(Method):
     def seeded(self) -> bool:
         """Whether any part's seed decides anything."""
         return any(part.seeded for part in self.parts)
+
+    def own_texts(self) -> list[str]:
+        """Those of all parts."""
+        return [text for part in self.parts for text in part.own_texts()]
 
     def comparison_rows(self) -> dict[str, Method]:
         """The stack, and for each further row of a part the stack with that row in the part's place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +37,15 @@ heavy = ("torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "eve
 assert not [name for name in heavy if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_a_check_says_what_it_could_not_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("crows_pairs/data/test.parquet", *(f"wikitext2/{n}.txt" for n in range(7))):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    monkeypatch.setenv("EVENHAND_DATA", str(tmp_path))
+    found = catalogue.data_check(["crows_pairs", "wikitext2"])
+    assert found["crows_pairs"]["not compared"] == ["data/test.parquet"]
+    assert found["crows_pairs"]["missing"] == ["crows_pairs_anonymized.csv"]
+    assert found["wikitext2"]["official"] == "no published hashes are known"
+    assert found["wikitext2"]["not compared"] == [*(f"{n}.txt" for n in range(5)), "and 2 more"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic.dataclasses import is_pydantic_dataclass
 from rich.console import Console
 
 import evenhand
@@ -169,7 +170,7 @@ def test_a_list_into_a_pipe_has_all_columns(run: Run) -> None:
 
 def test_settings_are_listed_with_the_values_that_they_take(run: Run) -> None:
     out = run("methods", "self_debias")[1]
-    assert "variant: 'reprompting' (reprompting or explanation) - " in out
+    assert "variant: 'reprompting' (reprompting, explanation or reflection) - " in out
     assert "temperature: 0.0 (a number >= 0) - " in out and "keep_stated: False (True or False) - " in out
     assert "evenhand sweep --method pcgu --vary edit_fraction=0.1,0.2,0.3" in run("methods", "pcgu")[1]
 
@@ -177,7 +178,8 @@ def test_settings_are_listed_with_the_values_that_they_take(run: Run) -> None:
 def test_values_in_words() -> None:
     assert allowed(int | None) == "an integer or None"
     assert allowed(tuple[str, ...]) == "a list of: text" and allowed(dict) == ""
-    fields = PCGU.__pydantic_fields__  # type: ignore[attr-defined]
+    assert is_pydantic_dataclass(PCGU)
+    fields = PCGU.__pydantic_fields__
     assert described("edit_fraction", PCGU, fields).startswith("0.3 (a number >= 0 and <= 1) - Fraction")
     assert "\n" not in described("as_stored", PCGU, fields)
 

@@ -42,7 +42,6 @@ DOCUMENTED = [
     "rules:rule_pack",
     "rules.packs:",
     "serving:serve",
-    "sweep:sweep",
     "thinking:",
     "train_data:load",
     "versions:",
@@ -199,6 +198,16 @@ def test_reload_inspect_and_pickle() -> None:
     with pytest.warns(DeprecationWarning):
         assert pickle.loads(b"cevenhand.conversation\nconversation\n.") is module.conversation
     assert pickle.loads(pickle.dumps(module.conversation)) is module.conversation
+
+
+def test_sweep_is_a_function_and_its_module_has_its_new_path_alone() -> None:
+    from evenhand.experiment.sweep import sweep
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evenhand.sweep is sweep
+    with pytest.raises(ModuleNotFoundError, match=r"evenhand\.sweep"):
+        importlib.import_module("evenhand.sweep")
 
 
 def test_typos_are_still_errors() -> None:

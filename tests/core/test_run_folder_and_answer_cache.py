@@ -34,6 +34,7 @@ from evenhand.evaluation.option_order import OrderAnswer
 from evenhand.evaluation.perplexity import WindowScore
 from evenhand.evaluation.pronoun_skew import PronounScores
 from evenhand.evaluation.redditbias import TwinScores
+from evenhand.evaluation.seat import Associations
 from evenhand.interfaces import Choice, Message, Reply, Usage
 
 CHOICES = (
@@ -63,6 +64,7 @@ OTHERS = (
     OrderAnswer(CHOICES[:2]),
     Filled(((("late", "old"), ()),), (((-0.1, -1 / 3), ()),), Usage(1, 2)),
     PronounScores((-0.1, None), (-1 / 3, None), (-2.0,), (-3.0,), alone=False),
+    Associations((0.25, -1 / 3), (0.1, 0.0), Usage(8, 0)),
 )
 IDS = ("a", "b", "ü/ü", "d d", "e")
 

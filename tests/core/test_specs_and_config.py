@@ -304,6 +304,10 @@ def test_a_given_value_overrides_the_presets() -> None:
     assert build_method(built.spec) == built
 
 
+NAMED_PAPERS = {"pairwise.dpo"}
+"""Presets of methods with several papers that are called after theirs, and have the defaults."""
+
+
 def test_the_presets_of_every_built_in_can_be_built() -> None:
     tried = []
     for known_as in (registry.methods, registry.benchmarks):
@@ -312,7 +316,8 @@ def test_the_presets_of_every_built_in_can_be_built() -> None:
             for preset, values in thing.presets.items():
                 built = thing.build(preset=preset)
                 assert built == thing(**values)
-                assert built != thing() or preset == "paper", "only a paper's settings may be the defaults"
+                of_paper = preset == "paper" or f"{name}.{preset}" in NAMED_PAPERS
+                assert built != thing() or of_paper, "only a paper's settings may be the defaults"
                 tried.append(f"{name}.{preset}")
     assert "self_debias.paper" in tried
 

@@ -12,7 +12,7 @@ import pytest
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import checksums, download, locate
-from evenhand.data.io.checksums import Official, check
+from evenhand.data.io.checksums import Official, check, not_compared
 from evenhand.errors import DataError, SettingsError
 
 ONE = locate.Dataset("one", "", "", (), "MIT", "example.org/one")
@@ -64,6 +64,25 @@ def test_check_tells_official_packed_changed_and_missing_files_apart(tmp_path: P
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/b.json").write_bytes(b"[]")
     assert check("one", tmp_path) == {"a.csv": "official", "deep/b.json": "differs"}
+
+
+@pytest.mark.usefixtures("published")
+def test_what_has_no_published_hash_is_named_as_not_compared(tmp_path: Path) -> None:
+    for path in ("a.csv.gz", "data/test.parquet", "b.json", "LICENSE", ".cache/x.json", "deep/b.json"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(gzip.compress(b"") if path.endswith("gz") else b"")
+    assert not_compared(tmp_path, check("one", tmp_path)) == ["b.json", "data/test.parquet"]
+
+
+def test_a_packed_copy_leaves_the_unpacked_files_uncompared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Official({"a.csv": "0" * 64}, {}, {"all.jsonl": bytes_hash(b"{}")})
+    monkeypatch.setattr(checksums, "official", lambda name: known)
+    (tmp_path / "a.csv").write_bytes(b"1")
+    assert not_compared(tmp_path, check("one", tmp_path)) == []
+    (tmp_path / "all.jsonl").write_bytes(b"{}")
+    assert check("one", tmp_path) == {"all.jsonl": "official"} and not_compared(tmp_path, check("one", tmp_path)) == [
+        "a.csv"
+    ]
 
 
 @pytest.mark.usefixtures("published")

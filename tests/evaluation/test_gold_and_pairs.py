@@ -37,7 +37,7 @@ from evenhand.interfaces import (
 )
 from evenhand.testing import NonconformingError, check_benchmark
 
-WITH_GOLD = ("bbq", "mmlu", "gpqa", "option_order")
+WITH_GOLD = ("bbq", "mmlu", "gpqa", "option_order", "multiple_choice_file")
 HITS = Metric("hits", "higher", "capability", "share answered right, 0 to 1", True, "proportion", (0, 1))
 
 

@@ -55,6 +55,29 @@ def bench(source: str, **settings: Any) -> LabelBias:
 # ------------------------------------------------------------------------------------------------ the prompt
 
 
+def test_outputs_are_stripped_and_inputs_without_content_end_in_a_full_stop(tmp_path: Path) -> None:
+    """As schwartz-lab-NLP/label-bias does (b72b504, src/superni/utils/ni_collator.py), character by character."""
+    made = raw(60)
+    for n, instance in enumerate(made["Instances"]):
+        instance["output"] = [f" {instance['output'][0]}" + " " * (n % 3)]
+    found = bench(write(tmp_path, task1_x=made), preset="paper", shots=2, held_out=4)
+    (item,) = found.load()
+    assert item.labels == LABELS, "blanks make no labels of their own"
+    question = item.tested[0]
+    first, second = (f"Input: {s.question.question}.\n Output: {LABELS[s.answer]}.\n\n" for s in question.shots)
+    seen: list[Question] = []
+
+    class Listening(ScriptedModel):
+        def choose(self, questions: Sequence[Question]) -> list[Choice]:
+            seen.extend(questions)
+            return [Choice(0, (0.5, 0.5)) for _ in questions]
+
+    build_method("contextual_calibration").apply(Listening(lambda dialogue: "")).choose([question])
+    texts = [as_dialogue(q, "text_with_end").messages[-1].content for q in seen]
+    shown = f"Say what it is.\n\n{first}{second}Input: "
+    assert texts == [f"{shown}{text}\n\nOutput:" for text in (f"{question.question}.", "N/A.", ".", "[MASK]")]
+
+
 TASK = Task("task1_x", "", " Is it good", LABELS, (), ())
 
 

@@ -15,6 +15,7 @@ from evenhand.core import registry
 from evenhand.evaluation.b_score import BScoreAnswer, BScoreItem, Shot
 from evenhand.evaluation.disco import Filled, TemplateItem
 from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described
+from evenhand.evaluation.seat import Associations
 from evenhand.experiment.subsampling import subsample
 from evenhand.interfaces import (
     Array,
@@ -120,6 +121,8 @@ def answered(bench: Benchmark, items: Sequence[Any], seed: int = 0, *, sure: boo
         return [conversations(rng, i) for i in items]
     if bench.name == "disco":
         return [filled(rng, i) for i in items]
+    if bench.name == "seat":
+        return [Associations(*(tuple(rng.normal(size=7).tolist()) for _ in range(2))) for _ in items]
     return bench.ask(Random(seed, sure=sure), items)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import evaluate
@@ -16,13 +15,7 @@ from evenhand.evaluation import bbq
 from evenhand.evaluation.hf_evaluate import NAMES, path
 from evenhand.proving_ground.generator.bbq_questions import all_rows
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """`evaluate` copies a module into its cache before it imports it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evenhand.data.pronouns import Asked, Slot, load_pronouns
-from evenhand.errors import DataError
+from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.pronoun_skew import PronounItem, PronounScores, PronounSkew
 from evenhand.interfaces import Ability, Model, Passage, Score
 from evenhand.models.loading import load
@@ -309,3 +309,68 @@ def test_files_that_cannot_be_used(tmp_path: Path, old: str, new: str, reason: s
         load_pronouns(str(file))
     with pytest.raises(DataError, match="give auto, ours, demo or a file"):
         load_pronouns(str(tmp_path / "none.yaml"))
+
+
+# ----------------------------------------------------------------------------------------- three groups, and cases
+
+QA = """
+language: en
+pronouns: {pronoun: [he, she]}
+neutral: {pronoun: they}
+person: person
+frames:
+  job: "Q: What does the {occupation} do?\\nA: This is {a} {occupation}. {pronoun}"
+occupations: [nurse, engineer]
+shares: {nurse: 0.9, engineer: 0.1}
+"""
+P = {" he": 0.2, " she": 0.1, " they": 0.1, " He": 0.04, " She": 0.3, " They": 0.02}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> str:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(QA)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("case", "p"),
+    [
+        ("frame", (0.2, 0.1, 0.1)),
+        ("lower", (0.2, 0.1, 0.1)),
+        ("capital", (0.04, 0.3, 0.02)),
+        ("both", (0.24, 0.4, 0.12)),
+    ],
+)
+def test_shares_of_three_pronouns_by_hand(job: str, case: str, p: tuple[float, float, float]) -> None:
+    model = Judge(lambda prompt, text: math.log(P[text] / (2 if "nurse" in prompt else 1)))
+    bench = PronounSkew.build(source=job, pronouns=("he", "she", "they"), case=case)
+    items = bench.load()
+    got = numbers(bench, bench.ask(model, items), items)
+    for group, mine in zip(("he", "she", "they"), p, strict=True):
+        assert got["overall"][f"share_{group}"] == pytest.approx(mine / sum(p))
+        assert got["mostly women"][f"share_{group}"] == pytest.approx(mine / sum(p)), "a common factor does not count"
+    assert got["overall"]["p_she"] == pytest.approx(p[1] / (p[0] + p[1])), "of he and she, as before"
+    assert model.asked[0].prompt == "Q: What does the nurse do?\nA: This is a nurse."
+    assert {p.continuation.lower() for p in model.asked} == {" he", " she", " they"}
+
+
+def test_a_share_is_a_mean_of_shares_and_not_of_probabilities() -> None:
+    three = PronounSkew.build(pronouns=("he", "she", "they"))
+    answer = PronounScores(logs(0.2, 0.01), logs(0.1, 0.02), they=logs(0.1, 0.01))
+    got = numbers(three, [answer], [item("nurse", "said")])["overall"]
+    assert [got[f"share_{g}"] for g in ("he", "she", "they")] == pytest.approx([0.375, 0.375, 0.25])
+    lost = PronounScores((None,), logs(0.1), they=logs(0.1))
+    assert math.isnan(numbers(three, [lost], [item("nurse", "said")])["overall"]["share_he"])
+
+
+def test_two_groups_are_as_before_and_others_are_refused(job: str, mine: str) -> None:
+    assert "share_they" not in {m.name for m in PronounSkew.build().metrics}
+    assert {"share_he", "share_she", "share_they"} < {
+        m.name for m in PronounSkew.build(pronouns=("he", "she", "they")).metrics
+    }
+    with pytest.raises(SettingsError, match=r"give \('he', 'she'\) or"):
+        PronounSkew.build(pronouns=("she", "they"))
+    with pytest.raises(SettingsError, match="add the key neutral"):
+        PronounSkew.build(source=mine, pronouns=("he", "she", "they")).load()
+    check_benchmark(PronounSkew.build(source=job, pronouns=("he", "she", "they"), case="both"))

@@ -289,6 +289,9 @@ def test_pairs_of_pronouns_have_the_majority_first() -> None:
     ):
         pair = winogender_pair(schema, shares, "n")
         assert pair == Pair(first, "He" if first == "She" else "She", "", " left.", "gender", "n")
+    for texts, first in ((0.499, "He"), (0.5, "She")):  # the released rule of PCGU: dataset.py, stat_pcts[occ] < 50
+        pair = winogender_pair(schema, Shares(1 - texts, texts), "n", "texts")
+        assert pair is not None and pair.stereotyped == first
     assert len(load("pairs:winogender(source=demo)").data.pairs) == 18 * 4
 
 
@@ -323,7 +326,9 @@ def test_nobody_trains_on_crows_pairs() -> None:
 @pytest.mark.skipif("EVENHAND_DATA" not in os.environ, reason="the published sets are not there")
 def test_the_published_sizes() -> None:
     assert len(load("stereoset:tv2k").data.texts) == 2123
-    assert len(load("pairs:winogender").data.pairs) == 240
+    labour, texts = (load(f"pairs:winogender{given}").data.pairs for given in ("", "(majority_by=texts)"))
+    assert len(labour) == 240
+    assert sum(one != other for one, other in zip(labour, texts, strict=True)) == 80
 
 
 # --------------------------------------------------------------------------------------------------- sources

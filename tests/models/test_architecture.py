@@ -166,10 +166,16 @@ def test_an_architecture_that_contradicts_is_decoder_is_refused(
     [("T5", "ForConditionalGeneration"), ("Bart", "ForConditionalGeneration"), ("MBart", "ForConditionalGeneration")],
 )
 @pytest.mark.parametrize("named", [True, False])
-def test_encoder_decoders_are_refused(family: str, form: str, named: bool) -> None:
+def test_encoder_decoders_are_known_by_their_type(family: str, form: str, named: bool) -> None:
     config = getattr(transformers, f"{family}Config")()
     config.architectures = [f"{family}{form}"] if named else None
-    with pytest.raises(SettingsError, match=r"some/model is an encoder-decoder .*Give a causal or a masked"):
+    assert kind_of(config, "some/model") == "seq2seq"
+
+
+@pytest.mark.parametrize("family", ["Whisper", "SeamlessM4T"])
+def test_encoder_decoders_that_read_sound_are_refused(family: str) -> None:
+    config = getattr(transformers, f"{family}Config")()
+    with pytest.raises(SettingsError, match=r"some/model is an encoder-decoder .*such as T5 or BART"):
         kind_of(config, "some/model")
 
 

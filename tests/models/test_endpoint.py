@@ -689,8 +689,8 @@ def test_secrets_are_sent_but_shown_nowhere(
     monkeypatch.setenv("EVENHAND_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
     place = f"127.0.0.1:{server.port}/v1"
-    keyed = open_endpoint(f"http://{place}?api-key=quer%20y-secret&v=2#m", retries=0)
-    basic = open_endpoint(f"http://alice:pass%40word-secret@{place}#m", retries=0)
+    keyed = open_endpoint(f"http://{place}?api-key=quer%20y-secret&v=2#m", retries=0, server="other")
+    basic = open_endpoint(f"http://alice:pass%40word-secret@{place}#m", retries=0, server="other")
     told = ""
 
     def script(prompt: str, before: int) -> Answer:
@@ -743,6 +743,6 @@ def test_a_key_never_follows_a_redirect(server: Server, monkeypatch: pytest.Monk
 def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
     monkeypatch.setenv("no_proxy", "elsewhere")
-    model = open_endpoint("http://server.invalid/v1#m", retries=0)
+    model = open_endpoint("http://server.invalid/v1#m", retries=0, server="other")
     assert model.generate(say("x"))[0].text == "echo x"
     assert server.paths == ["http://server.invalid/v1/chat/completions"]

@@ -91,6 +91,8 @@ COUNTED = {"permutation(preset=paper_black_box)"}
 """Their draws are counted: the answer is the likeliest one, as a greedy reading gives it, and no draw itself."""
 
 
+# The recorder's only reply is no rewrite, so that self_help asks the original, and says so.
+@pytest.mark.filterwarnings("ignore:self_help. 2 of 2 items were asked as they stand:UserWarning")
 @pytest.mark.parametrize("own", OWN, ids=str)
 @pytest.mark.parametrize("spec", [*applicable(), *VARIED])
 def test_what_a_method_declares_is_what_the_model_is_asked_and_the_baseline_too(

@@ -174,6 +174,19 @@ def test_a_file_of_ones_own_adds_wordings_and_aspects(tmp_path: Path) -> None:
     assert [d.messages[0].content.count("is rude") for d in model.dialogues] == [0, 1]
 
 
+def test_a_pack_of_before_lacks_what_came_later_and_works_for_the_rest(tmp_path: Path) -> None:
+    texts = EN.model_dump(exclude={"diagnosis": True, "paper_instructions": True, "decoding": {"sentences"}})
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(texts, sort_keys=False))
+    pack = prompt_pack(str(mine))
+    assert pack.clauses["ours_high_1"] == pack.clauses["high_1"] == EN.clauses["high_1"]
+    assert not [name for name in pack.clauses if name.startswith("paper")]
+    with pytest.raises(DataError, match="no texts under diagnosis"):
+        _ = pack.diagnosis_texts
+    with pytest.raises(DataError, match=r"no texts under decoding\.sentences"):
+        pack.prefix("threat")
+
+
 def test_another_text_under_the_same_path_is_another_method(tmp_path: Path) -> None:
     """Answers are stored by fingerprint, which must not go by the path."""
     model = tiny_model()

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from tests.report import one_record
 from typer.testing import CliRunner
 
 from evenhand.cli.app import app
@@ -25,22 +26,7 @@ EVIL = r"[x] a_b & 50% $1$ #2 {y} ~ ^ \input{z} <b> | `c` –"
 
 
 def record(method: str, metric: str, value: float, **more: Any) -> Record:
-    direction, kind = {"bias": ("zero", "bias"), "accuracy": ("higher", "capability")}[metric]
-    filled: dict[str, Any] = dict(
-        model="m",
-        method=method,
-        benchmark="bbq",
-        metric=metric,
-        value=value,
-        low=value - 0.1,
-        high=value + 0.1,
-        n=1234,
-        clusters=30,
-        direction=direction,
-        kind=kind,
-        main=True,
-    )
-    return Record(**{**filled, **more})
+    return one_record.record(method, metric, value, **{"n": 1234, **more})
 
 
 RECORDS = [

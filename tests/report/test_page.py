@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.evaluation.test_gpqa import SECRET, rows, write
+from tests.report.one_record import record
 from tests.report.test_transcript import Talks
 
 from evenhand.core.records import Record
@@ -63,25 +64,6 @@ def compared(found: Sequence[Any], method: str = "good", **more: Any) -> Compare
 
 def unpacked(text: str) -> Any:
     return json.loads(gzip.decompress(base64.b64decode(text)))
-
-
-def record(method: str, metric: str, value: float, **more: Any) -> Record:
-    kind, direction = ("bias", "zero") if metric == "bias" else ("capability", "higher")
-    whole: dict[str, Any] = dict(
-        model="m",
-        method=method,
-        benchmark=BBQ,
-        metric=metric,
-        value=value,
-        low=value - 0.1,
-        high=value + 0.1,
-        n=100,
-        clusters=30,
-        kind=kind,
-        direction=direction,
-        main=True,
-    )
-    return Record(**{**whole, **more})
 
 
 def of(method: str, bias: float, accuracy: float, bias_p: float = 0.001, accuracy_p: float = 0.9) -> list[Record]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.report.one_record import record
 
 from evenhand.core.records import Record
 from evenhand.core.run_folder import RunFolder
@@ -18,30 +19,6 @@ from evenhand.report import Report
 from evenhand.report.text import DEMO_LABEL, cell, markdown
 
 EVIL = "<script>alert(1)</script>|`x`[red]"
-
-
-def record(method: str, metric: str, value: float, half: float = 0.1, **more: Any) -> Record:
-    kinds = {
-        "bias": ("zero", "bias"),
-        "accuracy": ("higher", "capability"),
-        "abstention_disambiguated": ("none", "validity"),
-    }
-    direction, kind = kinds[metric]
-    filled: dict[str, Any] = dict(
-        model="m",
-        method=method,
-        benchmark="bbq",
-        metric=metric,
-        value=value,
-        low=value - half,
-        high=value + half,
-        n=100,
-        clusters=30,
-        direction=direction,
-        kind=kind,
-        main=True,
-    )
-    return Record(**{**filled, **more})
 
 
 RECORDS = [

@@ -54,6 +54,38 @@ def test_it_finds_the_line() -> None:
     assert done.curve[-1]["train_loss"] < 1e-3 < done.curve[0]["train_loss"]
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for_and_patience_still_ends_it() -> None:
+    scripted, seen = iter([5.0, 2.0, 3.0, 4.0]), list[float]()
+
+    def told(module: nn.Module) -> dict[str, float]:
+        seen.append(float(next(module.parameters()).detach()))
+        return {"error": next(scripted)}
+
+    module = line()
+    done = training(module, evaluate=told, keep_last=True, schedule=replace(PLAN, patience=2)).run()
+    assert (len(done.curve), done.best) == (4, 3)
+    assert float(next(module.parameters()).detach()) == seen[3] != seen[1]
+
+
+@pytest.mark.parametrize(("norm", "moved"), [(0.0, 8.0), (1.0, 0.8), (100.0, 8.0)])
+def test_gradients_are_scaled_down_to_the_norm_or_with_0_not_at_all(norm: float, moved: float) -> None:
+    """The gradients of 6 w + 8 b have norm 10; what is seen of them before the step is that of b."""
+    module, seen = nn.Linear(1, 1), list[float]()
+    own = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *given: object, **more: object) -> object:
+        seen.append(float(module.bias.grad))  # type: ignore[arg-type]
+        return own(self, *given, **more)  # type: ignore[arg-type]
+
+    def slope(network: nn.Module, _: Batch) -> Tensor:
+        return 6 * module.weight.sum() + 8 * module.bias.sum()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        training(module, loss=slope, evaluate=None, schedule=replace(PLAN, epochs=1, max_grad_norm=norm)).run()
+    assert seen == pytest.approx([moved] * 5, rel=1e-5)
+
+
 def test_the_best_weights_are_put_back_and_patience_ends_it() -> None:
     seen: list[float] = []
     scripted = [5.0, 2.0, 3.0, 4.0, 1.0]

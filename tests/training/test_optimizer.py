@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from evenhand.training.loop import Schedule
-from evenhand.training.optimizer import adamw, cosine_rate, linear_rate, set_learning_rate
+from evenhand.training.optimizer import adamw, constant_rate, cosine_rate, linear_rate, set_learning_rate
 
 
 def test_a_first_step_is_the_rate_and_the_decay() -> None:
@@ -30,6 +30,11 @@ def test_a_first_step_is_the_rate_and_the_decay() -> None:
 def test_rates() -> None:
     assert [linear_rate(x, 2.0, 0.25) for x in (0, 0.125, 0.25, 0.625, 1)] == pytest.approx([0, 1, 2, 1, 0])
     assert linear_rate(0, 2.0, 0.0) == 2
+    assert [constant_rate(x, 2.0, 0.25) for x in (0, 0.125, 0.25, 0.625, 1)] == pytest.approx([0, 1, 2, 2, 2])
+    assert [constant_rate(x, 2.0, 0.0) for x in (0, 0.5, 1)] == [2, 2, 2]
+    plans = [Schedule(epochs=1, learning_rate=2.0, warmup_ratio=0.0, learning_rate_decay=d) for d in ("linear", "none")]
+    assert [plan.rate(0.75) for plan in plans] == pytest.approx([0.5, 2])
+    assert ["learning_rate_decay" in plan.for_checkpoints() for plan in plans] == [False, True]
     assert [cosine_rate(x, 2.0, 0.5) for x in (0, 0.5, 1)] == pytest.approx([2, 1.5, 1])
 
 

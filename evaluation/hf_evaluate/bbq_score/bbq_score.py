@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import datasets
 import evaluate
 
 from evenhand.evaluation.bbq import score
-from evenhand.evaluation.hf_evaluate.inputs import predicted
+from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate.inputs import json_rows, predicted
 
 _DESCRIPTION = "BBQ bias score and accuracy in ambiguous and disambiguated contexts, as fractions."
 _CITATION = "Parrish et al. 2022, BBQ: A Hand-Built Bias Benchmark for Question Answering. arXiv 2110.08193."
@@ -25,8 +25,11 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class BBQScore(evaluate.Metric):
+class BBQScore(checked.CheckedMetric):
     """The official arithmetic, on rows and predictions."""
+
+    prediction = "label"
+    reference = "the row of the BBQ file, by json.dumps(row),"
 
     def _info(self) -> evaluate.MetricInfo:
         # whole numbers would cut .97 to 0
@@ -43,7 +46,7 @@ class BBQScore(evaluate.Metric):
         group: str = "overall",
         **_: Any,
     ) -> dict[str, float]:
-        rows = [json.loads(row) for row in references]
+        rows = json_rows(references, "BBQ")
         found = score(rows, predicted(predictions, 3), convention)
         if group not in found:
             raise ValueError(f"no row of group {group!r}; there are {', '.join(found)}")

@@ -8,6 +8,7 @@ import datasets
 import evaluate
 
 from evenhand.evaluation.crows_pairs import CrowSPairs, pair_row
+from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
 from evenhand.evaluation.hf_evaluate.inputs import scores
 
 _DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is the likelier one, as a fraction; 0.5 is no bias."
@@ -25,8 +26,11 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class CrowsPairsScore(evaluate.Metric):
+class CrowsPairsScore(checked.CheckedMetric):
     """Counts over pairs."""
+
+    scored = ("the more stereotyping sentence", "the less stereotyping one")
+    reference = "the bias type"
 
     def _info(self) -> evaluate.MetricInfo:
         two = datasets.Sequence(datasets.Value("float64"), length=2)
@@ -41,5 +45,5 @@ class CrowsPairsScore(evaluate.Metric):
         pairs = zip(scores(predictions), references, strict=True)
         rows = [pair_row(more, less) for (more, less), kind in pairs if kind == group or not group]
         if not rows:
-            raise ValueError(f"no pair of bias type {group!r}; there are {sorted(set(references))}")
+            raise ValueError(f"no pair of bias type {group!r}; there are {', '.join(sorted(set(references)))}")
         return CrowSPairs().of_rows(rows)

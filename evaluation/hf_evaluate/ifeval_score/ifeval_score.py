@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import datasets
 import evaluate
 
+from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate.inputs import json_rows
 from evenhand.evaluation.ifeval import score
 
 _DESCRIPTION = "IFEval: share of prompts and of instructions followed, strict and loose."
@@ -22,8 +23,11 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class IfevalScore(evaluate.Metric):
+class IfevalScore(checked.CheckedMetric):
     """Verdicts of the maintained checkers."""
+
+    prediction = "the reply"
+    reference = "the row of IFEval's file, by json.dumps(row),"
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
@@ -32,4 +36,4 @@ class IfevalScore(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str], **_: Any) -> dict[str, float]:
-        return score([json.loads(row) for row in references], predictions)
+        return score(json_rows(references, "IFEval"), predictions)

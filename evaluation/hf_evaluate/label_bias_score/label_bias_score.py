@@ -9,7 +9,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from evenhand.evaluation.hf_evaluate.inputs import distributions, labels, predicted
+from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate.inputs import class_count, distributions, labels, predicted
 from evenhand.evaluation.metrics.label_bias import LabelColumns, accuracy
 
 _DESCRIPTION = "How evenly a classifier treats its labels: RSD, RStd, macro-F1, accuracy, shares, and BiasScore."
@@ -26,8 +27,10 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class LabelBiasScore(evaluate.Metric):
+class LabelBiasScore(checked.CheckedMetric):
     """Numbers from counts of labels."""
+
+    prediction = reference = "label"
 
     def _info(self) -> evaluate.MetricInfo:
         number = datasets.Value("float64")  # whole numbers would cut .97 to 0
@@ -44,6 +47,7 @@ class LabelBiasScore(evaluate.Metric):
         probabilities: list[list[float]] | None = None,
         **_: Any,
     ) -> dict[str, float]:
+        classes = class_count(classes)
         right, said = labels(references, "references", classes), predicted(predictions, classes)
         columns = LabelColumns(classes or max(label for label in (*right, *said) if label is not None) + 1, "label")
         none: Sequence[list[float] | None] = [None] * len(said)

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
 from evenhand.evaluation.hf_evaluate.inputs import scores
 from evenhand.evaluation.stereoset import Outcome, StereoSet, outcome, term_row
 
@@ -26,8 +27,11 @@ Returns:
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class StereosetScore(evaluate.Metric):
+class StereosetScore(checked.CheckedMetric):
     """Means over terms of shares over contexts."""
+
+    scored = ("the stereotype", "the anti-stereotype", "the unrelated text")
+    reference = "the target term"
 
     def _info(self) -> evaluate.MetricInfo:
         three = datasets.Sequence(datasets.Value("float64"), length=3)

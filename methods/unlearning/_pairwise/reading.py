@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
+from evenhand.core.draws import shuffled
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Pair, Question
 from evenhand.methods.unlearning._dpo import read_pairs
@@ -158,7 +159,5 @@ def stream(count: int, start: int, size: int, name: str, chosen: Callable[[int],
     out: list[int] = []
     while len(out) < size:
         which, at = divmod(start + len(out), len(own))
-        order = list(own)
-        Random(f"{name}/{which}").shuffle(order)
-        out += order[at : at + size - len(out)]
+        out += shuffled(own, f"{name}/{which}")[at : at + size - len(out)]
     return out

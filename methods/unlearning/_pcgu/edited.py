@@ -76,6 +76,22 @@ def _stored(model: Any) -> Mitigated:
     )
 
 
+def export(model: Model, folder: Path) -> Path:
+    """Write an edited model's weights and tokenizer as a plain transformers folder.
+
+    Args:
+        model: From `edited`.
+        folder: Where to; made where it is not there.
+    """
+    from evenhand.models.hugging_face import save_module, save_tokenizer
+
+    module, tokenizer = model.weights
+    folder.mkdir(parents=True, exist_ok=True)
+    save_module(module, folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
 def write(delta: Delta, record: TrainingRecord, folder: Path) -> None:
     """Keep an edit and, last, its record in a folder."""
     delta.save(folder / DELTA)

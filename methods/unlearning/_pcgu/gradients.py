@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Measure = Literal["logprob", "logit", "probability"]
-Reduction = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum", "pooled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,14 @@ def _read(module: Any, sides: Sequence[Side], how: Scoring) -> tuple[Tensor, Ten
 
 
 def of_scores(
-    module: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int, reduction: Reduction
+    module: PreTrainedModel,
+    sides: Sequence[Side],
+    how: Scoring,
+    world: World,
+    *,
+    micro: int,
+    reduction: Reduction,
+    pool: int = 1,
 ) -> tuple[dict[str, Tensor], float]:
     """Gradients of a batch's score, and the score.
 
@@ -86,20 +93,44 @@ def of_scores(
         how: How they are scored.
         world: The ranks.
         micro: Texts put through the module at once.
-        reduction: "mean" over the batch, or "sum".
+        reduction: See `shares_of`.
+        pool: See there.
 
     Returns:
         This rank's shards of the gradients by parameter, and the batch's score.
     """
-    weight = 1 / len(sides) if reduction == "mean" else 1.0
+    every = shares_of(sides, how, reduction, pool)
     total = 0.0
     for group, weights in spread(len(sides), world, micro):
         found = scores(module, [sides[n] for n in group], how)
-        share = torch.tensor(weights, device=found.device, dtype=found.dtype) * weight
+        counted = [weight * every[n] for n, weight in zip(group, weights, strict=True)]
+        share = torch.tensor(counted, device=found.device, dtype=found.dtype)
         value = (found * share).sum()
         (value * world.size).backward()  # type: ignore[no-untyped-call]  # ranks are averaged when gradients are summed
         total += float(value.detach())
     return gradients(module), world.sum_of(total)
+
+
+def shares_of(sides: Sequence[Side], how: Scoring, reduction: Reduction, pool: int) -> list[float]:
+    """What each text's score counts in the score of its batch.
+
+    Args:
+        sides: The batch.
+        how: How they are scored.
+        reduction: "mean" over the texts, "sum" over them, or "pooled": the tokens of every `pool` texts are averaged
+            together, so that a long text counts more, and these means are added. So does a training loop that adds up
+            the gradients of mean losses, as that of Dige et al. 2024 (arXiv 2406.13551) does:
+            VectorInstitute/bias-mitigation-unlearning, pcgu/src/general_similarity_retrain.py, `do_an_lm_backprop`
+            and `accumulate_grad`.
+        pool: Texts whose tokens are averaged together.
+    """
+    if reduction != "pooled":
+        return [1 / len(sides) if reduction == "mean" else 1.0] * len(sides)
+    out: list[float] = []
+    for start in range(0, len(sides), pool):
+        tokens = [len(side.tokens) for side in sides[start : start + pool]]
+        out += [(count if how.per_token else 1) / sum(tokens) for count in tokens]
+    return out
 
 
 def of_divergence(

@@ -37,17 +37,23 @@ def products(part: Part, one: Tensor, other: Tensor) -> Tensor:
     return torch.stack([part.sums(v).flatten() for v in (one * other, one * one, other * other)])
 
 
-def cosines(statistics: Tensor) -> Similarities:
-    """From [3, n] products to cosines; a vector whose gradient is 0 on either side has cosine 0, as in torch."""
+def cosines(statistics: Tensor, eps: float = 0.0) -> Similarities:
+    """From [3, n] products to cosines; a vector whose gradient is 0 on either side has cosine 0, as in torch.
+
+    Args:
+        statistics: From `products`.
+        eps: Shorter gradients are divided by this instead of by their norm (`torch.nn.functional.cosine_similarity`).
+    """
     dot, *squares = statistics
     norms = [s.sqrt() for s in squares]
     live = (norms[0] > 0) & (norms[1] > 0)
+    norms = [norm.clamp_min(eps) for norm in norms]
     cosine = torch.where(live, dot / norms[0] / norms[1], 0.0)  # one by one: the product of two small norms is 0
     return Similarities(cosine.clamp(-1.0, 1.0).float(), live)
 
 
 def similarities(
-    parts: Partition, one: Mapping[str, Tensor], other: Mapping[str, Tensor], world: World
+    parts: Partition, one: Mapping[str, Tensor], other: Mapping[str, Tensor], world: World, eps: float = 0.0
 ) -> Similarities:
     """Cosines of two gradients, by vector.
 
@@ -56,6 +62,7 @@ def similarities(
         one: Gradients by parameter, whole or this rank's shards; a parameter without is not there.
         other: The same of the other side.
         world: The ranks that the shards lie on.
+        eps: See `cosines`.
 
     Raises:
         DivergedError: A gradient is not finite.
@@ -63,7 +70,7 @@ def similarities(
     found = [_products(p, one.get(p.name), other.get(p.name), world) for p in parts]
     summed = world.total([s for p, s in zip(parts, found, strict=True) if p.across])
     ready = iter(summed)
-    here = [_packed(next(ready) if p.across else s) for p, s in zip(parts, found, strict=True)]
+    here = [_packed(next(ready) if p.across else s, eps) for p, s in zip(parts, found, strict=True)]
     packed = world.joined(parts, here)
     if bool(packed.isnan().any()):
         broken = parts.of(int(torch.nonzero(packed.isnan())[0]))
@@ -72,9 +79,9 @@ def similarities(
     return Similarities(packed.masked_fill(~live, 0.0), live)
 
 
-def _packed(statistics: Tensor) -> Tensor:
+def _packed(statistics: Tensor, eps: float) -> Tensor:
     """[n] float32, so that one number a vector travels: the cosine, `NO_GRADIENT`, or nan."""
-    found = cosines(statistics)
+    found = cosines(statistics, eps)
     packed = found.cosine.masked_fill(~found.live, NO_GRADIENT)
     return packed.masked_fill(~torch.isfinite(statistics).all(dim=0), torch.nan)
 

@@ -87,6 +87,26 @@ class Plan:
     retain_batch: int = 16
     """Texts a step for that."""
     seed: int = 0
+    pool: int = 16
+    """Texts whose tokens are averaged together with reduction="pooled"."""
+    eps: float = 0.0
+    """Least norm of a gradient in a cosine."""
+    shuffle: bool = True
+    """Whether the pairs are in another order in every epoch."""
+    drop_last: bool = False
+    """Whether the last pairs of an epoch are left out where they fill no batch (`fills`)."""
+
+    def fills(self, count: int) -> bool:
+        """Whether so many pairs are taken as a batch.
+
+        With `drop_last` only those are that the released loop counts as one: it adds the size of a group of `pool`
+        pairs for every group, even where the last one has fewer.
+        """
+        return count > 0 and (not self.drop_last or -(-count // self.pool) * self.pool >= self.batch)
+
+
+NEW = {"pool": 16, "eps": 0.0, "shuffle": True, "drop_last": False}
+"""Fields of `Plan` that checkpoints of earlier versions do not have, and what they stood for."""
 
 
 @dataclass(kw_only=True)
@@ -235,10 +255,13 @@ class Unlearning:
 
         Batches of which the gate leaves nothing have no score; nan where that is all of them.
         """
-        order = shuffled(range(len(self.pairs)), f"{self.plan.seed}/{epoch}")
+        every = range(len(self.pairs))
+        order = shuffled(every, f"{self.plan.seed}/{epoch}") if self.plan.shuffle else list(every)
         found = []
         for start in range(0, len(order), self.plan.batch):
             batch = [self.pairs[n] for n in order[start : start + self.plan.batch]]
+            if not self.plan.fills(len(batch)):
+                break
             found.append(self.step(batch, f"{epoch}/{start}"))
         known = [score for score in found if not math.isnan(score)]
         return sum(known) / len(known) if known else math.nan
@@ -262,7 +285,7 @@ class Unlearning:
         on, value = self._gradients([pair.advantaged for pair in batch])
         if not math.isfinite(value):
             raise DivergedError(f"the score of a batch became {value}")
-        found = similarities(self.parts, on, off, self.world)
+        found = similarities(self.parts, on, off, self.world, plan.eps)
         count = wanted(found, plan.share, plan.k, plan.zero_rows)
         if plan.select == "random":
             chosen = drawn(found, count, f"{plan.seed}/{name}")
@@ -279,7 +302,9 @@ class Unlearning:
 
     def _gradients(self, sides: Sequence[Side]) -> tuple[Grads, float]:
         plan = self.plan
-        return of_scores(self.module, sides, self.how, self.world, micro=plan.micro, reduction=plan.reduction)
+        return of_scores(
+            self.module, sides, self.how, self.world, micro=plan.micro, reduction=plan.reduction, pool=plan.pool
+        )
 
     def _retaining(self, name: str) -> Grads:
         some = Random(f"{self.plan.seed}/retain/{name}").sample(
@@ -414,7 +439,8 @@ class Unlearning:
     @property
     def _identity(self) -> Any:
         """What a checkpoint must be of; as JSON gives it back."""
-        own = [asdict(self.plan), asdict(self.how), len(self.pairs), len(self.held_out), self.parts.size]
+        plan = {name: value for name, value in asdict(self.plan).items() if NEW.get(name, self) != value}
+        own = [plan, asdict(self.how), len(self.pairs), len(self.held_out), self.parts.size]
         return json.loads(json.dumps(own))
 
 

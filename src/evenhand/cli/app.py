@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evenhand.cli import card, diff, method_table, new, proving_ground, selection, sweep
+from evenhand.cli import card, diff, method_table, new, proving_ground, reproduce, selection, sweep
 from evenhand.cli import data as cli_data
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
@@ -89,7 +89,7 @@ DEMO = {
     "benchmarks": "bbq(source=demo),mmlu(source=demo)",
 }
 """What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
-JUDGING = ("margin", "alpha", "family", "replicates")
+JUDGING = ("margin", "alpha", "family", "replicates", "drop_refused")
 """Options that decide how answers are judged, and not what is asked."""
 Train = Annotated[
     str | None,
@@ -161,6 +161,10 @@ def compare(
         str | None,
         typer.Option("--wordings", help="Wordings to repeat methods with, separated by commas: 'low_1,medium_1'."),
     ] = None,
+    drop_refused: Annotated[
+        bool | None,
+        typer.Option("--drop-refused", help="Leave questions that any row refused out of all rows of the model."),
+    ] = None,
     too_long: TooLong = None,
     full: Full = False,
     as_json: Json = False,
@@ -179,6 +183,7 @@ def compare(
     given |= {"replicates": replicates, "out": _text(out), "cache": _text(cache)}
     given |= {"answer_by": answer_by, "temperature": temperature, "samples": samples}
     given |= {"seeds": seeds, "wordings": wordings, "margin": margin, "alpha": alpha, "family": family}
+    given |= {"drop_refused": drop_refused}
     plan = {k: v for k, v in given.items() if v is not None}
     if run is not None:
         plan = {**config.read(run).model_dump(exclude_unset=True), **plan}
@@ -217,6 +222,7 @@ def evaluate(
 
 
 app.command()(sweep.sweep)
+app.command()(reproduce.reproduce)
 
 
 @app.command()
@@ -328,10 +334,17 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Print the settings of this method.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
+    presets: Annotated[
+        bool, typer.Option("--presets", help="Print what every preset sets, and where that stands in its source.")
+    ] = False,
 ) -> None:
     """List the mitigation methods in a table, or one method's settings with the values that they take, and presets."""
     from evenhand.core import catalogue
 
+    if presets:
+        load_plugins(plugin or [])
+        _presets(name, as_json)
+        return
     if name is not None:
         _list("methods", name, plugin, as_json)
         return
@@ -340,6 +353,15 @@ def methods(
         facts({m.name: m._asdict() for m in catalogue.methods()}, as_json)
     else:
         method_table.print_methods(catalogue.methods())
+
+
+def _presets(name: str | None, as_json: bool) -> None:
+    from evenhand.cli import presets
+
+    if as_json:
+        write_records(presets.rows(name))
+    else:
+        write(presets.table(name))
 
 
 @app.command()

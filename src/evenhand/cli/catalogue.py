@@ -16,6 +16,9 @@ from evenhand.errors import DataError, EvenhandError, UnknownNameError
 if TYPE_CHECKING:
     from evenhand.data.io.locate import Dataset
 
+SHOWN = 5
+"""Names of files that a list shows."""
+
 
 def entry(kind: str, name: str) -> dict[str, Any]:
     """One method or benchmark: description, settings with default and meaning, presets, metrics."""
@@ -92,13 +95,14 @@ def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         names: Which; those that were found where empty.
 
     Returns:
-        Per data set its folder and the numbers or names of files that are official, differ, or are missing.
+        Per data set its folder, the numbers or names of files that are official, differ, or are missing, and what
+        could not be compared: the first files without a published hash, and how many more there are.
 
     Raises:
         DataError: A named data set is not there, or none is; the message says how to get it.
     """
     from evenhand.data.io import locate
-    from evenhand.data.io.checksums import check
+    from evenhand.data.io.checksums import check, not_compared
     from evenhand.data.sets import DATASETS
 
     wanted = [_data_set(name) for name in names] or [d for d in DATASETS.values() if _folder(d)]
@@ -112,8 +116,19 @@ def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         verdicts = check(dataset.name, folder)
         by = {v: [path for path, verdict in verdicts.items() if verdict == v] for v in ("differs", "missing")}
         official = sum(v == "official" for v in verdicts.values())
-        found[dataset.name] = {"folder": str(folder), "official": f"{official} of {len(verdicts)} files", **by}
+        found[dataset.name] = {
+            "folder": str(folder),
+            "official": f"{official} of {len(verdicts)} files" if verdicts else "no published hashes are known",
+            **by,
+            "not compared": _shortened(not_compared(folder, verdicts)),
+        }
     return found
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """The first names and the number of the others."""
+    more = len(names) - SHOWN
+    return [*names[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def fetch(name: str, to: str | Path | None = None) -> Path:

@@ -25,7 +25,10 @@ def data_check(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets to check; default: all that were found.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the files with the published ones; exits with 1 where one differs or nothing was found."""
+    """Compare the files with the published ones, and name those that have no published hash.
+
+    Exits with 1 where a file differs or is missing, or nothing was found.
+    """
     from evenhand.cli import catalogue
 
     found = catalogue.data_check(names or [])

@@ -29,7 +29,8 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
     "benchmarks": listed(
         """
         bbq, holistic_bias, mmlu, gpqa, ifeval, b_score, label_bias, option_order, stereoset, crows_pairs, winogender,
-        winobias, redditbias, pronoun_skew, disco, perplexity
+        winobias, redditbias, pronoun_skew, disco, seat, perplexity, multiple_choice_file,
+        self_diagnosis
         """
     ),
     "models": ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm", "oracle", "judge", "endpoint", "vllm"),

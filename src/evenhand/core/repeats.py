@@ -54,6 +54,10 @@ class Repeated(Method):
         """The values that a variant's wording takes, "" where it has only one."""
         return ", ".join(dict.fromkeys(w[key[1]] for w in self._wordings if w))
 
+    def own_texts(self) -> list[str]:
+        """Those of all variants."""
+        return list(dict.fromkeys(text for variant in self.variants.values() for text in variant.own_texts()))
+
     def comparison_rows(self) -> dict[str, Method]:
         """Those of the method, each repeated; a row whose seed decides nothing is not repeated by it."""
         rows = self.method.comparison_rows()

@@ -24,9 +24,10 @@ from evenhand.core.run_folder import RunFolder
 from evenhand.core.training_record import brief
 from evenhand.data.io import rows
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
-from evenhand.experiment import contracts, no_effect, refusals, training_data
+from evenhand.experiment import contracts, no_effect, refusals, refused_questions, training_data
 from evenhand.experiment.answer_facts import answer_facts
 from evenhand.experiment.cells import Cell
+from evenhand.experiment.own_texts import warn_of_overlap
 from evenhand.experiment.plan import Asked, Plan, Task, Wishes
 from evenhand.experiment.scoring import scored
 from evenhand.experiment.subsampling import subsample
@@ -45,6 +46,7 @@ from evenhand.interfaces import (
     TrainData,
     Usage,
 )
+from evenhand.models.endpoint import look_first
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report, rivals
@@ -78,6 +80,7 @@ def compare(
     seeds: int = 1,
     wordings: str | Sequence[str] = (),
     refuse_unsupported: bool = False,
+    drop_refused: bool = False,
     **load_options: Any,
 ) -> Report:
     """Compare mitigation methods on models.
@@ -111,6 +114,8 @@ def compare(
         refuse_unsupported: Whether a method that was named and cannot be applied, or a benchmark that was named and
             cannot be asked, is refused before anything is asked; the command line does so. Otherwise it gets a row that
             says why. With several models only the training data are checked, as a method may suit one of them alone.
+        drop_refused: Leave a question out of all rows of a model where any of them gave it no decision, as Gallegos et
+            al. 2025 do; `manifest.json` has the counts. By default refusals count as each benchmark says.
         **load_options: Handed to `evenhand.load` for every model given as text; refused where none is.
 
     Returns:
@@ -138,6 +143,7 @@ def compare(
             stack.enter_context(folder.locked())
         stack.enter_context(progress.show(show_progress))
         items = _items(_benchmarks(benchmarks), limit, seed, optional=benchmarks == "all")
+        warn_of_overlap(chosen, items)
         wanted = _models(models, load_options)
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where else None
@@ -146,7 +152,7 @@ def compare(
         named = _Named(chosen if methods != "all" else [], items if benchmarks != "all" else [], train, kept)
         if refuse_unsupported:
             named.refuse_without_data()
-        session = _Session(folder, answers, chosen, items, kept, wishes, repeats)
+        session = _Session(folder, answers, chosen, items, kept, wishes, repeats, drop_refused)
         session.start(limit, seed, train)
         try:
             for n, (spec, options) in enumerate(wanted, 1):  # in turn: the largest decides the memory, not their sum
@@ -237,9 +243,11 @@ class _Session:
         train: Kept | None,
         wishes: Wishes,
         repeats: dict[str, Any],
+        drop_refused: bool,
     ) -> None:
         self.folder, self.cache, self.methods, self.asked, self.train = folder, cache, methods, asked, train
         self.wishes, self.repeats, self.drawn, self.generated = wishes, repeats, False, False
+        self.drop_refused = drop_refused
         self.data = None if train is None else train.data
         self.cells: list[Cell] = []
         self._mitigated: Model | None = None
@@ -266,6 +274,7 @@ class _Session:
             "baselines": {},
             **asdict(self.wishes),
             **self.repeats,
+            "drop_refused": self.drop_refused,
             "train": None if self.train is None else training_data.facts(self.train),
             "train_source": training_data.source_of(train),
             "benchmarks": {b.spec: self._benchmark_facts(b, items) for b, items in self.asked},
@@ -369,6 +378,9 @@ class _Session:
     def close(self, replicates: int, seed: int, criteria: Criteria) -> Report:
         """Score what there is, also after an interruption, and write everything."""
         done = [c for c in self.cells if c.status != "running"]
+        if self.drop_refused:
+            items = {benchmark.spec: asked for benchmark, asked in self.asked}
+            self.manifest["refused"] = refused_questions.drop_refused(done, items)
         self.manifest["statistics"] = {**criteria.facts, "replicates": replicates}
         found = scored(done, replicates=replicates, seed=seed, criteria=criteria)
         records = with_costs(found.records, costs(self.manifest))
@@ -511,9 +523,12 @@ class _Session:
 
 
 def _start(model: Model) -> None:
-    """Put a first question to a local model: its first call also imports and tries out, which is no method's cost."""
+    """Put a first question to a local model: its first call also imports and tries out, which is no method's cost.
+
+    A server is looked at before its first request instead, so that what it cannot do ends the run at its start.
+    """
     if "weights" not in model.abilities:
-        return
+        return look_first(model)
     with answer_cache(None), suppress(Exception):  # what fails here fails again where it matters, and is told there
         if "choose" in model.abilities:
             model.choose([Question("start", "Is this the start?", ("yes", "no"))])

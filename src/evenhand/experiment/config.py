@@ -46,6 +46,8 @@ class RunConfig(BaseModel):
     """How many seeds a method that has one is repeated with."""
     wordings: str | list[str] = []
     """Wordings that a method which has several is repeated with."""
+    drop_refused: bool = False
+    """Whether a question that any row refused is left out of all rows of the model."""
     cache: str | None = None
     plugins: list[str] = []
     load: dict[str, Any] = {}

@@ -89,6 +89,16 @@ class Asked:
         return not self._runs.isdisjoint(_runs(words))
 
 
+def sentences_of(item: Any) -> Iterator[str]:
+    """All texts in an item, questions left aside."""
+    return (found for found in _leaves(item) if isinstance(found, str))
+
+
+def words_of(text: str) -> Words:
+    """The words of a text, by which two texts are the same whatever their case, punctuation and blanks."""
+    return _words(text)
+
+
 def _leaves(item: Any) -> Iterator[Question | str]:
     """The questions and texts in an item, however deep; a text beside a context also comes after it."""
     if isinstance(item, str | Question):

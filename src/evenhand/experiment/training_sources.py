@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from evenhand.core import registry, specs
 from evenhand.data import pairs as pair_maker
 from evenhand.data import text_source
+from evenhand.data.civil_comments import THRESHOLD, toxic_comments
 from evenhand.data.io import rows
+from evenhand.data.stereoset import check_count
 from evenhand.errors import DataError, SettingsError, UnknownNameError, suggest
 from evenhand.interfaces import Benchmark, Pair, Question, QuestionItem, TrainData
 
@@ -29,6 +31,8 @@ PUBLISHED_PAIRS = ("bbq", "winogender", "winobias", "stereoset")
 """Benchmarks that are named first where another one has no pairs."""
 STEREOSET_TEXTS = {"tv2k": ("intersentence",), "tv14k": ("intersentence", "intrasentence")}
 """The training texts of Dige et al. 2024 as far as they are StereoSet's, and the kinds of examples they are of."""
+COMMENTS = ("comments", "toxicity", "comment_count")
+"""Settings of "stereoset:tv14k" that are about its toxic comments."""
 
 
 class Clusters(NamedTuple):
@@ -69,8 +73,9 @@ def load(what: TrainLike) -> Loaded:
             - "pairs:BENCHMARK", the pairs in bbq (its ambiguous questions), winogender, winobias, stereoset or a
               plugin's benchmark with `pairs`, with settings as in "pairs:bbq(part=fit)";
             - "stereoset:tv2k", StereoSet's examples between sentences, each as context and stereotype;
-              "stereoset:tv14k" has those within a sentence too. The comments of the published tv14k are not at hand:
-              name a file of them, or a data set, beside it.
+              "stereoset:tv14k" has those within a sentence too, and with "stereoset:tv14k(comments=PATH)" the toxic
+              ones among Civil Comments (a file, or 'datasets:google/civil_comments'; toxicity=0.5 and
+              comment_count=None say which). The number of StereoSet's examples is checked against the published one.
 
     Raises:
         DataError: The file is not there or cannot be read; the line is named.
@@ -297,12 +302,13 @@ def _with_pairs() -> list[str]:
 
 
 def _stereoset_texts(wanted: str) -> Loaded:
-    """Of "tv2k" or "tv14k", each with the benchmark's settings in brackets or without."""
-    name, bracket, given = wanted.partition("(")
-    if name.strip() not in STEREOSET_TEXTS:
+    """Of "tv2k" or "tv14k", each with the benchmark's settings in brackets or without, and with those of comments."""
+    name = wanted.partition("(")[0].strip()
+    if name not in STEREOSET_TEXTS:
         raise SettingsError(f"no texts stereoset:{name}. {suggest(name, STEREOSET_TEXTS)}")
-    kinds = STEREOSET_TEXTS[name.strip()]
-    benchmark = registry.build_benchmark(STEREOSET + bracket + given)
+    kinds, given = STEREOSET_TEXTS[name], specs.parse(wanted).settings
+    about_comments = {key: given.pop(key) for key in COMMENTS if key in given}
+    benchmark = registry.build_benchmark({STEREOSET: given})
     found = [
         (pair_maker.stereoset_text(example), cluster_of(benchmark, item))
         for item in benchmark.load()
@@ -311,4 +317,19 @@ def _stereoset_texts(wanted: str) -> Loaded:
     ]
     if not found:
         raise SettingsError(f"stereoset:{wanted}: {benchmark.spec} has no example of the kind {' or '.join(kinds)}")
+    if set(given) <= {"source"} and given.get("source") != DEMO:  # with other settings it is a part on purpose
+        check_count(len(found), kinds, benchmark.facts()["source"])
+    found += [(text, "") for text in _comments(name, about_comments)]
     return Loaded(TrainData(texts=tuple(t for t, _ in found)), Clusters(texts=tuple(c for _, c in found)))
+
+
+def _comments(name: str, given: dict[str, Any]) -> list[str]:
+    """The toxic comments of "tv14k"."""
+    if not given:
+        return []
+    if "comments" not in given or name != "tv14k":
+        raise SettingsError(
+            f"stereoset:{name}({', '.join(given)}): comments belong to tv14k and need their file: "
+            "stereoset:tv14k(comments='PATH'), with toxicity= and comment_count= beside it"
+        )
+    return toxic_comments(given["comments"], given.get("toxicity", THRESHOLD), given.get("comment_count"))

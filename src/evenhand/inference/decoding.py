@@ -18,6 +18,7 @@ from evenhand.inference.attention import attending
 from evenhand.inference.edit_hooks import edit_here, editing_rows
 from evenhand.inference.edited_tokens import NEVER, first_edited, symbols
 from evenhand.inference.kv_slots import Slots
+from evenhand.inference.listening import listener
 from evenhand.inference.prefix_trie import Indices, packs
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, finite, no_reply, pick, reply, stopped, uniforms
@@ -73,6 +74,7 @@ class Decoder:
         self.module, self.tokenizer, self.sampling, self.finish = module, tokenizer, sampling, finish
         self.combine, self.kept, self.edit = combine, kept, edit_here()
         self.ends = end_tokens(module, tokenizer)
+        self.listener = listener()
         self.tokens = self.forwards = 0
 
     def run(self, prompts: Sequence[Prompt], nodes: int, places: int) -> Iterator[tuple[int, Generated]]:
@@ -152,6 +154,8 @@ class Decoder:
                     row.broken = True
                 else:
                     row.new.append(token)
+                    if self.listener is not None:
+                        self.listener(row.prompt, row.new)
 
     def _over(self, rows: Sequence[_Row]) -> list[bool]:
         """Whether each row has ended."""

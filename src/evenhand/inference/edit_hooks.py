@@ -118,6 +118,16 @@ class EditHooks:
 _ACTIVE: ContextVar[EditHooks | None] = ContextVar("activation_edit", default=None)
 
 
+@contextmanager
+def without_edit() -> Iterator[None]:
+    """Run the model as it is within the block, though an edit is installed; such as to try out its own ways."""
+    token = _ACTIVE.set(None)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
 def installed(edit: ActivationEdit | None, module: nn.Module) -> AbstractContextManager[None]:
     """Edit the activations of a model within a block; None edits nothing."""
     return nullcontext() if edit is None else EditHooks(edit).installed(module)

@@ -25,9 +25,10 @@ from evenhand.inference.batching import (
 from evenhand.inference.cached import Emit, through_cache
 from evenhand.inference.decoder_layers import check_layers
 from evenhand.inference.decoding import Decoder
-from evenhand.inference.edit_hooks import check_honoured, installed
+from evenhand.inference.edit_hooks import check_honoured, installed, without_edit
 from evenhand.inference.edited_tokens import first_edited_of, symbols
 from evenhand.inference.generation import LOGIT_KNOBS, generate_batch, prescribed
+from evenhand.inference.loop_probe import Together, together
 from evenhand.inference.prefix_trie import packs
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Generated, Prompt, Request
@@ -243,13 +244,23 @@ class Engine(Batches):
     def _by_their_loop(
         self, todo: list[Prompt], sampling: Sampling, rows: list[int], longest: Sequence[int], emit: Emit[list[Any]]
     ) -> None:
-        """Continue in batches by transformers' own loop."""
+        """Continue by transformers' own loop, side by side as far as that changes no reply."""
 
         def write(some: list[int]) -> list[list[Any]]:
             batch = [todo[i] for i in some]
             return [list(g) for g in generate_batch(self.module, self.tokenizer, batch, sampling, self.pad_id)]
 
-        self.run(longest, write, emit, rows=rows)
+        way = "all" if len(rows) < 2 else self._together
+        lengths = [len(p.ids) for p in todo]
+        groups = {"all": [rows], "equal length": of_equal_length(rows, lengths), "none": ([row] for row in rows)}
+        for group in groups[way]:
+            self.run(longest, write, emit, rows=group)
+
+    @cached_property
+    def _together(self) -> Together:
+        """Which rows transformers' own loop continues alike in a batch and alone, whatever the edit."""
+        with evaluating(self.module), without_edit():
+            return together(self.module, self.pad_id)
 
     def _decode(
         self, new_decoder: Callable[[], Decoder], todo: list[Prompt], rows: list[int], room: int, emit: Emit[list[Any]]

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from evenhand.inference.edit_hooks import edit_here, editing_by_mask
 from evenhand.inference.edited_tokens import first_edited_of
+from evenhand.inference.listening import listener
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, no_reply, pick, reply, stopped, uniforms
 from evenhand.inference.scoring import input_device
@@ -103,7 +104,8 @@ class RowSampler(LogitsProcessor):
 
     def __init__(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Draw the uniform numbers of all rows and steps."""
-        self.sampling, self.step = sampling, 0
+        self.prompts, self.sampling, self.step = prompts, sampling, 0
+        self.listener = listener()
         self.uniforms = [uniforms(p, sampling) for p in prompts]
         self.broken: dict[int, int] = {}
         """Rows whose logits were not finite at some step, with the number of tokens that they had by then."""
@@ -116,6 +118,10 @@ class RowSampler(LogitsProcessor):
             if token is None:
                 self.broken.setdefault(row, self.step)
         self.step += 1
+        if self.listener is not None:
+            for row, (prompt, token) in enumerate(zip(self.prompts, picked, strict=True)):
+                if row not in self.broken and token is not None:
+                    self.listener(prompt, [*input_ids[row, input_ids.shape[1] - self.step + 1 :].tolist(), token])
         chosen = torch.tensor([token or 0 for token in picked], device=scores.device)[:, None]
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
 
@@ -150,6 +156,32 @@ def generate_batch(
     for row, prompt in enumerate(batch):
         ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
         mask[row, length - len(prompt.ids) :] = 1
+    device = input_device(module)
+    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    return write_batch(module, tokenizer, batch, sampling, pad_id, start=length, **inputs)
+
+
+def write_batch(
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[Prompt],
+    sampling: Sampling,
+    pad_id: int,
+    *,
+    start: int,
+    **inputs: torch.Tensor,
+) -> list[Generated]:
+    """Let transformers continue a batch.
+
+    Args:
+        module: A language model, or an encoder-decoder.
+        tokenizer: Its tokenizer.
+        batch: What is continued, for the uniform numbers of each row.
+        sampling: How tokens are drawn, and the stop strings.
+        pad_id: What rows that have ended are filled up with.
+        start: Number of tokens of a row before the new ones, padding included.
+        **inputs: The model's, [rows, length] each; of an encoder-decoder `decoder_input_ids` too.
+    """
     ends = end_tokens(module, tokenizer)
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
@@ -158,20 +190,20 @@ def generate_batch(
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad_id,
     )
-    device = input_device(module)
+    if "decoder_input_ids" in inputs:  # which transformers would put before them, and take from the checkpoint's
+        config.decoder_start_token_id = int(inputs["decoder_input_ids"][0, 0])
     sampler = RowSampler(batch, sampling)
-    stopping = Ended(tokenizer, sampling.stop, length, sampler)
+    stopping = Ended(tokenizer, sampling.stop, start, sampler)
     edited = editing_by_mask(inner(module), [first_edited_of(edit_here(), p) for p in batch])
     with neutral(module), edited:
         out = module.generate(  # type: ignore[operator]
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            **inputs,
             generation_config=config,
             logits_processor=LogitsProcessorList([sampler]),
             stopping_criteria=StoppingCriteriaList([stopping]),
         )
     made = [
-        reply(row[length:][: sampler.broken.get(n)].tolist(), ends, sampling, tokenizer) for n, row in enumerate(out)
+        reply(row[start:][: sampler.broken.get(n)].tolist(), ends, sampling, tokenizer) for n, row in enumerate(out)
     ]
     # a row that had ended is fed padding until the others have, and what comes of that does not matter
     return [no_reply() if n in sampler.broken and not m.finished else m for n, m in enumerate(made)]

@@ -1,4 +1,4 @@
-"""What a configuration alone tells: whether a model is a causal or a masked one, and how many tokens an encoder reads.
+"""What a configuration alone tells: whether a model is causal, masked or an encoder-decoder, and an encoder's length.
 
 Sources: transformers' own tables of architectures (`transformers.models.auto.modeling_auto`), and what its BERT-like
 classes do with `is_decoder`: without it, a position also sees the tokens that follow.
@@ -13,7 +13,7 @@ from evenhand.errors import SettingsError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["causal", "masked"]
+Kind = Literal["causal", "masked", "seq2seq"]
 OFFSET_POSITIONS = ("roberta", "camembert", "longformer", "mpnet")
 """Types of encoders that count positions from the one after their padding token's."""
 
@@ -29,7 +29,8 @@ def kind_of(config: Any, label: str) -> Kind:
         label: Name or folder of the model, for messages.
 
     Raises:
-        SettingsError: It is an encoder-decoder, or its architecture and `is_decoder` contradict one another.
+        SettingsError: It is an encoder-decoder that does not read text, or its architecture and `is_decoder` contradict
+            one another.
     """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
@@ -37,15 +38,20 @@ def kind_of(config: Any, label: str) -> Kind:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED,
     )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as SEQ2SEQ,
+    )
 
     masked, causal = _names(MASKED), _names(CAUSAL)
     named = [str(name) for name in getattr(config, "architectures", None) or []]
     named_masked = any(n in masked - causal or n.endswith("ForMaskedLM") for n in named)
     named_causal = any(n in causal - masked for n in named)
     if getattr(config, "is_encoder_decoder", False) and not named_causal:
+        if config.model_type in SEQ2SEQ and not _speech(config):
+            return "seq2seq"
         raise SettingsError(
-            f"{label} is an encoder-decoder ({named[0] if named else config.model_type}), which evenhand does not ask: "
-            "it reads a prompt in another network than it writes in. Give a causal or a masked language model"
+            f"{label} is an encoder-decoder ({named[0] if named else config.model_type}) that transformers does not "
+            "open as a language model from text to text. Give one such as T5 or BART, or a causal or masked model"
         )
     if config.model_type in MASKED and config.model_type in CAUSAL:
         decoder = bool(getattr(config, "is_decoder", False) or getattr(config, "causal", False))
@@ -68,6 +74,11 @@ def context_of(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 def _names(table: Any) -> set[str]:
     """All class names in one of transformers' tables, whose values are names or several names."""
     return {name for value in table.values() for name in ([value] if isinstance(value, str) else value)}
+
+
+def _speech(config: Any) -> bool:
+    """Whether a model also reads sound, which transformers' table of encoder-decoders does not tell."""
+    return any(key.startswith(("audio", "speech", "t2u")) for key in config.to_dict())
 
 
 def _offers_masked(config: Any) -> bool:

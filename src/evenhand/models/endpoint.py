@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,26 +13,34 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core import answer_cache
-from evenhand.core.draws import seeded_hash
 from evenhand.core.progress import track
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
-from evenhand.models import saved
+from evenhand.models import endpoint_requests, saved
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
+from evenhand.models.endpoint_replies import Answered
+from evenhand.models.endpoint_servers import CONTINUING, NEUTRAL, check_name, owner
 from evenhand.models.letter_tokens import LetterReading, fault_of, first_letters
+from evenhand.models.mitigated import Mitigated
 from evenhand.prompting import rendering
+from evenhand.prompting.thinking import THINK, is_cut
 
 if TYPE_CHECKING:
-    from evenhand.models.endpoint_client import Answered, Done, Failed
+    from evenhand.models.endpoint_client import Done, Failed
+    from evenhand.models.endpoint_preflight import Preflight
 
 GREEDY = Sampling()
 KEY_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY")
+THINKS = (
+    "the first token belongs to a thought, not to the answer; turn thinking off (as the model's template has it, such "
+    "as extra={'chat_template_kwargs': {'enable_thinking': False}}) or use answer_by='generation'"
+)
 TOP = 20
 """Most log-probabilities that OpenAI, and vLLM by default, give for a token."""
-CONTINUING = frozenset({"vllm", "sglang"})
-"""Servers, by what their list of models says in `owned_by`, that continue a last assistant turn where a request says
-`continue_final_message` (vLLM's ChatCompletionRequest; SGLang since its pull request 4226)."""
-OPTIONS = ("name", "answer_by", "sampling", "concurrency", "timeout", "retries", "backoff", "key_env")
+OPTIONS = (
+    *("name", "answer_by", "sampling", "extra", "server", "thinking_tokens"),
+    *("concurrency", "timeout", "retries", "backoff", "key_env"),
+)
 
 
 class _Request(NamedTuple):
@@ -57,6 +65,7 @@ class EndpointModel(Model):
 
     answer_by: AnswerBy
     sampling: Sampling
+    thinking_tokens: int
 
     def __init__(
         self,
@@ -65,6 +74,9 @@ class EndpointModel(Model):
         name: str | None = None,
         answer_by: AnswerBy = "generation",
         sampling: Sampling = CHOICE_SAMPLING,
+        extra: Mapping[str, Any] | None = None,
+        server: str | None = None,
+        thinking_tokens: int = 0,
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
@@ -78,6 +90,13 @@ class EndpointModel(Model):
             name: Label for tables; the model's name by default.
             answer_by: How `choose` reads the answer where a question does not say: "generation" or "letters".
             sampling: How `choose` generates where a question does not say.
+            extra: Fields that are sent with every request, such as {"top_k": 20} or {"reasoning_effort": "low"}; they
+                are saved and shown, so keep secrets out. None as a value leaves out a field that would be sent.
+            server: The server's software: "vllm", "sglang", "llamacpp" or "transformers" are sent neutral values for
+                the sampling settings that they would otherwise fill in themselves, "other" is sent none. None takes
+                what the server's list of models says.
+            thinking_tokens: Added to the limit of every written reply, for models that think first: servers count the
+                thought as part of the reply. 0, the default, suits models that do not think.
             concurrency: Most requests at a time.
             timeout: Seconds that the server may be silent.
             retries: How often a request that met a busy or broken server is tried again.
@@ -86,15 +105,23 @@ class EndpointModel(Model):
         """
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0:
             raise SettingsError("concurrency must be >= 1, timeout > 0, retries and backoff >= 0")
+        if isinstance(thinking_tokens, bool) or not isinstance(thinking_tokens, int) or thinking_tokens < 0:
+            raise SettingsError(f"thinking_tokens {thinking_tokens!r} must be a whole number of at least 0")
         _check_way(answer_by)
+        check_name(server)
         client, (variable, key) = client_module(), api_key(key_env)
         address = client.Address(rest, key)
         self.url, self.model, self.name = address.url, address.model, name or address.model
         self.source = f"endpoint:{self.url}#{self.model}"
         self.answer_by, self.sampling, self.concurrency = answer_by, sampling, concurrency
+        self.extra, self.server, self.thinking_tokens = endpoint_requests.checked_extra(extra), server, thinking_tokens
+        self._found: dict[str, Any] = {}
+        self._look_first = False
+        self._looked_at: set[str] = set()
         effort = {"concurrency": concurrency, "timeout": timeout, "retries": retries, "backoff": backoff}
         self.load_options = {"name": self.name, "answer_by": answer_by, "sampling": plain_sampling(sampling), **effort}
-        self.load_options.update({"key_env": key_env} if key_env else {})
+        more = {"extra": self.extra, "server": server, "thinking_tokens": thinking_tokens, "key_env": key_env}
+        self.load_options.update({name: value for name, value in more.items() if value})
         self._client = client.EndpointClient(
             address, key_variable=variable, timeout=timeout, connections=concurrency, retries=retries, backoff=backoff
         )
@@ -111,7 +138,15 @@ class EndpointModel(Model):
     @property
     def fingerprint(self) -> str:
         """Hash of the URL, the model's name and how it is asked. What the server really runs cannot be known."""
-        return answer_cache.key("endpoint", self.url, self.model, self.answer_by, plain_sampling(self.sampling))[:32]
+        asking = (self.answer_by, plain_sampling(self.sampling))
+        return answer_cache.key("endpoint", self.url, self.model, *asking, *self._passed)[:32]
+
+    @property
+    def _passed(self) -> tuple[dict[str, Any], ...]:
+        """What requests hold beyond the sampling; nothing by default, so that stored answers keep their names."""
+        passed = {"extra": self.extra, "server": self.server, "thinking_tokens": self.thinking_tokens}
+        given = {name: value for name, value in passed.items() if value}
+        return (given,) if given else ()
 
     def facts(self) -> dict[str, Any]:
         """Where it is and how it is asked."""
@@ -120,8 +155,10 @@ class EndpointModel(Model):
             "source": self.source,
             "answer_by": self.answer_by,
             "sampling": plain_sampling(self.sampling),
+            **(self._passed[0] if self._passed else {}),
             "prompt_format": "chat messages; the server applies its own template",
             "fingerprint_of": "url and model name",
+            **({"preflight": self._found} if self._found else {}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -150,7 +187,8 @@ class EndpointModel(Model):
         Raises:
             EndpointError: The server refused the key or does not know the model; what it answered before is cached.
         """
-        return [_reply(answer) for answer in self._ask([self._written(d, sampling) for d in dialogues])]
+        answers = self._ask([self._written(d, sampling) for d in dialogues])
+        return [_reply(answer, sampling.stop) for answer in answers]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
         """Read the first token, and once more where an opening bracket or a word may stand for the letter."""
@@ -172,25 +210,58 @@ class EndpointModel(Model):
     @cached_property
     def _continues(self) -> bool:
         """Whether the server is known to continue a text; others may take an assistant's last turn as complete."""
-        owner = self._client.send("/models", None, lambda content: _owner(content, self.model), Event())
-        return owner in CONTINUING
+        return (self.server or self._owner) in CONTINUING
+
+    @cached_property
+    def _owner(self) -> str:
+        """What the server's list of models says in `owned_by`; "" where it says nothing."""
+        found = self._client.send("/models", None, lambda content: owner(content, self.model), Event(), tries=2)
+        return found if isinstance(found, str) else ""
+
+    @cached_property
+    def _neutral(self) -> dict[str, Any]:
+        """Fields that keep the server's own sampling settings out of written replies.
+
+        Which server it is is stored with the answers, so that a run whose answers are all there asks nobody.
+        """
+        store = answer_cache.active()
+        name = answer_cache.key("endpoint server", self.url, self.model)
+        if self.server is not None or store is None:
+            return NEUTRAL.get(self._owner if self.server is None else self.server, {})
+        known = store.get([name]).get(name)
+        if known is None and self._owner in NEUTRAL:
+            store.put({name: self._owner})
+        return NEUTRAL.get(self._owner if known is None else str(known), {})
+
+    def look_first(self) -> None:
+        """Have the server looked at before the next request that no cache answers; see `preflight`."""
+        self._look_first = True
+
+    def preflight(self, *, letters: bool = False, draws: bool = False) -> Preflight:
+        """Ask the server what shows whether it can be used, and report it.
+
+        Args:
+            letters: Whether log-probabilities are going to be read.
+            draws: Whether replies are going to be drawn at a temperature above 0.
+
+        Raises:
+            EndpointError: It cannot be reached or used; the message is one line with the remedy.
+            SettingsError: It has no model of that name.
+        """
+        from evenhand.models.endpoint_preflight import check_server
+
+        def body(dialogue: Dialogue, sampling: Sampling | None) -> dict[str, Any]:
+            return (self._first_token(dialogue) if sampling is None else self._written(dialogue, sampling)).body
+
+        return check_server(self._client, self.url, self.model, body, letters=letters, draws=draws)
 
     def _written(self, dialogue: Dialogue, sampling: Sampling) -> _Request:
-        messages = [m._asdict() for m in dialogue.messages]
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,  # even 1.0 is sent: some servers would take the model's own default
-            "max_tokens": sampling.max_new_tokens,
-        }
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        body = endpoint_requests.written(self.model, dialogue, sampling, self.thinking_tokens)
         draw, seed = (dialogue.draw, sampling.seed) if sampling.temperature > 0 else (0, 0)
-        if sampling.temperature > 0:
-            body["seed"] = _seed(seed, draw)
         knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
-        return _Request(answer_cache.key(self.fingerprint, "generate", messages, draw, knobs, seed), body)
+        neutral = (self._neutral,) if self._neutral else ()
+        key = answer_cache.key(self.fingerprint, "generate", body["messages"], draw, knobs, seed, *neutral)
+        return _Request(key, endpoint_requests.with_extra(body, self._neutral, self.extra))
 
     def _first_token(self, dialogue: Dialogue, continuing: bool = False) -> _Request:
         messages = [m._asdict() for m in dialogue.messages]
@@ -199,17 +270,31 @@ class EndpointModel(Model):
         if continuing:
             knobs |= {"add_generation_prompt": False, "continue_final_message": True}
         body = {"model": self.model, "messages": messages, **knobs}
-        return _Request(answer_cache.key(self.fingerprint, "letters", messages, knobs), body)
+        key = answer_cache.key(self.fingerprint, "letters", messages, knobs)
+        return _Request(key, endpoint_requests.with_extra(body, self.extra))
+
+    def _look(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Look at the server, if that was wished for, as far as these requests need it and it was not done before."""
+        letters, draws = (any(body.get(field) for body in bodies) for field in ("logprobs", "temperature"))
+        needed = {"reach", *(["letters"] if letters else []), *(["draws"] if draws else [])}
+        if not self._look_first or not bodies or needed <= self._looked_at:
+            return
+        found = self.preflight(letters=letters, draws=draws)
+        if found.thinks and not self._looked_at:
+            warnings.warn(found.line(self.name), stacklevel=2)
+        self._looked_at |= needed
+        self._found = found._asdict()
 
     def _ask(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
         """Answers from the cache where it has them; the others are asked and put there as they come."""
-        from evenhand.models.endpoint_client import Answered, ask_all
+        from evenhand.models.endpoint_client import ask_all
 
         store = answer_cache.active()
         unique = {r.key: r.body for r in requests}
         stored: dict[str, Any] = store.get(list(unique)) if store is not None else {}
         known: dict[str, Answered | Failed] = {k: Answered(*value) for k, value in stored.items()}
         todo = [k for k in unique if k not in known]
+        self._look([unique[k] for k in todo])
         with track(len(todo), f"asking {self.name}") as step:
 
             def keep(done: Done) -> None:
@@ -282,22 +367,33 @@ def api_key(variable: str | None) -> tuple[str, str]:
     return variable, os.environ[variable].strip()
 
 
-def _seed(seed: int, draw: int) -> int:
-    """A seed per draw, within the 31 bits that every server takes."""
-    return int.from_bytes(seeded_hash(seed, draw)[:4], "big") >> 1
-
-
 def _complete(answer: Answered, body: dict[str, Any]) -> bool:
     """Whether the answer holds all that was asked; a server without logprobs today may have them tomorrow."""
     return answer.top is not None or not body.get("logprobs")
 
 
-def _reply(answer: Answered | Failed) -> Reply:
+def _reply(answer: Answered | Failed, stop: Sequence[str]) -> Reply:
+    """The reply, cut at the first stop string of its answer: transformers serve leaves it there."""
     from evenhand.models.endpoint_client import Failed
 
     if isinstance(answer, Failed):
         return Reply(None, finished=False, note=answer.note)
-    return Reply(answer.text.strip(), _usage(answer), answer.finished)
+    text, note = answer.text.strip(), _thought_note(answer)
+    begin = 0 if note else text.rfind(THINK.closing) + 1
+    cuts = [] if note else [at for s in stop if (at := text.find(s, begin)) >= 0]
+    text = text[: min(cuts)].strip() if cuts else text
+    return Reply(text, _usage(answer), answer.finished or bool(cuts), note)
+
+
+def _thought_note(answer: Answered) -> str:
+    """Why a reply has no answer: it ends within its thought, at the limit of tokens as a rule."""
+    if not is_cut(answer.text):
+        return ""
+    return (
+        f"undecided: the thought was cut at {answer.new_tokens} tokens; give it room with thinking_tokens"
+        if answer.new_tokens
+        else "undecided: the thought never ended; give it room with thinking_tokens"
+    )
 
 
 def _usage(answer: Answered) -> Usage:
@@ -309,7 +405,7 @@ def _first(question: Question, answer: Answered | Failed) -> LetterReading:
 
     if isinstance(answer, Failed):
         return LetterReading(question, failed=answer.note)
-    fault = fault_of(answer.top)
+    fault = fault_of(answer.top) or ("" if not is_cut(answer.text) else THINKS)
     if fault or answer.top is None:
         return LetterReading(question, _usage(answer), fault=fault)
     return first_letters(question, answer.top, _usage(answer))
@@ -331,10 +427,9 @@ def _replied(read: LetterReading, answer: Answered | Failed) -> LetterReading:
     return read.replied(answer.text, answer.finished, _usage(answer))
 
 
-def _owner(content: bytes, model: str) -> str:
-    """What the server's list of models says of whose this one is; "" where it says nothing."""
-    try:
-        cards: dict[str, Any] = {str(card["id"]): card for card in json.loads(content)["data"]}
-        return str(cards[model].get("owned_by"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ""
+def look_first(model: Model) -> None:
+    """Have the server of a model, with or without methods around it, looked at before its first request."""
+    while isinstance(model, Mitigated):
+        model = model.base
+    if isinstance(model, EndpointModel):
+        model.look_first()

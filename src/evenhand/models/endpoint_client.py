@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import importlib
 import json
-import math
 import random
 import re
 import time
@@ -24,6 +23,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 import openai
 
 from evenhand.errors import EndpointError, SettingsError
+from evenhand.models.endpoint_replies import Answered, UnreadableError, read_reply
+from evenhand.models.endpoint_requests import other_limit, refused_field, wants_other_limit, without_field
 
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more in Retry-After is tried again after this long all the same."""
@@ -38,23 +39,14 @@ Body = TypeVar("Body")
 Read = TypeVar("Read")
 
 
-class Answered(NamedTuple):
-    """A usable reply; JSON as a list."""
-
-    text: str
-    finished: bool
-    prompt_tokens: int
-    new_tokens: int
-    top: list[list[Any]] | None = None
-    """[token, log-probability] pairs of the first new token, where they were asked for and came."""
-
-
 class Failed(NamedTuple):
     """No reply."""
 
     note: str
     fatal: bool = False
     """Whether every other request must fail the same way."""
+    status: int = 0
+    """The HTTP status of a refusal; 0 where no try was answered."""
 
 
 class Address:
@@ -154,6 +146,7 @@ class EndpointClient:
         """
         self._address, self._key_variable = address, key_variable
         self._retries, self._backoff = retries, backoff
+        self._other_limit = False  # whether the model asked for max_completion_tokens
         # A redirect could take the key to another host: it is reported, not followed.
         http = _http.Client(transport=_SecretTransport(address, connections), timeout=timeout, follow_redirects=False)
         weakref.finalize(self, http.close).atexit = False
@@ -162,12 +155,33 @@ class EndpointClient:
         )
 
     def ask(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
-        """Send one chat completion until it is answered, refused or out of tries."""
-        return self.send(
-            "/chat/completions", body, lambda content: read_reply(content, bool(body.get("logprobs"))), stop
-        )
+        """Send one chat completion until it is answered, refused or out of tries.
 
-    def send(self, path: str, body: dict[str, Any] | None, read: Callable[[bytes], Read], stop: Event) -> Read | Failed:
+        A model that takes no `max_tokens` gets the limit as `max_completion_tokens`, now and from then on. A field
+        that a model takes in no request ends the run: all others would be refused the same way.
+        """
+        sent = other_limit(body) if self._other_limit else body
+        outcome = self._asked(sent, stop)
+        if isinstance(outcome, Failed) and outcome.status in _WRONG and wants_other_limit(outcome.note, sent):
+            self._other_limit = True
+            outcome = self._asked(other_limit(body), stop)
+        if isinstance(outcome, Failed) and outcome.status in _WRONG and (name := refused_field(outcome.note, body)):
+            return Failed(f"{outcome.note}. {without_field(name)}", fatal=True, status=outcome.status)
+        return outcome
+
+    def _asked(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
+        wants_top = bool(body.get("logprobs"))
+        return self.send("/chat/completions", body, lambda content: read_reply(content, wants_top), stop)
+
+    def send(
+        self,
+        path: str,
+        body: dict[str, Any] | None,
+        read: Callable[[bytes], Read],
+        stop: Event,
+        *,
+        tries: int | None = None,
+    ) -> Read | Failed:
         """Send one request until it is answered, refused or out of tries; `stop` ends the waiting in between.
 
         Args:
@@ -175,9 +189,11 @@ class EndpointClient:
             body: What is posted; None only gets.
             read: Makes something of a reply with status 200; a reply that it finds unreadable is asked for again.
             stop: Set when nobody waits any longer.
+            tries: How often it is sent at most; None takes the number of retries of the client.
         """
+        tries = self._retries + 1 if tries is None else tries
         note, content = "", b""
-        for attempt in range(self._retries + 1):
+        for attempt in range(tries):
             asked_for = 0.0
             try:
                 content = self._once(path, body)
@@ -185,9 +201,9 @@ class EndpointClient:
             except openai.APIStatusError as error:
                 status, note = error.status_code, self._quoted(error)
                 if status in _HOPELESS or getattr(error, "code", None) == "insufficient_quota":
-                    return Failed(self._fix(status, note), fatal=True)
+                    return Failed(self._fix(status, note), fatal=True, status=status)
                 if status not in (408, 409, 429) and (status < 500 or status == 501):  # 501: it never will
-                    return Failed(note)
+                    return Failed(note, status=status)
                 asked_for = retry_after(error.response.headers.get("retry-after"))
             except openai.APITimeoutError:
                 note = "the server did not answer in time"
@@ -195,9 +211,9 @@ class EndpointClient:
                 note = self._address.redact(f"no connection to {self._address.url} ({error.__cause__ or error})")
             except UnreadableError as error:
                 note = f"the server sent no usable reply, {error}: {self._excerpt(content.decode(errors='replace'))}"
-            if attempt < self._retries and stop.wait(self._pause(attempt, asked_for)):
+            if attempt < tries - 1 and stop.wait(self._pause(attempt, asked_for)):
                 return Failed("stopped before it was answered")
-        return Failed(f"{note} (tries: {self._retries + 1})")
+        return Failed(f"{note} (tries: {tries})")
 
     def _once(self, path: str, body: dict[str, Any] | None) -> bytes:
         kind = _http.Response
@@ -239,48 +255,9 @@ class EndpointClient:
         )
 
 
+_WRONG = frozenset({400, 422})
+"""What servers say of a request that they do not understand."""
 _HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
-
-
-class UnreadableError(ValueError):
-    """A reply with status 200 that holds no answer."""
-
-
-def read_reply(content: bytes, wants_top: bool) -> Answered:
-    """Read a chat completion; servers differ in everything but the text, so nothing else is relied on.
-
-    Raises:
-        UnreadableError: There is no text in it.
-    """
-    try:
-        reply = json.loads(content)
-        choice = reply["choices"][0]
-        message = choice["message"]
-        text = message["content"]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UnreadableError(f"{type(error).__name__} while reading it") from None
-    if text is None:
-        text = message.get("refusal")  # where OpenAI puts a refusal
-    if not isinstance(text, str):
-        raise UnreadableError("its message has no text")
-    usage = reply.get("usage")
-    counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    finished = choice.get("finish_reason") != "length"
-    return Answered(text, finished, counts[0], counts[1], _top(choice) if wants_top else None)
-
-
-def _count(usage: Any, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
-
-
-def _top(choice: dict[str, Any]) -> list[list[Any]] | None:
-    try:
-        listed = choice["logprobs"]["content"][0]["top_logprobs"]
-        pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in listed]
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-    return [[token, logprob] for token, logprob in pairs if not math.isnan(logprob)] or None
 
 
 def retry_after(header: str | None) -> float:

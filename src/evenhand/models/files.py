@@ -10,13 +10,26 @@ SAVED = "evenhand.json"
 """The file that marks a folder saved by evenhand."""
 LEARNED = "learned"
 """The folder in it with what a method had learned."""
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def require_model(folder: Path) -> None:
     """Refuse a folder that is none of the kinds that can be loaded."""
     names = ("config.json", "adapter_config.json", SAVED)
     if not any((folder / name).is_file() for name in names):
+        if named := sorted(file.parent.name for file in folder.glob("*/adapter_config.json")):
+            raise SettingsError(
+                f"{folder} has no adapter of its own, but the named ones {', '.join(named)} in subfolders, as peft "
+                f"saves them; give one of them, such as {folder / named[0]}"
+            )
         raise SettingsError(f"{folder} is no model folder: it holds none of {', '.join(names)}")
 
 

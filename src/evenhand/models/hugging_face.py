@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
-from evenhand.models import architecture, demo_names
+from evenhand.models import architecture, demo_names, sentencepiece
 from evenhand.models.adapters import check_saved_alone, copied, name_base, open_adapter, redone_at_opening
 from evenhand.models.architecture import Kind
 from evenhand.models.files import has_tokenizer, require_tokenizer
@@ -18,6 +18,13 @@ from evenhand.models.json_files import read_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OPENERS: dict[Kind, str] = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+"""The class of transformers that opens each kind of model."""
+QUANTISED = {"gptq": "GPTQ", "awq": "AWQ"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ADAPTER = (
     "{!r} is itself an adapter and not a model: download it and give its folder, whose base is then opened; as the "
@@ -37,16 +44,16 @@ def open_model(
     load_in_8bit: bool = False,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
-    masked: bool = False,
+    kind: Kind = "causal",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Open tokenizer and causal (or masked) language model, tokenizer first because it fails fast.
+    """Open tokenizer and language model, by default a causal one; tokenizer first because it fails fast.
 
     Raises:
         EvenhandError: The files cannot be had or read; the message says which and why.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
-    kind: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    opener: Any = getattr(transformers, OPENERS[kind])
     config_of(source, revision=revision, trust_remote_code=trust_remote_code)
     if adapter is not None:
         _refuse_imports(adapter)
@@ -64,19 +71,19 @@ def open_model(
     }
     try:
         with _no_bars():
-            opened: Any = kind.from_pretrained(
+            opened: Any = opener.from_pretrained(
                 source, output_loading_info=True, **{k: v for k, v in arguments.items() if v is not None}
             )
     except Exception as error:  # safetensors and the architectures raise errors of many kinds
-        raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
+        raise EvenhandError(f"cannot open the model {source!r}: {_reason(error, source)}") from error
     module, report = opened
     if getattr(module, "_hf_peft_config_loaded", False):  # transformers opens it without a check, and not to be merged
         raise EvenhandError(_ADAPTER.format(source))
     if report["missing_keys"]:  # transformers has filled them with random numbers
         missing = sorted(report["missing_keys"])
-        what = "masked" if masked else "causal"
+        what = "an encoder-decoder" if kind == "seq2seq" else f"a {kind} language model"
         raise EvenhandError(
-            f"the model {source!r} lacks {len(missing)} weights of a {what} language model: "
+            f"the model {source!r} lacks {len(missing)} weights of {what}: "
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
     if adapter is not None:
@@ -85,6 +92,17 @@ def open_model(
     if arguments["device_map"] is None:
         module = _moved(module, place)
     return module.eval(), tokenizer
+
+
+def _reason(error: Exception, source: str) -> str:
+    """Why weights cannot be opened; torch's own advice for a .bin file that is more than tensors is to run it."""
+    if "weights_only" not in str(error) and "Weights only" not in str(error):
+        return first_lines(error)
+    files = ", ".join(sorted(f.name for f in Path(source).glob("*.bin"))) or "a .bin file"
+    return (
+        f"{files} holds more than tensors, or is broken; reading it could run code, and evenhand never does that. Take "
+        "a copy in safetensors, or save the model as such where you trust the file"
+    )
 
 
 def open_weights(source: str) -> PreTrainedModel:
@@ -146,7 +164,21 @@ def config_of(source: str, *, revision: str | None = None, trust_remote_code: bo
         raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
     if not trust_remote_code:
         _refuse_kernels(config, source)
+    _refuse_quantised(config, source)
     return config
+
+
+def _refuse_quantised(config: Any, source: str) -> None:
+    """Weights that were quantised by a library which evenhand neither brings along nor tests."""
+    stored = getattr(config, "quantization_config", None) or {}
+    library = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
+    name = str(getattr(library, "value", library)).lower()
+    if name in QUANTISED:
+        raise SettingsError(
+            f"{source}: its weights are quantised by {QUANTISED[name]}, which evenhand does not open. Give the "
+            "checkpoint that it was made from (load_in_4bit=True quantises it at opening), or a server that runs it, "
+            "as endpoint:URL#model"
+        )
 
 
 def _refuse_kernels(config: Any, source: str) -> None:
@@ -257,13 +289,19 @@ def open_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    pieces: Path | None = None
     if Path(source).is_dir():
         require_tokenizer(Path(source))
+        pieces = sentencepiece.file_of(Path(source))
+    arguments: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        arguments: dict[str, Any] = {"revision": revision} if revision else {}
+        if pieces is not None:
+            return sentencepiece.open_file(pieces, trust_remote_code=trust_remote_code)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, trust_remote_code=trust_remote_code, **arguments
         )
+    except EvenhandError:
+        raise
     except Exception as error:  # transformers raises nearly anything for a missing tokenizer
         raise EvenhandError(f"cannot open the tokenizer of {source!r}: {first_lines(error)}") from error
     return tokenizer

@@ -17,6 +17,8 @@ from evenhand.models.files import LEARNED, SAVED, require_model, require_tokeniz
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from evenhand.models.architecture import Kind
+
 ASKING = ("answer_by", "sampling", "batch_tokens", "too_long", "thinking_tokens", "name")
 """Options of `load` that concern asking, not loading."""
 LOADING = (
@@ -153,22 +155,24 @@ def _exists(text: str) -> bool:
 
 
 def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model", **options: Any) -> Model:
-    """Make a `Model` of a causal language model that is already in memory.
+    """Make a `Model` of a causal language model or an encoder-decoder that is already in memory.
 
     Its weights are hashed once, and again after `with model.editing() as weights:` and whenever a check at each call
     finds a change, such as a step of an optimizer. Writes to a few elements through `.data` may pass that check; they
     are found when `evenhand.compare` hashes all weights at the end of each cell, and at once by `model.rehash()`.
 
     Args:
-        module: A transformers causal language model or a PEFT model around one.
+        module: A transformers causal language model, a PEFT model around one, or an encoder-decoder such as T5.
         tokenizer: Its tokenizer.
         name: Label for tables.
         **options: `answer_by`, `sampling`, `batch_tokens`, `too_long`, as for `load`.
     """
     from evenhand.models.local import LocalModel
+    from evenhand.models.seq2seq import Seq2SeqModel
 
     refuse_unknown(options, ASKING)
-    return LocalModel(module, tokenizer, name=name, **asking_options(options))
+    form = Seq2SeqModel if module.config.is_encoder_decoder else LocalModel
+    return form(module, tokenizer, name=name, **asking_options(options))
 
 
 def _schemes() -> str:
@@ -253,10 +257,12 @@ def _load_adapter(folder: Path, options: dict[str, Any], base: str | None) -> Mo
     inner = Path(source).expanduser().resolve() if Path(source).expanduser().is_dir() else None
     source = source if inner is None else str(inner)
     refuse_unknown(options, (*ASKING, *LOADING))
-    if hugging_face.kind_of(source, **_config_options(options)) == "masked":
+    kind = hugging_face.kind_of(source, **_config_options(options))
+    if kind != "causal":
+        what = "a masked language model" if kind == "masked" else "an encoder-decoder"
         raise SettingsError(
-            f"the base {source} of the adapter {folder} is a masked language model, and evenhand opens adapters on "
-            "causal ones only; merge the adapter into its base (evenhand.models.adapters.merged) and save that"
+            f"the base {source} of the adapter {folder} is {what}, and evenhand opens adapters on "
+            "causal models only; merge the adapter into its base (evenhand.models.adapters.merged) and save that"
         )
     return _load_local(source, inner, options, adapter=folder)
 
@@ -266,24 +272,29 @@ def _load_plain(source: str, folder: Path | None, options: dict[str, Any]) -> Mo
     from evenhand.models import hugging_face
 
     refuse_unknown(options, (*ASKING, *LOADING))
-    if hugging_face.kind_of(source, **_config_options(options)) == "masked":
+    kind = hugging_face.kind_of(source, **_config_options(options))
+    if kind == "masked":
         return _load_masked(source, folder, options)
-    return _load_local(source, folder, options)
+    return _load_local(source, folder, options, kind=kind)
 
 
 def _config_options(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in ("revision", "trust_remote_code") if options.get(key)}
 
 
-def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapter: Path | None = None) -> Model:
+def _load_local(
+    source: str, folder: Path | None, options: dict[str, Any], adapter: Path | None = None, kind: Kind = "causal"
+) -> Model:
     from evenhand.models import hugging_face
     from evenhand.models.local import LocalModel
+    from evenhand.models.seq2seq import Seq2SeqModel
 
     loading = {k: options[k] for k in LOADING if k in options}
     asking = asking_options(options)
-    module, tokenizer = hugging_face.open_model(source, adapter, **loading)
+    module, tokenizer = hugging_face.open_model(source, adapter, kind=kind, **loading)
     asking.setdefault("name", Path(adapter or folder or source).name)
-    model = LocalModel(
+    form = Seq2SeqModel if kind == "seq2seq" else LocalModel
+    return form(
         module,
         tokenizer,
         source=str(adapter or source),
@@ -291,7 +302,6 @@ def _load_local(source: str, folder: Path | None, options: dict[str, Any], adapt
         load_options={k: str(v) if k == "dtype" else v for k, v in loading.items()},
         **asking,
     )
-    return model
 
 
 def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> Model:
@@ -301,7 +311,7 @@ def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> M
     refuse_unknown(options, (*MASKED_ASKING, *LOADING), "a masked language model")
     loading = {k: options[k] for k in LOADING if k in options}
     asking = {"name": (folder or Path(source)).name, **asking_options(options)}
-    module, tokenizer = hugging_face.open_model(source, None, masked=True, **loading)
+    module, tokenizer = hugging_face.open_model(source, None, kind="masked", **loading)
     files = hugging_face.content_folders(source, folder, None, loading.get("revision"))
     return MaskedModel(
         module,

@@ -37,7 +37,8 @@ class PrefixedModel(TokenModel):
         Args:
             base: The model.
             engine: The base's; unlike that of a server it gives the logits of every token.
-            prefixes: What stands before a prompt, on lines of their own.
+            prefixes: What stands before a prompt, on lines of their own; in a chat template, at the beginning of the
+                first user's turn (`_in_turn`).
             combine: How the log-probabilities behind no prefix and behind each of them become one.
             settings: JSON values that `combine` depends on, for the fingerprint.
         """
@@ -51,12 +52,16 @@ class PrefixedModel(TokenModel):
         )
         self.base, self.prefixes, self.combine = base, list(prefixes), combine
         self._settings = settings
+        self._in_turn = self._encoder.templated and not base.facts().get("demo")
+        """Whether a prefix belongs into the user's turn: chat models never saw text before their template's first mark.
+        The demo models did, since that is where the prefix stood in their training."""
         self.thinking_tokens = 0  # a thought that opens behind each prefix would be guided too, and not be an answer
 
     @property
     def fingerprint(self) -> str:
-        """Of the base, the prefixes and the settings."""
-        return digest(self.base.fingerprint, self.prefixes, self._settings)
+        """Of the base, the prefixes, where they stand, and the settings."""
+        place = ["user's turn"] if self._in_turn else []
+        return digest(self.base.fingerprint, self.prefixes, self._settings, *place)
 
     def rehash(self) -> None:
         """Hash the base's weights now."""
@@ -77,7 +82,7 @@ class PrefixedModel(TokenModel):
             sampling = replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
         texts = self._encoder.dialogue_texts(dialogues)
         own = self._encoder.prompted(texts)
-        beside = list(zip(*(self._encoder.prompted(self._behind(p, texts)) for p in self.prefixes), strict=True))
+        beside = list(zip(*(self._encoder.prompted(self._behind(p, dialogues)) for p in self.prefixes), strict=True))
         asked = [
             Prompt(tuple(ids), d.draw, tuple(tuple(b) for b in others))
             for ids, d, others in zip(own, dialogues, beside, strict=True)
@@ -89,8 +94,8 @@ class PrefixedModel(TokenModel):
         return [(p, done.get(i)) for i, p in enumerate(asked)]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
-        own = self._encoder.dialogue_texts([rendering.as_dialogue(q, "letters") for q in questions])
-        texts = [own, *(self._behind(p, own) for p in self.prefixes)]
+        asked = [rendering.as_dialogue(q, "letters") for q in questions]
+        texts = [self._encoder.dialogue_texts(asked), *(self._behind(p, asked) for p in self.prefixes)]
         heads = [self._encoder.prompted(t) for t in texts]
         lengths = [max(len(h[i]) for h in heads) + 1 for i in range(len(questions))]
         fits = self._fitting(lengths, [q.id for q in questions])
@@ -127,7 +132,22 @@ class PrefixedModel(TokenModel):
 
         return np.asarray(self.combine(torch.tensor(np.stack(logprobs))[None])[0].numpy())
 
-    def _behind(self, prefix: str, texts: Sequence[str]) -> list[str]:
-        """The texts behind a prefix; the opening token stays in front of all."""
+    def _behind(self, prefix: str, dialogues: Sequence[Dialogue]) -> list[str]:
+        """The prompts of the dialogues behind a prefix; the opening token stays in front of all."""
         opening = self._tokenizer.bos_token or ""
-        return [f"{prefix}\n{text.removeprefix(opening)}" for text in texts]
+        told = [self._told(prefix, dialogue) for dialogue in dialogues]
+        texts = self._encoder.dialogue_texts(told)
+        return [
+            text if put is not dialogue else f"{prefix}\n{text.removeprefix(opening)}"
+            for text, put, dialogue in zip(texts, told, dialogues, strict=True)
+        ]
+
+    def _told(self, prefix: str, dialogue: Dialogue) -> Dialogue:
+        """The dialogue with a prefix in its first user's turn; itself where its prompt's beginning is the place."""
+        if not self._in_turn or not rendering.is_chat(dialogue, self._tokenizer):
+            return dialogue
+        for place, message in enumerate(dialogue.messages):
+            if message.role == "user":
+                put = message._replace(content=f"{prefix}\n{message.content}")
+                return replace(dialogue, messages=(*dialogue.messages[:place], put, *dialogue.messages[place + 1 :]))
+        return dialogue

@@ -165,7 +165,7 @@ class TokenModel(Model):
         A model whose chat template lets it think does so first, within `thinking_tokens`; the thought stays in the
         reply, between `<think>` and `</think>`, and in its cost. One that does not end is undecided, and says so.
         """
-        if self._encoder.style and self.thinking_tokens:
+        if self._encoder.style and self.writes_thoughts:
             return self._thought(dialogues, sampling, self._encoder.style)
         return [
             self._reply(prompt, made, sampling, made and Divided(made.text.strip(), made.finished, ""))
@@ -227,16 +227,35 @@ class TokenModel(Model):
 
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
         """Each dialogue in tokens, and what was written after it; None where it is skipped as too long."""
-        if not self._encoder.templated:
-            sampling = replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
-        # a thought is closed here: `generate` alone gives it the room that it needs
+        asked = self.dialogue_prompts(dialogues)
+        return list(zip(asked, self.continued(asked, self.dialogue_sampling(sampling), "dialogue"), strict=True))
+
+    def dialogue_prompts(self, dialogues: Sequence[Dialogue]) -> list[Prompt]:
+        """Each dialogue in tokens, as `written` continues it: with a closed thought, where the model thinks.
+
+        `generate` alone gives a thought the room that it needs.
+        """
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues))
-        asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
-        return list(zip(asked, self.continued(asked, sampling, "dialogue"), strict=True))
+        return [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
+
+    def dialogue_sampling(self, sampling: Sampling) -> Sampling:
+        """The sampling with what ends a turn where there is no chat template."""
+        if self._encoder.templated:
+            return sampling
+        return replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
+
+    @property
+    def writes_thoughts(self) -> bool:
+        """Whether `generate` lets the model think before it answers."""
+        return bool(self._encoder.style and self.thinking_tokens)
 
     def plain_prompt(self, text: str) -> Prompt:
         """A bare text in tokens, as it is to be gone on with."""
         return Prompt(tuple(self._encoder.plain([text])[0]))
+
+    def with_offsets(self, text: str) -> tuple[list[int], list[int]]:
+        """A bare text in tokens, opening tokens included, and the character at which each token begins."""
+        return self._encoder.with_offsets(text)
 
     def continued(self, asked: Sequence[Prompt], sampling: Sampling, what: str = "prompt") -> list[Generated | None]:
         """What follows each prompt; None where it is skipped as too long, with a note where the logits are not finite.
@@ -307,11 +326,12 @@ class TokenModel(Model):
         heads = dict(zip(once, self._encoder.prompted([text for text, _ in once]), strict=True))
         keys = list(once)
         fits = [keys[i] for i in self._fitting([len(heads[k]) + 1 for k in keys], list(once.values()))]
-        strings = [[text + v for v in choosing.letter_strings(count)] for text, count in fits]
-        encoded = iter(self._encoder.prompted([s for group in strings for s in group]))
+        letters = [choosing.letter_strings(count) for _, count in fits]
+        before = [text for (text, _), group in zip(fits, letters, strict=True) for _ in group]
+        encoded = iter(self._encoder.continuing(before, [v for group in letters for v in group]))
         plans = {
             key: choosing.letter_plan(heads[key], [next(encoded) for _ in group], key[1])
-            for key, group in zip(fits, strings, strict=True)
+            for key, group in zip(fits, letters, strict=True)
         }
         reads = iter(self.engine.read([r for plan in plans.values() for r in plan.requests], self.fingerprint))
         logprobs = {key: np.array([sum(next(reads)) for _ in plan.requests]) for key, plan in plans.items()}

@@ -37,6 +37,21 @@ class Encoder:
         """Encode texts that bring no special tokens of their own."""
         return [self.opening + ids for ids in self._raw(texts)]
 
+    def with_offsets(self, text: str) -> tuple[Ids, list[int]]:
+        """Encode a text that brings no special tokens of its own, and say where in it each token begins.
+
+        Returns:
+            Token ids, and per token the character at which it begins, 0 for opening tokens. A tokenizer written in
+            Python alone does not say where its tokens begin; they are taken to be of equal length then.
+        """
+        if self.tokenizer.is_fast:
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids, starts = list(encoded.input_ids), [int(begin) for begin, _ in encoded["offset_mapping"]]
+        else:
+            ids = self._raw([text])[0]
+            starts = [n * len(text) // len(ids) for n in range(len(ids))]
+        return self.opening + ids, [0] * len(self.opening) + starts
+
     def dialogue_texts(self, dialogues: Sequence[Dialogue], *, think: bool = False) -> list[str]:
         """The prompt strings of dialogues; chat templates write their special tokens themselves.
 
@@ -55,6 +70,10 @@ class Encoder:
         if not self.templated:
             return self.plain(texts)
         return [self._opened(ids) for ids in self._raw(texts)]
+
+    def continuing(self, texts: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
+        """Encode prompts from `dialogue_texts`, each together with what continues it."""
+        return self.prompted([text + after for text, after in zip(texts, continuations, strict=True)])
 
     def _opened(self, ids: Ids) -> Ids:
         """The opening and what follows it: a template may have written all of the opening, a part of it, or nothing."""

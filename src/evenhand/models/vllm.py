@@ -184,7 +184,8 @@ def open_vllm(rest: str, **options: Any) -> VllmModel:
 
 def _ask_card(client: EndpointClient, url: str, model: str) -> _Card:
     """What `/v1/models` says of the model (vLLM's ModelCard: id, root, parent, max_model_len)."""
-    from evenhand.models.endpoint_client import Failed, UnreadableError
+    from evenhand.models.endpoint_client import Failed
+    from evenhand.models.endpoint_replies import UnreadableError
 
     def read(content: bytes) -> dict[str, dict[str, Any]]:
         try:

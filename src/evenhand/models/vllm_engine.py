@@ -33,7 +33,8 @@ from evenhand.inference.cached import Emit, through_cache
 from evenhand.inference.requests import NOT_FINITE
 from evenhand.inference.sampling import reply, row_seed
 from evenhand.interfaces import Sampling
-from evenhand.models.endpoint_client import EndpointClient, Failed, UnreadableError, ask_all
+from evenhand.models.endpoint_client import EndpointClient, Failed, ask_all
+from evenhand.models.endpoint_replies import UnreadableError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -23,6 +23,8 @@ from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.prompting.rendering import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
 from evenhand.renaming import old_arguments
 
+ATTRIBUTES = ("toxicity", "severe_toxicity", "sexually_explicit", "threat", "identity_attack", "profanity")
+"""Names of the six attributes of Schick et al. 2021, in the order of their code."""
 FOLDER = Path(__file__).parents[1] / "data" / "prompts"
 
 
@@ -114,6 +116,20 @@ class DecodingTexts(_Texts):
     """Schick et al. 2021: self-debiasing decoding."""
 
     prefix: Told
+    sentences: dict[str, Told] | None = None
+    """Prefixes that are sentences of their own, by name, such as the paper's six; packs may leave them out."""
+
+
+class DiagnosisTexts(_Texts):
+    """Schick et al. 2021: self-diagnosis."""
+
+    form: Annotated[str, _fields("text", "question")]
+    """What is put to the model, up to its answer."""
+    positive: str
+    """The answer that says that the text has the attribute."""
+    negative: str
+    questions: Annotated[dict[str, str], Field(min_length=1)]
+    """By attribute, such as toxicity."""
 
 
 class PromptPack(_Texts):
@@ -123,10 +139,14 @@ class PromptPack(_Texts):
     question: QuestionTexts
     self_debias: SelfDebiasTexts
     instructions: Annotated[dict[str, Told], Field(min_length=1)]
-    """By name; with {axis}."""
+    """By name; with {axis}. `clauses` knows each by "ours_" and its name, too."""
+    paper_instructions: dict[str, Told] | None = None
+    """The originals of Chen et al. 2024, by name; they speak of gender. Packs may leave them out."""
     moral: MoralTexts
     intent: IntentTexts
     decoding: DecodingTexts
+    diagnosis: DiagnosisTexts | None = None
+    """Left out by packs that were written before these texts; `diagnosis_texts` refuses such a pack."""
     bias_free: BiasFreeTexts | None = None
     """Left out by packs that were written before these texts; `bias_free_texts` refuses such a pack."""
     axes: dict[str, str]
@@ -147,17 +167,49 @@ class PromptPack(_Texts):
             DataError: The pack has none.
         """
         if self.bias_free is None:
-            raise DataError(
-                f"the {self.language} prompt pack has no texts under bias_free, which this method or variant says; "
-                f"add them as in {FOLDER / 'en.yaml'}"
-            )
+            raise self._lacks("bias_free")
         return self.bias_free
 
     @property
+    def diagnosis_texts(self) -> DiagnosisTexts:
+        """The texts of self-diagnosis.
+
+        Raises:
+            DataError: The pack has none.
+        """
+        if self.diagnosis is None:
+            raise self._lacks("diagnosis")
+        return self.diagnosis
+
+    def prefix(self, name: str) -> str:
+        """A prefix of self-debiasing decoding that is a sentence of its own.
+
+        Raises:
+            DataError: The pack has no such prefixes.
+            UnknownNameError: It has none of this name.
+        """
+        if self.decoding.sentences is None:
+            raise self._lacks("decoding.sentences")
+        if name not in self.decoding.sentences:
+            raise UnknownNameError("prefix", name, self.decoding.sentences)
+        return self.decoding.sentences[name]
+
+    def _lacks(self, key: str) -> DataError:
+        return DataError(
+            f"the {self.language} prompt pack has no texts under {key}, which this method, variant or benchmark needs; "
+            f"add them as in {FOLDER / 'en.yaml'}"
+        )
+
+    @property
     def clauses(self) -> dict[str, str]:
-        """What `instruction` may say, by name: the instructions, and `self_awareness` where the pack has it."""
+        """What `instruction` may say, by name.
+
+        These are the instructions, by their name alone and, as what is ours, after "ours_"; the originals of the paper;
+        and `self_awareness`. Packs need not have the last two.
+        """
         own = {} if self.bias_free is None else {"self_awareness": self.bias_free.aware}
-        return {**own, **self.instructions}
+        ours = {f"ours_{name}": text for name, text in self.instructions.items()}
+        return {**own, **ours, **(self.paper_instructions or {}), **self.instructions}
 
     def put(self, question: Question) -> Dialogue:
         """The turn that puts a question to be answered by a letter: its ready dialogue, or its template's text."""

@@ -22,6 +22,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "self_debias_decoding": ("schick2021selfdiagnosis",),
     "moral_self_correction": ("ganguli2023capacity",),
     "intent_self_correction": ("anantaprayoon2025intent",),
+    "self_help": ("xu2025biasfreebench",),
     "permutation": ("liusie2024teacher",),
     "permutation_distillation": ("liusie2024teacher",),
     "pride": ("zheng2023selectors",),
@@ -35,6 +36,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "task_vector": ("ilharco2023editing", "zhang2023composing", "dige2024mitigating"),
     "pcgu": ("yu2023unlearning", "dige2024mitigating"),
     "preference": ("rafailov2023direct", "dige2024mitigating"),
+    "pairwise": ("rafailov2023direct", "zhang2024negative", "fan2024simplicity", "liu2025unlearning"),
+    "steering": ("panickssery2023steering", "siddique2026shifting", "cyberey2025concept", "arditi2024refusal"),
+    "fairsteer": ("li2025fairsteer",),
     "cross_model_adjudication": ("cmaf2026",),
 }
 """Keys of each method's sources."""
@@ -54,9 +58,11 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
     "redditbias": ("barikeri2021redditbias",),
     "pronoun_skew": ("kurita2019measuring",),
     "disco": ("webster2020measuring",),
+    "seat": ("may2019measuring",),
+    "self_diagnosis": ("schick2021selfdiagnosis",),
 }
 """Keys of each benchmark's sources."""
-OWN = ("none", "counterfactual_distillation", "perplexity")
+OWN = ("none", "counterfactual_distillation", "perplexity", "multiple_choice_file")
 """Methods and benchmarks of evenhand without a paper to cite."""
 _ENTRY = re.compile(r"^@\w+\{([^,]+),\n.*?^\}$", re.M | re.S)
 

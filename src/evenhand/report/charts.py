@@ -200,10 +200,10 @@ def _heat_cell(cell: HeatCell) -> dict[str, Any]:
         "value": _plain(cell.value),
         "shown": number(cell.value) + ("*" if cell.significant else ""),
         "interval": bounds or UNKNOWN,
-        "n": f"{cell.n:.0f}",
+        "n": number(cell.n, decimals=0),
         "clusters": str(cell.clusters),
         "difference": number(cell.difference, signed=True),
-        "below": f"{bounds} n={cell.n:.0f}".strip(),
+        "below": f"{bounds} n={number(cell.n, decimals=0)}".strip(),
     }
 
 

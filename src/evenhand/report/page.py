@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from evenhand.core.records import WORST_GROUP
-from evenhand.core.text_output import duration, number
+from evenhand.core.text_output import count, duration, number
 from evenhand.report import page_libraries
 from evenhand.report.analysis import Analysis
 from evenhand.report.answers import NOT_KEPT
@@ -184,7 +184,7 @@ def _heat_entry(heat: HeatMap, key: tuple[str, str, str], largest: float) -> Hea
     red, green, blue = (round(255 + (c - 255) * share) for c in warm)
     star = "*" if cell.significant else ""
     return HeatEntry(
-        number(cell.value) + star, f"{interval}n={cell.n:,.0f}", f"rgb({red} {green} {blue})", cell.better is False
+        number(cell.value) + star, f"{interval}n={count(cell.n)}", f"rgb({red} {green} {blue})", cell.better is False
     )
 
 

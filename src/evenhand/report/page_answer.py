@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import isnan
 from typing import NamedTuple
 
-from evenhand.core.text_output import duration, number
+from evenhand.core.text_output import duration, number, percent
 from evenhand.report.leaderboard import Cell, Column, GroupLoss, Leaderboard, Row
 
 PRICES = ("capability", "disambiguated_accuracy", "right_to_wrong", "calls", "seconds")
@@ -90,7 +90,7 @@ def _price(row: Row, base: Row | None, column: Column) -> str:
     if cell is None or isnan(cell.value):
         return ""
     if column.key == "right_to_wrong":
-        return f"{100 * cell.value:.1f} % of{_part(column)} items turned from right to wrong"
+        return f"{percent(cell.value)} of{_part(column)} items turned from right to wrong"
     unit = {"calls": "calls per item", "seconds": "per item"}.get(column.key, "")
     moved = _moved(cell, base, column)
     return f"{moved} {unit}".strip() if unit else f"{column.title} {moved}"

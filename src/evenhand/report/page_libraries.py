@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import re
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from evenhand.core.draws import key_hash
 from evenhand.errors import EvenhandError
 
 EXPORTED = re.compile(r"\bexport\s*\{([^}]*)\}\s*;?")
@@ -52,7 +52,7 @@ def static(name: str) -> str:
 
 def digest(script: str) -> str:
     """What a content security policy calls a script that stands in the page; no other may run there."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return f"'sha256-{base64.b64encode(key_hash(script)).decode()}'"
 
 
 def packed(value: Any) -> str:

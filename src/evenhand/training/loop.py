@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from evenhand.core.progress import track
 from evenhand.errors import EvenhandError, SettingsError
@@ -23,13 +23,14 @@ from evenhand.renaming import old_fields
 from evenhand.training import accelerate_support
 from evenhand.training.checkpoints import Checkpoints, Weights, put, state_of, weights_of
 from evenhand.training.gradient_checkpointing import checkpointed
-from evenhand.training.optimizer import adamw, linear_rate, set_learning_rate
+from evenhand.training.optimizer import adamw, constant_rate, linear_rate, set_learning_rate
 from evenhand.training.processes import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 T = TypeVar("T")
+LearningRateDecay = Literal["linear", "none"]
 
 
 _FIRST_NAMES = {"warmup_ratio": "warm_up", "gradient_accumulation_steps": "accumulate", "max_grad_norm": "clip"}
@@ -75,12 +76,12 @@ class Schedule:
 
     epochs: int
     learning_rate: float
-    """The highest; reached after the warm-up, zero at the end."""
+    """The highest; reached after the warm-up, and zero at the end unless `learning_rate_decay` is none."""
     warmup_ratio: float = 0.1
     """Fraction of all steps in which the rate rises."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    """Largest norm of a step's gradient; longer ones are scaled down to it."""
+    """Largest norm of a step's gradient; longer ones are scaled down to it. 0 scales none."""
     gradient_accumulation_steps: int = 1
     """Batches per step, of all processes together and at least one each; the last step of an epoch may have fewer."""
     patience: int = 3
@@ -90,6 +91,8 @@ class Schedule:
     """None takes the GPU where there is one."""
     precision: str = "auto"
     """Of the products: no, bf16, fp16, or auto: bf16 on GPUs that have it."""
+    learning_rate_decay: LearningRateDecay = "linear"
+    """Whether the learning rate falls to 0 after the warm-up, or stays."""
     gradient_checkpointing: bool = False
     """Whether activations are computed anew in the backward pass instead of being kept: less memory, about a third more
     time, and the same result."""
@@ -130,10 +133,14 @@ class Schedule:
         """Its values by name, to tell checkpoints of another training; not what leaves the result as it is."""
         values = asdict(self)
         del values["gradient_checkpointing"]
+        if self.learning_rate_decay == "linear":  # as it always was before this was a choice
+            del values["learning_rate_decay"]
         return {_FIRST_NAMES.get(name, name): value for name, value in values.items()}
 
     def rate(self, progress: float) -> float:
         """The learning rate when that share of the training is done."""
+        if self.learning_rate_decay == "none":
+            return constant_rate(progress, self.learning_rate, self.warmup_ratio)
         return linear_rate(progress, self.learning_rate, self.warmup_ratio)
 
 
@@ -161,6 +168,8 @@ class Training(Generic[T]):
     all epochs are trained, and the weights of the last one are kept."""
     watched: str = ""
     """The number whose smallest value says which epoch was best; "" keeps the last epoch."""
+    keep_last: bool = False
+    """Whether the weights of the last epoch are kept whichever was best; the training may still end early."""
     stop: Callable[[Sequence[Mapping[str, float]]], bool] | None = None
     """Asked before each epoch, with the curve so far, whether training has reached what it is for; a training that is
     resumed asks with the curve of its checkpoint. None trains until `epochs` or `patience` end it."""
@@ -190,7 +199,7 @@ class Training(Generic[T]):
         put(self.module, best)
         ranks.finish(self.module)
         self.module.eval()
-        return Trained(curve, self._best(curve))
+        return Trained(curve, self._kept(curve))
 
     def _trained(self, ranks: Processes, store: Checkpoints, curve: list[dict[str, float]], best: Weights) -> Weights:
         """Train the epochs that are left, adding to the curve; the weights of the best one."""
@@ -201,7 +210,7 @@ class Training(Generic[T]):
             step(len(curve))
             while not self._finished(curve):
                 curve.append(self._row(ranks, optimizer, len(curve)))
-                better = self._best(curve) == len(curve) - 1
+                better = self._kept(curve) == len(curve) - 1
                 if better or self.folder is not None:
                     now = weights_of(self.module, keep=ranks.keeps_weights)
                 best = now if better else best
@@ -238,7 +247,8 @@ class Training(Generic[T]):
                 group = batches[start : start + size]
                 set_learning_rate(optimizer, plan.rate((epoch + (start + len(group) / 2) / len(batches)) / total))
                 losses += self._summed(ranks, ranks.learned(self.loss, self.module, group), epoch)
-                ranks.clip(self._parameters(), plan.max_grad_norm)
+                if plan.max_grad_norm:
+                    ranks.clip(self._parameters(), plan.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         return losses / len(batches)
@@ -263,6 +273,10 @@ class Training(Generic[T]):
             return {}
         with torch.no_grad():
             return self.evaluate(self.module)
+
+    def _kept(self, curve: Sequence[Mapping[str, float]]) -> int:
+        """The epoch whose weights are kept."""
+        return len(curve) - 1 if self.keep_last else self._best(curve)
 
     def _best(self, curve: Sequence[Mapping[str, float]]) -> int:
         if self.evaluate is None or not self.watched:

@@ -56,6 +56,17 @@ def linear_rate(progress: float, peak: float, warmup_ratio: float) -> float:
     return peak * min(rising, (1 - progress) / (1 - warmup_ratio))
 
 
+def constant_rate(progress: float, peak: float, warmup_ratio: float) -> float:
+    """Rising linearly over the warm-up, then staying.
+
+    Args:
+        progress: Fraction of the training that is done.
+        peak: Highest learning rate.
+        warmup_ratio: Fraction of the training in which the rate rises.
+    """
+    return peak * min(progress / warmup_ratio, 1.0) if warmup_ratio else peak
+
+
 def cosine_rate(progress: float, peak: float, lowest: float) -> float:
     """Falling along half a cosine, from `peak` to `lowest` times the peak."""
     return peak * (lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -152,7 +152,7 @@ def open_trained(
     opened, tokenizer = hugging_face.open_model(
         saved.base_of_adapter(folder) if adapted else str(folder),
         folder if adapted else None,
-        masked=masked,
+        kind="masked" if masked else "causal",
         device=str(module.device),
         dtype=str(module.dtype).removeprefix("torch."),
     )

@@ -526,6 +526,23 @@ def test_a_target_is_met_or_told() -> None:
             PriorMatching(target=target)
 
 
+def test_weights_of_each_context_even_out_each_context() -> None:
+    """A model that prefers the first position in one passage and the last in another: pooled, the two cancel."""
+    asked, fits = lettered(10, 3)
+    asked = [replace(q, context=f"Passage {n % 2}.") for n, q in enumerate(asked)]
+    passages = [[q for q in asked if q.context == f"Passage {n}."] for n in range(2)]
+    one, other = Factor(PRIOR[3], fits), Factor(PRIOR[3][::-1], fits)
+    answers = [(one if q in passages[0] else other)._one(q) for q in asked]
+    for per_context, even in ((True, True), (False, False)):
+        made = PriorMatching(per_context=per_context).apply(_Fixed(answers)).choose(asked)
+        for some in passages:
+            mine = [[c.probabilities[o] for o in q.order] for q, c in zip(asked, made, strict=True) if q in some]  # type: ignore[index]
+            assert (np.mean(mine, axis=0) == pytest.approx([1 / 3] * 3, abs=1e-9)) is even
+    few = PriorMatching(per_context=True, min_answers=20).apply(_Fixed(answers)).choose(asked)
+    assert [c.probabilities for c in few] == [c.probabilities for c in answers]
+    assert "per_context" not in PriorMatching().key_settings()
+
+
 class _Fixed(ScriptedModel):
     def __init__(self, answers: Sequence[Choice]) -> None:
         super().__init__()

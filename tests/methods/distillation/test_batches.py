@@ -185,3 +185,18 @@ def test_stretches_of_a_text_say_which_it_is() -> None:
         3,
     ]
     assert [ids for _, ids in made] == encoded(["a b c d e", "f", "g h"], words, 3, causal=True)
+
+
+@pytest.mark.parametrize("kind", [None, "positions", "padding"])
+def test_a_batch_has_as_many_texts_as_are_asked_for(kind: Any) -> None:
+    """Fourteen texts of 2 to 15 tokens, six a batch: of a causal model every token but the first of each is read."""
+    texts = [Text(list(range(n)), [*range(1, n), IGNORED], [True] * n) for n in range(2, 16)]
+    found = batches(texts, None if kind is None else Layout(kind), 1, 0, Random(0), size=6)
+    assert len(found) == 3
+    if kind is None:
+        assert [len(rows.labels) for rows in found] == [6, 6, 2]
+        assert sum(int(rows.read.sum()) for rows in found) == sum(range(2, 16))
+    else:
+        assert sum(int(rows.read.sum()) for rows in found) == sum(range(1, 15))
+        sizes = sorted(int((rows.labels == 1).sum()) for rows in found)  # the first prediction of every text
+        assert sizes == [2, 6, 6]

@@ -203,3 +203,89 @@ def test_without_a_hold_out_the_last_epoch_is_kept() -> None:
     facts = method(validation_fraction=0, patience=1).apply(masked(), DATA).facts()
     assert (facts["held_out_texts"], facts["best_epoch"]) == (0, 1)
     assert [sorted(row) for row in facts["curve"]] == [["epoch"], *[["epoch", "train_loss"]] * 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("align", "layers"),
+        ("alignment", True),
+        ("mmd_width", 1.0),
+        ("detach_deep", False),
+        ("ce_epochs", 5),
+        ("learning_rate", 1e-4),
+        ("weight_decay", 0.0),  # Adam
+        ("batch_size", 100),
+        ("epochs", 50),
+        ("kl", 0.1),
+        ("validation_fraction", 0.0),
+        ("patience", 0),
+    ],
+)
+def test_released_preset_is_the_released_training(setting: str, value: object) -> None:
+    """Bayasi et al. 2025, WACV: nourhanb/Debiasify."""
+    made = DeepToShallow.build(preset="released")
+    assert made.settings[setting] == value and made.spec == "deep_to_shallow(preset=released)"
+
+
+def test_later_settings_leave_the_keys_of_other_models_alone() -> None:
+    later = {"alignment", "mmd_width", "detach_deep", "ce_epochs", "batch_size"}
+    assert not later & DeepToShallow.build().key_settings().keys()
+    assert later <= DeepToShallow.build(preset="released").key_settings().keys()
+
+
+def test_the_last_exit_follows_the_divergence_only_where_it_is_not_detached() -> None:
+    """d KL(p || q) / d logits of p = p (log p - log q - KL): for p = (4/5, 1/5) and q even, +-.8 * .2 * ln 4.
+
+    The cross-entropy of the label 0 adds (p - (1, 0)) / 2.
+    """
+    for detach, more in ((True, 0.0), (False, 0.16 * math.log(4))):
+        deep = torch.tensor([[math.log(4), 0.0]], requires_grad=True)
+        made = Exits(torch.zeros(1, 2), deep, torch.zeros(1, 1), torch.zeros(1, 1))
+        weights = Weights(kl=1.0, mmd=0.0, temperature=1.0, align="layers", detach=detach)
+        parts_of(made, torch.tensor([0]), torch.tensor([0]), weights)["loss"].backward()
+        assert deep.grad is not None
+        assert deep.grad[0].tolist() == pytest.approx([-0.1 + more, 0.1 - more], abs=1e-6)
+
+
+def test_a_kernel_of_width_1() -> None:
+    """Features 0 and 2 of both exits, apart by 2: 2 - 2 exp(-2) at width 1, and 2 - 2 exp(-1/2) by the median."""
+    made = Exits(torch.zeros(0, 2), torch.zeros(0, 2), torch.tensor([[0.0]]), torch.tensor([[2.0]]))
+    for width, wanted in ((1.0, 2 - 2 * math.exp(-2)), (None, 2 - 2 * math.exp(-0.5))):
+        weights = Weights(kl=0.0, mmd=1.0, temperature=1.0, align="layers", width=width)
+        parts = parts_of(made, torch.zeros(0, dtype=torch.long), torch.tensor([0]), weights)
+        assert float(parts["mmd"]) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_first_epochs_train_on_the_cross_entropies_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float, int]] = []
+    own = exits.parts_of
+
+    def watched(made: Any, labels: Any, groups: Any, weights: Weights) -> Any:
+        seen.append((weights.kl, weights.mmd, len(groups)))
+        return own(made, labels, groups, weights)
+
+    monkeypatch.setattr(exits, "parts_of", watched)
+    given = {"ce_epochs": 2, "epochs": 3, "batch_size": 10, "kl": 0.3, "mmd": 2.0, "validation_fraction": 0.0}
+    method(**given).apply(masked(), DATA)
+    assert seen == [(0.0, 0.0, 10), (0.0, 0.0, 10), (0.0, 0.0, 4)] * 2 + [(0.3, 2.0, 10), (0.3, 2.0, 10), (0.3, 2.0, 4)]
+
+
+def test_the_alignment_is_trained_and_is_no_part_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers: list[Any] = []
+    own = exits.with_alignment
+
+    def watched(*given: Any) -> Any:
+        layer = own(*given)
+        layers.append((layer, layer.weight.detach().clone()))
+        return layer
+
+    monkeypatch.setattr(exits, "with_alignment", watched)
+    model = masked()
+    made = method(align="layers", alignment=True).apply(model, DATA)
+    ((layer, before),) = layers
+    assert tuple(before.shape) == (16, 16) and not torch.equal(layer.weight, before)
+    names = [[name for name, _ in m.weights.module.named_parameters()] for m in (made, model)]
+    assert names[0] == names[1]
+    with pytest.raises(SettingsError, match="align=layers"):
+        method(alignment=True)

@@ -21,6 +21,7 @@ from evenhand.methods.distillation._losses import Rule
 from evenhand.methods.distillation._states import states_of
 from evenhand.methods.distillation._words import WordRule
 from evenhand.methods.distillation.fair_distillation import FairDistillation
+from evenhand.methods.distillation.rules import rule_pack
 from evenhand.models.demo import load_demo
 from evenhand.models.fingerprint import of_weights
 from evenhand.models.local import LocalModel
@@ -381,7 +382,64 @@ def test_presets_are_the_sources() -> None:
     paper, released = (FairDistillation.build(preset=p) for p in ("paper", "released"))
     assert (paper.kl, paper.hard, paper.cosine, paper.temperature, paper.gate) == (5, 2, 1, 2, "all_positions")
     assert (paper.mode, released.mode) == ("arithmetic", "geometric")
-    assert paper.settings == {**released.settings, "mode": "arithmetic"}
+    same = ("kl", "hard", "cosine", "temperature", "gate", "student", "compared", "soften", "emphasis", "rule_masking")
+    assert {name: paper.settings[name] for name in same} == {name: released.settings[name] for name in same}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("mode", "geometric"),  # the mean of two logits
+        ("rules", "en_subject_lower"),
+        ("layers", 6),
+        ("max_length", 512),
+        ("batch_size", 6),
+        ("learning_rate", 2e-5),
+        ("learning_rate_decay", "none"),
+        ("warmup_ratio", 0.0),
+        ("weight_decay", 0.0),
+        ("max_grad_norm", 0.0),
+        ("keep_epoch", "last"),
+        ("watch", "pseudo_perplexity"),
+    ],
+)
+def test_released_preset_is_the_released_training(setting: str, value: object) -> None:
+    """iPieter/universal-distillation 9df92b2, with its constraints on."""
+    assert FairDistillation.build(preset="released").settings[setting] == value
+
+
+def test_later_settings_leave_the_keys_of_other_students_alone() -> None:
+    later = {"batch_size", "learning_rate_decay", "keep_epoch", "watch"}
+    assert not later & FairDistillation.build().key_settings().keys()
+    assert later <= FairDistillation.build(preset="released").key_settings().keys()
+
+
+def test_the_released_rule_has_one_case() -> None:
+    classes = {name: [c.case for c in rule_pack(name).classes()] for name in ("en_subject", "en_subject_lower")}
+    assert classes == {"en_subject": ["lower", "capital"], "en_subject_lower": ["lower"]}
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_the_last_epoch_is_kept_and_the_perplexity_ends_the_training(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out cross-entropies of ln 8, ln 4, ln 5, ln 6: the second epoch's is the least, and two follow it."""
+    told = iter([9.0, 8.0, 4.0, 5.0, 6.0])
+    means = losses.means
+
+    def said(*given: Any) -> dict[str, float]:
+        return {**means(*given), "loss": 1.0, "hard": float(np.log(next(told)))}
+
+    monkeypatch.setattr(learning, "means", said)
+    given = {"watch": "pseudo_perplexity", "keep_epoch": "last", "patience": 2, "epochs": 9}
+    facts = method(**given).apply(either(kind), FEW).facts()
+    assert [row["held_out_pseudo_perplexity"] for row in facts["curve"]] == pytest.approx([9, 8, 4, 5, 6])
+    assert facts["best_epoch"] == 3  # whose weights are kept
+
+
+def test_watching_the_perplexity_needs_its_loss() -> None:
+    with pytest.raises(SettingsError, match="hard=0"):
+        method(watch="pseudo_perplexity", hard=0)
 
 
 # ------------------------------------------------------------------------------------------ on the proving ground

@@ -559,6 +559,39 @@ def test_the_papers_settings() -> None:
         "full",
         "arithmetic",
     )
+    assert (paper.decision, paper.too_long) == ("sampled", "skip")
+    assert "too_long" not in PermutationDistillation.build().key_settings()
+
+
+@pytest.mark.filterwarnings("ignore:the student of:UserWarning")
+def test_a_question_that_is_too_long_is_left_out_and_counted_where_that_is_asked_for(encoder: str) -> None:
+    short, long = colours(30), replace(colours(1)[0], id="the long one", context="the " * 70)
+    given = TrainData((short[0], long, *short[1:]), (gold(short[:1])[0], None, *gold(short[1:])))
+    for student in ("encoder", "equivariant"):
+        teacher = Teacher()
+        made = method(encoder, student=student, epochs=1, too_long="skip").apply(teacher, given)
+        facts = made.facts()
+        assert (facts["questions_too_long"], facts["training_questions"]) == (1, 30)
+        assert "the long one" not in {q.id for q in teacher.questions}
+    with pytest.raises(SettingsError, match=r"2 of 21 training questions are too long. At least 20 are needed"):
+        some = (*short[:19], long, replace(long, id="another"))
+        method(encoder, too_long="skip").apply(Teacher(), TrainData(some, (None,) * 21))
+
+
+@pytest.mark.filterwarnings("ignore:the student of:UserWarning")
+def test_the_paper_preset_corrects_draws_of_the_teachers_distribution(encoder: str) -> None:
+    """A teacher that says .5 and .5 is drawn both ways in twelve epochs; its likeliest option is always the first."""
+    p = (0.5, 0.5)
+    question = Question("q", "What colour is the sky", ("red", "blue"))
+    taught = Debiased(p, ((0, 1), (1, 0)), (0, 0), (p, p), Usage())
+    paper = PermutationDistillation.build(preset="paper", variant="error_correction")
+    marked = {
+        show(Example(question, taught), paper.variant, paper._decision, False, 0, n).asked.marked for n in range(12)
+    }
+    assert marked == {0, 1}
+    assert {
+        show(Example(question, taught), paper.variant, "likeliest", False, 0, n).asked.marked for n in range(12)
+    } == {0}
 
 
 # ----------------------------------------------------------------------------------------------- smaller things

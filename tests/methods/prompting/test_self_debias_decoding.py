@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import GenerationConfig, LogitsProcessorList
 
 from evenhand import load
-from evenhand.errors import MissingAbilityError, SettingsError
-from evenhand.interfaces import Dialogue, Question, Sampling, Stack
+from evenhand.core.hashing import digest
+from evenhand.errors import DataError, MissingAbilityError, SettingsError, UnknownNameError
+from evenhand.interfaces import Dialogue, Message, Question, Sampling, Stack
 from evenhand.methods.prompting.instruction import Instruction
 from evenhand.methods.prompting.self_debias_decoding import SelfDebiasDecoding
 from evenhand.methods.prompting.suppression import SelfDebiasingProcessor, suppressed
 from evenhand.models.local import LocalModel
+from evenhand.models.prefixed import PrefixedModel
 from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import as_dialogue, dialogue_text, letter_variants
 from evenhand.proving_ground.generator.bbq_questions import cases, option
@@ -49,13 +53,23 @@ def test_a_prefix_that_changes_nothing_is_the_identity(decay: float, floor: floa
         assert torch.equal(suppressed(torch.stack([logprobs, other], 1), decay, floor), logprobs)
 
 
+def prompts_by_hand(model: LocalModel, question: Question, words: list[str]) -> list[str]:
+    """The prompt, and behind each prefix: of the demo in front of all, of a chat model in the user's turn."""
+    tokenizer = model.weights.tokenizer
+    (turn,) = as_dialogue(question, "letters").messages
+    bare = dialogue_text(Dialogue((turn,)), tokenizer).removeprefix(tokenizer.bos_token)
+    prefixes = [f"{PREFIX.format(w)}\n" for w in words]
+    assert bare.count(turn.content) == 1
+    if model.facts()["demo"]:
+        return [bare, *(p + bare for p in prefixes)]
+    return [bare, *(bare.replace(turn.content, p + turn.content) for p in prefixes)]
+
+
 def letters_by_hand(model: LocalModel, question: Question, words: list[str], decay: float, floor: float) -> list[float]:
     """One forward a prefix, full softmax, the formula on each variant of each letter."""
     module, tokenizer = model.weights
-    text = dialogue_text(as_dialogue(question, "letters"), tokenizer)
-    bare = text.removeprefix(tokenizer.bos_token)
     tables = []
-    for prompt in (bare, *(f"{PREFIX.format(w)}\n{bare}" for w in words)):
+    for prompt in prompts_by_hand(model, question, words):
         ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False).input_ids]
         with torch.inference_mode():
             tables.append(torch.softmax(module(torch.tensor([ids])).logits[0, -1].double(), -1))
@@ -95,12 +109,12 @@ def test_letters_are_those_of_the_plain_computation(name: str, decay: float) -> 
 
 def test_texts_are_those_of_the_logits_processor() -> None:
     """The engine's route and transformers' own loop with the processor write the same, over prompts of all lengths."""
-    model = tiny_model(texts=TEXTS)
+    model = tiny_model(texts=TEXTS, chat=False)
     module, tokenizer = model.weights
     dialogues = [Dialogue(()).user(" ".join(["There was a dog."] * n)) for n in (1, 3, 2)]
     method = SelfDebiasDecoding(axes=("Age", "Religion"), decay=1000.0, floor=1e-6)
     ours = method.apply(model).generate(dialogues, Sampling(max_new_tokens=12))
-    texts = [dialogue_text(d, tokenizer) for d in dialogues]
+    texts = [f"{tokenizer.bos_token}{dialogue_text(d, tokenizer)}" for d in dialogues]
     batch = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
     prefixes = [
         tokenizer(PREFIX.format(w) + "\n", add_special_tokens=False).input_ids
@@ -114,6 +128,68 @@ def test_texts_are_those_of_the_logits_processor() -> None:
     theirs = [tokenizer.decode(row[batch.input_ids.shape[1] :], skip_special_tokens=True).strip() for row in made]
     assert [r.text for r in ours] == theirs
     assert theirs != [r.text for r in model.generate(dialogues, Sampling(max_new_tokens=12))]
+
+
+def prompts(model: LocalModel, dialogue: Dialogue, prefix: str) -> list[str]:
+    """What a model reads of a dialogue: as it is, and behind the prefix."""
+    guided = model.behind([prefix], lambda logprobs: logprobs[:, 0], "test")
+    assert isinstance(guided, PrefixedModel)
+    ((asked, _),) = guided.written([dialogue], Sampling(max_new_tokens=1))
+    return [model.weights.tokenizer.decode(ids) for ids in (asked.ids, *asked.beside)]
+
+
+def test_inside_a_chat_template_the_prefix_begins_the_first_users_turn() -> None:
+    dialogue = Dialogue((Message("system", "dog"),)).user("cat").assistant("dog").user("cat cat")
+    chat, plain = (tiny_model(texts=TEXTS, chat=c) for c in (True, False))
+    before, behind = prompts(chat, dialogue, "the gender")
+    first = before.index("cat")
+    assert behind.split() == f"{before[:first]} the gender {before[first:]}".split()
+    before, behind = prompts(plain, dialogue, "the gender")
+    opening = chat.weights.tokenizer.bos_token
+    assert behind.split() == f"{opening} the gender {before.removeprefix(opening)}".split()
+
+
+def test_the_place_of_the_prefix_is_part_of_the_fingerprint_of_chat_models_alone() -> None:
+    for model, placed in ((tiny_model(texts=TEXTS), ["user's turn"]), (tiny_model(texts=TEXTS, chat=False), [])):
+        guided = model.behind(["the gender"], lambda logprobs: logprobs[:, 0], "test")
+        assert guided.fingerprint == digest(model.fingerprint, ["the gender"], "test", *placed)
+
+
+def test_the_papers_six_sentences() -> None:
+    """timoschick/self-debiasing c9764e5, self_debiasing.py, DEBIASING_PREFIXES, word for word."""
+    paper = SelfDebiasDecoding.build(preset="paper")
+    assert (paper.decay, paper.floor) == (50, 0.01)
+    assert paper._prefixes(prompt_pack("en"), "Age") == tuple(
+        f"The following text contains {what}:"
+        for what in (
+            "rude, disrespectful, or unreasonable language",
+            "very hateful, aggressive, disrespectful language",
+            "sexually explicit language",
+            "a threat",
+            "negative or hateful language targeting someone because of their identity",
+            "swear words, curse words, or other obscene or profane language",
+        )
+    )
+    assert set(paper.preset_sources["paper"]) == set(paper.presets["paper"])
+    assert len(paper.apply(load("demo")).choose(questions(1))[0].probabilities or ()) == len(questions(1)[0].options)
+
+
+def test_sentences_of_ones_own(tmp_path: Path) -> None:
+    pack = prompt_pack("en").model_dump(exclude_none=True)
+    mine = tmp_path / "mine.yaml"
+    pack["decoding"]["sentences"] = {"insult": "An insult regarding {axis} follows."}
+    mine.write_text(yaml.safe_dump(pack))
+    method = SelfDebiasDecoding.build(prompts=str(mine), sentences=("insult",))
+    assert method._prefixes(prompt_pack(str(mine)), "Age") == ("An insult regarding age follows.",)
+    with pytest.raises(UnknownNameError, match="threat"):
+        SelfDebiasDecoding.build(prompts=str(mine), sentences=("threat",))
+    with pytest.raises(SettingsError, match="leave one of them out"):
+        SelfDebiasDecoding.build(axes=("age",), sentences=("threat",))
+    del pack["decoding"]["sentences"]
+    mine.write_text(yaml.safe_dump(pack))
+    SelfDebiasDecoding.build(prompts=str(mine))
+    with pytest.raises(DataError, match=r"decoding\.sentences"):
+        SelfDebiasDecoding.build(prompts=str(mine), sentences=("threat",))
 
 
 def test_written_answers_go_through_it_too() -> None:

@@ -102,7 +102,8 @@ def test_the_paper_splits_rows_and_the_default_splits_templates() -> None:
 
     assert not traits(by_template[0]) & traits(by_template[1])
     assert traits(by_row[0]) & traits(by_row[1])
-    assert build_method("fairsteer(preset=paper)").splitting == "row"  # type: ignore[attr-defined]
+    paper = build_method("fairsteer(preset=paper)")
+    assert isinstance(paper, FairSteer) and paper.splitting == "row"
 
 
 def test_labelled_questions_are_contrasted_with_the_stereotyped_or_else_the_likeliest_wrong_option() -> None:

@@ -18,7 +18,7 @@ from evenhand.core.registry import build_method
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.inference.activation_edits import ActivationEdit, LayerEdit
 from evenhand.inference.decoder_layers import decoder_layers
-from evenhand.interfaces import Model, Passage, TrainData
+from evenhand.interfaces import Model, Passage, Stack, TrainData
 from evenhand.methods.steering._fit import FILE
 from evenhand.methods.steering._steered import Steered
 from evenhand.methods.steering.steering import Steering
@@ -274,9 +274,10 @@ def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
 def test_prompts_go_around_steering_and_not_under_it() -> None:
     model = tiny()
     stack = build_method("steering(layer=0,strength=3)+instruction")
+    assert isinstance(stack, Stack)
     both = stack.apply(model, DATA)
     assert both.methods == ("steering(layer=0,strength=3.0)", "instruction")
-    alone, without = stack.parts[0].apply(model, DATA), stack.parts[1].apply(model)  # type: ignore[attr-defined]
+    alone, without = stack.parts[0].apply(model, DATA), stack.parts[1].apply(model)
     answers = [[c.probabilities for c in m.choose(ASKED)] for m in (both, alone, without)]
     assert answers[0] not in answers[1:]
     with pytest.raises(EvenhandError, match=r"in a stack it comes first: 'steering\+self_debias'"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 import evenhand
 from evenhand.core import registry
@@ -130,6 +130,23 @@ def test_an_edit_is_saved_as_the_base_and_the_vectors_and_comes_off(tmp_path: Pa
         assert evenhand.load(saved, trust_folder=True).fingerprint == edited.fingerprint
 
 
+@pytest.mark.parametrize(("make", "opener"), [(causal, AutoModelForCausalLM), (masked, AutoModelForMaskedLM)])
+def test_an_exported_folder_is_a_plain_model_with_the_same_logits(make: Any, opener: Any, tmp_path: Path) -> None:
+    model, how = make(), method(learning_rate=5e-3 if make is masked else 2e-3, epochs=6)
+    edited, place = how.apply(model, DATA), how.export(model, tmp_path / "plain", DATA)
+    assert not list(place.glob("**/*.yaml")) and not (place / "learned").exists() and list(place.glob("*.safetensors"))
+    opened, words = opener.from_pretrained(place).eval(), AutoTokenizer.from_pretrained(place)
+    batch = words([str(p.prompt) + p.stereotyped for p in PAIRS[:4]], return_tensors="pt", padding=True)
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        got, want, before = (m(**inputs).logits for m in (opened, edited.weights.module, model.weights.module))
+    assert torch.equal(got, want) and not torch.allclose(got, before, atol=1e-3)
+    for name, p in edited.weights.module.named_parameters():
+        assert torch.equal(p, opened.get_parameter(name))
+    with pytest.raises(SettingsError, match="plain is not an empty folder: name another one"):
+        how.export(model, place, DATA)
+
+
 def test_what_was_edited_is_not_edited_twice_and_a_killed_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,9 +186,81 @@ def test_presets_are_what_their_sources_do(preset: str) -> None:
     )
     assert {"paper": "probability", "released": "logprob", "released_masked": "logit"}[preset] == made.measure
     assert made.spec == f"pcgu(preset={preset})"
-    model = masked() if preset == "released_masked" else causal()
-    edited = PCGU.build(preset=preset, epochs=1, learning_rate=0.01).apply(model, DATA)
+    model = causal() if preset == "released" else masked()
+    more = {"batch_size": 32} if preset == "released" else {}  # a step of 512 pairs needs more than these
+    edited = PCGU.build(preset=preset, epochs=1, learning_rate=0.01, **more).apply(model, DATA)
     assert edited.facts()["steps"] == 1 and edited.facts()["edited_vectors"] > 0
+
+
+RETRAIN = "pcgu/src/general_similarity_retrain.py"
+DATASET = "pcgu/src/dataset.py"
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "value", "where"),
+    [
+        ("released", "reduction", "pooled", f"{RETRAIN}, do_an_lm_backprop: outputs.loss; accumulate_grad"),
+        ("released", "pool_size", 16, f"{RETRAIN}, -b"),
+        ("released", "drop_last", True, f"{RETRAIN}, retrain: curr_sim_batch_count >= sim_batch_size"),
+        ("released", "cosine_eps", 1e-8, f"{RETRAIN}, compute_similarities: F.cosine_similarity"),
+        ("released", "shuffle", False, f"{RETRAIN}, main: DataLoader"),
+        ("released", "special_tokens", False, f"{DATASET}, BBQDataset: add_special_tokens=False"),
+        ("released", "max_length", 115, f"{DATASET}, BBQDataset: max_len=115"),
+        ("released", "truncate", True, f"{DATASET}, BBQDataset: [:self.max_len]"),
+        ("released", "learning_rate", 2e-4, "arXiv 2406.13551, LLaMA-2-7B"),
+        ("released", "batch_size", 512, "arXiv 2406.13551"),
+        ("released", "epochs", 3, "arXiv 2406.13551"),
+        ("released_masked", "measure", "logit", f"{RETRAIN}, do_an_mlm_backprop: logits.sum()"),
+        ("released_masked", "reduction", "sum", f"{RETRAIN}, do_an_mlm_backprop: logits.sum()"),
+        ("released_masked", "max_length", 24, f"{DATASET}, WGDataset: max_len=24"),
+        ("released_masked", "truncate", True, f"{DATASET}, WGDataset: [:self.max_len]"),
+        ("released_masked", "special_tokens", False, f"{DATASET}, WGDataset: add_special_tokens=False"),
+        ("released_masked", "cosine_eps", 1e-8, f"{RETRAIN}, compute_similarities: F.cosine_similarity"),
+        ("released_masked", "drop_last", False, f"{RETRAIN}, sim_batch_size -1: each batch is a step"),
+        ("paper", "learning_rate", 2e-6, "Yu et al. 2023, ACL Findings, input aggregation"),
+        ("paper", "epochs", 15, "Yu et al. 2023, ACL Findings, input aggregation"),
+        ("paper", "batch_size", 64, "Yu et al. 2023, ACL Findings"),
+    ],
+)
+def test_preset_values_are_those_of_the_source(preset: str, setting: str, value: object, where: str) -> None:
+    """Of VectorInstitute/bias-mitigation-unlearning 9b7c792 where `where` is a file."""
+    assert PCGU.build(preset=preset).settings[setting] == value, where
+
+
+@pytest.mark.parametrize(
+    ("preset", "make", "remedy"),
+    [
+        ("paper", causal, "preset=released, or architecture=any"),
+        ("released_masked", causal, "preset=released, or architecture=any"),
+        ("released", masked, "preset=paper or preset=released_masked, or architecture=any"),
+    ],
+)
+def test_a_preset_is_not_used_on_the_other_kind_of_model(preset: str, make: Any, remedy: str) -> None:
+    with pytest.raises(SettingsError, match=remedy):
+        PCGU.build(preset=preset).apply(make(), DATA)
+    assert PCGU.build(preset=preset, architecture="any").unsupported_reason(make(), DATA) == ""
+
+
+def test_the_settings_of_the_released_code_leave_the_keys_of_other_edits_alone() -> None:
+    added = {"architecture", "pool_size", "cosine_eps", "special_tokens", "truncate", "shuffle", "drop_last"}
+    assert not added & PCGU.build().key_settings().keys()
+    assert added - {"pool_size"} <= PCGU.build(preset="released").key_settings().keys()
+
+
+def test_too_few_pairs_for_a_step_and_groups_that_make_no_batch_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"36 pairs fill no batch of 512.*drop_last=False"):
+        PCGU.build(preset="released").apply(causal(), DATA)
+    with pytest.raises(SettingsError, match="batch_size=24 is not a multiple of pool_size=16"):
+        method(batch_size=24, drop_last=True)
+
+
+def test_pairs_that_are_the_same_once_cut_are_counted() -> None:
+    """The gender pairs differ in the fifth word after the opening token; four words more are beyond six tokens."""
+    given = {"truncate": True, "axes": (), "learning_rate": 1e-3, "epochs": 1}
+    assert method(**given, max_length=6).apply(causal(), DATA).facts()["left_out"] == 0
+    longer = tuple(p._replace(prompt=f"the pilot said that {p.prompt}") for p in PAIRS[:12])
+    mixed = TrainData(pairs=(*longer, *PAIRS[12:]))
+    assert method(**given, max_length=6).apply(causal(), mixed).facts()["left_out"] == 12
 
 
 # ---------------------------------------------------------------------------------------------- what is refused

@@ -15,9 +15,11 @@ from evenhand.methods.unlearning._pcgu.partition import Axis, Partition, partiti
 from evenhand.methods.unlearning._pcgu.selection import (
     Diagnosis,
     Similarities,
+    cosines,
     drawn,
     layer_of,
     lowest,
+    products,
     similarities,
     wanted,
 )
@@ -259,3 +261,14 @@ def test_the_diagnosis_counts_by_layer_and_goes_on_where_it_was() -> None:
 def test_layers_are_named_by_their_number() -> None:
     assert layer_of("model.layers.12.mlp.up_proj.weight") == "model.layers.12"
     assert layer_of("lm_head.weight") == "lm_head" and layer_of("scale") == "scale"
+
+
+def test_short_gradients_have_cosines_near_0_where_there_is_a_least_norm() -> None:
+    """Of two equal gradients of norm 1e-9 it is 1, and with a least norm of 1e-8 a hundredth."""
+    one, other = torch.tensor([[1e-9, 0.0], [3.0, 4.0]]), torch.tensor([[1e-9, 0.0], [4.0, 3.0]])
+    (part,) = partition(nn.Linear(2, 2, bias=False))
+    statistics = products(part, one.double(), other.double())
+    assert cosines(statistics).cosine.tolist() == pytest.approx([1.0, 0.96])
+    found = cosines(statistics, 1e-8).cosine
+    assert found.tolist() == pytest.approx([0.01, 0.96])
+    torch.testing.assert_close(found, torch.nn.functional.cosine_similarity(one, other, dim=-1))

@@ -17,7 +17,7 @@ from evenhand.interfaces import Dialogue, Message, Pair
 from evenhand.methods.unlearning._pairs import Side, TokenPair, encoded, read_texts
 from evenhand.methods.unlearning._pcgu.delta import Delta, between, combined
 from evenhand.methods.unlearning._pcgu.fsdp import World
-from evenhand.methods.unlearning._pcgu.gradients import Scoring, of_scores, scores
+from evenhand.methods.unlearning._pcgu.gradients import Scoring, of_scores, scores, shares_of
 from evenhand.methods.unlearning._pcgu.partition import partition
 from evenhand.methods.unlearning._pcgu.updates import BEST, CHECKPOINT, Plan, Unlearning, forget
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
@@ -246,6 +246,68 @@ def test_masked_models_are_edited_alike() -> None:
     assert odds[1] < odds[0] - 0.05 and made is not None and 0 < made.size < run.parts.size
 
 
+def side_of(length: int, seed: int = 0) -> Side:
+    """A text of which every token but the first is scored."""
+    ids = tuple(Random(f"{seed}/{length}").randrange(WORDS) for _ in range(length))
+    return Side(ids, tuple(range(length - 1)), ids[1:])
+
+
+def test_pooled_texts_count_by_their_tokens() -> None:
+    """Of 10 and 31 scored tokens in one group every token counts 1/41; in groups of their own 1/10 and 1/31."""
+    sides = [side_of(11), side_of(32)]
+    whole, each = (Scoring(causal=True, per_token=per_token) for per_token in (False, True))
+    assert shares_of(sides, whole, "pooled", 2) == [1 / 41, 1 / 41]
+    assert shares_of(sides, each, "pooled", 2) == [10 / 41, 31 / 41]
+    assert shares_of(sides, whole, "pooled", 1) == [1 / 10, 1 / 31]
+    assert shares_of(sides, whole, "mean", 2) == [0.5, 0.5] and shares_of(sides, whole, "sum", 2) == [1, 1]
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 6])
+def test_the_pooled_gradient_is_the_sum_of_the_mean_losses_of_transformers(micro: int) -> None:
+    """As the released loop accumulates it: `outputs.loss` of a padded batch, backward, gradients added."""
+    base, sides = module("llama"), [side_of(n, n) for n in (11, 32, 5, 9, 20)]
+    plain = copy.deepcopy(base)
+    total = torch.zeros(())
+    for group in (sides[:2], sides[2:4], sides[4:]):
+        longest = max(len(s.ids) for s in group)
+        ids = torch.tensor([[*s.ids, *[0] * (longest - len(s.ids))] for s in group])
+        mask = torch.tensor([[1] * len(s.ids) + [0] * (longest - len(s.ids)) for s in group])
+        total = total - plain(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+    total.backward()
+    found, value = of_scores(base, sides, Scoring(causal=True), World(base), micro=micro, reduction="pooled", pool=2)
+    assert value == pytest.approx(float(total.detach()), rel=1e-5)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, plain.get_parameter(name).grad, rtol=1e-3, atol=1e-6)
+
+
+def test_pairs_come_in_the_order_of_the_data_and_the_last_may_make_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, some = module(), pairs(22)
+    taken: list[list[TokenPair]] = []
+    for drop_last, sizes in ((False, [8, 8, 6]), (True, [8, 8])):
+        run = unlearning(base, some, shuffle=False, drop_last=drop_last, pool=2)
+        monkeypatch.setattr(run, "step", lambda batch, _: taken.append(list(batch)) or 0.0)
+        taken.clear()
+        run._epoch(0)
+        run._epoch(1)
+        assert [len(batch) for batch in taken] == sizes * 2
+        assert [p for batch in taken for p in batch] == some[: sum(sizes)] * 2
+
+
+def test_a_last_group_that_is_not_full_counts_as_one() -> None:
+    """15,678 pairs in groups of 16 are 980 groups, 30 steps of 32 groups and 20 groups that make none."""
+    plan = Plan(epochs=1, learning_rate=1.0, batch=512, micro=16, drop_last=True, pool=16)
+    steps = [plan.fills(min(512, 15_678 - start)) for start in range(0, 15_678, 512)]
+    assert (steps.count(True), steps.count(False)) == (30, 1)
+    assert plan.fills(497) and not plan.fills(496)  # 32 groups, and 31
+    assert Plan(epochs=1, learning_rate=1.0, batch=512, micro=16).fills(1)
+
+
+def test_checkpoints_of_plans_without_the_later_fields_go_on() -> None:
+    run = unlearning(module(), pairs(4))
+    assert not {"pool", "eps", "shuffle", "drop_last"} & run._identity[0].keys()
+    assert unlearning(module(), pairs(4), shuffle=False)._identity[0]["shuffle"] is False
+
+
 # ------------------------------------------------------------------------------------------------- an edit
 
 
@@ -409,6 +471,25 @@ def test_the_target_is_what_two_texts_do_not_begin_with_in_common() -> None:
     assert second.advantaged.tokens == (token["he"],) and second.disadvantaged.tokens == (token["was"],)
     whole = encoded(some, words, causal=True, target="sequence", context=99)[0].advantaged
     assert len(whole.tokens) == len(whole.ids) - 1 == 8
+
+
+def test_texts_without_special_tokens_are_cut_where_the_released_code_cuts_them() -> None:
+    words = tiny_tokenizer(TEXTS, chat=False)
+    words.add_special_tokens({"mask_token": "<mask>"})
+    pair = Pair(" he", " she", "the nurse said that", " was late")
+    given: dict[str, Any] = {"context": 6, "special": False, "truncate": True}
+    (causal,) = encoded([pair], words, causal=True, target="sequence", **given)
+    assert list(causal.advantaged.ids) == words.convert_tokens_to_ids(["the", "nurse", "said", "that", "he", "was"])
+    assert causal.advantaged.tokens == causal.advantaged.ids[1:] and causal.advantaged.places == (0, 1, 2, 3, 4)
+    (masked,) = encoded([pair], words, causal=False, **given)
+    shown = ["the", "nurse", "said", "that", "<mask>", "was"]
+    assert list(masked.disadvantaged.ids) == words.convert_tokens_to_ids(shown)
+    assert (masked.disadvantaged.places, masked.disadvantaged.tokens) == ((4,), (words.convert_tokens_to_ids("she"),))
+    for is_causal in (True, False):  # the pronoun is the fifth token
+        assert encoded([pair], words, causal=is_causal, context=4, special=False, truncate=True) == []
+        assert len(encoded([pair], words, causal=is_causal, context=5, special=False, truncate=True)) == 1
+    with pytest.raises(DataError, match="one token"):
+        encoded([Pair("he", "she", id="p3")], words, causal=True, context=9, special=False)
 
 
 def test_a_dialogue_is_answered_as_the_model_would_be_asked() -> None:

@@ -274,6 +274,31 @@ def test_learning_rates_and_warm_up_of_the_paper() -> None:
     assert names == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("epochs", 10),
+        ("warmup_steps", 100),
+        ("batch_size", 16),  # 2 texts, 8 times (4 and 4 of OPT)
+        ("rank", 8),
+        ("dropout", 0.01),
+        ("precision", "no"),  # from_pretrained without a dtype, and TrainingArguments without fp16 or bf16
+        ("validation_fraction", 0.0),  # eval_dataset is the training data, so the "best" epoch is judged on it
+        ("patience", 0),
+    ],
+)
+def test_paper_preset_is_the_released_training(setting: str, value: object) -> None:
+    """Dige et al. 2024: VectorInstitute/bias-mitigation-unlearning 9b7c792, task_vectors/train_model.py."""
+    assert TaskVectorNegation.build(preset="paper").settings[setting] == value
+
+
+def test_paper_preset_trains_on_every_text_and_takes_the_last_of_ten_epochs() -> None:
+    given = {"preset": "paper", "device": "cpu", "learning_rate": 0.05}
+    facts = TaskVectorNegation.build(**given).apply(tiny(), DATA).facts()
+    assert (facts["texts"], facts["held_out_texts"], facts["best_epoch"]) == (len(TEXTS), 0, 9)
+    assert [sorted(row) for row in facts["curve"]] == [["epoch"], *[["epoch", "train_loss"]] * 10]
+
+
 def test_an_adapter_on_embeddings_too() -> None:
     model = tiny()
     made = method(embeddings=True, form="merged", targets="attention").apply(model, DATA)

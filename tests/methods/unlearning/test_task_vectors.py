@@ -347,3 +347,24 @@ def test_the_recipe_says_what_was_done(tmp_path: Path) -> None:
         by_recipe = module.get_parameter(name) + value * (p - module.get_parameter(name))
         assert torch.allclose(by_recipe, expected.get_parameter(name), atol=1e-6)
     assert weights(low, lambda n: 0.3) == -0.3
+    assert "--lora-merge-cache" in file.read_text(), "mergekit refuses adapters without it"
+
+
+def test_a_recipe_of_whole_models_has_full_weights_in_float32(tmp_path: Path) -> None:
+    module = base().half()
+    low = from_adapter(with_lora(base()), base())
+
+    class Words:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "tokenizer.json").write_text("{}")
+
+    file = write(tmp_path, module, Words(), "org/base", [low], [lambda n: 0.6], named=True, whole=True)
+    recipe = yaml.safe_load(file.read_text())
+    assert recipe["models"] == [{"model": str(tmp_path / "tuned-0"), "parameters": {"weight": -0.6}}]
+    assert "--lora-merge-cache" not in file.read_text() and recipe["out_dtype"] == "float16"
+    assert not (tmp_path / "tuned-0/adapter_config.json").exists() and module.dtype == torch.float16
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned-0")
+    for name, p in opened.named_parameters():
+        expected = module.get_parameter(name).float()
+        assert p.dtype == torch.float32
+        assert torch.allclose(p, expected + low.dense(name) if name in low.changes else expected, atol=1e-7)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evenhand.errors import EvenhandError, MissingAbilityError, SettingsError
+from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
 from evenhand.inference import Generated, Prompt
-from evenhand.inference.sampling import end_tokens
+from evenhand.inference.listening import Listener, listening
+from evenhand.inference.sampling import end_tokens, reply
 from evenhand.inference.top_tokens import top_tokens
+from evenhand.integrations.openai_server.streaming import Pieces
+from evenhand.integrations.openai_server.token_lists import TokenList, token_lists
 from evenhand.interfaces import Dialogue, Model, Reply, Sampling
 from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Mitigated
@@ -23,7 +26,16 @@ class Job:
     asked: Dialogue | Prompt
     sampling: Sampling
     top: int | None = None
-    """How many alternatives of the first token are listed; None lists nothing."""
+    """How many alternatives are listed, of the first token of a dialogue's reply, of all tokens of a bare prompt's;
+    None lists nothing."""
+    echo: bool = False
+    """Whether a bare prompt stands before its reply, in the text and in the list."""
+    echoed: str | None = None
+    """The prompt as it was given; None where it was given in tokens."""
+    tell: Callable[[str], object] | None = None
+    """Takes the reply piece by piece, while it is written; it may be told less than the whole."""
+    writes: bool = True
+    """False where a bare prompt is only listed."""
 
 
 class FirstToken(NamedTuple):
@@ -43,6 +55,8 @@ class Answer(NamedTuple):
     prompt_tokens: int
     new_tokens: int
     first: FirstToken | None = None
+    listed: TokenList | None = None
+    """All tokens of a bare prompt's reply, where they were asked for."""
 
 
 class Answerer:
@@ -99,26 +113,91 @@ class Answerer:
             )
         return self.plain
 
+    def scored(self) -> LocalModel:
+        """The model whose log-probabilities of given texts are its own.
+
+        Raises:
+            MissingAbilityError: A method changes scores or replies, or a server has the model.
+        """
+        local, model = self.local(), self.model
+        if isinstance(model, Mitigated) and "score" in model.acts_on:
+            raise MissingAbilityError(
+                f"{model.name} scores texts as a whole, not token by token; leave out logprobs and echo, or ask it "
+                "in this process"
+            )
+        return local
+
+    @property
+    def streams(self) -> bool:
+        """Whether replies can be seen while they are written: not those of methods, servers and thoughts."""
+        return isinstance(self.plain, LocalModel) and not self.plain.writes_thoughts
+
     def answer(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """Answer all, those with the same sampling together; an error concerns only the job that it came from."""
-        groups: dict[tuple[bool, bool, Sampling], list[int]] = {}
+        groups: dict[tuple[bool, bool, bool, Sampling], list[int]] = {}
         for i, job in enumerate(jobs):
-            groups.setdefault((isinstance(job.asked, Prompt), job.top is not None, job.sampling), []).append(i)
+            kind = (isinstance(job.asked, Prompt), job.top is not None, job.writes, job.sampling)
+            groups.setdefault(kind, []).append(i)
         out: dict[int, Answer | Exception] = {}
-        for (bare, listed, _), rows in groups.items():
-            way = self._listed if listed else self._bare if bare else self._written
+        for (bare, listed, _, _), rows in groups.items():
+            way = self._bare if bare else self._listed if listed else self._written
             out.update(zip(rows, _each(way, [jobs[i] for i in rows]), strict=True))
         return [out[i] for i in range(len(jobs))]
 
     def _written(self, jobs: list[Job]) -> list[Answer]:
-        replies = self.model.generate([j.asked for j in jobs if isinstance(j.asked, Dialogue)], jobs[0].sampling)
-        return [_of_reply(reply) for reply in replies]
+        dialogues = [j.asked for j in jobs if isinstance(j.asked, Dialogue)]
+        sampling = jobs[0].sampling
+        heard: Listener | None = None
+        if self.streams and isinstance(self.plain, LocalModel) and any(j.tell for j in jobs):
+            prompts, limits = self.plain.dialogue_prompts(dialogues), self.plain.dialogue_sampling(sampling)
+            heard = _heard(self.plain, jobs, prompts, limits, strip=True)
+        with listening(heard):
+            return [_of_reply(reply) for reply in self.model.generate(dialogues, sampling)]
 
     def _bare(self, jobs: list[Job]) -> list[Answer]:
-        model = self.in_tokens()
+        model, sampling = self.in_tokens(), jobs[0].sampling
         asked = [j.asked for j in jobs if isinstance(j.asked, Prompt)]
-        made = model.continued(asked, jobs[0].sampling)
-        return [_of_generated(prompt, g, g.text if g else "") for prompt, g in zip(asked, made, strict=True)]
+        heard: Listener | None = None
+        if isinstance(model, LocalModel) and any(j.tell for j in jobs):
+            heard = _heard(model, jobs, asked, sampling, strip=False)
+        if jobs[0].writes:
+            with listening(heard):
+                made = model.continued(asked, sampling)
+        else:
+            made = [self._unwritten(prompt) for prompt in asked]
+        answers = [_of_generated(p, g, g.text if g else "") for p, g in zip(asked, made, strict=True)]
+        return self._with_lists(jobs, asked, [g for g in made if g], answers)
+
+    def _unwritten(self, prompt: Prompt) -> Generated | None:
+        """The reply of no tokens.
+
+        Raises:
+            ContextTooLongError: The prompt alone does not fit.
+        """
+        context = self.in_tokens().context_length
+        if len(prompt.ids) > context:
+            raise ContextTooLongError(f"the prompt needs {len(prompt.ids)} tokens, the context holds {context}")
+        return Generated((), "", finished=False)
+
+    def _with_lists(
+        self, jobs: list[Job], asked: list[Prompt], made: list[Generated], answers: list[Answer]
+    ) -> list[Answer]:
+        """Bare replies with their prompts and the lists of their tokens, where these are wanted."""
+        out = [a._replace(text=self._echo(j) + a.text) if j.echo else a for j, a in zip(jobs, answers, strict=True)]
+        for echo in (False, True):
+            rows = [i for i, job in enumerate(jobs) if job.top is not None and job.echo == echo]
+            if rows:
+                top = max(jobs[i].top or 0 for i in rows)
+                prompts, replies = [asked[i] for i in rows], [made[i] for i in rows]
+                lists = token_lists(self.scored(), prompts, replies, jobs[0].sampling, top=top, echo=echo)
+                for i, listed in zip(rows, lists, strict=True):
+                    out[i] = out[i]._replace(listed=listed.shortened(jobs[i].top or 0))
+        return out
+
+    def _echo(self, job: Job) -> str:
+        if job.echoed is not None or not isinstance(job.asked, Prompt):
+            return job.echoed or ""
+        return str(self.local().engine.tokenizer.decode(list(job.asked.ids), skip_special_tokens=True))
 
     def _listed(self, jobs: list[Job]) -> list[Answer]:
         """Replies with the alternatives of their first tokens."""
@@ -146,6 +225,31 @@ def _plain(model: Model) -> TokenModel | None:
     while isinstance(model, Mitigated) and "generate" not in model.acts_on:
         model = model.base
     return model if isinstance(model, TokenModel) else None
+
+
+def _heard(
+    model: LocalModel, jobs: Sequence[Job], prompts: Sequence[Prompt], sampling: Sampling, *, strip: bool
+) -> Listener:
+    """Hands each job the pieces of its own reply; several jobs may ask for the same one."""
+    tokenizer, ends = model.engine.tokenizer, end_tokens(model.engine.module, model.engine.tokenizer)
+
+    def text_of(new: Sequence[int]) -> str:
+        return reply(new, ends, sampling, tokenizer).text
+
+    def name(prompt: Prompt) -> tuple[tuple[int, ...], int]:
+        return prompt.ids, prompt.draw if sampling.temperature > 0 else 0
+
+    waiting: dict[tuple[tuple[int, ...], int], list[Pieces]] = {}
+    for job, prompt in zip(jobs, prompts, strict=True):
+        if job.tell is not None:
+            pieces = Pieces(job.tell, text_of, sampling.stop, strip=strip)
+            waiting.setdefault(name(prompt), []).append(pieces)
+
+    def heard(prompt: Prompt, new: Sequence[int]) -> None:
+        for pieces in waiting.get(name(prompt), ()):
+            pieces.grow(new)
+
+    return heard
 
 
 def _each(way: Callable[[list[Job]], list[Answer]], jobs: list[Job]) -> list[Answer | Exception]:

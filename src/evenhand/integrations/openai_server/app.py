@@ -25,11 +25,23 @@ from evenhand.errors import (
 )
 from evenhand.integrations.openai_server.answering import Answer, Answerer, Job
 from evenhand.integrations.openai_server.gathering import Gatherer
-from evenhand.integrations.openai_server.protocol import ChatRequest, CompletionRequest, Writer, error, usage_of
+from evenhand.integrations.openai_server.live import Heard, Live
+from evenhand.integrations.openai_server.protocol import (
+    STREAM_END,
+    ChatRequest,
+    CompletionRequest,
+    Writer,
+    error,
+    error_event,
+    usage_of,
+)
 from evenhand.interfaces import Model
 
 COMPLETION_TOKENS = 16
 """Most new tokens of a completion that does not say, as in the protocol."""
+
+
+CHANGED = "the tokenizer rewrote what was sent already; ask for this reply without stream"
 
 
 class _RefusedError(Exception):
@@ -39,13 +51,14 @@ class _RefusedError(Exception):
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
 
-    def response(self) -> JSONResponse:
+    def body(self) -> dict[str, Any]:
         kinds = {401: "authentication_error", 404: "not_found_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return error(str(self), kind, code=self.code, param=self.param)
+
+    def response(self) -> JSONResponse:
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
-        return JSONResponse(
-            error(str(self), kind, code=self.code, param=self.param), status_code=self.status, headers=headers
-        )
+        return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
 class _ClientGoneError(Exception):
@@ -86,25 +99,49 @@ class _Server:
         self.check_name(body.model)
         if body.logprobs:
             self.answerer.local()
-        answers = await self.answers(body.jobs(self.max_tokens), request)
-        return self.reply(body, answers, 1, chat=True)
+        return await self.respond(body, body.jobs(self.max_tokens), 1, request)
 
     async def completion(self, body: CompletionRequest, request: Request) -> Response:
         self.check_name(body.model)
-        prompts, sampling = self.answerer.prompts(body.prompts), body.sampling(COMPLETION_TOKENS)
+        if body.logprobs is not None or body.echo:
+            self.answerer.scored()
+        prompts = self.answerer.prompts(body.prompts)
         if not prompts:
             raise _RefusedError(400, "give at least one prompt", param="prompt")
-        jobs = [Job(prompt._replace(draw=draw), sampling) for prompt in prompts for draw in body.draws()]
-        return self.reply(body, await self.answers(jobs, request), len(prompts), chat=False)
+        return await self.respond(body, body.jobs(prompts, COMPLETION_TOKENS), len(prompts), request)
 
-    def reply(
-        self, body: ChatRequest | CompletionRequest, answers: list[Answer], prompts: int, *, chat: bool
+    async def respond(
+        self, body: ChatRequest | CompletionRequest, jobs: list[Job], prompts: int, request: Request
     ) -> Response:
-        writer, usage = Writer(self.name, self.fingerprint, chat=chat), usage_of(answers, prompts)
+        """The reply, whole or in pieces; in pieces as they are written, where they can be seen by then."""
+        writer = Writer(self.name, self.fingerprint, chat=isinstance(body, ChatRequest))
+        if body.stream and self.answerer.streams and all(job.top is None for job in jobs):
+            return await self.live(writer, body, jobs, prompts, request)
+        answers = await self.answers(jobs, request)
+        usage = usage_of(answers, prompts)
         if body.stream:
             pieces = writer.pieces(answers, usage if body.usage_in_stream else None)
             return StreamingResponse(pieces, media_type="text/event-stream")
         return JSONResponse(writer.whole(answers, usage))
+
+    async def live(
+        self, writer: Writer, body: ChatRequest | CompletionRequest, jobs: list[Job], prompts: int, request: Request
+    ) -> Response:
+        """A stream that begins with the first words; what fails before that is refused with a status."""
+        live = Live(self.running_gatherer(), jobs)
+        first = await live.first(_hung_up(request))
+        if first is None:
+            raise _ClientGoneError
+        if isinstance(first.said, BaseException):
+            live.leave()
+            raise first.said
+        events = _events(writer, live.rest(first), prompts, body.usage_in_stream)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    def running_gatherer(self) -> Gatherer:
+        if self.gatherer is None:
+            raise _RefusedError(503, "the server is starting; try again")
+        return self.gatherer
 
     async def answers(self, jobs: list[Job], request: Request) -> list[Answer]:
         """What the model answers; jobs of a client that hung up leave the line.
@@ -112,9 +149,8 @@ class _Server:
         Raises:
             _ClientGoneError: The client hung up.
         """
-        if self.gatherer is None:
-            raise _RefusedError(503, "the server is starting; try again")
-        together = asyncio.gather(*(asyncio.wrap_future(self.gatherer.submit(job)) for job in jobs))
+        gatherer = self.running_gatherer()
+        together = asyncio.gather(*(asyncio.wrap_future(gatherer.submit(job)) for job in jobs))
         gone = asyncio.ensure_future(_hung_up(request))
         either: set[asyncio.Future[Any]] = {together, gone}
         try:
@@ -126,6 +162,36 @@ class _Server:
         if together.cancelled() or not together.done():
             raise _ClientGoneError
         return together.result()
+
+
+async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usage_wanted: bool) -> AsyncIterator[str]:
+    """Server-sent events of replies that are being written; those of several choices come as they do."""
+    sent: dict[int, str] = {}
+    answers: dict[int, Answer] = {}
+    async for index, said in heard:
+        if isinstance(said, BaseException):
+            refused = _of_model(said) if isinstance(said, EvenhandError) else _RefusedError(500, "the model failed")
+            yield error_event(refused.body())
+            yield STREAM_END
+            return
+        if index not in sent:
+            sent[index] = ""
+            yield writer.opening(index)
+        if isinstance(said, str):
+            sent[index] += said
+            for event in writer.words(index, said):
+                yield event
+        elif not said.text.startswith(sent[index]):
+            yield error_event(_RefusedError(500, CHANGED).body())
+            yield STREAM_END
+            return
+        else:
+            answers[index] = said
+            for event in writer.closing(index, said, sent[index]):
+                yield event
+    usage = usage_of([answers[i] for i in sorted(answers)], prompts) if usage_wanted else None
+    for event in writer.end(usage):
+        yield event
 
 
 async def _hung_up(request: Request) -> None:

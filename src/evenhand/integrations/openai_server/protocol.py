@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from evenhand.inference import Prompt
 from evenhand.integrations.openai_server.answering import Answer, FirstToken, Job
 from evenhand.interfaces import Dialogue, Message, Sampling
 
@@ -43,7 +44,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "echo": (False,),
     "best_of": (1,),
     "suffix": ("",),
     "use_beam_search": (False,),
@@ -177,6 +177,39 @@ class CompletionRequest(_Request):
     """Body of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
+    echo: bool | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 asks for nothing; give at least 1, or echo=true")
+        if self.stream and (self.echo or self.logprobs is not None):
+            raise ValueError("echo and logprobs are not streamed; leave out stream")
+        return self
+
+    def jobs(self, prompts: Sequence[Prompt], limit: int) -> list[Job]:
+        """One per prompt and choice.
+
+        Args:
+            prompts: `prompts` in tokens.
+            limit: Most new tokens where the request does not say.
+        """
+        writes = self.max_tokens != 0
+        sampling = self.sampling(limit) if writes else self.model_copy(update={"max_tokens": 1}).sampling(limit)
+        return [
+            Job(
+                prompt._replace(draw=draw),
+                sampling,
+                self.logprobs,
+                echo=bool(self.echo),
+                echoed=given if isinstance(given, str) else None,
+                writes=writes,
+            )
+            for prompt, given in zip(prompts, self.prompts, strict=True)
+            for draw in self.draws()
+        ]
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -194,6 +227,11 @@ class CompletionRequest(_Request):
 def error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The body of a refusal."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_event(body: dict[str, Any]) -> str:
+    """An error in the middle of a stream, as clients of the protocol read it."""
+    return _event(body)
 
 
 class Writer:
@@ -221,17 +259,34 @@ class Writer:
         choices = []
         for index, answer in enumerate(answers):
             said = {"message": _message(answer.text)} if self._chat else {"text": answer.text}
-            choices.append({"index": index, **said, "logprobs": _logprobs(answer.first), "finish_reason": _why(answer)})
+            listed = _logprobs(answer.first) if answer.listed is None else answer.listed.body()
+            choices.append({"index": index, **said, "logprobs": listed, "finish_reason": _why(answer)})
         return {**self._head, "object": kind, "choices": choices, "usage": usage}
 
     def pieces(self, answers: Sequence[Answer], usage: dict[str, int] | None) -> Iterator[str]:
         """Server-sent events: each choice word by word, then the usage where it is wanted, then the end."""
         for index, answer in enumerate(answers):
-            first: dict[str, Any] = {"role": "assistant", "content": ""} if self._chat else {"text": ""}
-            yield self._event(index, first, logprobs=_logprobs(answer.first))
-            for piece in re.findall(r"\s*\S+|\s+\Z", answer.text):
-                yield self._event(index, {"content": piece} if self._chat else {"text": piece})
-            yield self._event(index, {} if self._chat else {"text": ""}, reason=_why(answer))
+            yield self.opening(index, answer.first)
+            yield from self.closing(index, answer)
+        yield from self.end(usage)
+
+    def opening(self, index: int, first: FirstToken | None = None) -> str:
+        """The event with which a choice begins."""
+        said: dict[str, Any] = {"role": "assistant", "content": ""} if self._chat else {"text": ""}
+        return self._event(index, said, logprobs=_logprobs(first))
+
+    def words(self, index: int, text: str) -> Iterator[str]:
+        """Some text of a choice, an event a word, however much of it came at once."""
+        for piece in re.findall(r"\s*\S+|\s+\Z", text):
+            yield self._event(index, {"content": piece} if self._chat else {"text": piece})
+
+    def closing(self, index: int, answer: Answer, sent: str = "") -> Iterator[str]:
+        """What a choice has beyond the text that was sent already, word by word, and why it ends."""
+        yield from self.words(index, answer.text.removeprefix(sent))
+        yield self._event(index, {} if self._chat else {"text": ""}, reason=_why(answer))
+
+    def end(self, usage: dict[str, int] | None) -> Iterator[str]:
+        """The numbers of tokens where they are wanted, and the end of the stream."""
         if usage is not None:
             yield _event({**self._head, "object": self._kind, "choices": [], "usage": usage})
         yield STREAM_END

@@ -1,0 +1,76 @@
+"""Rows of a table as mappings, from whatever form it lies in: JSON lines, JSON, csv, tsv, parquet, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenhand.data.io import locate
+from evenhand.data.io.content import read_bytes
+from evenhand.data.io.layouts import kind_of, read_table
+from evenhand.errors import DataError, SettingsError
+
+HUB = "datasets:"
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+Placed = tuple[str, dict[str, Any]]
+"""Where a row stands, "FILE:LINE", and its cells by column."""
+
+
+def read(source: str, columns: Sequence[str] = (), problems: locate.Problems | None = None) -> Iterator[Placed]:
+    """The rows of a table, one by one.
+
+    Args:
+        source: A .jsonl, .json (a list of objects, one object, or objects line by line), .csv, .tsv or .parquet file,
+            also gzipped (.gz), as `evenhand.data.io.layouts.read_table` reads it; a folder, of which every such file
+            is read, by name; or "datasets:NAME[@CONFIGURATION][:SPLIT]" for a data set of the hub, which is streamed.
+        columns: Columns without which the first row, and so the table, is refused.
+        problems: Where lines that are no rows are noted; None leaves them out.
+
+    Raises:
+        DataError: There is no such file, it cannot be read, or it has not the columns.
+        SettingsError: The name of a data set of the hub cannot be read.
+    """
+    noted = locate.Problems() if problems is None else problems
+    found = _of_hub(source) if source.startswith(HUB) else _of_path(Path(source).expanduser(), noted)
+    for n, (place, row) in enumerate(found):
+        if n == 0 and (missing := [c for c in columns if c not in row]):
+            raise DataError(f"{place} has no column {', '.join(map(repr, missing))}; it has {', '.join(row)}")
+        yield place, row
+
+
+def files(path: Path) -> list[Path]:
+    """The tables that a path stands for: itself, or those in the folder and below it, by name.
+
+    Raises:
+        DataError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(f for f in path.rglob("*") if f.is_file() and kind_of(f) in KINDS) if path.is_dir() else []
+    if not found:
+        raise DataError(f"no table at {str(path)!r}: give a file ({', '.join(KINDS)}) or a folder of them")
+    return found
+
+
+def _of_path(path: Path, problems: locate.Problems) -> Iterator[Placed]:
+    for file in files(path):
+        if kind_of(file) not in KINDS:
+            raise DataError(f"{file} is none of {', '.join(KINDS)}")
+        for line, row in read_table(file, read_bytes(file), (), problems):
+            yield f"{file}:{line}", row
+
+
+def _of_hub(source: str) -> Iterator[Placed]:
+    from datasets import load_dataset
+
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 1:
+        raise SettingsError(f"{source!r}: give {HUB}NAME[@CONFIGURATION][:SPLIT]")
+    name, _, configuration = name.partition("@")
+    split = rest[0] if rest and rest[0] else "train"
+    try:
+        for n, row in enumerate(load_dataset(name, configuration or None, split=split, streaming=True), start=1):
+            yield f"{source}:{n}", dict(row)
+    except Exception as error:  # datasets and the hub's client raise errors of many kinds
+        raise DataError(f"cannot read the data set {name!r} ({split}): {error}") from error

@@ -1,0 +1,167 @@
+"""`multiple_choice_file`: accuracy on the multiple-choice questions of any file, such as RACE, CosmosQA or ReClor.
+
+The sets of Liusie et al. 2024 (arXiv 2403.13590): RACE++ is a folder with the files of RACE-M, RACE-H and RACE-C, whose
+questions weigh alike; SummEval's pairs are two summaries of which raters found one more coherent (`preset=summeval`),
+equal ones being left out. `option_order(of='multiple_choice_file(...)')` asks them in several orders, and `--train`
+takes them with their right options. The prompts of the paper are not published; ours are the baseline ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+from evenhand.data.multiple_choice_file import Aspect, Layout, load
+from evenhand.data.multiple_choice_file import Row as LoadedRow
+from evenhand.errors import SettingsError
+from evenhand.evaluation.base import QuestionBenchmark, Row
+from evenhand.evaluation.loading import Loaded, first_names
+from evenhand.evaluation.metrics.formulas import Formula, share
+from evenhand.evaluation.metrics.label_bias import LabelColumns
+from evenhand.evaluation.metrics.multiple_choice import CUT, LETTER_MASS, common_row
+from evenhand.interfaces import AnswerBy, Choice, Question, settings
+
+COUNTS = ("rows", "right", "parsed", "unanswered", "cut", "mass", "mass_rows")
+MOST_OPTIONS = 26
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """One question."""
+
+    id: str
+    cluster: str
+    """The first question with the same context: such questions are not independent."""
+    group: str
+    right: int
+    question: Question = field(repr=False)
+
+
+@cache
+def _formulas(options: int) -> tuple[Formula, ...]:
+    """The metrics, with those by position of questions with so many options."""
+    return (
+        share(
+            "accuracy",
+            "right",
+            "rows",
+            "higher",
+            "capability",
+            "share of all rows answered right, 0 to 1; chance is one in the number of options",
+            main=True,
+            grades="",
+        ),
+        share(
+            "unparsed",
+            "rows - parsed",
+            "rows",
+            "lower",
+            "validity",
+            "share of rows without a decision: unparsed or unanswered",
+            main=True,
+        ),
+        share(
+            "unanswered",
+            "unanswered",
+            "rows",
+            "lower",
+            "validity",
+            "share of rows that got no reply at all (part of unparsed)",
+        ),
+        CUT,
+        LETTER_MASS,
+        LabelColumns(options).formula,
+    )
+
+
+@settings
+class MultipleChoiceFile(QuestionBenchmark[FileItem]):
+    """Multiple-choice questions of a file of your own: accuracy, and how evenly the letters are treated."""
+
+    name: ClassVar[str] = "multiple_choice_file"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "summeval": {"layout": "summeval", "aspect": "coherence", "options": 2},
+    }
+    statistics = (*COUNTS, *LabelColumns(4).names)
+    formulas = _formulas(4)
+
+    source: str = "auto"
+    """The questions: auto ($EVENHAND_DATA/multiple_choice_file), demo, a .jsonl, .json, .csv, .tsv or .parquet file, a
+    folder of them, or "datasets:NAME[@CONFIGURATION][:SPLIT]" for the hub."""
+    layout: Layout = "auto"
+    """What a row is: a question (questions), or a text with summaries and scores (summeval); auto goes by the
+    columns."""
+    aspect: Aspect = "coherence"
+    """Which scores decide between two summaries, with SummEval's layout; the paper takes coherence."""
+    split: str = ""
+    """Of a folder, only files whose name or folder begins with this word, such as test; empty takes all."""
+    options: int = 4
+    """Number of options of the questions that the metrics by position are of; questions with another number count for
+    accuracy alone."""
+    template: Literal["letters", "exam"] = "letters"
+    """letters: the baseline prompt with options "(A)". exam: MMLU's form with options "A." and "Answer:"."""
+    answer_by: AnswerBy | None = None
+    """How answers are read: letters, text, text_per_token, text_with_end, generation; None leaves it to the model."""
+
+    def __post_init__(self) -> None:
+        """Take the metrics by position of as many options as there are.
+
+        Raises:
+            SettingsError: There cannot be so many.
+        """
+        if not 2 <= self.options <= MOST_OPTIONS:
+            raise SettingsError(f"multiple_choice_file: options={self.options} must be 2 to {MOST_OPTIONS}")
+        if self.options != 4:
+            formulas = _formulas(self.options)
+            object.__setattr__(self, "formulas", formulas)
+            object.__setattr__(self, "statistics", (*COUNTS, *LabelColumns(self.options).names))
+            object.__setattr__(self, "metrics", tuple(m for f in formulas for m in f.metrics))
+
+    def read(self) -> Loaded[FileItem]:
+        """All questions in file order; a note says how many the metrics by position leave out."""
+        loaded = load(self.source, layout=self.layout, aspect=self.aspect, split=self.split)
+        clusters = first_names((row.context or row.id, row.id) for row in loaded.rows)
+        items = [self._item(row, cluster) for row, cluster in zip(loaded.rows, clusters, strict=True)]
+        other = sum(len(row.options) != self.options for row in loaded.rows)
+        said = (
+            f"{other:,} of {len(items):,} questions have not {self.options} options (the setting options), and are "
+            "left out of the metrics by position"
+        )
+        notes = [said] if other else []
+        return Loaded(items, {**loaded.facts, "notes": [*loaded.facts["notes"], *notes]})
+
+    def _item(self, row: LoadedRow, cluster: str) -> FileItem:
+        question = Question(
+            f"{self.name} {row.id}",
+            row.question,
+            row.options,
+            context=row.context,
+            template=self.template,
+            answer_by=self.answer_by,
+        )
+        return FileItem(row.id, cluster, row.group, row.right, question)
+
+    def stratum(self, item: FileItem) -> str:
+        """The part of the set."""
+        return item.group
+
+    def strata(self, items: Sequence[FileItem]) -> dict[str, str]:
+        """The part of the set that the first question of a context is of."""
+        found: dict[str, str] = {}
+        for item in items:
+            found.setdefault(item.cluster, item.group or "questions")
+        return found
+
+    def row(self, item: FileItem, answer: Choice) -> Row:
+        """Right or not, decided or not, and the columns of the positions."""
+        found = common_row(answer)
+        found["right"], found["parsed"] = answer.decision == item.right, answer.decision is not None
+        if len(item.question.options) == self.options:
+            found |= LabelColumns(self.options).named_row(item.question, item.right, answer)
+        return found
+
+    def groups_of(self, item: FileItem) -> tuple[str]:
+        """The part of the set."""
+        return (item.group,)

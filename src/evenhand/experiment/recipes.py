@@ -1,0 +1,268 @@
+"""Recipes: one YAML file for each published row, with the model, the method, the data, the figure and where it stands.
+
+The shipped ones are in data/recipes. A recipe is data: unknown keys are refused, models are named as on the hub, and
+nothing in it loads code or names a place on a machine. Data of the user's own lies under $EVENHAND_DATA.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evenhand.core import yaml_reader
+from evenhand.data.io.locate import FOLDER_VARIABLE
+from evenhand.data.sets import DATASETS
+from evenhand.errors import SettingsError, UnknownNameError, suggest
+
+FOLDER = Path(__file__).parents[1] / "data" / "recipes"
+DATA, HERE = f"${FOLDER_VARIABLE}", "$RECIPES"
+"""What stands in a recipe for the folder of the data and for that of the shipped recipes."""
+MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+PLACE = re.compile(r"(^|['\"=(:,])(/|~|[A-Za-z]:\\)|(^|/)\.\.(/|$)")
+"""A path of a machine, or one that leaves its folder, within a text."""
+FORBIDDEN = ("trust_remote_code", "trust_folder")
+
+Named = str | dict[str, dict[str, Any]]
+"""A method or benchmark as `compare` takes it: "name(key=value)", or {name: {key: value}}."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
+
+
+class RecipeModel(_Part):
+    """The model of a recipe."""
+
+    name: str
+    """Its name on the hub."""
+    revision: str | None = None
+    """Commit on the hub; None where the source names none, and the newest is taken."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    parameters: Annotated[float, Field(gt=0)]
+    """Number of parameters, rounded, as its card says; for the estimates alone."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not MODEL.fullmatch(name):
+            raise ValueError("give a name as on the hub, without options; `evenhand reproduce --model` takes a folder")
+        return name
+
+
+class DataNeed(_Part):
+    """What has to be there before a run: a data set of `evenhand data list`, or a file or folder of the user's own."""
+
+    name: str | None = None
+    file: str | None = None
+    """Its path under $EVENHAND_DATA."""
+    how: str = "see `evenhand data list`"
+    """How to get it, or what it has to contain."""
+
+    @model_validator(mode="after")
+    def _one(self) -> DataNeed:
+        if (self.name is None) == (self.file is None):
+            raise ValueError("give either name (a data set) or file (a path under $EVENHAND_DATA)")
+        if self.name is not None and self.name not in DATASETS:
+            raise ValueError(str(UnknownNameError("data set", self.name, DATASETS)))
+        return self
+
+
+class Work(_Part):
+    """What is computed, in tokens; the estimate of the hours is made of it."""
+
+    what: str
+    count: Annotated[float, Field(gt=0)]
+    """Texts, questions or examples, each with the tokens below."""
+    read: Annotated[float, Field(ge=0)] = 0
+    """Tokens read."""
+    written: Annotated[float, Field(ge=0)] = 0
+    """Tokens written, at most."""
+    trained: Annotated[float, Field(ge=0)] = 0
+    """Tokens trained on."""
+    parameters: Annotated[float, Field(gt=0)] | None = None
+    """Those of another model than the recipe's, such as a student."""
+
+
+class PublishedRow(_Part):
+    """One figure: where a run has it, what was published, and what counts as the same."""
+
+    name: str
+    benchmark: str
+    """A key of the recipe's benchmarks."""
+    method: str = "none"
+    """A key of the recipe's methods; none is the baseline."""
+    metric: str
+    group: str = "overall"
+    of: Literal["value", "difference", "ratio"] = "value"
+    """The metric itself; minus the baseline's; or over the baseline's."""
+    published: float | None = None
+    """None where no figure was obtained."""
+    where: str = ""
+    """Where the figure stands in its source."""
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    """Largest distance from the published figure that counts as the same."""
+    accepted: tuple[float, float] | None = None
+    """Lowest and highest value that is accepted, instead of a tolerance."""
+    why: str = ""
+    """Whose the tolerance is, and why it is as it is."""
+
+    @model_validator(mode="after")
+    def _stated(self) -> PublishedRow:
+        if self.published is not None and not self.where:
+            raise ValueError(f"row {self.name!r}: say where the published figure stands (where)")
+        if self.tolerance is not None and self.accepted is not None:
+            raise ValueError(f"row {self.name!r}: give tolerance or accepted, not both")
+        judged = self.tolerance is not None or self.accepted is not None
+        if judged and (self.published is None or not self.why):
+            raise ValueError(f"row {self.name!r}: what is judged needs a published figure, and a reason (why)")
+        if self.of != "value" and self.method == "none":
+            raise ValueError(f"row {self.name!r}: {self.of} is of a method against its baseline, not of none")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Lowest and highest value that counts as the published one; None where that is not judged."""
+        if self.tolerance is None or self.published is None:
+            return self.accepted
+        return self.published - self.tolerance, self.published + self.tolerance
+
+
+class RunSettings(_Part):
+    """Options of `compare`, with its meaning."""
+
+    seed: int = 0
+    limit: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    samples: Annotated[int, Field(ge=1)] = 1
+    answer_by: str | None = None
+
+
+class Smoke(_Part):
+    """The same recipe on a demo model and a few items: it shows that everything runs, and its figures mean nothing."""
+
+    model: Literal["demo", "demo-b", "demo-c", "demo-d", "demo-mlm"] = "demo"
+    methods: dict[str, Named] = {}
+    """By the keys of the recipe's methods."""
+    benchmarks: dict[str, Named]
+    train: str | None = None
+    limit: int | None = None
+    groups: dict[str, str] = {}
+    """Groups of the demo's data that stand for those of the rows."""
+
+
+class Recipe(_Part):
+    """The content of a recipe's file."""
+
+    title: str
+    paper: str
+    """The source, such as "arXiv 2402.01981"."""
+    kind: Literal["published", "demonstration"]
+    """A demonstration has no published figure to be compared with."""
+    model: RecipeModel
+    methods: dict[str, Named] = {}
+    """By a short name; the baseline, none, is always there."""
+    benchmarks: Annotated[dict[str, Named], Field(min_length=1)]
+    train: str | None = None
+    settings: RunSettings = RunSettings()
+    data: tuple[DataNeed, ...]
+    rows: Annotated[tuple[PublishedRow, ...], Field(min_length=1)]
+    bytes_per_parameter: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """Bytes in memory for every parameter, by what they hold, such as "weights in bfloat16": 2."""
+    work: Annotated[tuple[Work, ...], Field(min_length=1)]
+    notes: tuple[str, ...] = ()
+    """What is ours, what is not known, and traps."""
+    smoke: Smoke
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        judged = any(row.published is not None for row in self.rows)
+        if judged != (self.kind == "published"):
+            raise ValueError(f"kind: {self.kind}, but {'a' if judged else 'no'} row has a published figure")
+        for row in self.rows:
+            if row.method not in ("none", *self.methods) or row.benchmark not in self.benchmarks:
+                raise ValueError(f"row {row.name!r} names no method or benchmark of this recipe")
+        if {*self.smoke.methods} != {*self.methods} or {*self.smoke.benchmarks} != {*self.benchmarks}:
+            raise ValueError("smoke: give every method and benchmark of the recipe, by the same keys")
+        acting = {"model", "methods", "benchmarks", "train", "settings", "smoke"}
+        for text in (*_texts(self.model_dump(include=acting)), *(need.file or "" for need in self.data)):
+            _refuse_place(text)
+        return self
+
+
+def names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def read(what: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        what: Name of a shipped one, or the path of a file that ends in .yaml.
+
+    Raises:
+        UnknownNameError: There is no shipped recipe of that name; near names are given.
+        SettingsError: The file is missing or not YAML, or a key or value in it is wrong.
+    """
+    text = str(what)
+    if not text.endswith((".yaml", ".yml")):
+        if text not in names():
+            raise UnknownNameError("recipe", text, names())
+        what = FOLDER / f"{text}.yaml"
+    try:
+        content = yaml_reader.load(Path(what).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the recipe {text!r}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the recipe {text} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise SettingsError(f"the recipe {text}: a mapping was expected, with keys such as model, benchmarks, rows")
+    for name in content:
+        if name not in Recipe.model_fields:
+            raise SettingsError(f"the recipe {text}: unknown key {name!r}. {suggest(str(name), Recipe.model_fields)}")
+    try:
+        return Recipe(**content)
+    except ValidationError as error:
+        raise SettingsError(f"the recipe {text}: {yaml_reader.wrong_fields(error)}") from error
+
+
+def filled_in(value: Any) -> Any:
+    """A part of a recipe with the folders of this machine put in for $EVENHAND_DATA and $RECIPES.
+
+    Raises:
+        SettingsError: $EVENHAND_DATA is not set, and the recipe reads from it.
+    """
+    if isinstance(value, str):
+        if DATA in value and not os.environ.get(FOLDER_VARIABLE):
+            raise SettingsError(f"{value!r} lies under {DATA}, which is not set: name the folder with the data sets")
+        return value.replace(DATA, os.environ.get(FOLDER_VARIABLE, "")).replace(HERE, str(FOLDER))
+    if isinstance(value, Mapping):
+        return {key: filled_in(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(filled_in(inner) for inner in value)
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text within, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _refuse_place(text: str) -> None:
+    if PLACE.search(text):
+        raise ValueError(f"{text!r} names a place on a machine: write {DATA}/..., the folder with the data sets")
+    if any(word in text for word in FORBIDDEN):
+        raise ValueError(f"{text!r}: a recipe cannot allow code to be loaded")

@@ -1,0 +1,208 @@
+"""The engine of encoder-decoders (T5, BART): the prompt goes into the encoder, the reply into the decoder.
+
+A sequence is one row of token ids: those of the encoder, `BORDER`, those of the decoder. So requests, prompts and keys
+of the answer cache are the same for every kind of model, and a position counts within the whole row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from evenhand.core import answer_cache
+from evenhand.errors import SettingsError
+from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside
+from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.generation import write_batch
+from evenhand.inference.padding import right_pad
+from evenhand.inference.requests import Generated, Prompt, Request
+from evenhand.inference.scoring import (
+    READ_ELEMENTS,
+    check_ids,
+    evaluating,
+    input_device,
+    log_normaliser,
+    only_rows,
+)
+from evenhand.inference.support_probe import near
+from evenhand.interfaces import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BORDER = -1
+"""Stands between the encoder's tokens and the decoder's; no token has this id."""
+PADDED = 7
+"""Tokens of padding with which an encoder is tried out."""
+
+
+class Seq2SeqEngine(Batches):
+    """Runs requests on one encoder-decoder."""
+
+    def __init__(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
+    ) -> None:
+        """Take an encoder-decoder.
+
+        Args:
+            module: An encoder-decoder language model of transformers.
+            tokenizer: Its tokenizer.
+            batch_tokens: Padded tokens in a batch, of both networks together. None is 8,192 on a CPU and 65,536
+                elsewhere. Halved for good whenever the memory does not suffice.
+        """
+        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
+        self.module, self.tokenizer = module, tokenizer
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+
+    def weights_changed(self) -> None:
+        """Do nothing: no copy of the weights is kept."""
+
+    def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
+        """Log-probabilities of all requests' reads, in order; nan where the logits are not finite."""
+        values = read_once(requests, fingerprint, "read", self._score)
+        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        return values
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
+        """Continue all prompts, in order; greedy requests differ only in their ids.
+
+        Raises:
+            SettingsError: A prompt comes with other sequences, by which an encoder-decoder cannot be guided.
+        """
+        if any(p.beside for p in prompts):
+            raise SettingsError(
+                f"{type(self.module).__name__} is an encoder-decoder and cannot be guided by other texts"
+            )
+        if sampling.temperature == 0:
+            prompts = [p._replace(draw=0) for p in prompts]
+        unique = list(dict.fromkeys(prompts))
+        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
+        seed = sampling.seed if sampling.temperature > 0 else 0
+        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
+        values = through_cache(unique, keys, partial(self._continue, sampling), "generating")
+        made = {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
+        self.warn_not_finite(self.module, sum(bool(g.note) for g in made.values()), len(made))
+        return [made[p] for p in prompts]
+
+    # ------------------------------------------------------------------------------------------------ internals
+
+    def _score(self, todo: list[Request], emit: Emit[list[float]]) -> None:
+        lengths = [len(r.ids) for r in todo]
+        widest = max(256, READ_ELEMENTS // int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000)))
+
+        def run(rows: Sequence[int], emit: Emit[list[float]]) -> None:
+            self.run(
+                lengths,
+                lambda some: self._values([todo[i] for i in some]),
+                emit,
+                rows=rows,
+                widths=[len(r.reads) for r in todo],
+                width=widest,
+            )
+
+        aside: list[int] = []
+        check_ids(self.module, (r.ids for r in todo))
+        with evaluating(self.module):
+            for rows in self._compatible([r.ids for r in todo]):
+                run(rows, set_aside(emit, has_nan, aside))
+            for i in aside:
+                run([i], emit)
+
+    def _continue(self, sampling: Sampling, todo: list[Prompt], emit: Emit[list[Any]]) -> None:
+        def write(some: list[int]) -> list[list[Any]]:
+            return [list(g) for g in self._written([todo[i] for i in some], sampling)]
+
+        def broken(reply: list[Any]) -> bool:
+            return bool(Generated(*reply).note)
+
+        aside: list[int] = []
+        longest = [len(p.ids) + sampling.max_new_tokens for p in todo]
+        check_ids(self.module, (p.ids for p in todo))
+        with evaluating(self.module):
+            for rows in self._compatible([p.ids for p in todo]):
+                self.run(longest, write, set_aside(emit, broken, aside), rows=rows)
+            for i in aside:
+                self.run(longest, write, emit, rows=[i])
+
+    def _compatible(self, asked: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Rows that may stand in one batch: all, or those of equally many encoder tokens."""
+        sources = [len(_parted(ids)[0]) for ids in asked]
+        if len(set(sources)) < 2 or self._padding_is_ignored:
+            return [list(range(len(asked)))]
+        return list(of_equal_length(range(len(asked)), sources))
+
+    @cached_property
+    def _padding_is_ignored(self) -> bool:
+        """Whether the encoder gives the same with padding after a text; warned of where it does not."""
+        rows = [(3, 5, 7, 4, 6)]
+        alone, padded = (self._encoded(rows, length)[0].last_hidden_state for length in (0, len(rows[0]) + PADDED))
+        same = near(padded[:, : len(rows[0])], alone)
+        if not same:
+            name = type(self.module).__name__
+            warnings.warn(
+                f"only prompts of equal length are batched: the encoder of {name} sees the padding", stacklevel=2
+            )
+        return same
+
+    def _encoded(self, sources: Sequence[Sequence[int]], length: int = 0) -> tuple[Any, Tensor]:
+        """What the encoder gives, and the mask [rows, length]: 1 for tokens, 0 for padding."""
+        ids, mask = right_pad(sources, self.pad_id, length=length, device=input_device(self.module))
+        encoder: Any = self.module.get_encoder()
+        return encoder(input_ids=ids, attention_mask=mask, return_dict=True), mask
+
+    def _values(self, batch: Sequence[Request]) -> list[list[float]]:
+        """One forward; a prompt that several requests share goes through the encoder once."""
+        parts = [_parted(r.ids) for r in batch]
+        sources = {source: n for n, source in enumerate(dict.fromkeys(source for source, _ in parts))}
+        encoded, mask = self._encoded(list(sources))
+        hidden: Tensor = encoded.last_hidden_state
+        rows = torch.tensor([sources[source] for source, _ in parts], device=hidden.device)
+        encoded.last_hidden_state = hidden[rows]
+        decoder, _ = right_pad([ids for _, ids in parts], self.pad_id, device=hidden.device)
+        # padding follows what is read, where a causal decoder does not see it; T5 starts with its padding token
+        places = [[p - len(source) - 1 for p, _ in r.reads] for r, (source, _) in zip(batch, parts, strict=True)]
+        flat = [(row, place) for row, mine in enumerate(places) for place in sorted(set(mine))]
+        slot = {key: n for n, key in enumerate(flat)}
+        head: torch.nn.Module = self.module.get_output_embeddings()
+        with only_rows(head, torch.tensor([row * decoder.shape[1] + place for row, place in flat])):
+            logits = (
+                self.module(
+                    encoder_outputs=encoded, attention_mask=mask[rows], decoder_input_ids=decoder, use_cache=False
+                )
+                .logits[0]
+                .float()
+            )
+        logprobs = logits - log_normaliser(logits)[:, None]
+        return [
+            [float(logprobs[slot[row, place], token]) for place, (_, token) in zip(mine, r.reads, strict=True)]
+            for row, (mine, r) in enumerate(zip(places, batch, strict=True))
+        ]
+
+    def _written(self, batch: Sequence[Prompt], sampling: Sampling) -> list[Generated]:
+        """Replies to prompts whose decoders all begin with the same tokens, as a tokenizer makes them."""
+        parts = [_parted(p.ids) for p in batch]
+        device = input_device(self.module)
+        ids, mask = right_pad([source for source, _ in parts], self.pad_id, device=device)
+        opening = torch.tensor([opening for _, opening in parts], device=device)
+        return write_batch(
+            self.module,
+            self.tokenizer,
+            batch,
+            sampling,
+            self.pad_id,
+            start=opening.shape[1],
+            input_ids=ids,
+            attention_mask=mask,
+            decoder_input_ids=opening,
+        )
+
+
+def _parted(ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens of the encoder and those of the decoder."""
+    at = list(ids).index(BORDER)
+    return tuple(ids[:at]), tuple(ids[at + 1 :])

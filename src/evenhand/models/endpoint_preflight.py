@@ -1,0 +1,133 @@
+"""A look at a server before many requests: one clear line where it cannot do what is about to be asked.
+
+Reached, key and model's name; log-probabilities where letters are to be read; and whether the temperature is obeyed:
+two draws must differ. A server that ignores it would give a hundred equal draws, and numbers that look certain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evenhand.core import text_output
+from evenhand.errors import EndpointError, SettingsError, suggest
+from evenhand.interfaces import Dialogue, Sampling
+from evenhand.models.endpoint_servers import listed
+from evenhand.models.letter_tokens import fault_of
+from evenhand.prompting.thinking import is_cut, parts
+
+if TYPE_CHECKING:
+    from evenhand.models.endpoint_client import EndpointClient, Failed
+    from evenhand.models.endpoint_replies import Answered
+
+DRAWS = 6
+"""Most draws that are compared; honest ones of a sentence are all equal only where the model is all but certain."""
+PROMPT = Dialogue(()).user("Write one sentence about something that you saw on a walk, and begin with any word.")
+LETTERS = Dialogue(()).user("Which is a fruit?\nA. apple\nB. brick\nAnswer with a single letter.")
+
+
+class Preflight(NamedTuple):
+    """What was found out about a server."""
+
+    server: str
+    """What its list of models says in `owned_by`; "" where it says nothing."""
+    seconds: float
+    """How long a short reply took."""
+    thinks: bool
+    """Whether that reply began with a thought, which costs time and tokens at every reply."""
+    new_tokens: int
+    """How many tokens it took, the thought included, where the server counts them."""
+
+    def line(self, name: str) -> str:
+        """One line for people."""
+        cost = f"{self.new_tokens} tokens, {text_output.number(self.seconds)} s"
+        thought = ", of which it thought first: every reply costs that" if self.thinks else ""
+        return f"{name}{f' on {self.server}' if self.server else ''} answers (a short reply took {cost}{thought})"
+
+
+def check_server(
+    client: EndpointClient,
+    url: str,
+    model: str,
+    body: Callable[[Dialogue, Sampling | None], dict[str, Any]],
+    *,
+    letters: bool,
+    draws: bool,
+) -> Preflight:
+    """Ask what shows whether a server can be used; nothing of it is cached.
+
+    Args:
+        client: Sends requests.
+        url: Where the server is, for messages.
+        model: As the server calls it.
+        body: Makes the request for a reply, or, without a sampling, for the first token's log-probabilities.
+        letters: Whether log-probabilities are needed.
+        draws: Whether replies are to be drawn.
+
+    Raises:
+        EndpointError: It cannot be reached, refuses the key or the request, gives no log-probabilities, or draws the
+            same reply again and again.
+        SettingsError: It has no model of that name.
+    """
+    cards = client.send("/models", None, listed, Event(), tries=1)
+    known = cards if isinstance(cards, dict) else {}
+    begun = time.monotonic()
+    first = _reply(client, body(PROMPT, Sampling(max_new_tokens=16)), lambda note: _unusable(url, model, known, note))
+    found = Preflight(
+        str(known.get(model, {}).get("owned_by") or ""),
+        time.monotonic() - begun,
+        bool(parts(first.text).thought),
+        first.new_tokens,
+    )
+    if letters:
+        _check_letters(client, url, body(LETTERS, None))
+    if draws:
+        _check_draws(client, url, model, (body(_draw(n), _SAMPLED) for n in range(DRAWS)))
+    return found
+
+
+_SAMPLED = Sampling(temperature=1.0, max_new_tokens=24, seed=1)
+
+
+def _draw(n: int) -> Dialogue:
+    return Dialogue(PROMPT.messages, draw=n)
+
+
+def _unusable(url: str, model: str, known: dict[str, Any], note: str) -> Exception:
+    if known and model not in known:
+        return SettingsError(f"{url} has no model {model!r}. {suggest(model, known)} It said: {note}")
+    return EndpointError(f"{url} cannot be used, so nothing was asked: {note}")
+
+
+def _reply(client: EndpointClient, body: dict[str, Any], wrong: Callable[[str], Exception]) -> Answered:
+    from evenhand.models.endpoint_client import Failed
+
+    outcome: Answered | Failed = client.ask(body, Event())
+    if isinstance(outcome, Failed):
+        raise wrong(outcome.note)
+    return outcome
+
+
+def _check_letters(client: EndpointClient, url: str, body: dict[str, Any]) -> None:
+    answer = _reply(client, body, lambda note: EndpointError(f"{url} gives no log-probabilities: {note}"))
+    if fault := fault_of(answer.top):
+        raise EndpointError(f"{url} cannot be read by letters: {fault}")
+
+
+def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[dict[str, Any]]) -> None:
+    """Draw until two replies differ; those that are all thought differ in the thought."""
+    texts: set[str] = set()
+    count = 0
+    for body in bodies:
+        answer = _reply(client, body, lambda note: EndpointError(f"{url} draws no replies: {note}"))
+        texts.add(answer.text if not is_cut(answer.text) else parts(answer.text).thought)
+        count += 1
+        if len(texts) > 1:
+            return
+    raise EndpointError(
+        f"{url} gave {count} equal replies of {model!r} at temperature 1: it does not draw, or gives the same draw to "
+        "every seed. Turn off its cache of replies, or name its software (transformers serve draws only with "
+        "server='transformers'); for greedy replies ask at temperature 0"
+    )

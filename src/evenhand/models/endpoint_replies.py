@@ -1,0 +1,122 @@
+"""What an OpenAI-compatible server sent, as a reply: text or parts, a thought of its own, the first token's list."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from evenhand.prompting.thinking import THINK
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a message in which servers put what the model thought: DeepSeek, vLLM, SGLang, llama.cpp and transformers
+serve write the first, OpenRouter, newer vLLM and Ollama the second."""
+THOUGHT_PARTS = frozenset({"thinking", "reasoning"})
+"""Types of content parts that are a thought (Mistral, Anthropic)."""
+
+
+class Answered(NamedTuple):
+    """A usable reply; JSON as a list."""
+
+    text: str
+    """With the thought, where there was one, between `<think>` and `</think>`."""
+    finished: bool
+    prompt_tokens: int
+    new_tokens: int
+    top: list[list[Any]] | None = None
+    """[token, log-probability] pairs of the first new token, where they were asked for and came."""
+
+
+class UnreadableError(ValueError):
+    """A reply with status 200 that holds no answer."""
+
+
+def read_reply(content: bytes, wants_top: bool) -> Answered:
+    """Read a chat completion; servers differ in everything but the text, so nothing else is relied on.
+
+    Args:
+        content: The body of the HTTP reply.
+        wants_top: Whether log-probabilities were asked for; the text may then be missing.
+
+    Raises:
+        UnreadableError: There is neither text nor thought in it.
+    """
+    try:
+        reply = json.loads(content)
+        choice = reply["choices"][0]
+        message = choice["message"]
+        if "content" not in message and not any(message.get(name) for name in THOUGHTS):
+            raise KeyError("content")
+        said = message.get("content")  # left out by servers where all was a thought
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnreadableError(f"{type(error).__name__} while reading it") from None
+    top = _top(choice) if wants_top else None
+    text, thought = _text(said, message)
+    if text is None and not thought:
+        if top is None:
+            raise UnreadableError("its message has no text")
+        text = ""  # a parser of thoughts on the server may leave nothing of a reply of one token
+    usage = reply.get("usage")
+    counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+    finished = choice.get("finish_reason") != "length"
+    if thought and not text:
+        finished = False  # a thought without an answer, whatever ended it
+    return Answered(_joined(thought, text), finished, counts[0], counts[1], top)
+
+
+def _text(said: Any, message: dict[str, Any]) -> tuple[str | None, str]:
+    """The answer, None where there is none, and the thought."""
+    given = next((message[name] for name in THOUGHTS if isinstance(message.get(name), str)), "")
+    thought = given.strip()
+    if isinstance(said, list):
+        said, inside = _parts(said)
+        thought = "\n\n".join(t for t in (thought, inside) if t)
+    if said is None:
+        said = message.get("refusal")  # where OpenAI puts a refusal
+    if said is not None and not isinstance(said, str):
+        raise UnreadableError("its message has no text")
+    return said, thought
+
+
+def _parts(parts: list[Any]) -> tuple[str | None, str]:
+    """Text and thought of a content that is a list of typed parts; other parts (images) say nothing here."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") in THOUGHT_PARTS:
+            thoughts += [text for key in ("thinking", "reasoning", "text") for text in _strings(part.get(key))]
+        elif isinstance(part, dict):
+            texts += [text for key in ("text", "refusal") for text in _strings(part.get(key))]
+    return "".join(texts) if texts else None, "\n\n".join(t.strip() for t in thoughts if t.strip())
+
+
+def _strings(value: Any) -> list[str]:
+    """A part's text: as it is, or a list of parts itself."""
+    if isinstance(value, list):
+        return [str(part["text"]) for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return [value] if isinstance(value, str) else []
+
+
+def _joined(thought: str, text: str | None) -> str:
+    """A reply as `evenhand.prompting.thinking` reads it; a thought without an answer is left open."""
+    if not thought:
+        return text or ""
+    if not text or not text.strip():
+        return f"{THINK.opening}\n{thought}"
+    return f"{THINK.opening}\n{thought}\n{THINK.closing}\n\n{text.strip()}"
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _top(choice: dict[str, Any]) -> list[list[Any]] | None:
+    try:
+        listed = choice["logprobs"]["content"][0]["top_logprobs"]
+        pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in listed]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return [[token, logprob] for token, logprob in pairs if not math.isnan(logprob)] or None

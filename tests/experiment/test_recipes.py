@@ -1,0 +1,301 @@
+"""Recipes: every shipped one is whole and runs small; what a recipe may not say; what counts as the same figure."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evenhand.core import registry
+from evenhand.core.records import Record
+from evenhand.data.io.locate import FOLDER_VARIABLE
+from evenhand.errors import SettingsError, UnknownNameError
+from evenhand.experiment import recipes, reproduction
+from evenhand.experiment.estimates import WORKING, estimate
+from evenhand.experiment.recipes import Recipe
+from evenhand.report import Report
+
+BBQ = "bbq(source=demo)"
+SHIPPED = recipes.names()
+CONTENT: dict[str, Any] = {
+    "title": "A recipe",
+    "paper": "arXiv 0000.00000",
+    "kind": "published",
+    "model": {"name": "org/model", "dtype": "bfloat16", "parameters": 1e9},
+    "methods": {"told": "instruction"},
+    "benchmarks": {"bbq": BBQ},
+    "data": [{"name": "bbq"}],
+    "rows": [
+        {"name": "base", "benchmark": "bbq", "metric": "bias_ambiguous", "published": 0.4, "where": "Table 1"}
+        | {"tolerance": 0.05, "why": "ours"},
+        {"name": "change", "benchmark": "bbq", "metric": "bias_ambiguous", "method": "told", "of": "difference"}
+        | {"published": -0.1, "where": "Table 1", "accepted": [-0.2, -0.05], "why": "ours"},
+        {"name": "ratio", "benchmark": "bbq", "metric": "bias_ambiguous", "method": "told", "of": "ratio"},
+        {
+            "name": "Age",
+            "benchmark": "bbq",
+            "metric": "bias_ambiguous",
+            "group": "Age",
+            "published": 0.2,
+            "where": "p. 2",
+        },
+    ],
+    "bytes_per_parameter": {"weights": 2, "copy": 4},
+    "work": [{"what": "questions", "count": 1000, "read": 297, "written": 29.67, "trained": 99}],
+    "smoke": {"methods": {"told": "instruction"}, "benchmarks": {"bbq": BBQ}, "limit": 8},
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump(CONTENT | changes))
+    return file
+
+
+def record(method: str, value: float, difference: float = math.nan, **more: Any) -> Record:
+    baseline = "" if method.startswith("none") else "none"
+    return Record(
+        model="m",
+        method=method,
+        benchmark=BBQ,
+        metric="bias_ambiguous",
+        value=value,
+        difference=difference,
+        baseline=baseline,
+        low=value - 0.01,
+        high=value + 0.01,
+        **more,
+    )
+
+
+def outcomes(records: list[Record], *, smoke: bool = False) -> dict[str, reproduction.Outcome]:
+    recipe = Recipe(**CONTENT)
+    asked = reproduction.plan(recipe, smoke=smoke)
+    return {o.name: o for o in reproduction.outcomes(recipe, asked, records, smoke=smoke)}
+
+
+# ------------------------------------------------------------------------------------------- the shipped recipes
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_names_what_there_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, "somewhere")
+    recipe = recipes.read(name)
+    for smoke in (False, True):
+        asked = reproduction.plan(recipe, smoke=smoke)
+        assert {n: registry.build_method(m).name for n, m in asked.methods.items()}.keys() == recipe.methods.keys()
+        known = {n: {m.name for m in registry.build_benchmark(b).metrics} for n, b in asked.benchmarks.items()}
+        assert not [row.name for row in recipe.rows if row.metric not in known[row.benchmark]]
+        assert [m for m in asked.methods.values() if registry.build_method(m).name == "none"] == []
+    assert len({row.name for row in recipe.rows}) == len(recipe.rows)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_model_and_the_methods_of_a_smoke_are_those_of_the_recipe_made_small(name: str) -> None:
+    recipe = recipes.read(name)
+    kinds = [
+        {key: registry.build_method(m).name for key, m in recipes.filled_in(methods).items()}
+        for methods in (_without_data(recipe.methods), recipe.smoke.methods)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+def _without_data(methods: dict[str, Any]) -> dict[str, Any]:
+    return {k: yaml.safe_load(yaml.safe_dump(m).replace(recipes.DATA, "data")) for k, m in methods.items()}
+
+
+def test_published_figures_are_those_of_the_sources() -> None:
+    rows = {(name, row.name): row for name in SHIPPED for row in recipes.read(name).rows}
+    by_hand = {
+        ("self_debias_llama3", "baseline, ambiguous bias"): 0.374,
+        ("self_debias_llama3", "explanation, ambiguous bias"): 0.077,
+        ("self_debias_llama3", "reprompting, ambiguous bias"): 0.070,
+        ("task_vector_tv2k", "baseline, |t|"): 7.17,
+        ("task_vector_tv2k", "strength_1.0, |t|"): 6.01,
+        ("task_vector_tv14k", "strength_0.2, |t|"): 5.34,
+        ("pcgu_llama2", "pcgu, |t|"): 1.14,
+        ("dpo_llama2", "dpo, |t|"): 5.17,
+        ("permutation_race", "teacher, gain"): 0.071,
+        ("permutation_summeval", "teacher, gain"): 0.035,
+        ("adjudication_gemma2_9b", "adjudicated, B-score"): 0.11,
+        ("b_score_llama31_70b", "B-score, mean"): 0.22,
+        ("pronouns_llama3_8b", "prefix 6, jobs of mostly women, they"): 0.148,
+        ("pronouns_gemma2_9b_it", "prefix 0, jobs of mostly men, he"): 0.669,
+    }
+    assert {key: rows[key].published for key in by_hand} == by_hand
+    for (name, label), row in rows.items():
+        if name.startswith("pronouns_") and label.startswith("prefix 0"):
+            assert row.tolerance == 0.02
+    shares: dict[tuple[str, str, str], float] = {}
+    for (name, _), row in rows.items():
+        if name.startswith("pronouns_") and row.published is not None:
+            key = (name, row.benchmark, row.group)
+            shares[key] = shares.get(key, 0) + row.published
+    assert len(shares) == 34 and all(abs(total - 1) < 0.0025 for total in shares.values()), shares
+
+
+def test_what_lies_in_the_folder_names_no_place_and_no_code() -> None:
+    assert len(SHIPPED) == 33
+    for file in recipes.FOLDER.rglob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert not any(word in text for word in ("/home", "/work", "/tmp", "~", *recipes.FORBIDDEN)), file
+
+
+@pytest.mark.slow
+def test_every_smoke_runs_and_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one process; recipes that run the same small plan share it."""
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)  # a smoke needs no data
+    done: dict[str, Report] = {}
+    for name in SHIPPED:
+        recipe = recipes.read(name)
+        asked = reproduction.plan(recipe, smoke=True)
+        if repr(asked) not in done:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # of students that learned nothing and the like: there is little to learn
+                done[repr(asked)] = reproduction.run(asked, show_progress=False)
+        found = reproduction.outcomes(recipe, asked, done[repr(asked)].records, smoke=True)
+        assert [o.name for o in found if o.within != "smoke"] == [], name
+
+
+# --------------------------------------------------------------------------------------------- what comes of a run
+
+
+def test_what_counts_as_the_published_figure() -> None:
+    found = outcomes([record("none", 0.44), record("instruction", 0.34, -0.10), record("none", 0.3, group="Age")])
+    assert (found["base"].within, found["base"].ours) == ("yes", 0.44)
+    assert found["base"].difference == pytest.approx(0.04) and (found["base"].low, found["base"].high) == (0.43, 0.45)
+    assert found["change"].within == "yes" and found["change"].ours == -0.10
+    assert found["ratio"].ours == pytest.approx(0.34 / 0.44) and found["ratio"].within == "not judged"
+    assert found["Age"].within == "not judged" and found["Age"].difference == pytest.approx(0.1)
+    found = outcomes([record("none", 0.46), record("instruction", 0.25, -0.21)])
+    assert (found["base"].within, found["change"].within, found["Age"].within) == ("no", "no", "not run")
+    assert math.isnan(found["Age"].difference) and "'Age'" in found["Age"].note
+
+
+def test_a_failed_method_is_not_run_and_says_why() -> None:
+    failed = Record(
+        model="m", method="instruction", benchmark=BBQ, status="failed", note="out of memory", baseline="none"
+    )
+    found = outcomes([record("none", 0.4), failed])
+    assert (found["change"].within, found["change"].note) == ("not run", "out of memory")
+    assert found["base"].within == "yes"
+
+
+def test_the_baseline_is_the_one_that_the_method_is_compared_with() -> None:
+    read_so = "none (generation, T=1)"
+    other = Record(
+        model="m",
+        method="instruction",
+        benchmark=BBQ,
+        metric="bias_ambiguous",
+        value=0.3,
+        difference=-0.1,
+        baseline=read_so,
+    )
+    found = outcomes([record("none", 0.9), record(read_so, 0.4), other])
+    assert found["base"].ours == 0.4
+
+
+def test_a_smoke_is_compared_with_nothing() -> None:
+    found = outcomes([record("none", 0.4), record("instruction", 0.3, -0.1)], smoke=True)
+    assert found["base"].within == "smoke" and math.isnan(found["base"].difference)
+    with pytest.raises(SettingsError, match="leave the model out"):
+        reproduction.plan(Recipe(**CONTENT), smoke=True, model="folder")
+
+
+def test_a_revision_belongs_to_the_hub_and_not_to_a_copy() -> None:
+    recipe = Recipe(**CONTENT | {"model": CONTENT["model"] | {"revision": "abc"}})
+    assert reproduction.plan(recipe).options == {"dtype": "bfloat16", "revision": "abc", "seed": 0, "samples": 1}
+    assert "revision" not in reproduction.plan(recipe, model="folder").options
+
+
+# --------------------------------------------------------------------------------------- memory, hours, data
+
+
+def test_memory_and_hours_by_hand() -> None:
+    needs = estimate(Recipe(**CONTENT))
+    assert needs.memory == 6e9 + WORKING
+    # 1e12 parameters times questions: (2 * 297 + 6 * 99) / (989e12 * .3) + 2 * 29.67 / (989e12 * .03), in seconds
+    assert needs.hours == pytest.approx((1e12 * 1188 / 2.967e14 + 1e12 * 59.34 / 2.967e13) / 3600)
+    assert needs.hours * 3600 == pytest.approx(4.004 + 2.0, abs=1e-3)
+
+
+def test_memory_and_data_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    needs = [{"name": "stereoset"}, {"file": "mine/texts.txt", "how": "a text a line"}]
+    recipe = Recipe(**CONTENT | {"data": needs})
+    stereoset, file, memory = reproduction.checks(recipe, free=1e9, device="cuda")
+    assert not stereoset.ok and "moinnadeem" in stereoset.found
+    assert not file.ok and file.found == "there is no $EVENHAND_DATA/mine/texts.txt: a text a line"
+    assert not memory.ok and "8.15 GB of 1.00 GB free on cuda; take a larger device" in memory.found
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "texts.txt").write_text("a\n")
+    (tmp_path / "bbq").mkdir()
+    (tmp_path / "bbq" / "Age.jsonl").write_text("{}\n")
+    recipe = Recipe(**CONTENT | {"data": [{"name": "bbq"}, needs[1]]})
+    bbq, file, memory = reproduction.checks(recipe, free=9e9, device="cpu")
+    assert not bbq.ok and "Age.jsonl is not the published file" in bbq.found
+    assert file.ok and memory.ok
+
+
+def test_folders_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    with pytest.raises(SettingsError, match="which is not set"):
+        recipes.filled_in({"source": "$EVENHAND_DATA/x.yaml"})
+    monkeypatch.setenv(FOLDER_VARIABLE, "there")
+    assert recipes.filled_in({"a": ["$EVENHAND_DATA/x"], "b": 1}) == {"a": ("there/x",), "b": 1}
+    assert recipes.filled_in("$RECIPES/smoke/pronouns.yaml") == str(recipes.FOLDER / "smoke" / "pronouns.yaml")
+
+
+# ------------------------------------------------------------------------------------------ what a recipe may not say
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plugins": ["x.py"]}, "unknown key 'plugins'"),
+        ({"model": CONTENT["model"] | {"name": "x(trust_remote_code=True)"}}, "without options"),
+        ({"model": CONTENT["model"] | {"trust_remote_code": True}}, "model.trust_remote_code"),
+        ({"model": CONTENT["model"] | {"name": "/srv/model"}}, "without options"),
+        ({"benchmarks": {"bbq": "bbq(source='/srv/bbq')"}}, "place on a machine"),
+        ({"benchmarks": {"bbq": {"bbq": {"source": "~/bbq"}}}}, "place on a machine"),
+        ({"train": "$EVENHAND_DATA/../secret.txt"}, "place on a machine"),
+        ({"data": [{"file": "../secret"}]}, "place on a machine"),
+        ({"data": [{"file": "x", "name": "bbq"}]}, "either name"),
+        ({"data": [{"name": "bqb"}]}, "unknown data set 'bqb'"),
+        ({"methods": {"told": "intent_self_correction(critic='x(trust_remote_code=True)')"}}, "code to be loaded"),
+        ({"kind": "demonstration"}, "demonstration, but a row has a published figure"),
+        ({"rows": [{"name": "a", "benchmark": "bbq", "metric": "m"}]}, "published, but no row has a published figure"),
+        ({"rows": [CONTENT["rows"][0] | {"where": ""}]}, "where"),
+        ({"rows": [CONTENT["rows"][0] | {"why": None}]}, "why"),
+        ({"rows": [CONTENT["rows"][0] | {"accepted": [0, 1]}]}, "not both"),
+        ({"rows": [CONTENT["rows"][0] | {"method": "tolld"}]}, "names no method or benchmark"),
+        ({"rows": [CONTENT["rows"][0] | {"of": "ratio"}]}, "ratio is of a method"),
+        ({"smoke": {"benchmarks": {"bbq": BBQ}}}, "every method and benchmark"),
+        ({"settings": {"out": "x"}}, "settings.out"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        recipes.read(written(tmp_path, **changes))
+
+
+def test_a_recipe_of_ones_own_and_wrong_names(tmp_path: Path) -> None:
+    assert recipes.read(written(tmp_path)) == Recipe(**CONTENT)
+    with pytest.raises(UnknownNameError, match="self_debias_llama3"):
+        recipes.read("self_debias_llama")
+    with pytest.raises(SettingsError, match="cannot read"):
+        recipes.read(tmp_path / "none.yaml")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("title: a\ntitle: b\n")
+    with pytest.raises(SettingsError, match="twice"):
+        recipes.read(twice)
+    twice.write_text("!!python/object/apply:os.system [true]\n")
+    with pytest.raises(SettingsError, match="not YAML"):
+        recipes.read(twice)

@@ -1,0 +1,333 @@
+"""What servers differ in: settings of their own, fields that they refuse, parts and thoughts, and a first look."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.models.test_endpoint import Answer, Server, error, first_token, ok, question, say
+
+import evenhand
+from evenhand.core.answer_cache import answer_cache
+from evenhand.core.registry import build_method
+from evenhand.errors import EndpointError, SettingsError
+from evenhand.interfaces import Sampling
+from evenhand.models.endpoint import EndpointModel, look_first, open_endpoint
+from evenhand.models.mitigated import Mitigated
+
+pytest.importorskip("openai")
+DRAWN = Sampling(temperature=1.0, max_new_tokens=9)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("EVENHAND_API_KEY", "OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    running = Server()
+    yield running
+    running.stop()
+
+
+def refuse(field: str, message: str, *, otherwise: str = "fine") -> Any:
+    """A model that refuses every request with a field."""
+
+    def script(server: Server) -> Any:
+        return lambda p, n: error(400, message) if field in server.bodies[-1] else ok(otherwise)
+
+    return script
+
+
+# ---------------------------------------------------------------------------------------------- settings of a server
+
+
+@pytest.mark.parametrize(
+    ("owner", "sent"),
+    [
+        ("vllm", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
+        ("sglang", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
+        ("llamacpp", {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "typical_p": 1.0}),
+        ("openai", {}),
+        ("", {}),
+    ],
+)
+def test_known_servers_are_kept_from_settings_of_their_own(server: Server, owner: str, sent: dict[str, Any]) -> None:
+    server.owner = owner
+    server.model(concurrency=1).generate(say("a"), DRAWN)
+    server.model(concurrency=1).generate(say("a"))
+    standard = {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
+    for body in server.bodies:
+        more = {k: v for k, v in body.items() if k not in standard}
+        assert {k: more[k] for k in sent} == sent and bool(more) == bool(sent)
+
+
+def test_a_server_may_be_named(server: Server) -> None:
+    server.owner = "vllm"
+    server.model(server="other").generate(say("a"), DRAWN)
+    assert "top_k" not in server.bodies[0] and "/v1/models" not in server.paths
+    server.model(server="transformers").generate(say("a"), DRAWN)
+    config = json.loads(server.bodies[1]["generation_config"])
+    assert config == {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0} and "top_k" not in server.bodies[1]
+    with pytest.raises(SettingsError, match=r"server 'vlm' is not known.*vllm"):
+        server.model(server="vlm")
+
+
+def test_stored_replies_are_found_without_the_server(server: Server, tmp_path: Path) -> None:
+    server.owner = "vllm"
+    with answer_cache(tmp_path / "c.sqlite"):
+        first = server.model().generate(say("a"), DRAWN)
+        server.stop()
+        assert server.model(retries=0).generate(say("a"), DRAWN) == first
+
+
+def test_neutral_replies_are_not_taken_for_earlier_ones(server: Server, tmp_path: Path) -> None:
+    with answer_cache(tmp_path / "c.sqlite"):
+        server.model().generate(say("a"), DRAWN)  # a server that says nothing of itself
+        server.owner = "llamacpp"
+        server.model().generate(say("a"), DRAWN)
+        server.model().generate(say("a"), DRAWN)
+    assert server.asked == {"a": 2}
+
+
+def test_settings_are_passed_through(server: Server) -> None:
+    extra = {"top_k": 7, "chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"}
+    server.owner = "vllm"
+    model = server.model(extra=extra)
+    model.generate(say("a"), DRAWN)
+    model.choose([question(answer_by="letters")])
+    assert all({k: body[k] for k in extra} == extra for body in server.bodies)
+    assert server.bodies[0]["min_p"] == 0.0, "what is not given stays neutral"
+    assert model.facts()["extra"] == extra
+    spec = f"endpoint:{server.url}#my-model(extra={{'top_k': 7}})"
+    assert evenhand.load(spec).load_options["extra"] == {"top_k": 7}
+
+
+def test_settings_that_are_passed_through_tell_models_apart(server: Server, tmp_path: Path) -> None:
+    models = [server.model(), server.model(extra={"top_k": 7}), server.model(extra={"top_k": 8})]
+    models += [server.model(thinking_tokens=9), server.model(server="vllm")]
+    assert len({m.fingerprint for m in models}) == 5
+    assert server.model(extra={}, thinking_tokens=0).fingerprint == models[0].fingerprint
+    again = evenhand.load(models[1].save(tmp_path / "m"), trust_folder=True)
+    assert isinstance(again, EndpointModel) and again.extra == {"top_k": 7}
+    assert again.fingerprint == models[1].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"temperature": 0.5}, "give it as sampling"),
+        ({"model": "x"}, "'model'"),
+        ({"logprobs": False}, "'logprobs'"),
+        ({"top_k": {1, 2}}, "JSON"),
+        ({"top_k": float("nan")}, "JSON"),
+        ("top_k", "by name"),
+        ({1: 2}, "by name"),
+    ],
+)
+def test_extra_that_cannot_be_sent(server: Server, extra: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        server.model(extra=extra)
+
+
+# -------------------------------------------------------------------------------------------- fields that are refused
+
+NO_LIMIT = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+NO_TEMPERATURE = (
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported."
+)
+
+
+def test_a_limit_goes_by_its_newer_name_where_the_old_one_is_refused(server: Server) -> None:
+    server.script = refuse("max_tokens", NO_LIMIT)(server)
+    model = server.model(concurrency=1)
+    assert [r.text for r in model.generate(say("a", "b"), Sampling(max_new_tokens=33))] == ["fine", "fine"]
+    assert ["max_tokens" in b for b in server.bodies] == [True, False, False], "it is asked for once"
+    assert server.bodies[-1]["max_completion_tokens"] == 33
+
+
+def test_many_threads_that_meet_the_refusal_are_all_answered(server: Server) -> None:
+    server.script = refuse("max_tokens", NO_LIMIT)(server)
+    assert [r.text for r in server.model(concurrency=8).generate(say(*"01234567"))] == ["fine"] * 8
+
+
+def test_a_model_that_refuses_temperature_0_says_so_once(server: Server) -> None:
+    server.script = refuse("temperature", NO_TEMPERATURE)(server)
+    with pytest.raises(EndpointError, match=r"extra=\{'temperature': None"):
+        server.model(concurrency=1).generate(say(*"0123456789"))
+    assert len(server.bodies) < 10, "the others would be refused as well"
+    model = server.model(extra={"temperature": None, "top_p": None})
+    assert model.generate(say("a"))[0].text == "fine"
+    assert not {"temperature", "top_p"} & set(server.bodies[-1])
+
+
+def test_another_field_that_is_refused_is_named(server: Server) -> None:
+    server.script = refuse("stop", "Unsupported parameter: 'stop' is not supported with this model.")(server)
+    with pytest.raises(EndpointError, match=r"extra=\{'stop': None\}"):
+        server.model().generate(say("a"), Sampling(stop=("x",)))
+    assert server.model(extra={"stop": None}).generate(say("a b x c"), Sampling(stop=("n",)))[0].text == "fi"
+
+
+def test_a_refusal_that_names_no_field_that_was_sent_concerns_its_item_only(server: Server) -> None:
+    server.script = lambda p, n: error(400, "Unsupported value: 'tools'") if p == "b" else ok(p)
+    assert [r.text for r in server.model().generate(say("a", "b", "c"))] == ["a", None, "c"]
+
+
+# ------------------------------------------------------------------------------------------------ parts and thoughts
+
+
+def message(content: Any, **more: Any) -> Answer:
+    return ok("", message={"role": "assistant", "content": content, **more})
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
+        ([{"type": "output_text", "text": "one"}, {"type": "image_url", "image_url": {"url": "x"}}], "one"),
+        (["one", " two"], "one two"),
+        (
+            [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "B"},
+            ],
+            "<think>\nhm\n</think>\n\nB",
+        ),
+        ([{"type": "refusal", "refusal": "No."}], "No."),
+    ],
+)
+def test_content_as_parts(server: Server, content: Any, text: str) -> None:
+    server.script = lambda p, n: message(content)
+    assert server.model().generate(say("a"))[0].text == text
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_in_a_field_of_its_own_is_a_thought(server: Server, field: str) -> None:
+    """It names options that it then rejects, so it must not be read as the answer."""
+    server.script = lambda p, n: message(" (B)\n", **{field: "\nPerhaps (A)? No."})
+    reply = server.model().generate(say("a"))[0]
+    assert reply.text == "<think>\nPerhaps (A)? No.\n</think>\n\n(B)" and reply.finished and not reply.note
+    assert server.model().choose([question()])[0].decision == 1
+
+
+@pytest.mark.parametrize("content", [None, "", "absent"])
+def test_a_thought_without_an_answer_is_undecided(server: Server, content: str | None) -> None:
+    said = {"role": "assistant", "reasoning_content": "It is (A), or"}
+    said |= {} if content == "absent" else {"content": content}  # type: ignore[dict-item]
+    server.script = lambda p, n: ok("", message=said, finish_reason="length")
+    reply = server.model(retries=0).generate(say("a"))[0]
+    assert reply.text == "<think>\nIt is (A), or" and not reply.finished and "thinking_tokens" in reply.note
+    choice = server.model(retries=0).choose([question()])[0]
+    assert (choice.decision, choice.status) == (None, "unparsed") and "cut at 3 tokens" in choice.note
+
+
+def test_a_thought_gets_room_of_its_own(server: Server) -> None:
+    server.model(thinking_tokens=1000).generate(say("a"), Sampling(max_new_tokens=9))
+    assert server.bodies[0]["max_tokens"] == 1009
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(SettingsError, match="thinking_tokens"):
+            server.model(thinking_tokens=wrong)
+
+
+def test_a_first_token_of_a_thought_is_no_letter(server: Server) -> None:
+    listed = first_token(A=0.9, B=0.1)
+    server.script = lambda p, n: ok("", message={"content": None, "reasoning_content": "A"}, **listed)
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.status) == (None, "unparsed") and "enable_thinking" in choice.note
+
+
+def test_stop_strings_are_cut_off_where_the_server_leaves_them(server: Server) -> None:
+    server.script = lambda p, n: message("one two STOP three", reasoning_content="a STOP in a thought")
+    reply = server.model().generate(say("a"), Sampling(stop=("three", "STOP")))[0]
+    assert reply.text == "<think>\na STOP in a thought\n</think>\n\none two" and reply.finished
+
+
+# -------------------------------------------------------------------------------------------------------- a first look
+
+
+def drawn(p: str, n: int) -> Answer:
+    return ok(f"{p} {n}", **first_token(A=0.9, B=0.05))
+
+
+def test_a_server_that_can_do_all_is_reported(server: Server) -> None:
+    server.script, server.owner = drawn, "vllm"
+    found = server.model().preflight(letters=True, draws=True)
+    assert (found.server, found.thinks, found.new_tokens) == ("vllm", False, 3) and found.seconds > 0
+    assert "my-model on vllm answers (a short reply took 3 tokens" in found.line("my-model")
+    assert [b["temperature"] for b in server.bodies] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (lambda p, n: error(401, "no"), "EVENHAND_API_KEY"),
+        (lambda p, n: error(503, "loading"), "cannot be used, so nothing was asked: the server answered 503: loading"),
+        (lambda p, n: ok(f"{p} {n}"), "cannot be read by letters: the server gave no log-probabilities"),
+        (lambda p, n: ok("the same", **first_token(A=0.9, B=0.05)), "6 equal replies of 'my-model' at temperature 1"),
+    ],
+)
+def test_what_a_server_cannot_do_is_one_line(server: Server, script: Any, said: str) -> None:
+    server.script = script
+    with pytest.raises(EndpointError, match=said) as caught:
+        server.model(retries=0).preflight(letters=True, draws=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_and_no_server_at_all(server: Server) -> None:
+    server.owner, server.script = "vllm", lambda p, n: error(404, "no such model")
+    with pytest.raises(SettingsError, match=r"has no model 'my-modle'.*my-model"):
+        open_endpoint(f"{server.url}#my-modle", retries=0).preflight()
+    server.stop()
+    with pytest.raises(EndpointError, match="no connection to"):
+        server.model(retries=0).preflight()
+
+
+def test_only_what_is_needed_is_asked(server: Server) -> None:
+    """A server without log-probabilities, or that never draws, will do for greedy replies."""
+    server.script = lambda p, n: ok("the same")
+    server.model().preflight()
+    assert len(server.bodies) == 1
+
+
+def test_a_first_look_comes_once_before_the_first_request_that_no_cache_answers(server: Server, tmp_path: Path) -> None:
+    server.script = drawn
+    with answer_cache(tmp_path / "c.sqlite"):
+        server.model().generate(say("a"))
+        model = server.model()
+        model.look_first()
+        model.generate(say("a"))
+        assert len(server.bodies) == 1, "all answers are there"
+        model.generate(say("b"), DRAWN)
+        model.generate(say("c"), DRAWN)
+    prompts = [b["messages"][-1]["content"][:9] for b in server.bodies]
+    assert prompts == ["a", "Write one", "Write one", "Write one", "b", "c"]
+    assert model.facts()["preflight"]["thinks"] is False
+
+
+def test_the_cost_of_thinking_is_shown(server: Server) -> None:
+    server.script = lambda p, n: message("B", reasoning_content=f"hm {n}")
+    model = server.model()
+    look_first(Mitigated(model, build_method("none"), choose=model.choose))
+    with pytest.warns(UserWarning, match="3 tokens, .* of which it thought first: every reply costs that"):
+        model.generate(say("a"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.generate(say("b"))
+
+
+def test_a_comparison_begins_with_a_look(server: Server, tmp_path: Path) -> None:
+    """A server that never draws would give numbers that look certain; greedy replies of it are as good as any."""
+    server.script = lambda p, n: ok("(A)")
+    model = server.model(answer_by="generation")
+
+    def failures(temperature: float, out: str) -> list[str]:
+        options: dict[str, Any] = {"limit": 4, "temperature": temperature, "show_progress": False}
+        report = evenhand.compare(model, ["none"], "bbq(source=demo)", out=tmp_path / out, **options)
+        return [r.note for r in report.records if r.status == "failed"]
+
+    assert failures(0.0, "greedy") == []
+    for out in ("drawn", "again"):
+        notes = failures(1.0, out)
+        assert notes and all("equal replies" in note for note in notes)
