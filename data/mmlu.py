@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import text_hash
-from evenhand.data import mmlu_copies
+from evenhand.data import mmlu_copies, mmlu_layouts
 from evenhand.data.io import layouts, locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv
@@ -82,6 +82,8 @@ class Loaded(NamedTuple):
     rows: list[Row]
     dev: dict[str, list[Row]]
     facts: dict[str, Any]
+    no_dev: str = ""
+    """Why there are no demonstrations although the folder has their split, or ""."""
 
 
 def load(source: str, split: Split = "test") -> Loaded:
@@ -100,29 +102,73 @@ def load(source: str, split: Split = "test") -> Loaded:
     demo = source == "demo"
     path = demo_folder("mmlu") if demo else locate.locate(DATASET, source)
     problems = locate.Problems()
-    published = list(_split(path, split, problems))
-    rows = [stripped(row) for row in published]
-    if not rows:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        found = "" if first else f"; known are {mmlu_copies.LAYOUTS}; found: {layouts.found_in(path)}"
-        raise DataError(
-            f"{path} holds no usable MMLU row of the split {split!r}{first}{found}. {locate.how_to_get(DATASET)}"
-        )
+    files = mmlu_layouts.files(path, split)
+    folders: dict[str, Path] = {}
+    published = _read(files.tested, folders, problems)
+    if not published:
+        raise _no_rows(path, split, problems)
+    shown = _read(files.demonstrations, folders, problems)
     dev: dict[str, list[Row]] = {}
-    for row in _split(path, "dev", problems):
+    for row in shown:
         dev.setdefault(row.subject, []).append(stripped(row))
+    rows = [stripped(row) for row in published]
+    sha256 = digest(published)
+    official = demo or sha256 == OFFICIAL[split]
     facts: dict[str, Any] = {
         "source": "demo: the proving ground's facts, not MMLU" if demo else str(path),
+        "layout": files.layout,
         "split": split,
         "rows": len(rows),
         "subjects": len({r.subject for r in rows}),
-        "sha256": digest(published),
+        "sha256": sha256,
         "dropped": problems.lines,
-        "notes": [],
+        "notes": [*([] if official else _unofficial(split, published, shown)), *_unread(path, files)],
     }
-    if not demo and facts["sha256"] != OFFICIAL[split]:
-        facts["notes"] = [f"not the official content of the split {split!r} (SHA-256 over its rows differs)"]
-    return Loaded(rows, dev, facts)
+    return Loaded(rows, dev, facts, files.no_demonstrations)
+
+
+def _no_rows(path: Path, split: str, problems: locate.Problems) -> DataError:
+    if problems:
+        why = f"first problem: {problems.lines[0]}"
+    else:
+        why = (
+            f"splits found: {mmlu_layouts.splits_found(path)}; known are {mmlu_layouts.KNOWN}; "
+            f"found: {layouts.found_in(path)}"
+        )
+    return DataError(f"{path} holds no usable MMLU row of the split {split!r}; {why}. {locate.how_to_get(DATASET)}")
+
+
+def _unofficial(split: str, tested: list[Row], shown: list[Row]) -> list[str]:
+    """Notes on content that is not the official one, in which a few rows are asked twice or are demonstrations."""
+    known = {_content(row) for row in tested}
+    notes = [f"not the official content of the split {split!r} (SHA-256 over its rows differs)"]
+    if twice := len(tested) - len(known):
+        notes.append(
+            f"rows that repeat another row of their file (same question and options): {twice} of {len(tested)}"
+        )
+    if both := sum(_content(row) in known for row in shown):
+        notes.append(
+            f"demonstrations that are tested rows, too, so that their answers are shown: {both} of {len(shown)}"
+        )
+    if untested := sorted({row.subject for row in shown} - {row.subject for row in tested}):
+        notes.append(f"subjects with demonstrations but no tested row: {', '.join(untested)}")
+    return notes
+
+
+def _unread(path: Path, files: mmlu_layouts.Files) -> list[str]:
+    """Notes on files that were left unread."""
+    notes = []
+    if files.unused:
+        notes.append(f"one layout is read, {files.layout}; not read: {mmlu_layouts.shortened(path, files.unused)}")
+    if files.no_demonstrations:
+        notes.append(f"no demonstrations: {files.no_demonstrations}")
+    return notes
+
+
+def _content(row: Row) -> tuple[str, str, tuple[str, ...]]:
+    """What makes two rows the same question; blanks around texts do not."""
+    row = stripped(row)
+    return row.subject, row.question, row.choices
 
 
 def digest(rows: list[Row]) -> str:
@@ -140,12 +186,46 @@ def stripped(row: Row) -> Row:
     return row._replace(question=question, choices=tuple(choices))
 
 
-def _split(path: Path, split: str, problems: locate.Problems) -> Iterator[Row]:
-    """All usable rows of one split, by subject."""
-    for file in sorted((path / split).glob(f"*_{split}.csv")):
-        yield from _csv_rows(file, file.name.removesuffix(f"_{split}.csv"), problems)
-    for file in mmlu_copies.files(path, split):
-        yield from _table_rows(file, problems)
+def _read(tables: list[mmlu_layouts.Table], folders: dict[str, Path], problems: locate.Problems) -> list[Row]:
+    """All usable rows of the tables; one that an earlier table has already is left out and counted.
+
+    Args:
+        tables: Those of one split.
+        folders: The folder of each subject, to which new subjects are added.
+        problems: Where rows are noted that cannot be used.
+
+    Raises:
+        DataError: A subject is in two folders, so that these are two copies or languages.
+    """
+    rows: list[Row] = []
+    numbers: Counter[str] = Counter()
+    first: dict[tuple[str, str, tuple[str, ...]], Path] = {}
+    for table in tables:
+        copied: Counter[Path] = Counter()
+        for row in _rows_of(table, numbers, problems):
+            _in_one_folder(row.subject, folders.setdefault(row.subject, table.folder), table.folder)
+            earlier = first.setdefault(_content(row), table.file)
+            if earlier == table.file:
+                rows.append(row)
+            else:
+                copied[earlier] += 1
+        for earlier, count in copied.items():
+            problems.add(table.file, 0, f"rows left out as copies of rows of {earlier}: {count}")
+    return rows
+
+
+def _rows_of(table: mmlu_layouts.Table, numbers: Counter[str], problems: locate.Problems) -> Iterator[Row]:
+    if table.layout == mmlu_layouts.CSV:
+        return _csv_rows(table.file, table.file.stem.removesuffix(f"_{table.split}"), problems)
+    return _table_rows(table, numbers, problems)
+
+
+def _in_one_folder(subject: str, first: Path, second: Path) -> None:
+    if first != second:
+        raise DataError(
+            f"the subject {subject} is in {first} and in {second}, which are two languages or two copies: name one of "
+            "them, or remove one"
+        )
 
 
 def _csv_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
@@ -179,10 +259,12 @@ def _wrong(cells: list[str]) -> str:
     return ""
 
 
-def _table_rows(file: Path, problems: locate.Problems) -> Iterator[Row]:
-    """The usable rows of a table of a copy; each names its subject, or the folder does."""
-    folder = mmlu_copies.subject_of(file)
-    numbers: Counter[str] = Counter()
+def _table_rows(table: mmlu_layouts.Table, numbers: Counter[str], problems: locate.Problems) -> Iterator[Row]:
+    """The usable rows of a table of a copy; each names its subject, or the folder does.
+
+    `numbers` has how many rows of each subject came before, as those of one subject may be in several tables.
+    """
+    file, folder = table.file, table.folder.name
     try:
         for line, raw in layouts.read_table(file, read_bytes(file), (), problems):
             subject = str(raw.get("subject") or folder)

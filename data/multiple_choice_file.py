@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.data import mmlu
+from evenhand.data import multiple_choice_gold as gold
 from evenhand.data.io import locate, rows, tables
 from evenhand.errors import DataError
 
@@ -42,8 +43,9 @@ ADJECTIVES: dict[str, str] = {
     "relevance": "relevant",
 }
 CONTEXTS, IDS = ("context", "article", "passage"), ("id", "example_id", "id_string")
-OPTIONS, ANSWERS = ("options", "choices", "answers"), ("answer", "label", "gold", "answerKey")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+OPTIONS = ("options", "choices", "answers")
+UNKNOWN = -1
+"""The right option of a question while it is still to be found."""
 _LEVEL = re.compile(r"(high|middle|college)", re.I)
 
 
@@ -67,7 +69,25 @@ class Loaded(NamedTuple):
     facts: dict[str, Any]
 
 
-def load(source: str, *, layout: Layout = "auto", aspect: Aspect = "coherence", split: str = "") -> Loaded:
+class _Read(NamedTuple):
+    """One question before its right option is known, which the other rows of its file may have to tell."""
+
+    where: str
+    name: str
+    """The id that the row was given, or its place."""
+    row: Row
+    told: gold.Gold | None
+    """None where `row.right` is known."""
+
+
+def load(
+    source: str,
+    *,
+    layout: Layout = "auto",
+    aspect: Aspect = "coherence",
+    split: str = "",
+    gold_as: gold.GoldAs = "auto",
+) -> Loaded:
     """Read the questions of a file, a folder, or a data set of the hub.
 
     Args:
@@ -76,45 +96,113 @@ def load(source: str, *, layout: Layout = "auto", aspect: Aspect = "coherence", 
             "datasets:NAME[@CONFIGURATION][:SPLIT]".
         layout: What rows are: questions, or SummEval's texts; auto finds it out by the columns.
         aspect: Of SummEval: which scores decide.
-        split: Of a folder: only files with this word at the beginning of their name or of their folder's; "" is all.
+        split: Of a folder: only files whose name begins with this word, or in folders of this name; "" is all.
+        gold_as: How the right option is written; auto takes every form, and refuses rows with two possible answers
+            unless the other rows of the column show its form.
 
     Returns:
-        Usable questions; other rows are listed in `facts["dropped"]`.
+        Usable questions; other rows are listed in `facts["dropped"]`, and repeated ones counted in `facts["repeated"]`.
 
     Raises:
         DataError: There is no data, or not one usable question.
     """
     if source == "demo":
         return _demo()
-    problems = locate.Problems()
-    found: dict[str, Row] = {}
+    collected = _Collected(gold_as)
     numbers: Counter[str] = Counter()
     places = [source] if source.startswith(tables.HUB) else [str(f) for f in _files(source, split)]
     for place in places:
-        for where, raw in tables.read(place, problems=problems):
+        found: list[_Read | str] = []
+        for where, raw in tables.read(place, problems=collected.problems):
             try:
-                for row in _questions(raw, where, layout, aspect, len(places) > 1, numbers):
-                    if row.id in found:
-                        raise rows.Refused(f"id {row.id!r} occurs twice")
-                    found[row.id] = row
+                found.extend(_questions(raw, where, layout, aspect, len(places) > 1, numbers))
             except rows.Refused as error:
-                problems.lines.append(f"{where}: {error}")
-    if not found:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
+                found.append(f"{where}: {error}")
+        collected.add(place, found)
+    if not collected.rows:
+        first = f"; first problem: {collected.problems.lines[0]}" if collected.problems else ""
         raise DataError(f"{source} holds no usable question with options and a right answer{first}")
-    return Loaded(list(found.values()), _facts(source, places, list(found.values()), problems))
+    return Loaded(list(collected.rows.values()), _facts(source, places, collected))
 
 
-def _facts(source: str, places: list[str], found: list[Row], problems: locate.Problems) -> dict[str, Any]:
+class _Collected:
+    """The usable questions of the files read so far, each once."""
+
+    def __init__(self, gold_as: gold.GoldAs) -> None:
+        """Start without questions."""
+        self.gold_as = gold_as
+        self.rows: dict[str, Row] = {}
+        self.problems = locate.Problems()
+        self.repeated = 0
+        self.decided: Counter[tuple[str, gold.Form]] = Counter()
+        """Ambiguous rows by their field and the form that the other rows of their file show."""
+        self._first: dict[tuple[Any, ...], str] = {}
+        self._names: set[tuple[Any, ...]] = set()
+
+    def add(self, place: str, found: list[_Read | str]) -> None:
+        """Add the questions of one file; a text is what is wrong with a row."""
+        columns: dict[str, list[gold.Gold]] = {}
+        for read in found:
+            if isinstance(read, _Read) and read.told is not None:
+                columns.setdefault(read.told.field, []).append(read.told)
+        common = {field: gold.common_form(golds) for field, golds in columns.items()}
+        for read in found:
+            if isinstance(read, str):
+                self.problems.lines.append(read)
+                continue
+            try:
+                self._add(place, read, common)
+            except rows.Refused as error:
+                self.problems.lines.append(f"{read.where}: {error}")
+
+    def _add(self, place: str, read: _Read, common: Mapping[str, gold.Form | None]) -> None:
+        row = read.row
+        form = common[read.told.field] if read.told is not None else None
+        if read.told is not None:
+            row = row._replace(right=gold.right(read.told, self.gold_as, form))
+        if self._is_repeated(place, read.name, row):
+            self.repeated += 1
+            return
+        if row.id in self.rows:
+            raise rows.Refused(f"id {row.id!r} occurs twice")
+        self.rows[row.id] = row
+        if self.gold_as == "auto" and form is not None and read.told is not None and read.told.ambiguous:
+            self.decided[read.told.field, form] += 1
+
+    def _is_repeated(self, place: str, name: str, row: Row) -> bool:
+        """Whether the question is also in an earlier file, as in a folder all/, or has the same id in this one.
+
+        Equal questions of one file with different ids are the set's own, and count as they do in published results.
+        """
+        content = (row.context, row.question, row.options, row.right)
+        first = self._first.setdefault(content, place)
+        known = (*content, name) in self._names
+        self._names.add((*content, name))
+        return known or first != place
+
+
+def _facts(source: str, places: list[str], collected: _Collected) -> dict[str, Any]:
     hub = source.startswith(tables.HUB)
-    options = Counter(len(row.options) for row in found)
+    options = Counter(len(row.options) for row in collected.rows.values())
+    notes = [
+        f"rows whose {field!r} could mean two options: {count:,}, read as the {form}, the one form that fits all rows "
+        "of their file"
+        for (field, form), count in sorted(collected.decided.items())
+    ]
+    if collected.repeated:
+        notes.append(
+            f"repeated questions left out: {collected.repeated:,}, with texts and right option of an earlier one"
+        )
     return {
         "source": source,
         "files": {} if hub else {place: bytes_hash(Path(place).read_bytes()) for place in places},
-        "rows": len(found),
+        "rows": len(collected.rows),
         "questions_by_options": {str(n): options[n] for n in sorted(options)},
-        "dropped": problems.lines,
-        "notes": [],
+        "gold_as": collected.gold_as,
+        "gold_decided_by_file": sum(collected.decided.values()),
+        "repeated": collected.repeated,
+        "dropped": collected.problems.lines,
+        "notes": notes,
     }
 
 
@@ -123,23 +211,28 @@ def _files(source: str, split: str) -> list[Path]:
     found = tables.files(path)
     if not split or path.is_file():
         return found
-    kept = [f for f in found if f.name.startswith(split) or f.parent.name.startswith(split)]
+    kept = [f for f in found if _is_of_split(f.relative_to(path), split)]
     if not kept:
-        names = ", ".join(f.name for f in found[:5])
+        names = ", ".join(str(f.relative_to(path)) for f in found[:5])
         raise DataError(f"{path} has no file of the split {split!r}; it has {names}")
     return kept
 
 
+def _is_of_split(file: Path, split: str) -> bool:
+    """Whether a folder is the split (train/high/1.txt), or the file's first word is (train-00000-of-00001.parquet)."""
+    return split in file.parts[:-1] or re.match(rf"{re.escape(split)}(?![^\W_])", file.name) is not None
+
+
 def _questions(
     raw: Mapping[str, Any], where: str, layout: Layout, aspect: Aspect, several: bool, numbers: Counter[str]
-) -> Iterator[Row]:
+) -> Iterator[_Read]:
     """The questions of one row.
 
     Raises:
         Refused: It cannot be used.
     """
     if layout == "summeval" or (layout == "auto" and "machine_summaries" in raw):
-        yield from summary_pairs(raw, where, aspect)
+        yield from (_Read(where, row.id, row, None) for row in summary_pairs(raw, where, aspect))
         return
     folder, _, line = where.rpartition(":")
     name = next((rows.identifier(raw, n) for n in IDS if raw.get(n) is not None), f"{Path(folder).name}:{line}")
@@ -150,9 +243,10 @@ def _questions(
         count = numbers[name]
         numbers[name] += 1
         own = "article" in raw or "questions" in raw  # RACE's ids are those of the article
-        options, labels = _options(question)
-        right = _right(question, options, labels)
-        yield Row(f"{name}/{count}" if own else name, context, rows.text(question, "question"), options, right, group)
+        options = _options(question)
+        asked, told = rows.text(question, "question"), gold.read(question, options)
+        row = Row(f"{name}/{count}" if own else name, context, asked, options.texts, UNKNOWN, group)
+        yield _Read(where, name, row, told)
 
 
 def _each(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -168,11 +262,11 @@ def _each(raw: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {"question": question, "options": own, "answer": answer}
 
 
-def _options(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
+def _options(raw: Mapping[str, Any]) -> gold.Options:
     """The options, and the labels by which the right one may be named."""
-    numbered = [n for n in (f"answer{i}" for i in range(len(LETTERS))) if n in raw]
-    if numbered:
-        found, labels = [rows.text(raw, n) for n in numbered], []
+    numbers = [n for n in range(len(gold.LETTERS)) if f"answer{n}" in raw]
+    if numbers:
+        found, labels = _numbered(raw, numbers), []
     else:
         name = next((n for n in OPTIONS if n in raw), "")
         if not name:
@@ -180,35 +274,21 @@ def _options(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
         value = raw[name]
         labels = rows.texts(value["label"], f"{name}.label") if isinstance(value, dict) and "label" in value else []
         found = rows.texts(value.get("text") if isinstance(value, dict) else value, name, at_least=2)
+        if labels and (len(labels) != len(found) or len(set(labels)) < len(labels)):
+            raise rows.Refused(f"field '{name}.label' must have {len(found)} different labels, one per option")
     rows.different({f"option {n}": option for n, option in enumerate(found)}, case=True)
-    return tuple(found), labels
+    from_zero = numbers[:1] in ([], [0]) and not any(label.isdecimal() for label in labels)
+    return gold.Options(tuple(found), tuple(labels), from_zero)
 
 
-def _right(raw: Mapping[str, Any], options: tuple[str, ...], labels: list[str]) -> int:
-    """The right option: a letter, a number from 0, one of the labels, or the text of an option."""
-    name = next((n for n in ANSWERS if raw.get(n) is not None), "")
-    if not name:
-        raise rows.Refused(f"no right answer: a field {', '.join(ANSWERS)} is needed")
-    value = raw[name]
-    if isinstance(value, str):
-        told = value.strip()
-        ways: tuple[Callable[[], int], ...] = (
-            lambda: labels.index(told),
-            lambda: options.index(told),
-            lambda: LETTERS.index(told.upper()) if len(told) == 1 else -1,
-            lambda: int(told),
+def _numbered(raw: Mapping[str, Any], numbers: list[int]) -> list[str]:
+    """Options in columns of their own, whose numbers must not have a gap, as an index would name another column."""
+    if gaps := sorted(set(range(numbers[0], numbers[-1])) - set(numbers)):
+        known, missing = (", ".join(f"answer{n}" for n in some) for some in (numbers, gaps))
+        raise rows.Refused(
+            f"fields {known} have a gap: {missing} is missing, so it is open which option an index means"
         )
-        for way in ways:
-            try:
-                index = way()
-            except ValueError:
-                continue
-            if 0 <= index < len(options):
-                return index
-        raise rows.Refused(f"{name} {told[:40]!r} is none of the {len(options)} options")
-    if value == -1:
-        raise rows.Refused(f"{name} is -1: the right answers of this part are not published")
-    return rows.index(raw, name, len(options))
+    return [rows.text(raw, f"answer{n}") for n in numbers]
 
 
 def summary_pairs(raw: Mapping[str, Any], where: str, aspect: Aspect) -> Iterator[Row]:

@@ -118,7 +118,8 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         loaded = load(self.source, self.split)
         present = dict.fromkeys(r.subject for r in loaded.rows)
         known_names(self.name, "subject", self.subjects, present, "the data")
-        shots = {s: self._shots(s, loaded.dev.get(s, [])) for s in present if not self.subjects or s in self.subjects}
+        asked = [s for s in present if not self.subjects or s in self.subjects]
+        shots = {s: self._shots(s, loaded.dev.get(s, []), loaded.no_dev) for s in asked}
         rows = [row for row in loaded.rows if row.subject in shots]
         clusters = first_names(((r.subject, r.question), f"{r.subject}/{r.number}") for r in rows)
         items = [self._item(row, shots[row.subject], cluster) for row, cluster in zip(rows, clusters, strict=True)]
@@ -130,11 +131,12 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         category = CATEGORY.get(row.subject, "")
         return MMLUItem(f"{row.subject}/{row.number}", cluster, row.subject, category, row.right, question)
 
-    def _shots(self, subject: str, dev: list[LoadedRow]) -> tuple[Shot, ...]:
+    def _shots(self, subject: str, dev: list[LoadedRow], no_dev: str) -> tuple[Shot, ...]:
         if len(dev) < self.shots:
+            remedy = "lower shots or " + ("test another split" if no_dev else f"complete dev/{subject}_dev.csv")
+            why = f" ({no_dev})" if no_dev else ""
             raise DataError(
-                f"mmlu: {subject} has {len(dev)} usable dev rows, shots={self.shots} needs more; lower shots or "
-                f"complete dev/{subject}_dev.csv"
+                f"mmlu: {subject} has {len(dev)} usable dev rows{why}, shots={self.shots} needs more; {remedy}"
             )
         return tuple(_shot(row, self.answer_by) for row in dev[: self.shots])
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from evenhand.data.multiple_choice_file import Aspect, Layout, load
 from evenhand.data.multiple_choice_file import Row as LoadedRow
+from evenhand.data.multiple_choice_gold import GoldAs
 from evenhand.errors import SettingsError
 from evenhand.evaluation.base import QuestionBenchmark, Row
 from evenhand.evaluation.loading import Loaded, first_names
@@ -96,7 +97,11 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
     aspect: Aspect = "coherence"
     """Which scores decide between two summaries, with SummEval's layout; the paper takes coherence."""
     split: str = ""
-    """Of a folder, only files whose name or folder begins with this word, such as test; empty takes all."""
+    """Of a folder, only files whose name begins with this word, such as test, or in folders of this name; empty takes
+    all."""
+    gold_as: GoldAs = "auto"
+    """How the file writes the right option: index (from 0), letter or text. auto reads every form, and refuses a row
+    that could mean two options unless only one form fits all rows of its file."""
     options: int = 4
     """Number of options of the questions that the metrics by position are of; questions with another number count for
     accuracy alone."""
@@ -121,7 +126,7 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
 
     def read(self) -> Loaded[FileItem]:
         """All questions in file order; a note says how many the metrics by position leave out."""
-        loaded = load(self.source, layout=self.layout, aspect=self.aspect, split=self.split)
+        loaded = load(self.source, layout=self.layout, aspect=self.aspect, split=self.split, gold_as=self.gold_as)
         clusters = first_names((row.context or row.id, row.id) for row in loaded.rows)
         items = [self._item(row, cluster) for row, cluster in zip(loaded.rows, clusters, strict=True)]
         other = sum(len(row.options) != self.options for row in loaded.rows)

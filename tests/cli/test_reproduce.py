@@ -15,6 +15,7 @@ from evenhand.data.io.locate import FOLDER_VARIABLE
 from evenhand.errors import SettingsError
 from evenhand.experiment import recipes
 from evenhand.experiment.reproduction import Outcome
+from evenhand.report import Report
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = "pronouns_gemma2_9b"
@@ -58,6 +59,40 @@ def test_a_run_without_its_data_does_not_begin() -> None:
     assert "memory" in found
     assert CliRunner().invoke(app, ["reproduce", SMALL]).exit_code == 2
     assert not Path("runs").exists()
+
+
+def test_the_message_of_what_is_missing_has_one_full_stop() -> None:
+    shown = CliRunner().invoke(app, ["reproduce", "self_debias_llama3"])
+    assert shown.exit_code == 2
+    assert "licence CC-BY-4.0. (`--unchecked`" in shown.output and ".. " not in shown.output
+
+
+def test_the_check_of_a_smoke_says_what_it_checks() -> None:
+    shown = CliRunner().invoke(app, ["reproduce", SMALL, "--smoke", "--check", "--json"])
+    found = json.loads(shown.stdout)
+    assert shown.exit_code == 0 and [*found] == ["settings", "rows"]
+    assert found["settings"].startswith("ok: ") and found["settings"].endswith("on demo")
+    assert found["rows"].startswith("ok: 6, ")
+
+
+def test_a_wrong_setting_or_metric_is_found_before_a_run(tmp_path: Path) -> None:
+    text = (recipes.FOLDER / "self_debias_llama3.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("variant: explanation", "varant: explanation", 1), encoding="utf-8")
+    shown = CliRunner().invoke(app, ["reproduce", str(file), "--check", "--json"])
+    assert shown.exit_code == 1 and "varant" in json.loads(shown.stdout)["settings"]
+    shown = CliRunner().invoke(app, ["reproduce", str(file)])
+    assert shown.exit_code == 2 and "varant" in shown.output and "--unchecked" not in shown.output
+    file.write_text(text.replace("metric: bias_ambiguous", "metric: bias_ambigous", 1), encoding="utf-8")
+    shown = CliRunner().invoke(app, ["reproduce", str(file), "--check", "--json"])
+    found = json.loads(shown.stdout)
+    assert shown.exit_code == 1 and found["settings"].startswith("ok: ")
+    assert found["rows"].startswith("NOT OK: row 'baseline, ambiguous bias'")
+
+
+def test_notes_on_the_data_are_those_of_the_benchmarks() -> None:
+    facts = {"perplexity": {"notes": ["the tokenised version"]}, "bbq": {"notes": []}, "plain": {}}
+    assert reproduce.data_notes(Report([], {"benchmarks": facts})) == {"perplexity": ["the tokenised version"]}
 
 
 def test_a_smoke_from_the_command_line() -> None:

@@ -18,6 +18,7 @@ from evenhand.data.io import layouts
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.locate import Problems
 from evenhand.errors import DataError
+from evenhand.evaluation.mmlu import MMLU
 
 Rows = list[dict[str, Any]]
 Writer = Callable[[Path, Rows], None]
@@ -278,6 +279,112 @@ def test_of_global_mmlu_one_language_is_named(tmp_path: Path) -> None:
     assert [(r.subject, r.choices, r.right) for r in mmlu.load(str(tmp_path / "en")).rows] == [
         ("anatomy", ("a", "b", "c", "d"), 3)
     ]
+
+
+def texts(source: Path, split: mmlu.Split = "test") -> list[tuple[str, str]]:
+    return [(r.subject, r.question) for r in mmlu.load(str(source), split).rows]
+
+
+def csv_of_anatomy(folder: Path, split: str, *questions: str) -> None:
+    (folder / split).mkdir(exist_ok=True)
+    lines = "".join(f"{q},a,b,c,d,B\n" for q in questions)
+    (folder / split / f"anatomy_{split}.csv").write_text(lines)
+
+
+def test_a_split_that_is_missing_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [question("One?")])
+    with pytest.raises(DataError, match=r"'test'; splits found: validation \(data/validation-00000-of-00001.parquet\)"):
+        mmlu.load(str(tmp_path))
+    arrow(tmp_path / "other" / "validation" / "data-00000-of-00001.arrow", [question("Two?")])
+    with pytest.raises(DataError, match="row of the split 'test'; splits found: validation"):
+        mmlu.load(str(tmp_path / "other"))
+    assert texts(tmp_path / "other", "val") == [("anatomy", "Two?")], "a split's folder counts before the file's name"
+
+
+def test_demonstrations_are_never_the_tested_files(tmp_path: Path) -> None:
+    for name in ("test", "validation"):
+        parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet", [question(f"{name}?")])
+    assert [r.question for r in mmlu.load(str(tmp_path)).dev["anatomy"]] == ["validation?"]
+    loaded = mmlu.load(str(tmp_path), "val")
+    reason = "the files of the demonstrations are those of the tested split 'val'"
+    assert [r.question for r in loaded.rows] == ["validation?"] and loaded.dev == {}
+    assert loaded.facts["notes"][1:] == [f"no demonstrations: {reason}"]
+    with pytest.raises(DataError, match=rf"0 usable dev rows \({reason}\), shots=1 needs more; lower shots or test an"):
+        MMLU(source=str(tmp_path), split="val", shots=1).load()
+    assert [i.id for i in MMLU(source=str(tmp_path), split="val", shots=0).load()] == ["anatomy/0"]
+
+
+def test_demonstrations_that_are_tested_rows_in_other_files_are_noted(tmp_path: Path) -> None:
+    csv_of_anatomy(tmp_path, "test", "One?", "Two?", "Two?")
+    csv_of_anatomy(tmp_path, "dev", "Two?", "Three?")
+    (tmp_path / "dev" / "virology_dev.csv").write_text("Four?,a,b,c,d,B\n")
+    loaded = mmlu.load(str(tmp_path))
+    assert len(loaded.rows) == 3, "rows that the publisher has twice are kept, as the official files have some"
+    assert loaded.facts["notes"][1:] == [
+        "rows that repeat another row of their file (same question and options): 1 of 3",
+        "demonstrations that are tested rows, too, so that their answers are shown: 1 of 3",
+        "subjects with demonstrations but no tested row: virology",
+    ]
+
+
+@pytest.mark.parametrize("names", [("en", "fil"), ("EN_US", "pt-BR"), ("english", "filipino"), ("ceb", "fil")])
+def test_two_languages_of_mmlu_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        parquet(tmp_path / name / "test-00000-of-00001.parquet", [question(f"{name}?")])
+    with pytest.raises(DataError, match=r"languages.*name one of them"):
+        mmlu.load(str(tmp_path))
+    assert texts(tmp_path / names[1]) == [("anatomy", f"{names[1]}?")]
+
+
+@pytest.mark.parametrize("other", ["fil", "filipino"])
+def test_demonstrations_in_another_language_are_refused(tmp_path: Path, other: str) -> None:
+    parquet(tmp_path / "en" / "test-00000-of-00001.parquet", [question("One?")])
+    parquet(tmp_path / other / "dev-00000-of-00001.parquet", [question("Isa?")])
+    with pytest.raises(DataError, match=r"languages.*name one of them"):
+        mmlu.load(str(tmp_path))
+
+
+def test_subjects_with_three_letters_are_no_languages(tmp_path: Path) -> None:
+    for name in ("law", "art"):
+        parquet(tmp_path / name / "test-00000-of-00001.parquet", [question("One?", subject=name)])
+    assert texts(tmp_path) == [("art", "One?"), ("law", "One?")]
+
+
+def test_of_two_layouts_of_mmlu_one_is_read_and_the_other_named(tmp_path: Path) -> None:
+    csv_of_anatomy(tmp_path, "test", "One?")
+    parquet(tmp_path / "all" / "test-00000-of-00001.parquet", [question("One?"), question("Two?")])
+    loaded = mmlu.load(str(tmp_path))
+    assert [(r.subject, r.question) for r in loaded.rows] == [("anatomy", "One?")]
+    assert loaded.facts["layout"] == "csv files" and loaded.facts["notes"][1:] == [
+        "one layout is read, csv files; not read: 1 file (all/test-00000-of-00001.parquet)"
+    ]
+
+
+def test_no_subject_is_lost_where_some_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    rows = [question("One?"), question("Two?", subject="virology")]
+    parquet(tmp_path / "all" / "test-00000-of-00001.parquet", rows)
+    parquet(tmp_path / "anatomy" / "test-00000-of-00001.parquet", rows[:1])
+    loaded = mmlu.load(str(tmp_path))
+    assert [(r.subject, r.question) for r in loaded.rows] == [("anatomy", "One?"), ("virology", "Two?")]
+    assert loaded.facts["layout"] == "all/" and "not read: 1 file (anatomy/test-" in loaded.facts["notes"][-1]
+    parquet(tmp_path / "virology" / "test-00000-of-00001.parquet", rows[1:])
+    loaded = mmlu.load(str(tmp_path))
+    assert len(loaded.rows) == 2 and loaded.facts["layout"] == "folders by subject"
+    assert "not read: 1 file (all/test-" in loaded.facts["notes"][-1]
+
+
+def test_a_row_that_two_tables_have_is_read_once_and_counted(tmp_path: Path) -> None:
+    first, second = (tmp_path / "anatomy" / f"test-{n}.parquet" for n in ("00000-of-00001", "copy"))
+    parquet(first, [question("One?"), question("Two?")])
+    parquet(second, [question("Two? "), question("Three?"), question("One?", choices=["a", "b", "c", "e"])])
+    loaded = mmlu.load(str(tmp_path))
+    assert [(r.number, r.question, r.choices[3]) for r in loaded.rows] == [
+        (0, "One?", "d"),
+        (1, "Two?", "d"),
+        (3, "Three?", "d"),
+        (4, "One?", "e"),
+    ], "rows that were left out count, and no number comes twice"
+    assert loaded.facts["dropped"] == [f"{second}:0: rows left out as copies of rows of {first}: 1"]
 
 
 # ------------------------------------------------------------------------------------------------ others

@@ -12,9 +12,10 @@ import yaml
 
 from evenhand.core import registry
 from evenhand.core.records import Record
+from evenhand.data import wikitext
 from evenhand.data.io.locate import FOLDER_VARIABLE
 from evenhand.errors import SettingsError, UnknownNameError
-from evenhand.experiment import recipes, reproduction
+from evenhand.experiment import recipe_checks, recipes, reproduction
 from evenhand.experiment.estimates import WORKING, estimate
 from evenhand.experiment.recipes import Recipe
 from evenhand.report import Report
@@ -230,7 +231,7 @@ def test_memory_and_data_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     needs = [{"name": "stereoset"}, {"file": "mine/texts.txt", "how": "a text a line"}]
     recipe = Recipe(**CONTENT | {"data": needs})
-    stereoset, file, memory = reproduction.checks(recipe, free=1e9, device="cuda")
+    stereoset, file, memory = recipe_checks.checks(recipe, free=1e9, device="cuda")
     assert not stereoset.ok and "moinnadeem" in stereoset.found
     assert not file.ok and file.found == "there is no $EVENHAND_DATA/mine/texts.txt: a text a line"
     assert not memory.ok and "8.15 GB of 1.00 GB free on cuda; take a larger device" in memory.found
@@ -239,9 +240,64 @@ def test_memory_and_data_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "bbq").mkdir()
     (tmp_path / "bbq" / "Age.jsonl").write_text("{}\n")
     recipe = Recipe(**CONTENT | {"data": [{"name": "bbq"}, needs[1]]})
-    bbq, file, memory = reproduction.checks(recipe, free=9e9, device="cpu")
+    bbq, file, memory = recipe_checks.checks(recipe, free=9e9, device="cpu")
     assert not bbq.ok and "Age.jsonl is not the published file" in bbq.found
     assert file.ok and memory.ok
+
+
+def test_a_tokenised_wikitext_is_not_the_published_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    recipe = Recipe(**CONTENT | {"data": [{"name": "wikitext2"}]})
+    file = tmp_path / "wikitext2" / "test.txt"
+    file.parent.mkdir()
+    rows = wikitext.ROWS["test"]
+    file.write_text("a raw row\n" * rows)
+    assert recipe_checks.checks(recipe, free=9e9, device="cpu")[0].ok
+    file.write_text("a raw row\n" * (rows - 1) + "a <unk> row\n")
+    found = recipe_checks.checks(recipe, free=9e9, device="cpu")[0]
+    assert not found.ok and "not comparable with published perplexities: the tokenised version" in found.found
+    file.write_text("a raw row\n" * (rows - 1))
+    found = recipe_checks.checks(recipe, free=9e9, device="cpu")[0]
+    assert not found.ok and "4,357 rows" in found.found
+    file.unlink()
+    found = recipe_checks.checks(recipe, free=9e9, device="cpu")[0]
+    assert not found.ok and "no file" in found.found
+
+
+def test_settings_and_metrics_are_checked_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, rows = recipe_checks.settings_checks(Recipe(**CONTENT))
+    assert (settings.ok, settings.found) == (True, f"instruction, {BBQ}")
+    assert rows.ok and rows.found.startswith("4, ")
+    for changed in ({"methods": {"told": "instruction(wordng=low_1)"}}, {"benchmarks": {"bbq": "bbq(sorce=demo)"}}):
+        (settings,) = recipe_checks.settings_checks(Recipe(**CONTENT | changed))
+        assert not settings.ok and ("wordng" in settings.found or "sorce" in settings.found)
+    wrong = CONTENT | {"rows": [CONTENT["rows"][0] | {"metric": "bias_ambigous"}]}
+    rows = recipe_checks.settings_checks(Recipe(**wrong))[1]
+    assert not rows.ok and "bbq has no metric 'bias_ambigous'. Did you mean 'bias_ambiguous'" in rows.found
+    for strength in ("nan", "1e999", "-1e999"):
+        endless = CONTENT | {"methods": {"told": f"task_vector(strength={strength})"}}
+        (settings,) = recipe_checks.settings_checks(Recipe(**endless))
+        assert not settings.ok and "give a finite number" in settings.found
+    small = CONTENT["smoke"] | {"methods": {"told": "instruction(wordng=low_1)"}}
+    assert recipe_checks.settings_checks(Recipe(**CONTENT | {"smoke": small}))[0].ok
+    assert not recipe_checks.settings_checks(Recipe(**CONTENT | {"smoke": small}), smoke=True)[0].ok
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    unset = CONTENT | {"benchmarks": {"bbq": "bbq(source=$EVENHAND_DATA/bbq)"}}
+    assert "which is not set" in recipe_checks.settings_checks(Recipe(**unset))[0].found
+
+
+def test_refused_questions_are_dropped_where_the_recipe_says_so() -> None:
+    assert "drop_refused" not in reproduction.plan(Recipe(**CONTENT)).options
+    for smoke in (False, True):
+        assert reproduction.plan(recipes.read("self_debias_llama3"), smoke=smoke).options["drop_refused"] is True
+
+
+@pytest.mark.parametrize("name", ["task_vector_tv2k", "task_vector_tv14k", "pcgu_llama2", "dpo_llama2"])
+def test_perplexity_of_llama_2_is_by_windows_of_its_context_in_tokens(name: str) -> None:
+    recipe = recipes.read(name)
+    given = registry.build_benchmark(recipe.benchmarks["perplexity"]).settings
+    assert (given["window_unit"], given["window"], given["stride"]) == ("tokens", 4096, 4096)
+    assert any("stride" in note and "assumptions" in note for note in recipe.notes)
 
 
 def test_folders_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +335,24 @@ def test_folders_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"rows": [CONTENT["rows"][0] | {"of": "ratio"}]}, "ratio is of a method"),
         ({"smoke": {"benchmarks": {"bbq": BBQ}}}, "every method and benchmark"),
         ({"settings": {"out": "x"}}, "settings.out"),
+        ({"train": "demo:pairs:16 & /etc/hosts"}, "place on a machine"),
+        ({"train": "demo:pairs:16 &~/texts.txt"}, "place on a machine"),
+        ({"train": "  /etc/hosts"}, "place on a machine"),
+        ({"train": "demo:texts & ../secret.txt"}, "place on a machine"),
+        ({"train": "demo:texts & C:/secret.txt"}, "place on a machine"),
+        ({"benchmarks": {"bbq": "bbq(source='../bbq')"}}, "place on a machine"),
+        ({"benchmarks": {"bbq": "bbq(source= '/srv/bbq')"}}, "place on a machine"),
+        ({"benchmarks": {"bbq": r"bbq(source='\x2fsrv/bbq')"}}, "place on a machine"),
+        ({"benchmarks": {"bbq": "bbq(source='.' './bbq')"}}, "place on a machine"),
+        ({"benchmarks": {"bbq": r"bbq(source='\x')"}}, "escape that cannot be read"),
+        ({"methods": {"told": "told(critic='x(trust_remote_' 'code=True)')"}}, "code to be loaded"),
+        ({"model": CONTENT["model"] | {"parameters": math.inf}}, "model.parameters.*finite"),
+        ({"bytes_per_parameter": {"weights": math.nan}}, "bytes_per_parameter.weights.*finite"),
+        ({"rows": [CONTENT["rows"][0] | {"published": math.nan}]}, "rows.0.published.*finite"),
+        ({"rows": [CONTENT["rows"][0] | {"tolerance": math.inf}]}, "rows.0.tolerance.*finite"),
+        ({"rows": [CONTENT["rows"][0] | {"tolerance": None, "accepted": [0, math.inf]}]}, "accepted.1.*finite"),
+        ({"rows": [CONTENT["rows"][0] | {"tolerance": None, "accepted": [0.5, 0.1]}]}, "from 0.5 down to 0.1"),
+        ({"methods": {"told": {"task_vector": {"strength": math.nan}}}}, "is nan: give a finite number"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -288,6 +362,8 @@ def test_what_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) 
 
 def test_a_recipe_of_ones_own_and_wrong_names(tmp_path: Path) -> None:
     assert recipes.read(written(tmp_path)) == Recipe(**CONTENT)
+    capitals = written(tmp_path).rename(tmp_path / "MINE.YAML")
+    assert recipes.read(capitals) == Recipe(**CONTENT)
     with pytest.raises(UnknownNameError, match="self_debias_llama3"):
         recipes.read("self_debias_llama")
     with pytest.raises(SettingsError, match="cannot read"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from evenhand.inference import Engine
+from evenhand.inference import Engine, Generated
 from evenhand.inference.decoding import Decoder
 from evenhand.inference.generation import RowSampler
 from evenhand.inference.token_table import token_tables
@@ -29,6 +29,7 @@ pytest.importorskip("openai")
 from tests.integrations.test_openai_server import TALK, Server, serving
 
 from evenhand.integrations.openai_server import streaming
+from evenhand.integrations.openai_server.texts import following, pieces
 
 IDS = [1, 9, 14, 11, 20]
 
@@ -70,7 +71,10 @@ def test_echo_lists_every_token_with_its_own_log_probability(local: LocalModel, 
         assert list(top.values())[:2] == pytest.approx(expected[at].topk(2).values.tolist(), abs=1e-4)
         assert listed["token_logprobs"][at + 1] in top.values(), "exactly, as clients look for the greedy token so"
     assert [t.strip() for t in listed["tokens"]] == [tokenizer.decode([t]).strip() for t in ids]
-    assert listed["text_offset"] == [sum(map(len, listed["tokens"][:n])) for n in range(len(ids))]
+    shown = ["", listed["tokens"][1].strip(), *listed["tokens"][2:]]
+    assert listed["tokens"][0] == "<s>", "which the text does not hold, nor a blank after it"
+    assert listed["text_offset"] == [sum(map(len, shown[:n])) for n in range(len(ids))]
+    assert made["choices"][0]["text"] == "".join(shown)
     assert made["choices"][0]["text"].startswith(tokenizer.decode(IDS, skip_special_tokens=True))
     assert made["usage"]["prompt_tokens"] == len(IDS) and made["usage"]["completion_tokens"] == 3
 
@@ -93,6 +97,63 @@ def test_text_is_echoed_as_it_was_given(local: LocalModel, server: Server) -> No
     assert alone["choices"][0]["logprobs"]["token_logprobs"][1:] == pytest.approx(
         made["logprobs"]["token_logprobs"][1 : len(alone["choices"][0]["logprobs"]["tokens"])], abs=1e-5
     )
+
+
+def parts_of(choice: dict[str, Any]) -> list[str]:
+    begins = choice["logprobs"]["text_offset"]
+    return [choice["text"][a:b] for a, b in zip(begins, [*begins[1:], len(choice["text"])], strict=True)]
+
+
+def writing(local: LocalModel, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Have the model write these words."""
+    ids = tuple(int(local.engine.tokenizer.convert_tokens_to_ids(w)) for w in words)
+    text = local.engine.tokenizer.decode(list(ids), skip_special_tokens=True)
+    made = Generated(ids, text, finished=False)
+    monkeypatch.setattr(local, "continued", lambda asked, sampling: [made for _ in asked])
+
+
+def test_a_reply_begins_with_the_blank_between_it_and_the_prompt(
+    local: LocalModel, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing(local, monkeypatch, "the", "dog")
+    made = complete(server, prompt="dog cat", logprobs=1)[1]["choices"][0]
+    assert made["text"] == " the dog" and made["logprobs"]["tokens"] == parts_of(made) == [" the", " dog"]
+    made = complete(server, prompt="dog cat", logprobs=1, echo=True)[1]["choices"][0]
+    assert made["text"] == "dog cat the dog" and parts_of(made) == ["", "dog", " cat", " the", " dog"]
+    ids = list(local.plain_prompt("dog cat").ids)
+    assert complete(server, prompt=ids, echo=True)[1]["choices"][0]["text"] == "dog cat the dog"
+    pieces = events(server, "/completions", {"prompt": "dog cat", "temperature": 0, "max_tokens": 2})
+    assert "".join(e["choices"][0]["text"] for e in pieces) == " the dog"
+
+
+def test_a_stop_string_may_begin_with_that_blank(
+    local: LocalModel, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing(local, monkeypatch, "the", "dog")
+    made = complete(server, prompt="dog cat", stop=" the", logprobs=1, echo=True)[1]["choices"][0]
+    assert made["text"] == "dog cat" and made["finish_reason"] == "stop"
+    assert made["logprobs"]["text_offset"] == [0, 0, 3, 7, 7], "none beyond the end of the text"
+
+
+def test_places_follow_a_prompt_that_the_tokenizer_rewrites(
+    local: LocalModel, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blanks are not among its tokens, and what it does not know is not shown where it is decoded."""
+    writing(local, monkeypatch, "the")
+    made = complete(server, prompt="  dog   h\u00e9llo cat ", logprobs=1, echo=True)[1]["choices"][0]
+    assert made["text"] == "  dog   h\u00e9llo cat  the"
+    assert parts_of(made) == ["", "  dog", "   h\u00e9llo", " cat ", " the"]
+
+
+def test_a_character_of_several_tokens_belongs_to_the_last() -> None:
+    def decode(ids: Sequence[int]) -> str:
+        return bytes(ids).decode(errors="replace").lstrip(" ")
+
+    text = " a \u00e9\U0001f642 b"
+    assert pieces(decode, text.encode()) == ["", "a", " ", "", "\u00e9", "", "", "", "\U0001f642", " ", "b"]
+    assert pieces(decode, "a\u00e9".encode()[:-1]) == ["a", "\ufffd"] and pieces(decode, b"") == []
+    assert following(decode, b"a", b" b") == " b" and following(decode, b"", b" b") == "b"
+    assert following(decode, "\u00e9".encode()[:1], "\u00e9".encode()[1:]) == "\ufffd", "nothing is made up"
 
 
 def test_the_token_that_ends_a_reply_is_listed(
@@ -266,7 +327,8 @@ def test_streams_of_several_choices_and_of_bare_texts_are_the_whole_replies(
     assert texts == whole and event["usage"] == server.chat(**body)[1]["usage"] and len(set(texts)) == 3
     bare = complete(server, max_tokens=20)[1]["choices"][0]["text"]
     pieces = events(server, "/completions", {"prompt": IDS, "temperature": 0, "max_tokens": 20})
-    assert "".join(e["choices"][0]["text"] for e in pieces) == bare
+    sent = [e["choices"][0]["text"] for e in pieces]
+    assert "".join(sent) == bare and bare.startswith(" ") and sum(map(bool, sent)) > 3
 
 
 def test_nothing_of_a_stop_string_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -495,9 +495,9 @@ def test_transient_failures_are_tried_again(server: Server, bad: Answer) -> None
 
 
 def test_garbage_for_ever_is_unanswered(server: Server) -> None:
-    server.script = lambda p, before: ok(None, finish_reason="length")
+    server.script = lambda p, before: ok(None, finish_reason="tool_calls")
     choice = server.model(retries=1).choose([question()])[0]
-    assert choice.status == "unanswered" and "no text" in choice.note and "length" in choice.note
+    assert choice.status == "unanswered" and "no text" in choice.note and "tool_calls" in choice.note
 
 
 def test_a_refusal_in_its_own_field_is_a_reply(server: Server) -> None:

@@ -15,7 +15,7 @@ import evenhand
 from evenhand.core.answer_cache import answer_cache
 from evenhand.core.registry import build_method
 from evenhand.errors import EndpointError, SettingsError
-from evenhand.interfaces import Sampling
+from evenhand.interfaces import Question, Sampling
 from evenhand.models.endpoint import EndpointModel, look_first, open_endpoint
 from evenhand.models.mitigated import Mitigated
 
@@ -223,6 +223,38 @@ def test_a_thought_without_an_answer_is_undecided(server: Server, content: str |
     assert (choice.decision, choice.status) == (None, "unparsed") and "cut at 3 tokens" in choice.note
 
 
+def cut_before_its_first_word(content: str | None) -> Answer:
+    said = {"role": "assistant"} | ({} if content == "absent" else {"content": content})  # type: ignore[dict-item]
+    return ok("", message=said, finish_reason="length")
+
+
+@pytest.mark.parametrize("content", [None, "", "absent"])
+def test_a_reply_that_was_cut_before_its_first_word_is_empty_and_undecided(server: Server, content: str | None) -> None:
+    """Servers that hide thoughts send this where the thought took all tokens; asking again would not help."""
+    server.script = lambda p, n: cut_before_its_first_word(content)
+    reply = server.model(retries=2).generate(say("a"))[0]
+    assert (reply.text, reply.finished, reply.usage.new_tokens) == ("", False, 3) and server.asked["a"] == 1
+    assert "cut at 3 tokens before its first word" in reply.note and "room with thinking_tokens" in reply.note
+    choice = server.model(retries=2).choose([question()])[0]
+    assert (choice.decision, choice.status, choice.cut) == (None, "unparsed", True) and choice.note == reply.note
+    assert len(server.bodies) == 2
+
+
+def test_a_first_token_that_is_hidden_has_no_log_probabilities(server: Server) -> None:
+    server.script = lambda p, n: cut_before_its_first_word(None)
+    choice = server.model(answer_by="letters", retries=2).choose([question()])[0]
+    assert choice.status == "unparsed" and "no log-probabilities" in choice.note and len(server.bodies) == 1
+
+
+def test_a_hidden_reply_does_not_say_whether_a_letter_is_a_word(server: Server) -> None:
+    """The first token A may begin a sentence; the written reply that would tell is cut before its first word."""
+    server.script = lambda p, n: cut_before_its_first_word(None) if n else ok("A", **first_token(A=0.9, B=0.02))
+    asked = Question("q", "Who?", ("A farmer", "Nobody", "The baker"))
+    choice = server.model(answer_by="letters").choose([asked])[0]
+    assert (choice.decision, choice.status, choice.usage.calls) == (None, "unparsed", 2)
+    assert "room with thinking_tokens" in choice.note
+
+
 def test_a_thought_gets_room_of_its_own(server: Server) -> None:
     server.model(thinking_tokens=1000).generate(say("a"), Sampling(max_new_tokens=9))
     assert server.bodies[0]["max_tokens"] == 1009
@@ -304,6 +336,17 @@ def test_a_first_look_comes_once_before_the_first_request_that_no_cache_answers(
     prompts = [b["messages"][-1]["content"][:9] for b in server.bodies]
     assert prompts == ["a", "Write one", "Write one", "Write one", "b", "c"]
     assert model.facts()["preflight"]["thinks"] is False
+
+
+def test_a_first_look_at_a_server_that_hides_its_thoughts_says_so(server: Server) -> None:
+    """It can be used: with room for the thought there are answers. Whether it draws, empty replies do not tell."""
+    server.script = lambda p, n: cut_before_its_first_word("absent")
+    found = server.model(retries=2).preflight(draws=True)
+    assert found.hidden and "room with thinking_tokens" in found.line("my-model") and len(server.bodies) == 7
+    model = server.model(retries=2)
+    model.look_first()
+    with pytest.warns(UserWarning, match="thinking_tokens"):
+        assert model.generate(say("a"))[0].text == ""
 
 
 def test_the_cost_of_thinking_is_shown(server: Server) -> None:

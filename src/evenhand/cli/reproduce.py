@@ -18,14 +18,16 @@ from evenhand.cli.output import Json, facts, fail, show_rich, write
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from evenhand.experiment.recipe_checks import Check
     from evenhand.experiment.recipes import Recipe
-    from evenhand.experiment.reproduction import Check, Outcome
+    from evenhand.experiment.reproduction import Outcome
     from evenhand.report import Report
 
 BEGIN, END = "<!-- recipes: written by python -m evenhand.cli.reproduce -->", "<!-- end of recipes -->"
 GB = 1e9
 SHOWN = 3
 """Figures of a recipe in the table of all."""
+NOTES = "notes on the data"
 STATED = ("revision", "dtype", "prompt_format", "answer_by", "fingerprint")
 """Facts of a model that a figure depends on."""
 
@@ -37,9 +39,14 @@ def reproduce(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Run it on a demo model and a few items; the figures mean nothing.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only check data and memory.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Only check settings, data and memory; with --smoke the settings of the small form."
+        ),
+    ] = False,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Run even where data or memory are not as they should be.")
+        bool, typer.Option("--unchecked", help="Run even where settings, data or memory are not as they should be.")
     ] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A copy of the recipe's model, as a folder.")
@@ -53,9 +60,10 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the recipe of a published figure: checks data and memory, runs, prints published, ours and the difference.
+    """Run the recipe of a published figure and print published, ours and the difference.
 
-    Exits with 1 where a figure is not within what is accepted, or was not run.
+    Settings, data and memory are checked first. Exits with 1 where a figure is not within what is accepted, or was
+    not run.
     """
     from evenhand.core.hashing import json_hash
     from evenhand.experiment import recipes, reproduction
@@ -64,12 +72,13 @@ def reproduce(
         _list(as_json)
         return
     recipe = recipes.read(name)
-    found = [] if smoke else _checks(recipe, device, device_map)
+    found = _checks(recipe, smoke, device, device_map)
     if check:
         facts({c.what: f"{'ok' if c.ok else 'NOT OK'}: {c.found}" for c in found}, as_json)
         raise typer.Exit(0 if all(c.ok for c in found) else 1)
     if not unchecked and (wrong := [c for c in found if not c.ok]):
-        fail(f"{wrong[0].what}: {wrong[0].found}. (`--unchecked` runs it all the same)", 2)
+        said = _sentence(f"{wrong[0].what}: {wrong[0].found}")
+        fail(said if wrong[0].what == "settings" else f"{said} (`--unchecked` runs it all the same)", 2)
     asked = reproduction.plan(recipe, smoke=smoke, model=model)
     place = out or Path("runs") / f"{Path(name).stem}-{json_hash([*asked])[:10]}"  # the same command resumes
     loading: dict[str, Any] = {k: v for k, v in {"device": device, "device_map": device_map}.items() if v is not None}
@@ -85,18 +94,25 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _checks(recipe: Recipe, device: str | None, device_map: str | None) -> list[Check]:
+def _checks(recipe: Recipe, smoke: bool, device: str | None, device_map: str | None) -> list[Check]:
+    from evenhand.experiment import recipe_checks
+
+    settings = recipe_checks.settings_checks(recipe, smoke=smoke)
+    return settings if smoke else [*settings, *_data_and_memory(recipe, device, device_map)]
+
+
+def _data_and_memory(recipe: Recipe, device: str | None, device_map: str | None) -> list[Check]:
     import torch
 
-    from evenhand.experiment import reproduction
+    from evenhand.experiment import recipe_checks
     from evenhand.inference.memory_budget import free_bytes
 
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device_map is not None and wanted.type == "cuda":
         count = torch.cuda.device_count()
         free = sum(free_bytes(torch.device("cuda", n)) for n in range(count))
-        return reproduction.checks(recipe, free=free, device=f"{count} GPUs")
-    return reproduction.checks(recipe, free=free_bytes(wanted), device=str(wanted))
+        return recipe_checks.checks(recipe, free=free, device=f"{count} GPUs")
+    return recipe_checks.checks(recipe, free=free_bytes(wanted), device=str(wanted))
 
 
 def _list(as_json: bool) -> None:
@@ -107,7 +123,7 @@ def _list(as_json: bool) -> None:
     if as_json:
         facts({name: {**recipe.model_dump(), **estimate(recipe)._asdict()} for name, recipe in read.items()}, True)
         return
-    facts({name: f"{_kind(recipe)}{recipe.title}. {_needs(recipe)}" for name, recipe in read.items()}, False)
+    facts({name: f"{_kind(recipe)}{_sentence(recipe.title)} {_needs(recipe)}" for name, recipe in read.items()}, False)
 
 
 def _show(recipe: Recipe, rows: list[Outcome], report: Report, smoke: bool, found: list[Check], as_json: bool) -> None:
@@ -117,7 +133,17 @@ def _show(recipe: Recipe, rows: list[Outcome], report: Report, smoke: bool, foun
         plain = [
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r._asdict().items()} for r in rows
         ]
-        facts({"title": recipe.title, "smoke": smoke, "unchecked": wrong, "rows": plain, **conditions}, True)
+        facts(
+            {
+                "title": recipe.title,
+                "smoke": smoke,
+                "unchecked": wrong,
+                "rows": plain,
+                **conditions,
+                NOTES: data_notes(report),
+            },
+            True,
+        )
         return
     show_rich(outcome_table(recipe, rows, smoke))
     for row in rows:
@@ -125,6 +151,8 @@ def _show(recipe: Recipe, rows: list[Outcome], report: Report, smoke: bool, foun
     facts(conditions, False)
     for note in recipe.notes:
         write(f"note: {note}")
+    for name, said in data_notes(report).items():
+        write(f"note on the data of {name}: {'; '.join(said)}")
     for line in wrong:
         write(f"NOT AS IT SHOULD BE: {line}")
 
@@ -185,6 +213,18 @@ def _conditions(report: Report) -> dict[str, Any]:
     }
     data = {name: known.get("contents", "") for name, known in report.manifest["benchmarks"].items()}
     return {"model": models, "hash of the items": data}
+
+
+def data_notes(report: Report) -> dict[str, list[str]]:
+    """What benchmarks say of their data, such as that it is not the published version; by benchmark."""
+    said = {name: known.get("notes", []) for name, known in report.manifest["benchmarks"].items()}
+    return {name: list(notes) for name, notes in said.items() if notes}
+
+
+def _sentence(text: str) -> str:
+    """A text that ends in one full stop or question mark."""
+    plain = text.rstrip(". ")
+    return plain if plain.endswith(("?", "!")) else f"{plain}."
 
 
 def _kind(recipe: Recipe) -> str:

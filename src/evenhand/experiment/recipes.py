@@ -6,8 +6,10 @@ nothing in it loads code or names a place on a machine. Data of the user's own l
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +26,11 @@ FOLDER = Path(__file__).parents[1] / "data" / "recipes"
 DATA, HERE = f"${FOLDER_VARIABLE}", "$RECIPES"
 """What stands in a recipe for the folder of the data and for that of the shipped recipes."""
 MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-PLACE = re.compile(r"(^|['\"=(:,])(/|~|[A-Za-z]:\\)|(^|/)\.\.(/|$)")
+PLACE = re.compile(
+    r"""(^|['"=(\[{:,;&+])\s*(/|~|\\|[A-Za-z]:[/\\])   # a path from a root or a home, wherever a value begins
+    |(?<![\w.])\.\.($|[/\\\s'")\]},;&+])              # or one that leaves its folder""",
+    re.VERBOSE,
+)
 """A path of a machine, or one that leaves its folder, within a text."""
 FORBIDDEN = ("trust_remote_code", "trust_folder")
 
@@ -33,7 +39,7 @@ Named = str | dict[str, dict[str, Any]]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1, allow_inf_nan=False)
 
 
 class RecipeModel(_Part):
@@ -121,6 +127,9 @@ class PublishedRow(_Part):
         judged = self.tolerance is not None or self.accepted is not None
         if judged and (self.published is None or not self.why):
             raise ValueError(f"row {self.name!r}: what is judged needs a published figure, and a reason (why)")
+        if self.accepted is not None and self.accepted[0] > self.accepted[1]:
+            low, high = self.accepted
+            raise ValueError(f"row {self.name!r}: accepted is from {low} down to {high}; give the lower bound first")
         if self.of != "value" and self.method == "none":
             raise ValueError(f"row {self.name!r}: {self.of} is of a method against its baseline, not of none")
         return self
@@ -141,6 +150,8 @@ class RunSettings(_Part):
     temperature: Annotated[float, Field(ge=0)] | None = None
     samples: Annotated[int, Field(ge=1)] = 1
     answer_by: str | None = None
+    drop_refused: bool | None = None
+    """Whether a question that any row refused is left out of all rows; None as `compare` does by itself."""
 
 
 class Smoke(_Part):
@@ -190,8 +201,12 @@ class Recipe(_Part):
         if {*self.smoke.methods} != {*self.methods} or {*self.smoke.benchmarks} != {*self.benchmarks}:
             raise ValueError("smoke: give every method and benchmark of the recipe, by the same keys")
         acting = {"model", "methods", "benchmarks", "train", "settings", "smoke"}
-        for text in (*_texts(self.model_dump(include=acting)), *(need.file or "" for need in self.data)):
-            _refuse_place(text)
+        plain = [*_plain(self.model_dump(include=acting)), *(need.file for need in self.data)]
+        for value in plain:
+            if isinstance(value, str):
+                _refuse_place(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"a setting of a method or benchmark is {value}: give a finite number")
         return self
 
 
@@ -204,14 +219,14 @@ def read(what: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
-        what: Name of a shipped one, or the path of a file that ends in .yaml.
+        what: Name of a shipped one, or the path of a file that ends in .yaml or .yml, in small letters or capitals.
 
     Raises:
         UnknownNameError: There is no shipped recipe of that name; near names are given.
         SettingsError: The file is missing or not YAML, or a key or value in it is wrong.
     """
     text = str(what)
-    if not text.endswith((".yaml", ".yml")):
+    if not text.lower().endswith((".yaml", ".yml")):
         if text not in names():
             raise UnknownNameError("recipe", text, names())
         what = FOLDER / f"{text}.yaml"
@@ -249,20 +264,31 @@ def filled_in(value: Any) -> Any:
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text within, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
+def _plain(value: Any) -> Iterator[Any]:
+    """Every text and number within, keys included."""
+    if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from (*_texts(key), *_texts(inner))
+            yield from (*_plain(key), *_plain(inner))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(inner)
+            yield from _plain(inner)
+    else:
+        yield value
 
 
 def _refuse_place(text: str) -> None:
-    if PLACE.search(text):
-        raise ValueError(f"{text!r} names a place on a machine: write {DATA}/..., the folder with the data sets")
-    if any(word in text for word in FORBIDDEN):
-        raise ValueError(f"{text!r}: a recipe cannot allow code to be loaded")
+    for form in (text, _spelt_out(text)):
+        if PLACE.search(form):
+            raise ValueError(f"{text!r} names a place on a machine: write {DATA}/..., the folder with the data sets")
+        if any(word in form for word in FORBIDDEN):
+            raise ValueError(f"{text!r}: a recipe cannot allow code to be loaded")
+
+
+def _spelt_out(text: str) -> str:
+    """A specification as it is understood: names in plain letters, escapes replaced, adjacent strings joined."""
+    plain = unicodedata.normalize("NFKC", text)
+    try:
+        plain = plain.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{text!r} has an escape that cannot be read: {error.reason}") from error
+    return re.sub(r"""(['"])\s*[rRuU]?['"]""", "", plain)

@@ -1,37 +1,22 @@
-"""Running a recipe: is everything there, what comes out, and is it what was published."""
+"""Running a recipe: what comes out, and is it what was published."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core import registry
 from evenhand.core.records import BASELINE, Record, is_baseline
-from evenhand.core.text_output import size
-from evenhand.data.io import locate
-from evenhand.data.io.checksums import check as check_files
-from evenhand.data.sets import DATASETS
 from evenhand.errors import SettingsError
 from evenhand.experiment.comparison import compare
-from evenhand.experiment.estimates import estimate
-from evenhand.experiment.recipes import DATA, DataNeed, Named, PublishedRow, Recipe, filled_in
+from evenhand.experiment.recipes import Named, PublishedRow, Recipe, filled_in
 from evenhand.report import Report
 
 SMOKE_REPLICATES = 200
 Within = Literal["yes", "no", "not judged", "not run", "smoke"]
 NAN = float("nan")
-
-
-class Check(NamedTuple):
-    """One thing that a run needs."""
-
-    what: str
-    ok: bool
-    found: str
-    """What was found; where it is not ok, what to do as well."""
 
 
 class Outcome(NamedTuple):
@@ -83,6 +68,8 @@ def plan(recipe: Recipe, *, smoke: bool = False, model: str | None = None) -> Pl
     small = recipe.smoke
     parts = filled_in({"methods": small.methods, "benchmarks": small.benchmarks})
     options = {"limit": small.limit, "replicates": SMOKE_REPLICATES}
+    if recipe.settings.drop_refused is not None:
+        options["drop_refused"] = recipe.settings.drop_refused
     return Plan(small.model, parts["methods"], parts["benchmarks"], filled_in(small.train), options)
 
 
@@ -114,20 +101,6 @@ def outcomes(recipe: Recipe, asked: Plan, records: Sequence[Record], *, smoke: b
         values, note = _values(row, asked, records, groups.get(row.group, row.group))
         found.append(_outcome(row, values, note, smoke))
     return found
-
-
-def checks(recipe: Recipe, *, free: float, device: str) -> list[Check]:
-    """Whether the data is there and as published, and the memory suffices.
-
-    Args:
-        recipe: The recipe.
-        free: Free memory in bytes.
-        device: Where that is, for the message.
-    """
-    needed = estimate(recipe).memory
-    short = "" if needed <= free else "; take a larger device, or `--device-map auto` over several"
-    memory = Check("memory", not short, f"about {size(int(needed))} of {size(int(free))} free on {device}{short}")
-    return [*(_data_check(need) for need in recipe.data), memory]
 
 
 def _outcome(row: PublishedRow, values: tuple[float, float, float], note: str, smoke: bool) -> Outcome:
@@ -172,24 +145,3 @@ def _label(method: str, asked: Plan, records: Sequence[Record]) -> str:
         return registry.build_method(asked.methods[method]).spec
     labels = [r.baseline for r in records if r.baseline] or [r.method for r in records if is_baseline(r.method)]
     return labels[0] if labels else BASELINE
-
-
-def _data_check(need: DataNeed) -> Check:
-    base = os.environ.get(locate.FOLDER_VARIABLE)
-    if need.file is not None:
-        path = None if base is None else Path(base).expanduser() / need.file
-        there = path is not None and path.exists()
-        found = str(path) if there else f"there is no {DATA}/{need.file}: {need.how}"
-        return Check(need.file, there, found)
-    dataset = DATASETS[str(need.name)]
-    folder = locate.folder_of(dataset)
-    if folder is None or not folder.is_dir():
-        hub = folder is None and bool(dataset.hub)
-        return Check(dataset.name, hub, "from the hub, when it runs" if hub else locate.how_to_get(dataset))
-    verdicts = check_files(dataset.name, folder)
-    differs = sorted(path for path, verdict in verdicts.items() if verdict == "differs")
-    if differs:
-        return Check(dataset.name, False, f"{folder}/{differs[0]} is not the published file; fetch it again")
-    official = sum(verdict == "official" for verdict in verdicts.values())
-    hashes = f"{official} of {len(verdicts)} published files" if verdicts else "no published hashes to check"
-    return Check(dataset.name, True, f"{folder} ({hashes})")

@@ -280,7 +280,7 @@ class EndpointModel(Model):
         if not self._look_first or not bodies or needed <= self._looked_at:
             return
         found = self.preflight(letters=letters, draws=draws)
-        if found.thinks and not self._looked_at:
+        if (found.thinks or found.hidden) and not self._looked_at:
             warnings.warn(found.line(self.name), stacklevel=2)
         self._looked_at |= needed
         self._found = found._asdict()
@@ -387,6 +387,11 @@ def _reply(answer: Answered | Failed, stop: Sequence[str]) -> Reply:
 
 def _thought_note(answer: Answered) -> str:
     """Why a reply has no answer: it ends within its thought, at the limit of tokens as a rule."""
+    if answer.hidden:
+        return (
+            f"undecided: the reply was cut{f' at {answer.new_tokens} tokens' if answer.new_tokens else ''} before its "
+            "first word; a thought that is not shown may have used all of them: give it room with thinking_tokens"
+        )
     if not is_cut(answer.text):
         return ""
     return (
@@ -424,6 +429,8 @@ def _replied(read: LetterReading, answer: Answered | Failed) -> LetterReading:
 
     if isinstance(answer, Failed):
         return replace(read, failed=answer.note)
+    if answer.hidden:
+        return replace(read, fault=_thought_note(answer), usage=read.usage + _usage(answer))
     return read.replied(answer.text, answer.finished, _usage(answer))
 
 

@@ -39,11 +39,18 @@ class Preflight(NamedTuple):
     """Whether that reply began with a thought, which costs time and tokens at every reply."""
     new_tokens: int
     """How many tokens it took, the thought included, where the server counts them."""
+    hidden: bool = False
+    """Whether it was cut before its first word, as where a thought is not shown."""
 
     def line(self, name: str) -> str:
         """One line for people."""
         cost = f"{self.new_tokens} tokens, {text_output.number(self.seconds)} s"
         thought = ", of which it thought first: every reply costs that" if self.thinks else ""
+        if self.hidden:
+            thought = (
+                " and was cut before its first word; a thought that is not shown may have used all of them: give it "
+                "room with thinking_tokens"
+            )
         return f"{name}{f' on {self.server}' if self.server else ''} answers (a short reply took {cost}{thought})"
 
 
@@ -80,6 +87,7 @@ def check_server(
         time.monotonic() - begun,
         bool(parts(first.text).thought),
         first.new_tokens,
+        first.hidden,
     )
     if letters:
         _check_letters(client, url, body(LETTERS, None))
@@ -117,14 +125,17 @@ def _check_letters(client: EndpointClient, url: str, body: dict[str, Any]) -> No
 
 
 def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[dict[str, Any]]) -> None:
-    """Draw until two replies differ; those that are all thought differ in the thought."""
+    """Draw until two replies differ; those that are all thought differ in the thought.
+
+    Where thoughts are not shown and nothing else came, nothing is known.
+    """
     texts: set[str] = set()
     count = 0
     for body in bodies:
         answer = _reply(client, body, lambda note: EndpointError(f"{url} draws no replies: {note}"))
         texts.add(answer.text if not is_cut(answer.text) else parts(answer.text).thought)
         count += 1
-        if len(texts) > 1:
+        if len(texts) > 1 or (answer.hidden and count == DRAWS):
             return
     raise EndpointError(
         f"{url} gave {count} equal replies of {model!r} at temperature 1: it does not draw, or gives the same draw to "

@@ -26,6 +26,11 @@ class Answered(NamedTuple):
     top: list[list[Any]] | None = None
     """[token, log-probability] pairs of the first new token, where they were asked for and came."""
 
+    @property
+    def hidden(self) -> bool:
+        """Whether it was cut before its first word, as where a thought that the server does not show took it all."""
+        return not self.finished and not self.text.strip()
+
 
 class UnreadableError(ValueError):
     """A reply with status 200 that holds no answer."""
@@ -39,26 +44,27 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
         wants_top: Whether log-probabilities were asked for; the text may then be missing.
 
     Raises:
-        UnreadableError: There is neither text nor thought in it.
+        UnreadableError: There is neither text nor thought in it, and it was not cut at the limit of tokens.
     """
     try:
         reply = json.loads(content)
         choice = reply["choices"][0]
         message = choice["message"]
-        if "content" not in message and not any(message.get(name) for name in THOUGHTS):
+        finished = choice.get("finish_reason") != "length"
+        if finished and "content" not in message and not any(message.get(name) for name in THOUGHTS):
             raise KeyError("content")
-        said = message.get("content")  # left out by servers where all was a thought
+        said = message.get("content")  # left out by servers where all was a thought, shown or not
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnreadableError(f"{type(error).__name__} while reading it") from None
     top = _top(choice) if wants_top else None
     text, thought = _text(said, message)
     if text is None and not thought:
-        if top is None:
+        if top is None and finished:
             raise UnreadableError("its message has no text")
-        text = ""  # a parser of thoughts on the server may leave nothing of a reply of one token
+        # where thoughts are hidden, nothing is left of a reply that was cut within one, or of one token
+        text = ""
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    finished = choice.get("finish_reason") != "length"
     if thought and not text:
         finished = False  # a thought without an answer, whatever ended it
     return Answered(_joined(thought, text), finished, counts[0], counts[1], top)

@@ -257,6 +257,10 @@ class TokenModel(Model):
         """A bare text in tokens, opening tokens included, and the character at which each token begins."""
         return self._encoder.with_offsets(text)
 
+    def decoded(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones left out."""
+        return self._encoder.decoded(ids, skip_special=True)
+
     def continued(self, asked: Sequence[Prompt], sampling: Sampling, what: str = "prompt") -> list[Generated | None]:
         """What follows each prompt; None where it is skipped as too long, with a note where the logits are not finite.
 

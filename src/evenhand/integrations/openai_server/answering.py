@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
@@ -11,8 +12,9 @@ from evenhand.inference import Generated, Prompt
 from evenhand.inference.listening import Listener, listening
 from evenhand.inference.sampling import end_tokens, reply
 from evenhand.inference.top_tokens import top_tokens
+from evenhand.integrations.openai_server import texts
 from evenhand.integrations.openai_server.streaming import Pieces
-from evenhand.integrations.openai_server.token_lists import TokenList, token_lists
+from evenhand.integrations.openai_server.token_lists import Shown, TokenList, token_lists
 from evenhand.interfaces import Dialogue, Model, Reply, Sampling
 from evenhand.models.local import LocalModel
 from evenhand.models.mitigated import Mitigated
@@ -74,7 +76,7 @@ class Answerer:
         self.plain = _plain(model)
         """The model in tokens, where replies are its own and not a method's; else None."""
 
-    def prompts(self, texts: Sequence[str | Sequence[int]]) -> list[Prompt]:
+    def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
         """Bare prompts in tokens.
 
         Raises:
@@ -82,7 +84,7 @@ class Answerer:
             SettingsError: A token id that the vocabulary does not hold, or a prompt without tokens.
         """
         model = self.in_tokens()
-        made = [model.plain_prompt(t) if isinstance(t, str) else Prompt(tuple(t)) for t in texts]
+        made = [model.plain_prompt(t) if isinstance(t, str) else Prompt(tuple(t)) for t in given]
         for prompt in made:
             wrong = next((i for i in prompt.ids if not 0 <= i < model.vocabulary), None)
             if wrong is not None:
@@ -165,6 +167,7 @@ class Answerer:
                 made = model.continued(asked, sampling)
         else:
             made = [self._unwritten(prompt) for prompt in asked]
+        made = [g and texts.continued(model, p, g, sampling.stop) for p, g in zip(asked, made, strict=True)]
         answers = [_of_generated(p, g, g.text if g else "") for p, g in zip(asked, made, strict=True)]
         return self._with_lists(jobs, asked, [g for g in made if g], answers)
 
@@ -183,13 +186,15 @@ class Answerer:
         self, jobs: list[Job], asked: list[Prompt], made: list[Generated], answers: list[Answer]
     ) -> list[Answer]:
         """Bare replies with their prompts and the lists of their tokens, where these are wanted."""
-        out = [a._replace(text=self._echo(j) + a.text) if j.echo else a for j, a in zip(jobs, answers, strict=True)]
+        heads = [self._echo(job) if job.echo else "" for job in jobs]
+        out = [answer._replace(text=head + answer.text) for head, answer in zip(heads, answers, strict=True)]
         for echo in (False, True):
             rows = [i for i, job in enumerate(jobs) if job.top is not None and job.echo == echo]
             if rows:
                 top = max(jobs[i].top or 0 for i in rows)
                 prompts, replies = [asked[i] for i in rows], [made[i] for i in rows]
-                lists = token_lists(self.scored(), prompts, replies, jobs[0].sampling, top=top, echo=echo)
+                shown = [Shown(heads[i], out[i].text) for i in rows]
+                lists = token_lists(self.scored(), prompts, replies, shown, jobs[0].sampling, top=top, echo=echo)
                 for i, listed in zip(rows, lists, strict=True):
                     out[i] = out[i]._replace(listed=listed.shortened(jobs[i].top or 0))
         return out
@@ -197,7 +202,7 @@ class Answerer:
     def _echo(self, job: Job) -> str:
         if job.echoed is not None or not isinstance(job.asked, Prompt):
             return job.echoed or ""
-        return str(self.local().engine.tokenizer.decode(list(job.asked.ids), skip_special_tokens=True))
+        return self.local().decoded(job.asked.ids)
 
     def _listed(self, jobs: list[Job]) -> list[Answer]:
         """Replies with the alternatives of their first tokens."""
@@ -233,8 +238,9 @@ def _heard(
     """Hands each job the pieces of its own reply; several jobs may ask for the same one."""
     tokenizer, ends = model.engine.tokenizer, end_tokens(model.engine.module, model.engine.tokenizer)
 
-    def text_of(new: Sequence[int]) -> str:
-        return reply(new, ends, sampling, tokenizer).text
+    def text_of(prompt: Prompt, new: Sequence[int]) -> str:
+        made = reply(new, ends, sampling, tokenizer)
+        return made.text if strip else texts.continued(model, prompt, made, sampling.stop).text
 
     def name(prompt: Prompt) -> tuple[tuple[int, ...], int]:
         return prompt.ids, prompt.draw if sampling.temperature > 0 else 0
@@ -242,7 +248,7 @@ def _heard(
     waiting: dict[tuple[tuple[int, ...], int], list[Pieces]] = {}
     for job, prompt in zip(jobs, prompts, strict=True):
         if job.tell is not None:
-            pieces = Pieces(job.tell, text_of, sampling.stop, strip=strip)
+            pieces = Pieces(job.tell, partial(text_of, prompt), sampling.stop, strip=strip)
             waiting.setdefault(name(prompt), []).append(pieces)
 
     def heard(prompt: Prompt, new: Sequence[int]) -> None:

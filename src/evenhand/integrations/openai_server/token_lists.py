@@ -12,11 +12,21 @@ from typing import NamedTuple
 from evenhand.inference import Generated, Prompt, Request
 from evenhand.inference.sampling import end_tokens
 from evenhand.inference.token_table import Listed, token_tables
+from evenhand.integrations.openai_server.texts import following, places
 from evenhand.interfaces import Sampling
 from evenhand.models.local import LocalModel
 
 WINDOW = 6
 """Tokens before another one that decide how its text is written, such as whether a blank precedes it."""
+
+
+class Shown(NamedTuple):
+    """What a client is shown of a prompt and its reply."""
+
+    head: str
+    """The prompt, where it stands before the reply; else ""."""
+    text: str
+    """All of it, the prompt included."""
 
 
 class TokenList(NamedTuple):
@@ -26,7 +36,7 @@ class TokenList(NamedTuple):
     logprobs: list[float | None]
     top: list[dict[str, float] | None]
     offsets: list[int]
-    """Where each token begins in the text."""
+    """Where the part of each token begins in the text that goes with the list; tokens that are not shown have none."""
 
     def shortened(self, top: int) -> TokenList:
         """With at most that many alternatives of each token, and the token itself."""
@@ -47,6 +57,7 @@ def token_lists(
     model: LocalModel,
     prompts: Sequence[Prompt],
     made: Sequence[Generated],
+    shown: Sequence[Shown],
     sampling: Sampling,
     *,
     top: int,
@@ -58,6 +69,7 @@ def token_lists(
         model: What wrote.
         prompts: What was continued.
         made: What came of it.
+        shown: The texts that go with the lists.
         sampling: How it was drawn; its stop strings tell whether a token ended the reply.
         top: How many alternatives of each token are listed.
         echo: Whether the prompt's tokens are listed as well.
@@ -67,20 +79,22 @@ def token_lists(
     starts = [1 if echo else len(p.ids) for p in prompts]
     engine = model.engine
     tables = token_tables(engine.module, rows, starts, top, pad_id=engine.pad_id)
-    return [
-        _list(model, ids, 0 if echo else start, table) for ids, start, table in zip(rows, starts, tables, strict=True)
-    ]
+    out = []
+    for ids, prompt, each, start, table in zip(rows, prompts, shown, starts, tables, strict=True):
+        first = 0 if echo else start
+        offsets = places(model, ids, len(prompt.ids), each.head, each.text)[first:]
+        out.append(_list(model, ids, first, table)._replace(offsets=offsets))
+    return out
 
 
 def _ends(
     model: LocalModel, prompts: Sequence[Prompt], made: Sequence[Generated], sampling: Sampling
 ) -> list[tuple[int, ...]]:
     """The token that ended each reply; of several that could have, the most probable one."""
-    tokenizer = model.engine.tokenizer
-    known = sorted(end_tokens(model.engine.module, tokenizer))
+    known = sorted(end_tokens(model.engine.module, model.engine.tokenizer))
     ended = [
-        g.finished and not any(s in str(tokenizer.decode(list(g.ids), skip_special_tokens=True)) for s in sampling.stop)
-        for g in made
+        g.finished and not any(s in following(model.decoded, p.ids, g.ids) for s in sampling.stop)
+        for p, g in zip(prompts, made, strict=True)
     ]
     rows = [i for i, yes in enumerate(ended) if yes and known]
     asked = [_after((*prompts[i].ids, *made[i].ids), known) for i in rows]
@@ -94,17 +108,15 @@ def _after(ids: tuple[int, ...], tokens: Sequence[int]) -> Request:
 
 
 def _list(model: LocalModel, ids: Sequence[int], start: int, table: Sequence[Listed]) -> TokenList:
-    """The lists of one row from a token on; token 0 has nothing before it."""
+    """The lists of one row from a token on, without the places; token 0 has nothing before it."""
     texts = _Texts(model, ids)
     listed: list[Listed | None] = [*([None] if start == 0 and ids else []), *table]
-    out, place = TokenList([], [], [], []), 0
+    out = TokenList([], [], [], [])
     for at, entry in enumerate(listed, start):
         token = texts.at(at, ids[at])
         out.tokens.append(token)
         out.logprobs.append(None if entry is None else entry.logprob)
         out.top.append(None if entry is None else _alternatives(texts, at, token, entry))
-        out.offsets.append(place)
-        place += len(token)
     return out
 
 
