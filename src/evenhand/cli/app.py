@@ -412,7 +412,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(plan: dict[str, Any], as_json: bool, full: bool) -> None:
+def _run(plan: dict[str, Any], as_json: bool, full: bool = False) -> None:
     from evenhand.core.hashing import json_hash
     from evenhand.experiment.comparison import compare as run_comparison
 

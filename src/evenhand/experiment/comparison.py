@@ -46,7 +46,6 @@ from evenhand.interfaces import (
     TrainData,
     Usage,
 )
-from evenhand.models.endpoint import look_first
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report, rivals
@@ -525,10 +524,10 @@ class _Session:
 def _start(model: Model) -> None:
     """Put a first question to a local model: its first call also imports and tries out, which is no method's cost.
 
-    A server is looked at before its first request instead, so that what it cannot do ends the run at its start.
+    A server is not asked for it: `model.preflight()` looks at one, on the user's own call.
     """
     if "weights" not in model.abilities:
-        return look_first(model)
+        return
     with answer_cache(None), suppress(Exception):  # what fails here fails again where it matters, and is told there
         if "choose" in model.abilities:
             model.choose([Question("start", "Is this the start?", ("yes", "no"))])
