@@ -49,7 +49,7 @@ def test_kept_outputs_are_whole_and_name_no_machine(path: Path) -> None:
 def test_every_family_of_methods_has_a_notebook() -> None:
     families = {p.name for p in (FOLDER.parent / "methods").iterdir() if (p / "__init__.py").is_file()}
     shown = {p.stem.rpartition("_")[2] for p in NOTEBOOKS if "_methods_" in p.stem}
-    assert families - {"steering"} == shown and {p.stem[:2] for p in NOTEBOOKS} == {f"{n:02}" for n in range(1, 9)}
+    assert families == shown and {p.stem[:2] for p in NOTEBOOKS} == {f"{n:02}" for n in range(1, 9)}
 
 
 def test_a_path_of_a_machine_is_told_from_an_address() -> None:

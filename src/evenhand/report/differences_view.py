@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import Record
 from evenhand.core.text_output import count, interval, number, visible
 from evenhand.report.difference_parts import Differing, Pair
+from evenhand.report.plain_text import plain_text
 from evenhand.report.text import ARROWS, metric_name
 from evenhand.statistics.criteria import Criteria
 
@@ -38,9 +38,7 @@ def rendered(found: Differing) -> RenderableType:
 
 def as_text(found: Differing, width: int) -> str:
     """The tables without colours."""
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(rendered(found))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return plain_text(rendered(found), width)
 
 
 def as_html(found: Differing) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from html import escape
 from math import isnan
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
 from evenhand.core.text_output import duration, number, visible
 from evenhand.report.board import SHORT, Board, Cell, Column, Row
+from evenhand.report.plain_text import plain_text
 from evenhand.report.text import DEMO_LABEL
 
 WIDE = 120
@@ -44,9 +44,7 @@ def rendered(board: Board, width: int) -> RenderableType:
 
 def as_text(board: Board, width: int) -> str:
     """The table without colours."""
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(rendered(board, width))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return plain_text(rendered(board, width), width)
 
 
 def as_html(board: Board) -> str:

@@ -241,13 +241,9 @@ class Report(Analysis):
 
     def __str__(self) -> str:
         """The leaderboard as text, 80 characters wide; `rendered(full=True)` has all tables."""
-        import io
+        from evenhand.report.plain_text import plain_text
 
-        from rich.console import Console
-
-        out = io.StringIO()
-        Console(file=out, width=80, color_system=None, legacy_windows=False).print(self.rendered())
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+        return plain_text(self.rendered())
 
     def __repr__(self) -> str:
         """Short, for logs."""

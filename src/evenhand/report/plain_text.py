@@ -1,0 +1,22 @@
+"""What a terminal shows, as text: for `str`, `print` and files."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, RenderableType
+
+
+def plain_text(shown: RenderableType, width: int = 80) -> str:
+    """Render without colours, lines without blanks at their end.
+
+    In a notebook rich would display what is printed to any console, whichever file it has, and leave that file empty.
+
+    Args:
+        shown: What rich can render.
+        width: Characters per line.
+    """
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
+    console.print(shown)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
