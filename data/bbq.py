@@ -115,8 +115,7 @@ def load_rows(source: str) -> Loaded:
         rows += [row for _, row in found]
         ours += [] if verdict == "official" else [(f"{file.name}:{line}", row) for line, row in found]
     if not rows:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable BBQ row{first}")
+        raise DataError(f"{path} holds no usable BBQ row{problems.first}")
     if demo:  # the names of the files are BBQ's, the content is ours
         facts = {"source": "demo: the proving ground's questions, not BBQ", "rows": len(rows), "dropped": []}
         return Loaded(rows, facts)
@@ -129,9 +128,7 @@ def load_rows(source: str) -> Loaded:
 
 def _files(path: Path, published: Sequence[str]) -> list[Path]:
     """The official files where they are there, else the tables of a copy, in whatever folders."""
-    found = layouts.tables(path)
-    if not found:
-        raise layouts.unknown(path, "BBQ", LAYOUTS)
+    found = layouts.demanded_tables(path, "BBQ", LAYOUTS)
     return [file for file in found if locate.stem(file) in published] or found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.bscore_prompts import prompt_files, rows_of_prompts
+from evenhand.data.bscore_prompts import LISTED, prompt_files, rows_of_prompts
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -29,7 +28,6 @@ DATASET = locate.Dataset(
     home="github.com/anvo25/b-score, folder src/prompts",
     benchmark="b_score",
 )
-_LIST = re.compile(r"\[([^\]]+)\]")
 _COMPOSITE, _PRIME = "3017", "3023"
 """The paper's table gives 3017 = 7 * 431 as the prime; 3023 is the one among the options."""
 
@@ -52,12 +50,12 @@ class BScoreQuestion:
     def text(self, shown: Sequence[int]) -> str:
         """The question with its options in the order `shown` (identities by position) and the suffix."""
         listed = ", ".join(self.options[i] for i in shown)
-        return _LIST.sub(lambda _: f"[{listed}]", self.prompt) + SUFFIX
+        return LISTED.sub(lambda _: f"[{listed}]", self.prompt) + SUFFIX
 
     @property
     def lists_options(self) -> bool:
         """Whether the prompt shows its options, so that they have an order."""
-        return _LIST.search(self.prompt) is not None
+        return LISTED.search(self.prompt) is not None
 
 
 class Loaded(NamedTuple):
@@ -91,8 +89,7 @@ def load_questions(source: str) -> Loaded:
         else:
             found[row["id"]] = _question(row)
     if not found:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable B-score question{first}")
+        raise DataError(f"{path} holds no usable B-score question{problems.first}")
     questions = list(found.values())
     if source == "demo":
         return Loaded(questions, {"source": "demo: the proving ground's questions, not the paper's", "dropped": []})
@@ -131,7 +128,7 @@ def wrong(row: Mapping[str, Any]) -> str:
         return f"ground_truth_paper {truth!r} is none of the options"
     if truth is None and row["category"] in ("easy", "hard"):
         return "ground_truth_paper is missing; easy and hard questions have a right answer"
-    for listed in _LIST.findall(row["prompt"]):
+    for listed in LISTED.findall(row["prompt"]):
         if [o.strip() for o in listed.split(",")] != options:
             return f"prompt lists [{listed}], options are {options}"
     return ""

@@ -26,7 +26,8 @@ TRUTHS = {
 }
 """The right options of tables T1 and T2 of arXiv 2505.18545, as printed; the files do not have them."""
 _NAME = re.compile(r"(?P<topic>(?P<count>\d+)-choice_(?P<short>\w+))_(?P<category>[a-z]+)")
-_LISTED = re.compile(r"\[([^\]]+)\]")
+LISTED = re.compile(r"\[([^\]]+)\]")
+"""The options of a question, where it lists them."""
 
 
 def prompt_files(path: Path) -> list[Path]:
@@ -69,5 +70,5 @@ def rows_of_prompts(files: Sequence[Path], problems: locate.Problems) -> Iterato
 
 def _options(prompt: str, count: int) -> list[str]:
     """What the prompt lists in square brackets; digits where it lists nothing, as in the questions about a digit."""
-    listed = _LISTED.search(prompt)
+    listed = LISTED.search(prompt)
     return [option.strip() for option in listed[1].split(",")] if listed else [str(n) for n in range(count)]

@@ -125,7 +125,7 @@ def counted(outputs: Sequence[Sequence[str]]) -> str:
     Args:
         outputs: The outputs of each instance.
     """
-    labels = len({found[0] for found in outputs if found})
+    labels = _label_count(outputs)
     if labels >= LABELS:
         return f"{labels} different labels; fewer than {LABELS} are needed"
     mean = sum(map(len, outputs)) / len(outputs) if outputs else 0.0
@@ -134,6 +134,10 @@ def counted(outputs: Sequence[Sequence[str]]) -> str:
     if len(outputs) < MIN_INSTANCES:
         return f"{len(outputs)} instances; {MIN_INSTANCES} are needed"
     return ""
+
+
+def _label_count(outputs: Sequence[Sequence[str]]) -> int:
+    return len({found[0] for found in outputs if found})
 
 
 def read_table(folder: Path) -> dict[str, About]:
@@ -185,7 +189,7 @@ def _of_file(file: Path, about: About | None, problems: locate.Problems) -> Verd
         return Verdict(file.stem, False, reason)
     try:
         outputs = _outputs(from_json(decoded(read_bytes(file))))
-        reason, labels = counted(outputs), len({found[0] for found in outputs if found})
+        reason, labels = counted(outputs), _label_count(outputs)
     except (Refused, UnicodeDecodeError, KeyError, TypeError) as error:
         problems.add(file, 0, f"cannot be counted: {type(error).__name__} {error}")
         return Verdict(file.stem, False, "its file cannot be read")

@@ -96,8 +96,7 @@ def load_pairs(source: str) -> Loaded:
         else:
             pairs[name] = pair
     if not pairs:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{file} holds no usable pair{first}")
+        raise DataError(f"{file} holds no usable pair{problems.first}")
     digest = bytes_hash(content)
     if demo:  # the name of the file is CrowS-Pairs's, the content is ours
         said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
@@ -156,10 +155,8 @@ def _file(path: Path) -> Path:
         found = [folder / FILE] if (folder / FILE).is_file() else sorted(folder.glob("*.csv"))
         if found:
             return found[0]
-    tables = layouts.tables(path)
-    if not tables:
-        known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
-        raise layouts.unknown(path, "CrowS-Pairs", known)
+    known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
+    tables = layouts.demanded_tables(path, "CrowS-Pairs", known)
     if len(tables) > 1:
         names = ", ".join(f.name for f in tables[: layouts.SHOWN])
         raise DataError(f"{path} holds several tables ({names}); name one file")

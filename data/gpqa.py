@@ -74,8 +74,7 @@ def load(source: str, subset: Subset = "main") -> Loaded:
     content = read_bytes(file)
     rows = _rows(file, content, problems)
     if not rows:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{file} holds no usable GPQA row{first}")
+        raise DataError(f"{file} holds no usable GPQA row{problems.first}")
     notes = []
     if not demo and len(rows) != ROWS[subset]:
         notes = [f"{len(rows)} usable rows; the official gpqa_{subset}.csv has {ROWS[subset]}"]

@@ -266,14 +266,13 @@ def load_parts(source: str, version: str) -> Loaded:
         tuple(_standalone(readers[3])),
         tuple(_templates(readers[2])),
     )
-    first = f"; first problem: {problems.lines[0]}" if problems else ""
     for what, usable, reader in (
         ("noun", parts.nouns, readers[1]),
         ("descriptor", parts.descriptors, readers[0]),
         ("template", parts.templates, readers[2]),
     ):
         if not usable:
-            raise DataError(f"{reader.path} holds no usable {what}{first}")
+            raise DataError(f"{reader.path} holds no usable {what}{problems.first}")
     facts: dict[str, Any] = {"source": str(folder), "version": version, "dropped": problems.lines, "notes": []}
     if source == "demo":  # the names of the files are HolisticBias's, the content is ours
         facts["source"] = "demo: the proving ground's descriptors, not HolisticBias"

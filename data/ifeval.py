@@ -114,8 +114,7 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
             else:
                 found[row["key"]] = prompt_of(row, odd_rows)
     if not found:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable IFEval row{first}")
+        raise DataError(f"{path} holds no usable IFEval row{problems.first}")
     prompts = list(found.values())
     if source == "demo":
         return Loaded(prompts, {"source": "demo: the proving ground's prompts, not IFEval", "dropped": []})
@@ -126,11 +125,8 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
 
 
 def _files(path: Path) -> list[Path]:
-    found = layouts.tables(path, (".jsonl", ".parquet", ".arrow", ".json"))
-    if not found:
-        raise layouts.unknown(
-            path, "IFEval", "jsonl, parquet or arrow files with key, prompt, instruction_id_list, kwargs"
-        )
+    known = "jsonl, parquet or arrow files with key, prompt, instruction_id_list, kwargs"
+    found = layouts.demanded_tables(path, "IFEval", known, (".jsonl", ".parquet", ".arrow", ".json"))
     return [file for file in found if locate.stem(file) in FILES] or found
 
 

@@ -27,8 +27,8 @@ DATASET = locate.Dataset(
 )
 Split = Literal["test", "val"]
 LETTERS = "ABCD"
-MORE_LETTERS = "ABCDEFGHIJ"
-"""The letters of MMLU-Pro (Wang et al. 2024, arXiv 2406.01574), whose questions have up to ten options."""
+MORE_LETTERS = mmlu_copies.LETTERS
+"""Of copies whose questions have more than four options."""
 
 _BY_CATEGORY = {
     "STEM": (

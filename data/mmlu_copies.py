@@ -12,7 +12,8 @@ from typing import Any
 
 from evenhand.data.io.rows import Refused
 
-_LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJ"
+"""Of MMLU-Pro (Wang et al. 2024, arXiv 2406.01574), whose questions have up to ten options."""
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +31,6 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     elif "option_a" in row:
         found["choices"] = [row.get(f"option_{letter}") for letter in "abcd"]
     answer = found.get("answer")
-    if isinstance(answer, str) and answer.strip() in tuple(_LETTERS):
-        found["answer"] = _LETTERS.index(answer.strip())
+    if isinstance(answer, str) and answer.strip() in tuple(LETTERS):
+        found["answer"] = LETTERS.index(answer.strip())
     return found

@@ -120,8 +120,7 @@ def load(
                 found.append(f"{where}: {error}")
         collected.add(place, found)
     if not collected.rows:
-        first = f"; first problem: {collected.problems.lines[0]}" if collected.problems else ""
-        raise DataError(f"{source} holds no usable question with options and a right answer{first}")
+        raise DataError(f"{source} holds no usable question with options and a right answer{collected.problems.first}")
     return Loaded(list(collected.rows.values()), _facts(source, places, collected))
 
 

@@ -87,8 +87,7 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
     for axis in axes or [a for a in known if (folder / a).is_dir()]:
         twins += _axis(folder / axis, known[axis], split, files, problems)
     if not twins:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{folder} holds no usable RedditBias phrase{first}. {locate.how_to_get(DATASET)}")
+        raise DataError(f"{folder} holds no usable RedditBias phrase{problems.first}. {locate.how_to_get(DATASET)}")
     where = "demo: the proving ground's statements, not RedditBias" if demo else str(folder)
     facts = {"source": where, "files": files, "twins": len(twins), "dropped": problems.lines}
     return Loaded(twins, facts)

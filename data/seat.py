@@ -68,14 +68,13 @@ def load(source: str) -> Loaded:
     for file in _files(path):
         content = read_bytes(file)
         try:
-            tests.append(test_of(_name(file), rows.from_json(rows.decoded(content))))
+            tests.append(test_of(locate.stem(file), rows.from_json(rows.decoded(content))))
         except (rows.Refused, UnicodeDecodeError) as error:
             problems.add(file, 1, str(error))
         else:
             digests[file.name] = bytes_hash(content)
     if not tests:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable test of SEAT{first}. {locate.how_to_get(DATASET)}")
+        raise DataError(f"{path} holds no usable test of SEAT{problems.first}. {locate.how_to_get(DATASET)}")
     return Loaded(tests, {"source": str(path), "files": digests, "dropped": problems.lines, "notes": []})
 
 
@@ -109,10 +108,6 @@ def _files(path: Path) -> list[Path]:
         return [path]
     folder = path / "tests" if (path / "tests").is_dir() else path
     return sorted(f for f in folder.iterdir() if f.name.removesuffix(".gz").endswith((".jsonl", ".json")))
-
-
-def _name(file: Path) -> str:
-    return file.name.removesuffix(".gz").rpartition(".")[0]
 
 
 def _demo() -> list[Test]:

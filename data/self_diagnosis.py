@@ -66,8 +66,7 @@ def load(source: str) -> Loaded:
         for number, (place, row) in enumerate(tables.read(str(file), problems=problems)):
             found += _texts(row, f"{file.stem if len(files) > 1 else ''}{number}", place, problems)
     if not found:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable text with scores{first}")
+        raise DataError(f"{path} holds no usable text with scores{problems.first}")
     digests = {file.name: bytes_hash(Path(file).read_bytes()) for file in files}
     return Loaded(found, {"source": str(path), "files": digests, "texts": len(found), "dropped": problems.lines})
 

@@ -81,8 +81,7 @@ def load_examples(source: str) -> Loaded:
     examples = [example for file, content in files.items() for example in _usable(file, content, problems)]
     place = next(iter(files)) if len(files) == 1 else path
     if not examples:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{place} holds no usable StereoSet example{first}")
+        raise DataError(f"{place} holds no usable StereoSet example{problems.first}")
     kinds = {example.kind for example in examples}
     facts = {
         "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(place),
@@ -137,10 +136,7 @@ def _files(path: Path) -> list[Path]:
             raise DataError(f"{path} holds several sets ({', '.join(f.name for f in found)}); name one file")
         if found:
             return found
-    tables = layouts.tables(path, (".parquet", ".arrow", ".json"))
-    if not tables:
-        raise layouts.unknown(path, "StereoSet", LAYOUTS)
-    return tables
+    return layouts.demanded_tables(path, "StereoSet", LAYOUTS, (".parquet", ".arrow", ".json"))
 
 
 def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

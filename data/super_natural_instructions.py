@@ -110,8 +110,7 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0, *, paper: b
             tasks.append(task)
             digests.append(f"{task.name} {bytes_hash(content)}")
     if not tasks:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{path} holds no usable classification task (task*.json){first}")
+        raise DataError(f"{path} holds no usable classification task (task*.json){problems.first}")
     facts = {
         "source": "demo: the proving ground's reviews, not Super-NaturalInstructions" if demo else str(path),
         "tasks": len(tasks),

@@ -7,26 +7,17 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from evenhand.core import registry
 from evenhand.core.hashing import stream_hash
-from evenhand.data.io import rows
+from evenhand.data.io import hub, rows
 from evenhand.errors import DataError, EvenhandError, SettingsError
 from evenhand.interfaces import TrainData
 
 DEMO = "demo:texts"
-HUB = "datasets:"
+HUB = hub.PREFIX
 COLUMN = "text"
-
-
-class Hub(NamedTuple):
-    """A data set of the hub, or a folder of one."""
-
-    name: str
-    configuration: str | None
-    split: str
-    column: str
 
 
 def texts(source: str, most: int | None = None) -> list[str]:
@@ -83,18 +74,14 @@ def digest(found: Iterable[str]) -> str:
     return stream_hash(len(data).to_bytes(8, "little") + data for data in encoded)[:32]
 
 
-def hub_of(source: str) -> Hub:
-    """The parts of "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]".
+def hub_of(source: str) -> hub.Hub:
+    """The parts of "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]"; the column is "text" where it is left out.
 
     Raises:
         SettingsError: It has no name, or more parts.
     """
-    name, *rest = source.removeprefix(HUB).split(":")
-    if not name or len(rest) > 2:
-        raise SettingsError(f"{source!r}: give {HUB}NAME[@CONFIGURATION][:SPLIT[:COLUMN]]")
-    name, _, configuration = name.partition("@")
-    split, column = [*rest, "", ""][:2]
-    return Hub(name, configuration or None, split or "train", column or COLUMN)
+    found = hub.hub_of(source, with_column=True)
+    return found._replace(column=found.column or COLUMN)
 
 
 def registered(scheme: str, rest: str) -> TrainData:
@@ -209,16 +196,8 @@ def warn_of(refused: Sequence[str]) -> None:
         warnings.warn(f"training texts: {rows.summary(refused)}", UserWarning, stacklevel=3)
 
 
-def _of_hub(hub: Hub) -> Iterator[str]:
-    from datasets import load_dataset
-
-    try:
-        rows: Any = load_dataset(hub.name, hub.configuration, split=hub.split, streaming=True)
-        for row in rows:
-            if not isinstance(row.get(hub.column), str):
-                raise DataError(f"{hub.name} has no column {hub.column!r} of texts; it has: {', '.join(sorted(row))}")
-            yield row[hub.column]
-    except DataError:
-        raise
-    except Exception as error:  # datasets and the hub's client raise errors of many kinds
-        raise DataError(f"cannot read the data set {hub.name!r} ({hub.split}): {error}") from error
+def _of_hub(named: hub.Hub) -> Iterator[str]:
+    for row in hub.stream(named):
+        if not isinstance(row.get(named.column), str):
+            raise DataError(f"{named.name} has no column {named.column!r} of texts; it has: {', '.join(sorted(row))}")
+        yield row[named.column]

@@ -95,8 +95,7 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
                 sides.append((path, _lines(path, content, problems)))
             twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{folder} holds no usable WinoBias sentence{first}")
+        raise DataError(f"{folder} holds no usable WinoBias sentence{problems.first}")
     facts = {"source": str(folder), "files": files, "twins": len(twins), "dropped": problems.lines}
     if demo:
         notes = ["the demo models never learned to say whom a pronoun means: only sentence_* says something of them"]

@@ -76,8 +76,7 @@ def load_schemas(source: str) -> Loaded:
     shares = _shares(*files[STATISTICS], problems)
     schemas = _schemas(*files[SENTENCES], shares, problems)
     if not schemas:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{folder} holds no usable Winogender schema{first}")
+        raise DataError(f"{folder} holds no usable Winogender schema{problems.first}")
     facts = {
         "source": "demo: the proving ground's sentences, not Winogender" if demo else str(folder),
         "files": {name: {"sha256": bytes_hash(content)} for name, (_, content) in files.items()},

@@ -28,7 +28,7 @@ from evenhand.interfaces import Ability, Array, Dialogue, Model, Reply, Sampling
 from evenhand.prompting import thinking
 from evenhand.prompting.remarks import remark, unsampled
 from evenhand.prompting.sessions import conversation
-from evenhand.statistics.moments import ratio
+from evenhand.statistics.moments import mean_of_known, ratio
 
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 
@@ -100,20 +100,14 @@ class _Talk:
 
 def _over_categories(total: str, count: str) -> Callable[[Sums], Array]:
     """The mean over the categories that have any of their means."""
-    return lambda s: _mean(ratio(s.by_part(total), s.by_part(count)))
+    return lambda s: mean_of_known(ratio(s.by_part(total), s.by_part(count)))
 
 
 def _b(sums: Sums) -> Array:
     counted = sums.by_part("counted")
     b = ratio(sums.by_part("b"), counted)
     # the paper prints .00 for a category whose top options are all right, and averages it in
-    return _mean(np.where((counted == 0) & (sums.by_part("defined") > 0), 0.0, b))
-
-
-def _mean(values: Array) -> Array:
-    """Mean over the last axis of what is there."""
-    there = ~np.isnan(values)
-    return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+    return mean_of_known(np.where((counted == 0) & (sums.by_part("defined") > 0), 0.0, b))
 
 
 @settings

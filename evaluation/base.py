@@ -21,7 +21,19 @@ from evenhand.evaluation.loading import Loaded, read_rows, unnamed
 from evenhand.evaluation.metrics.formulas import Formula, beyond_whole, formula, mean, share
 from evenhand.evaluation.metrics.row_sums import Row, RowSums
 from evenhand.evaluation.metrics.sums import Sums
-from evenhand.interfaces import Ability, Array, Benchmark, Choice, Grade, Item, Measured, Model, QuestionItem, Tally
+from evenhand.interfaces import (
+    Ability,
+    Array,
+    Benchmark,
+    Choice,
+    Grade,
+    Item,
+    Measured,
+    Metric,
+    Model,
+    QuestionItem,
+    Tally,
+)
 
 __all__ = [
     "Loaded",
@@ -73,12 +85,17 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
                 it declares.
         """
         if "formulas" in vars(cls):
-            cls.metrics = tuple(metric for declared in cls.formulas for metric in declared.metrics)
+            cls.metrics = _metrics_of(cls.formulas)
         super().__init_subclass__(**more)
         for name in {"load"} & vars(cls).keys():
             setattr(cls, name, _checking(vars(cls)[name]))
         if {"formulas", "statistics"} & vars(cls).keys():
             _check(cls)
+
+    def _compute_by(self, formulas: tuple[Formula, ...]) -> None:
+        """Take other formulas than the class's, where settings decide which; `metrics` follows. For `__post_init__`."""
+        object.__setattr__(self, "formulas", formulas)
+        object.__setattr__(self, "metrics", _metrics_of(formulas))
 
     # ------------------------------------------------------------------------------------------ what a subclass gives
 
@@ -301,6 +318,10 @@ def _check(cls: type[RowBenchmark[Any, Any]]) -> None:
             raise SettingsError(f"benchmark {cls.__name__}, metric {', '.join(names)}: {error}") from error
         if found != names:
             raise SettingsError(f"benchmark {cls.__name__}: a formula of {names} computes {found}")
+
+
+def _metrics_of(formulas: Iterable[Formula]) -> tuple[Metric, ...]:
+    return tuple(metric for declared in formulas for metric in declared.metrics)
 
 
 def _computed(formulas: Iterable[Formula], sums: Sums) -> dict[str, Measured]:

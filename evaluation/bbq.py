@@ -25,9 +25,9 @@ from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.base import QuestionBenchmark, Row
 from evenhand.evaluation.loading import Loaded, in_part, known_names
 from evenhand.evaluation.metrics.bias_free_score import BIAS_FREE_SCORE
-from evenhand.evaluation.metrics.formulas import Formula, share
+from evenhand.evaluation.metrics.formulas import Formula
 from evenhand.evaluation.metrics.label_bias import LabelColumns
-from evenhand.evaluation.metrics.multiple_choice import CUT, LETTER_MASS, common_row
+from evenhand.evaluation.metrics.multiple_choice import CUT, LETTER_MASS, common_row, undecided_shares
 from evenhand.evaluation.metrics.sums import Sums
 from evenhand.interfaces import AnswerBy, Array, Choice, Grade, Measured, Metric, Pair, Question, settings
 from evenhand.statistics.moments import ratio
@@ -192,23 +192,7 @@ def _formulas(convention: Convention) -> tuple[Formula, ...]:
     return (
         *((BIAS_FREE_SCORE,) if convention == "bfs" else ()),
         *(_of_context(context, convention) for context in CONTEXTS),
-        share(
-            "unparsed",
-            "rows - parsed",
-            "rows",
-            "lower",
-            "validity",
-            "share of rows without a decision, both contexts",
-            main=True,
-        ),
-        share(
-            "unanswered",
-            "unanswered",
-            "rows",
-            "lower",
-            "validity",
-            "share of rows that got no reply at all (part of unparsed)",
-        ),
+        *undecided_shares("unparsed", "share of rows without a decision, both contexts"),
         CUT,
         POSITIONS.formula,
         LETTER_MASS,
@@ -330,9 +314,7 @@ class BBQ(QuestionBenchmark[BBQItem]):
 
     def __post_init__(self) -> None:
         """Compute by the arithmetic of the convention; only bfs has further metrics, which come first."""
-        formulas = _formulas(self.convention)
-        object.__setattr__(self, "formulas", formulas)
-        object.__setattr__(self, "metrics", tuple(metric for formula in formulas for metric in formula.metrics))
+        self._compute_by(_formulas(self.convention))
 
     def read(self) -> Loaded[BBQItem]:
         """All rows, in file order; facts have the hashes against the official files."""

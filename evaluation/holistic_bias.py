@@ -218,7 +218,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
                 raise SettingsError(f"holistic_bias: {field}={value}; give at least {least}, or None for all")
         if self.nouns is not None:
             self._check_nouns(self.nouns)
-        object.__setattr__(self, "formulas", _formulas(self.alpha))
+        self._compute_by(_formulas(self.alpha))
 
     def _check_nouns(self, count: int) -> None:
         least = smallest_p(count, count)

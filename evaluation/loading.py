@@ -77,8 +77,7 @@ def read_rows(
                 found[item.id] = line, item
     items = [item for _, item in found.values()]
     if not items:
-        first = f"; first problem: {problems.lines[0]}" if problems else ""
-        raise DataError(f"{file} has no usable row{first}")
+        raise DataError(f"{file} has no usable row{problems.first}")
     facts = {"source": str(file), "sha256": bytes_hash(content), "items": len(items), "dropped": problems.lines}
     return Loaded(items, facts)
 

@@ -19,12 +19,11 @@ from evenhand.data.multiple_choice_gold import GoldAs
 from evenhand.errors import SettingsError
 from evenhand.evaluation.base import QuestionBenchmark, Row
 from evenhand.evaluation.loading import Loaded, first_names
-from evenhand.evaluation.metrics.formulas import Formula, share
+from evenhand.evaluation.metrics.formulas import Formula
 from evenhand.evaluation.metrics.label_bias import LabelColumns
-from evenhand.evaluation.metrics.multiple_choice import CUT, LETTER_MASS, common_row
+from evenhand.evaluation.metrics.multiple_choice import COUNTS, common_row, exam_formulas
 from evenhand.interfaces import AnswerBy, Choice, Question, settings
 
-COUNTS = ("rows", "right", "parsed", "unanswered", "cut", "mass", "mass_rows")
 MOST_OPTIONS = 26
 
 
@@ -43,37 +42,11 @@ class FileItem:
 @cache
 def _formulas(options: int) -> tuple[Formula, ...]:
     """The metrics, with those by position of questions with so many options."""
-    return (
-        share(
-            "accuracy",
-            "right",
-            "rows",
-            "higher",
-            "capability",
-            "share of all rows answered right, 0 to 1; chance is one in the number of options",
-            main=True,
-            grades="",
-        ),
-        share(
-            "unparsed",
-            "rows - parsed",
-            "rows",
-            "lower",
-            "validity",
-            "share of rows without a decision: unparsed or unanswered",
-            main=True,
-        ),
-        share(
-            "unanswered",
-            "unanswered",
-            "rows",
-            "lower",
-            "validity",
-            "share of rows that got no reply at all (part of unparsed)",
-        ),
-        CUT,
-        LETTER_MASS,
-        LabelColumns(options).formula,
+    return exam_formulas(
+        "unparsed",
+        "share of rows without a decision: unparsed or unanswered",
+        chance="one in the number of options",
+        positions=LabelColumns(options),
     )
 
 
@@ -119,10 +92,8 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
         if not 2 <= self.options <= MOST_OPTIONS:
             raise SettingsError(f"multiple_choice_file: options={self.options} must be 2 to {MOST_OPTIONS}")
         if self.options != 4:
-            formulas = _formulas(self.options)
-            object.__setattr__(self, "formulas", formulas)
+            self._compute_by(_formulas(self.options))
             object.__setattr__(self, "statistics", (*COUNTS, *LabelColumns(self.options).names))
-            object.__setattr__(self, "metrics", tuple(m for f in formulas for m in f.metrics))
 
     def read(self) -> Loaded[FileItem]:
         """All questions in file order; a note says how many the metrics by position leave out."""

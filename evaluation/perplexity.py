@@ -32,6 +32,7 @@ import numpy as np
 from evenhand.core.hashing import text_hash
 from evenhand.data import wikitext
 from evenhand.data.text_file import Document, Window, load_documents, windows
+from evenhand.data.text_file import Loaded as LoadedDocuments
 from evenhand.errors import SettingsError
 from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded
@@ -181,7 +182,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
 
     def read(self) -> Loaded[TextWindow]:
         """All windows, file by file; facts say how the text was cut."""
-        found = load_documents(self.source, self.split)
+        found = self._documents
         if self.window_unit == "tokens":
             items = self._stretches(found.documents)
         else:
@@ -209,9 +210,14 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
         return [line.strip() for line in document.text.split("\n")] if self._by_line else [document.text]
 
     @cached_property
+    def _documents(self) -> LoadedDocuments:
+        """The texts, read once: the items are cut from them, and with `window_unit=tokens` so are a model's windows."""
+        return load_documents(self.source, self.split)
+
+    @cached_property
     def _whole_texts(self) -> list[str]:
         """The texts whose stretches are the items, with `window_unit=tokens`."""
-        return [t for d in load_documents(self.source, self.split).documents for t in self._texts(d) if t.strip()]
+        return [t for d in self._documents.documents for t in self._texts(d) if t.strip()]
 
     def _stretches(self, documents: Sequence[Document]) -> list[TextWindow]:
         """The items with `window_unit=tokens`."""

@@ -206,8 +206,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         if self.pronouns not in (GROUPS[:2], GROUPS):
             raise SettingsError(f"pronoun_skew: pronouns={self.pronouns}; give ('he', 'she') or ('he', 'she', 'they')")
         if self.pronouns == GROUPS:
-            object.__setattr__(self, "formulas", (*type(self).formulas, *_SHARES))
-            object.__setattr__(self, "metrics", tuple(m for f in self.formulas for m in f.metrics))
+            self._compute_by((*type(self).formulas, *_SHARES))
 
     def read(self) -> Loaded[PronounItem]:
         """Occupation by occupation, in the order of the file."""

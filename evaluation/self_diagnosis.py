@@ -27,7 +27,7 @@ from evenhand.evaluation.metrics.formulas import formula, share
 from evenhand.evaluation.metrics.sums import Sums
 from evenhand.interfaces import Ability, Array, Choice, Model, Question, settings
 from evenhand.prompting.prompt_packs import ATTRIBUTES, DiagnosisTexts, prompt_pack
-from evenhand.statistics.moments import pearson, ratio
+from evenhand.statistics.moments import mean_of_known, pearson, ratio
 
 Split = Literal["dev", "test"]
 SPLITS: tuple[Split, ...] = ("dev", "test")
@@ -65,12 +65,6 @@ def _chosen(sums: Sums) -> NDArray[np.intp]:
     return found
 
 
-def _mean(values: Array) -> Array:
-    """The mean over attributes that have a value; nan where none has."""
-    known = ~np.isnan(values)
-    return ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
-
-
 def _judged(sums: Sums, values: Array) -> Array:
     """Values per attribute, nan where either split has no answer."""
     there = (_split(sums, "answered", "dev") > 0) & (_split(sums, "answered", "test") > 0)
@@ -80,16 +74,16 @@ def _judged(sums: Sums, values: Array) -> Array:
 def _accuracy(sums: Sums) -> Array:
     hits = np.stack([_split(sums, name, "test") for name in HITS], -1)
     right = np.take_along_axis(hits, _chosen(sums)[..., None], -1)[..., 0]
-    return _mean(_judged(sums, ratio(right, _split(sums, "answered", "test"))))
+    return mean_of_known(_judged(sums, ratio(right, _split(sums, "answered", "test"))))
 
 
 def _threshold(sums: Sums) -> Array:
-    return _mean(_judged(sums, np.array(THRESHOLDS)[_chosen(sums)]))
+    return mean_of_known(_judged(sums, np.array(THRESHOLDS)[_chosen(sums)]))
 
 
 def _correlation(sums: Sums) -> Array:
     n, x, y, xx, yy, xy = (_split(sums, name, "test") for name in MOMENTS)
-    return _mean(pearson(n, x, y, xx, yy, xy))
+    return mean_of_known(pearson(n, x, y, xx, yy, xy))
 
 
 def _tested(sums: Sums) -> Array:

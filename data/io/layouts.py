@@ -52,6 +52,24 @@ def tables(path: Path, kinds: Sequence[str] = TABLES) -> list[Path]:
     return []
 
 
+def demanded_tables(path: Path, what: str, known: str, kinds: Sequence[str] = TABLES) -> list[Path]:
+    """The tables of a data set, of which there must be one.
+
+    Args:
+        path: As in `tables`.
+        what: Name of the data set.
+        known: Its layouts, in a few words each.
+        kinds: As in `tables`.
+
+    Raises:
+        DataError: There is none; the message says which layouts are known, and what lies there instead.
+    """
+    found = tables(path, kinds)
+    if not found:
+        raise DataError(f"{path} holds {what} in no known layout: no {known}; found: {found_in(path)}")
+    return found
+
+
 def read_table(
     path: Path, content: bytes, columns: Sequence[str], problems: locate.Problems
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -88,17 +106,6 @@ def delimiter_of(content: bytes, usual: str = ",") -> str:
     head = content[:10_000].decode("utf-8", "replace").lstrip("\ufeff")
     found = {mark: len(next(csv.reader(io.StringIO(head), delimiter=mark), [])) for mark in usual + DELIMITERS}
     return max(found, key=lambda mark: found[mark])
-
-
-def unknown(path: Path, what: str, known: str) -> DataError:
-    """The error for a place where no table is found: which layouts are known, and what lies there instead.
-
-    Args:
-        path: Where was looked.
-        what: Name of the data set.
-        known: Its layouts, in a few words each.
-    """
-    return DataError(f"{path} holds {what} in no known layout: no {known}; found: {found_in(path)}")
 
 
 def found_in(path: Path) -> str:

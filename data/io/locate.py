@@ -54,6 +54,11 @@ class Problems:
         """Note one line that cannot be used."""
         self.lines.append(f"{path}:{line}: {reason}")
 
+    @property
+    def first(self) -> str:
+        """The first one, to be added to a message; "" where there is none."""
+        return f"; first problem: {self.lines[0]}" if self.lines else ""
+
     def __bool__(self) -> bool:
         """Whether there were any."""
         return bool(self.lines)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.io import locate
+from evenhand.data.io import hub, locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.layouts import kind_of, read_table
-from evenhand.errors import DataError, SettingsError
+from evenhand.errors import DataError
 
-HUB = "datasets:"
+HUB = hub.PREFIX
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 Placed = tuple[str, dict[str, Any]]
 """Where a row stands, "FILE:LINE", and its cells by column."""
@@ -62,15 +62,5 @@ def _of_path(path: Path, problems: locate.Problems) -> Iterator[Placed]:
 
 
 def _of_hub(source: str) -> Iterator[Placed]:
-    from datasets import load_dataset
-
-    name, *rest = source.removeprefix(HUB).split(":")
-    if not name or len(rest) > 1:
-        raise SettingsError(f"{source!r}: give {HUB}NAME[@CONFIGURATION][:SPLIT]")
-    name, _, configuration = name.partition("@")
-    split = rest[0] if rest and rest[0] else "train"
-    try:
-        for n, row in enumerate(load_dataset(name, configuration or None, split=split, streaming=True), start=1):
-            yield f"{source}:{n}", dict(row)
-    except Exception as error:  # datasets and the hub's client raise errors of many kinds
-        raise DataError(f"cannot read the data set {name!r} ({split}): {error}") from error
+    for n, row in enumerate(hub.stream(hub.hub_of(source)), start=1):
+        yield f"{source}:{n}", row

@@ -9,10 +9,11 @@ undecided counts in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evenhand.evaluation.metrics.turned_items import TurnedItems
 from evenhand.interfaces import Array, Grade, Measured, Metric, Tally
 from evenhand.statistics.moments import ratio
 
@@ -98,49 +99,27 @@ def change_tallies(
     Returns:
         A tally per part, sums [C, G, WIDTH].
     """
-    found = _summed(before, after, clusters, like, _counts, WIDTH)
-    return {part: Tally(like.clusters, like.strata, like.groups, sums) for part, sums in found.items()}
+    cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
+    sums = {part: np.zeros((len(cluster), len(group), WIDTH)) for part in sorted({m.part for m in after})}
+    for was, now, where in zip(before, after, clusters, strict=True):
+        counts = _counts(was, now)
+        for name in now.groups:
+            sums[now.part][cluster[where], group[name]] += counts
+    return {part: Tally(like.clusters, like.strata, like.groups, found) for part, found in sums.items()}
 
 
 def turned(
     before: Sequence[Grade], after: Sequence[Grade], clusters: Sequence[str], like: Tally
 ) -> Mapping[str, Array]:
-    """Per part the items that became right, that ceased to be right, and all, [C, G, 3].
-
-    Items count that both sides' share of right answers counts; among these, undecided is not right.
-    """
-    return _summed(before, after, clusters, like, _turn, 3)
-
-
-def _summed(
-    before: Sequence[Grade],
-    after: Sequence[Grade],
-    clusters: Sequence[str],
-    like: Tally,
-    row: Callable[[Grade, Grade], Array],
-    width: int,
-) -> dict[str, Array]:
-    """Per part the sums of the items' rows, [C, G, width]."""
-    cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
-    sums = {part: np.zeros((len(cluster), len(group), width)) for part in sorted({m.part for m in after})}
-    for was, now, where in zip(before, after, clusters, strict=True):
-        counts = row(was, now)
-        for name in now.groups:
-            sums[now.part][cluster[where], group[name]] += counts
-    return sums
+    """Per part what `TurnedItems.counts` tells of one pair of rows, [C, G, 3]; arguments as of `change_tallies`."""
+    items = TurnedItems(after, clusters, like)
+    return {part: items.counts(part, before, after) for part in sorted({m.part for m in after})}
 
 
 def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:
     """Shares of all items from sums [..., WIDTH]."""
     items = sums[..., 0]
     return {m.name: Measured(ratio(sums[..., 1 + n], items), items) for n, m in enumerate(described(part))}
-
-
-def _turn(was: Grade, now: Grade) -> Array:
-    """An item's row for `turned`; nothing where one of the two is not counted."""
-    right = [grade.decision is not None and grade.right for grade in (was, now)]
-    counted = was.counted and now.counted
-    return counted * np.array([right == [False, True], right == [True, False], True], dtype=np.float64)
 
 
 def _counts(was: Grade, now: Grade) -> Array:

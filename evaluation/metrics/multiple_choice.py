@@ -11,7 +11,8 @@ from evenhand.evaluation.metrics.label_bias import LabelColumns
 from evenhand.interfaces import Choice
 
 POSITIONS = LabelColumns(4)
-STATISTICS = ("rows", "right", "parsed", "unanswered", "cut", "mass", "mass_rows", *POSITIONS.names)
+COUNTS = ("rows", "right", "parsed", "unanswered", "cut", "mass", "mass_rows")
+STATISTICS = (*COUNTS, *POSITIONS.names)
 CUT = share(
     "cut",
     "cut",
@@ -32,22 +33,33 @@ LETTER_MASS = mean(
 )
 
 
-def exam_formulas(undecided: str, about: str) -> tuple[Formula, ...]:
+def exam_formulas(
+    undecided: str, about: str, *, chance: str = "0.25", positions: LabelColumns = POSITIONS
+) -> tuple[Formula, ...]:
     """Accuracy over all rows, what was not decided, and how evenly the letters are treated.
 
     Args:
         undecided: Name of the share without a decision.
         about: Its definition.
+        chance: The accuracy of guessing, in words.
+        positions: Columns of the letters, of as many as there are options.
     """
-    accuracy = "share of all rows answered right, 0 to 1; chance is 0.25"
-    unanswered = f"share of rows that got no reply at all (part of {undecided})"
+    accuracy = f"share of all rows answered right, 0 to 1; chance is {chance}"
     return (
         share("accuracy", "right", "rows", "higher", "capability", accuracy, main=True, grades=""),
-        share(undecided, "rows - parsed", "rows", "lower", "validity", about, main=True),
-        share("unanswered", "unanswered", "rows", "lower", "validity", unanswered),
+        *undecided_shares(undecided, about),
         CUT,
         LETTER_MASS,
-        POSITIONS.formula,
+        positions.formula,
+    )
+
+
+def undecided_shares(undecided: str, about: str) -> tuple[Formula, ...]:
+    """The share of rows without a decision, and of those without any reply; arguments as in `exam_formulas`."""
+    unanswered = f"share of rows that got no reply at all (part of {undecided})"
+    return (
+        share(undecided, "rows - parsed", "rows", "lower", "validity", about, main=True),
+        share("unanswered", "unanswered", "rows", "lower", "validity", unanswered),
     )
 
 

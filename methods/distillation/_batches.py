@@ -77,7 +77,9 @@ Gate = Callable[[Sequence[Ids], Sequence[list[bool]]], list[list[bool]]]
 # ------------------------------------------------------------------------------------------------- in tokens
 
 
-def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool) -> list[Ids]:
+def stretches(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool
+) -> list[tuple[tuple[int, ...], Ids]]:
     """Token ids of each text with the tokenizer's special tokens; long texts are cut into stretches.
 
     Args:
@@ -87,15 +89,9 @@ def encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: in
         causal: Whether only an opening token is put before a text, as causal models are asked.
 
     Returns:
-        Those with two tokens or more to learn from (causal), or one.
+        Those with two tokens or more to learn from (causal), or one; each after the tokens of the whole text that it is
+        of, without special ones.
     """
-    return [ids for _, ids in stretches(texts, tokenizer, length, causal=causal)]
-
-
-def stretches(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool
-) -> list[tuple[tuple[int, ...], Ids]]:
-    """The same as `encoded`, each with the tokens of the whole text that it is of, without special ones."""
     before, after = _ends(tokenizer, causal)
     room = length - len(before) - len(after)
     out: list[tuple[tuple[int, ...], Ids]] = []

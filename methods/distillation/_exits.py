@@ -22,11 +22,11 @@ from torch.nn.functional import cross_entropy, log_softmax
 from evenhand.errors import SettingsError
 from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import buckets
+from evenhand.inference.scoring import frozen
 from evenhand.inference.support_probe import inner
 from evenhand.methods.distillation._batches import GROUP, Text
 from evenhand.methods.distillation._groups import Groups, apart, mmd2, pseudo_groups
 from evenhand.methods.distillation._losses import divergence
-from evenhand.methods.distillation._states import frozen
 from evenhand.training.packing import IGNORED
 
 Align = Literal["groups", "layers"]

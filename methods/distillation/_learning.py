@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from evenhand.errors import EvenhandError
+from evenhand.inference.scoring import frozen
 from evenhand.methods.distillation._batches import Rows, Text, batches
 from evenhand.methods.distillation._losses import Loss, Rule, Shares, means, readings
-from evenhand.methods.distillation._states import frozen, states_of
+from evenhand.methods.distillation._states import states_of
 from evenhand.training.loop import Schedule, Training
 from evenhand.training.losses import unchanged
 

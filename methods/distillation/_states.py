@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 
@@ -17,19 +14,6 @@ class States(NamedTuple):
     """[n, H] what the output embedding is given."""
     last: Tensor
     """[n, H'] the last hidden states, for the cosine; empty where it does not count."""
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; the flags of all submodules are put back afterwards."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m in training:
-            m.training = True
 
 
 def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tensor, *, last: bool) -> States:

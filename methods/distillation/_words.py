@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evenhand.inference.scoring import frozen
 from evenhand.methods.distillation._batches import Ids, Rows, Text, batches
-from evenhand.methods.distillation._states import frozen, states_of
+from evenhand.methods.distillation._states import states_of
 from evenhand.methods.distillation.rules import Targets, TokenRules, Tree, project, tree_of
 from evenhand.methods.distillation.rules.projection import Mode
 from evenhand.methods.distillation.rules.sequences import LEAF, applied, redistributed

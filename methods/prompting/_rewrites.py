@@ -75,7 +75,7 @@ def alike(options: Sequence[str]) -> bool:
 
 def names_all(text: str, options: Sequence[str]) -> bool:
     """Whether the words of every option are somewhere in a text."""
-    written = " ".join(normal_form(text).casefold().split())
+    written = _words(text)
     return all(_words(option) in written for option in options)
 
 

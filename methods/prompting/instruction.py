@@ -19,7 +19,7 @@ from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Ability, Choice, Dialogue, Method, Model, Question, Reply, Sampling, TrainData, settings
 from evenhand.models import Mitigated
 from evenhand.prompting.multi_turn import Place, choose_instructed, instructed, placed, read_by, write_instructed
-from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
+from evenhand.prompting.prompt_packs import prompt_pack
 
 
 @settings
@@ -58,18 +58,19 @@ class Instruction(Method):
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Wrap the model: every prompt gets the instruction, and no turn is added."""
         pack = prompt_pack(self.prompts)
+        clause = pack.clauses[self.wording]
+
+        def told(item_axis: str = "") -> str:
+            return clause.format(axis=pack.axis(self.axis, item_axis))
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             return choose_instructed(
                 model,
-                [
-                    instructed(pack.worded(q, read_by(model, q)), self._text(pack, q.axis), self.place, model)
-                    for q in questions
-                ],
+                [instructed(pack.worded(q, read_by(model, q)), told(q.axis), self.place, model) for q in questions],
             )
 
         def generate(dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
-            return write_instructed(model, [placed(d, self._text(pack), self.place) for d in dialogues], sampling)
+            return write_instructed(model, [placed(d, told(), self.place) for d in dialogues], sampling)
 
         abilities = model.abilities
         return Mitigated(
@@ -79,6 +80,3 @@ class Instruction(Method):
             generate=generate if "generate" in abilities else None,
             depends_on=[pack.hash],
         )
-
-    def _text(self, pack: PromptPack, item_axis: str = "") -> str:
-        return pack.clauses[self.wording].format(axis=pack.axis(self.axis, item_axis))

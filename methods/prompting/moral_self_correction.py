@@ -29,7 +29,6 @@ from evenhand.interfaces import (
     AnswerBy,
     Choice,
     Dialogue,
-    Message,
     Method,
     Model,
     Question,
@@ -46,6 +45,7 @@ from evenhand.prompting.multi_turn import (
     choose_instructed,
     instructed,
     placed,
+    question_turn,
     read_by,
     thinking,
     write_instructed,
@@ -53,7 +53,6 @@ from evenhand.prompting.multi_turn import (
     write_then_write,
 )
 from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
-from evenhand.prompting.rendering import question_block
 
 
 @settings
@@ -184,7 +183,7 @@ class MoralSelfCorrection(Method):
         return texts.steps.format(axis=pack.axis(self.axis, item_axis), answer_mark=texts.answer_mark)
 
     def _step(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
-        asked = [replace(q, dialogue=placed(_shown(q), self._steps(pack, q.axis), "after")) for q in questions]
+        asked = [replace(q, dialogue=placed(question_turn(q), self._steps(pack, q.axis), "after")) for q in questions]
         mark = pack.bias_free_texts.answer_mark
         return [
             answer_lines.reread(choice, question, mark, self._reasoning)
@@ -198,9 +197,3 @@ class MoralSelfCorrection(Method):
         told = texts.steps_open.format(axis=pack.axis(self.axis), answer_mark=texts.answer_mark)
         replies = write_instructed(model, [placed(d, told, "after") for d in dialogues], sampling)
         return [answer_lines.shortened(reply, texts.answer_mark) for reply in replies]
-
-
-def _shown(question: Question) -> Dialogue:
-    """The question without the request for a letter; a ready dialogue as it is."""
-    shown = Message("user", question.preamble + question_block(question))
-    return question.dialogue or Dialogue((shown,), question.draw)

@@ -179,11 +179,10 @@ class ActivationMethod(TrainedMethod):
         data = data or TrainData()
         found = self.prepared(model, data)
         count, hidden = sizes(model)
-        self.layers_of(count)  # refuses before anything is read
+        layers = self.layers_of(count)  # refuses before anything is read
         with self.trained_once(model, found, data.overlap_removed) as kept:
             fit = Fit.load(kept.folder, hidden=hidden, layers=count)
             record = saved.learned_of(kept.folder, self.name)
-        layers = self.layers_of(count)
         tried: list[dict[str, float]] = []
         if layers is None:
             layer, tried = self._chosen(model, found, fit)

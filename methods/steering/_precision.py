@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evenhand.interfaces import Dialogue, Model
-from evenhand.methods.steering._contrasts import of_pair
 from evenhand.methods.steering._lesson import Lesson
 from evenhand.methods.steering._states import read
 from evenhand.models.tokenization import Encoder
@@ -38,7 +37,7 @@ def unchanged(model: Model, encoder: Encoder, lesson: Lesson, edit: ActivationEd
     from evenhand.inference.edited_rows import unchanged_share
 
     layers = list(edit.acting)
-    prompts: list[str | Dialogue] = [c.prompt for c in map(of_pair, lesson.pairs[:PROMPTS])]
+    prompts: list[str | Dialogue] = [pair.prompt for pair in lesson.pairs[:PROMPTS]]
     prompts = prompts or [as_dialogue(q, "letters") for q, _ in lesson.questions[:PROMPTS]]
     encoded = encoder.pairs(prompts, [" A"] * len(prompts))
     ids = [tuple(row[: max(1, length)]) for row, length in encoded]

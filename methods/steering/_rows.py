@@ -14,6 +14,8 @@ from evenhand.models.tokenization import Encoder
 
 Towards = Literal["other", "right"]
 BIASED, UNBIASED, NEUTRAL = "biased", "unbiased", "neutral"
+SIDES = (UNBIASED, BIASED)
+"""The sides that are contrasted; a direction points to the first."""
 
 
 class Row(NamedTuple):

@@ -39,7 +39,7 @@ from evenhand.methods.steering._activation_method import AFTERWARDS, ActivationM
 from evenhand.methods.steering._contrasts import Contrast
 from evenhand.methods.steering._fit import Fit
 from evenhand.methods.steering._lesson import Split
-from evenhand.methods.steering._rows import BIASED, UNBIASED, Row, answer_rows, continuation_rows
+from evenhand.methods.steering._rows import BIASED, SIDES, UNBIASED, Row, answer_rows, continuation_rows
 from evenhand.methods.steering._states import by_layers, means
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from evenhand.models.tokenization import Encoder
 
 _CODE = "LiYichen99/FairSteer 0545cdb"
-SIDES = (UNBIASED, BIASED)
 LEAST_ROWS = 8
 """Fewer answers of a kind teach a probe nothing."""
 

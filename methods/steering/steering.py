@@ -40,7 +40,7 @@ from evenhand.methods.steering import _statistics as statistics
 from evenhand.methods.steering._activation_method import AFTERWARDS, ActivationMethod, sizes
 from evenhand.methods.steering._contrasts import Contrast
 from evenhand.methods.steering._fit import Fit
-from evenhand.methods.steering._rows import BIASED, NEUTRAL, UNBIASED, Row, answer_rows, continuation_rows
+from evenhand.methods.steering._rows import NEUTRAL, SIDES, UNBIASED, Row, answer_rows, continuation_rows
 from evenhand.methods.steering._states import by_layers, means
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ _CAA = "IBM/AISteer360 1d7c843, caa"
 _ABLATION = "IBM/AISteer360 1d7c843, directional_ablation"
 _SIDDIQUE = "ttabassum12/shifting-perspectives 28edc8d"
 _CYBEREY = "hannahxchen/gender-bias-steering b865b98"
-SIDES = (UNBIASED, BIASED)
 LEAST_ROWS = 4
 """Fewer states on a side say nothing of its mean."""
 MOST_HELD = 400
@@ -213,10 +212,10 @@ class Steering(ActivationMethod):
         """The directions of all layers, with how well they separate held-out contrasts."""
         rows = self._rows(model, encoder, train)
         layers = range(sizes(model)[0])
-        groups = self._by_axis(rows) if self.per_axis else [rows]
-        each = [self._direction(model, some, layers) for some in groups]
-        found = {layer: torch.stack([one[n] for one in each]).float() for n, layer in enumerate(layers)}
         together = means(model, [row for row, _ in rows], layers)
+        groups = self._by_axis(rows) if self.per_axis else [rows]
+        each = [self._direction(model, some, layers, together if len(groups) == 1 else None) for some in groups]
+        found = {layer: torch.stack([one[n] for one in each]).float() for n, layer in enumerate(layers)}
         middle = self._neutral(together)
         fit = Fit(found, {layer: middle[n].float() for n, layer in enumerate(layers)})
         count = {side: sum(row.side == side for row, _ in rows) for side in (*SIDES, NEUTRAL)}
@@ -247,19 +246,20 @@ class Steering(ActivationMethod):
     def _by_axis(rows: Sequence[tuple[Row, str]]) -> list[list[tuple[Row, str]]]:
         return [[one for one in rows if one[1] == axis] for axis in sorted({axis for _, axis in rows})]
 
-    def _direction(self, model: Model, rows: Sequence[tuple[Row, str]], layers: Sequence[int]) -> Tensor:
-        """[layers, hidden] float64."""
+    def _direction(
+        self, model: Model, rows: Sequence[tuple[Row, str]], layers: Sequence[int], known: directions.Means | None
+    ) -> Tensor:
+        """[layers, hidden] float64; the means of the rows are read where they are not known."""
         own = [row for row, _ in rows]
         if self.direction == "pca":
             return self._components(model, own, layers)
+        plain = means(model, own, layers) if known is None else known
+        found = plain
         if self.direction == "weighted":
-            weights = [1.0 if row.side == NEUTRAL else abs(row.lean) for row in own]
-            offset = self._neutral(means(model, own, layers))
-            found = means(model, own, layers, weights)
-            one, other = (directions.side_mean(found, side, SIDES, balanced=self.balance_letters) for side in SIDES)
-            return directions.unit_difference(one, other, offset)
-        found = means(model, own, layers)
+            found = means(model, own, layers, [1.0 if row.side == NEUTRAL else abs(row.lean) for row in own])
         one, other = (directions.side_mean(found, side, SIDES, balanced=self.balance_letters) for side in SIDES)
+        if self.direction == "weighted":
+            return directions.unit_difference(one, other, self._neutral(plain))
         return one - other
 
     def _components(self, model: Model, rows: Sequence[Row], layers: Sequence[int]) -> Tensor:

@@ -24,11 +24,6 @@ class Read(NamedTuple):
     """The axis of each row."""
 
 
-def rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, list[int]]]:
-    """The rows of `read_pairs`."""
-    return read_pairs(pairs, tokenizer, length).rows
-
-
 def read_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> Read:
     """Pairs in tokens: `prompt_ids`, `chosen_ids` (the other side) and `rejected_ids` (the stereotyped one).
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from evenhand.errors import DivergedError, SettingsError
+from evenhand.interfaces import Model
 from evenhand.methods.unlearning._task_vectors import TaskVector, dense, refuse_quantised, shape
 from evenhand.models import adapters
 
@@ -69,6 +70,11 @@ def plain(module: Any) -> Any:
     """
     refuse_quantised(module)
     return adapters.merged(module)
+
+
+def is_named(model: Model) -> bool:
+    """Whether a model's folder or hub name loads the weights that it has: unedited, and without an adapter."""
+    return model.unedited_source is not None and not hasattr(model.weights.module, "peft_config")
 
 
 def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:

@@ -44,6 +44,7 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.methods.unlearning._pairwise.preset_sources import PRESET_SOURCES
+from evenhand.methods.unlearning._pairwise.terms import PAIR_TERMS, TEXT_TERMS
 from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ MIN_PAIRS = 20
 """Fewer different pairs teach nothing, and say nothing about what was taught."""
 MIN_QUESTIONS = 20
 Weight = Annotated[float, Field(ge=0)]
-PAIR_WEIGHTS = ("lm", "swapped_lm", "dpo", "npo", "simnpo", "ga", "margin", "gap")
-TEXT_WEIGHTS = ("retain_lm", "retain_kl")
 
 _NO_DPO = {"dpo_weight": 0.0}
 _BIASUNLEARN = {
@@ -240,11 +239,11 @@ class Pairwise(TrainedMethod):
                 f"batch_size={self.batch_size} is not divisible by "
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps}"
             )
-        if not (self._has(PAIR_WEIGHTS) or self.reward_weight):
+        if not (self._has(PAIR_TERMS) or self.reward_weight):
             raise SettingsError(
                 f"{self.name}: no loss of pairs or questions has a weight; set one, such as gap_weight=1"
             )
-        if self.stop == "parity" and not (self._has(PAIR_WEIGHTS) and self.validation_fraction):
+        if self.stop == "parity" and not (self._has(PAIR_TERMS) and self.validation_fraction):
             raise SettingsError(
                 f"{self.name}(stop=parity) judges validation pairs: set the weight of a loss of pairs and a "
                 "validation_fraction above 0, or take stop=none"
@@ -254,7 +253,8 @@ class Pairwise(TrainedMethod):
 
     def _has(self, names: Sequence[str]) -> bool:
         """Whether any of these losses has a weight."""
-        return bool(self._objective().of(*names))
+        weights = self._weights()
+        return any(weights[name] for name in names)
 
     # --------------------------------------------------------------------------------------------------- the data
 
@@ -268,9 +268,9 @@ class Pairwise(TrainedMethod):
 
     def _missing_kinds(self, data: TrainData) -> str:
         given = "train= of compare, --train on the command line, data= of apply"
-        if self._has(PAIR_WEIGHTS) and not data.pairs:
+        if self._has(PAIR_TERMS) and not data.pairs:
             return f"{self.name} needs pairs of a stereotyped and another text: training data with pairs ({given})"
-        if self._has(TEXT_WEIGHTS) and not data.texts:
+        if self._has(TEXT_TERMS) and not data.texts:
             return (
                 f"{self.name} needs texts that have nothing to do with the bias: training data with texts next to the "
                 f"pairs, such as --train 'pairs.jsonl & texts.txt' ({given}); or set retain_lm_weight=0 and "
@@ -289,9 +289,9 @@ class Pairwise(TrainedMethod):
         from evenhand.methods.unlearning._pairwise.reading import Lesson, read_texts
 
         length = min(self.max_length, model.context_length)
-        train, held, left_out = self._rows(model, self._own(data.pairs)) if self._has(PAIR_WEIGHTS) else ([], [], {})
-        texts = read_texts(data.texts, model.weights.tokenizer, length) if self._has(TEXT_WEIGHTS) else []
-        if self._has(TEXT_WEIGHTS) and not texts:
+        train, held, left_out = self._rows(model, self._own(data.pairs)) if self._has(PAIR_TERMS) else ([], [], {})
+        texts = read_texts(data.texts, model.weights.tokenizer, length) if self._has(TEXT_TERMS) else []
+        if self._has(TEXT_TERMS) and not texts:
             raise SettingsError(
                 f"{self.name}: none of the {len(data.texts)} texts has two tokens or more, so that nothing would be "
                 "retained; give sentences, or set retain_lm_weight=0 and retain_kl_weight=0"
@@ -432,23 +432,27 @@ class Pairwise(TrainedMethod):
             found["retained_texts"] = len(lesson.texts)
         return found
 
+    def _weights(self) -> dict[str, float]:
+        """The weight of each loss, by name."""
+        return {
+            "lm": self.lm_weight,
+            "swapped_lm": self.swapped_lm_weight,
+            "dpo": self.dpo_weight,
+            "npo": self.npo_weight,
+            "simnpo": self.simnpo_weight,
+            "ga": self.ga_weight,
+            "margin": self.margin_weight,
+            "gap": self.gap_weight,
+            "retain_lm": self.retain_lm_weight,
+            "retain_kl": self.retain_kl_weight,
+            "reward": self.reward_weight,
+        }
+
     def _objective(self) -> Objective:
         from evenhand.methods.unlearning._pairwise.objective import Objective
 
         return Objective(
-            weights={
-                "lm": self.lm_weight,
-                "swapped_lm": self.swapped_lm_weight,
-                "dpo": self.dpo_weight,
-                "npo": self.npo_weight,
-                "simnpo": self.simnpo_weight,
-                "ga": self.ga_weight,
-                "margin": self.margin_weight,
-                "gap": self.gap_weight,
-                "retain_lm": self.retain_lm_weight,
-                "retain_kl": self.retain_kl_weight,
-                "reward": self.reward_weight,
-            },
+            weights=self._weights(),
             beta=self.beta,
             simnpo_beta=self.simnpo_beta,
             simnpo_delta=self.simnpo_delta,
@@ -490,9 +494,10 @@ class Pairwise(TrainedMethod):
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
         """Save the adapter, its base with it where no name loads the same weights, and last the record."""
+        from evenhand.methods.unlearning._negation import is_named
         from evenhand.models.adapters import forget_name
 
-        if model.unedited_source is None or hasattr(model.weights.module, "peft_config"):
+        if not is_named(model):
             forget_name(made.module)
         super().keep(model, made, record, folder)
 

@@ -294,12 +294,12 @@ class TaskVectorNegation(TrainedMethod):
             SettingsError: As `apply`; or the strength is still to be chosen, or the model has no name.
         """
         from evenhand.methods.unlearning import _recipe as recipe
-        from evenhand.methods.unlearning._negation import by_layer, plain
+        from evenhand.methods.unlearning._negation import by_layer, is_named, plain
 
         if self.strength == "auto":
             raise SettingsError("a recipe needs a strength: apply the method, and name the one that it chose")
         reason = self.unsupported_reason(model, data)
-        if reason or model.unedited_source is None or hasattr(model.weights.module, "peft_config"):
+        if reason or not is_named(model):
             raise SettingsError(reason or f"{model.name} has no folder or hub name for a recipe: save it first")
         data = data or TrainData()
         vectors = [made.vector for made in self._vectors(model, data, list(data.pairs), [])]
@@ -477,7 +477,7 @@ class TaskVectorNegation(TrainedMethod):
         record: TrainingRecord | None,
     ) -> Model:
         """The model with so much of the vectors taken out; without a record it is only tried."""
-        from evenhand.methods.unlearning._negation import adapted, by_layer, merged
+        from evenhand.methods.unlearning._negation import adapted, by_layer, is_named, merged
         from evenhand.methods.unlearning._result import edited
         from evenhand.methods.unlearning._task_vectors import total
 
@@ -490,8 +490,7 @@ class TaskVectorNegation(TrainedMethod):
         if self.form == "adapter" and change.changes and not holds:
             raise SettingsError("an adapter cannot hold a change of all weights: take form=merged, or leave form= out")
         if holds and self.form != "merged":
-            named = model.unedited_source is not None and not hasattr(model.weights.module, "peft_config")
-            module = adapted(base, change, named=named)
+            module = adapted(base, change, named=is_named(model))
             return edited(module, model, name, _with_results(record, form="adapter"), remedy=remedy)
         module, lost = merged(base, change)
         return edited(module, model, name, _with_results(record, form="merged", rounded_away=lost), remedy=remedy)

@@ -6,7 +6,7 @@ from math import inf, nan
 
 import pytest
 
-from evenhand.core.text_output import count, interval, number, percent, size, visible
+from evenhand.core.text_output import count, interval, number, percent, size, visible, without_user_info
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,15 @@ def test_sizes(value: int, text: str) -> None:
 
 def test_control_characters_are_spelled_out() -> None:
     assert visible("a\n\tb \x1b[31mred\x07 \u202e größe 語") == "a\n\tb \\x1b[31mred\\x07 \\u202e größe 語"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("openai:https://me:secret@host/v1#model", "openai:https://...@host/v1#model"),
+        ("//a@b and //c:d@e", "//...@b and //...@e"),
+        ("me@host, https://host/a@b and // at@home", "me@host, https://host/a@b and // at@home"),
+    ],
+)
+def test_users_and_passwords_of_urls_are_not_shown(text: str, shown: str) -> None:
+    assert without_user_info(text) == shown

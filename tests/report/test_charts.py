@@ -9,7 +9,8 @@ import pytest
 from tests.report.test_page import BASELINE, EVIL, of, record
 
 from evenhand.report import Report
-from evenhand.report.charts import COLOURS, pareto_chart
+from evenhand.report.charts import pareto_chart
+from evenhand.report.palette import COLOURS
 from evenhand.report.pareto import ParetoPoint
 
 

@@ -14,11 +14,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, cat
 
 from evenhand.methods.unlearning._pairwise import losses
+from evenhand.methods.unlearning._pairwise.terms import PAIR_TERMS
 
-PAIR_TERMS = ("lm", "swapped_lm", "dpo", "npo", "simnpo", "ga", "margin", "gap")
-"""Losses of pairs."""
-TEXT_TERMS = ("retain_lm", "retain_kl")
-"""Losses of texts that are to stay."""
 NpoForm = Literal["rows", "batch_mean"]
 KlForm = Literal["kl", "cross_entropy"]
 
@@ -28,7 +25,7 @@ class Objective:
     """Which losses are summed, with their weights; a loss without a weight, or with weight 0, is never computed."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
-    """By name: `PAIR_TERMS`, `TEXT_TERMS` and `reward`."""
+    """By name: those of `evenhand.methods.unlearning._pairwise.terms`, and `reward`."""
     beta: float = 0.1
     """Of dpo and npo."""
     simnpo_beta: float = 4.5

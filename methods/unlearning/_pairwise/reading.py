@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -159,5 +160,11 @@ def stream(count: int, start: int, size: int, name: str, chosen: Callable[[int],
     out: list[int] = []
     while len(out) < size:
         which, at = divmod(start + len(out), len(own))
-        out += shuffled(own, f"{name}/{which}")[at : at + size - len(out)]
+        out += _order(tuple(own), f"{name}/{which}")[at : at + size - len(out)]
     return out
+
+
+@lru_cache(maxsize=8)  # a pass has many steps, and a step takes from at most two passes over each of four streams
+def _order(own: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The order of one pass of a stream."""
+    return tuple(shuffled(own, name))

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from evenhand.inference.scoring import frozen
 from evenhand.methods.unlearning._pairwise.letters import option_logprobs
 from evenhand.methods.unlearning._pairwise.objective import (
-    TEXT_TERMS,
     Objective,
     PairNll,
     pair_losses,
@@ -34,6 +34,7 @@ from evenhand.methods.unlearning._pairwise.retaining import retain_losses
 from evenhand.methods.unlearning._pairwise.rewards import expected_reward_loss
 from evenhand.methods.unlearning._pairwise.sequence_nll import ROW, as_reference, packed, sequence_nll
 from evenhand.methods.unlearning._pairwise.steps import Part, Sizes, step
+from evenhand.methods.unlearning._pairwise.terms import TEXT_TERMS
 from evenhand.models.tokenization import Encoder
 from evenhand.training.causal import finish_of
 from evenhand.training.loop import Schedule, Training
@@ -207,14 +208,8 @@ class Run:
 
     def evaluate(self, network: Any) -> dict[str, float]:
         """Distances from parity on the validation pairs, and the expected reward of held-out questions."""
-        training = [part for part in network.modules() if part.training]
-        network.eval()
-        try:
-            with torch.no_grad():
-                return {**self._parity(network), **self._reward(network)}
-        finally:
-            for part in training:
-                part.training = True
+        with frozen(network):
+            return {**self._parity(network), **self._reward(network)}
 
     def _parity(self, network: Any) -> dict[str, float]:
         rows = self.lesson.held

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from evenhand.inference.scoring import frozen
 from evenhand.inference.tree_forward import Finish
 from evenhand.training.hidden import final_hidden
 from evenhand.training.packing import IGNORED, Batch, Layout, pack
@@ -22,14 +23,8 @@ Ids = Sequence[int]
 @contextmanager
 def as_reference(network: Any) -> Iterator[None]:
     """The network without its adapter and without dropout, and no gradients; afterwards it is as it was before."""
-    training = [part for part in network.modules() if part.training]
-    network.eval()
-    try:
-        with torch.no_grad(), network.disable_adapter():
-            yield
-    finally:
-        for part in training:
-            part.training = True
+    with frozen(network), network.disable_adapter():
+        yield
 
 
 def packed(prompts: Sequence[Ids], continuations: Sequence[Ids], layout: Layout, tokens: int) -> list[Batch]:

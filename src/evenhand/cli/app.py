@@ -15,7 +15,7 @@ import typer
 
 from evenhand.cli import card, diff, method_table, new, proving_ground, reproduce, selection, sweep
 from evenhand.cli import data as cli_data
-from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
+from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, stopped, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.renaming import RenamedWarning
 
@@ -425,7 +425,7 @@ def _run(plan: dict[str, Any], as_json: bool, full: bool = False) -> None:
     try:
         report = run_comparison(**plan, **loading, refuse_unsupported=True)
     except KeyboardInterrupt:
-        fail(f"stopped. What was answered is kept in {plan['out']}: run the same command again to continue", 130)
+        stopped(plan["out"])
     if as_json:
         write_records(report.records)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -60,7 +59,9 @@ def write_records(records: Any) -> None:
     """One JSON list of records; numbers that do not exist are null, since JSON has neither nan nor infinity."""
     from dataclasses import asdict
 
-    rows = [{k: None if isinstance(v, float) and not isfinite(v) else v for k, v in asdict(r).items()} for r in records]
+    from evenhand.core.text_output import for_json
+
+    rows = [{k: for_json(v) for k, v in asdict(r).items()} for r in records]
     sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -74,6 +75,15 @@ def show_rich(report: Any) -> None:
 def write(text: str) -> None:
     """Print plain text."""
     sys.stdout.write(text + "\n")
+
+
+def stopped(place: Path | str) -> NoReturn:
+    """Say from where an interrupted run is resumed, and exit.
+
+    Args:
+        place: Its folder.
+    """
+    fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evenhand.cli import marked_tables
-from evenhand.cli.output import Json, facts, fail, show_rich, write
+from evenhand.cli.output import Json, facts, fail, show_rich, stopped, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +85,7 @@ def reproduce(
     try:
         report = reproduction.run(asked, out=place, **({} if smoke else loading))
     except KeyboardInterrupt:
-        fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
+        stopped(place)
     rows = reproduction.outcomes(recipe, asked, report.records, smoke=smoke)
     _show(recipe, rows, report, smoke, found, as_json)
     if not as_json:
@@ -188,7 +188,8 @@ def recipe_table() -> str:
 
     lines = ["| recipe | source | model | published | memory, GB | hours |", "|---|---|---|---|---|---|"]
     for name in recipes.names():
-        recipe, needs = recipes.read(name), estimate(recipes.read(name))
+        recipe = recipes.read(name)
+        needs = estimate(recipe)
         figures = [f"{r.name} {number(r.published)}" for r in recipe.rows if r.published is not None]
         more = f"; {len(figures) - SHOWN} more" if len(figures) > SHOWN else ""
         shown = "; ".join(figures[:SHOWN]).replace("|", "\\|") + more or "none: a demonstration"

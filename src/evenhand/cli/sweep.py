@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write
+from evenhand.cli.output import Json, Plugins, facts, load_plugins, show_rich, stopped, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +110,7 @@ def sweep(
     try:
         found = core.sweep(model, steps, controls=controls, setting=setting, out=place, **plan)  # type: ignore[arg-type]
     except KeyboardInterrupt:
-        fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
+        stopped(place)
     if as_json:
         facts(_plain(found), as_json)
         return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-import re
 import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from evenhand.core.text_output import without_user_info
 
 PACKAGES = ("evenhand", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "openai")
 
@@ -30,7 +31,7 @@ def command() -> str:
     is_module = program.name in ("__main__.py", "app.py") and program.parent.name == "cli"
     if not is_module and program.name.removesuffix(".exe") != "evenhand":
         return ""
-    return shlex.join(["evenhand", *(re.sub(r"//[^/@\s]*@", "//...@", text) for text in sys.argv[1:])])
+    return shlex.join(["evenhand", *map(without_user_info, sys.argv[1:])])
 
 
 def git_state() -> dict[str, str | bool] | None:

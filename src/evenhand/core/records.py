@@ -81,6 +81,11 @@ class Record:
     note: str = ""
     """Why there are no numbers, no interval or no effect; of "worst group", which group it is."""
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the row has numbers: its method could be applied, and did not fail."""
+        return self.status in ("ok", "no effect")
+
 
 def is_baseline(method: str) -> bool:
     """Whether a row of the tables is the untouched model, read in any way."""

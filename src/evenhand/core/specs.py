@@ -11,6 +11,7 @@ import ast
 import re
 from typing import Any, NamedTuple
 
+from evenhand.core.text_output import without_user_info
 from evenhand.errors import SettingsError
 
 BARE = re.compile(r"""[^\s,'"()\[\]{}\0]+""")
@@ -112,4 +113,4 @@ def _value(node: ast.expr, text: str) -> Any:
 
 def shown(text: str) -> str:
     """A specification as errors may quote it: passwords in a URL are left out."""
-    return repr(re.sub(r"//[^/@\s]*@", "//...@", text))
+    return repr(without_user_info(text))

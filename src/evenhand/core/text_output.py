@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from typing import Any
 
 UNKNOWN = "–"
+_USER_INFO = re.compile(r"//[^/@\s]*@")
+"""User and password in a URL."""
 
 
 def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> str:
@@ -14,6 +18,11 @@ def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> s
         return UNKNOWN
     text = f"{value:{'+' if signed else ''}.{decimals}f}"
     return text if any(digit in text for digit in "123456789") or math.isinf(value) else text.lstrip("+-")
+
+
+def for_json(value: Any) -> Any:
+    """A value as JSON has it: None for a number that is not finite, as JSON has neither nan nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def interval(low: float, high: float, *, signed: bool = False) -> str:
@@ -46,6 +55,11 @@ def duration(seconds: float) -> str:
 def size(count_of_bytes: int) -> str:
     """Bytes as MB, or as GB from 0.1 GB."""
     return f"{count_of_bytes / 1e9:.2f} GB" if count_of_bytes >= 1e8 else f"{count_of_bytes / 1e6:.1f} MB"
+
+
+def without_user_info(text: str) -> str:
+    """A text with "..." for user and password in its URLs."""
+    return _USER_INFO.sub("//...@", text)
 
 
 def visible(text: str) -> str:

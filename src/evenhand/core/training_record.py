@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core import provenance
+from evenhand.core.text_output import without_user_info
 from evenhand.errors import EvenhandError
 from evenhand.interfaces import Method, Model, TrainedFrom, TrainedOn, TrainingRecord
 
@@ -28,8 +29,6 @@ LARGEST = 2**63
 """Counts and seeds are below that."""
 PACKAGES = ("evenhand", "torch", "transformers")
 _METHOD = re.compile(r"\w[\w.-]*", re.A)
-_SECRET = re.compile(r"//[^/@\s]*@")
-"""A password in a URL."""
 Check = Callable[[Any, str], Any]
 """A check takes a value and its place, and returns the value or raises `_Wrong`."""
 
@@ -71,7 +70,7 @@ def source_of(model: Model) -> str | None:
 def without_passwords(value: Any) -> Any:
     """JSON values with the passwords in their URLs replaced, as saved models are passed on."""
     if isinstance(value, str):
-        return _SECRET.sub("//...@", value)
+        return without_user_info(value)
     if isinstance(value, Mapping):
         return {key: without_passwords(one) for key, one in value.items()}
     return [without_passwords(one) for one in value] if isinstance(value, list | tuple) else value

@@ -46,6 +46,7 @@ from evenhand.interfaces import (
     TrainData,
     Usage,
 )
+from evenhand.models.demo_names import is_demo
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report, rivals
@@ -53,7 +54,6 @@ from evenhand.report.cost import costs, with_costs
 from evenhand.statistics.criteria import CRITERIA, Criteria, Family
 
 ModelLike = str | Path | Model | dict[str, Any]
-DEMO_MODELS = tuple(n for n in registry.BUILT_IN["models"] if n.partition("-")[0] == "demo")
 DEMO_MARGIN = 0.05
 """72 templates cannot rule out a smaller loss."""
 
@@ -174,7 +174,7 @@ def _margin(models: ModelLike | Sequence[ModelLike]) -> float:
     names = [
         next(iter(m)) if isinstance(m, dict) and m else m.name if isinstance(m, Model) else str(m) for m in several
     ]
-    return DEMO_MARGIN if names and all(n.partition("(")[0] in DEMO_MODELS for n in names) else CRITERIA.margin
+    return DEMO_MARGIN if names and all(map(is_demo, names)) else CRITERIA.margin
 
 
 class _Named(NamedTuple):

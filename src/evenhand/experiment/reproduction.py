@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core import registry
-from evenhand.core.records import BASELINE, Record, is_baseline
+from evenhand.core.records import BASELINE, NAN, Record, is_baseline
 from evenhand.errors import SettingsError
 from evenhand.experiment.comparison import compare
 from evenhand.experiment.recipes import Named, PublishedRow, Recipe, filled_in
@@ -16,7 +16,6 @@ from evenhand.report import Report
 
 SMOKE_REPLICATES = 200
 Within = Literal["yes", "no", "not judged", "not run", "smoke"]
-NAN = float("nan")
 
 
 class Outcome(NamedTuple):

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evenhand import statistics
+from evenhand.evaluation.metrics.turned_items import TurnedItems
 from evenhand.experiment.cells import Cell
-from evenhand.interfaces import Array, Grade, Metric
+from evenhand.interfaces import Metric
 from evenhand.report.rivals import Rival
 from evenhand.statistics import Design, Estimate, Flips, Paired
 
@@ -36,10 +36,11 @@ def between_methods(
         estimates: By row and metric.
         alpha: 1 - level of the intervals.
     """
-    turns: _Turns | None = None
+    items: TurnedItems | None = None
     for (name, other), cells in partners.items():
         after = cells[0][0]
-        turns = turns or _Turns(after)
+        if items is None and after.tally is not None and after.grades is not None:
+            items = TurnedItems(after.grades, after.clusters, after.tally)
         groups = after.tally.groups if after.tally is not None else ()
         if OVERALL not in groups:
             continue
@@ -47,7 +48,7 @@ def between_methods(
         for metric, estimate in estimates[other].items():
             if not _wanted(estimate.info):
                 continue
-            flips = turns.flips(design, estimate.info.part, cells)
+            flips = _flips(design, items, estimate.info.part, cells)
             pair = statistics.paired(design, estimates[name][metric], estimate, flips)
             yield _rival(after, (other, name), pair, at, alpha)
 
@@ -81,55 +82,12 @@ def _wanted(info: Metric) -> bool:
     return info.main and info.kind in ("bias", "capability") and info.direction != "none"
 
 
-class _Turns:
-    """Counts the items that turned right, or ceased to be, for many pairs of rows of the same items."""
-
-    def __init__(self, like: Cell) -> None:
-        self._like, self._rights = like, dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]]()
-        self._places = {} if like.grades is None else _places(like, like.grades)
-
-    def flips(self, design: Design, part: str | None, cells: Partners) -> Flips | None:
-        """What `statistics.paired` takes; None where the metric is not a share of right answers."""
-        if part is None or part not in self._places or any(c.grades is None for pair in cells for c in pair):
-            return None
-        found = [np.stack(self._counts(part, after, before), axis=-1) for after, before in cells]
-        return Flips(*np.mean([design.pick(sums) for sums in found], axis=0).T)
-
-    def _counts(self, part: str, after: Cell, before: Cell) -> list[Array]:
-        items, place, shape = self._places[part]
-        (now, counted), (was, counted_before) = self._right(after), self._right(before)
-        both = counted & counted_before
-        kinds = (both & now & ~was, both & was & ~now, both)
-        found = []
-        for kind in kinds:
-            counts = np.bincount(place, weights=kind[items].astype(float), minlength=shape[0] * shape[1])
-            found.append(counts.astype(np.float64).reshape(shape))
-        return found
-
-    def _right(self, cell: Cell) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        if id(cell) not in self._rights:
-            grades = cell.grades or ()
-            right = np.array([g.decision is not None and g.right for g in grades], dtype=bool)
-            self._rights[id(cell)] = right, np.array([g.counted for g in grades], dtype=bool)
-        return self._rights[id(cell)]
-
-
-Place = tuple[NDArray[np.intp], NDArray[np.intp], tuple[int, int]]
-"""Numbers of items, the place of each among clusters and groups, and how many of these there are."""
-
-
-def _places(cell: Cell, grades: Sequence[Grade]) -> dict[str, Place]:
-    """By part of the grades, where each item counts."""
-    if cell.tally is None:
-        return {}
-    cluster, group = ({name: n for n, name in enumerate(names)} for names in (cell.tally.clusters, cell.tally.groups))
-    found: dict[str, list[tuple[int, int]]] = {}
-    for number, (grade, where) in enumerate(zip(grades, cell.clusters, strict=True)):
-        for name in grade.groups:
-            found.setdefault(grade.part, []).append((number, cluster[where] * len(group) + group[name]))
-    shape = len(cluster), len(group)
-    places = {}
-    for part, at in found.items():
-        numbers, where_to = (np.array(n, dtype=np.intp) for n in zip(*at, strict=True))
-        places[part] = numbers, where_to, shape
-    return places
+def _flips(design: Design, items: TurnedItems | None, part: str | None, cells: Partners) -> Flips | None:
+    """What `statistics.paired` takes; None where the metric is not a share of right answers."""
+    if items is None or part is None or not items.has(part):
+        return None
+    graded = [(b.grades, a.grades) for a, b in cells if a.grades is not None and b.grades is not None]
+    if len(graded) < len(cells):
+        return None
+    counts = [design.pick(items.counts(part, before, after)) for before, after in graded]
+    return Flips(*np.mean(counts, axis=0).T)

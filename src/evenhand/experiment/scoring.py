@@ -10,18 +10,17 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from evenhand import statistics
 from evenhand.core.records import Record
-from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described, turned
+from evenhand.evaluation.metrics.change_estimates import Repetition, change_estimates, flips
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.rivals import between_methods, pairs_of
 from evenhand.experiment.worst_group import worst_groups
-from evenhand.interfaces import Array, Choice, Reply, Tally
+from evenhand.interfaces import Choice, Reply, Tally
 from evenhand.report.rivals import Rival
 from evenhand.statistics.criteria import CRITERIA, Criteria
 from evenhand.statistics.design import takes_part
@@ -171,19 +170,20 @@ def _records(side: _Side, name: str, replicates: int, seed: int, criteria: Crite
     row = side.rows[name]
     base = None if row.first.is_baseline else side.rows.get(row.first.baseline)
     groups = _tally(row.first).groups
-    flips = {} if base is None else _flips(side.design, row, base)
+    graded = [] if base is None else _graded(row, base)
+    turned = flips(side.design, graded)
     records = []
     for metric, estimate in side.estimates[name].items():
         found = list(values(row.first, groups, estimate, criteria))
         if base is not None:
             before = side.estimates[row.first.baseline][metric]
             part = estimate.info.part
-            pair = statistics.paired(side.design, before, estimate, None if part is None else flips.get(part))
+            pair = statistics.paired(side.design, before, estimate, None if part is None else turned.get(part))
             found = compared(found, row.first.baseline, before, pair, criteria)
         records += found
     if base is not None:
         records = _with_status(records, row, base)
-        records += _changes(row, base, replicates, seed, criteria)
+        records += _changes(row, base, graded, replicates, seed, criteria)
     return records + worst_groups(records, side.estimates[name], groups, criteria)
 
 
@@ -193,39 +193,30 @@ def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, cri
     return valued(like, groups, estimate, criteria, cell.remark)
 
 
-def _flips(design: statistics.Design, row: Row, base: Row) -> dict[str, statistics.Flips]:
-    """Per part of the grades the items that a row turned right or not right, mean over its repetitions."""
-    found: dict[str, list[Array]] = {}
-    for cell, other in _partners(row, base):
-        if cell.grades is None or other.grades is None:
-            return {}
-        for part, sums in turned(other.grades, cell.grades, cell.clusters, _tally(cell)).items():
-            found.setdefault(part, []).append(design.pick(sums))
-    return {part: statistics.Flips(*np.mean(all_of, axis=0).T) for part, all_of in found.items()}
-
-
 def _partners(row: Row, base: Row) -> list[tuple[Cell, Cell]]:
     """Each cell with the baseline's of the same seed where there are as many, else with its first."""
     by_seed = {c.variant.seed: c for c in base.cells}
     return [(c, by_seed.get(c.variant.seed, base.first)) for c in row.cells]
 
 
-def _changes(row: Row, base: Row, replicates: int, seed: int, criteria: Criteria) -> list[Record]:
+def _graded(row: Row, base: Row) -> list[Repetition]:
+    """Each cell's grades with those of its partner; none where any of them has none."""
+    pairs = _partners(row, base)
+    known = [
+        Repetition(cell.variant, other.grades, cell.grades, cell.clusters, _tally(cell))
+        for cell, other in pairs
+        if cell.grades is not None and other.grades is not None
+    ]
+    return known if len(known) == len(pairs) else []
+
+
+def _changes(
+    row: Row, base: Row, graded: Sequence[Repetition], replicates: int, seed: int, criteria: Criteria
+) -> list[Record]:
     """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
-    by_part: dict[str, dict[tuple[int, int], Tally]] = {}
-    for cell, other in _partners(row, base):
-        if cell.grades is None or other.grades is None:
-            return []
-        for part, tally in change_tallies(other.grades, cell.grades, cell.clusters, _tally(cell)).items():
-            by_part.setdefault(part, {})[cell.variant] = tally
     records: list[Record] = []
-    for part, tallies in by_part.items():
-        like = next(iter(tallies.values()))
-        design = statistics.Design.of(like.clusters, like.strata, takes_part([t.sums for t in tallies.values()]))
-        metrics: Any = partial(change_metrics, part=part)
-        made = statistics.estimates(tallies, design, metrics, described(part), replicates=replicates, seed=seed)
-        for estimate in made.values():
-            records += [replace(r, baseline=base.first.row) for r in values(row.first, like.groups, estimate, criteria)]
+    for groups, estimate in change_estimates(graded, replicates=replicates, seed=seed):
+        records += [replace(r, baseline=base.first.row) for r in values(row.first, groups, estimate, criteria)]
     return _with_status(records, row, base)
 
 

@@ -29,7 +29,8 @@ from evenhand.experiment.training_data import TrainLike
 from evenhand.experiment.training_data import load as load_train
 from evenhand.interfaces import Benchmark, Method, Model
 from evenhand.models.loading import check, load
-from evenhand.report.plot import COLOURS, NotebookFigure
+from evenhand.report.palette import COLOURS
+from evenhand.report.plot import NotebookFigure
 from evenhand.report.text import DEMO_LABEL, metric_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from evenhand.core import catalogue, registry, specs
 from evenhand.core.registry import BenchmarkLike, build_benchmark
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Benchmark, Method
-from evenhand.models.demo_names import NAMES
+from evenhand.models.demo_names import is_demo
 
 METHOD = "self_debias_decoding"
 BIAS, DEMO_BIAS = "bbq", "bbq(source=demo)"
@@ -26,9 +26,9 @@ class Sides(NamedTuple):
     cost_metric: str | None
 
 
-def is_demo(model: Any) -> bool:
+def _is_demo(model: Any) -> bool:
     """Whether a model is a demo model by its name."""
-    return isinstance(model, str) and model.partition("(")[0] in NAMES
+    return isinstance(model, str) and is_demo(model)
 
 
 def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, cost_metric: str | None) -> Sides:
@@ -40,7 +40,7 @@ def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, co
         cost: The benchmark of the cost, if it was named.
         cost_metric: Its metric, if it was named.
     """
-    one = build_benchmark(bias if bias is not None else DEMO_BIAS if is_demo(model) else BIAS)
+    one = build_benchmark(bias if bias is not None else DEMO_BIAS if _is_demo(model) else BIAS)
     if cost is not None:
         return Sides(one, build_benchmark(cost), cost_metric)
     known = [metric.name for metric in one.metrics]
@@ -67,7 +67,7 @@ def values(method: str) -> str:
 
 def training(model: Any, method: str) -> str | None:
     """Training data of the demo for a method that needs some, where a demo model is swept; None otherwise."""
-    if not is_demo(model):
+    if not _is_demo(model):
         return None
     parts = [specs.parse(text) for text in specs.split(method, "+")]
     found = [train for part in parts if (train := catalogue.method_facts(part.name).train)]

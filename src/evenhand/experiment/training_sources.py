@@ -14,15 +14,11 @@ from evenhand.data.civil_comments import THRESHOLD, toxic_comments
 from evenhand.data.io import rows
 from evenhand.data.stereoset import check_count
 from evenhand.errors import DataError, SettingsError, UnknownNameError, suggest
-from evenhand.interfaces import Benchmark, Pair, Question, QuestionItem, TrainData
+from evenhand.interfaces import FIRST_NAMES, Benchmark, Pair, Question, QuestionItem, TrainData
 
 TrainLike = TrainData | Benchmark | str | Path | Sequence["TrainData | Benchmark | str | Path"]
 PAIR = {
-    "stereotyped": "stereotyped",
-    "counter_stereotyped": "other",
-    "prompt": "prompt",
-    "suffix": "after",
-    "axis": "topic",
+    name: FIRST_NAMES.get(name, name) for name in ("stereotyped", "counter_stereotyped", "prompt", "suffix", "axis")
 }
 """Keys of a pair in a file, each with the one that it had first, which files may still have."""
 KEYS = tuple(dict.fromkeys(["id", "context", "question", "options", "answer", "text", *PAIR, *PAIR.values()]))

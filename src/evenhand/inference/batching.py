@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,12 @@ from evenhand.errors import EvenhandError
 from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.cached import Emit, through_cache
 from evenhand.inference.edited_tokens import first_edited_of
-from evenhand.inference.requests import NOT_FINITE, Request, buckets
+from evenhand.inference.requests import NOT_FINITE, Generated, Prompt, Request, buckets
+from evenhand.inference.scoring import READ_ELEMENTS, input_device
+from evenhand.interfaces import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Out = TypeVar("Out")
 
@@ -52,6 +57,40 @@ def read_once(
     return [tuple(lookup[key][pair] for pair in r.reads) for key, r in zip(keyed, requests, strict=True)]
 
 
+def told_apart(prompts: Sequence[Prompt], sampling: Sampling) -> Sequence[Prompt]:
+    """The prompts as requests for replies: greedy ones differ only in their ids, so their draws are one request."""
+    return prompts if sampling.temperature > 0 else [p._replace(draw=0) for p in prompts]
+
+
+def write_once(
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    fingerprint: str,
+    compute: Callable[[list[Prompt], Emit[list[Any]]], None],
+    also: Sequence[str] = (),
+) -> dict[Prompt, Generated]:
+    """The reply to each prompt; equal prompts are one, and known replies are not written again.
+
+    Args:
+        prompts: From `told_apart`, in any order.
+        sampling: How tokens are drawn.
+        fingerprint: Of everything else that decides the replies.
+        compute: See `evenhand.inference.cached.through_cache`; gives a `Generated` as a list.
+        also: Further parts of the names in the cache.
+    """
+    unique = list(dict.fromkeys(prompts))
+    knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
+    seed = sampling.seed if sampling.temperature > 0 else 0
+    keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside, *also) for p in unique]
+    values = through_cache(unique, keys, compute, "generating")
+    return {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
+
+
+def has_note(reply: list[Any]) -> bool:
+    """Whether a reply, as a list, is empty for a reason."""
+    return bool(Generated(*reply).note)
+
+
 def has_nan(values: Any) -> bool:
     """Whether any of some numbers is nan."""
     return bool(np.isnan(np.asarray(values, dtype=np.float64)).any())
@@ -84,13 +123,16 @@ def of_equal_length(rows: Iterable[int], lengths: Sequence[int]) -> Iterator[lis
 class Batches:
     """Runs rows in batches of like length. Counts what it fed, so that sharing can be tested."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, module: PreTrainedModel, batch_tokens: int | None) -> None:
         """Nothing is fed yet.
 
         Args:
-            budget: Padded tokens in a batch; halved for good whenever the memory does not suffice.
+            module: What is run.
+            batch_tokens: Padded tokens in a batch; halved for good whenever the memory does not suffice. None is 8,192
+                on a CPU and 65,536 elsewhere.
         """
-        self.budget = budget
+        self.module = module
+        self.budget = batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536)
         self.forwards = 0
         self.sequences = 0
         self.tokens = 0
@@ -132,12 +174,12 @@ class Batches:
                 emit(some, values)
             left = [i for i in left if i not in done]
 
-    def warn_not_finite(self, module: torch.nn.Module, broken: int, asked: int) -> None:
+    def warn_not_finite(self, broken: int, asked: int) -> None:
         """Warn, once in the life of an engine, that some answers cannot be had."""
         if not broken or self._warned:
             return
         self._warned = True
-        precision = str(next(module.parameters()).dtype).removeprefix("torch.")
+        precision = str(next(self.module.parameters()).dtype).removeprefix("torch.")
         remedy = (
             "float16 overflows above 65,504: load the model in float32 or bfloat16 (dtype=float32)"
             if precision == "float16"
@@ -145,8 +187,8 @@ class Batches:
             "checkpoint anew"
         )
         warnings.warn(
-            f"{type(module).__name__} in {precision}: {NOT_FINITE} (nan or infinite) for {broken} of {asked} requests. "
-            f"Their items stay unanswered; {remedy}",
+            f"{type(self.module).__name__} in {precision}: {NOT_FINITE} (nan or infinite) for {broken} of {asked} "
+            f"requests. Their items stay unanswered; {remedy}",
             stacklevel=4,
         )
 
@@ -174,6 +216,11 @@ class Batches:
             return values
         empty_cache()  # outside the handler, whose traceback would keep the big tensors alive
         return None
+
+
+def widest(config: Any) -> int:
+    """Most positions that a batch reads, so that their logits fit the memory."""
+    return max(256, READ_ELEMENTS // int(getattr(config, "vocab_size", 50_000)))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

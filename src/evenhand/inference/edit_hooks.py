@@ -41,6 +41,7 @@ class EditHooks:
             edit: Its tensors are cast once for every device and type of rows.
         """
         self.edit = edit
+        self._acting = edit.acting  # found out once, not for every forward
         self._flags: Tensor | None = None
         self._seen: set[int] = set()
         self._prepared: dict[Where, list[PreparedEdit]] = {}
@@ -52,7 +53,7 @@ class EditHooks:
         handles: list[RemovableHandle] = []
         token = _ACTIVE.set(self)
         try:
-            for layer in self.edit.acting:
+            for layer in self._acting:
                 handles.append(layers[layer].register_forward_hook(partial(self._change, layer)))
             yield
         finally:
@@ -88,7 +89,7 @@ class EditHooks:
             EvenhandError: It has left a layer out.
         """
         self._flags = None
-        left_out = sorted({*self.edit.acting} - self._seen)
+        left_out = sorted({*self._acting} - self._seen)
         if left_out:
             raise EvenhandError(
                 f"the model ran without the output of layer {left_out[0]} being edited: its layers do not run hooks, "
@@ -106,12 +107,13 @@ class EditHooks:
                 "model through its engine, which flags them"
             )
         self._seen.add(layer)
-        return with_rows(output, edited_rows(self._cast(layer, rows), rows, flags.to(rows.device)))
+        self._flags = flags = flags.to(rows.device)  # where the next layer needs them, too, as a rule
+        return with_rows(output, edited_rows(self._cast(layer, rows), rows, flags))
 
     def _cast(self, layer: int, rows: Tensor) -> list[PreparedEdit]:
         where = layer, rows.device, rows.dtype
         if where not in self._prepared:
-            self._prepared[where] = [prepared(edit, rows.device, rows.dtype) for edit in self.edit.acting[layer]]
+            self._prepared[where] = [prepared(edit, rows.device, rows.dtype) for edit in self._acting[layer]]
         return self._prepared[where]
 
 
@@ -153,13 +155,10 @@ def check_honoured(module: PreTrainedModel, edit: ActivationEdit) -> None:
     ids = torch.tensor([[n % len(embedding.weight) for n in TRIED]], device=embedding.weight.device)
 
     def forward(hooks: EditHooks | None) -> Tensor:
-        token = _ACTIVE.set(None)
-        try:
-            with hooks.installed(module) if hooks else nullcontext(), editing_rows(torch.ones_like(ids)):
-                found: Tensor = module(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-                return found
-        finally:
-            _ACTIVE.reset(token)
+        edited = hooks.installed(module) if hooks else nullcontext()
+        with without_edit(), edited, editing_rows(torch.ones_like(ids)):
+            found: Tensor = module(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+            return found
 
     plain, size = forward(None), edit.hidden_size
     for layer in edit.acting:

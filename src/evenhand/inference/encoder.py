@@ -18,7 +18,7 @@ from torch import Tensor
 from evenhand.core import answer_cache
 from evenhand.errors import SettingsError
 from evenhand.inference.activation_edits import ActivationEdit
-from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside
+from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside, widest
 from evenhand.inference.cached import Emit, through_cache
 from evenhand.inference.decoder_layers import check_layers
 from evenhand.inference.edit_hooks import check_honoured, editing_rows, installed
@@ -26,14 +26,7 @@ from evenhand.inference.edited_tokens import first_edited
 from evenhand.inference.padding import right_pad
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Request
-from evenhand.inference.scoring import (
-    READ_ELEMENTS,
-    check_ids,
-    evaluating,
-    input_device,
-    right_padded_flags,
-    score_batch,
-)
+from evenhand.inference.scoring import check_ids, evaluating, input_device, right_padded_flags, score_batch
 from evenhand.inference.support_probe import near
 from evenhand.interfaces import Array
 
@@ -64,8 +57,8 @@ class EncoderEngine(Batches):
             batch_tokens: Padded tokens in a batch. None is 8,192 on a CPU and 65,536 elsewhere. Halved for good
                 whenever the memory does not suffice.
         """
-        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
-        self.module, self.pad_id = module, pad_id
+        super().__init__(module, batch_tokens)
+        self.pad_id = pad_id
         self.edit: ActivationEdit | None = None
         """How the activations are changed; None for the model as it is."""
         self._batch_tokens = batch_tokens
@@ -133,7 +126,7 @@ class EncoderEngine(Batches):
         asked = zip(rows, places, tokens, strict=True)
         requests = [Request(tuple(ids), tuple((place, token) for token in some)) for ids, place, some in asked]
         found = read_once(requests, fingerprint, "masked", self._score, self.edit)
-        self.warn_not_finite(self.module, sum(map(has_nan, found)), len(found))
+        self.warn_not_finite(sum(map(has_nan, found)), len(found))
         return [list(values) for values in found]
 
     def outputs(
@@ -175,7 +168,7 @@ class EncoderEngine(Batches):
 
         with nullcontext() if stored else answer_cache.answer_cache(None):
             values = through_cache(unique, keys, all_batches, "reading")
-        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        self.warn_not_finite(sum(map(has_nan, values)), len(values))
         found = dict(zip(unique, values, strict=True))
         return np.array([found[row] for row in asked], dtype=np.float64)
 
@@ -194,7 +187,6 @@ class EncoderEngine(Batches):
     ) -> None:
         """Rows of like length together; of equal length where padding would change what comes out."""
         lengths = [len(row[0]) for row in todo]
-        most = max(256, READ_ELEMENTS // int(getattr(self.module.config, "vocab_size", 50_000)))
         aside: list[int] = []
 
         def run(rows: list[int], emit: Emit[Out]) -> None:
@@ -204,7 +196,7 @@ class EncoderEngine(Batches):
                 emit,
                 rows=rows,
                 widths=widths,
-                width=most if widths else 0,
+                width=widest(self.module.config) if widths else 0,
             )
 
         check_ids(self.module, (row[0] for row in todo))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from evenhand.core import answer_cache
 from evenhand.errors import EvenhandError
 from evenhand.inference import memory_budget
 from evenhand.inference.activation_edits import ActivationEdit
@@ -17,12 +16,16 @@ from evenhand.inference.batching import (
     Batches,
     empty_cache,
     has_nan,
+    has_note,
     of_equal_length,
     out_of_memory,
     read_once,
     set_aside,
+    told_apart,
+    widest,
+    write_once,
 )
-from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.cached import Emit
 from evenhand.inference.decoder_layers import check_layers
 from evenhand.inference.decoding import Decoder
 from evenhand.inference.edit_hooks import check_honoured, installed, without_edit
@@ -33,7 +36,7 @@ from evenhand.inference.prefix_trie import packs
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Generated, Prompt, Request
 from evenhand.inference.sampling import no_reply
-from evenhand.inference.scoring import READ_ELEMENTS, check_ids, evaluating, input_device, score_batch
+from evenhand.inference.scoring import check_ids, evaluating, score_batch
 from evenhand.inference.session_kv_cache import Kept
 from evenhand.inference.support_probe import Tried, exact_up_to, try_out
 from evenhand.inference.tree_forward import Finish, score_pack
@@ -62,8 +65,8 @@ class Engine(Batches):
                 pack. None takes what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded
                 tokens on a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
         """
-        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
-        self.module, self.tokenizer = module, tokenizer
+        super().__init__(module, batch_tokens)
+        self.tokenizer = tokenizer
         self.pack_nodes = batch_tokens or memory_budget.pack_nodes(module)
         self.row_tokens = batch_tokens or memory_budget.row_tokens(module)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -126,7 +129,7 @@ class Engine(Batches):
         each batch ends.
         """
         values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)), self.edit)
-        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        self.warn_not_finite(sum(map(has_nan, values)), len(values))
         return values
 
     def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
@@ -145,14 +148,13 @@ class Engine(Batches):
 
     def _in_rows(self, todo: list[Request], rows: list[int], emit: Emit[list[float]]) -> None:
         """Sequence by sequence, padded to batches."""
-        vocabulary = int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000))
         self.run(
             [len(r.ids) for r in todo],
             lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)],
             emit,
             rows=rows,
             widths=[len(r.reads) for r in todo],
-            width=max(256, READ_ELEMENTS // vocabulary),
+            width=widest(self.module.config.get_text_config()),
         )
 
     def _in_packs(
@@ -192,20 +194,14 @@ class Engine(Batches):
             fingerprint: Of everything that decides the replies, `combine` included.
             combine: How the logits of a prompt and of the sequences beside it become one.
         """
-        if sampling.temperature == 0:
-            prompts = [p._replace(draw=0) for p in prompts]
-        unique = list(dict.fromkeys(prompts))
-        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
-        seed = sampling.seed if sampling.temperature > 0 else 0
         once = ("plain",) if prescribed(self.module, LOGIT_KNOBS) else ()  # replies of earlier versions followed them
-        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside, *once) for p in unique]
 
         def compute(todo: list[Prompt], emit: Emit[list[Any]]) -> None:
             self._continue(todo, sampling, combine, self._kept(fingerprint), emit)
 
-        values = through_cache(unique, keys, compute, "generating")
-        made = {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
-        self.warn_not_finite(self.module, sum(bool(g.note) for g in made.values()), len(made))
+        prompts = told_apart(prompts, sampling)
+        made = write_once(prompts, sampling, fingerprint, compute, once)
+        self.warn_not_finite(sum(bool(g.note) for g in made.values()), len(made))
         return [made[p] for p in prompts]
 
     def _continue(
@@ -218,7 +214,7 @@ class Engine(Batches):
         """
         check_ids(self.module, (ids for p in todo for ids in (p.ids, *p.beside)))
         aside: list[int] = []
-        whole = set_aside(emit, _broken, aside)
+        whole = set_aside(emit, has_note, aside)
         with self.running():
             window, tried = exact_up_to(self.module), self.tried
             longest = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in todo]
@@ -278,10 +274,6 @@ class Engine(Batches):
                 raise EvenhandError(NO_ROOM.format(tokens=room))
             self.row_tokens, self.pack_nodes = max(1, places * room // 2), max(1, self.pack_nodes // 2)
             empty_cache()
-
-
-def _broken(reply: list[Any]) -> bool:
-    return bool(Generated(*reply).note)
 
 
 def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: Emit[list[Any]]) -> set[int]:

@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from evenhand.inference.edit_hooks import edit_here, editing_by_mask
 from evenhand.inference.edited_tokens import first_edited_of
 from evenhand.inference.listening import listener
+from evenhand.inference.padding import left_pad
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, no_reply, pick, reply, stopped, uniforms
 from evenhand.inference.scoring import input_device
@@ -150,15 +151,9 @@ def generate_batch(
     pad_id: int,
 ) -> list[Generated]:
     """Continue every prompt of one left-padded batch, under the activation edit that is installed."""
-    length = max(len(p.ids) for p in batch)
-    ids = torch.full((len(batch), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(batch), length), dtype=torch.long)
-    for row, prompt in enumerate(batch):
-        ids[row, length - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        mask[row, length - len(prompt.ids) :] = 1
-    device = input_device(module)
-    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-    return write_batch(module, tokenizer, batch, sampling, pad_id, start=length, **inputs)
+    ids, mask = left_pad([p.ids for p in batch], pad_id, device=input_device(module))
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    return write_batch(module, tokenizer, batch, sampling, pad_id, start=ids.shape[1], **inputs)
 
 
 def write_batch(

@@ -79,12 +79,7 @@ class Asked:
             symbols(ids if whole else ids[: max(some) + 1], start)
             for ids, some, start in zip(sequences, positions, starts, strict=True)
         ]
-        self.starts = starts
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each sequence."""
-        return [len(row) for row in self.symbols]
+        self.starts, self.lengths = starts, list(map(len, self.symbols))
 
 
 def read_layers(asked: Asked, sink: Sink) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evenhand.core.draws import key_hash
+from evenhand.core.stop_strings import first_stop
 from evenhand.inference.requests import NOT_FINITE, Generated, Prompt
 from evenhand.interfaces import Array, Sampling
 
@@ -90,10 +91,8 @@ def reply(
     end = next((i for i, token in enumerate(new) if token in ends), None)
     kept = list(new if end is None else new[:end])
     text = str(tokenizer.decode(kept, skip_special_tokens=True))
-    cuts = [text.index(s) for s in sampling.stop if s in text]
-    if cuts:
-        text = text[: min(cuts)]
-    return Generated(tuple(kept), text, finished=end is not None or bool(cuts))
+    cut = first_stop(text, sampling.stop)
+    return Generated(tuple(kept), text[:cut], finished=end is not None or cut is not None)
 
 
 def no_reply() -> Generated:

@@ -7,8 +7,9 @@ still happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,11 +30,23 @@ READ_ELEMENTS = 64_000_000
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Dropout off and no gradients inside; the training flags of all submodules are put back afterwards."""
+    with _dropout_off(module), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[None]:
+    """As `evaluating`, for results that a loss with gradients is computed from, which inference tensors cannot be."""
+    with _dropout_off(module), torch.no_grad():
+        yield
+
+
+@contextmanager
+def _dropout_off(module: torch.nn.Module) -> Iterator[None]:
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for m in training:
             m.training = True
@@ -114,20 +127,39 @@ def score_batch(
     """
     device = input_device(module)
     ids, mask = right_pad([r.ids for r in batch], pad_id, device=device)
-    length = ids.shape[1]
-    positions = [sorted({p for p, _ in r.reads}) for r in batch]
-    flat = torch.tensor([row * length + p for row, ps in enumerate(positions) for p in ps])
-    head: torch.nn.Module = module.get_output_embeddings()
     options = {"use_cache": False} if causal else {}
-    edited = editing_rows(right_padded_flags(mask, [first_edited_of(edit_here(), r) for r in batch]))
-    with only_rows(head, flat), edited:
-        logits = module(input_ids=ids, attention_mask=mask, **options).logits[0].float()
-    slot = {(row, p): n for n, (row, p) in enumerate((row, p) for row, ps in enumerate(positions) for p in ps)}
-    at = torch.tensor([slot[row, p] for row, r in enumerate(batch) for p, _ in r.reads], device=logits.device)
-    token = torch.tensor([t for r in batch for _, t in r.reads], device=logits.device)
-    values = (logits[at, token] - log_normaliser(logits)[at]).tolist()
-    out, start = [], 0
-    for request in batch:
-        out.append(tuple(values[start : start + len(request.reads)]))
-        start += len(request.reads)
-    return out
+
+    def forward() -> torch.Tensor:
+        logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, **options).logits
+        return logits
+
+    with editing_rows(right_padded_flags(mask, [first_edited_of(edit_here(), r) for r in batch])):
+        return read_rows(module, forward, [r.reads for r in batch], ids.shape[1])
+
+
+def read_rows(
+    module: PreTrainedModel,
+    forward: Callable[[], torch.Tensor],
+    reads: Sequence[Sequence[tuple[int, int]]],
+    length: int,
+) -> list[tuple[float, ...]]:
+    """Log-probabilities of tokens after positions of a padded batch; no other position's logits are made.
+
+    Args:
+        module: The language model that `forward` runs.
+        forward: Runs the batch once, and gives the model's logits.
+        reads: Per row pairs of a position and a token.
+        length: Of the rows that reach the output embedding.
+
+    Returns:
+        Per row its reads, natural log, computed in float32; nan where the logits are not finite.
+    """
+    places = [(row, p) for row, some in enumerate(reads) for p in sorted({p for p, _ in some})]
+    head: torch.nn.Module = module.get_output_embeddings()
+    with only_rows(head, torch.tensor([row * length + p for row, p in places])):
+        logits = forward()[0].float()
+    slot = {place: n for n, place in enumerate(places)}
+    at = torch.tensor([slot[row, p] for row, some in enumerate(reads) for p, _ in some], device=logits.device)
+    token = torch.tensor([t for some in reads for _, t in some], device=logits.device)
+    values = iter((logits[at, token] - log_normaliser(logits)[at]).tolist())
+    return [tuple(islice(values, len(some))) for some in reads]

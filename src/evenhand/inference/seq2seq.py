@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from evenhand.core import answer_cache
 from evenhand.errors import SettingsError
-from evenhand.inference.batching import Batches, has_nan, of_equal_length, read_once, set_aside
-from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.batching import (
+    Batches,
+    has_nan,
+    has_note,
+    of_equal_length,
+    read_once,
+    set_aside,
+    told_apart,
+    widest,
+    write_once,
+)
+from evenhand.inference.cached import Emit
 from evenhand.inference.generation import write_batch
 from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import Generated, Prompt, Request
-from evenhand.inference.scoring import (
-    READ_ELEMENTS,
-    check_ids,
-    evaluating,
-    input_device,
-    log_normaliser,
-    only_rows,
-)
+from evenhand.inference.scoring import check_ids, evaluating, input_device, read_rows
 from evenhand.inference.support_probe import near
 from evenhand.interfaces import Sampling
 
@@ -55,8 +57,8 @@ class Seq2SeqEngine(Batches):
             batch_tokens: Padded tokens in a batch, of both networks together. None is 8,192 on a CPU and 65,536
                 elsewhere. Halved for good whenever the memory does not suffice.
         """
-        super().__init__(batch_tokens or (8_192 if input_device(module).type == "cpu" else 65_536))
-        self.module, self.tokenizer = module, tokenizer
+        super().__init__(module, batch_tokens)
+        self.tokenizer = tokenizer
         self.pad_id = int(tokenizer.pad_token_id or 0)
 
     def weights_changed(self) -> None:
@@ -65,7 +67,7 @@ class Seq2SeqEngine(Batches):
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
         """Log-probabilities of all requests' reads, in order; nan where the logits are not finite."""
         values = read_once(requests, fingerprint, "read", self._score)
-        self.warn_not_finite(self.module, sum(map(has_nan, values)), len(values))
+        self.warn_not_finite(sum(map(has_nan, values)), len(values))
         return values
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
@@ -78,22 +80,15 @@ class Seq2SeqEngine(Batches):
             raise SettingsError(
                 f"{type(self.module).__name__} is an encoder-decoder and cannot be guided by other texts"
             )
-        if sampling.temperature == 0:
-            prompts = [p._replace(draw=0) for p in prompts]
-        unique = list(dict.fromkeys(prompts))
-        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
-        seed = sampling.seed if sampling.temperature > 0 else 0
-        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
-        values = through_cache(unique, keys, partial(self._continue, sampling), "generating")
-        made = {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
-        self.warn_not_finite(self.module, sum(bool(g.note) for g in made.values()), len(made))
+        prompts = told_apart(prompts, sampling)
+        made = write_once(prompts, sampling, fingerprint, partial(self._continue, sampling))
+        self.warn_not_finite(sum(bool(g.note) for g in made.values()), len(made))
         return [made[p] for p in prompts]
 
     # ------------------------------------------------------------------------------------------------ internals
 
     def _score(self, todo: list[Request], emit: Emit[list[float]]) -> None:
         lengths = [len(r.ids) for r in todo]
-        widest = max(256, READ_ELEMENTS // int(getattr(self.module.config.get_text_config(), "vocab_size", 50_000)))
 
         def run(rows: Sequence[int], emit: Emit[list[float]]) -> None:
             self.run(
@@ -102,7 +97,7 @@ class Seq2SeqEngine(Batches):
                 emit,
                 rows=rows,
                 widths=[len(r.reads) for r in todo],
-                width=widest,
+                width=widest(self.module.config.get_text_config()),
             )
 
         aside: list[int] = []
@@ -117,15 +112,12 @@ class Seq2SeqEngine(Batches):
         def write(some: list[int]) -> list[list[Any]]:
             return [list(g) for g in self._written([todo[i] for i in some], sampling)]
 
-        def broken(reply: list[Any]) -> bool:
-            return bool(Generated(*reply).note)
-
         aside: list[int] = []
         longest = [len(p.ids) + sampling.max_new_tokens for p in todo]
         check_ids(self.module, (p.ids for p in todo))
         with evaluating(self.module):
             for rows in self._compatible([p.ids for p in todo]):
-                self.run(longest, write, set_aside(emit, broken, aside), rows=rows)
+                self.run(longest, write, set_aside(emit, has_note, aside), rows=rows)
             for i in aside:
                 self.run(longest, write, emit, rows=[i])
 
@@ -165,23 +157,15 @@ class Seq2SeqEngine(Batches):
         encoded.last_hidden_state = hidden[rows]
         decoder, _ = right_pad([ids for _, ids in parts], self.pad_id, device=hidden.device)
         # padding follows what is read, where a causal decoder does not see it; T5 starts with its padding token
-        places = [[p - len(source) - 1 for p, _ in r.reads] for r, (source, _) in zip(batch, parts, strict=True)]
-        flat = [(row, place) for row, mine in enumerate(places) for place in sorted(set(mine))]
-        slot = {key: n for n, key in enumerate(flat)}
-        head: torch.nn.Module = self.module.get_output_embeddings()
-        with only_rows(head, torch.tensor([row * decoder.shape[1] + place for row, place in flat])):
-            logits = (
-                self.module(
-                    encoder_outputs=encoded, attention_mask=mask[rows], decoder_input_ids=decoder, use_cache=False
-                )
-                .logits[0]
-                .float()
-            )
-        logprobs = logits - log_normaliser(logits)[:, None]
-        return [
-            [float(logprobs[slot[row, place], token]) for place, (_, token) in zip(mine, r.reads, strict=True)]
-            for row, (mine, r) in enumerate(zip(places, batch, strict=True))
-        ]
+        reads = [[(p - len(s) - 1, token) for p, token in r.reads] for r, (s, _) in zip(batch, parts, strict=True)]
+
+        def forward() -> Tensor:
+            logits: Tensor = self.module(
+                encoder_outputs=encoded, attention_mask=mask[rows], decoder_input_ids=decoder, use_cache=False
+            ).logits
+            return logits
+
+        return [list(values) for values in read_rows(self.module, forward, reads, decoder.shape[1])]
 
     def _written(self, batch: Sequence[Prompt], sampling: Sampling) -> list[Generated]:
         """Replies to prompts whose decoders all begin with the same tokens, as a tokenizer makes them."""

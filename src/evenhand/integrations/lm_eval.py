@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from evenhand.core import file_io, provenance
 from evenhand.core.records import BASELINE, Record
+from evenhand.core.stop_strings import first_stop
 from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import AnswerBy, Choice, Dialogue, Message, Model, Passage, Question, Sampling
 from evenhand.prompting.rendering import BY_TEXT, BareText
@@ -236,7 +237,7 @@ def _sampling(given: Mapping[str, Any]) -> Sampling:
 
 def _cut(text: str, stop: Sequence[str]) -> str:
     """Not every model stops by itself."""
-    return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
+    return text[: first_stop(text, stop)]
 
 
 def _logarithms(choice: Choice, count: int) -> list[float]:

@@ -12,6 +12,7 @@ from evenhand.core import registry
 from evenhand.core.records import BASELINE, WORST_GROUP, Record, is_baseline
 from evenhand.core.text_output import interval, number
 from evenhand.errors import SettingsError
+from evenhand.evaluation.base import OVERALL
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.scoring import score
 from evenhand.interfaces import Benchmark
@@ -23,7 +24,6 @@ from evenhand.statistics.criteria import CRITERIA, Criteria
 if TYPE_CHECKING:
     import pandas as pd
 
-OVERALL = "overall"
 COLUMNS = ("group", "metric", "value", "low", "high", "n", "clusters", "main", "note")
 
 

@@ -11,6 +11,11 @@ MASKED = "demo-mlm"
 NAMES = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-")[0] == "demo")
 
 
+def is_demo(model: str) -> bool:
+    """Whether what `evenhand.load` would be given names a demo model, with options or without."""
+    return model.partition("(")[0] in NAMES
+
+
 def name_of(path: str) -> str:
     """The demo model whose folder this is, or ""; so that a saved adapter names it without a path of this machine."""
     place = Path(path).expanduser()

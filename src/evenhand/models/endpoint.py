@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core import answer_cache
 from evenhand.core.progress import track
+from evenhand.core.stop_strings import first_stop
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
 from evenhand.models import endpoint_requests, saved
@@ -380,9 +381,8 @@ def _reply(answer: Answered | Failed, stop: Sequence[str]) -> Reply:
         return Reply(None, finished=False, note=answer.note)
     text, note = answer.text.strip(), _thought_note(answer)
     begin = 0 if note else text.rfind(THINK.closing) + 1
-    cuts = [] if note else [at for s in stop if (at := text.find(s, begin)) >= 0]
-    text = text[: min(cuts)].strip() if cuts else text
-    return Reply(text, _usage(answer), answer.finished or bool(cuts), note)
+    cut = None if note else first_stop(text, stop, begin)
+    return Reply(text[:cut].strip(), _usage(answer), answer.finished or cut is not None, note)
 
 
 def _thought_note(answer: Answered) -> str:

@@ -238,10 +238,8 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
         config = json.loads(adapter.read_text())
         if isinstance(config.get("target_modules"), list):  # a set in PEFT: another order for each process
             config["target_modules"] = sorted(config["target_modules"])
-            adapter.write_text(json.dumps(config, indent=2))
         if shipped := demo_names.name_of(config.get("base_model_name_or_path") or ""):
             config["base_model_name_or_path"] = shipped
-            adapter.write_text(json.dumps(config, indent=2))
         start = config.get("init_lora_weights", True)
         if not config.get("base_model_name_or_path") or redone_at_opening(start) == "otherwise":
             if not hasattr(module.base_model, "unload"):
@@ -252,7 +250,8 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
             base: Any = copied(module)  # taking the adapter off would change the module
             base.unload().save_pretrained(folder / "base")
             plain = {"init_lora_weights": True} if redone_at_opening(start) else {}
-            adapter.write_text(json.dumps({**config, **plain, "base_model_name_or_path": "base"}, indent=2))
+            config |= {**plain, "base_model_name_or_path": "base"}
+        adapter.write_text(json.dumps(config, indent=2))
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

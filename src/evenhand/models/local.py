@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.inference import Engine
-from evenhand.inference.generation import prescribed
-from evenhand.interfaces import UNLIMITED, Ability, AnswerBy, Combine, Model, Sampling, TooLong
+from evenhand.interfaces import Ability, AnswerBy, Combine, Model, Sampling, TooLong
 from evenhand.models.adapters import check_adapters
 from evenhand.models.asking import CHOICE_SAMPLING
 from evenhand.models.hugging_face import check_embeddings
-from evenhand.models.in_process import InProcessModel
+from evenhand.models.in_process_tokens import InProcessTokenModel
 from evenhand.models.prefixed import PrefixedModel
-from evenhand.models.token_model import TokenModel
-from evenhand.prompting import rendering
 from evenhand.prompting.thinking import THINKING_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class LocalModel(InProcessModel, TokenModel):
+class LocalModel(InProcessTokenModel):
     """A transformers module and its tokenizer, with all four abilities; `TokenModel` says how it answers."""
 
     engine: Engine
@@ -80,24 +77,6 @@ class LocalModel(InProcessModel, TokenModel):
     def abilities(self) -> frozenset[Ability]:
         """All four."""
         return super().abilities | {"weights"}
-
-    @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where the model states none."""
-        stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
-        return int(stated) if stated else UNLIMITED
-
-    def facts(self) -> dict[str, Any]:
-        """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
-        ignored, common = prescribed(self._module), super().facts()
-        return {
-            **common,
-            "answer_by": self.answer_by,
-            "prompt_format": rendering.prompt_format(self._tokenizer),
-            **({"generation_config_ignored": ignored} if ignored else {}),
-            **self.load_options,
-            "dtype": common["dtype"],
-        }
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
         """The same model, guided by what it would say behind other texts; see `PrefixedModel`."""

@@ -14,7 +14,6 @@ from evenhand.core.hashing import digest
 from evenhand.errors import EvenhandError, MissingAbilityError, SettingsError
 from evenhand.interfaces import (
     Ability,
-    AnswerBy,
     Choice,
     Combine,
     Dialogue,
@@ -22,7 +21,6 @@ from evenhand.interfaces import (
     Model,
     Passage,
     Question,
-    Reading,
     Reply,
     Sampling,
     Score,
@@ -85,6 +83,21 @@ class Mitigated(Model):
     precision = _of_base("precision")
     edited = _of_base("edited")
     weights_hash = _of_base("weights_hash")
+    declared = _fixed(
+        "declared",
+        lambda model: stacked([model.base.declared, model.method.reading(model.base)]),
+        "How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says.",
+    )
+    answer_by = _fixed(
+        "answer_by",
+        lambda model: model.declared.answer_by or model.base.answer_by,
+        "How `choose` reads an answer where a question does not say: as a method declares, else the base's way.",
+    )
+    sampling = _fixed(
+        "sampling",
+        lambda model: model.declared.sampling or model.base.sampling,
+        "How `choose` generates where a question does not say: as a method declares, else the base's way.",
+    )
     training = _fixed(
         "training",
         lambda model: model._training or model.base.training,
@@ -146,33 +159,6 @@ class Mitigated(Model):
         """The verbs that differ from the untouched model's, at any depth of a stack."""
         inner = self.base.acts_on if isinstance(self.base, Mitigated) else frozenset[str]()
         return inner | {verb for verb, function in self._verbs.items() if function is not None}
-
-    @property
-    def declared(self) -> Reading:
-        """How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says."""
-        return stacked([self.base.declared, self.method.reading(self.base)])
-
-    @declared.setter
-    def declared(self, given: object) -> NoReturn:
-        raise self.not_settable("declared")
-
-    @property
-    def answer_by(self) -> AnswerBy | None:
-        """How `choose` reads an answer where a question does not say: as a method declares, else the base's way."""
-        return self.declared.answer_by or self.base.answer_by
-
-    @answer_by.setter
-    def answer_by(self, given: object) -> NoReturn:
-        raise self.not_settable("answer_by")
-
-    @property
-    def sampling(self) -> Sampling | None:
-        """How `choose` generates where a question does not say: as a method declares, else the base's way."""
-        return self.declared.sampling or self.base.sampling
-
-    @sampling.setter
-    def sampling(self, given: object) -> NoReturn:
-        raise self.not_settable("sampling")
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
         """The method's way to choose, or the base's."""

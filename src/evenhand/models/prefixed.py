@@ -78,8 +78,7 @@ class PrefixedModel(TokenModel):
 
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
         """Each dialogue in tokens with what stands beside it, and what was written after it."""
-        if not self._encoder.templated:
-            sampling = replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
+        sampling = self.dialogue_sampling(sampling)
         texts = self._encoder.dialogue_texts(dialogues)
         own = self._encoder.prompted(texts)
         beside = list(zip(*(self._encoder.prompted(self._behind(p, dialogues)) for p in self.prefixes), strict=True))

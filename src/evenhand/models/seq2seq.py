@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import SettingsError
-from evenhand.inference.generation import prescribed
 from evenhand.inference.seq2seq import BORDER, Seq2SeqEngine
-from evenhand.interfaces import UNLIMITED, Ability, AnswerBy, Architecture, Dialogue, Passage, Sampling, Score, TooLong
+from evenhand.interfaces import Ability, AnswerBy, Architecture, Dialogue, Passage, Sampling, Score, TooLong
 from evenhand.models.adapters import check_adapters
 from evenhand.models.asking import CHOICE_SAMPLING
 from evenhand.models.hugging_face import check_embeddings
-from evenhand.models.in_process import InProcessModel
-from evenhand.models.token_model import TokenModel
+from evenhand.models.in_process_tokens import InProcessTokenModel
 from evenhand.models.tokenization import Encoder, Ids
 from evenhand.prompting import rendering
 from evenhand.prompting.thinking import THINKING_TOKENS
@@ -70,7 +68,7 @@ class Seq2SeqEncoder(Encoder):
         return [[*head, *tail] for head, tail in zip(heads, tails, strict=True)]
 
 
-class Seq2SeqModel(InProcessModel, TokenModel):
+class Seq2SeqModel(InProcessTokenModel):
     """An encoder-decoder of transformers and its tokenizer; `TokenModel` says how it answers.
 
     The prompt is read by the encoder, and letters, option texts, continuations and replies are the decoder's.
@@ -121,47 +119,30 @@ class Seq2SeqModel(InProcessModel, TokenModel):
         """It answers; no method of evenhand trains or edits an encoder-decoder."""
         return frozenset({"choose", "generate", "score"})
 
-    @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` where none is stated.
-
-        T5 states none: its positions are relative.
-        """
-        stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
-        return int(stated) if stated else UNLIMITED
-
     def score_parted(self, passages: Sequence[Passage]) -> list[Score]:
         """The same as `score`: prompts are always encoded by themselves."""
         return self.score(passages)
 
     def facts(self) -> dict[str, Any]:
-        """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
-        ignored, common = prescribed(self._module), super().facts()
-        return {
-            **common,
-            "architecture": "encoder-decoder",
-            "answer_by": self.answer_by,
-            "prompt_format": rendering.prompt_format(self._tokenizer),
-            **({"generation_config_ignored": ignored} if ignored else {}),
-            **self.load_options,
-            "dtype": common["dtype"],
-        }
+        """Those of any model in this process, and that it is an encoder-decoder."""
+        return {**super().facts(), "architecture": "encoder-decoder"}
 
 
 def _start(module: PreTrainedModel, encoder: Encoder, name: str) -> list[int]:
     """The tokens with which the decoder begins every text."""
     configs: list[Any] = [module.generation_config, module.config]
-    start = next((c.decoder_start_token_id for c in configs if _stated(c, "decoder_start_token_id")), None)
+    start = _stated(configs, "decoder_start_token_id")
     if start is None:
-        start = next((c.bos_token_id for c in configs if _stated(c, "bos_token_id")), None)
+        start = _stated(configs, "bos_token_id")
     if start is None:
         raise SettingsError(
             f"{name}: neither config.json nor generation_config.json has a decoder_start_token_id, with which the "
             "decoder of an encoder-decoder begins; add it there"
         )
-    forced = next((c.forced_bos_token_id for c in configs if _stated(c, "forced_bos_token_id")), None)
+    forced = _stated(configs, "forced_bos_token_id")
     return [int(start), *([int(forced)] if forced is not None else encoder.opening)]
 
 
-def _stated(config: Any, key: str) -> bool:
-    return getattr(config, key, None) is not None
+def _stated(configs: Sequence[Any], key: str) -> Any:
+    """What the first configuration says that says anything of it; None where none does."""
+    return next((value for c in configs if (value := getattr(c, key, None)) is not None), None)

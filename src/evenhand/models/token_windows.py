@@ -86,10 +86,10 @@ def score_stretches(model: Model, texts: Sequence[Stretches], window: int, strid
     requests: list[Request] = []
     owners: list[tuple[int, list[int]]] = []
     for number, ((ids, starts), text) in enumerate(zip(encoded, texts, strict=True)):
-        stretch = [max(0, bisect_right(text.begins, at) - 1) for at in starts]
+        stretch, wanted = [max(0, bisect_right(text.begins, at) - 1) for at in starts], set(text.wanted)
         for w in token_windows(len(ids), window, stride):
             owner = stretch[w.first : w.end]
-            if not set(text.wanted).isdisjoint(owner):
+            if not wanted.isdisjoint(owner):
                 requests.append(_request(ids, w))
                 owners.append((number, owner))
     found: list[dict[int, list[float]]] = [{n: [] for n in text.wanted} for text in texts]

@@ -25,11 +25,11 @@ from itertools import groupby
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from evenhand.core import answer_cache, text_output
+from evenhand.core import text_output
 from evenhand.errors import EndpointError
 from evenhand.inference import Generated, Prompt, Request
-from evenhand.inference.batching import has_nan, read_once
-from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.batching import has_nan, read_once, told_apart, write_once
+from evenhand.inference.cached import Emit
 from evenhand.inference.requests import NOT_FINITE
 from evenhand.inference.sampling import reply, row_seed
 from evenhand.interfaces import Sampling
@@ -123,15 +123,8 @@ class VllmEngine:
         Raises:
             EndpointError: A request failed for good; what was answered before is in the active cache.
         """
-        greedy = sampling.temperature == 0
-        if greedy:
-            prompts = [p._replace(draw=0) for p in prompts]
-        unique = list(dict.fromkeys(prompts))
-        knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
-        seed = 0 if greedy else sampling.seed
-        keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed) for p in unique]
-        values: list[list[Any]] = through_cache(unique, keys, partial(self._continue, sampling), "generating")
-        made = {p: Generated(tuple(v[0]), v[1], v[2]) for p, v in zip(unique, values, strict=True)}
+        prompts = told_apart(prompts, sampling)
+        made = write_once(prompts, sampling, fingerprint, partial(self._continue, sampling))
         return [made[p] for p in prompts]
 
     # -------------------------------------------------------------------------------------------- log-probabilities

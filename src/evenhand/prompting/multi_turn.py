@@ -54,10 +54,15 @@ def instructed(question: Question, text: str, place: Place, model: Model) -> Que
     return replace(question, dialogue=placed(prompt_of(model, question), text, place))
 
 
+def question_turn(question: Question) -> Dialogue:
+    """The turn that shows a question without the request for a letter; a ready dialogue as it is."""
+    turn = Message("user", question.preamble + question_block(question))
+    return question.dialogue or Dialogue((turn,), question.draw)
+
+
 def thinking(question: Question, instruction: str, think: str, place: Place) -> Dialogue:
-    """The turn that asks to think about a question first: it is shown without the request for a letter."""
-    shown = Dialogue((Message("user", question.preamble + question_block(question)),), question.draw)
-    return placed(placed(question.dialogue or shown, instruction, place), think, "after")
+    """The turn that asks to think about a question first, which is shown without the request for a letter."""
+    return placed(placed(question_turn(question), instruction, place), think, "after")
 
 
 # -------------------------------------------------------------------------------------------- asking, turn by turn

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evenhand.core.stop_strings import first_stop
+
 THINKING_TOKENS = 4096
 """Limit of a thought, in tokens, unless the model is given another one; the answer has a limit of its own."""
 SWITCHES = ("enable_thinking", "thinking")
@@ -186,9 +188,9 @@ def divided(
         why = f"was cut at {thought_limit} tokens" if len(ids) >= thought_limit else "never ended"
         return Divided(f"{THINK.opening}\n{thought}", False, f"undecided: the thought {why}")
     text = decode(ids[end : end + answer_limit], True)
-    cuts = [text.index(s) for s in stop if s in text]
-    text = text[: min(cuts)] if cuts else text
-    done = bool(cuts) or (finished and len(ids) - end <= answer_limit)
+    cut = first_stop(text, stop)
+    text = text[:cut]
+    done = cut is not None or (finished and len(ids) - end <= answer_limit)
     if not end:
         return Divided(text.strip(), done, "")
     thought = _thought(decode(ids[:end], False), style.marks)

@@ -89,18 +89,7 @@ class Analysis(Content):
         Raises:
             SettingsError: There is no such metric in this run.
         """
-        board = self.leaderboard(bias, capability)
-        nothing = Cell()
-        points = []
-        for row in board.rows:
-            found = row.cells.get("bias", nothing)
-            able = row.cells.get("capability") or row.cells.get("disambiguated_accuracy") or nothing
-            calls, seconds = (row.cells.get(key, nothing).value for key in ("calls", "seconds"))
-            numbers = found.value, found.low, found.high, able.value, able.low, able.high, calls, seconds
-            if not isnan(found.value):
-                names = row.model, row.method, row.baseline, settings_of(row.method)
-                points.append(ParetoPoint(*names, *numbers, row.pareto, row.dominated_by))
-        return with_curves(points)
+        return _points(self.leaderboard(bias, capability))
 
     def heat(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> HeatMap:
         """One metric by method and group, each cell with its n and interval.
@@ -132,7 +121,7 @@ class Analysis(Content):
         titles = [
             column.title if column else kind for column, kind in ((board.column("bias"), "bias"), (able, "capability"))
         ]
-        return pareto_chart(self.pareto(bias, capability), bias=titles[0], capability=titles[1], demo=self.demo)
+        return pareto_chart(_points(board), bias=titles[0], capability=titles[1], demo=self.demo)
 
     def heat_chart(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> alt.LayerChart:
         """What `heat` gives, as a chart; `.save("groups.svg")` writes it, or .pdf.
@@ -198,3 +187,18 @@ class Analysis(Content):
 
         wanted = {"model": model, "method": method, "benchmark": benchmark}
         return difference(self.cells(), self.criteria, a, b, **wanted, bootstrap=Bootstrap.of(self.manifest))
+
+
+def _points(board: Leaderboard) -> list[ParetoPoint]:
+    """The rows that have a bias, as points."""
+    nothing = Cell()
+    points = []
+    for row in board.rows:
+        found = row.cells.get("bias", nothing)
+        able = row.cells.get("capability") or row.cells.get("disambiguated_accuracy") or nothing
+        calls, seconds = (row.cells.get(key, nothing).value for key in ("calls", "seconds"))
+        numbers = found.value, found.low, found.high, able.value, able.low, able.high, calls, seconds
+        if not isnan(found.value):
+            names = row.model, row.method, row.baseline, settings_of(row.method)
+            points.append(ParetoPoint(*names, *numbers, row.pareto, row.dominated_by))
+    return with_curves(points)

@@ -54,6 +54,14 @@ class StoredCell:
     contents: str = field(default="", repr=False)
     """Digest of the items that were asked; "" in runs of earlier versions."""
 
+    def named(self, part: str) -> str:
+        """Its run, model, method or benchmark, as the report calls it.
+
+        Args:
+            part: Which of these.
+        """
+        return {"run": self.run, "model": self.model, "method": self.method, "benchmark": self.benchmark}[part]
+
     @property
     def variant(self) -> tuple[int, int]:
         """Number of the seed and of the wording, where a row is the mean of several."""
@@ -139,16 +147,12 @@ def chosen(cells: Sequence[StoredCell], **wanted: str) -> list[StoredCell]:
         raise RunError(NOT_KEPT)
     found = list(cells)
     for name, value in wanted.items():
-        known = dict.fromkeys(_named(c, name) for c in found)
+        known = dict.fromkeys(c.named(name) for c in found)
         if value and value not in known:
             raise RunError(f"no answers of the {name} {value!r} in this run. {suggest(value, known)}")
-        found = [c for c in found if not value or _named(c, name) == value]
+        found = [c for c in found if not value or c.named(name) == value]
     once = {(c.model, c.method, c.benchmark, c.variant, c.key): c for c in reversed(found)}  # runs may share a row
     return [c for c in found if c in once.values()]
-
-
-def _named(cell: StoredCell, name: str) -> str:
-    return {"model": cell.model, "method": cell.method, "benchmark": cell.benchmark, "run": cell.run}[name]
 
 
 def answer_frame(cells: Sequence[StoredCell]) -> pd.DataFrame:

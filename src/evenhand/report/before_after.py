@@ -10,7 +10,7 @@ from evenhand.core.records import Record, is_baseline
 from evenhand.core.text_output import count, interval, number
 from evenhand.errors import SettingsError
 from evenhand.report.saved_model import SavedModel
-from evenhand.report.text import ARROWS, ARROWS_MEAN, intervals_mean, markdown, metric_name
+from evenhand.report.text import ARROWS_MEAN, headed, intervals_mean, markdown, metric_name
 
 if TYPE_CHECKING:
     from evenhand.report.analysis import Analysis
@@ -43,7 +43,7 @@ def rows_of(report: Analysis, found: SavedModel, method: str, model: str) -> lis
             f"{found.fingerprint or 'not known'}: the run has {said}; compare the method on that base first"
         )
     wanted = method or found.spec
-    numbers = [r for r in report.numbers if r.model == names[0] and r.status in ("ok", "no effect")]
+    numbers = [r for r in report.numbers if r.model == names[0] and r.has_numbers]
     mine = [r for r in numbers if r.method == wanted]
     if not mine or is_baseline(wanted):
         there = ", ".join(dict.fromkeys(r.method for r in numbers if not is_baseline(r.method))) or "none"
@@ -67,7 +67,7 @@ def before_after(report: Analysis, rows: Sequence[Record]) -> list[Measured]:
         found.append(
             Measured(
                 r.benchmark,
-                f"{metric_name(r.metric)} {ARROWS[r.direction]}".rstrip(),
+                headed(metric_name(r.metric), r.direction),
                 "–" if base is None else _valued(number(base.value), base.low, base.high),
                 _valued(after, r.low, r.high) + (r" \*" if star else ""),
                 _valued(number(r.difference, signed=True), r.difference_low, r.difference_high, signed=True),

@@ -101,7 +101,7 @@ def bibtex_of_run(records: Sequence[Record], manifest: Mapping[str, Any]) -> str
         records: Of the run.
         manifest: Of the run.
     """
-    used = [r for r in records if r.status in ("ok", "no effect")]
+    used = [r for r in records if r.has_numbers]
     trained = [str(facts.get("trained_by", "")) for facts in manifest.get("models", {}).values()]
     rows = [r.method for r in used if not is_baseline(r.method)]
     return bibtex(

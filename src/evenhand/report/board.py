@@ -15,11 +15,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OVERALL = "overall"
+COSTS = ("calls", "seconds")
+"""Keys of the columns that have no interval."""
 SHORT = ("bias", "disambiguated_accuracy", "abstention", "capability")
 """Columns that a terminal of 80 characters shows."""
 BETTER, WORSE = "▲", "▼"
 """Shown by a test; `BETTER_FOUND` and `WORSE_FOUND` are as measured only."""
 BETTER_FOUND, WORSE_FOUND = "△", "▽"
+
+
+def written(key: str, value: float) -> str:
+    """A number of the leaderboard as text: calls with two decimals, time as a duration, all others with three decimals.
+
+    Args:
+        key: Of its column.
+        value: The number.
+    """
+    return duration(value) if key == "seconds" else number(value, decimals=2 if key == "calls" else 3)
+
+
+def improved(gain: float) -> bool | None:
+    """Whether a gain is one as tables show it; None where it shows as 0, or is not known."""
+    return None if isnan(gain) or number(gain) == number(0.0) else gain > 0
 
 
 class Column(NamedTuple):
@@ -158,7 +175,7 @@ class Board:
         for column in self.columns:
             cell, key = row.cells[column.key], column.key
             line[key] = cell.value
-            if key not in ("calls", "seconds"):
+            if key not in COSTS:
                 line |= {f"{key}_low": cell.low, f"{key}_high": cell.high}
             line |= {f"{key}_difference": cell.difference, f"{key}_better": cell.better}
             line[f"{key}_significant"] = cell.significant

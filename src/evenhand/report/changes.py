@@ -185,7 +185,7 @@ class Changes(Sequence[Change]):
         names = ("model", "method", "against", "benchmark", "item", "cluster", "groups", "part", "direction")
         rows = [
             {
-                **{name: value for name, value in _public(change).items() if name in names},
+                **{name: vars(change)[name] for name in names},
                 "before": change.before,
                 "after": change.after,
                 "before_text": change.before_text,
@@ -355,9 +355,6 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
 
 
 def _probability(probabilities: tuple[float, ...] | None, decision: int | None) -> float | None:
-    inside = probabilities is not None and decision is not None and 0 <= decision < len(probabilities)
-    return probabilities[decision] if inside and probabilities is not None and decision is not None else None
-
-
-def _public(change: Change) -> dict[str, Any]:
-    return {name: value for name, value in vars(change).items() if not name.startswith("_")}
+    if probabilities is None or decision is None or not 0 <= decision < len(probabilities):
+        return None
+    return probabilities[decision]

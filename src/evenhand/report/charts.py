@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core.records import is_baseline
-from evenhand.core.text_output import UNKNOWN, duration, interval, number
+from evenhand.core.text_output import UNKNOWN, duration, for_json, interval, number
 from evenhand.report.heat import HeatCell, HeatMap
+from evenhand.report.palette import COLOURS
 from evenhand.report.pareto import ParetoPoint
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
 if TYPE_CHECKING:
     import altair as alt
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, told apart by colour-blind readers."""
 STATES = {
     "baseline": "diamond",
     "front": "circle",
@@ -132,9 +131,9 @@ def _point(p: ParetoPoint) -> dict[str, Any]:
     state = "baseline" if is_baseline(p.method) else p.pareto or "undecided"
     behind = f", by {', '.join(p.dominated_by)}" if state == "dominated" and p.dominated_by else ""
     return {
-        **{name: _plain(value) for name, value in p._asdict().items() if isinstance(value, str | float | int)},
+        **{name: for_json(value) for name, value in p._asdict().items() if isinstance(value, str | float | int)},
         "calls": 1.0 if math.isnan(p.calls) else p.calls,  # a point of unknown cost is drawn as one of a single call
-        "position": _plain(p.position),
+        "position": for_json(p.position),
         "settings": ", ".join(f"{k}={v}" for k, v in p.settings.items()) or "defaults",
         "state": state,
         "state_told": state + behind,
@@ -155,10 +154,11 @@ def heat_chart(heat: HeatMap, *, demo: bool = False) -> alt.LayerChart:
     """
     import altair as alt
 
-    values = [_heat_cell(cell) for cell in heat.cells.values()]
-    methods = [_row_name(*row, several=_several(heat)) for row in heat.rows]
-    for value, cell in zip(values, heat.cells.values(), strict=True):
-        value["row"] = _row_name(cell.model, cell.method, several=_several(heat))
+    several = len({model for model, _ in heat.rows}) > 1
+    methods = [_row_name(*row, several=several) for row in heat.rows]
+    values = [
+        {**_heat_cell(cell), "row": _row_name(cell.model, cell.method, several=several)} for cell in heat.cells.values()
+    ]
     base = alt.Chart({"values": values}).encode(
         alt.X("row:N", sort=methods, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=220)),
         alt.Y("group:N", sort=list(heat.groups), title=None, axis=alt.Axis(labelLimit=220)),
@@ -197,7 +197,7 @@ def _heat_cell(cell: HeatCell) -> dict[str, Any]:
     bounds = interval(cell.low, cell.high)
     return {
         "group": cell.group,
-        "value": _plain(cell.value),
+        "value": for_json(cell.value),
         "shown": number(cell.value) + ("*" if cell.significant else ""),
         "interval": bounds or UNKNOWN,
         "n": number(cell.n, decimals=0),
@@ -211,17 +211,9 @@ def _row_name(model: str, method: str, *, several: bool) -> str:
     return f"{model}: {method}" if several else method
 
 
-def _several(heat: HeatMap) -> bool:
-    return len({model for model, _ in heat.rows}) > 1
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no nan; Vega leaves out what is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _colours(models: Sequence[str]) -> list[str]:
-    return [COLOURS[n % len(COLOURS)] for n, _ in enumerate(models)]
+    shown = COLOURS[:-1]  # without black
+    return [shown[n % len(shown)] for n, _ in enumerate(models)]
 
 
 def _title(text: str) -> Any:

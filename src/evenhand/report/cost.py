@@ -94,7 +94,7 @@ def with_costs(records: Sequence[Record], rows: Sequence[Cost]) -> list[Record]:
         records: All other records. A row without numbers has one that says why, and gets none of its cost.
         rows: What the rows cost.
     """
-    measured = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    measured = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     return [*records, *(r for r in cost_records(rows) if (r.model, r.method, r.benchmark) in measured)]
 
 

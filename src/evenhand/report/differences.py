@@ -20,6 +20,7 @@ from evenhand.report.difference_parts import Differing, Pair, Refusal, Side
 from evenhand.report.matched import Matched, Unlike, matched
 from evenhand.report.opened import Opened
 from evenhand.report.paired_numbers import BOOTSTRAP, Bootstrap, paired_records
+from evenhand.report.plain_text import plain_text
 from evenhand.statistics.criteria import Criteria
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Difference(Differing):
 
     def __str__(self) -> str:
         """The tables as text, 80 characters wide."""
-        return differences_view.as_text(self, 80)
+        return plain_text(differences_view.rendered(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """A table per pair; rich calls this."""
@@ -81,8 +82,8 @@ def difference(
         raise SettingsError(f"{a!r} is given twice; give two rows, models or runs that differ")
     kind = _kind(cells, a, b)
     wanted = {"model": model, "method": method, "benchmark": benchmark}
-    mine = [c for c in cells if all(not v or _part(c, k) == v for k, v in wanted.items())]
-    sides = [[c for c in mine if _part(c, kind) == name] for name in (a, b)]
+    mine = [c for c in cells if all(not v or c.named(k) == v for k, v in wanted.items())]
+    sides = [[c for c in mine if c.named(kind) == name] for name in (a, b)]
     keys: dict[Kind, Callable[[StoredCell], tuple[str, ...]]] = {
         "run": _own_names,
         "method": lambda c: (c.model, c.benchmark),
@@ -124,10 +125,10 @@ def between(
     for cells, method in zip((before, after), methods, strict=True):
         wanted = {"model": model, "method": method, "benchmark": benchmark}
         for name, value in wanted.items():
-            if value and not any(_part(c, name) == value for c in cells):
-                known = {_part(c, name) for c in cells}
+            if value and not any(c.named(name) == value for c in cells):
+                known = {c.named(name) for c in cells}
                 raise RunError(f"no answers of the {name} {value!r} in {cells[0].folder}. {suggest(value, known)}")
-        sides.append([c for c in cells if all(not v or _part(c, k) == v for k, v in wanted.items())])
+        sides.append([c for c in cells if all(not v or c.named(k) == v for k, v in wanted.items())])
     models = [{c.usage["model"] for c in side} for side in sides]
     one_each = not models[0] & models[1] and len(models[0]) == len(models[1]) == 1
     chosen = all(methods)
@@ -155,14 +156,10 @@ def _own_names(cell: StoredCell) -> tuple[str, str, str]:
     return cell.usage["model"], cell.usage["method"], cell.benchmark
 
 
-def _part(cell: StoredCell, name: str) -> str:
-    return {"run": cell.run, "model": cell.model, "method": cell.method, "benchmark": cell.benchmark}[name]
-
-
 def _kind(cells: Sequence[StoredCell], a: str, b: str) -> Kind:
     """What two names are of."""
     kinds: tuple[Kind, ...] = ("run", "method", "model")
-    known = {kind: {_part(c, kind) for c in cells} - {""} for kind in kinds}
+    known = {kind: {c.named(kind) for c in cells} - {""} for kind in kinds}
     for kind in kinds:
         if a in known[kind] and b in known[kind]:
             return kind

@@ -11,8 +11,7 @@ from rich.text import Text
 from evenhand.core.records import Record
 from evenhand.core.text_output import count, interval, number, visible
 from evenhand.report.difference_parts import Differing, Pair
-from evenhand.report.plain_text import plain_text
-from evenhand.report.text import ARROWS, metric_name
+from evenhand.report.text import headed, metric_name
 from evenhand.statistics.criteria import Criteria
 
 HEADS = ("metric", "before", "after", "difference")
@@ -34,11 +33,6 @@ def rendered(found: Differing) -> RenderableType:
         parts.append(Text(visible(text), style="yellow"))
     parts.append(Text(_legend(found), style="dim"))
     return Group(*parts)
-
-
-def as_text(found: Differing, width: int) -> str:
-    """The tables without colours."""
-    return plain_text(rendered(found), width)
 
 
 def as_html(found: Differing) -> str:
@@ -67,7 +61,7 @@ def _lines(pair: Pair, criteria: Criteria) -> list[tuple[str, ...]]:
 def _line(r: Record, criteria: Criteria) -> tuple[str, ...]:
     ends = interval(r.difference_low, r.difference_high, signed=True)
     star = " *" if criteria.significant(r) else ""
-    name = f"{metric_name(r.metric)} {ARROWS[r.direction]}".rstrip()
+    name = headed(metric_name(r.metric), r.direction)
     change = f"{number(r.difference, signed=True)} {ends}".rstrip() + star
     return name, number(r.value - r.difference), number(r.value), change
 
@@ -77,8 +71,8 @@ def _share(r: Record) -> tuple[str, ...]:
 
 
 def _legend(found: Differing) -> str:
-    level = 100 * (1 - found.criteria.alpha)
+    criteria = found.criteria
     return (
-        f"after minus before on the items that both answered; [ ] {level:g} % interval, paired by cluster; * shown to "
-        f"differ (p < {found.criteria.alpha:g}, Holm-adjusted over all pairs)"
+        f"after minus before on the items that both answered; [ ] {criteria.level:g} % interval, paired by cluster; "
+        f"* shown to differ (p < {criteria.alpha:g}, Holm-adjusted over all pairs)"
     )

@@ -11,15 +11,16 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core.records import Record
-from evenhand.core.text_output import UNKNOWN, count, duration, interval, number, visible
+from evenhand.core.text_output import UNKNOWN, count, interval, number, visible
 from evenhand.errors import RunError, SettingsError, suggest
 from evenhand.report.bibliography import bibtex_of_run
-from evenhand.report.text import ARROWS, DEMO_LABEL, FEW, markdown, metric_name
+from evenhand.report.board import COSTS, written
+from evenhand.report.text import DEMO_LABEL, FEW, headed, markdown, metric_name
 from evenhand.statistics.criteria import FAMILIES, FEW_CLUSTERS, Criteria, fewest_clusters
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from evenhand.report.leaderboard import Cell, Leaderboard
 
 FORMS = ("csv", "latex", "markdown", "bibtex")
-PLAIN_COSTS: dict[str, Callable[[float], str]] = {"calls": lambda value: number(value, decimals=2), "seconds": duration}
-"""How costs are written, by key of their column in the leaderboard; all other numbers have three decimals."""
 TEXTS = ("model", "method", "benchmark", "metric", "group", "baseline", "note")
 """Fields of a record with texts that come from models, data and plugins."""
 
@@ -82,9 +81,9 @@ def export(report: Analysis, form: str, group: str = "") -> str:
         return bibtex_of_run(report.numbers, report.manifest)
     if form == "csv":
         return csv_of(report.records, group)
-    written = latex_table if form == "latex" else markdown_table
+    laid_out = latex_table if form == "latex" else markdown_table
     found = [sheet for one in (known if group == "all" else (group or "overall",)) for sheet in sheets(report, one)]
-    return "\n\n".join([*([PREAMBLE] if form == "latex" else []), *map(written, found)]) + "\n"
+    return "\n\n".join([*([PREAMBLE] if form == "latex" else []), *map(laid_out, found)]) + "\n"
 
 
 def sheets(report: Analysis, group: str = "overall") -> list[Sheet]:
@@ -129,7 +128,7 @@ def leaderboard_sheet(board: Leaderboard) -> Sheet:
         entries = [_board_entry(column.key, row.cells.get(column.key)) for column in board.columns]
         rows.append((names, entries))
     names = ("method", *(("model",) if several else ()), "Pareto")
-    head = tuple(f"{column.title} {ARROWS.get(column.direction, '')}".rstrip() for column in board.columns)
+    head = tuple(headed(column.title, column.direction) for column in board.columns)
     return Sheet("Leaderboard", names, head, rows, _board_note(board))
 
 
@@ -160,15 +159,14 @@ def _demo_note(demo: bool) -> list[str]:
 def _board_entry(key: str, cell: Cell | None) -> Entry:
     if cell is None or math.isnan(cell.value):
         return Entry(UNKNOWN)
-    written = PLAIN_COSTS.get(key, number)
-    spread = "" if math.isnan(cell.half_width) or key in PLAIN_COSTS else f"±{number(cell.half_width)}"
-    return Entry(written(cell.value), spread, cell.significant, cell.significant and cell.better is True)
+    spread = "" if math.isnan(cell.half_width) or key in COSTS else f"±{number(cell.half_width)}"
+    return Entry(written(key, cell.value), spread, cell.significant, cell.significant and cell.better is True)
 
 
 def _by_benchmark(report: Analysis, group: str) -> Iterator[Sheet]:
     criteria = report.criteria
     signs = (
-        f"[ ]: {100 * (1 - criteria.alpha):g} % interval over clusters. {SIGNS[:-1]}, p < {criteria.alpha:g} after "
+        f"[ ]: {criteria.level:g} % interval over clusters. {SIGNS[:-1]}, p < {criteria.alpha:g} after "
         f"Holm's adjustment over {FAMILIES[criteria.family]}."
     )
     note = " ".join([*_demo_note(report.demo), signs])
@@ -184,8 +182,8 @@ def _by_benchmark(report: Analysis, group: str) -> Iterator[Sheet]:
             )
             for model, method in dict.fromkeys((r.model, r.method) for r in shown)
         ]
-        arrows = {r.metric: ARROWS[r.direction] for r in shown}
-        head = tuple(f"{metric_name(m)} {arrows[m]}".rstrip() for m in metrics)
+        directions = {r.metric: r.direction for r in shown}
+        head = tuple(headed(metric_name(m), directions[m]) for m in metrics)
         title = benchmark if group == "overall" else f"{benchmark}, {group}"
         yield Sheet(f"{title}: {_size(shown)}", (*(("model",) if several else ()), "method"), head, rows, note)
 
@@ -228,7 +226,7 @@ def _markdown_entry(entry: Entry) -> str:
     return f"{value} {markdown(entry.spread)}".rstrip() + (r" \*" if entry.star else "")
 
 
-def _line(cells: Iterator[str] | Sequence[str] | map[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

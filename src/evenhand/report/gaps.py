@@ -32,7 +32,7 @@ def unread(records: Sequence[Record]) -> list[Verdict]:
     """Why answers that came could not be read: cut at the limit, or little probability on the option letters."""
     found = []
     for r in records:
-        if r.group != "overall" or r.status not in ("ok", "no effect"):
+        if r.group != "overall" or not r.has_numbers:
             continue
         name, row = r.metric.partition("_")[0], (r.model, r.method, r.benchmark)
         if name == "cut" and r.value > 0:
@@ -48,7 +48,7 @@ def unread(records: Sequence[Record]) -> list[Verdict]:
 
 def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
     """How many items of a row with numbers were never answered, its repetitions together."""
-    numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    numbers = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     gaps: dict[tuple[str, str, str], Gap] = {}
     for entry in manifest.get("unanswered", []):
         row = entry["model"], entry["method"], entry["benchmark"]
@@ -62,7 +62,7 @@ def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Ver
 
     `evenhand.prompting.remarks` notes them.
     """
-    numbers = {(r.model, r.method, r.benchmark) for r in records if r.status in ("ok", "no effect")}
+    numbers = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     found = {
         ((entry["model"], entry["method"], entry["benchmark"]), text): None
         for entry in manifest.get("usage", [])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evenhand.core.records import WORST_GROUP, Record
 from evenhand.core.text_output import count, interval, number
+from evenhand.report.board import improved
 from evenhand.report.measures import chosen_measures
 from evenhand.statistics.criteria import Criteria
 
@@ -99,6 +100,5 @@ def heat_map(
 
 
 def _cell(r: Record, criteria: Criteria) -> HeatCell:
-    better = None if isnan(r.gain) or number(r.gain) == number(0.0) else r.gain > 0
     numbers = r.value, r.low, r.high, r.n, r.clusters, r.difference
-    return HeatCell(r.model, r.method, r.group, *numbers, better, criteria.significant(r))
+    return HeatCell(r.model, r.method, r.group, *numbers, improved(r.gain), criteria.significant(r))

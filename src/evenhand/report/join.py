@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from evenhand.errors import SettingsError
 from evenhand.report.answers import Source
 from evenhand.report.cost import is_cost
 from evenhand.report.provenance import SETTINGS
+from evenhand.report.rivals import FIELD
 
 if TYPE_CHECKING:
     from evenhand.report.analysis import Analysis
@@ -20,6 +22,8 @@ Row = tuple[str, str, str]
 """Model, method and benchmark."""
 OWN = ("command", "started", "seconds", "seed", "git", "versions", "train", "train_source", "applied", *SETTINGS)
 """Facts that each run has for itself; a joined report lists them by run."""
+BY_ROW = ("usage", "unanswered", FIELD)
+"""Facts that are entries of single rows."""
 JUDGED = ("alpha", "margin", "family")
 
 
@@ -42,18 +46,18 @@ def joined(
     seen: dict[Row, str] = {}
     facts: dict[str, Any] = {
         "runs": [],
-        "usage": [],
-        "unanswered": [],
-        "between_methods": [],
+        **{name: [] for name in BY_ROW},
         "models": {},
         "benchmarks": {},
+        "methods": [],  # every run had methods of its own, so none of them is missing in another
+        "models_left": [],
     }
     for report, label in zip(reports, labels, strict=True):
-        renamed = _renamed(report, label, seen)
-        own = {(r.model, r.method, r.benchmark) for r in report.records}
+        own = _identities(report)
+        renamed = _renamed(own, label, seen)
         new = {row for row in own if _as_shown(row, renamed) not in seen}
         records += [_moved(r, renamed) for r in report.records if (r.model, r.method, r.benchmark) in new]
-        seen |= {_as_shown(row, renamed): _identity(report, row) for row in own}
+        seen |= {_as_shown(row, renamed): identity for row, identity in own.items()}
         sources.append(Source(label, report.folder, report.manifest, renamed))
         _add_facts(facts, report, renamed, new, label)
     first = reports[0]
@@ -86,23 +90,34 @@ def _same_statistics(reports: Sequence[Analysis], labels: Sequence[str]) -> None
                 )
 
 
-def _identity(report: Analysis, row: Row) -> str:
-    """What a row is made of: its items, its answers' keys and its numbers.
+def _identities(report: Analysis) -> dict[Row, str]:
+    """What each row is made of: its items, its answers' keys and its numbers.
 
     The numbers are needed, too: an endpoint may answer otherwise under the same key.
     """
-    used = [u for u in report.manifest.get("usage", []) if (u["model"], u["method"], u["benchmark"]) == row]
-    contents = report.manifest.get("benchmarks", {}).get(row[2], {}).get("contents", "")
-    keys = sorted(f"{u.get('variant')} {u.get('answers', '')}" for u in used)
-    mine = [r for r in report.numbers if (r.model, r.method, r.benchmark) == row]
-    numbers = sorted(f"{r.metric} {r.group} {r.value} {r.n} {r.status}" for r in mine)
-    return f"{contents} {keys} {numbers}"
+    benchmarks = report.manifest.get("benchmarks", {})
+    keys: dict[Row, list[str]] = defaultdict(list)
+    numbers: dict[Row, list[str]] = defaultdict(list)
+    for u in report.manifest.get("usage", []):
+        keys[u["model"], u["method"], u["benchmark"]].append(f"{u.get('variant')} {u.get('answers', '')}")
+    for r in report.numbers:
+        numbers[r.model, r.method, r.benchmark].append(f"{r.metric} {r.group} {r.value} {r.n} {r.status}")
+    found = {}
+    for row in {(r.model, r.method, r.benchmark) for r in report.records}:
+        contents = benchmarks.get(row[2], {}).get("contents", "")
+        found[row] = f"{contents} {sorted(keys[row])} {sorted(numbers[row])}"
+    return found
 
 
-def _renamed(report: Analysis, label: str, seen: Mapping[Row, str]) -> dict[str, str]:
-    """New names of the models of which a row stands there already, and is another one."""
-    rows = {(r.model, r.method, r.benchmark) for r in report.records}
-    clashing = {row[0] for row in rows if row in seen and seen[row] != _identity(report, row)}
+def _renamed(own: Mapping[Row, str], label: str, seen: Mapping[Row, str]) -> dict[str, str]:
+    """New names of the models of which a row stands there already, and is another one.
+
+    Args:
+        own: What each row of a run is made of.
+        label: Of the run.
+        seen: The same of the runs before it, by row of the joined report.
+    """
+    clashing = {row[0] for row, identity in own.items() if seen.get(row, identity) != identity}
     return {model: f"{model} @ {label}" for model in sorted(clashing)}
 
 
@@ -121,18 +136,13 @@ def _add_facts(facts: dict[str, Any], report: Analysis, renamed: Mapping[str, st
     facts["runs"].append({**folder, **{k: manifest[k] for k in OWN if k in manifest}})
     facts["models"] |= {renamed.get(name, name): own for name, own in manifest.get("models", {}).items()}
     facts["benchmarks"] = {**manifest.get("benchmarks", {}), **facts["benchmarks"]}
-    for name in ("usage", "unanswered"):
+    for name in BY_ROW:
         facts[name] += list(_entries(manifest.get(name, []), renamed, new))
-    for entry in manifest.get("between_methods", []):
-        if (entry.get("model"), entry.get("method"), entry.get("benchmark")) in new:
-            facts["between_methods"].append({**entry, "model": renamed.get(entry["model"], entry["model"])})
-    facts["methods"] = []  # every run had methods of its own, so none of them is missing in another
-    facts["models_left"] = []
 
 
 def _entries(
     entries: Sequence[Mapping[str, Any]], renamed: Mapping[str, str], new: set[Row]
 ) -> Iterator[dict[str, Any]]:
     for entry in entries:
-        if (entry["model"], entry["method"], entry["benchmark"]) in new:
+        if (entry.get("model"), entry.get("method"), entry.get("benchmark")) in new:
             yield {**entry, "model": renamed.get(entry["model"], entry["model"])}

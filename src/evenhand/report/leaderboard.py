@@ -14,6 +14,7 @@ from evenhand.report import leaderboard_view
 from evenhand.report.board import (
     BETTER,
     BETTER_FOUND,
+    COSTS,
     OVERALL,
     WORSE,
     WORSE_FOUND,
@@ -22,10 +23,12 @@ from evenhand.report.board import (
     Column,
     GroupLoss,
     Row,
+    improved,
 )
 from evenhand.report.cost import Cost
 from evenhand.report.measures import ABSTENTION, ACCURACY, chosen_measures, measures_of
 from evenhand.report.pareto import Measure, Placed, badness, placed
+from evenhand.report.plain_text import WIDTH, plain_text
 from evenhand.report.rivals import Rival
 from evenhand.report.text import metric_name, worst_group
 from evenhand.report.verdict import less_bias, lost
@@ -48,7 +51,7 @@ class Leaderboard(Board):
 
     def __str__(self) -> str:
         """The table as text, 80 characters wide."""
-        return leaderboard_view.as_text(self, 80)
+        return plain_text(leaderboard_view.rendered(self, WIDTH))
 
     def __repr__(self) -> str:
         """The same, so that an interactive session shows the table."""
@@ -95,10 +98,9 @@ def leaderboard(
         mine = [r for r in records if r.model == model]
         own = [r for r in rivals if r.model == model and (r.benchmark, r.metric) in {m[:2] for m in measures}]
         rows += _Rows(mine, [c for c in costs if c.model == model], own, criteria, measures, columns).all()
-    level = 100 * (1 - criteria.alpha)
     choices = {kind: tuple(m.name for m in measures_of(records, kind)) for kind in ("bias", "capability")}
-    explained = _explained(columns, criteria, level)
-    return Leaderboard(columns, tuple(rows), demo, level, explained, tuple(missing), choices)
+    explained = _explained(columns, criteria)
+    return Leaderboard(columns, tuple(rows), demo, criteria.level, explained, tuple(missing), choices)
 
 
 def _columns(records: Sequence[Record], costs: Sequence[Cost], measures: Sequence[Measure]) -> Iterator[Column]:
@@ -152,7 +154,8 @@ class _Rows:
         methods = list(dict.fromkeys(r.method for r in self.records))
         calls = {c.method: c.calls for c in self.costs if self.measures and c.benchmark == self.measures[0].benchmark}
         places = placed({m: self._judged(m) for m in methods}, calls, self.rivals, self.criteria)
-        ranked = sorted((m for m in methods if self._order(m) is not None), key=lambda m: self._order(m) or (0, 0))
+        orders = {m: order for m in methods if (order := self._order(m)) is not None}
+        ranked = sorted(orders, key=orders.__getitem__)
         ordered = [*(m for m in methods if is_baseline(m)), *ranked]
         ordered += [m for m in methods if m not in ordered]
         return [self._row(m, places[m], ranked.index(m) + 1 if m in ranked else None) for m in ordered]
@@ -168,11 +171,14 @@ class _Rows:
     def _order(self, method: str) -> tuple[int, float] | None:
         """What ranks a method: what is shown of it, then its bias; None where it has no value."""
         judged = self._judged(method)
-        if is_baseline(method) or not judged or isnan(badness(first := next(iter(judged.values())))):
+        if is_baseline(method) or not judged:
+            return None
+        first = next(iter(judged.values()))
+        if isnan(first.value):
             return None
         gained = less_bias(first, self.criteria) if first.kind == "bias" else first.gain > 0
         price = any(lost(r, self.criteria) for r in judged.values() if r.kind == "capability")
-        return (0 if gained and not price else 1 if gained else 2), badness(first)
+        return (0 if gained and not price else 1 if gained else 2), badness(first.value, first.direction)
 
     def _row(self, method: str, place: Placed, rank: int | None) -> Row:
         mine = [r for r in self.records if r.method == method]
@@ -186,7 +192,7 @@ class _Rows:
         return Row(first.model, method, baseline, told.status, note, cells, *place, rank, losses)
 
     def _cell(self, column: Column, method: str) -> Cell:
-        if column.key in ("calls", "seconds"):
+        if column.key in COSTS:
             spent = (c for c in self.costs if (c.method, c.benchmark) == (method, column.benchmark))
             return _cost_cell(column, next(spent, None))
         record = self._found.get((method, column.benchmark, column.metric, column.group))
@@ -212,10 +218,9 @@ class _Rows:
 
 
 def _better(record: Record, column: Column) -> bool | None:
-    gain = -record.difference if column.key == "abstention" else record.gain
-    if isnan(gain) or number(gain) == number(0.0) or record.status == "no effect":
+    if record.status == "no effect":
         return None
-    return gain > 0
+    return improved(-record.difference if column.key == "abstention" else record.gain)
 
 
 def _cost_cell(column: Column, cost: Cost | None) -> Cell:
@@ -234,8 +239,8 @@ def _losses(records: Sequence[Record], criteria: Criteria) -> list[GroupLoss]:
     found = [
         (not criteria.significant(r), r.gain, GroupLoss(*_loss(r), criteria.significant(r)))
         for r in records
-        if r.main and r.kind in ("bias", "capability") and r.group not in (OVERALL, WORST_GROUP) and r.gain < 0
-        if number(r.gain) != number(0.0)
+        if r.main and r.kind in ("bias", "capability") and r.group not in (OVERALL, WORST_GROUP)
+        if improved(r.gain) is False
     ]
     return [loss for _, _, loss in sorted(found, key=lambda item: item[:2])]
 
@@ -244,7 +249,7 @@ def _loss(r: Record) -> tuple[str, str, str, float, float]:
     return r.group, r.benchmark, r.metric, r.value - r.difference, r.value
 
 
-def _explained(columns: Sequence[Column], criteria: Criteria, level: float) -> str:
+def _explained(columns: Sequence[Column], criteria: Criteria) -> str:
     """What columns and signs mean, in a paragraph."""
     found = {c.key: c for c in columns}
     named = [f"{found[k].title}: {found[k].benchmark}" for k in ("bias", "capability") if k in found]
@@ -255,7 +260,7 @@ def _explained(columns: Sequence[Column], criteria: Criteria, level: float) -> s
     return ". ".join(
         [
             "; ".join(named),
-            f"± half of the {level:g} % interval; {BETTER}* better and {WORSE}* worse than the baseline "
+            f"± half of the {criteria.level:g} % interval; {BETTER}* better and {WORSE}* worse than the baseline "
             f"(paired, p < {criteria.alpha:g} after Holm), {BETTER_FOUND}{WORSE_FOUND} as measured, but not shown",
             "● Pareto front of bias, accuracy, capability and calls; × dominated: another row is at least as good in "
             "all of these, and shown to be better in one; ○ not on the front, but not shown to be dominated",

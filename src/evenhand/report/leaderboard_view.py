@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
-from evenhand.core.text_output import duration, number, visible
-from evenhand.report.board import SHORT, Board, Cell, Column, Row
-from evenhand.report.plain_text import plain_text
+from evenhand.core.text_output import number, visible
+from evenhand.report.board import COSTS, SHORT, Board, Cell, Column, Row, written
 from evenhand.report.text import DEMO_LABEL
 
 WIDE = 120
@@ -40,11 +39,6 @@ def rendered(board: Board, width: int) -> RenderableType:
     if board.columns:
         parts += [Text(line, style="dim") for line in _legend(board, columns)]
     return Group(*parts)
-
-
-def as_text(board: Board, width: int) -> str:
-    """The table without colours."""
-    return plain_text(rendered(board, width), width)
 
 
 def as_html(board: Board) -> str:
@@ -120,8 +114,8 @@ def _short(cell: Cell, column: Column) -> str:
     """A number with half of its interval's width in two decimals, arrow and star."""
     if isnan(cell.value):
         return "–"
-    if column.key in ("calls", "seconds"):
-        return number(cell.value, decimals=2) if column.key == "calls" else duration(cell.value)
+    if column.key in COSTS:
+        return written(column.key, cell.value)
     if column.key == "worst_group":
         return f"{number(cell.value, decimals=2)} {_fitted(visible(cell.note), 14)}{cell.mark}"
     half = "" if isnan(cell.half_width) else f"±{number(cell.half_width, decimals=2).removeprefix('0')}"

@@ -89,17 +89,13 @@ def matched(before: Sequence[StoredCell], after: Sequence[StoredCell], opened: M
 
 
 def _same_benchmark(ours: Opened, theirs: Opened) -> Benchmark:
-    for one in (ours, theirs):
-        if one.benchmark is None:
-            raise Unlike(one.why)
-    if ours.benchmark is None or theirs.benchmark is None:  # for the type checker alone
+    if ours.benchmark is None:
         raise Unlike(ours.why)
-    settings = [
-        {k: v for k, v in one.benchmark.settings.items() if k not in CHOOSING}
-        for one in (ours, theirs)
-        if one.benchmark
-    ]
-    if ours.benchmark.name != theirs.benchmark.name or settings[0] != settings[1]:
+    if theirs.benchmark is None:
+        raise Unlike(theirs.why)
+    both = ours.benchmark, theirs.benchmark
+    settings = [{k: v for k, v in one.settings.items() if k not in CHOOSING} for one in both]
+    if both[0].name != both[1].name or settings[0] != settings[1]:
         raise Unlike(f"{ours.spec} and {theirs.spec} do not measure the same; compare with the same settings")
     for one in (ours, theirs):
         if not one.items:

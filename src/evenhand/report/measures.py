@@ -46,6 +46,5 @@ def _chosen(records: Sequence[Record], kind: str, name: str | None, other: Measu
 def measures_of(records: Sequence[Record], kind: str) -> list[Measure]:
     """Every metric of a kind with a direction, those of the short tables first."""
     mine = [r for r in records if r.kind == kind and r.group == OVERALL and r.direction != "none" and r.metric]
-    mine = [r for r in mine if r.status in ("ok", "no effect")]
-    ordered = sorted(mine, key=lambda r: not r.main)
+    ordered = sorted((r for r in mine if r.has_numbers), key=lambda r: not r.main)
     return list(dict.fromkeys(Measure(r.benchmark, r.metric, r.direction, r.kind) for r in ordered))

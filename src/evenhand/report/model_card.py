@@ -21,8 +21,9 @@ from evenhand.errors import SettingsError
 from evenhand.interfaces import TrainingRecord
 from evenhand.report.before_after import before_after, rows_of, run_facts
 from evenhand.report.bibliography import bibtex
+from evenhand.report.filled import filled
 from evenhand.report.saved_model import SavedModel, describe
-from evenhand.report.text import DEMO_LABEL, markdown
+from evenhand.report.text import DEMO_LABEL
 
 if TYPE_CHECKING:
     from evenhand.report.analysis import Analysis
@@ -99,21 +100,18 @@ def model_card(
         SettingsError: The run has no such row, or its model is another one than the folder's base.
         EvenhandError: The folder has no method of evenhand, or is not as evenhand writes it.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     found = describe(folder)
     rows = [] if report is None else rows_of(report, found, method, model)
-    environment = Environment(
-        loader=PackageLoader("evenhand.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["md"] = markdown
+    listed = catalogue.listing("methods")
     title = f"{found.base or 'A language model'} under {found.spec}"
-    return environment.get_template("model_card.md.j2").render(
+    return filled(
+        "model_card.md.j2",
+        markup=False,
         header=_header(found, title, rows),
         mark=MARK,
         title=title,
         found=found,
-        about={m.name: _sentence(m.name) for m in found.applied},
+        about={m.name: listed.get(m.name, "") for m in found.applied},  # none of one that is not installed
         name=_folder_name(found),
         demo=DEMO_LABEL if found.demo else "",
         measured=[] if report is None else before_after(report, rows),
@@ -209,11 +207,6 @@ def _without_folders(source: str) -> str:
 def _last(part: str) -> str:
     path = Path(part.strip())
     return path.name if path.is_absolute() or part.startswith(("~", "..")) else part.strip()
-
-
-def _sentence(name: str) -> str:
-    """What a method does, in the first sentence of its description; "" for one that is not installed."""
-    return catalogue.listing("methods").get(name, "")
 
 
 def _folder_name(found: SavedModel) -> str:

@@ -69,15 +69,14 @@ class Opened:
 
     def question(self, item: str) -> Question | None:
         """The question that an item is; None where it is none, may not be shown or is not there."""
-        unit = self.items.get(item) if self.quotable else None
-        found = unit.question if isinstance(unit, QuestionItem) else None
-        return found if isinstance(found, Question) else None
+        return question_of(self.items.get(item)) if self.quotable else None
 
     def option(self, item: str, decision: int | None) -> str:
         """The text of an option; "" where it is not known or may not be shown."""
         question = self.question(item)
-        inside = question is not None and decision is not None and 0 <= decision < len(question.options)
-        return question.options[decision] if inside and question is not None and decision is not None else ""
+        if question is None or decision is None or not 0 <= decision < len(question.options):
+            return ""
+        return question.options[decision]
 
     def leaning(self, item: str, decision: int | None) -> str:
         """stereotyped, counter-stereotyped or unknown, where the benchmark says which option is which; else ""."""
@@ -87,3 +86,9 @@ class Opened:
         if decision == unit.target:
             return "stereotyped"
         return "unknown" if decision == unit.unknown else "counter-stereotyped"
+
+
+def question_of(item: Any) -> Question | None:
+    """The question that a benchmark's item is; None where it is none, or could not be had."""
+    found = item.question if isinstance(item, QuestionItem) else None
+    return found if isinstance(found, Question) else None

@@ -13,20 +13,19 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from evenhand.core.records import WORST_GROUP
-from evenhand.core.text_output import count, duration, number
+from evenhand.core.text_output import count, interval, number
 from evenhand.report import page_libraries
 from evenhand.report.analysis import Analysis
 from evenhand.report.answers import NOT_KEPT
+from evenhand.report.board import written
 from evenhand.report.changes import DIRECTIONS
 from evenhand.report.heat import HeatMap
 from evenhand.report.leaderboard import Cell, Leaderboard
 from evenhand.report.page_answer import findings, told
-from evenhand.report.page_items import Compared, Shelves, compared, rows_of, shelves
+from evenhand.report.page_items import Compared, compared, rows_of, shelves
 from evenhand.report.provenance import Section
 from evenhand.statistics.criteria import FAMILIES
 
-COSTS = {"calls": 2, "seconds": None}
-"""Columns of the leaderboard that are written differently: decimals, or None for a duration."""
 NO_ITEMS = "No method has changed an answer."
 PARTS = ("ambiguous", "disambiguated")
 """Parts that metrics are named after."""
@@ -43,7 +42,8 @@ def context(analysis: Analysis, rests_on: Sequence[Section], items: Sequence[Com
         items: What its methods changed; None reads that from the answers.
     """
     board, heats = analysis.leaderboard(), heat_maps(analysis)
-    kept = _kept(analysis) if items is None else shelves(items, len(items))
+    cells = analysis.cells()
+    kept = shelves(compared(cells), len(rows_of(cells))) if items is None else shelves(items, len(items))
     charts = _charts(analysis)
     script = page_libraries.static("page.js")
     facts = {"charts": {id_: f"chart-{id_}" for id_ in charts}, "changes": kept.cells, "directions": DIRECTIONS}
@@ -61,7 +61,7 @@ def context(analysis: Analysis, rests_on: Sequence[Section], items: Sequence[Com
         "heats": [(heat, heat_rows(heat)) for heat in heats],
         "items": kept.cells,
         "level": f"{board.level:g}",
-        "no_items": NO_ITEMS if analysis.cells() else NOT_KEPT,
+        "no_items": NO_ITEMS if cells else NOT_KEPT,
         "part_of": part_of,
         "packs": {
             **libraries,
@@ -86,11 +86,6 @@ def part_of(metric: str) -> str:
     return last if last in PARTS else ""
 
 
-def _kept(analysis: Analysis) -> Shelves:
-    cells = analysis.cells()
-    return shelves(compared(cells), len(rows_of(cells)))
-
-
 def heat_maps(analysis: Analysis) -> list[HeatMap]:
     """A heat map per main metric of bias or capability that is known for several groups, those of bias first."""
     shown = [r for r in analysis.numbers if r.main and r.kind in ("bias", "capability") and r.direction != "none"]
@@ -110,17 +105,6 @@ def policy(script: str) -> str:
         f"default-src 'none'; script-src {page_libraries.digest(script)} blob:; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-
-
-def written(key: str, value: float) -> str:
-    """A number of the leaderboard as text.
-
-    Args:
-        key: Of its column.
-        value: The number.
-    """
-    decimals = COSTS.get(key, 3)
-    return duration(value) if decimals is None else number(value, decimals=decimals)
 
 
 class BoardCell(NamedTuple):
@@ -177,15 +161,13 @@ def _heat_entry(heat: HeatMap, key: tuple[str, str, str], largest: float) -> Hea
     cell = heat.cells.get(key)
     if cell is None or cell.value != cell.value:
         return HeatEntry("–", "", "", False)
-    interval = "" if cell.low != cell.low else f"[{number(cell.low)}, {number(cell.high)}] "
     signed = heat.direction == "zero" or cell.value < 0
     warm = WARM if signed and cell.value > 0 else COLD
     share = 0.75 * min(1.0, abs(cell.value) / largest)
     red, green, blue = (round(255 + (c - 255) * share) for c in warm)
     star = "*" if cell.significant else ""
-    return HeatEntry(
-        number(cell.value) + star, f"{interval}n={count(cell.n)}", f"rgb({red} {green} {blue})", cell.better is False
-    )
+    below = f"{interval(cell.low, cell.high)} n={count(cell.n)}".lstrip()
+    return HeatEntry(number(cell.value) + star, below, f"rgb({red} {green} {blue})", cell.better is False)
 
 
 def _charts(analysis: Analysis) -> dict[str, Any]:

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from math import isnan
 from typing import NamedTuple
 
-from evenhand.core.text_output import duration, number, percent
+from evenhand.core.text_output import number
+from evenhand.report.board import written
 from evenhand.report.leaderboard import Cell, Column, GroupLoss, Leaderboard, Row
+from evenhand.report.pareto import badness
+from evenhand.report.text import metric_name
+from evenhand.report.verdict import turned_wrong
 
 PRICES = ("capability", "disambiguated_accuracy", "right_to_wrong", "calls", "seconds")
 """Columns that say what lower bias costs."""
@@ -64,8 +68,7 @@ def _of_model(board: Leaderboard, model: str) -> Iterator[Finding]:
 
 def _size(bias: Column, row: Row) -> float:
     """How much bias a row has, in the metric's own direction."""
-    value = row.cells["bias"].value
-    return {"zero": abs(value), "higher": -value}.get(bias.direction, value)
+    return badness(row.cells["bias"].value, bias.direction)
 
 
 def _shown(cell: Cell | None, better: bool) -> bool:
@@ -90,28 +93,18 @@ def _price(row: Row, base: Row | None, column: Column) -> str:
     if cell is None or isnan(cell.value):
         return ""
     if column.key == "right_to_wrong":
-        return f"{percent(cell.value)} of{_part(column)} items turned from right to wrong"
+        return turned_wrong(column.metric, cell.value)
     unit = {"calls": "calls per item", "seconds": "per item"}.get(column.key, "")
     moved = _moved(cell, base, column)
     return f"{moved} {unit}".strip() if unit else f"{column.title} {moved}"
 
 
-def _part(column: Column) -> str:
-    """The part of the benchmark that a share is of: items turned wrong in another part are not in it."""
-    part = column.metric.removeprefix("became_wrong").removeprefix("_")
-    return f" {part}" if part else ""
-
-
 def _moved(cell: Cell, base: Row | None, column: Column) -> str:
     """From the baseline's value to this one, with a star where they are shown to differ."""
-    own = _written(column.key, cell.value)
+    own = written(column.key, cell.value)
     before = NO_VALUE if base is None else base.cells.get(column.key, NO_VALUE)
     star = "*" if cell.significant else ""
-    return own + star if isnan(before.value) else f"{_written(column.key, before.value)} → {own}{star}"
-
-
-def _written(key: str, value: float) -> str:
-    return duration(value) if key == "seconds" else number(value, decimals=2 if key == "calls" else 3)
+    return own + star if isnan(before.value) else f"{written(column.key, before.value)} → {own}{star}"
 
 
 NO_VALUE = Cell()
@@ -120,5 +113,4 @@ NO_VALUE = Cell()
 def told(loss: GroupLoss) -> str:
     """A group on which a method is worse, in words."""
     star = "*" if loss.significant else ""
-    metric = loss.metric.replace("_", " ")
-    return f"{loss.group} ({metric} {number(loss.before)} → {number(loss.after)}{star})"
+    return f"{loss.group} ({metric_name(loss.metric)} {number(loss.before)} → {number(loss.after)}{star})"

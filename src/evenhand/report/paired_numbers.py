@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from evenhand import statistics
 from evenhand.core.records import Record
-from evenhand.evaluation.metrics.answer_changes import change_metrics, change_tallies, described, turned
-from evenhand.interfaces import Array, Grade, Tally
+from evenhand.evaluation.metrics.change_estimates import Repetition, change_estimates, flips
+from evenhand.interfaces import Grade, Tally
 from evenhand.report.matched import Matched, Variant
-from evenhand.statistics import Design, Estimate, Flips
+from evenhand.statistics import Design, Estimate
 from evenhand.statistics.criteria import Criteria
 from evenhand.statistics.design import takes_part
 from evenhand.statistics.scored import compared, valued
@@ -69,14 +66,17 @@ def paired_records(
     first = tallies[0]
     design = Design.of(first.clusters, first.strata, takes_part([t.sums for t in tallies]))
     old, new = (_estimates(found, row, design, bootstrap) for row in (before, after))
-    flips = _flips(found, design, before, after)
+    graded = _graded(found, before, after)
+    turned = flips(design, graded)
     records: list[Record] = []
     for metric, estimate in new.items():
         part = estimate.info.part
-        pair = statistics.paired(design, old[metric], estimate, None if part is None else flips.get(part))
+        pair = statistics.paired(design, old[metric], estimate, None if part is None else turned.get(part))
         values = list(valued(like, first.groups, estimate, criteria))
         records += compared(values, baseline, old[metric], pair, criteria)
-    return records + _changes(found, before, after, baseline, like, criteria)
+    for groups, estimate in change_estimates(graded):
+        records += [replace(r, baseline=baseline) for r in valued(like, groups, estimate, criteria)]
+    return records
 
 
 def _estimates(found: Matched, row: _Row, design: Design, bootstrap: Bootstrap) -> dict[str, Estimate]:
@@ -84,38 +84,15 @@ def _estimates(found: Matched, row: _Row, design: Design, bootstrap: Bootstrap) 
     return statistics.estimates(row.tallies, design, bench.compute, bench.metrics, **bootstrap._asdict())
 
 
-def _graded(before: _Row, after: _Row) -> list[tuple[Variant, Sequence[Grade], Sequence[Grade]]]:
+def _graded(found: Matched, before: _Row, after: _Row) -> list[Repetition]:
     """Grades of each variant with those of the same seed on the other side, else with its first."""
     by_seed = {variant[0]: grades for variant, grades in before.grades.items()}
     first = next(iter(before.grades.values()))
     pairs = [(v, by_seed.get(v[0], first), grades) for v, grades in after.grades.items()]
-    known = [(v, was, now) for v, was, now in pairs if was is not None and now is not None]
+    clusters = [item.cluster for item in found.items]
+    known = [
+        Repetition(v, was, now, clusters, after.tallies[v])
+        for v, was, now in pairs
+        if was is not None and now is not None
+    ]
     return known if len(known) == len(pairs) else []
-
-
-def _flips(found: Matched, design: Design, before: _Row, after: _Row) -> dict[str, Flips]:
-    clusters = [item.cluster for item in found.items]
-    sums: dict[str, list[Array]] = {}
-    for variant, was, now in _graded(before, after):
-        for part, counts in turned(was, now, clusters, after.tallies[variant]).items():
-            sums.setdefault(part, []).append(design.pick(counts))
-    return {part: Flips(*np.mean(counts, axis=0).T) for part, counts in sums.items()}
-
-
-def _changes(
-    found: Matched, before: _Row, after: _Row, baseline: str, like: Record, criteria: Criteria
-) -> list[Record]:
-    """What went from wrong to right and the other way."""
-    clusters = [item.cluster for item in found.items]
-    by_part: dict[str, dict[Variant, Tally]] = {}
-    for variant, was, now in _graded(before, after):
-        for part, tally in change_tallies(was, now, clusters, after.tallies[variant]).items():
-            by_part.setdefault(part, {})[variant] = tally
-    records: list[Record] = []
-    for part, tallies in by_part.items():
-        first = next(iter(tallies.values()))
-        design = Design.of(first.clusters, first.strata, takes_part([t.sums for t in tallies.values()]))
-        made = statistics.estimates(tallies, design, partial(change_metrics, part=part), described(part))
-        for estimate in made.values():
-            records += [replace(r, baseline=baseline) for r in valued(like, first.groups, estimate, criteria)]
-    return records

@@ -100,18 +100,19 @@ def placed(
     return places
 
 
-def badness(record: Record) -> float:
+def badness(value: float, direction: str) -> float:
     """The larger, the worse, in the metric's own direction."""
-    if record.direction == "zero":
-        return abs(record.value)
-    return -record.value if record.direction == "higher" else record.value
+    if direction == "zero":
+        return abs(value)
+    return -value if direction == "higher" else value
 
 
 def _as_good(rows: Mapping[str, Mapping[Measure, Record]], calls: Mapping[str, float], other: str, mine: str) -> bool:
     """Whether another row is at least as good in everything as measured, and better in something."""
     if other == mine or rows[other].keys() != rows[mine].keys():
         return False
-    losses = [badness(rows[mine][m]) - badness(rows[other][m]) for m in rows[mine]]
+    own, its = ({m: badness(r.value, r.direction) for m, r in rows[name].items()} for name in (mine, other))
+    losses = [own[m] - its[m] for m in own]
     costs = calls.get(mine, NAN) - calls.get(other, NAN)
     losses += [] if isnan(costs) else [costs]
     return all(loss >= -ROUNDING for loss in losses) and any(loss > ROUNDING for loss in losses)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH = 80
+"""Characters of a line."""
 
 
-def plain_text(shown: RenderableType, width: int = 80) -> str:
+def plain_text(shown: RenderableType, width: int = WIDTH) -> str:
     """Render without colours, lines without blanks at their end.
 
     In a notebook rich would display what is printed to any console, whichever file it has, and leave that file empty.
 
     Args:
         shown: What rich can render.
-        width: Characters per line.
+        width: Characters of a line.
     """
+    from rich.console import Console
+
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
     console.print(shown)

@@ -13,10 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from evenhand.core.records import Record, is_baseline
 from evenhand.errors import SettingsError, suggest
 from evenhand.report.cost import COST_NAMES
+from evenhand.report.palette import COLOURS
 from evenhand.report.text import BETTER, DEMO_LABEL, metric_name
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers."""
 COLUMNS = 4
 NAME_LENGTH = 36
 
@@ -66,7 +65,7 @@ def interval_plot(
 
 
 def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str) -> list[Record]:
-    numbers = [r for r in records if r.metric and r.status in ("ok", "no effect")]
+    numbers = [r for r in records if r.metric and r.has_numbers]
     known = sorted({r.metric for r in numbers})
     for name in metrics or ():
         if name not in known:

@@ -13,8 +13,11 @@ from evenhand.core.records import Record
 from evenhand.errors import RunError, suggest
 from evenhand.report import blocks
 from evenhand.report.analysis import Analysis
+from evenhand.report.answers import NOT_KEPT
+from evenhand.report.filled import filled
 from evenhand.report.gaps import unanswered, unread, without_numbers
-from evenhand.report.text import DEMO_LABEL, intervals_mean, markdown, metric_name
+from evenhand.report.plain_text import plain_text
+from evenhand.report.text import DEMO_LABEL, intervals_mean, metric_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +83,7 @@ class Report(Analysis):
         from evenhand.report.plot import interval_plot
 
         wanted = [metrics] if isinstance(metrics, str) else metrics
-        return interval_plot(self.records, wanted, group, self.demo, 100 * (1 - self.criteria.alpha))
+        return interval_plot(self.records, wanted, group, self.demo, self.criteria.level)
 
     def transcripts(self, item: str, *, model: str = "", method: str = "", benchmark: str = "") -> list[Transcript]:
         """The whole dialogues behind the answers to one item, of every cell that fits.
@@ -100,7 +103,7 @@ class Report(Analysis):
         wanted = {k: v for k, v in wanted.items() if v}
         kept = [(s.folder, s.usage) for s in self.sources if s.folder is not None]
         if not kept:
-            raise RunError("answers are kept in a run folder only; give compare(..., out=FOLDER)")
+            raise RunError(NOT_KEPT)
         found: list[Transcript] = []
         for n, (folder, usage) in enumerate(kept, 1):
             try:
@@ -183,18 +186,9 @@ class Report(Analysis):
         _replace(target / "intervals.png", lambda f: self.plot().savefig(f, dpi=130, format="png"))
 
     def _rendered(self, template: str, *, markup: bool = True, **more: Any) -> str:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("evenhand.report"),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=markup,  # in Markdown every name goes through the md filter instead
-        )
-        environment.filters["md"] = markdown
-        environment.filters["words"] = metric_name
-        return environment.get_template(template).render(
+        return filled(
+            template,
+            markup=markup,
             manifest=self.manifest,
             demo=DEMO_LABEL if self.demo else "",
             grids=self.grids("overall"),
@@ -241,8 +235,6 @@ class Report(Analysis):
 
     def __str__(self) -> str:
         """The leaderboard as text, 80 characters wide; `rendered(full=True)` has all tables."""
-        from evenhand.report.plain_text import plain_text
-
         return plain_text(self.rendered())
 
     def __repr__(self) -> str:

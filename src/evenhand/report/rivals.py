@@ -7,10 +7,10 @@ difference is smaller, and their answers are more alike. So each pair is tested 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any, NamedTuple
 
 from evenhand.core.records import NAN
+from evenhand.core.text_output import for_json
 from evenhand.statistics.families import holm
 
 FIELD = "between_methods"
@@ -54,9 +54,7 @@ class Rival(NamedTuple):
 
 def facts(rivals: Iterable[Rival]) -> list[dict[str, Any]]:
     """For the manifest; what is not known is None, since JSON has no nan."""
-    return [
-        {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in r._asdict().items()} for r in rivals
-    ]
+    return [{k: for_json(v) for k, v in r._asdict().items()} for r in rivals]
 
 
 def rivals_in(manifest: Mapping[str, Any]) -> list[Rival]:

@@ -21,7 +21,7 @@ BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nea
 def intervals_mean(criteria: Criteria) -> str:
     """What brackets and stars say."""
     return (
-        f"[ ] {100 * (1 - criteria.alpha):g} % interval over clusters (templates); * differs from its baseline "
+        f"[ ] {criteria.level:g} % interval over clusters (templates); * differs from its baseline "
         f"(p < {criteria.alpha:g}, Holm-adjusted over {FAMILIES[criteria.family]}; never below {MIN_CLUSTERS} clusters)"
     )
 
@@ -56,6 +56,11 @@ def counted(record: Record) -> str:
 def metric_name(name: str) -> str:
     """A metric's name as words."""
     return name.replace("_", " ")
+
+
+def headed(title: str, direction: str) -> str:
+    """The head of a column: its title, and an arrow that says which way is better."""
+    return f"{title} {ARROWS.get(direction, '')}".rstrip()
 
 
 def markdown(text: object) -> str:

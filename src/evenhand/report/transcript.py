@@ -17,10 +17,10 @@ from evenhand.core.records import is_baseline
 from evenhand.core.run_folder import RunFolder, from_plain
 from evenhand.core.text_output import number, visible
 from evenhand.errors import RunError
-from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, QuestionItem, Reply
+from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
 from evenhand.models.readings import asked_by, written_by
 from evenhand.prompting.rendering import as_dialogue
-from evenhand.report.opened import Opened
+from evenhand.report.opened import Opened, question_of
 
 NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
 GATED = "the texts of this benchmark are not shown: its authors ask that none of it be published"
@@ -104,17 +104,11 @@ def _asked(benchmark: Benchmark, unit: Any, answer: Any, cell: Mapping[str, Any]
     if isinstance(answer, Choice | Reply) and answer.before:
         return answer.before, ""
     note = "" if is_baseline(cell["method"]) else NOT_RECORDED
-    if question := _question(unit):
+    if question := question_of(unit):
         put = next(iter(asked_by(benchmark, [unit])), question)  # with what it adds in asking, such as demonstrations
         return as_dialogue(put, _way(put, answer, cell)).messages, note
     written = written_by(benchmark, [unit]) if unit is not None and isinstance(answer, Reply) else ()
     return (written[0].messages, note) if written else ((), "")
-
-
-def _question(unit: Any) -> Question | None:
-    """The question that an item is; None where it is none, or could not be had."""
-    found = unit.question if isinstance(unit, QuestionItem) else None
-    return found if isinstance(found, Question) else None
 
 
 def _way(question: Question, answer: Any, cell: Mapping[str, Any]) -> AnswerBy:
@@ -146,7 +140,7 @@ def _outcome(benchmark: Benchmark, unit: Any, answer: Any, *, quote: bool) -> st
         return json.dumps(dataclasses.asdict(answer), ensure_ascii=False) if quote else "not shown"
     if answer.decision is None:
         return f"{answer.status}{f': {answer.note}' if answer.note else ''}"
-    question = _question(unit) if quote else None
+    question = question_of(unit) if quote else None
     text = f"option {answer.decision}" + (f", {question.options[answer.decision]!r}" if question else "")
     if answer.probabilities is not None:
         text += f", probability {number(answer.probabilities[answer.decision])}"

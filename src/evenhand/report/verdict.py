@@ -121,15 +121,21 @@ def capability(r: Record, criteria: Criteria) -> str:
 def _turned_wrong(overall: Sequence[Record], criteria: Criteria) -> list[str]:
     """Right answers that became wrong count, also where as many wrong ones became right."""
     return [
-        f"{percent(r.value)} of{_part(r)} items turned from right to wrong"
+        turned_wrong(r.metric, r.value)
         for r in overall
         if r.metric.startswith("became_wrong") and "_max" not in r.metric and r.value >= criteria.margin
     ]
 
 
-def _part(r: Record) -> str:
-    part = r.metric.removeprefix("became_wrong").removeprefix("_")
-    return f" {part}" if part else ""
+def turned_wrong(metric: str, share: float) -> str:
+    """A share of items that became wrong, in words.
+
+    Args:
+        metric: "became_wrong", or the same of one part of a benchmark, whose items alone the share is of.
+        share: Its value.
+    """
+    part = metric.removeprefix("became_wrong").removeprefix("_")
+    return f"{percent(share)} of{f' {part}' if part else ''} items turned from right to wrong"
 
 
 def _abstention(overall: Sequence[Record], criteria: Criteria) -> list[str]:

@@ -65,6 +65,11 @@ class Criteria:
             "intervals": "delete-one-cluster jackknife with t, exact bounds for proportions, bootstrap for the rest",
         }
 
+    @property
+    def level(self) -> float:
+        """Of the intervals, in per cent."""
+        return 100 * (1 - self.alpha)
+
     def significant(self, record: Record) -> bool:
         """Whether a row differs from its baseline: the only rule for stars and verdicts alike."""
         return fewest_clusters(record) >= MIN_CLUSTERS and record.p_holm < self.alpha

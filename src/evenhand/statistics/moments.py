@@ -19,6 +19,12 @@ def ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)
 
 
+def mean_of_known(values: Array) -> Array:
+    """Mean over the last axis of the values that are not nan, [...]; nan where all are."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+
 def variance(n: Array, x: Array, xx: Array) -> Array:
     """Population variance from n, sum x and sum x squared; exactly 0 for constant values, nan for none."""
     mean, square = ratio(x, n), ratio(xx, n)

@@ -13,6 +13,7 @@ import numpy as np
 from evenhand.experiment.contracts import demand
 from evenhand.interfaces import Choice, Dialogue, Model, Passage, Reply, Sampling, Score
 from evenhand.testing.scripted import questions
+from evenhand.training.trl import own_generators
 
 Answers = Mapping[str, Sequence[Any]]
 """By verb, the answers in the order of what was asked."""
@@ -72,16 +73,11 @@ def random_state(seed: int) -> Iterator[None]:
     """The global generators of Python, numpy and torch in a state of our choice; afterwards they are as before."""
     import torch
 
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with own_generators():
         random.seed(seed)
         np.random.seed(seed)  # it is the global generator that a method might use
         torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+        yield
 
 
 def _ask(model: Model, verb: str, things: list[Any]) -> list[Any]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from evenhand.methods.unlearning._pairwise import losses
 from evenhand.methods.unlearning._pairwise.objective import (
-    PAIR_TERMS,
     Objective,
     PairNll,
     Totals,
@@ -20,6 +19,7 @@ from evenhand.methods.unlearning._pairwise.objective import (
 )
 from evenhand.methods.unlearning._pairwise.retaining import cross_entropy_with_reference, kl_from_reference
 from evenhand.methods.unlearning._pairwise.sequence_nll import packed, sequence_nll
+from evenhand.methods.unlearning._pairwise.terms import PAIR_TERMS
 from evenhand.models.tiny import tiny_module
 from evenhand.training.causal import finish_of
 from evenhand.training.packing import Layout
@@ -191,7 +191,7 @@ def test_dpo_is_the_loss_of_trl(tmp_path: Any) -> None:
     """The same four pairs under the same adapter and reference: TRL's loss, and ours."""
     trl = pytest.importorskip("trl")
     from evenhand.interfaces import Pair
-    from evenhand.methods.unlearning._dpo import rows
+    from evenhand.methods.unlearning._dpo import read_pairs
     from evenhand.methods.unlearning._pairwise.sequence_nll import as_reference
     from evenhand.models.tiny import tiny_tokenizer
     from evenhand.training import trl_support
@@ -202,7 +202,7 @@ def test_dpo_is_the_loss_of_trl(tmp_path: Any) -> None:
     words = tiny_tokenizer([f"{p.prompt}{p.stereotyped}{p.counter_stereotyped}" for p in pairs], chat=False)
     base = tiny_module(len(words), scale=1.0)
     tuned = adapted(base, lora_config(base, Adapter(4, 8)), 0)
-    read = rows(pairs, words, 99)
+    read = read_pairs(pairs, words, 99).rows
     if words.pad_token is None:
         words.pad_token = words.eos_token
     given = trl.DPOConfig(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -279,3 +281,9 @@ def test_a_stream_depends_on_its_name_alone() -> None:
     expected = list(range(5))
     Random("name/0").shuffle(expected)
     assert stream(5, 0, 5, "name") == expected
+
+
+def test_settings_are_checked_without_loading_torch() -> None:
+    imported = "import sys; from evenhand.methods.unlearning.pairwise import Pairwise"
+    code = f"{imported}; Pairwise(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

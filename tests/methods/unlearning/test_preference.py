@@ -112,7 +112,7 @@ def test_pairs_become_the_tokens_that_models_are_asked_with() -> None:
     tail = Pair("he was", "she was", "the nurse said that ", suffix=" late")
     chat = Pair("A", "B", Dialogue((Message("user", "Who was there?"),)))
     same = Pair("he", "he", "the")
-    found = dpo.rows([tail, chat, same], words, 99)
+    found = dpo.read_pairs([tail, chat, same], words, 99).rows
     assert len(found) == 2
     assert found[0]["prompt_ids"] == words("the nurse said that").input_ids
     assert found[0]["chosen_ids"] == words("she was late", add_special_tokens=False).input_ids
@@ -122,7 +122,7 @@ def test_pairs_become_the_tokens_that_models_are_asked_with() -> None:
     )
     text = words.decode(found[1]["prompt_ids"])
     assert text.count("<s>") == 1 and text.rstrip().endswith("<assistant>")
-    assert len(dpo.rows([tail, chat], words, 8)) == 1
+    assert len(dpo.read_pairs([tail, chat], words, 8).rows) == 1
 
 
 def glueing(*pieces: str) -> Any:
@@ -160,7 +160,7 @@ def test_pairs_that_are_merged_with_their_prompt_are_read_from_the_first_merged_
     pieces: tuple[str, ...], pair: Pair, begin: str
 ) -> None:
     words = glueing(*pieces)
-    (row,) = dpo.rows([pair], words, 99)
+    (row,) = dpo.read_pairs([pair], words, 99).rows
     assert words_of(row, words, "chosen_ids") == pair.prompt + pair.counter_stereotyped  # type: ignore[operator]
     assert words_of(row, words, "rejected_ids") == pair.prompt + pair.stereotyped  # type: ignore[operator]
     assert row["chosen_ids"] and row["rejected_ids"]

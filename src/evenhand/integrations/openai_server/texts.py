@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from evenhand.core.stop_strings import first_stop
 from evenhand.inference import Generated, Prompt
 from evenhand.models.token_model import TokenModel
 
@@ -33,8 +34,8 @@ def continued(model: TokenModel, prompt: Prompt, made: Generated, stop: Sequence
     if model.architecture != "causal" or not made.ids:  # a decoder of its own begins anew
         return made
     text = following(model.decoded, prompt.ids, made.ids)
-    cuts = [text.index(s) for s in stop if s in text]
-    return made._replace(text=text[: min(cuts)] if cuts else text, finished=made.finished or bool(cuts))
+    cut = first_stop(text, stop)
+    return made._replace(text=text[:cut], finished=made.finished or cut is not None)
 
 
 def pieces(decode: Decode, ids: Sequence[int]) -> list[str]:

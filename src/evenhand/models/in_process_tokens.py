@@ -1,0 +1,36 @@
+"""What causal models and encoder-decoders in this process have in common: a stated context, and facts about asking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evenhand.inference.generation import prescribed
+from evenhand.interfaces import UNLIMITED
+from evenhand.models.in_process import InProcessModel
+from evenhand.models.token_model import TokenModel
+from evenhand.prompting import rendering
+
+
+class InProcessTokenModel(InProcessModel, TokenModel):
+    """A transformers module that is asked in tokens; `TokenModel` says how it answers."""
+
+    @property
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
+        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` where none is stated.
+
+        T5 states none: its positions are relative.
+        """
+        stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
+        return int(stated) if stated else UNLIMITED
+
+    def facts(self) -> dict[str, Any]:
+        """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
+        ignored, common = prescribed(self._module), super().facts()
+        return {
+            **common,
+            "answer_by": self.answer_by,
+            "prompt_format": rendering.prompt_format(self._tokenizer),
+            **({"generation_config_ignored": ignored} if ignored else {}),
+            **self.load_options,
+            "dtype": common["dtype"],
+        }
