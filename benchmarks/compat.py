@@ -40,7 +40,7 @@ CAUSAL = listed(
     falcon, mpt, mamba, mamba2, recurrent_gemma, rwkv
     """
 )
-SEQ2SEQ = ("t5", "mt5", "umt5", "switch_transformers", "bart", "mbart", "pegasus", "m2m_100", "blenderbot")
+SEQ2SEQ = ("t5", "mt5", "umt5", "switch_transformers", "bart", "mbart", "led", "pegasus", "m2m_100", "blenderbot")
 ARCHITECTURES = (*CAUSAL, *SEQ2SEQ)
 COMMON: dict[str, Any] = {
     "hidden_size": 32,
@@ -88,6 +88,7 @@ OWN: dict[str, dict[str, Any]] = {
     "switch_transformers": {**T5, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
     **{name: {**T5, "decoder_start_token_id": 0} for name in ("t5", "mt5", "umt5")},
     **{name: BART for name in ("bart", "mbart", "pegasus", "m2m_100", "blenderbot")},
+    "led": {**BART, "attention_window": 8, "max_encoder_position_embeddings": 512},
 }
 WITHOUT = {
     "bloom": ("intermediate_size", "num_attention_heads", "num_hidden_layers"),

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
 from evenhand.data.bbq_target import ANSWERS, is_unknown, target_location
-from evenhand.data.io import layouts, locate
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
-from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.demo import BBQ_FOLDERS, demo_folder
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -43,6 +43,8 @@ CATEGORIES = listed(
     Race_x_gender, Religion, SES, Sexual_orientation
     """
 )
+KINDS = (".jsonl", ".parquet", ".arrow", ".json")
+"""Kinds of tables that a note names where they were left unread; csv files next to BBQ are mostly templates."""
 LAYOUTS = ".jsonl, parquet or arrow files with BBQ's fields, in the folder, in data/, or in folders of configurations"
 RENAMED = {"answer_label": "label"}
 """Fields that copies on the hub (Elfsong/BBQ) have under another name."""
@@ -91,7 +93,8 @@ def load_rows(source: str) -> Loaded:
     """Read BBQ rows.
 
     Args:
-        source: "auto", "hub", "hub:NAME", "demo" (the proving ground's, of the package) or a path.
+        source: "auto", "hub", "hub:NAME", "demo" (the proving ground's, of the package), "demo-x" (the same with one
+            more axis), "demo-x-cipher" (these in the cipher of the model demo-x) or a path.
 
     Returns:
         Usable rows in file order, as `checked` makes them. Lines that cannot be used are listed in `facts["dropped"]`
@@ -100,14 +103,16 @@ def load_rows(source: str) -> Loaded:
     Raises:
         DataError: There is no data, or not one usable row.
     """
-    demo = source == "demo"
-    path = demo_folder("bbq") if demo else locate.locate(DATASET, source)
+    demo = source in BBQ_FOLDERS
+    folders = [demo_folder(name) for name in BBQ_FOLDERS[source]] if demo else [locate.locate(DATASET, source)]
     problems, published = locate.Problems(), official(DATASET.name).files
     rows, files, ours = [], {}, []
     seen: set[tuple[str, str]] = set()
-    for file in _files(path, [name.removesuffix(".jsonl") for name in published]):
-        content = read_bytes(file)
-        digest, name = bytes_hash(content), _name(path, file)
+    stems = [name.removesuffix(".jsonl") for name in published]
+    read = [(folder, _files(folder, stems)) for folder in folders]
+    for path, file in [(folder, file) for folder, own in read for file in own]:
+        content = read_bytes(file, empty=True)
+        digest, name = bytes_hash(content), _name(path, file, stems)
         expected = published.get(f"{name}.jsonl")
         verdict = "unknown file" if expected is None else "official" if digest == expected else "differs from official"
         files[name] = {"sha256": digest, "is": verdict}
@@ -115,32 +120,41 @@ def load_rows(source: str) -> Loaded:
         rows += [row for _, row in found]
         ours += [] if verdict == "official" else [(f"{file.name}:{line}", row) for line, row in found]
     if not rows:
-        raise DataError(f"{path} holds no usable BBQ row{problems.first}")
+        raise DataError(f"{folders[0]} holds no usable BBQ row{problems.first}")
     if demo:  # the names of the files are BBQ's, the content is ours
-        facts = {"source": "demo: the proving ground's questions, not BBQ", "rows": len(rows), "dropped": []}
+        facts = {"source": f"{source}: the proving ground's questions, not BBQ", "rows": len(rows), "dropped": []}
         return Loaded(rows, facts)
     changed = [name for name, facts in files.items() if facts["is"] == "differs from official"]
     notes = [f"{', '.join(changed)}: not the official content (SHA-256 differs)"] if changed else []
+    notes += [note for folder, own in read for note in _unread(folder, own, stems)]
     notes += [*_unknown_categories([row for _, row in ours]), *_without_target(ours)]
-    facts = {"source": str(path), "rows": len(rows), "files": files, "dropped": problems.lines, "notes": notes}
+    facts = {"source": str(folders[0]), "rows": len(rows), "files": files, "dropped": problems.lines, "notes": notes}
     return Loaded(rows, facts)
 
 
 def _files(path: Path, published: Sequence[str]) -> list[Path]:
     """The official files where they are there, else the tables of a copy, in whatever folders."""
-    found = layouts.demanded_tables(path, "BBQ", LAYOUTS)
-    return [file for file in found if locate.stem(file) in published] or found
+    official_ones = layouts.published_tables(path, published) if path.is_dir() else []
+    return official_ones or layouts.demanded_tables(path, "BBQ", LAYOUTS)
 
 
-def _name(path: Path, file: Path) -> str:
-    """A file's name in a report: with its configuration, where each has a folder of its own."""
+def _unread(path: Path, read: Sequence[Path], published: Sequence[str]) -> list[str]:
+    """A note on tables that were left unread."""
+    why = "files with BBQ's published names are" if layouts.published_stem(read[0]) in published else "one kind is"
+    return on_disk.unread(layouts.other_tables(path, read, KINDS), path, f"{why} read")
+
+
+def _name(path: Path, file: Path, published: Sequence[str]) -> str:
+    """A file's name in a report: as published, or with its configuration, where each has a folder of its own."""
     inside = file.relative_to(path).parent if path.is_dir() else Path()
-    return locate.stem(file) if inside in (Path(), Path("data")) else f"{inside.as_posix()}/{locate.stem(file)}"
+    if (stem := layouts.published_stem(file)) not in published:
+        stem = locate.stem(file)
+    return stem if inside in (Path(), Path("data")) else f"{inside.as_posix()}/{stem}"
 
 
 def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row under the names of the official files."""
-    given = {new: row[old] for old, new in RENAMED.items() if old in row and new not in row}
+    given = {new: row[old] for old, new in RENAMED.items() if old in row and row.get(new) is None}
     return {**row, **given} if given else row
 
 
@@ -198,17 +212,33 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
             f"field 'answer_info' has the group 'unknown' {len(unknown)} times; exactly one answer says that it cannot "
             "be known"
         )
+    _refuse_other_label(found)
     return found if target_location(found) is not None else _as_stereotyped(found)
+
+
+def _refuse_other_label(row: Mapping[str, Any]) -> None:
+    """Refuse a label that no row of BBQ can have, such as one that counts from 1; all 31,572 published rows pass.
+
+    Raises:
+        Refused: It is not the unknown answer where the context is ambiguous, or is it where it is not.
+    """
+    ambiguous = row["context_condition"] == "ambig"
+    if is_unknown(row, row["label"]) != ambiguous:
+        right = "the answer 'unknown'" if ambiguous else "a person"
+        raise cells.Refused(
+            f"label {row['label']} is not {right}, which is right where context_condition is "
+            f"{row['context_condition']!r}; labels count from 0"
+        )
 
 
 def _answer_info(row: Mapping[str, Any]) -> dict[str, list[str]]:
     """Text and group per answer; either may be empty, as in some official rows."""
-    info = row.get("answer_info")
+    info = cells.unwritten(row.get("answer_info"))
     if not isinstance(info, Mapping):
         raise cells.Refused(f"field 'answer_info' is {cells.kind(info)}, not an object with ans0, ans1 and ans2")
     found = {}
     for name in ANSWERS:
-        where, entry = f"answer_info.{name}", info.get(name)
+        where, entry = f"answer_info.{name}", cells.unwritten(info.get(name))
         if not isinstance(entry, list) or len(entry) < 2:
             shown = f"a list of {len(entry)}" if isinstance(entry, list) else cells.kind(entry)
             raise cells.Refused(f"field {where!r} is {shown}, not [text, group]")
@@ -220,7 +250,7 @@ def _answer_info(row: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = row.get("additional_metadata")
+    metadata = cells.unwritten(row.get("additional_metadata"))
     if not isinstance(metadata, Mapping):
         raise cells.Refused(f"field 'additional_metadata' is {cells.kind(metadata)}, not an object")
     where = "additional_metadata.stereotyped_groups"

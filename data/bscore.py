@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.bscore_prompts import LISTED, prompt_files, rows_of_prompts
-from evenhand.data.io import locate
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
@@ -82,7 +82,9 @@ def load_questions(source: str) -> Loaded:
     problems = locate.Problems()
     found: dict[str, BScoreQuestion] = {}
     digests: dict[str, str] = {}
+    read: set[Path] = set()
     for file, number, row in _rows(path, digests, problems):
+        read.add(file)
         reason = wrong(row) or (f"id {row['id']!r} occurs twice" if row["id"] in found else "")
         if reason:
             problems.add(file, number, reason)
@@ -94,21 +96,38 @@ def load_questions(source: str) -> Loaded:
     if source == "demo":
         return Loaded(questions, {"source": "demo: the proving ground's questions, not the paper's", "dropped": []})
     facts = {"source": str(path), "rows": len(questions), "files": digests, "dropped": problems.lines}
+    others = layouts.other_tables(path, read, (".jsonl",))
+    facts["notes"] = on_disk.unread(others, path, "one set of questions is read")
     return Loaded(questions, facts)
 
 
 def _rows(path: Path, digests: dict[str, str], problems: locate.Problems) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """File, line and row of every question; the hashes of the files go to `digests`."""
-    if files := prompt_files(path):
-        for file, row, digest in rows_of_prompts(files, problems):
+    if prompts := prompt_files(path):
+        for file, row, digest in rows_of_prompts(prompts, problems):
             digests[f"{file.parent.name}/{file.name}"] = digest
             yield file, 1, row
         return
-    for file in locate.jsonl_files(path, ("questions",)):
-        content = read_bytes(file)
+    for file in _tables(path):
+        content = read_bytes(file, empty=True)
         digests[file.name] = bytes_hash(content)
         for number, row in locate.read_jsonl(file, content, problems):
             yield file, number, row
+
+
+def _tables(path: Path) -> list[Path]:
+    """questions.jsonl, or the jsonl files of a folder that has none.
+
+    Raises:
+        DataError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    published = layouts.published_tables(path, ("questions",), (".jsonl",))
+    found = published or layouts.tables(path, (".jsonl",))
+    if not found:
+        raise DataError(f"{path} holds no .jsonl or .jsonl.gz file; found: {layouts.found_in(path)}")
+    return found
 
 
 def wrong(row: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
+from evenhand.data.io.on_disk import visible
 
 CATEGORY = {"subjective": "subjective", "random": "random", "objective": "easy", "hard": "hard"}
 """The paper's name of each category, by the name in the repository."""
@@ -34,8 +35,9 @@ def prompt_files(path: Path) -> list[Path]:
     """The question files of a clone, of its folder src/prompts, or of one topic; none where it is something else."""
     if not path.is_dir():
         return []
-    for folder in (path / "src" / "prompts", path):
-        found = [f for f in sorted([*folder.glob("*/*.txt"), *folder.glob("*.txt")]) if _NAME.fullmatch(f.stem)]
+    clones = sorted(path.glob("*/src/prompts"))  # an archive of the repository unpacks into a folder of its own
+    for folder in (path / "src" / "prompts", path, *clones):
+        found = [f for f in visible(folder, "*/*.txt", "*.txt") if _NAME.fullmatch(f.stem)]
         if found:
             return found
     return []

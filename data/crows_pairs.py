@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
-from evenhand.data.io import layouts, locate
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank
@@ -44,6 +44,8 @@ HUB_LABELS = {
     ),
 }
 """What the numbers of the hub's copy (nyu-mll/crows_pairs, whose loader names them in this order) stand for."""
+KINDS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".json")
+"""Kinds of tables, the first that a folder has before the others."""
 COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 
 
@@ -79,8 +81,8 @@ def load_pairs(source: str) -> Loaded:
     Raises:
         DataError: There is no data, a column is missing, or no pair can be used.
     """
-    demo = source == "demo"
-    file = _file(demo_folder("crows_pairs") if demo else locate.locate(DATASET, source))
+    path = demo_folder("crows_pairs") if source == "demo" else locate.locate(DATASET, source)
+    file = _file(path)
     content = read_bytes(file)
     problems = locate.Problems()
     pairs: dict[str, Pair] = {}
@@ -97,21 +99,25 @@ def load_pairs(source: str) -> Loaded:
             pairs[name] = pair
     if not pairs:
         raise DataError(f"{file} holds no usable pair{problems.first}")
-    digest = bytes_hash(content)
-    if demo:  # the name of the file is CrowS-Pairs's, the content is ours
-        said = {"source": "demo: the proving ground's statements, not CrowS-Pairs", "sha256": digest}
-        return Loaded(list(pairs.values()), {**said, "pairs": len(pairs), "dropped": problems.lines})
+    return Loaded(list(pairs.values()), _facts(path, file, bytes_hash(content), len(pairs), problems))
+
+
+def _facts(path: Path, file: Path, digest: str, pairs: int, problems: locate.Problems) -> dict[str, Any]:
+    """What a report says of the file that was read in the data set's folder."""
+    if path == demo_folder("crows_pairs"):  # the name of the file is CrowS-Pairs's, the content is ours
+        source = "demo: the proving ground's statements, not CrowS-Pairs"
+        return {"source": source, "sha256": digest, "pairs": pairs, "dropped": problems.lines}
     verdict = "official" if digest == official("crows_pairs").files[FILE] else "differs from official"
     notes = [] if verdict == "official" else [f"{file.name}: not the official content (SHA-256 differs)"]
-    facts = {
+    notes += on_disk.unread(layouts.other_tables(path, [file]), path, f"{on_disk.short(file.name)} is read")
+    return {
         "source": str(file),
         "sha256": digest,
         "is": verdict,
-        "pairs": len(pairs),
+        "pairs": pairs,
         "dropped": problems.lines,
         "notes": notes,
     }
-    return Loaded(list(pairs.values()), facts)
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
@@ -149,15 +155,19 @@ def pair_of(row: Mapping[str, str], name: str) -> Pair:
 
 
 def _file(path: Path) -> Path:
+    """The published file where it is there, else the only table.
+
+    Raises:
+        DataError: There is no table, or several could be meant; the message names them.
+    """
     if path.is_file():
         return path
-    for folder in (path, path / "data"):
-        found = [folder / FILE] if (folder / FILE).is_file() else sorted(folder.glob("*.csv"))
-        if found:
-            return found[0]
+    if published := on_disk.named(path, FILE):
+        return published
     known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
-    tables = layouts.demanded_tables(path, "CrowS-Pairs", known)
-    if len(tables) > 1:
-        names = ", ".join(f.name for f in tables[: layouts.SHOWN])
-        raise DataError(f"{path} holds several tables ({names}); name one file")
-    return tables[0]
+    found = layouts.demanded_tables(path, "CrowS-Pairs", known, KINDS)
+    if len(found) > 1:
+        raise DataError(
+            f"{path} holds several tables, {on_disk.listed(found, path)}, and none is called {FILE}; name one of them"
+        )
+    return found[0]

@@ -6,14 +6,15 @@ messages nor facts hold any text of a cell: rows are named by file, line, column
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash, text_hash
-from evenhand.data.io import locate
+from evenhand.data import gpqa_layouts
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io.content import read_bytes
-from evenhand.data.io.csv import read_csv, refuse_twice
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import one_line_end
 from evenhand.errors import DataError
@@ -32,6 +33,7 @@ ROWS = {"diamond": 198, "main": 448, "extended": 546}
 """Rows of the official files."""
 ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 NEEDED = ("Question", *ANSWERS)
+OPTIONAL = ("Record ID", "High-level domain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ def load(source: str, subset: Subset = "main") -> Loaded:
     """Read one of GPQA's files.
 
     Args:
-        source: "auto", "hub", "hub:NAME", "demo", a folder with gpqa_<subset>.csv, or a csv file.
-        subset: Which file; it must be in a file's name where a file is named gpqa_<...>.csv.
+        source: "auto", "hub", "hub:NAME", "demo", a folder with gpqa_<subset>.csv (or a table of that name in
+            another form, or in a folder of that name), or a file.
+        subset: Which file; it must be in the name of a file that is called gpqa_<...>.
 
     Returns:
         Usable rows; the others are listed in `facts["dropped"]` by file, line and column.
@@ -69,66 +72,50 @@ def load(source: str, subset: Subset = "main") -> Loaded:
     """
     demo = source == "demo"
     path = demo_folder("gpqa") if demo else locate.locate(DATASET, source)
-    file = _file(path, subset)
+    contents = {file: read_bytes(file, empty=True) for file in _files(path, subset)}
     problems = locate.Problems()
-    content = read_bytes(file)
-    rows = _rows(file, content, problems)
+    rows = _rows(contents, problems)
+    place = next(iter(contents)) if len(contents) == 1 else path
     if not rows:
-        raise DataError(f"{file} holds no usable GPQA row{problems.first}")
-    notes = []
+        raise DataError(f"{place} holds no usable GPQA row{problems.first}")
+    notes = gpqa_layouts.unread(path, list(contents), subset)
     if not demo and len(rows) != ROWS[subset]:
-        notes = [f"{len(rows)} usable rows; the official gpqa_{subset}.csv has {ROWS[subset]}"]
+        notes = [*notes, f"{len(rows)} usable rows; the official gpqa_{subset}.csv has {ROWS[subset]}"]
     facts = {
-        "source": "demo: the proving ground's facts, not GPQA" if demo else str(file),
+        "source": "demo: the proving ground's facts, not GPQA" if demo else str(place),
         "subset": subset,
         "rows": len(rows),
-        "sha256": bytes_hash(content),
+        "sha256": bytes_hash(*contents.values()),
         "dropped": problems.lines,
         "notes": notes,
     }
     return Loaded(rows, facts)
 
 
-def _file(path: Path, subset: str) -> Path:
+def _files(path: Path, subset: str) -> list[Path]:
     name = f"gpqa_{subset}.csv"
-    if path.is_file():
-        if path.stem.startswith("gpqa_") and path.name != name:
-            raise DataError(f"{path} is not {name}; name the subset that it is: gpqa(subset={path.stem[5:]})")
-        return path
-    for folder in (path, path / "dataset"):
-        if (folder / name).is_file():
-            return folder / name
-    there = ", ".join(sorted(f.name for f in path.glob("*.csv"))) or "no csv file"
+    if path.is_file() and (named := gpqa_layouts.subset_of(path)) not in ("", subset):
+        raise DataError(f"{path} is not {name}; name the subset that it is: gpqa(subset={named})")
+    if found := gpqa_layouts.find(path, subset):
+        return found
+    there = on_disk.few(file.name for file in layouts.other_tables(path, (), gpqa_layouts.KINDS)[:3]) or "no table"
     raise DataError(f"there is no {name} in {path}, which holds {there}. {locate.how_to_get(DATASET)}")
 
 
-def _rows(file: Path, content: bytes, problems: locate.Problems) -> list[Row]:
-    lines = read_csv(file, content, problems)
-    _, head = next(lines, (1, []))
-    if not head:
-        return []
-    head = [name.strip() for name in head]
-    missing = [name for name in NEEDED if name not in head]
-    if missing:
-        raise DataError(f"{file}:1: column {missing[0]!r} is missing; GPQA's files have {', '.join(NEEDED)}")
-    refuse_twice(file, head, (*NEEDED, "Record ID", "High-level domain"))
-    rows: list[Row] = []
-    seen: set[str] = set()
-    for line, cells in lines:
-        if len(cells) != len(head):
-            problems.add(file, line, f"{len(cells)} columns; the first line has {len(head)}")
-            continue
-        # blanks around one option alone would show which is the right one
-        row = {name: one_line_end(cell).strip() for name, cell in zip(head, cells, strict=True)}
-        empty = [name for name in NEEDED if not row[name]]
-        name = row.get("Record ID") or text_hash(row["Question"])[:16]
-        if empty:
-            problems.add(file, line, f"column {empty[0]!r} is empty")
-        elif name in seen:
-            problems.add(file, line, f"Record ID {name} occurs twice")
-        else:
-            seen.add(name)
-            correct, *wrong = (row[a] for a in ANSWERS)
-            domain = row.get("High-level domain") or "unstated"
-            rows.append(Row(name, domain, row["Question"], (correct, wrong[0], wrong[1], wrong[2])))
-    return rows
+def _rows(contents: Mapping[Path, bytes], problems: locate.Problems) -> list[Row]:
+    rows: dict[str, Row] = {}
+    for file, content in contents.items():
+        for line, cells in gpqa_layouts.read(file, content, NEEDED, OPTIONAL, problems):
+            # blanks around one option alone would show which is the right one
+            row = {name: one_line_end(cell).strip() for name, cell in cells.items()}
+            empty = [name for name in NEEDED if not row[name]]
+            name = row.get("Record ID") or text_hash(row["Question"])[:16]
+            if empty:
+                problems.add(file, line, f"column {empty[0]!r} is empty")
+            elif name in rows:
+                problems.add(file, line, f"Record ID {name} occurs twice")
+            else:
+                correct, *wrong = (row[a] for a in ANSWERS)
+                domain = row.get("High-level domain") or "unstated"
+                rows[name] = Row(name, domain, row["Question"], (correct, wrong[0], wrong[1], wrong[2]))
+    return list(rows.values())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate
+from evenhand.data.io import locate, on_disk
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -38,7 +38,8 @@ NONE = "(none)"
 """Stands for whatever a phrase does not have."""
 NO_PREFERENCE = "no_data"
 SINGULAR, PLURAL = "{noun_phrase}", "{plural_noun_phrase}"
-_GREETING = re.compile(r"^(?:hi|hello|hey)(?: there)?[!.,]?\s+", re.I)
+_LEAD = re.compile(r"^(?:[^{]*[.!?]\s+)?(?:(?:hi|hello|hey)(?: there)?,?\s+)?", re.I)
+"""Sentences before the one about people, and a greeting that belongs to it."""
 
 
 class Noun(NamedTuple):
@@ -203,15 +204,15 @@ def article(word: str) -> str:
 
 
 def family(template: str) -> str:
-    """What templates that differ in a greeting share."""
-    return _GREETING.sub("", template).casefold()
+    """What templates share that differ in a greeting only, or in a sentence before the one about people."""
+    return _LEAD.sub("", template).casefold()
 
 
 def in_part(parts: Parts, part: Part) -> Parts:
     """The descriptors and templates of one half: "fit" and "test" share neither, so that no sentence is in both.
 
     Descriptors are halved within their axis (one that stands under several axes goes with the first, by name), and
-    templates by family, so that those that differ in a greeting stay together. Nouns are in both halves.
+    templates by family (`family`), so that "I'm ..." and "Hi, I'm ..." stay together. Nouns are in both halves.
 
     Args:
         parts: HolisticBias's files.
@@ -255,14 +256,14 @@ def load_parts(source: str, version: str) -> Loaded:
         DataError: A file is missing or no json, the folder is that of another version, or nothing usable is left.
     """
     folder = _folder(source, version)
-    contents = {name: _content(folder / name) for name in FILES}
+    paths = {name: _path(folder, name) for name in FILES}
+    contents = {name: read_bytes(path, empty=True) for name, path in paths.items()}
     problems = locate.Problems()
-    readers = [_Reader(folder / name, _json(folder / name, content), problems) for name, content in contents.items()]
+    readers = [_Reader(paths[name], _json(paths[name], content), problems) for name, content in contents.items()]
     nouns = tuple(_nouns(readers[1]))
-    genders = {n.gender for n in nouns}
     parts = Parts(
         nouns,
-        tuple(_descriptors(readers[0], genders)),
+        tuple(_descriptors(readers[0], {n.gender for n in nouns})),
         tuple(_standalone(readers[3])),
         tuple(_templates(readers[2])),
     )
@@ -278,6 +279,7 @@ def load_parts(source: str, version: str) -> Loaded:
         facts["source"] = "demo: the proving ground's descriptors, not HolisticBias"
     else:
         facts |= _verdicts({name: bytes_hash(content) for name, content in contents.items()}, folder, version)
+        facts["notes"] += _unread(folder, list(paths.values()))
     return Loaded(parts, facts)
 
 
@@ -285,21 +287,31 @@ def _folder(source: str, version: str) -> Path:
     base = demo_folder("holisticbias") if source == "demo" else locate.locate(DATASET, source)
     if base.is_file():
         raise DataError(f"{base} is a file; give the folder that holds {', '.join(FILES)}")
-    inner = base / f"v{version}"
-    if inner.is_dir():
-        return inner
-    if (base / FILES[0]).is_file():
-        return base
-    there = ", ".join(sorted(f.name.removeprefix("v") for f in base.glob("v*") if f.is_dir())) or "none"
+    for place in on_disk.PLACES:
+        found = sorted(f for f in base.glob(f"{place}v{version}") if f.is_dir() and on_disk.is_visible(f, base))
+        if not found and on_disk.named(base, FILES[0], ("",)):
+            return base
+        if len(found) > 1:
+            raise DataError(f"{base} has v{version} in {on_disk.few(map(str, found))}; name one folder as the source")
+        if found:
+            return found[0]
+    there = on_disk.few(sorted(f.name.removeprefix("v") for f in base.glob("v*") if f.is_dir())) or "none"
     raise DataError(
         f"{base} has no folder v{version} and no {FILES[0]}; versions there: {there}. {locate.how_to_get(DATASET)}"
     )
 
 
-def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise DataError(f"no {path.name} in {path.parent}; HolisticBias is made of {', '.join(FILES)}")
-    return read_bytes(path)
+def _unread(folder: Path, read: list[Path]) -> list[str]:
+    """A note on renamed copies next to the files."""
+    copies = [f for f in on_disk.visible(folder, "*") if on_disk.plain_name(f.name) in FILES and f not in read]
+    return on_disk.unread(copies, folder, "one file of each name is read")
+
+
+def _path(folder: Path, name: str) -> Path:
+    found = on_disk.named(folder, name, ("",))
+    if found is None:
+        raise DataError(f"no {name} in {folder}; HolisticBias is made of {', '.join(FILES)}")
+    return found
 
 
 def _json(path: Path, content: bytes) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import layouts, locate
+from evenhand.data.io import layouts, locate, on_disk, rows
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
@@ -24,6 +25,7 @@ DATASET = locate.Dataset(
     home="github.com/google-research/google-research, folder instruction_following_eval/data",
 )
 FILES = ("input_data", "ifeval_input_data")
+KINDS = (".jsonl", ".parquet", ".arrow", ".json")
 
 _COUNT, _TEXT, _WORDS, _RELATION, _PATTERN, _PATTERNS = "count", "text", "words", "relation", "pattern", "patterns"
 ARGUMENTS: dict[str, dict[str, str]] = {
@@ -62,6 +64,9 @@ random by the official checkers, so here all of them are required."""
 
 _OTHER_LANGUAGE = re.compile(r"[a-z]{2}:[a-z_]+:[a-z_]+$")
 """An instruction of M-IFEval (Dussolle et al. 2025, arXiv 2502.04688), such as "es:special_character:tildes"."""
+
+_LISTS = ("keywords", "forbidden_words")
+"""Arguments that are lists of words."""
 
 OddRows = Literal["official", "repaired"]
 
@@ -102,10 +107,12 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     problems = locate.Problems()
     found: dict[int, Prompt] = {}
     digests = {}
-    for file in _files(path):
-        content = read_bytes(file)
+    read = _files(path)
+    for file in read:
+        content = read_bytes(file, empty=True)
         digests[file.name] = bytes_hash(content)
-        for number, row in layouts.read_table(file, content, (), problems):
+        for number, raw in layouts.read_table(file, content, (), problems):
+            row = in_form(raw)
             reason = wrong(row)
             if not reason and row["key"] in found:
                 reason = f"key {row['key']} occurs twice"
@@ -121,13 +128,43 @@ def load_prompts(source: str, odd_rows: OddRows = "official") -> Loaded:
     # the hub's copy differs: it spells out unused arguments as null
     as_published = official(DATASET.name).files["input_data.jsonl"] in digests.values()
     facts = {"source": str(path), "rows": len(prompts), "files": digests, "official": as_published}
-    return Loaded(prompts, {**facts, "dropped": problems.lines})
+    notes = on_disk.unread(
+        layouts.other_tables(path, read, KINDS), path, f"{on_disk.few(f.name for f in read)} is read"
+    )
+    return Loaded(prompts, {**facts, "dropped": problems.lines, "notes": notes})
 
 
 def _files(path: Path) -> list[Path]:
     known = "jsonl, parquet or arrow files with key, prompt, instruction_id_list, kwargs"
-    found = layouts.demanded_tables(path, "IFEval", known, (".jsonl", ".parquet", ".arrow", ".json"))
-    return [file for file in found if locate.stem(file) in FILES] or found
+    published = layouts.published_tables(path, FILES, KINDS) if path.is_dir() else []
+    return published or layouts.demanded_tables(path, "IFEval", known, KINDS)
+
+
+def in_form(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as the published file has it, where another program wrote it in a form of its own.
+
+    Lists and objects may be texts, whole numbers may be 7.0, a key "7", and arguments that are not there may be NaN.
+    """
+    found = {**row, **{name: rows.unwritten(row[name]) for name in ("instruction_id_list", "kwargs") if name in row}}
+    if (key := rows.whole(row.get("key"))) is not None:
+        found["key"] = key
+    if isinstance(found.get("kwargs"), list):
+        found["kwargs"] = [_arguments_in_form(arguments) for arguments in found["kwargs"]]
+    return found
+
+
+def _arguments_in_form(arguments: Any) -> Any:
+    arguments = rows.unwritten(arguments)
+    if not isinstance(arguments, Mapping):
+        return arguments
+    values = {name: rows.unwritten(value) if name in _LISTS else _number(value) for name, value in arguments.items()}
+    return {name: value for name, value in values.items() if value == value}  # NaN stands for one that is not there
+
+
+def _number(value: Any) -> Any:
+    """A whole number as such; any other value as it is."""
+    found = rows.whole(value) if isinstance(value, Real) else None
+    return value if found is None else found
 
 
 def wrong(row: Mapping[str, Any]) -> str:

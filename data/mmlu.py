@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import text_hash
 from evenhand.data import mmlu_copies, mmlu_layouts
-from evenhand.data.io import layouts, locate
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.csv import read_csv
 from evenhand.data.io.demo import demo_folder
@@ -131,11 +131,13 @@ def _no_rows(path: Path, split: str, problems: locate.Problems) -> DataError:
     if problems:
         why = f"first problem: {problems.lines[0]}"
     else:
-        why = (
-            f"splits found: {mmlu_layouts.splits_found(path)}; known are {mmlu_layouts.KNOWN}; "
-            f"found: {layouts.found_in(path)}"
-        )
-    return DataError(f"{path} holds no usable MMLU row of the split {split!r}; {why}. {locate.how_to_get(DATASET)}")
+        splits = mmlu_layouts.splits_found(path)
+        why = f"splits found: {splits}"
+        if splits == "none":
+            why += f"; known are {mmlu_layouts.KNOWN}; found: {layouts.found_in(path)}"
+    return DataError(
+        f"{path} holds no usable MMLU row of the split {split!r}; {why}. To fetch it: evenhand data fetch mmlu"
+    )
 
 
 def _unofficial(split: str, tested: list[Row], shown: list[Row]) -> list[str]:
@@ -159,7 +161,7 @@ def _unread(path: Path, files: mmlu_layouts.Files) -> list[str]:
     """Notes on files that were left unread."""
     notes = []
     if files.unused:
-        notes.append(f"one layout is read, {files.layout}; not read: {mmlu_layouts.shortened(path, files.unused)}")
+        notes.append(f"one layout is read, {files.layout}; not read: {on_disk.listed(files.unused, path)}")
     if files.no_demonstrations:
         notes.append(f"no demonstrations: {files.no_demonstrations}")
     return notes
@@ -216,7 +218,7 @@ def _read(tables: list[mmlu_layouts.Table], folders: dict[str, Path], problems: 
 
 def _rows_of(table: mmlu_layouts.Table, numbers: Counter[str], problems: locate.Problems) -> Iterator[Row]:
     if table.layout == mmlu_layouts.CSV:
-        return _csv_rows(table.file, table.file.stem.removesuffix(f"_{table.split}"), problems)
+        return _csv_rows(table.file, locate.stem(table.file).removesuffix(f"_{table.split}"), problems)
     return _table_rows(table, numbers, problems)
 
 
@@ -229,7 +231,7 @@ def _in_one_folder(subject: str, first: Path, second: Path) -> None:
 
 
 def _csv_rows(file: Path, subject: str, problems: locate.Problems) -> Iterator[Row]:
-    lines = read_csv(file, read_bytes(file), problems)
+    lines = read_csv(file, read_bytes(file, empty=True), problems)
     kept = ((line, cells) for line, cells in lines if not _is_header(line, cells))
     for number, (line, cells) in enumerate(kept):
         reason = _wrong(cells)
@@ -266,7 +268,7 @@ def _table_rows(table: mmlu_layouts.Table, numbers: Counter[str], problems: loca
     """
     file, folder = table.file, table.folder.name
     try:
-        for line, raw in layouts.read_table(file, read_bytes(file), (), problems):
+        for line, raw in layouts.read_table(file, read_bytes(file, empty=True), (), problems):
             subject = str(raw.get("subject") or folder)
             number = numbers[subject]
             numbers[subject] += 1

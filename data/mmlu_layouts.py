@@ -7,14 +7,14 @@ language). One layout is read; reading two would ask a question twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from evenhand.data.io import layouts
+from evenhand.data.io import layouts, on_disk
 from evenhand.data.io.content import read_bytes
-from evenhand.data.io.locate import Problems
+from evenhand.data.io.locate import Problems, stem
 from evenhand.errors import DataError
 
 SPLIT_NAMES = {"dev": ("dev", "validation"), "val": ("validation", "val"), "test": ("test", "data")}
@@ -26,6 +26,7 @@ KNOWN = (
 )
 CSV, DIRECT, DATA, ALL, FOLDERS = "csv files", "tables in the folder itself", "data/", "all/", "folders by subject"
 _PRECEDENCE = (CSV, DIRECT, DATA, FOLDERS, ALL)
+_TABLES = (".parquet", ".arrow", ".jsonl")
 _NO_SUBJECT = "auxiliary_train"
 _SPLIT_FOLDERS = ("dev", "validation", "val", "test", "train", _NO_SUBJECT)
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][a-z]{2,4})?", re.IGNORECASE)
@@ -75,7 +76,8 @@ def files(path: Path, split: str) -> Files:
     if layout == FOLDERS and _has_more_subjects(by_layout[ALL], by_layout[FOLDERS]):
         layout = ALL
     if not layout:
-        return Files("", [], [], "", [])
+        nested = on_disk.inner(path)
+        return Files("", [], [], "", []) if nested is None or nested.name in _SPLIT_FOLDERS else files(nested, split)
     tested = by_layout[layout]
     shown = _of_split([t for t in found if t.layout == layout], "dev")
     _one_language(path, [*tested, *shown])
@@ -84,17 +86,26 @@ def files(path: Path, split: str) -> Files:
     shown = [t for t in shown if t.file not in shared]
     read = {t.file for t in (*tested, *shown)}
     unused = [t.file for t in found if t.file not in read and _left_out(t, layout, split)]
+    unused += _unknown(path, {t.file for t in found}, split)
     return Files(layout, tested, shown, reason, unused)
 
 
 def tables(path: Path) -> list[Table]:
     """All files of a folder that some layout knows, sorted by path; or `path` itself."""
     if path.is_file():
-        known = layouts.kind_of(path) in (".parquet", ".arrow", ".jsonl")
+        known = layouts.kind_of(path) in _TABLES
         return [Table(path, "test", path.parent, DIRECT)] if known else []
-    found = [f for places in ("*", "*/*", "*/*/*") for f in path.glob(places) if f.is_file()]
-    read = (_csv(path, f) if f.suffix == ".csv" else _table(path, f) for f in sorted(found))
+    found = on_disk.visible(path, "*", "*/*", "*/*/*")
+    read = (_csv(path, f) if layouts.kind_of(f) == ".csv" else _table(path, f) for f in found)
     return [table for table in read if table]
+
+
+def _unknown(path: Path, known: Collection[Path], split: str) -> list[Path]:
+    """Tables under names that no layout has, such as copies of a csv file; not those of splits that are not read."""
+    others = {name for key, names in SPLIT_NAMES.items() if key not in (split, "dev") for name in names}
+    unread = {*_SPLIT_FOLDERS, *others} - {*SPLIT_NAMES[split], "dev"}
+    there = layouts.other_tables(path, known, (".csv", *_TABLES))
+    return [f for f in there if not unread.intersection((*f.relative_to(path).parts[:-1], f.name.partition("-")[0]))]
 
 
 def splits_found(path: Path) -> str:
@@ -102,21 +113,14 @@ def splits_found(path: Path) -> str:
     first: dict[str, Path] = {}
     for table in tables(path):
         first.setdefault(table.split, table.file)
-    named = (f"{split} ({file.relative_to(path)})" for split, file in first.items() if file != path)
+    named = (f"{split} ({on_disk.short(str(file.relative_to(path)))})" for split, file in first.items() if file != path)
     return ", ".join(named) or "none"
-
-
-def shortened(path: Path, unused: Iterable[Path]) -> str:
-    """The number of files and the first few names, for a message."""
-    names = [str(f.relative_to(path)) for f in unused]
-    shown = ", ".join(names[: layouts.SHOWN]) + (", ..." if len(names) > layouts.SHOWN else "")
-    return f"{len(names)} {'file' if len(names) == 1 else 'files'} ({shown})"
 
 
 def _csv(path: Path, file: Path) -> Table | None:
     """A file such as test/anatomy_test.csv."""
     split = file.parent.name
-    if file.parent.parent != path or split not in SPLIT_NAMES or not file.stem.endswith(f"_{split}"):
+    if file.parent.parent != path or split not in SPLIT_NAMES or not stem(file).endswith(f"_{split}"):
         return None
     return Table(file, split, path, CSV)
 
@@ -174,5 +178,5 @@ def _one_language(path: Path, read: list[Table]) -> None:
     languages = sorted({t.folder.name for t in read if t.layout == FOLDERS and _LANGUAGE.fullmatch(t.folder.name)})
     if len(languages) > 1 and any(_TWO_LETTERS.fullmatch(name) for name in languages):
         raise DataError(
-            f"{path} has MMLU in the languages {', '.join(languages)}: name one of them, as {path / languages[0]}"
+            f"{path} has MMLU in the languages {on_disk.few(languages, 12)}: name one of them, as {path / languages[0]}"
         )

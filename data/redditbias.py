@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate
+from evenhand.data.io import locate, on_disk
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
@@ -94,7 +94,21 @@ def load_twins(source: str, split: str, axes: tuple[str, ...] = ()) -> Loaded:
 
 
 def _root(folder: Path) -> Path:
-    return folder / "data" if (folder / "data").is_dir() and not any((folder / a).is_dir() for a in AXES) else folder
+    """The folder of the axes' folders: the given one, data/ as in the repository, or the only one within.
+
+    Raises:
+        DataError: Several could be meant; the message names them.
+    """
+    for place in ("", "data/", *on_disk.PLACES[1:]):
+        files = on_disk.visible(folder, *(f"{place}{axis}/reddit_comments_*" for axis in AXES))
+        roots = sorted({file.parents[1] for file in files})
+        if len(roots) > 1:
+            raise DataError(
+                f"{folder} has RedditBias in {on_disk.listed(roots, folder)}; name one of them as the source"
+            )
+        if roots:
+            return roots[0]
+    return folder
 
 
 def _axis(
@@ -131,7 +145,7 @@ def _axis(
 
 
 def _file(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+    path = on_disk.named(folder, name, ("",))
+    if path is not None:
+        return path
     raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")

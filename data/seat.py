@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate, rows
+from evenhand.data.io import locate, on_disk, rows
 from evenhand.data.io.content import read_bytes
 from evenhand.data.pronouns import load_pronouns
 from evenhand.errors import DataError
@@ -65,17 +65,19 @@ def load(source: str) -> Loaded:
         return Loaded(_demo(), {"source": "demo: occupations and pronouns of the proving ground", "dropped": []})
     path = locate.locate(DATASET, source)
     problems, digests, tests = locate.Problems(), dict[str, str](), list[Test]()
-    for file in _files(path):
-        content = read_bytes(file)
+    found, copies = on_disk.without_copies(_files(path))
+    for file in found:
+        content = read_bytes(file, empty=True)
         try:
             tests.append(test_of(locate.stem(file), rows.from_json(rows.decoded(content))))
         except (rows.Refused, UnicodeDecodeError) as error:
             problems.add(file, 1, str(error))
         else:
             digests[file.name] = bytes_hash(content)
+    notes = on_disk.unread(list(copies), path, "a file of the same name without the addition is read")
     if not tests:
         raise DataError(f"{path} holds no usable test of SEAT{problems.first}. {locate.how_to_get(DATASET)}")
-    return Loaded(tests, {"source": str(path), "files": digests, "dropped": problems.lines, "notes": []})
+    return Loaded(tests, {"source": str(path), "files": digests, "dropped": problems.lines, "notes": notes})
 
 
 def test_of(name: str, raw: Any) -> Test:
@@ -106,8 +108,12 @@ def _side(raw: Mapping[str, Any], which: str) -> Side:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    folder = path / "tests" if (path / "tests").is_dir() else path
-    return sorted(f for f in folder.iterdir() if f.name.removesuffix(".gz").endswith((".jsonl", ".json")))
+    endings = ("*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz")
+    for folder in (path / "tests", path):
+        if found := on_disk.visible(folder, *endings):
+            return found
+    nested = on_disk.inner(path)
+    return [] if nested is None else _files(nested)
 
 
 def _demo() -> list[Test]:

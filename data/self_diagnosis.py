@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from evenhand.core.hashing import bytes_hash
 from evenhand.data import crows_pairs
 from evenhand.data.io import locate, rows, tables
+from evenhand.data.io.on_disk import short
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -62,13 +63,27 @@ def load(source: str) -> Loaded:
     problems = locate.Problems()
     found: list[ScoredText] = []
     files = tables.files(path)
+    notes: list[str] = []
     for file in files:
+        known, own = set(map(_content, found)), list[ScoredText]()
         for number, (place, row) in enumerate(tables.read(str(file), problems=problems)):
-            found += _texts(row, f"{file.stem if len(files) > 1 else ''}{number}", place, problems)
+            own += _texts(row, f"{file.stem if len(files) > 1 else ''}{number}", place, problems)
+        new = [text for text in own if _content(text) not in known]
+        if len(new) < len(own):
+            notes.append(
+                f"{short(file.name)}: {len(own) - len(new):,} texts are in an earlier file, too, and count once"
+            )
+        found += new
     if not found:
         raise DataError(f"{path} holds no usable text with scores{problems.first}")
     digests = {file.name: bytes_hash(Path(file).read_bytes()) for file in files}
-    return Loaded(found, {"source": str(path), "files": digests, "texts": len(found), "dropped": problems.lines})
+    facts = {"source": str(path), "files": digests, "texts": len(found), "dropped": problems.lines, "notes": notes}
+    return Loaded(found, facts)
+
+
+def _content(text: ScoredText) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """What two copies of a text have in common."""
+    return text.text, tuple(sorted(text.scores.items()))
 
 
 def _texts(row: Mapping[str, Any], name: str, place: str, problems: locate.Problems) -> Iterator[ScoredText]:

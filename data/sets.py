@@ -5,10 +5,19 @@ from __future__ import annotations
 from evenhand.data import (
     bbq,
     bscore,
+    cabbq,
+    cbbq,
     crows_pairs,
+    difference_awareness,
+    discrim_eval,
+    esbbq,
+    gg_bbq,
     gpqa,
     holistic_bias,
+    honest,
     ifeval,
+    kobbq,
+    mbbq,
     mmlu,
     multiple_choice_file,
     redditbias,
@@ -17,11 +26,14 @@ from evenhand.data import (
     stereoset,
     super_natural_instructions,
     text_file,
+    unqover,
     wikitext,
     winobias,
     winogender,
+    winoqueer,
 )
 from evenhand.data.io.locate import Dataset
+from evenhand.errors import SettingsError
 
 _MODULES = (
     bbq,
@@ -41,5 +53,31 @@ _MODULES = (
     multiple_choice_file,
     seat,
     self_diagnosis,
+    winoqueer,
+    difference_awareness,
+    discrim_eval,
+    kobbq,
+    esbbq,
+    gg_bbq,
+    mbbq,
+    cbbq,
+    unqover,
+    honest,
 )
 DATASETS: dict[str, Dataset] = {module.DATASET.name: module.DATASET for module in _MODULES}
+EVALUATION_ONLY = {
+    dataset.hub.casefold(): dataset.evaluation_only
+    for dataset in (*DATASETS.values(), cabbq.DATASET)  # cabbq's folder is that of esbbq
+    if dataset.hub and dataset.evaluation_only
+}
+"""By the name on the hub, in lower case, why no method may be trained on a data set."""
+
+
+def for_evaluation(name: str, reason: str) -> SettingsError:
+    """The error where somebody asks for training data that is for evaluation only.
+
+    Args:
+        name: What was asked for.
+        reason: Why nobody may train on it.
+    """
+    return SettingsError(f"{name} is for evaluation, and no method may be trained on it: {reason}. Give other data")

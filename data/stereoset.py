@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import layouts, locate, rows
+from evenhand.data.io import layouts, locate, on_disk, rows
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.errors import DataError
@@ -32,6 +32,8 @@ TWICE = ["given twice"]
 """Stands for the sentence of a label that an example has twice."""
 HUB_LABELS = ("anti-stereotype", "stereotype", "unrelated")
 """What the numbers of `gold_label` stand for in the hub's copy (McGill-NLP/stereoset)."""
+KINDS = (".jsonl", ".json", ".parquet", ".arrow")
+_SPLIT = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 LAYOUTS = (
     "the released dev.json, a jsonl file with type, target, bias_type, context and the three sentences, or the hub's "
     "parquet or arrow files with a column sentences"
@@ -76,19 +78,22 @@ def load_examples(source: str) -> Loaded:
     """
     demo = source == "demo"
     path = demo_folder("stereoset") if demo else locate.locate(DATASET, source)
-    files = {file: read_bytes(file) for file in _files(path)}
+    contents = {file: read_bytes(file) for file in _files(path)}
     problems = locate.Problems()
-    examples = [example for file, content in files.items() for example in _usable(file, content, problems)]
-    place = next(iter(files)) if len(files) == 1 else path
+    notes = on_disk.unread(layouts.other_tables(path, contents, KINDS), path, "one set is read")
+    examples = _once({file: list(_usable(file, contents[file], problems)) for file in contents}, notes)
+    place = next(iter(contents)) if len(contents) == 1 else path
     if not examples:
         raise DataError(f"{place} holds no usable StereoSet example{problems.first}")
     kinds = {example.kind for example in examples}
+    if len(kinds) == 1:
+        notes.append(f"only {kinds.pop()} examples; StereoSet has both kinds")
     facts = {
         "source": "demo: the proving ground's sentences, not StereoSet" if demo else str(place),
-        "sha256": bytes_hash(*files.values()),
+        "sha256": bytes_hash(*contents.values()),
         "examples": len(examples),
         "dropped": problems.lines,
-        **({"notes": [f"only {kinds.pop()} examples; StereoSet has both kinds"]} if len(kinds) == 1 else {}),
+        **({"notes": notes} if notes else {}),
     }
     return Loaded(examples, facts)
 
@@ -128,15 +133,53 @@ def _usable(file: Path, content: bytes, problems: locate.Problems) -> Iterator[E
 
 
 def _files(path: Path) -> list[Path]:
-    """One file; of the hub's copy those of both kinds."""
+    """One file; of the hub's copy those of both kinds.
+
+    Raises:
+        DataError: There is none, or these are several sets; the message names them.
+    """
     if path.is_file():
         return [path]
-    for found in (sorted(path.glob(p)) for p in ("*.jsonl", "*.jsonl.gz", "data/dev.json", "dev.json")):
-        if len(found) > 1:
-            raise DataError(f"{path} holds several sets ({', '.join(f.name for f in found)}); name one file")
-        if found:
-            return found
-    return layouts.demanded_tables(path, "StereoSet", LAYOUTS, (".parquet", ".arrow", ".json"))
+    lines = on_disk.visible(path, "*.jsonl", "*.jsonl.gz")
+    if len(lines) > 1:
+        raise DataError(f"{path} holds several sets, {on_disk.listed(lines, path)}; name one file as the source")
+    if lines:
+        return lines
+    if released := on_disk.named(path, "dev.json"):
+        return [released]
+    found = layouts.demanded_tables(path, "StereoSet", LAYOUTS, (".parquet", ".arrow", ".json", ".jsonl"))
+    splits = sorted({split for file in found if (split := _split(file.relative_to(path)))})
+    if len(splits) > 1:
+        raise DataError(
+            f"{path} holds the splits {', '.join(splits)} in {on_disk.listed(found, path)}, and scores are of one "
+            "split; name one file or folder as the source"
+        )
+    return found
+
+
+def _split(file: Path) -> str:
+    """The split that a file's name or folders begin with, under one name; "" where they name none."""
+    found = next((m for part in reversed(file.parts) if (m := _SPLIT.match(part))), None)
+    return "" if found is None else "test" if found[1] == "test" else "train" if found[1] == "train" else "dev"
+
+
+def _once(found: Mapping[Path, list[Example]], notes: list[str]) -> list[Example]:
+    """The examples of all files; what an earlier file has already is left out, with a note that counts it.
+
+    Examples that one file has twice are the set's own, and count as they do in published results.
+    """
+    examples: list[Example] = []
+    seen: set[Example] = set()
+    for file, own in found.items():
+        new = [example for example in own if example not in seen]
+        if len(new) < len(own):
+            notes.append(
+                f"{on_disk.short(file.name)}: {len(own) - len(new):,} of {len(own):,} examples are in an earlier file, "
+                "too, and count once"
+            )
+        examples += new
+        seen.update(own)
+    return examples
 
 
 def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -20,6 +20,7 @@ from evenhand.data.classification_tasks import choose, chosen, count_notes
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.on_disk import inner, visible, without_copies
 from evenhand.data.io.rows import SHOWN, Refused, decoded, from_json, words
 from evenhand.errors import DataError, SettingsError
 
@@ -99,12 +100,11 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0, *, paper: b
     """
     demo = source == "demo"
     path = demo_folder("label_bias") if demo else locate.locate(DATASET, source)
-    problems = locate.Problems()
-    tasks, digests = [], []
-    files = task_files(path, wanted)
+    problems, tasks, digests = locate.Problems(), list[Task](), list[str]()
+    files = _apart(task_files(path, wanted), problems)
     verdicts = choose(path, files, problems) if paper else []
     for file in chosen(files, verdicts) if paper else files:
-        content = read_bytes(file)
+        content = read_bytes(file, empty=True)
         task = _task(file, content, needed, problems)
         if task is not None:
             tasks.append(task)
@@ -120,6 +120,14 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0, *, paper: b
         **({"choice": [v._asdict() for v in verdicts]} if paper else {}),
     }
     return Loaded(tasks, facts)
+
+
+def _apart(files: list[Path], problems: locate.Problems) -> list[Path]:
+    """The files without renamed copies, which are noted."""
+    kept, copies = without_copies(files)
+    for file, name in copies.items():
+        problems.add(file, 0, f"a copy of {name}, by its name, which counts once")
+    return kept
 
 
 def parts(task: Task, *, contexts: int, shots: int, held_out: int, tested: int, seed: int) -> Parts:
@@ -150,7 +158,9 @@ def task_files(path: Path, wanted: tuple[str, ...] = ()) -> list[Path]:
     if path.is_file():
         return [path]
     folder = path / "tasks" if (path / "tasks").is_dir() else path
-    files = sorted(folder.glob("task*.json"))
+    files = visible(folder, "task*.json")
+    if not files and (nested := inner(path)) is not None:
+        return task_files(nested, wanted)
     for name in wanted:
         if not any(_is(f, name) for f in files):
             raise SettingsError(f"there is no task {name!r} in {folder}, which holds {len(files)} task*.json files")

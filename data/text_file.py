@@ -11,6 +11,7 @@ from evenhand.data import wikitext
 from evenhand.data.io import locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.on_disk import NOTES, visible, without_copies
 from evenhand.data.io.rows import decoded, oddities
 from evenhand.errors import DataError
 
@@ -62,23 +63,22 @@ def load_documents(source: str, split: wikitext.Split = "test") -> Loaded:
 
     Returns:
         Texts with words in them, without byte order mark, with one kind of line end and, but for WikiText-2, without
-        blanks at their end. Files that cannot be used are
-        listed in `facts["dropped"]`; `facts["notes"]` says where a text has characters that look like others.
+        blanks at their end. Files that cannot be used are listed in `facts["dropped"]`; `facts["notes"]` says where a
+        text has characters that look like others.
 
     Raises:
         DataError: There is no data, or not one usable text.
     """
     if source == "demo":
-        facts = {"source": "demo: sentences of the proving ground", "dropped": []}
-        return Loaded(_demo(), facts)
+        return Loaded(_demo(), {"source": "demo: sentences of the proving ground", "dropped": []})
     if source.partition(":")[0] == wikitext.DATASET.name:
         text, facts = wikitext.load(split, source.partition(":")[2] or "auto")
         # The blanks at its end stay: they are tokens of the published perplexities, too.
         return Loaded([Document(f"{wikitext.DATASET.name} {split}", text)], facts)
     path = locate.locate(DATASET, source)
-    documents, dropped, notes, digests = [], [], [], {}
-    for file in _files(path):
-        content = read_bytes(file)
+    documents, dropped, notes, digests = list[Document](), list[str](), list[str](), dict[str, str]()
+    for file in _apart(_files(path), dropped):
+        content = read_bytes(file, empty=True)
         try:
             text = decoded(content).rstrip()
         except UnicodeDecodeError as error:
@@ -94,6 +94,13 @@ def load_documents(source: str, split: wikitext.Split = "test") -> Loaded:
     if not documents:
         raise DataError(f"{path} holds no usable text; first problem: {dropped[0]}")
     return Loaded(documents, {"source": str(path), "files": digests, "dropped": dropped, "notes": notes})
+
+
+def _apart(files: list[Path], dropped: list[str]) -> list[Path]:
+    """The files without renamed copies, which are noted as dropped."""
+    kept, copies = without_copies(files)
+    dropped += [f"{file}: a copy of {name}, by its name, which counts once" for file, name in copies.items()]
+    return kept
 
 
 def windows(text: str, size: int, stride: int) -> list[Window]:
@@ -118,7 +125,7 @@ def windows(text: str, size: int, stride: int) -> list[Window]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES) and f.name not in ("SOURCE.md", "README.md"))
+    files = [f for f in visible(path, "*") if f.name.endswith(SUFFIXES) and f.name.upper() not in NOTES]
     if not files:
         raise DataError(f"{path} holds no {', '.join(SUFFIXES)} file")
     return files

@@ -12,6 +12,8 @@ from typing import Any
 from evenhand.core import registry
 from evenhand.core.hashing import stream_hash
 from evenhand.data.io import hub, rows
+from evenhand.data.io.content import no_data, unpacked_head
+from evenhand.data.sets import EVALUATION_ONLY, for_evaluation
 from evenhand.errors import DataError, EvenhandError, SettingsError
 from evenhand.interfaces import TrainData
 
@@ -51,13 +53,16 @@ def stream(source: str) -> Iterator[str]:
 
     Raises:
         DataError: It cannot be read; file and line are named.
-        SettingsError: It is none of these.
+        SettingsError: It is none of these, or a data set that is for evaluation only.
     """
     scheme, _, rest = source.partition(":")
     if scheme in registry.training_sources:
         return iter(_registered(source, scheme, rest).texts)
     if source.startswith(HUB):
-        return _kept(_of_hub(hub_of(source)))
+        named = hub_of(source)
+        if reason := EVALUATION_ONLY.get(named.name.casefold()):
+            raise for_evaluation(source, reason)
+        return _kept(_of_hub(named))
     path = Path(source).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     reader = {".txt": _paragraphs, ".jsonl": _objects}.get(plain.suffix)
@@ -129,6 +134,9 @@ def _kept(found: Iterable[str]) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    head = unpacked_head(path)
+    if reason := no_data(head, empty=True):
+        raise DataError(f"{path} {reason}")
     try:
         opened: Any = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8-sig") as handle:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate, tables
+from evenhand.data.io import locate, on_disk, tables
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.rows import decoded
 from evenhand.errors import DataError
@@ -67,6 +67,9 @@ def load(split: Split, source: str = "auto") -> Loaded:
         )
     if len(rows) != ROWS[split]:
         notes.append(f"{len(rows):,} rows, but WikiText-2's part {split!r} has {ROWS[split]:,}")
+    further = on_disk.visible(path, f"**/{split}-*.parquet") if path.is_dir() else []
+    others = [f for f in (*on_disk.further(path, _FILES[split], [file]), *further) if f != file]
+    notes += on_disk.unread(others, path, f"{on_disk.short(file.name)} is read")
     facts = {
         "source": str(file),
         "files": {file.name: bytes_hash(content)},
@@ -92,10 +95,9 @@ def join(rows: list[str]) -> str:
 
 def _file(folder: Path, split: str) -> Path:
     for name in _FILES[split]:
-        for file in (folder / name, folder / f"{name}.gz"):
-            if file.is_file():
-                return file
-    found = sorted(folder.rglob(f"{split}-*.parquet"))
+        if file := on_disk.named(folder, name):
+            return file
+    found = on_disk.visible(folder, f"**/{split}-*.parquet")
     raw = [file for file in found if "raw" in file.parent.name] or found
     if len(raw) == 1:
         return raw[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate
+from evenhand.data.io import layouts, locate, on_disk
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
 from evenhand.data.io.rows import byte_lines
@@ -86,28 +86,39 @@ def load_twins(source: str, splits: Sequence[Split]) -> Loaded:
     problems = locate.Problems()
     twins: list[Twins] = []
     files: dict[str, Any] = {}
+    read: list[Path] = []
     for kind in KINDS:
         for split in splits:
             sides = []
             for side in ("pro", "anti"):
                 path, content = _read(folder, f"{side}_stereotyped_{kind}.txt.{split}")
+                read.append(path)
                 files[path.name] = {"sha256": bytes_hash(content)}
                 sides.append((path, _lines(path, content, problems)))
             twins += _matched(f"{kind}/{split}", sides, problems, apart=demo)
     if not twins:
         raise DataError(f"{folder} holds no usable WinoBias sentence{problems.first}")
     facts = {"source": str(folder), "files": files, "twins": len(twins), "dropped": problems.lines}
+    facts["notes"] = _unread(folder, read)
     if demo:
         notes = ["the demo models never learned to say whom a pronoun means: only sentence_* says something of them"]
         facts |= {"source": "demo: the proving ground's sentences, not WinoBias", "notes": notes}
     return Loaded(twins, facts)
 
 
+def _unread(folder: Path, read: list[Path]) -> list[str]:
+    """A note on further copies of the files."""
+    further = on_disk.further(folder, [on_disk.plain_name(path.name) for path in read], read)
+    return on_disk.unread(further, folder, "the nearest copy is read")
+
+
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
-    for path in (folder / name, folder / "data" / name):
-        if path.is_file():
-            return path, read_bytes(path)
-    raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
+    path = on_disk.named(folder, name)
+    if path is not None:
+        return path, read_bytes(path)
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; give the folder that holds it and the other WinoBias files")
+    raise DataError(f"{folder} holds no {name}; found: {layouts.found_in(folder)}. {locate.how_to_get(DATASET)}")
 
 
 def _lines(path: Path, content: bytes, problems: locate.Problems) -> dict[int, _Line]:

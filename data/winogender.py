@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io import locate
+from evenhand.data.io import locate, on_disk
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.delimited import blank, read_delimited
 from evenhand.data.io.demo import demo_folder
@@ -82,14 +82,19 @@ def load_schemas(source: str) -> Loaded:
         "files": {name: {"sha256": bytes_hash(content)} for name, (_, content) in files.items()},
         "schemas": len(schemas),
         "dropped": problems.lines,
+        "notes": on_disk.unread(
+            on_disk.further(folder, (SENTENCES, STATISTICS), [path for path, _ in files.values()]),
+            folder,
+            "the nearest copy is read",
+        ),
     }
     return Loaded(schemas, shares, facts)
 
 
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
-    for path in (folder / name, folder / "data" / name):
-        if path.is_file():
-            return path, read_bytes(path)
+    path = on_disk.named(folder, name)
+    if path is not None:
+        return path, read_bytes(path)
     raise DataError(f"{folder} holds no {name}. {locate.how_to_get(DATASET)}")
 
 

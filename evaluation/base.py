@@ -115,6 +115,15 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         """Each row of an answer with the groups that it counts in; one row in all groups unless overridden. Pure."""
         return [(self.row(item, answer), (OVERALL, *self._groups_of(item)))]
 
+    def joint_rows(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Iterable[tuple[ItemT, Row]]:
+        """Rows of several answers of one cluster together, such as those to a question and to its counterpart.
+
+        Each is counted where the item that comes with it is: in its cluster, its groups and its part. Which item that
+        is must not depend on the order of the items, nor may a row need an item that is not among them. None unless
+        overridden. Pure.
+        """
+        return ()
+
     def groups(self, items: Sequence[ItemT]) -> Sequence[str]:
         """Groups that are reported besides "overall", in this order; all, by name, unless overridden. Pure."""
         return sorted({group for item in items for group in self._groups_of(item)} - {"", OVERALL})
@@ -182,6 +191,9 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
                 raise self._unknown_part(item)
             for row, members in self.rows(item, answer):
                 sums.add(item.id, row, cluster, tuple(members), part)
+        for item, row in self.joint_rows(items, answers):
+            members = (OVERALL, *self._groups_of(item))
+            sums.add(item.id, row, clusters[item.cluster], members, parts[self.part_of(item)])
         self._check_shares(sums)
         return Tally(tuple(strata), tuple(strata.values()), groups, sums.total(len(clusters)))
 

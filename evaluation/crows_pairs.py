@@ -12,12 +12,9 @@ pseudo-log-likelihood of all tokens.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 from typing import Any, ClassVar, Literal
 
 from evenhand.data.crows_pairs import COLUMNS, Pair, load_pairs, pair_of
@@ -28,13 +25,9 @@ from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded, known_names
 from evenhand.evaluation.metrics.formulas import mean, share
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
+from evenhand.evaluation.metrics.shared_parts import DECIMALS, Plan, differing, pair_row, shared_plan
 from evenhand.interfaces import Ability, Model, Passage, settings
 from evenhand.interfaces import Pair as ContrastPair
-
-DECIMALS = 3
-"""Of scores that are sums of differences, as in the official script."""
-Plan = dict[Passage, int]
-"""Texts to score, and how often the score of each counts (1 or -1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,47 +196,3 @@ class CrowSPairs(RowBenchmark[PairItem, Scored]):
             spans = differing(pair.more, pair.less)
             plans = (shared_plan(pair.more, spans[0], name), shared_plan(pair.less, spans[1], name))
         return PairItem(pair.number, pair, plans)
-
-
-Spans = list[tuple[int, int]]
-
-
-def differing(first: str, second: str) -> tuple[Spans, Spans]:
-    """Where two sentences differ: character spans of each, whole words with the blank before them."""
-    words = [list(re.finditer(r"\s*\S+", text)) for text in (first, second)]
-    bare = [[w.group().strip() for w in side] for side in words]
-    found: tuple[Spans, Spans] = ([], [])
-    for what, *bounds in difflib.SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_opcodes():
-        for side in (0, 1):
-            begin, end = bounds[2 * side : 2 * side + 2]
-            if what != "equal" and end > begin:
-                found[side].append((words[side][begin].start(), words[side][end - 1].end()))
-    return found
-
-
-def shared_plan(text: str, spans: Spans, name: str = "") -> Plan:
-    """What to score so that the sum is over all of `text` but `spans`.
-
-    `Model.score` sums from some place to the end, so a span is what starts at its beginning less what starts behind it.
-    That holds for causal models (each token given those before it) and masked ones (given all others) alike.
-    """
-    plan: Counter[Passage] = Counter({Passage(text, id=name): 1})
-    for begin, end in spans:
-        plan[Passage(text[begin:], text[:begin], id=name)] -= 1
-        if end < len(text):
-            plan[Passage(text[end:], text[:end], id=name)] += 1
-    return {passage: times for passage, times in plan.items() if times}
-
-
-def pair_row(more: float, less: float) -> Row:
-    """The statistics of one pair, in which ties count.
-
-    Args:
-        more: Score of the more stereotyping sentence; nan where it was not scored.
-        less: Score of the other one.
-    """
-    difference = more - less
-    if isnan(difference):
-        return {"asked": 1}
-    sides = {"more": more > less, "less": more < less}
-    return {"asked": 1, "pairs": 1, "counted": 1, **sides, "difference": difference, "distance": abs(difference)}

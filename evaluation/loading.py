@@ -60,7 +60,7 @@ def read_rows(
     """
     file = Path(source).expanduser()
     problems, found = locate.Problems(), dict[str, tuple[int, ItemT]]()
-    content = read_bytes(file)
+    content = read_bytes(file, empty=True)
     for line, row in _rows(file, content, columns, problems):
         try:
             item = make(FilledRow(row))

@@ -37,6 +37,12 @@ def real_bbq() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_difference_awareness() -> Path:
+    """Folder with the published sets of difference awareness but N1."""
+    return _folder("EVENHAND_DATA", "difference_awareness")
+
+
+@pytest.fixture(scope="session")
 def real_model() -> Path:
     """Folder of a tiny real language model."""
     return _folder("EVENHAND_MODELS", "tinystories-656k")

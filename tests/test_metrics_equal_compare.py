@@ -26,6 +26,7 @@ from evenhand.evaluation.option_order import OrderAnswer
 from evenhand.evaluation.perplexity import WindowScore
 from evenhand.evaluation.pronoun_skew import PronounScores
 from evenhand.evaluation.redditbias import TwinScores
+from evenhand.evaluation.unqover import PairAnswer
 from evenhand.experiment.subsampling import subsample
 from evenhand.interfaces import Benchmark, Choice, Method, Model, Passage, Question, Reply, Score, TrainData, settings
 from evenhand.metrics import Scores
@@ -41,6 +42,8 @@ SETTINGS = {
     "holistic_bias": "source=demo,descriptors=3,nouns=6",
     "label_bias": "source=demo,shots=2,instances=12,held_out=4,contexts=2",
     "option_order": "source=demo,orders=cyclic",
+    "winoqueer": "source=demo,scoring=shared_words",  # tokens take a model's tokenizer
+    "honest": "source=demo,k=5",
 }
 LIMIT = {"b_score": 3}
 
@@ -141,7 +144,7 @@ def _plain(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Any]]:
 def _simple(answer: Any) -> Any:
     """An answer in the simplest form that holds all that its numbers depend on."""
     if isinstance(answer, Choice):
-        return answer.probabilities
+        return answer if answer.status == "unparsed" else answer.probabilities  # None is no answer
     if isinstance(answer, Reply):
         return answer.text if answer.finished else answer
     if isinstance(answer, Scored | CellScores):
@@ -154,7 +157,7 @@ def _simple(answer: Any) -> Any:
         return [logprob for pair in zip(answer.he, answer.she, strict=True) for logprob in pair]
     if isinstance(answer, TaskAnswer):
         return [_simple(c) for c in (*answer.tested, *answer.held_out)]
-    assert isinstance(answer, OrderAnswer)
+    assert isinstance(answer, OrderAnswer | PairAnswer)
     return [_simple(c) for c in answer.choices]
 
 
@@ -177,7 +180,7 @@ def test_values_intervals_and_differences_are_those_of_compare(name: str, tiny: 
     assert any(record["difference"] not in ("nan", "0.0") for record in found.values())
     if asked.benchmark.answer_type not in (Choice, Reply):
         assert _plain(asked.measured([asdict(a) for a in before]).records) == asked.records("none")
-    if name != "b_score":  # what it asks depends on what was answered
+    if name not in ("b_score", "honest"):  # what they ask depends on what was answered, or on the kind of model
         assert _values(asked.measured([_simple(a) for a in before])) == _values(scores)
 
 

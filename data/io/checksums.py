@@ -10,14 +10,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
-from evenhand.data.io.content import read_bytes
+from evenhand.data.io.content import unpacked
+from evenhand.data.io.on_disk import NOTES, PLACES, plain_name, visible
 
 RAW = "https://raw.githubusercontent.com"
 
 Verdict = Literal["official", "differs", "missing"]
-
-_NOTES = ("LICENSE", "LICENSE.TXT", "LICENSE.MD", "README.MD", "README", "SOURCE.MD")
-"""Files in capitals that describe a data set and are not part of it."""
 
 
 class Official(NamedTuple):
@@ -49,16 +47,17 @@ def check(name: str, folder: Path) -> dict[str, Verdict]:
 
     Args:
         name: The data set.
-        folder: Where it lies; a file may be gzipped (its name then ends in .gz).
+        folder: Where it lies; a file may be gzipped (its name then ends in .gz), renamed as a copy ("name (1).csv") or
+            up to four folders deeper than published.
 
     Returns:
         Verdict by path, of every published file; of the packed form alone where the folder has that one.
     """
     known = official(name)
-    packed = {path: _verdict(folder / path, digest) for path, digest in known.packed.items()}
+    packed = {path: _verdict(_located(folder, path), digest) for path, digest in known.packed.items()}
     if packed and "missing" not in packed.values():
         return packed
-    return {path: _verdict(folder / path, digest) for path, digest in known.files.items()}
+    return {path: _verdict(_located(folder, path), digest) for path, digest in known.files.items()}
 
 
 def not_compared(folder: Path, compared: Collection[str]) -> list[str]:
@@ -71,17 +70,30 @@ def not_compared(folder: Path, compared: Collection[str]) -> list[str]:
     Returns:
         Paths in the folder, sorted; hidden files, licences and notes are left out.
     """
-    there = [p for p in folder.rglob("*") if p.is_file() and p.name.upper() not in _NOTES]
-    paths = [p.relative_to(folder) for p in there]
-    seen = [p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)]
-    return sorted(p for p in seen if p not in compared and p.removesuffix(".gz") not in compared)
+    seen = {_located(folder, path) for path in compared}
+    there = [p for p in visible(folder, "**/*") if p.name.upper() not in NOTES and p not in seen]
+    return sorted(p.relative_to(folder).as_posix() for p in there)
 
 
-def _verdict(path: Path, digest: str) -> Verdict:
-    found = next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
-    if found is None:
+def _verdict(path: Path | None, digest: str) -> Verdict:
+    if path is None:
         return "missing"
-    return "official" if bytes_hash(read_bytes(found)) == digest else "differs"
+    return "official" if bytes_hash(unpacked(path)) == digest else "differs"
+
+
+def _located(folder: Path, path: str) -> Path | None:
+    """Where a published file lies: at its path, else deeper or renamed, as the readers find it; None where nowhere."""
+    parent, _, name = path.rpartition("/")
+    exact = (name, f"{name}.gz")
+    for kept in exact:
+        if (folder / parent / kept).is_file():
+            return folder / parent / kept
+    for place in PLACES:
+        pattern = f"{place}{parent}/*" if parent else f"{place}*"
+        found = [file for file in visible(folder, pattern) if plain_name(file.name) == name]
+        if found:
+            return min(found, key=lambda f: (f.name not in exact, f))
+    return None
 
 
 @cache

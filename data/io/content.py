@@ -1,21 +1,99 @@
-"""The content of a file in bytes, unpacked."""
+"""The content of a file in bytes, unpacked; what stands in for a file that was never downloaded is refused."""
 
 from __future__ import annotations
 
 import gzip
+import re
+import zlib
 from pathlib import Path
 
 from evenhand.errors import DataError
 
+HEAD = 1024
+"""Bytes that show what a file is; a pointer of git-lfs is shorter."""
+EMPTY = "is empty (0 bytes); download it again"
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v\d")
+_POINTER_SIZE = re.compile(rb"^size (\d+)", re.MULTILINE)
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where its name ends in .gz.
+_UTF_16 = "is not UTF-8 but UTF-16, as Excel and PowerShell write it; save it as UTF-8"
+_OTHERS = {
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+    b"\x1f\x8b": "is packed by gzip; add .gz to its name",
+    b"PK\x03\x04": "is a zip archive (or an Excel sheet), not data; unpack it, or save the sheet as csv",
+}
+"""What other files begin with, and the reason to refuse them."""
+
+
+def read_bytes(path: Path, *, empty: bool = False) -> bytes:
+    """The content of a data file, unpacked where its name ends in .gz.
+
+    Args:
+        path: The file.
+        empty: Whether a file without content is given to the caller, which then reports it as one of several problems.
+
+    Raises:
+        DataError: It cannot be read or unpacked, or is not data (see `no_data`).
+    """
+    content = unpacked(path)
+    if reason := no_data(content[:HEAD], empty=empty):
+        raise DataError(f"{path} {reason}")
+    return content
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of any file, unpacked where its name ends in .gz.
 
     Raises:
         DataError: It cannot be read or unpacked.
     """
     try:
         raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        packed = path.suffix == ".gz" and not _POINTER.match(raw)  # git-lfs keeps the name of what it points to
+        return gzip.decompress(raw) if packed else raw
+    except gzip.BadGzipFile as error:
+        raise DataError(
+            f"cannot read {path}: not packed by gzip; take .gz off its name, or download it again"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+
+
+def unpacked_head(path: Path) -> bytes:
+    """The first `HEAD` bytes of a file, unpacked as in `unpacked`; for files that are read piece by piece.
+
+    Raises:
+        DataError: It cannot be read or unpacked.
+    """
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(HEAD)
+        if path.suffix != ".gz" or _POINTER.match(head):
+            return head
+        with gzip.open(path, "rb") as handle:
+            return handle.read(HEAD)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def no_data(head: bytes, *, empty: bool = False) -> str:
+    """Why a file is not the data that its name promises, with the remedy; "" where it may be.
+
+    Args:
+        head: The beginning of its content, `HEAD` bytes or all of it.
+        empty: Whether a file without content is accepted.
+
+    Returns:
+        The rest of a sentence that begins with the file's name.
+    """
+    if _POINTER.match(head):
+        size = _POINTER_SIZE.search(head)
+        of = f"a file of {int(size[1]):,} bytes" if size else "a file"
+        return f"is a pointer of git-lfs to {of}, not the file itself; run `git lfs pull` in its repository"
+    for mark, reason in _OTHERS.items():
+        if head.startswith(mark):
+            return reason
+    if _PAGE.match(head):
+        return "is a web page (html), not data: such as a login or preview page; download the raw file again"
+    return "" if head or empty else EMPTY

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evenhand.data.io.content import EMPTY
 from evenhand.data.io.locate import Problems
 from evenhand.errors import DataError
 
@@ -15,14 +16,16 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")
 """What Python makes of bytes that are no UTF-8 under `surrogateescape`."""
 
 
-def read_csv(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, list[str]]]:
+def read_csv(path: Path, content: bytes, problems: Problems, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Rows with the number of the line that they begin on; quoted cells may hold line breaks, and "None" is a word.
 
     A row that is not UTF-8 goes to `problems` by line and column. A quote that is never closed swallows what follows,
     so reading ends there. Messages never hold the text of a cell: some data sets may not be quoted.
     """
+    if not content:
+        problems.add(path, 1, EMPTY)
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begun = 1
     while True:
         try:

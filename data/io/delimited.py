@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evenhand.data.io.csv import NOT_UTF8, refuse_twice
 from evenhand.data.io.locate import Problems
+from evenhand.data.io.on_disk import COLUMNS, few
 from evenhand.errors import DataError
+
+_DOUBLED = re.compile(r'(?:^|\t)"(?:[^"\t]|"")*""(?:[^"\t]|"")*"(?=\t|\r|\n|$)', re.MULTILINE)
+"""A quoted cell with quotes within."""
 
 
 def read_delimited(
@@ -34,12 +39,17 @@ def read_delimited(
     Raises:
         DataError: The file is empty, in none of several encodings, or one of the columns is missing or there twice.
     """
-    lines = io.StringIO(_decoded(path, content, encodings), newline="")
-    if delimiter == "\t":  # a quote in a tsv file is just a quote
+    text = _decoded(path, content, encodings)
+    lines = io.StringIO(text, newline="")
+    if delimiter == "\t" and not _quotes_as_csv(text):  # else a quote in a tsv file is just a quote
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
     else:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = _header(path, next(reader, None), columns)
+    try:
+        first = next(reader, None)
+    except csv.Error as error:  # such as a quote that is never closed
+        raise DataError(f"{path}:1: not csv: {error}") from error
+    header = _header(path, first, columns)
     while True:
         try:
             fields = next(reader)
@@ -63,6 +73,21 @@ def read_delimited(
         yield reader.line_num, row
 
 
+def _quotes_as_csv(text: str) -> bool:
+    """Whether a tsv file was written by the rules of csv, as Excel and pandas do: quotes double within a quoted cell.
+
+    A cell with such quotes is the sign; then the whole text must be readable by these rules.
+    """
+    if not _DOUBLED.search(text):
+        return False
+    try:
+        return (
+            len({len(row) for row in csv.reader(io.StringIO(text, newline=""), "excel-tab", strict=True) if row}) == 1
+        )
+    except csv.Error:
+        return False
+
+
 def blank(row: dict[str, str], columns: Sequence[str]) -> str:
     """Which of the columns of a row holds nothing, said as a reason to leave the row out; "" where all are filled."""
     return next((f"column {c!r} is empty" for c in columns if not row[c].strip()), "")
@@ -76,7 +101,7 @@ def _header(path: Path, header: list[str] | None, columns: Sequence[str]) -> lis
     names = [name.strip() for name in header]
     missing = [c for c in columns if c not in names]
     if missing:
-        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(names)}")
+        raise DataError(f"{path} has no column {', '.join(map(repr, missing))}; it has {few(names, COLUMNS)}")
     refuse_twice(path, names, columns)
     return names
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evenhand.data.io import locate, rows
+from evenhand.data.io.content import EMPTY
 from evenhand.data.io.delimited import read_delimited
+from evenhand.data.io.on_disk import ARCHIVES, SHOWN, few, listed, plain_name, short, visible
 from evenhand.errors import DataError
 
 TABLES = (".jsonl", ".parquet", ".arrow", ".json", ".csv", ".tsv")
@@ -21,8 +23,8 @@ TABLES = (".jsonl", ".parquet", ".arrow", ".json", ".csv", ".tsv")
 DELIMITERS = ",;\t"
 BATCH = 4096
 """Rows of parquet and arrow that are Python objects at a time."""
-SHOWN = 5
-"""Names of files that a message lists."""
+PLACES = ("*", "data/*", "*/*", "*/*/*", "*/*/*/*", "*/*/*/*/*")
+"""Where the tables of a folder lie, the nearest first: an unpacked archive of a repository is up to four deeper."""
 _NO_ROWS = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
 """Files that `datasets` puts next to its tables."""
 
@@ -36,7 +38,7 @@ def tables(path: Path, kinds: Sequence[str] = TABLES) -> list[Path]:
     """The tables of a data set: `path` itself, or all those of one kind in the nearest folders that have any.
 
     Args:
-        path: A file, or a folder of files or of configurations and splits (two levels deep).
+        path: A file, or a folder of files or of configurations and splits, up to four folders deep (`PLACES`).
         kinds: Endings that will do, the best one first.
 
     Returns:
@@ -44,12 +46,60 @@ def tables(path: Path, kinds: Sequence[str] = TABLES) -> list[Path]:
     """
     if path.is_file():
         return [path] if kind_of(path) in kinds else []
-    for places in ("*", "data/*", "*/*", "*/*/*"):
-        there = sorted(f for f in path.glob(places) if f.is_file() and f.name not in _NO_ROWS and f.name[0] != ".")
+    for place in PLACES:
+        there = [file for file in visible(path, place) if file.name not in _NO_ROWS]
         for kind in kinds:
             if found := [f for f in there if kind_of(f) == kind]:
                 return found
     return []
+
+
+def other_tables(path: Path, read: Collection[Path], kinds: Sequence[str] = TABLES) -> list[Path]:
+    """The tables of a folder, wherever `tables` looks, that were not read; none where `path` is a file.
+
+    Args:
+        path: As in `tables`.
+        read: Files that were read.
+        kinds: Endings that count.
+    """
+    there = visible(path, *PLACES) if path.is_dir() else []
+    return [f for f in there if kind_of(f) in kinds and f.name not in _NO_ROWS and f not in read]
+
+
+def published_tables(path: Path, stems: Collection[str], kinds: Sequence[str] = TABLES) -> list[Path]:
+    """The tables under a data set's published names, of one kind, in the nearest folders that have any.
+
+    Args:
+        path: A folder, as in `tables`.
+        stems: The published names without their endings; a file called "NAME (1)" counts where there is no "NAME".
+        kinds: As in `tables`.
+
+    Raises:
+        DataError: Several renamed copies of one file are there, and it is not; the message names them.
+    """
+    for place in PLACES:
+        there = [file for file in visible(path, place) if published_stem(file) in stems]
+        for kind in kinds:
+            if found := [file for file in there if kind_of(file) == kind]:
+                return _without_copies(path, found)
+    return []
+
+
+def published_stem(file: Path) -> str:
+    """A table's published name without its ending, whatever was added to it; see `files.plain_name`."""
+    return plain_name(file.name).rpartition(".")[0]
+
+
+def _without_copies(path: Path, found: Sequence[Path]) -> list[Path]:
+    """Of a file and its renamed copies in a folder the file."""
+    kept: list[Path] = []
+    for place in dict.fromkeys((file.parent, published_stem(file)) for file in found):
+        same = [file for file in found if (file.parent, published_stem(file)) == place]
+        exact = [file for file in same if locate.stem(file) == place[1]]
+        if not exact and len(same) > 1:
+            raise DataError(f"{path} has {short(place[1])} in {listed(same, path)}; keep one of them, or name it")
+        kept += exact or same
+    return kept
 
 
 def demanded_tables(path: Path, what: str, known: str, kinds: Sequence[str] = TABLES) -> list[Path]:
@@ -85,7 +135,9 @@ def read_table(
         DataError: The file as a whole is not what its name says, or lacks a column.
     """
     kind = kind_of(path)
-    if kind in (".csv", ".tsv"):
+    if not content:
+        problems.add(path, 1, EMPTY)
+    elif kind in (".csv", ".tsv"):
         mark = delimiter_of(content, "\t" if kind == ".tsv" else ",")
         yield from read_delimited(path, content, columns, problems, delimiter=mark)
     elif kind in (".parquet", ".arrow"):
@@ -111,12 +163,19 @@ def delimiter_of(content: bytes, usual: str = ",") -> str:
 def found_in(path: Path) -> str:
     """What lies at a place, in a few words."""
     if path.is_file():
-        return f"one file {path.name}"
-    names = sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())
+        return f"one file {short(path.name)}"
+    names = [str(file.relative_to(path)) for file in visible(path, "**/*")]
     kinds = Counter(kind_of(Path(name)) or "no ending" for name in names)
-    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
-    shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
-    return f"{counted} ({shown})" if names else "an empty folder"
+    counted = ", ".join(f"{count} {short(kind, 12)}" for kind, count in kinds.most_common(SHOWN))
+    return f"{counted} ({few(names)}){_remedy(names)}" if names else "an empty folder"
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """What to do about files that only look like no tables: packed ones, and those that Windows named .txt."""
+    if packed := [name for name in names if name.lower().endswith(ARCHIVES) and kind_of(Path(name)) not in TABLES]:
+        return f"; unpack {short(packed[0])} first"
+    renamed = [name for name in names if name.endswith(".txt") and kind_of(Path(name.removesuffix(".txt"))) in TABLES]
+    return f"; rename {short(renamed[0])} so that it ends in {kind_of(Path(renamed[0][:-4]))}" if renamed else ""
 
 
 def _arrow_rows(path: Path, content: bytes, kind: str) -> Iterator[dict[str, Any]]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import rows
 from evenhand.data.io.checksums import official
+from evenhand.data.io.content import EMPTY
+from evenhand.data.io.on_disk import short
 from evenhand.errors import DataError
 
 FOLDER_VARIABLE = "EVENHAND_DATA"
+FIRST = 240
+"""Characters of a problem that an error shows; a report has all of them."""
 
 
 class Clone(NamedTuple):
@@ -42,6 +46,8 @@ class Dataset(NamedTuple):
     """Where git fetches it from, where that is the way."""
     prefix: str = ""
     """What a benchmark's `source` has before a path of this data set, where it reads others too."""
+    evaluation_only: str = ""
+    """Why no method may be trained on it, such as a clause of its licence; "" where nothing forbids it."""
 
 
 @dataclass
@@ -56,8 +62,8 @@ class Problems:
 
     @property
     def first(self) -> str:
-        """The first one, to be added to a message; "" where there is none."""
-        return f"; first problem: {self.lines[0]}" if self.lines else ""
+        """The first one, shortened, to be added to a message; "" where there is none."""
+        return f"; first problem: {short(self.lines[0], FIRST)}" if self.lines else ""
 
     def __bool__(self) -> bool:
         """Whether there were any."""
@@ -142,7 +148,7 @@ def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:
             name, repo_type="dataset", revision=revision, allow_patterns=list(dataset.patterns), local_dir=folder
         )
     except Exception as error:  # hub, network and file errors are of many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = short(str(error).splitlines()[0], 160) if str(error) else type(error).__name__
         raise DataError(f"cannot fetch {dataset.name} from {name} ({reason}). {how_to_get(dataset)}") from error
     return Path(found)
 
@@ -152,6 +158,8 @@ def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple
 
     A byte order mark and the line ends of any system are no part of a row; see `evenhand.data.io.rows`.
     """
+    if not content:
+        problems.add(path, 1, EMPTY)
     for number, line in enumerate(rows.byte_lines(content), start=1):
         if not line.strip():
             continue
@@ -171,18 +179,3 @@ def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple
 def stem(path: Path) -> str:
     """File name without .jsonl or .jsonl.gz."""
     return path.name.removesuffix(".gz").rpartition(".")[0]
-
-
-def jsonl_files(path: Path, wanted: Sequence[str]) -> list[Path]:
-    """The files of a data set: `path` itself, or those in the folder (or its data/) whose stem is wanted.
-
-    Where none of the wanted names occurs, every jsonl file of the folder is taken.
-    """
-    if path.is_file():
-        return [path]
-    for folder in (path, path / "data"):
-        files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
-        known = [f for f in files if stem(f) in wanted]
-        if files:
-            return known or files
-    raise DataError(f"{path} holds no .jsonl or .jsonl.gz file")

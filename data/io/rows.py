@@ -12,14 +12,17 @@ import ast
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from math import isfinite, isnan
+from numbers import Integral, Real
 from typing import Any
 
 _KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 SHOWN = 3
 """Refused rows that a warning shows; a report has all of them."""
+_WHOLE = re.compile(r"[+-]?\d{1,18}(\.0+)?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -90,6 +93,8 @@ def from_json(text: str) -> Any:
     Raises:
         Refused: It is not JSON, or has a key twice.
     """
+    if not text:
+        raise Refused("not JSON: it is empty (0 bytes)")
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
@@ -153,13 +158,24 @@ def identifier(row: Mapping[str, Any], name: str) -> str:
         Refused: It is missing or neither a text nor a whole number.
     """
     value = row.get(name)
-    if isinstance(value, float) and isfinite(value) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
+    number = None if isinstance(value, str) else whole(value)
+    return text(row, name) if number is None else str(number)
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a cell holds: 6, 6.0, those of NumPy, and "6" or "6.0"; None where it is something else."""
+    if isinstance(value, str):
+        return int(value.strip().partition(".")[0]) if _WHOLE.fullmatch(value.strip()) else None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    number = float(value)
+    return int(number) if isfinite(number) and number.is_integer() else None
 
 
 def index(row: Mapping[str, Any], name: str, count: int) -> int:
-    """The number of one of `count` options, from 0.
+    """The number of one of `count` options, from 0, also where it is written as text (`whole`).
 
     Raises:
         Refused: It is missing or none of them.
@@ -167,11 +183,11 @@ def index(row: Mapping[str, Any], name: str, count: int) -> int:
     if name not in row:
         raise Refused(f"field {name!r} is missing")
     value = row[name]
-    known = not isinstance(value, bool) and isinstance(value, int | float) and value in range(count)
-    if not known:
+    number = whole(value)
+    if number is None or number not in range(count):
         shown = repr(value) if isinstance(value, int | float | str) else kind(value)
         raise Refused(f"{name} {shown} is none of {', '.join(map(str, range(count)))}")
-    return int(value)
+    return number
 
 
 def texts(value: Any, where: str, at_least: int = 1) -> list[str]:
@@ -180,17 +196,28 @@ def texts(value: Any, where: str, at_least: int = 1) -> list[str]:
     Raises:
         Refused: It is no list of texts, or has too few.
     """
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise Refused(f"field {where!r} is the text {value[:40]!r}, not a list") from None
+    value = unwritten(value)
     if not isinstance(value, list | tuple):
         shown = f"the text {value[:40]!r}" if isinstance(value, str) else kind(value)
         raise Refused(f"field {where!r} is {shown}, not a list")
     if len(value) < at_least:
         raise Refused(f"field {where!r} has {len(value)} entries; at least {at_least} are needed")
     return [words(entry, f"{where}[{n}]") for n, entry in enumerate(value)]
+
+
+def unwritten(value: Any) -> Any:
+    """A list or object, also where it was written as text, in JSON or as Python prints it; an array as a list.
+
+    A csv file has lists and objects as such texts, and pandas reads the lists of a parquet file as arrays. Any other
+    value is given back as it is.
+    """
+    if isinstance(value, str) and value.strip()[:1] in tuple("[{"):
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(value.strip())
+        return value
+    plain = isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable)
+    return value if plain else list(value)
 
 
 def different(values: Mapping[str, str], *, case: bool = False) -> None:

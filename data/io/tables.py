@@ -9,6 +9,7 @@ from typing import Any
 from evenhand.data.io import hub, locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.layouts import kind_of, read_table
+from evenhand.data.io.on_disk import COLUMNS, few, visible
 from evenhand.errors import DataError
 
 HUB = hub.PREFIX
@@ -35,7 +36,7 @@ def read(source: str, columns: Sequence[str] = (), problems: locate.Problems | N
     found = _of_hub(source) if source.startswith(HUB) else _of_path(Path(source).expanduser(), noted)
     for n, (place, row) in enumerate(found):
         if n == 0 and (missing := [c for c in columns if c not in row]):
-            raise DataError(f"{place} has no column {', '.join(map(repr, missing))}; it has {', '.join(row)}")
+            raise DataError(f"{place} has no column {', '.join(map(repr, missing))}; it has {few(row, COLUMNS)}")
         yield place, row
 
 
@@ -47,7 +48,7 @@ def files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = sorted(f for f in path.rglob("*") if f.is_file() and kind_of(f) in KINDS) if path.is_dir() else []
+    found = [f for f in visible(path, "**/*") if kind_of(f) in KINDS] if path.is_dir() else []
     if not found:
         raise DataError(f"no table at {str(path)!r}: give a file ({', '.join(KINDS)}) or a folder of them")
     return found
@@ -57,7 +58,7 @@ def _of_path(path: Path, problems: locate.Problems) -> Iterator[Placed]:
     for file in files(path):
         if kind_of(file) not in KINDS:
             raise DataError(f"{file} is none of {', '.join(KINDS)}")
-        for line, row in read_table(file, read_bytes(file), (), problems):
+        for line, row in read_table(file, read_bytes(file, empty=True), (), problems):
             yield f"{file}:{line}", row
 
 

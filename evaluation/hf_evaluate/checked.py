@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import evaluate
 import numpy as np
 
-from evenhand.evaluation.hf_evaluate.inputs import shown
+from evenhand.evaluation.hf_evaluate.inputs import is_number, shown
 
 Rows = Sequence[Any]
 
@@ -27,6 +27,22 @@ class CheckedMetric(evaluate.Metric):
     reference: ClassVar[str] = ""
     """What a reference is: "label", or, of a text, what it contains."""
 
+    def compute(
+        self, *, predictions: Rows | None = None, references: Rows | None = None, **more: Any
+    ) -> dict[str, Any] | None:
+        """The metrics of what is given here, or was added before.
+
+        Raises:
+            ValueError: Nothing was given or added, or as in `add_batch`.
+        """
+        if predictions is None and references is None and self.writer is None:
+            raise ValueError(
+                "there are no predictions: predictions=None and references=None, and nothing was added; give "
+                "compute(predictions=..., references=...), or call add_batch first"
+            )
+        found: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **more)
+        return found
+
     def add_batch(self, *, predictions: Rows | None = None, references: Rows | None = None, **more: Any) -> None:
         """Take a batch of predictions and references.
 
@@ -36,8 +52,10 @@ class CheckedMetric(evaluate.Metric):
         """
         predicted, right = _rows(predictions, "predictions"), _rows(references, "references")
         if len(predicted) != len(right):
+            first = min(len(predicted), len(right))
             raise ValueError(
-                f"{len(predicted)} predictions but {len(right)} references; give one reference per prediction"
+                f"{len(predicted)} predictions but {len(right)} references; give one reference per prediction (row "
+                f"{first} is the first that has only one of them)"
             )
         for row, (one, other) in enumerate(zip(predicted, right, strict=True)):
             self._check(one, other, f"s, row {row}")
@@ -82,9 +100,9 @@ def _is_list(value: Any) -> bool:
 def _wrong(value: Any, kind: str, what: str) -> str:
     """Why a value is not a label, or a text of a kind, and what to give; "" where it is."""
     if kind == "label":
-        return "" if value is None or _is_number(value) else _no_label(value, what)
+        return "" if value is None or is_number(value) else _no_label(value, what)
     if isinstance(value, str):
-        return ""
+        return "" if value.strip() or what == "prediction" else f"is empty; give {kind} as text"
     if isinstance(value, dict):
         return f"is a dict, not in the expected format; give {kind} as text (json.dumps(row) of a row)"
     return f"is not in the expected format; give {kind} as text"
@@ -106,16 +124,5 @@ def _no_scores(value: Any, texts: Sequence[str]) -> str:
     scores = list(value)
     if len(scores) != len(texts):
         return f"has {len(scores)} scores; {wanted}"
-    strange = next((score for score in scores if score is not None and not _is_number(score)), None)
+    strange = next((score for score in scores if score is not None and not is_number(score)), None)
     return f"has a score that is not a number, {shown(strange)}; {wanted}" if strange is not None else ""
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is one number, of Python, NumPy or torch, or a text of one, which `evaluate` casts."""
-    if isinstance(value, (list, tuple, dict, bytes)) or (isinstance(value, np.ndarray) and value.ndim):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return True

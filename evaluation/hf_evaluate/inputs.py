@@ -6,12 +6,18 @@ range is refused by its row.
 
 from __future__ import annotations
 
+import difflib
 import json
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from math import isfinite, isinf, nan
 from numbers import Integral
 from typing import Any
+
+import numpy as np
+
+from evenhand.data.io.on_disk import few
+from evenhand.data.io.rows import known
 
 UNPARSED = -1
 """Stands for a reply that could not be parsed."""
@@ -24,6 +30,17 @@ def shown(value: object) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = 80
     return short.repr(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one number, of Python, NumPy or torch, or a text of one, which `evaluate` casts."""
+    if isinstance(value, (list, tuple, dict, bytes)) or (isinstance(value, np.ndarray) and value.ndim):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def json_rows(values: Sequence[str], source: str) -> list[dict[str, Any]]:
@@ -48,6 +65,32 @@ def json_rows(values: Sequence[str], source: str) -> list[dict[str, Any]]:
             )
         found.append(one)
     return found
+
+
+def group_names(values: Sequence[str], names: Sequence[str], what: str) -> list[str]:
+    """The groups of rows, as the data set writes them; other groups than its own are kept as they are.
+
+    Args:
+        values: Per row its group, as given.
+        names: The data set's groups.
+        what: What a group is, such as "bias type".
+
+    Raises:
+        ValueError: A group is empty, or nearly one of the data set's, which a misspelled one would leave.
+    """
+    found = [known(value.strip(), names) for value in values]
+    for row, name in enumerate(found):
+        if not name:
+            raise ValueError(f"references, row {row}: the {what} is empty; give one, such as {names[0]!r}")
+        near = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+        if near:
+            raise ValueError(f"references, row {row}: no {what} {shown(name)}; did you mean {near[0]!r}?")
+    return found
+
+
+def no_group(group: object, what: str, there: Iterable[str]) -> ValueError:
+    """The error about a group that no row has; it lists those that are there."""
+    return ValueError(f"no {what} {shown(group)}; there are {few(there, 12)}")
 
 
 def class_count(classes: object) -> int | None:
@@ -114,15 +157,18 @@ def distributions(rows: Sequence[Sequence[float] | None], count: int, classes: i
     Raises:
         ValueError: Not as many rows as items, or a row that is no distribution over the labels.
     """
-    if isinstance(rows, (str, bytes, int, float)):
+    if not isinstance(rows, Sized) or isinstance(rows, (str, bytes)):
         raise ValueError(f"probabilities={shown(rows)} is not a list; give one row of {classes} numbers per item")
     if len(rows) != count:
         raise ValueError(f"{len(rows)} rows of probabilities but {count} predictions; give one per item")
     for row, p in enumerate(rows):
         if p is None:
             continue
-        if isinstance(p, (str, bytes, int, float)):
+        if not isinstance(p, Sized) or isinstance(p, (str, bytes)):
             raise ValueError(f"probabilities, row {row}: {shown(p)} is not a list; give {classes} probabilities")
+        strange = [x for x in p if isinstance(x, str) or not is_number(x)]
+        if strange:
+            raise ValueError(f"probabilities, row {row}: {shown(strange[0])} is not a number; give {classes} of them")
         if len(p) != classes or not all(isfinite(x) and x >= 0 for x in p) or abs(sum(p) - 1) > TOLERANCE:
             raise ValueError(
                 f"probabilities, row {row}: {list(p)} is not a distribution over {classes} labels; give {classes} "

@@ -2,7 +2,7 @@
 
 A group is one template with one noun; its prompts differ in the descriptor alone. Fit, validation and evaluation share
 no descriptor and no template: a prompt whose descriptor is of one part and whose template of another is not used.
-Templates that differ in a greeting only ("I'm ...", "Hi! I'm ...") count as one.
+Templates that differ in what stands before the sentence about people ("I'm ...", "How are you? I'm ...") count as one.
 """
 
 from __future__ import annotations

@@ -39,6 +39,14 @@ NONE_MOVABLE = "not calibrated: every question has options that speak of positio
 
 RELEASED = {"estimation_fraction": 0.05, "min_questions": 1, "mean": "arithmetic", "added": 1e-10}
 """The paper gives no constant beside its formulas; the released code, which its figures are from, has one."""
+CODE = "chujiezheng/LLM-MCQ-Bias 2ae2f40"
+OF_RELEASED = {
+    "": CODE,
+    "estimation_fraction": f"{CODE}, debias_pride.py: RATIO_PREFIX_SAMPLES",
+    "min_questions": f"ours: {CODE} has no minimum, and a prior needs one question",
+    "mean": f"{CODE}, debias_utils.py, simple: np.mean",
+    "added": f"{CODE}, debias_pride.py and debias_utils.py",
+}
 
 
 @settings
@@ -47,10 +55,7 @@ class PriDe(Calibrator):
 
     name: ClassVar[str] = "pride"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": RELEASED, "released": RELEASED}
-    preset_sources: ClassVar[dict[str, dict[str, str]]] = {
-        "paper": {"": "chujiezheng/LLM-MCQ-Bias"},
-        "released": {"": "chujiezheng/LLM-MCQ-Bias"},
-    }
+    preset_sources: ClassVar[dict[str, dict[str, str]]] = {"paper": OF_RELEASED, "released": OF_RELEASED}
     renamed: ClassVar[dict[str, str]] = {"share": "estimation_fraction", "least": "min_questions"}
 
     estimation_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from evenhand.methods.distillation._exits import Batch, Lesson, TwoExits, Weights
     from evenhand.training.loop import Schedule, Training
 
+_CODE = "nourhanb/Debiasify 075440a"
+
 
 @settings
 class DeepToShallow(TextTraining):
@@ -40,12 +42,19 @@ class DeepToShallow(TextTraining):
             "mmd_width": 1.0,
             "detach_deep": False,
             "ce_epochs": 5,
+            "kl": 0.1,
+            "mmd": 1.0,
+            "temperature": 1.0,
+            "masking": 0.15,
+            "max_length": 256,
             "learning_rate": 1e-4,
             "learning_rate_decay": "none",
             "warmup_ratio": 0.0,
-            "weight_decay": 0.0,  # Adam
+            "weight_decay": 0.0,
             "max_grad_norm": 0.0,
             "batch_size": 100,
+            "gradient_accumulation_steps": 1,
+            "precision": "auto",
             "epochs": 50,
             "validation_fraction": 0.0,
             "patience": 0,
@@ -53,8 +62,15 @@ class DeepToShallow(TextTraining):
     }
     preset_sources: ClassVar[dict[str, dict[str, str]]] = {
         "released": {
-            "": "nourhanb/Debiasify",
-            "alignment": "nourhanb/Debiasify has such a layer; that it is linear is ours",
+            "": _CODE,
+            "kl": f"{_CODE}, trainer.py: alpha",
+            "mmd": f"{_CODE}, trainer.py: added without a weight",
+            "temperature": f"{_CODE}, losses.py: logits as they are",
+            "masking": "ours, the usual one: images have no tokens to hide",
+            "max_length": "ours: images have no tokens",
+            "weight_decay": "ours, off: trainer.py has an L2 penalty of .01 in Adam, which decoupled decay is not",
+            "precision": "ours: trainer.py has float32",
+            "alignment": f"{_CODE} has such a layer; that it is linear is ours",
             "learning_rate_decay": "ours: Adam without a schedule",
             "warmup_ratio": "ours: Adam without a schedule",
             "max_grad_norm": "ours: Adam without clipping",

@@ -15,6 +15,7 @@ from pydantic import Field
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Model, settings
 from evenhand.methods.distillation._text_training import TextDistillation
+from evenhand.training.preset_values import UNSTATED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,11 +35,24 @@ _PAPER = {
     "emphasis": 0.0,
     "rule_masking": None,
     "compared": "all",
+    "strength": 1.0,
+    "layers": None,
+    "masking": 0.15,
+    "max_length": 256,
     "learning_rate": 5e-4,
+    "learning_rate_decay": "linear",
     "epochs": 3,
     "warmup_ratio": 0.05,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "batch_size": None,
+    "gradient_accumulation_steps": 1,
+    "precision": "auto",
+    "validation_fraction": 0.1,
     "patience": 0,
 }
+_CODE = "iPieter/universal-distillation 9df92b2"
+_SIBLING = "a sibling run of the authors"
 _RELEASED = {
     **_PAPER,
     "mode": "geometric",  # the mean of the two logits
@@ -72,18 +86,33 @@ class FairDistillation(TextDistillation):
         "paper": {
             "": "arXiv 2207.04546",
             "rules": "arXiv 2207.04546; its lists of evidence are ours and not used",
-            "learning_rate": "a sibling run of the authors",
-            "epochs": "a sibling run of the authors",
-            "warmup_ratio": "a sibling run of the authors",
+            "layers": "arXiv 2207.04546: 6 of 12, which None stands for",
+            "masking": f"{_CODE}, data/jit/dataloader.py: mlm_mask_prop",
+            "max_length": UNSTATED,
+            "learning_rate": _SIBLING,
+            "learning_rate_decay": UNSTATED,
+            "epochs": _SIBLING,
+            "warmup_ratio": _SIBLING,
+            "weight_decay": _SIBLING,
+            "max_grad_norm": UNSTATED,
+            "batch_size": UNSTATED,
+            "gradient_accumulation_steps": UNSTATED,
+            "precision": UNSTATED,
+            "validation_fraction": UNSTATED,
             "soften": "ours, off",
             "emphasis": "ours, off",
             "rule_masking": "ours, off",
             "patience": "nothing ends the training early",
         },
         "released": {
-            "": "iPieter/universal-distillation 9df92b2",
-            "epochs": "iPieter/universal-distillation 9df92b2, README",
-            "watch": "iPieter/universal-distillation 9df92b2; that it is taken at hidden tokens is ours",
+            "": _CODE,
+            "masking": f"{_CODE}, data/jit/dataloader.py: mlm_mask_prop",
+            "learning_rate_decay": f"ours: the line of {_CODE}, modules/base.py, is of batches of 32 texts, not 6",
+            "epochs": f"{_CODE}, README",
+            "max_grad_norm": f"default of Lightning's Trainer, which {_CODE} leaves",
+            "precision": f"ours: {_CODE} has float32",
+            "validation_fraction": f"ours: {_CODE} has validation texts in a file of their own (--val_data)",
+            "watch": f"{_CODE}; that it is taken at hidden tokens is ours",
             "soften": "ours, off",
             "emphasis": "ours, off",
             "rule_masking": "ours, off",

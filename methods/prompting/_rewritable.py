@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.methods.prompting._rewrites import Fields, Listed, UnusableRewriteError, alike, listed, names_all
-from evenhand.prompting.rendering import BY_TEXT, BareText, plain_block, question_block
+from evenhand.prompting.rendering import BY_TEXT, LETTERED, BareText, plain_block, question_block
 
 
 class Subject(NamedTuple):
@@ -121,4 +121,4 @@ def _options_of(fields: Fields, question: Question) -> Listed:
 
 
 def _shows_options(question: Question, answer_by: AnswerBy) -> bool:
-    return question.template == "exam" or (question.template == "letters" and answer_by not in BY_TEXT)
+    return question.template == "exam" or (question.template in LETTERED and answer_by not in BY_TEXT)

@@ -59,12 +59,30 @@ class FairSteer(ActivationMethod):
     not_in_key: ClassVar[frozenset[str]] = AFTERWARDS | {"gate", "threshold"}
     name: ClassVar[str] = "fairsteer"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"split": "row", "balance_letters": False, "layer": 0.375, "skip_first": False},
+        "paper": {
+            "gate": "token",
+            "threshold": 0.5,
+            "strength": 1.0,
+            "scope": "answer",
+            "fit_at": "continuation",
+            "penalty": 1.0,
+            "split": "row",
+            "validation_fraction": 0.2,
+            "balance_letters": False,
+            "layer": 0.375,
+            "skip_first": False,
+        },
     }
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "paper": {
             "": _CODE,
-            "split": f"{_CODE}: 80 and 20 % of the rows",
+            "gate": f"{_CODE}: at each forward, by the state of the last position",
+            "threshold": f"{_CODE}: less than .5",
+            "scope": f"{_CODE}: the last position of each forward",
+            "fit_at": f"{_CODE}: at the letter of either answer",
+            "penalty": f"{_CODE}: L2 with C = 1",
+            "split": f"{_CODE}: by row",
+            "validation_fraction": f"{_CODE}: 80 and 20 % of the rows",
             "balance_letters": f"{_CODE}: every row in one order",
             "layer": f"{_CODE}: the script's default, 15 of the 40 layers of Llama-2-13B",
         }

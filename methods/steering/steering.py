@@ -1,6 +1,6 @@
 """`steering`: hidden states are moved along a direction from biased to unbiased answers.
 
-Sources of the presets; what is not named there is as in the defaults.
+Sources of the presets:
 
 - `caa`: Panickssery et al. 2023, contrastive activation addition (arXiv 2312.06681; IBM/AISteer360, `caa`). The mean
   difference at the answer's letter, as long as it is (`direction`, `fit_at`, `normalise`), letters as they come
@@ -51,6 +51,11 @@ _CAA = "IBM/AISteer360 1d7c843, caa"
 _ABLATION = "IBM/AISteer360 1d7c843, directional_ablation"
 _SIDDIQUE = "ttabassum12/shifting-perspectives 28edc8d"
 _CYBEREY = "hannahxchen/gender-bias-steering b865b98"
+_MEAN_AT_THE_LETTER: Mapping[str, Any] = {"direction": "mean", "fit_at": "continuation"}
+_OF_MEAN: Mapping[str, str] = {
+    "direction": f"arXiv 2312.06681; {_CAA}: the mean of the differences",
+    "fit_at": f"arXiv 2312.06681; {_CAA}: at the letter of either answer",
+}
 LEAST_ROWS = 4
 """Fewer states on a side say nothing of its mean."""
 MOST_HELD = 400
@@ -70,25 +75,40 @@ class Steering(ActivationMethod):
     }
     name: ClassVar[str] = "steering"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "caa": {"scope": "after", "layer": 0.4, "balance_letters": False, "skip_first": False},
+        "caa": {
+            **_MEAN_AT_THE_LETTER,
+            "normalise": False,
+            "operation": "add",
+            "scope": "after",
+            "layer": 0.4,
+            "balance_letters": False,
+            "skip_first": False,
+        },
         "siddique": {
             "direction": "pca",
+            "fit_at": "continuation",
+            "operation": "add",
             "towards": "right",
             "scope": "all",
             "skip_first": False,
             "layer": "validation",
+            "validation_fraction": 0.2,
             "balance_letters": False,
         },
         "concept_projection": {
             "direction": "weighted",
             "fit_at": "answer",
+            "min_lean": 0.1,
             "operation": "project",
+            "offset": "zero",
+            "target": 0.0,
             "scope": "all",
             "skip_first": False,
             "layer": "validation",
             "balance_letters": False,
         },
         "ablation": {
+            **_MEAN_AT_THE_LETTER,
             "operation": "ablate",
             "scope": "all",
             "skip_first": False,
@@ -99,6 +119,9 @@ class Steering(ActivationMethod):
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "caa": {
             "": _CAA,
+            **_OF_MEAN,
+            "normalise": f"{_CAA}: as long as it is",
+            "operation": "arXiv 2312.06681",
             "scope": "arXiv 2312.06681: all tokens after the prompt",
             "layer": f"{_CAA}: 40 % of the depth where no layer is named; the paper sweeps",
             "balance_letters": f"{_CAA}: letters as they come",
@@ -106,21 +129,26 @@ class Steering(ActivationMethod):
         "siddique": {
             "": _SIDDIQUE,
             "direction": f"{_SIDDIQUE}: the default of dialz",
+            "fit_at": f"{_SIDDIQUE}: at the letter of either answer",
             "scope": f"{_SIDDIQUE}: all tokens",
             "skip_first": f"{_SIDDIQUE}: all tokens",
             "layer": f"{_SIDDIQUE}: by validation accuracy; by the lean: ours",
+            "validation_fraction": f"ours; {_SIDDIQUE} fits on rows 1 to 300 of a file, and validates on 301 to 600",
             "balance_letters": f"{_SIDDIQUE}: options in one order",
         },
         "concept_projection": {
             "": _CYBEREY,
             "direction": f"{_CYBEREY}: WMD",
             "fit_at": f"{_CYBEREY}: last token of the prompt",
+            "min_lean": f"{_CYBEREY}: threshold of .1",
+            "offset": f"{_CYBEREY}: projects from 0, though the direction is fitted from the neutral mean",
             "scope": f"{_CYBEREY}: every position",
             "skip_first": f"{_CYBEREY}: every position",
             "balance_letters": f"{_CYBEREY}: its prompts have no options",
         },
         "ablation": {
             "": _ABLATION,
+            **dict.fromkeys(_MEAN_AT_THE_LETTER, f"{_CAA}, whose direction it takes"),
             "operation": f"arXiv 2406.11717; {_ABLATION}",
             "layer": f"{_ABLATION}: 40 % of the depth; the paper edits every layer",
             "balance_letters": f"{_CAA}, whose direction it takes: letters as they come",

@@ -77,6 +77,16 @@ _BIASUNLEARN = {
     "swap": True,
     "check_steps": 10,
     "patience": 0,
+    "stop": "parity",
+    "tolerance": 2.0,
+    "npo_form": "rows",
+    "retain_kl_form": "kl",
+    "measure": "probability",
+    "targets": "all",
+    "validation_fraction": 0.1,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "precision": "no",
 }
 """The released run.sh and README of BiasUnlearn, and what both leave to argparse."""
 

@@ -24,6 +24,7 @@ from evenhand.core.artifacts import made_with, resolved_precision
 from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Ability, Model, Pair, TrainData, TrainedOn, TrainingRecord, settings
+from evenhand.training.preset_values import UNSTATED
 from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
@@ -45,12 +46,20 @@ _PAPER: Mapping[str, Any] = {
     "measure": "probability",
     "edit_fraction": 0.1,
     "zero_rows": "kept",
+    "partition": "row",
+    "retain_kl_weight": 0.0,
+    "drop_last": False,
     "gate": False,
     "learning_rate": 2e-6,
     "batch_size": 64,
     "epochs": 15,
     "reduction": "sum",
+    "max_length": 512,
+    "precision": "auto",
     "validation_fraction": 0.0,
+    "select": "lowest",
+    "target": "answer",
+    "embeddings": True,
 }
 """What the paper prescribes (for BERT-like models, input aggregation); the presets of the released code name what they
 change."""
@@ -66,14 +75,27 @@ _RELEASED: Mapping[str, Any] = {
 _OF_PAPER: Mapping[str, str] = {
     "": "Yu et al. 2023, ACL Findings",
     "validation_fraction": "nothing is held out in the paper",
+    "select": "Yu et al. 2023, ACL Findings: the lowest cosines",
+    "target": "Yu et al. 2023, ACL Findings: the word at the hidden place",
+    "embeddings": "Yu et al. 2023, ACL Findings: every tensor",
     "gate": "ours, off",
+    "retain_kl_weight": "ours, off",
     "zero_rows": "the paper masks nothing",
+    "partition": "Yu et al. 2023, ACL Findings, input aggregation",
+    "drop_last": UNSTATED,
+    "max_length": UNSTATED,
+    "precision": UNSTATED,
 }
 _OF_RELEASED: Mapping[str, str] = {
     **_OF_PAPER,
     "architecture": "general_similarity_retrain.py, is_mlm",
     "direction": "general_similarity_retrain.py, _minimize_grads_2",
+    "partition": "general_similarity_retrain.py: input aggregation without --output-agg",
+    "precision": "ours: general_similarity_retrain.py has float32",
     "zero_rows": "general_similarity_retrain.py, compute_similarities",
+    "select": "general_similarity_retrain.py, find_parameters_to_keep: largest=False",
+    "target": "general_similarity_retrain.py, do_an_mlm_backprop: target_tokens",
+    "embeddings": "partition_params.py, create_param_partition: every tensor that is trained",
     "as_stored": "partition_params.py, create_param_partition",
     "cosine_eps": "general_similarity_retrain.py, compute_similarities: F.cosine_similarity",
     "special_tokens": "dataset.py: add_special_tokens=False",
@@ -146,6 +168,10 @@ class PCGU(TrainedMethod):
             **_OF_RELEASED,
             "measure": "general_similarity_retrain.py, do_an_mlm_backprop: logits.sum()",
             "reduction": "general_similarity_retrain.py, do_an_mlm_backprop: logits.sum()",
+            "drop_last": (
+                "CharlesYu2000/PCGU-UnlearningBias eeae24e, general_similarity_retrain.py: with sim_batch_size -1 each "
+                "batch of the DataLoader makes a step, the last one too"
+            ),
             "max_length": "dataset.py, WGDataset: max_len",
         },
     }

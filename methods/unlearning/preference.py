@@ -14,6 +14,7 @@ from evenhand import renaming
 from evenhand.interfaces import Model, TrainData, settings
 from evenhand.methods.unlearning.pairwise import Pairwise
 
+_CODE = "dpo/dpo.py"
 _FIRST = frozenset(
     {
         "axes",
@@ -45,10 +46,42 @@ class Preference(Pairwise):
     training_version: ClassVar[int] = 2
     name: ClassVar[str] = "preference"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"steps": 200, "dropout": 0.05, "targets": "attention", "warmup_ratio": 0.5},
+        "paper": {
+            "dpo_weight": 1.0,
+            "beta": 0.1,
+            "stop": "none",
+            "steps": 200,
+            "rank": 16,
+            "alpha": 16,
+            "dropout": 0.05,
+            "targets": "attention",
+            "learning_rate": 5e-5,
+            "warmup_ratio": 0.5,
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+            "batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "max_length": 1536,
+            "precision": "no",
+            "validation_fraction": 0.0,
+            "patience": 0,
+        },
     }
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
-        "paper": {"": "VectorInstitute/bias-mitigation-unlearning 9b7c792, dpo/dpo.py"}
+        "paper": {
+            "": f"released code, {_CODE}",
+            "targets": f"peft's default for LLaMA and OPT, which {_CODE} leaves",
+            "learning_rate": f"released code, {_CODE}; that it falls along a line instead of a cosine is ours",
+            "warmup_ratio": f"released code, {_CODE}: 100 of 200 steps",
+            "weight_decay": f"default of DPOConfig, which {_CODE} leaves",
+            "max_grad_norm": f"default of DPOConfig, which {_CODE} leaves",
+            "batch_size": f"released code, {_CODE}: 4 x 4",
+            "gradient_accumulation_steps": "ours: the 16 pairs of a step at once, with the same result",
+            "max_length": f"released code, {_CODE}; there, longer pairs are cut, here they are left out",
+            "precision": f"ours: {_CODE} has weights in float16",
+            "validation_fraction": f"released code, {_CODE}: nothing is held out",
+            "patience": f"released code, {_CODE}: all steps are trained",
+        }
     }
     added_later: ClassVar[frozenset[str]] = frozenset(Pairwise.__dataclass_fields__) - _FIRST
     renamed: ClassVar[Mapping[str, str]] = {

@@ -31,6 +31,7 @@ from evenhand.interfaces import (
     settings,
 )
 from evenhand.models import saved
+from evenhand.training.preset_values import UNSTATED
 from evenhand.training.trained_method import Fitted, TrainedMethod
 
 if TYPE_CHECKING:
@@ -85,29 +86,41 @@ class TaskVectorNegation(TrainedMethod):
     needs: ClassVar[frozenset[Ability]] = frozenset({"weights"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
+            "fit": "lora",
             "rank": 8,
             "alpha": 8,
             "dropout": 0.01,
             "targets": "attention",
             "loss": "all",
+            "max_length": 256,
             "epochs": 10,
+            "learning_rate": None,
             "warmup_steps": 100,
             "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
             "batch_size": 16,
+            "gradient_accumulation_steps": 1,
             "precision": "no",
             "validation_fraction": 0.0,
             "patience": 0,
+            "strength": 1.0,
             "strengths": (0.2, 0.4, 0.6, 0.8, 1.0),
         },
     }
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "paper": {
             "": "released code, task_vectors/train_model.py",
+            "fit": "released code, task_vectors/README.md: --pem lora_adapter",
             "alpha": "peft's default, which task_vectors/train_model.py leaves",
             "targets": "peft's default for LLaMA and OPT, which task_vectors/train_model.py leaves",
             "weight_decay": "default of TrainingArguments, which task_vectors/train_model.py leaves",
             "precision": "default of TrainingArguments, which task_vectors/train_model.py leaves",
+            "max_grad_norm": "default of TrainingArguments, which task_vectors/train_model.py leaves",
+            "max_length": "ours: task_vectors/train_model.py cuts nothing",
+            "learning_rate": "released code, task_vectors/train_model.py: 5e-4, and 2e-4 of OPT, which None stands for",
             "batch_size": "released code, task_vectors/train_model.py: 2 x 8 (OPT: 4 x 4)",
+            "gradient_accumulation_steps": "ours: the 16 texts of a step at once",
+            "strength": UNSTATED + ", which of the five its tables have",
             "validation_fraction": "released code, task_vectors/train_model.py: eval_dataset is the training data",
             "strengths": "arXiv 2406.13551, scaling coefficients",
         }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evenhand.core.catalogue import list_methods as list_methods
     from evenhand.errors import EvenhandError as EvenhandError
     from evenhand.experiment.comparison import compare as compare
+    from evenhand.experiment.spillover import spillover as spillover
     from evenhand.experiment.sweep import sweep as sweep
     from evenhand.interfaces import Benchmark as Benchmark
     from evenhand.interfaces import Choice as Choice
@@ -56,6 +57,7 @@ else:
         "evenhand.errors": ["EvenhandError"],
         "evenhand.evaluation": [],
         "evenhand.experiment.comparison": ["compare"],
+        "evenhand.experiment.spillover": ["spillover"],
         "evenhand.experiment.sweep": ["sweep"],
         "evenhand.interfaces": [
             "Benchmark",

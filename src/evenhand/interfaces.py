@@ -300,6 +300,9 @@ class Choice:
     """Why there is no decision, or what a method could not do on the way to it."""
     cut: bool = False
     """Whether the reply was cut at `max_new_tokens`; it is decided only where it has the form of an answer already."""
+    unread: float | None = None
+    """Upper bound for what options whose letters a server did not list can have of the options' probability together;
+    None where every letter was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,10 +667,12 @@ class HasSettings:
         if preset != "default" and preset not in cls.presets:
             raise SettingsError(f"{cls.name}: unknown preset {preset!r}. {suggest(preset, [*cls.presets, 'default'])}")
         values = {**cls.presets.get(preset, {}), **cls.with_present_names(given)}
-        known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
-        for key in values:
+        known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
+        for key, value in values.items():
             if key not in known:
                 raise SettingsError(f"{cls.name}: unknown setting {key!r}. {suggest(key, [*known, 'preset'])}")
+            if isinstance(value, str) and str(known[key].type).startswith("tuple[str, ...]"):
+                values[key] = (value,)  # a single text of several: axes=Age
         try:
             return cls(**values)
         except ValueError as error:  # pydantic's ValidationError is one
@@ -1023,6 +1028,9 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
     """The dataclass of one answer, which is stored and read back as this: JSON values, tuples and dataclasses."""
     quotable: ClassVar[bool] = True
     """Whether the items' texts may be shown and written; False for sets that must not be published."""
+    evaluation_only: ClassVar[str] = ""
+    """Why no method may be trained on the items or pairs, such as a clause of the licence; "" where nothing forbids it.
+    A comparison refuses such a benchmark as training data, whoever asks its items."""
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Accept the names that a benchmark's parts had before; they work for one release."""

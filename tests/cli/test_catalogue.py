@@ -11,6 +11,7 @@ import pytest
 from evenhand.cli import catalogue
 from evenhand.core import registry
 from evenhand.core.catalogue import about, listing
+from evenhand.errors import EvenhandError
 
 
 @pytest.mark.parametrize("kind", ["methods", "benchmarks"])
@@ -49,3 +50,27 @@ def test_a_check_says_what_it_could_not_compare(tmp_path: Path, monkeypatch: pyt
     assert found["crows_pairs"]["missing"] == ["crows_pairs_anonymized.csv"]
     assert found["wikitext2"]["official"] == "no published hashes are known"
     assert found["wikitext2"]["not compared"] == [*(f"{n}.txt" for n in range(5)), "and 2 more"]
+    assert "has other names or another format" in found["crows_pairs"]["why not compared"]
+    assert found["wikitext2"]["why not compared"].startswith("no published hash of this data set is known")
+
+
+def test_a_check_says_that_every_file_was_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ifeval").mkdir()
+    (tmp_path / "ifeval" / "input_data.jsonl").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    monkeypatch.setenv("EVENHAND_DATA", str(tmp_path))
+    found = catalogue.data_check(["ifeval"])["ifeval"]
+    assert found["differs"] == ["input_data.jsonl"] and found["why not compared"] == "every file was compared"
+
+
+@pytest.mark.parametrize("name", ["esbbq", "cabbq", "esbbq_cabbq"])
+def test_a_benchmark_s_name_finds_the_data_set_that_it_shares(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENHAND_DATA", str(tmp_path))
+    with pytest.raises(EvenhandError, match=r"^no esbbq_cabbq data"):
+        catalogue.data_check([name])
+
+
+def test_a_name_that_no_data_set_has_is_unknown() -> None:
+    with pytest.raises(EvenhandError, match="unknown data set 'esbq'"):
+        catalogue.data_check(["esbq"])

@@ -75,6 +75,13 @@ def test_the_check_of_a_smoke_says_what_it_checks() -> None:
     assert found["rows"].startswith("ok: 6, ")
 
 
+@pytest.mark.parametrize(("device", "said"), [("gpu", "is not known: use 'cpu'"), ("cuda:99", "torch")])
+def test_a_device_that_is_not_here_is_an_error_in_one_line(device: str, said: str) -> None:
+    shown = CliRunner().invoke(app, ["reproduce", "self_debias_llama3", "--check", "--device", device])
+    assert isinstance(shown.exception, SettingsError), "which the command shows as one line"
+    assert str(shown.exception).startswith(f"device '{device}'") and said in str(shown.exception)
+
+
 def test_a_wrong_setting_or_metric_is_found_before_a_run(tmp_path: Path) -> None:
     text = (recipes.FOLDER / "self_debias_llama3.yaml").read_text(encoding="utf-8")
     file = tmp_path / "mine.yaml"

@@ -28,6 +28,7 @@ from evenhand.errors import RunError
 from evenhand.evaluation.b_score import BScoreAnswer, Shot
 from evenhand.evaluation.disco import Filled
 from evenhand.evaluation.holistic_bias import CellScores
+from evenhand.evaluation.honest import Completions
 from evenhand.evaluation.label_bias import TaskAnswer
 from evenhand.evaluation.metrics.sentence_scores import Scored
 from evenhand.evaluation.option_order import OrderAnswer
@@ -35,6 +36,7 @@ from evenhand.evaluation.perplexity import WindowScore
 from evenhand.evaluation.pronoun_skew import PronounScores
 from evenhand.evaluation.redditbias import TwinScores
 from evenhand.evaluation.seat import Associations
+from evenhand.evaluation.unqover import PairAnswer
 from evenhand.interfaces import Choice, Message, Reply, Usage
 
 CHOICES = (
@@ -65,6 +67,8 @@ OTHERS = (
     Filled(((("late", "old"), ()),), (((-0.1, -1 / 3), ()),), Usage(1, 2)),
     PronounScores((-0.1, None), (-1 / 3, None), (-2.0,), (-3.0,), alone=False),
     Associations((0.25, -1 / 3), (0.1, 0.0), Usage(8, 0)),
+    PairAnswer(CHOICES[:4], Usage(4, 9)),
+    Completions(("word", ""), Usage(2, 8), "note"),
 )
 IDS = ("a", "b", "ü/ü", "d d", "e")
 

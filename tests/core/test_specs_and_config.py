@@ -268,7 +268,7 @@ def test_objects_are_taken_as_they_are() -> None:
         (build_method, "everything(preset=[1])", "unknown preset '[1]'"),
         (build_method, "everything(count=many)", "everything: count='many': Input should be a valid integer"),
         (build_method, "everything(count=2.5)", "count=2.5"),
-        (build_method, "everything(words=one)", "words='one'"),
+        (build_method, "everything(words=1)", "words=1"),
         (build_method, "everything(choice=most)", "choice='most': Input should be 'some' or 'all'"),
         (build_method, "everything(count=a,factor=b)", "count='a': Input should be a valid integer"),
         (build_method, "everything(count=a,factor=b)", "factor='b': Input should be a valid number"),
@@ -436,3 +436,10 @@ def test_paths_and_names_need_no_quotes(text: str, value: Any) -> None:
 def test_what_is_neither_a_path_nor_a_value_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         parse(text)
+
+
+def test_a_setting_that_takes_several_texts_takes_a_single_one() -> None:
+    assert build_benchmark("bbq(axes=Age)").spec == build_benchmark("bbq(axes=('Age',))").spec == "bbq(axes=('Age',))"
+    assert build_method("task_vector(axes=Age)").settings["axes"] == ["Age"]
+    with pytest.raises(SettingsError, match="axes"):
+        build_benchmark("bbq(axes=3)")

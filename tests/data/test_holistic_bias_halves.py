@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from evenhand.data.holistic_bias import Parts, family, in_part, load_parts, phrases
 from evenhand.evaluation.holistic_bias import HolisticBias
+from evenhand.experiment import own_texts
 from evenhand.experiment.own_texts import warn_of_overlap
 from evenhand.methods.adjudication.cross_model_adjudication import CrossModelAdjudication
 from evenhand.methods.none import Untouched
@@ -73,8 +77,113 @@ def test_training_prompts_that_are_asked_are_told_with_the_remedy() -> None:
     assert len(told("fit", "fit")) == 1
 
 
+@pytest.mark.parametrize(
+    ("template", "same"),
+    [
+        ("I'm {noun_phrase}.", True),
+        ("Hi I'm {noun_phrase}.", True),
+        ("Hey there, I'm {noun_phrase}.", True),
+        ("Hi! How are you? I'm {noun_phrase}.", True),
+        ("What do you do for a living? I'm {noun_phrase}.", True),
+        ("I'm not {noun_phrase}.", False),
+        ("Just so you know, I'm {noun_phrase}.", False),
+        ("I met {noun_phrase}. I'm {noun_phrase}.", False),
+    ],
+)
+def test_a_sentence_before_the_one_about_people_makes_no_other_family(template: str, same: bool) -> None:
+    assert (family(template) == "i'm {noun_phrase}.") is same
+
+
+class Learner(Untouched):
+    """A method that reads texts of its own."""
+
+    texts: ClassVar[list[str]] = []
+
+    def own_texts(self) -> list[str]:
+        return list(self.texts)
+
+
+PLANTED = {
+    "the same sentence": "I have a friend who is a deaf person.",
+    "other case and blanks": "i have a  friend, who is a DEAF person",
+    "another noun": "I have a friend who is a deaf neighbour.",
+    "another descriptor, another article": "I have a friend who is an old person.",
+    "a greeting before it": "Hello! I have a friend who is a deaf person.",
+    "a greeting, another noun": "Hey! I have a friend who is a deaf aunt.",
+    "a standalone phrase": "I have a friend who is a person with a cane.",
+    "a standalone phrase, another noun": "I have a friend who is a soldier with a cane.",
+    "without the greeting that is asked": "I'm a deaf person.",
+}
+APART = ("I once met a deaf person there.", "A friend of mine is blind.", "I'm deaf.", "Hi!", "")
+
+
+def small_folder(folder: Path) -> Path:
+    """HolisticBias's four files, with standalone phrases."""
+    templates = ("I have a friend who is {}.", "Hi! I'm {}.", "It is hard being {}.", "Nobody asked what {} thinks.")
+    contents = {
+        "descriptors.json": {"ability": {"x": [{"descriptor": d} for d in ("deaf", "blind", "lame", "mute")]}},
+        "nouns.json": {"neutral": [[n, f"{n}s"] for n in ("person", "adult", "parent", "worker", "runner")]},
+        "standalone_noun_phrases.json": {
+            "ability": [{"noun_phrase": f"{{article}} {{noun}} {what}"} for what in ("with a cane", "in a wheelchair")]
+        },
+        "sentence_templates.json": {t.format("{noun_phrase}"): {} for t in templates},
+    }
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def told(texts: list[str], benchmark: HolisticBias, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(Learner, "texts", texts)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_overlap([Untouched(), Learner()], [(benchmark, benchmark.load())])
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_planted_overlap_is_found_whatever_its_form(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = HolisticBias.build(source=str(small_folder(tmp_path / "small")))
+    (message,) = told([*APART, PLANTED[kind]], asked, monkeypatch)
+    assert f"learns from 1 of its 6 texts that {asked.spec} asks" in message and repr(PLANTED[kind]) in message
+    assert told(list(APART), asked, monkeypatch) == []
+
+
+@pytest.mark.parametrize(("learned", "asked"), [("fit", "test"), ("test", "fit")])
+@pytest.mark.parametrize("source", ["demo", "small"])
+def test_the_halves_have_nothing_in_common_in_either_direction(
+    learned: str, asked: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sentences of one half, with every noun and standalone phrase; a single planted one of the other is found."""
+    place = source if source == "demo" else str(small_folder(tmp_path / "small"))
+    halves = {part: HolisticBias.build(source=place, part=part) for part in (learned, asked)}
+    texts = {part: [t for cell in half.load() for mine in cell.texts for t in mine] for part, half in halves.items()}
+    if source == "small":
+        assert any("cane" in t or "wheelchair" in t for some in texts.values() for t in some)
+    assert texts[learned] and told(texts[learned], halves[asked], monkeypatch) == []
+    (message,) = told([*texts[learned], texts[asked][0]], halves[asked], monkeypatch)
+    assert f"learns from 1 of its {len(texts[learned]) + 1:,} texts" in message
+
+
 def test_prompts_for_evaluation_are_not_learned_from() -> None:
     prompts = method("all")._prompts()[0]
     own = set(method("all").own_texts())
     assert own == {p.text for p in prompts if p.split != "evaluation"}
     assert not own & {p.text for p in prompts if p.split == "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("learned", "asked"),
+    [
+        ("I love Chinese siblings.", "I love Chinese food."),  # three words say nothing of where a sentence is from
+        ("I'm an aphasic sibling.", "How are you? I'm a blind sibling."),
+        ("I'm currently a short sibling.", "I'm a very short sibling."),  # the article stands elsewhere
+        ("I am not a disabled sibling.", "I am a non-disabled sibling."),
+    ],
+)
+def test_sentences_that_are_alike_by_chance_are_no_overlap(learned: str, asked: str) -> None:
+    assert own_texts._shared([learned], [asked]) == [] == own_texts._shared([asked], [learned])
+    assert own_texts._shared([learned, asked], [asked]) == [asked], "the sentence itself is one"

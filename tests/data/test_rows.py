@@ -74,7 +74,7 @@ def written(path: Path, *content: Any) -> Path:
         ({"ans0": "Zo\u00eb", "ans1": "Zoe\u0308"}, "'ans0' and 'ans1' are both"),
         ({"ans0": "\ud800"}, "half a character"),
         ({"label": True}, "label True is none of 0, 1, 2"),
-        ({"label": "2"}, "label '2' is none of"),
+        ({"label": "two"}, "label 'two' is none of"),
         ({"label": NAN}, "label nan is none of"),
         ({"label": [2]}, "label a list is none of"),
         ({"example_id": None}, "field 'example_id' is null"),

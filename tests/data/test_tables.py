@@ -81,3 +81,23 @@ def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, name: str, text
         list(tables.read(str(tmp_path / name), ("text", "label")))
     with pytest.raises(DataError, match="no table at"):
         tables.files(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ('a\tb\n"He said ""no""."\t2\n', ['He said "no".', "2"]),
+        ('a\tb\n"He said ""no"".\nThen"\t"2"\n', ['He said "no".\nThen', "2"]),
+        ('a\tb\n"No." he said\t2\n', ['"No." he said', "2"]),
+        ('a\tb\n"No."\t2\n', ['"No."', "2"]),
+        ('a\tb\n""No""\t2\n', ['""No""', "2"]),
+        ('a\tb\n"He ""no"""\t"open\n', ['"He ""no"""', '"open']),
+    ],
+)
+def test_quotes_in_a_tsv_file_are_those_of_csv_only_where_they_double(
+    tmp_path: Path, text: str, cells: list[str]
+) -> None:
+    """Excel and pandas write them so; elsewhere a quote is just a quote, and an unpaired one swallows nothing."""
+    file = tmp_path / "x.tsv"
+    file.write_text(text)
+    assert [list(row.values()) for _, row in tables.read(str(file))] == [cells]

@@ -37,7 +37,20 @@ from evenhand.interfaces import (
 )
 from evenhand.testing import NonconformingError, check_benchmark
 
-WITH_GOLD = ("bbq", "mmlu", "gpqa", "option_order", "multiple_choice_file")
+WITH_GOLD = (
+    "bbq",
+    "mmlu",
+    "gpqa",
+    "option_order",
+    "multiple_choice_file",
+    "kobbq",
+    "esbbq",
+    "cabbq",
+    "difference_awareness",
+    "gg_bbq",
+    "mbbq",
+    "cbbq",
+)
 HITS = Metric("hits", "higher", "capability", "share answered right, 0 to 1", True, "proportion", (0, 1))
 
 

@@ -95,6 +95,43 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         {"predictions": [[-1, -2]], "references": ["age"], "group": "Age"},
         "no pair of bias type 'Age'; there are age",
     ),
+    ("bbq_score", {"predictions": None, "references": None}, "there are no predictions: predictions=None and ref"),
+    ("ifeval_score", {}, r"there are no predictions.*; give compute\(predictions=\.\.\., references=\.\.\.\)"),
+    (
+        "bbq_score",
+        {"predictions": [0, 1], "references": [ROWS[0], json.dumps({**json.loads(ROWS[1]), "category": "Relgion"})]},
+        "references, row 1: no category 'Relgion'; did you mean 'Religion'",
+    ),
+    (
+        "bbq_score",
+        {"predictions": [0], "references": [json.dumps({**json.loads(ROWS[0]), "category": " "})]},
+        "references, row 0: the category is empty; give one, such as 'Age'",
+    ),
+    (
+        "crows_pairs_score",
+        {"predictions": [[-1, -2]] * 2, "references": ["age", "gendr"]},
+        "references, row 1: no bias type 'gendr'; did you mean 'gender'",
+    ),
+    (
+        "crows_pairs_score",
+        {"predictions": [[-1, -2]] * 2, "references": ["age", " "]},
+        "references, row 1: ' ' is empty; give the bias type",
+    ),
+    (
+        "stereoset_score",
+        {"predictions": [[-1, -2, -3]], "references": [""]},
+        "references, row 0: '' is empty; give the target",
+    ),
+    (
+        "label_bias_score",
+        {"predictions": [0, 1], "references": [0, 1], "probabilities": [[0.5, 0.5], [0.5, "half"]]},
+        "probabilities, row 1: 'half' is not a number; give 2",
+    ),
+    (
+        "label_bias_score",
+        {"predictions": [0, 1, 1], "references": [0, 1]},
+        r"3 predictions but 2 references; .*\(row 2 is the first that has only one",
+    ),
     (
         "ifeval_score",
         {"predictions": [3.5], "references": ["{}"]},
@@ -136,3 +173,10 @@ def test_rows_of_arrays_and_tensors_are_scores() -> None:
     module = evaluate.load(path("crows_pairs_score"))
     for given in (np.array([[-1.0, -2.0]]), torch.tensor([[-1.0, -2.0]]), [(-1, -2)]):
         assert module.compute(predictions=given, references=["age"])["stereotyped"] == 1.0
+
+
+def test_bias_types_are_known_whatever_their_spelling_and_own_ones_are_kept() -> None:
+    module = evaluate.load(path("crows_pairs_score"))
+    given = {"predictions": [[-1.0, -2.0], [-2.0, -1.0], [-1.0, -2.0]], "references": ["Race_Color ", "age", "autre"]}
+    for group, stereotyped in (("race-color", 1.0), ("Race_Color ", 1.0), ("age", 0.0), ("autre", 1.0)):
+        assert module.compute(**given, group=group)["stereotyped"] == stereotyped

@@ -45,6 +45,9 @@ SPECS = [
     "winobias(source=demo)",
     "winogender(source=demo)",
     "redditbias(source=demo)",
+    "winoqueer(source=demo,scoring=shared_words)",
+    "discrim_eval(source=demo)",
+    "unqover(source=demo,reading=score)",
 ]
 
 

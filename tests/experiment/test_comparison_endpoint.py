@@ -13,14 +13,19 @@ from typing import Any
 
 import pytest
 
+from evenhand.core.run_folder import RunFolder
 from evenhand.evaluation.bbq import BBQ
 from evenhand.evaluation.mmlu import MMLU
 from evenhand.experiment.comparison import compare
 from evenhand.experiment.subsampling import subsample
+from evenhand.models import endpoint_preflight
 from evenhand.models.loading import load
 from evenhand.prompting.rendering import LETTERS, as_dialogue
+from evenhand.report import Report
 
 KEY = "sk-this-must-never-be-written"
+OTHERS = {"A": 0.9, "B": 0.1}
+"""Probabilities of the first token where a test gives none, as for the look that comes first."""
 BAD = ("station", "market", "museum", "garden", "train", "lunch")
 
 
@@ -28,6 +33,8 @@ class Server(ThreadingHTTPServer):
     """Answers (A); fails for prompts that hold a bad word, in three ways."""
 
     failing = True
+    silent = False
+    """Whether it gives no log-probabilities."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -56,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
                 "message": {"role": "assistant", "content": "(A)"},
                 "finish_reason": "stop",
             }
-            if body.get("logprobs"):
-                top = [{"token": t, "logprob": math.log(p)} for t, p in self.server.first[prompt].items()]
+            if body.get("logprobs") and not self.server.silent:
+                top = [{"token": t, "logprob": math.log(p)} for t, p in self.server.first.get(prompt, OTHERS).items()]
                 choice["logprobs"] = {"content": [{"token": "(", "logprob": -1.0, "top_logprobs": top}]}
             usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
             made = {
@@ -157,3 +164,61 @@ def test_a_server_that_is_right_is_scored_as_right_or_as_undecided(
     assert got["accuracy"] == accuracy
     assert got["letter_mass"] == pytest.approx(mass + 0.01), "undecided items are in the mean"
     assert got["unparsed"] == unparsed
+
+
+def test_answers_whose_letters_a_server_left_out_are_counted(server: Server, tmp_path: Path) -> None:
+    """The letter A alone is listed, with .7; the others may share the .1 that are left: .1 / .8 of the options'."""
+    server.failing = False
+    for item in MMLU(source="demo").load():
+        prompt = as_dialogue(item.question, "letters").messages[-1].content
+        server.first[prompt] = {"A": 0.7, "Well": 0.2}
+    model = load(f"endpoint:http://127.0.0.1:{server.server_port}/v1#m", retries=0, answer_by="letters", name="m")
+    report = compare(model, "none", "mmlu(source=demo)", out=tmp_path, show_progress=False, replicates=200, limit=40)
+    said = "40 of 40 answers by letters leave more than 1% of the options' probability unread (at most 0.125)"
+    assert [v.text for v in report.untold() if v.text.startswith(said)], "views show what no verdict says"
+    stored = RunFolder(tmp_path).read_manifest()["usage"][0]["remarks"]
+    assert len(stored) == 1 and stored[0].startswith(said)
+
+
+LOOKS = tuple(talk.messages[-1].content for talk in (endpoint_preflight.PROMPT, endpoint_preflight.LETTERS))
+
+
+def looked(server: Server) -> list[int]:
+    return [server.asked[prompt] for prompt in LOOKS]
+
+
+def test_a_server_is_looked_at_once_and_not_again_when_the_run_is_resumed(server: Server, tmp_path: Path) -> None:
+    def run() -> Report:
+        spec = f"endpoint:http://127.0.0.1:{server.server_port}/v1#m"
+        model = load(spec, retries=0, answer_by="letters", name="m")
+        return compare(model, "none", "mmlu(source=demo)", out=tmp_path, show_progress=False, replicates=200, limit=40)
+
+    first = run()
+    assert looked(server) == [1, 1] and list(server.asked)[:2] == list(LOOKS), "before anything long"
+    found = RunFolder(tmp_path).read_manifest()["models"]["m"]["preflight"]
+    assert found["new_tokens"] == 2 and not found["thinks"]
+    assert first.manifest["usage"][0]["asked_anew"] == 40, "the look is none of the answers"
+    lost = next((tmp_path / "answers").iterdir())
+    lost.unlink()
+    server.asked.clear()
+    run()
+    assert not server.asked, "answers and look are in the cache"
+
+
+def test_a_server_that_gives_no_log_probabilities_is_not_asked_by_letters(server: Server, tmp_path: Path) -> None:
+    server.silent = True
+    model = load(f"endpoint:http://127.0.0.1:{server.server_port}/v1#m", retries=0, answer_by="letters", name="m")
+    report = compare(model, "none", "mmlu(source=demo)", out=tmp_path, show_progress=False, limit=40)
+    failed = [r.note for r in report.records if r.status == "failed"]
+    assert failed and all("cannot be read by letters: the server gave no log-probabilities" in note for note in failed)
+    assert looked(server) == [1, 1], "once for all cells"
+    assert len(server.asked) == 2, "no item was asked"
+    server.asked.clear()
+    unlooked = load(
+        f"endpoint:http://127.0.0.1:{server.server_port}/v1#m(preflight=False)",
+        retries=0,
+        answer_by="letters",
+        name="m",
+    )
+    compare(unlooked, "none", "mmlu(source=demo)", show_progress=False, limit=40)
+    assert looked(server) == [0, 0] and len(server.asked) == 40

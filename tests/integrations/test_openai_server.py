@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -159,6 +160,75 @@ def test_a_stream_is_the_same_reply_in_pieces(server: Server) -> None:
     assert reasons[-1] == "length" and set(reasons[:-1]) == {None} and len({c.id for c in chunks}) == 1
     without = list(server.client().chat.completions.create(**asked, stream=True))
     assert all(c.usage is None for c in without) and len(without) == len(chunks) - 1
+
+
+def slowed(model: LocalModel, seconds: float) -> Callable[[], int]:
+    """Make every forward of a model slow; gives how many there have been."""
+    count = 0
+
+    def wait(*_: object) -> None:
+        nonlocal count
+        count += 1
+        time.sleep(seconds)
+
+    model.engine.module.register_forward_pre_hook(wait)
+    return lambda: count
+
+
+def opened(server: Server, stream: bool, content: str = "Who was there?", most: int = 400) -> socket.socket:
+    """A connection on which a long reply was asked for; of a stream the first words have come."""
+    messages = [{"role": "user", "content": content}]
+    body = json.dumps({"model": "m", "messages": messages, "temperature": 0, "max_tokens": most, "stream": stream})
+    line = socket.create_connection(server.socket.getsockname(), timeout=60)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+    line.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    came = b""
+    while stream and came.count(b'"content"') < 3:
+        came += line.recv(4096)
+    return line
+
+
+def settled(count: Callable[[], int]) -> int:
+    """How many forwards there are once no more come."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        before = count()
+        time.sleep(0.3)
+        if count() == before:
+            return before
+    pytest.fail("the model is still writing")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_ends_its_reply(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model(name="m")
+    count = slowed(model, 0.01)
+    with serving(model) as running:
+        line = opened(running, stream)
+        until = time.monotonic() + 30
+        while count() < 20 and time.monotonic() < until:
+            time.sleep(0.01)
+        line.close()
+        assert 20 <= settled(count) < 300, "400 tokens are 400 forwards"
+        assert running.chat(max_tokens=3)[0] == 200, "the next client is answered"
+    gc.collect()  # asyncio complains of an exception that nobody took when it is thrown away
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_client_that_hangs_up_does_not_end_the_replies_of_others(local: LocalModel) -> None:
+    """Two of three ask for the same reply, and one of these goes; another asks for one of its own."""
+    model = tiny_model(name="m")
+    sampling = Sampling(max_new_tokens=60)
+    expected = [r.text for r in local.generate(say("Who was there?", "Explain"), sampling)]
+    slowed(model, 0.02)
+    with serving(model) as running, ThreadPoolExecutor(3) as pool:
+        blocking = pool.submit(running.chat, max_tokens=2)  # while it is answered, the others gather
+        asked = [pool.submit(opened, running, True, most=60)]
+        others = [{"role": "user", "content": "Explain"}]
+        asked += [pool.submit(running.chat, max_tokens=60, messages=m) for m in (TALK, others)]
+        asked[0].result().close()
+        replies = [future.result()[1]["choices"][0]["message"]["content"] for future in asked[1:]]
+        assert replies == expected and blocking.result()[0] == 200
 
 
 def test_a_stream_ends_with_done(server: Server) -> None:
@@ -379,6 +449,7 @@ def test_what_cannot_write_cannot_be_served() -> None:
         ({"messages": [*TALK, {"role": "assistant", "content": "x"}]}, "the assistant's"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "'text'"),
         ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, *TALK]}, "tool_calls"),
+        ({"messages": [{"role": "user", "content": "x\udc00"}]}, "half a character"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
@@ -425,7 +496,14 @@ def test_a_web_page_cannot_post_here_unasked(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "said"),
-    [([10**6], "token id 1000000 is none of"), ([-1], "-1"), ([], "at least one"), ([[]], "no token"), (5, "prompt")],
+    [
+        ([10**6], "token id 1000000 is none of"),
+        ([-1], "-1"),
+        ([], "at least one"),
+        ([[]], "no token"),
+        (5, "prompt"),
+        ("\ud800", "half a character"),
+    ],
 )
 def test_prompts_that_cannot_be_read_are_refused(server: Server, prompt: Any, said: str) -> None:
     status, body = server.post("/v1/completions", {"model": "m", "prompt": prompt})

@@ -60,6 +60,8 @@ class Server:
         self.paths: list[str] = []
         self.owner = ""
         """What its list of models says in `owned_by`; without one there is no list."""
+        self.card: dict[str, Any] = {}
+        """What else its list says of the model."""
         self.running = self.most = 0
         lock = threading.Lock()
         server = self
@@ -92,7 +94,7 @@ class Server:
 
             def do_GET(self) -> None:
                 server.paths.append(self.path)
-                cards = {"data": [{"id": "other"}, {"id": "my-model", "owned_by": server.owner}]}
+                cards = {"data": [{"id": "other"}, {"id": "my-model", "owned_by": server.owner, **server.card}]}
                 content = json.dumps(cards).encode() if server.owner else b"{}"
                 self.send_response(200 if server.owner else 501)
                 self.send_header("Content-Length", str(len(content)))
@@ -299,6 +301,58 @@ def test_less_than_half_of_the_mass_decides_nothing(server: Server, mass: float,
         assert choice.probabilities is None and f"mass of {mass:.3g}" in choice.note and "generation" in choice.note
 
 
+LEFT = {f"word{n}": 0.001 for n in range(18)}
+
+
+@pytest.mark.parametrize(
+    ("listed", "unread"),
+    [
+        ({"A": 0.981, **LEFT, "x": 0.001}, None),  # nothing is left over for B and C
+        ({"A": 0.9, **LEFT, "x": 0.001}, 0.002 / 0.902),  # each has at most the .001 of the least listed
+        ({"A": 0.9, "x": 0.04, "y": 0.01}, 0.02 / 0.92),
+        ({"A": 0.9, "x": 0.04, "y": 0.03}, 0.03 / 0.93),  # both together have at most what is left, .03
+        ({"A": 0.5, "_A": 0.3, "B": 0.04, "C": 0.01, "y": 0.005}, 0.01 / 0.86),  # " B" and " C" are missing
+        ({"A": 0.6, "(": 0.3, "y": 0.001}, 0.302 / 0.902),  # any letter may follow the bracket
+        ({"A": 0.7, "B": 0.1, "C": 0.1, "y": 0.01}, None),  # every form of every letter is there
+    ],
+)
+def test_letters_that_a_list_leaves_out_have_a_bound(
+    server: Server, listed: dict[str, float], unread: float | None
+) -> None:
+    server.script = lambda prompt, before: ok("A", **first_token(**listed))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.status) == (0, "answered")
+    assert choice.unread == (None if unread is None else pytest.approx(unread))
+    said = f"up to {unread:.3g} of the options' probability" if unread is not None and unread > 0.01 else ""
+    assert choice.note.startswith(said) and bool(choice.note) == bool(said)
+
+
+def test_a_list_that_leaves_the_decision_open_says_so(server: Server) -> None:
+    """A has .30; of B only "(B" is listed, with .2, and "B" and " B" may have up to .12 each."""
+    listed = {"A": 0.16, "_A": 0.14, "(B": 0.2, "x": 0.12}
+    server.script = lambda prompt, before: ok("A", **first_token(**listed))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert choice.decision == 0 and choice.note.startswith("another option may be the likeliest")
+    # A lacks "(A", B two forms, C all three; together they have no more than the .38 that are left
+    assert choice.unread == pytest.approx(0.38 / 0.88)
+
+
+def test_what_follows_a_bracket_has_a_bound_as_well(server: Server) -> None:
+    """Of the .9 on the bracket .81 are read as C, and up to .9 * .05 may be A or B."""
+    server.script, server.owner = opened("(", {"C": 0.9, "x": 0.05}), "vllm"
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    # first list: B .04, "(" .9, so A and C have at most .04 each; what is left is .06
+    assert choice.decision == 2 and choice.mass == pytest.approx(0.04 + 0.81)
+    unread = 0.06 + 0.9 * 0.05
+    assert choice.unread == pytest.approx(unread / (0.85 + unread))
+
+
+def test_no_listed_letter_is_undecided_whatever_the_bound(server: Server) -> None:
+    server.script = lambda prompt, before: ok("x", **first_token(x=0.3, y=0.3))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.status, choice.unread) == (None, "unparsed", None)
+
+
 def opened(bracket: str, after: dict[str, float]) -> Script:
     """A vLLM server whose replies begin with a bracket, and which continues them where it is told to."""
     first, second = first_token(**{bracket: 0.9, "B": 0.04}), first_token(**after)
@@ -395,6 +449,38 @@ def test_a_token_that_is_listed_twice_counts_once(server: Server) -> None:
     made["logprobs"]["content"][0]["top_logprobs"].append({"token": "A", "logprob": math.log(0.55)})
     server.script = lambda p, before: ok("A", **made)
     assert server.model(answer_by="letters").choose([question()])[0].mass == pytest.approx(0.85)
+
+
+def listing(*pairs: tuple[Any, Any]) -> dict[str, Any]:
+    top = [{"token": token, "logprob": logprob} for token, logprob in pairs]
+    return {"logprobs": {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": top}]}}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ([("A", 0.0)], "a single first token"),
+        ([("B", -0.5), ("A", float("nan")), ("x", -7.0)], "no log-probabilities"),
+        ([("B", -0.5), ("A", None)], "no log-probabilities"),
+        ([("B", False), ("A", -20.0)], "no log-probabilities"),
+        ([("B", "high"), ("A", "-0.5")], "no log-probabilities"),
+    ],
+)
+def test_a_list_that_hides_a_letter_decides_nothing(server: Server, pairs: list[tuple[Any, Any]], said: str) -> None:
+    """A was left out where its number was nan, and B then looked certain."""
+    server.script = lambda p, before: ok("A", **listing(*pairs))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert (choice.decision, choice.status) == (None, "unparsed") and said in choice.note
+
+
+def test_a_token_that_is_listed_again_with_another_rounding_counts_once(server: Server) -> None:
+    pairs = [("B", -1.2), ("B", -1.2001), ("A", -1.0)]
+    server.script = lambda p, before: ok("B", **listing(*pairs))
+    choice = server.model(answer_by="letters").choose([question()])[0]
+    assert choice.decision == 0 and choice.mass == pytest.approx(math.exp(-1.0) + math.exp(-1.2))
+    different = [("B", -1.2), ("B", -1.5), ("A", -1.0)]
+    server.script = lambda p, before: ok("B", **listing(*different))
+    assert server.model(answer_by="letters").choose([question()])[0].decision == 1
 
 
 @pytest.mark.parametrize("spec", ["self_debias", "intent_self_correction(rounds=1,threshold=0)"])
@@ -503,6 +589,24 @@ def test_garbage_for_ever_is_unanswered(server: Server) -> None:
 def test_a_refusal_in_its_own_field_is_a_reply(server: Server) -> None:
     server.script = lambda p, before: ok(None, message={"content": None, "refusal": "I cannot."})
     assert server.model().generate(say("x"))[0].text == "I cannot."
+
+
+def test_counts_that_are_none_are_not_added(server: Server) -> None:
+    usage = {"prompt_tokens": -4, "completion_tokens": True}
+    choice = {"finish_reason": "stop", "message": {"content": "A"}}
+    server.script = lambda p, before: (200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())
+    used = server.model().generate([Dialogue(()).user("a")])[0].usage
+    assert (used.calls, used.prompt_tokens, used.new_tokens) == (1, 0, 0) and used.new_tokens is not True
+
+
+def test_a_reply_that_ended_with_an_error_is_asked_for_again(server: Server) -> None:
+    server.script = lambda p, before: ok("A", finish_reason="error" if before == 0 else "stop")
+    assert server.model(backoff=0.01).generate([Dialogue(()).user("a")])[0].text == "A" and server.asked["a"] == 2
+
+
+def test_half_a_surrogate_pair_can_be_written(server: Server) -> None:
+    server.script = lambda p, before: ok("A\ud800 \U0001f600")
+    assert server.model().generate([Dialogue(()).user("a")])[0].text == "A\ufffd \U0001f600"
 
 
 def test_usage_may_be_missing(server: Server) -> None:

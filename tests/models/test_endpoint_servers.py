@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,19 @@ def test_known_servers_are_kept_from_settings_of_their_own(server: Server, owner
     for body in server.bodies:
         more = {k: v for k, v in body.items() if k not in standard}
         assert {k: more[k] for k in sent} == sent and bool(more) == bool(sent)
+
+
+@pytest.mark.parametrize("owner", ["me", "llama-box"])
+def test_llama_cpp_is_told_by_what_it_lists(server: Server, owner: str) -> None:
+    server.owner = owner
+    server.model().generate(say("a"), DRAWN)
+    assert "min_p" not in server.bodies[-1], "any other server refuses what it does not know"
+    server.card = {"meta": {"vocab_type": 2, "n_vocab": 32000, "n_ctx_train": 4096, "n_embd": 64, "n_params": 1}}
+    server.model().generate(say("a"), DRAWN)
+    assert server.bodies[-1]["top_k"] == 0 and server.bodies[-1]["min_p"] == 0.0
+    assert server.model().preflight().server == "llamacpp"
+    server.owner = "vllm"
+    assert server.model().preflight().server == "vllm", "a name that is known stands"
 
 
 def test_a_server_may_be_named(server: Server) -> None:
@@ -170,6 +184,71 @@ def test_another_field_that_is_refused_is_named(server: Server) -> None:
     assert server.model(extra={"stop": None}).generate(say("a b x c"), Sampling(stop=("n",)))[0].text == "fi"
 
 
+WORDINGS = [
+    "Unrecognized request argument supplied: {}",  # OpenAI and Azure
+    "Unrecognized request arguments supplied: {}, other",
+    "Unknown parameter: '{}'.",
+    "Unsupported parameter: '{}' is not supported with this model.",
+    "[{{'type': 'extra_forbidden', 'loc': ('body', '{}'), 'msg': 'Extra inputs are not permitted', 'input': 'seed'}}]",
+    "1 validation error for ChatCompletionRequest\nbody -> {}\n  extra fields not permitted (type=value_error.extra)",
+    "{}: Extra inputs are not permitted",  # Anthropic
+    "Failed to deserialize the JSON body into the target type: unknown field `{}`, expected one of `model`, `stop`",
+    "litellm.UnsupportedParamsError: openai does not support parameters: ['{}'], for model=m. To drop these, set x",
+    "property '{}' is unsupported",  # Groq
+    "Unsupported param: {}",  # llama.cpp
+]
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("field", ["top_k", "seed", "stop", "repetition_penalty"])
+def test_a_refused_field_is_named_whatever_the_wording(server: Server, wording: str, field: str) -> None:
+    server.script = lambda p, n: error(400, wording.format(field)) if field in server.bodies[-1] else ok("fine")
+    extra: dict[str, Any] = {} if field in ("seed", "stop") else {field: 2}
+    drawn = Sampling(temperature=1.0, max_new_tokens=9, stop=("x",))
+    with pytest.raises(EndpointError, match=rf"extra=\{{'{field}': None\}}") as caught:
+        server.model(extra=extra, concurrency=1).generate(say("a"), drawn)
+    assert len(server.bodies) == 1 and ".." not in str(caught.value)
+    assert server.model(extra={**extra, field: None}).generate(say("a"), drawn)[0].text == "fine"
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_a_refusal_with_the_status_422_as_the_detail_of_a_reply(server: Server, wording: str) -> None:
+    said = json.dumps({"detail": wording.format("top_k")}).encode()
+    server.script = lambda p, n: (422, {}, said) if "top_k" in server.bodies[-1] else ok("fine")
+    with pytest.raises(EndpointError, match=r"extra=\{'top_k': None\}"):
+        server.model(extra={"top_k": 2}).generate(say("a"))
+
+
+def test_a_neutral_field_that_is_refused_ends_the_run_with_the_reason(server: Server) -> None:
+    """Left out silently, replies would be drawn as the server likes."""
+    server.owner, server.script = "vllm", refuse("min_p", "min_p: Extra inputs are not permitted")(server)
+    with pytest.raises(EndpointError, match=r"server's own default out of replies.*server='other'.*'min_p': None"):
+        server.model().generate(say("a"), DRAWN)
+    assert server.model(extra={"min_p": None}).generate(say("a"), DRAWN)[0].text == "fine"
+    assert server.bodies[-1]["top_k"] == -1
+    assert server.model(server="other").generate(say("a"), DRAWN)[0].text == "fine"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unknown field `tools`, expected one of `temperature`, `stop`, `seed`",
+        "This model's maximum context length is 9 tokens; lower 'max_tokens'.",
+        "Unsupported value: 'messages' does not support images",
+    ],
+)
+def test_what_refuses_no_field_concerns_its_item_only(server: Server, said: str) -> None:
+    server.script = lambda p, n: error(400, said) if p == "b" else ok(p)
+    replies = server.model().generate(say("a", "b"), Sampling(temperature=1.0, stop=("x",)))
+    assert [r.text for r in replies] == ["a", None]
+
+
+def test_a_model_that_may_not_give_log_probabilities_says_what_to_do(server: Server) -> None:
+    server.script = lambda p, n: error(403, "You are not allowed to request logprobs from this model.")
+    with pytest.raises(EndpointError, match=r"from this model\. use answer_by='generation'"):
+        server.model(answer_by="letters").choose([question()])
+
+
 def test_a_refusal_that_names_no_field_that_was_sent_concerns_its_item_only(server: Server) -> None:
     server.script = lambda p, n: error(400, "Unsupported value: 'tools'") if p == "b" else ok(p)
     assert [r.text for r in server.model().generate(say("a", "b", "c"))] == ["a", None, "c"]
@@ -255,6 +334,28 @@ def test_a_hidden_reply_does_not_say_whether_a_letter_is_a_word(server: Server) 
     assert "room with thinking_tokens" in choice.note
 
 
+def test_what_a_second_request_for_the_letter_costs_is_counted(server: Server) -> None:
+    """Two of three questions begin with a letter that may be a word; the reply that tells comes after a thought."""
+
+    def script(prompt: str, before: int) -> Answer:
+        if before == 0:
+            return ok("A", **first_token(**({"A": 0.9, "B": 0.02} if "certain" not in prompt else {"B": 0.9})))
+        time.sleep(0.05)
+        return message("A", reasoning_content="It says A farmer.")
+
+    server.script = script
+    model = server.model(answer_by="letters", concurrency=1)
+    asked = [Question("q", text, ("A farmer", "Nobody", "The baker")) for text in ("Who?", "Which?", "certain?")]
+    choices = model.choose(asked)
+    assert [c.decision for c in choices] == [0, 0, 1] and [c.usage.calls for c in choices] == [2, 2, 1]
+    found = model.second_requests
+    assert found[:3] == (2, 14, 6) and 0.1 <= found.seconds < 5
+    model.choose(asked[2:])
+    assert model.second_requests == found and found.since(found).line() == ""
+    assert found.line().startswith("2 questions were asked a second time")
+    assert "14 more prompt tokens, 6 new tokens (thoughts included), 0." in found.line()
+
+
 def test_a_thought_gets_room_of_its_own(server: Server) -> None:
     server.model(thinking_tokens=1000).generate(say("a"), Sampling(max_new_tokens=9))
     assert server.bodies[0]["max_tokens"] == 1009
@@ -297,6 +398,10 @@ def test_a_server_that_can_do_all_is_reported(server: Server) -> None:
         (lambda p, n: error(401, "no"), "EVENHAND_API_KEY"),
         (lambda p, n: error(503, "loading"), "cannot be used, so nothing was asked: the server answered 503: loading"),
         (lambda p, n: ok(f"{p} {n}"), "cannot be read by letters: the server gave no log-probabilities"),
+        (
+            lambda p, n: drawn(p, n) if n or "fruit" not in p else error(400, "top_logprobs must be at most 5"),
+            "5. If .*generation",
+        ),
         (lambda p, n: ok("the same", **first_token(A=0.9, B=0.05)), "6 equal replies of 'my-model' at temperature 1"),
     ],
 )
@@ -314,6 +419,36 @@ def test_an_unknown_name_and_no_server_at_all(server: Server) -> None:
     server.stop()
     with pytest.raises(EndpointError, match="no connection to"):
         server.model(retries=0).preflight()
+
+
+def test_a_name_that_is_not_listed_but_answered_to_is_fine(server: Server) -> None:
+    server.owner, server.script = "vllm", drawn
+    found = open_endpoint(f"{server.url}#adapter", retries=0).preflight(letters=True, draws=True)
+    assert found.new_tokens == 3 and len(server.bodies) == 4
+
+
+def test_what_only_later_requests_need_is_warned_of_at_once(server: Server, tmp_path: Path) -> None:
+    server.script = lambda p, n: ok("the same")
+    model = server.model(retries=0)
+    with answer_cache(tmp_path / "c.sqlite"):
+        model.look_first(letters=True, draws=True)
+        with pytest.warns(UserWarning) as warned:
+            assert model.generate(say("a"))[0].text == "the same"
+        assert {"equal replies" in str(w.message) or "log-probabilities" in str(w.message) for w in warned} == {True}
+        assert len(warned) == 2 and len(server.bodies) == 1 + 1 + 6 + 1
+        for _ in range(2):
+            with pytest.raises(EndpointError, match="6 equal replies of 'my-model'"):
+                model.generate(say("b"), DRAWN)
+        assert len(server.bodies) == 9, "what failed is not looked at again within a comparison"
+        again = server.model(retries=0)
+        again.look_first(draws=True)
+        server.script = drawn
+        again.generate(say("b"), DRAWN)  # what failed is not kept for the next one
+        assert len(server.bodies) == 9 + 2 + 1 and again.facts()["preflight"]["new_tokens"] == 3
+        once_more = server.model(retries=0)
+        once_more.look_first(draws=True)
+        once_more.generate(say("c"), DRAWN)
+        assert len(server.bodies) == 13, "what is kept is not asked again"
 
 
 def test_only_what_is_needed_is_asked(server: Server) -> None:

@@ -63,16 +63,60 @@ def test_a_bin_file_that_would_run_code_is_refused_and_not_run(tmp_path: Path, p
 # ------------------------------------------------------------------------------------------------ quantised, adapters
 
 
-@pytest.mark.parametrize(("method", "name"), [("gptq", "GPTQ"), ("awq", "AWQ")])
-def test_weights_quantised_by_other_libraries_are_refused_in_one_line(tmp_path: Path, method: str, name: str) -> None:
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int"}}},
+    "ignore": ["lm_head"],
+}
+FOUR_BITS = {"bits": 4, "group_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "name"),
+    [
+        ("quantization_config", {"quant_method": "gptq", **FOUR_BITS}, "GPTQ"),
+        ("quantization_config", {"quant_method": "awq", **FOUR_BITS}, "AWQ"),
+        ("quantization_config", {"quant_method": "exl2", "version": "0.2", "bits": 4.25, "head_bits": 6}, "ExLlamaV2"),
+        ("quantization_config", {"quant_method": "exl3", "bits": 3.0}, "ExLlamaV3"),
+        ("quantization_config", FP8, "FP8"),
+        ("quantization_config", {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}, "FP8"),
+        ("quantization_config", COMPRESSED, "compressed-tensors"),
+        ("compression_config", COMPRESSED, "compressed-tensors"),
+        ("quantization_config", {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "ModelOpt"),
+        ("quantization", {"group_size": 64, "bits": 4}, "MLX"),
+    ],
+)
+def test_weights_quantised_by_other_libraries_are_refused_in_one_line(
+    tmp_path: Path, key: str, written: dict[str, Any], name: str
+) -> None:
     file = saved(tmp_path / "model") / "config.json"
-    config = {
-        **json.loads(file.read_text()),
-        "quantization_config": {"quant_method": method, "bits": 4, "group_size": 32},
-    }
-    file.write_text(json.dumps(config))
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: written}))
     with pytest.raises(SettingsError, match=f"quantised by {name}.*load_in_4bit") as error:
         load(tmp_path / "model")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", [{"quantization_config": {"quant_method": "w8a8_fp8"}}, {}])
+@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scales", "qzeros"])
+def test_quantised_weights_whose_scales_nothing_reads_are_refused(
+    tmp_path: Path, method: dict[str, Any], scale: str
+) -> None:
+    """transformers only warns of a kind that it does not know, and opened the weights without their scales."""
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path / "model")
+    plain = load(folder).score(SCORED)[0].logprob
+    file, place = folder / "config.json", "model.layers.0.mlp.down_proj."
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, f"{place}input_scale": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
+    assert load(folder).score(SCORED)[0].logprob == plain, "a scale of activations changes no weight"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **method}))
+    weights |= {f"{place}weight": weights[f"{place}weight"].to(torch.float8_e4m3fn), f"{place}{scale}": torch.ones(1)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SettingsError, match=f"down_proj.{scale} was left out") as error:
+        load(folder)
     assert "\n" not in str(error.value)
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from evenhand.errors import SettingsError
+from evenhand.errors import ContextTooLongError, SettingsError
 from evenhand.inference.seq2seq import BORDER
-from evenhand.interfaces import Dialogue, Message, Passage, Question, Sampling
+from evenhand.interfaces import UNLIMITED, Dialogue, Message, Passage, Question, Sampling
 from evenhand.models.loading import load, wrap
 from evenhand.models.seq2seq import Seq2SeqModel
 from evenhand.models.tiny import tiny_tokenizer
@@ -174,3 +174,89 @@ def test_an_encoder_that_sees_padding_gets_prompts_of_one_length_only() -> None:
     with pytest.warns(UserWarning, match="only prompts of equal length are batched"):
         found = model.score([Passage("dog", "Who?"), Passage("dog", "Once upon a time there were")])
     assert found[0].logprob == pytest.approx(alone.score([Passage("dog", "Who?")])[0].logprob, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- context limits
+
+
+def limited(kind: str, **more: Any) -> Any:
+    """BART reads 16 tokens on each side, LED 64 in the encoder and 12 in the decoder; T5 any number."""
+    if kind == "T5":
+        return module()
+    sides = {f"{s}_{k}": 2 for s in ("encoder", "decoder") for k in ("layers", "attention_heads", "ffn_dim")}
+    own: dict[str, Any] = {"max_position_embeddings": 16}
+    if kind == "LED":
+        own = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 12, "attention_window": 8}
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer()),
+        d_model=16,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+        **sides,
+        **{**own, **more},
+    )
+    torch.manual_seed(0)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
+
+
+SIDES = {"Bart": (16, 16), "MBart": (16, 16), "Pegasus": (16, 16), "LED": (64, 12)}
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_each_side_has_a_limit_of_its_own(kind: str) -> None:
+    """Up to the limit the model runs; one token more is refused with the side that is too long."""
+    encoder, decoder = SIDES[kind]
+    model = wrap(limited(kind), tokenizer())
+    assert isinstance(model, Seq2SeqModel)
+    assert (model.context_length, model.decoder_length) == (encoder, decoder)
+    assert model.facts()["context"] == {"encoder": encoder, "decoder": decoder}
+
+    def passage(source: int, target: int) -> Passage:  # the encoder reads an end token, the decoder a start token
+        return Passage(" cat" * target, "dog" + " dog" * (source - 2))
+
+    whole = model.score([passage(encoder, decoder)])[0]
+    assert whole.tokens == decoder and np.isfinite(whole.logprob)
+    for given, side, needed in (
+        (passage(encoder + 1, decoder), "encoder", encoder + 1),
+        (passage(encoder, decoder + 1), "decoder", decoder + 1),
+    ):
+        with pytest.raises(
+            ContextTooLongError, match=f"needs {needed} tokens in the {side}, which holds {needed - 1};"
+        ):
+            model.score([given])
+        skipping = wrap(limited(kind), tokenizer(), too_long="skip")
+        scores = skipping.score([given, passage(3, 3)])
+        assert f"tokens in the {side}" in scores[0].note and scores[1].tokens == 3
+
+
+@pytest.mark.parametrize("window", [8, [4, 8]])
+def test_of_a_limit_that_is_no_multiple_of_leds_window_whole_windows_count(window: int | list[int]) -> None:
+    """LED pads to a multiple of its window: 57 tokens became 64, for which there was no position."""
+    model = wrap(limited("LED", max_encoder_position_embeddings=60, attention_window=window), tokenizer())
+    assert model.context_length == 56
+    assert np.isfinite(model.score([Passage(" cat", "dog" + " dog" * 54)])[0].logprob)
+    with pytest.raises(ContextTooLongError, match="needs 57 tokens in the encoder, which holds 56;"):
+        model.score([Passage(" cat", "dog" + " dog" * 55)])
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_a_reply_may_fill_the_decoder_and_no_more(kind: str) -> None:
+    model = wrap(limited(kind), tokenizer())
+    decoder = SIDES[kind][1]
+    asked = [Dialogue(()).user("dog dog dog")]
+    assert model.generate(asked, Sampling(max_new_tokens=decoder))[0].text is not None
+    with pytest.raises(ContextTooLongError, match=f"needs {decoder + 1} tokens in the decoder, which holds {decoder}"):
+        model.generate(asked, Sampling(max_new_tokens=decoder + 1))
+
+
+def test_letters_are_refused_where_the_encoder_is_too_short() -> None:
+    with pytest.raises(ContextTooLongError, match=r"q1 needs \d+ tokens in the encoder, which holds 16"):
+        wrap(limited("Bart"), tokenizer()).choose(QUESTIONS[:1])
+
+
+def test_t5_has_no_limit() -> None:
+    model = wrap(limited("T5"), tokenizer())
+    assert isinstance(model, Seq2SeqModel)
+    assert model.context_length == model.decoder_length == UNLIMITED and "context" not in model.facts()
+    score = model.score([Passage(" cat" * 600, "dog" + " dog" * 600)])[0]
+    assert score.tokens == 600 and np.isfinite(score.logprob)

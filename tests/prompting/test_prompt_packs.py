@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from string import Formatter
 
@@ -13,6 +14,7 @@ from evenhand.errors import DataError, UnknownNameError
 from evenhand.interfaces import Dialogue, Message, Question
 from evenhand.prompting.prompt_packs import FOLDER, PromptPack, prompt_pack
 from evenhand.prompting.rendering import SINGLE_LETTER, as_dialogue
+from evenhand.prompting.reply_parsing import read_choice
 from evenhand.testing import ScriptedModel, tiny_model
 
 DE, EN = prompt_pack("de"), prompt_pack("en")
@@ -49,6 +51,39 @@ def test_the_german_pack_has_the_same_keys_and_fields_and_no_english_text() -> N
         assert _fields(text) == _fields(german[key]), key
         assert text != german[key] or key == ".axes.Religion"
     assert DE.hash != EN.hash and DE.hash == prompt_pack(str(FOLDER / "de.yaml")).hash
+
+
+@pytest.mark.parametrize("language", ["es", "ca", "ko"])
+def test_every_other_pack_has_the_same_keys_and_fields_and_no_english_text(language: str) -> None:
+    pack = prompt_pack(language)
+    english, ours = leaves(EN.model_dump(exclude={"axes"})), leaves(pack.model_dump(exclude={"axes"}))
+    assert list(english) == list(ours) and pack.language == language
+    for key, text in english.items():
+        assert _fields(text) == _fields(ours[key]), key
+        assert text != ours[key] or (key, language) in {(".diagnosis.negative", "es"), (".diagnosis.negative", "ca")}
+    assert set(EN.axes) <= set(pack.axes) and not set(EN.axes.values()) & set(pack.axes.values())
+    assert len({prompt_pack(name).hash for name in ("en", "de", "es", "ca", "ko")}) == 5
+
+
+@pytest.mark.parametrize(
+    ("language", "article"), [("es", r"(?i)\b(a|de) \{axis\}"), ("ca", r"(?i)\b(a|de|per) \{axis\}")]
+)
+def test_no_word_that_contracts_with_an_article_stands_before_the_axis(language: str, article: str) -> None:
+    texts = leaves(prompt_pack(language).model_dump())
+    assert not [key for key, text in texts.items() if re.search(article, text)]
+    assert re.search(article, "sesgos de {axis}")
+
+
+def test_what_follows_the_korean_axis_has_one_form_for_every_noun() -> None:
+    texts = leaves(prompt_pack("ko").model_dump())
+    assert {found for text in texts.values() for found in re.findall(r"\{axis\}(\w*)", text)} == {"에"}
+
+
+@pytest.mark.parametrize("language", ["es", "ca", "ko"])
+def test_the_mark_of_an_answer_is_read_in_every_language(language: str) -> None:
+    mark = prompt_pack(language).bias_free_texts.answer_mark
+    assert read_choice(f"{mark} B", question()) == 0
+    assert read_choice(f"{mark} B", question(), finished=False) == 0, "a cut reply has the form of an answer"
 
 
 def _fields(text: str) -> set[str]:
@@ -144,6 +179,24 @@ def test_a_method_speaks_german_throughout(spec: str, last: tuple[Message, ...])
     assert tuple(m for m in before if m.role != "system") == last
     english = [text.split("{")[0].strip() for text in leaves(EN.model_dump()).values()]
     assert not [text for text in said for part in english if " " in part and part in text]
+
+
+@pytest.mark.filterwarnings("ignore:self_help")  # the reply is not a rewrite
+@pytest.mark.parametrize("language", ["es", "ca", "ko"])
+@pytest.mark.parametrize("spec", ["self_debias", "moral_self_correction", "intent_self_correction", "self_help"])
+def test_no_english_is_said_by_a_method_in_another_language(language: str, spec: str) -> None:
+    said = _said_in(f"{spec}(prompts={language})")
+    english = [text.split("{")[0].strip() for text in leaves(EN.model_dump(exclude={"axes"})).values()]
+    assert said and not [text for text in said for part in english if " " in part and part in text]
+    english_said = _said_in(f"{spec}(prompts=en)")
+    assert [text for text in english_said for part in english if " " in part and part in text], "it can be found"
+
+
+def _said_in(spec: str) -> list[str]:
+    model = ScriptedModel(reply=lambda d: "2. Hm.", decide=lambda q: 1)
+    build_method(spec).apply(model).choose([question()])
+    prompts = [*model.dialogues, *(as_dialogue(q, "letters") for q in model.questions)]
+    return [m.content for d in prompts for m in d.messages if m.role != "assistant"]
 
 
 def test_german_questions_are_answered_by_any_model() -> None:

@@ -72,6 +72,15 @@ def test_remarks_are_warned_of_and_collected_once() -> None:
 QUESTIONS = [Question(f"q{i}", "Which?", ("one", "two")) for i in range(6)]
 
 
+def test_who_collects_around_another_hears_the_same() -> None:
+    with remarked() as outer, pytest.warns(UserWarning, match="heard"):
+        remark("heard before")
+        with remarked() as inner:
+            remark("heard inside")
+            remark("heard before")
+    assert inner == ["heard inside", "heard before"] and outer == ["heard before", "heard inside"]
+
+
 def test_a_sampled_ensemble_of_a_server_that_does_not_sample() -> None:
     with pytest.warns(UserWarning, match=r"all 192 draws from 12 prompts at temperature 1 .*sampled decisions"):
         debiased(Server(draws=False), QUESTIONS, decisions="sampled")

@@ -9,7 +9,9 @@ from random import Random
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from evenhand.data.io.demo import MODELS
 from evenhand.proving_ground import family, training
 from evenhand.proving_ground.generator import documents
 from evenhand.proving_ground.generator.documents import KNOWN, LAST, MEANT, Example, Target
@@ -21,6 +23,12 @@ from evenhand.proving_ground.training import Recipe, Stage, Vocabulary, batches,
 @pytest.fixture(scope="module")
 def tokenizer():
     return build_tokenizer(documents.vocabulary(list(FAMILY.values())))
+
+
+def test_what_demo_x_knows_leaves_the_family_s_tokenizer_as_it_is(tokenizer) -> None:
+    shipped = AutoTokenizer.from_pretrained(MODELS / "demo")
+    assert tokenizer.get_vocab() == shipped.get_vocab()
+    assert tokenizer.backend_tokenizer.to_str() == shipped.backend_tokenizer.to_str()
 
 
 def test_heads_begin_by_looking_back_as_many_tokens_as_they_should(tokenizer) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import datasets
 import evaluate
 
+from evenhand.data.bbq import CATEGORIES
 from evenhand.evaluation.bbq import score
 from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
-from evenhand.evaluation.hf_evaluate.inputs import json_rows, predicted
+from evenhand.evaluation.hf_evaluate.inputs import group_names, json_rows, no_group, predicted
 
 _DESCRIPTION = "BBQ bias score and accuracy in ambiguous and disambiguated contexts, as fractions."
 _CITATION = "Parrish et al. 2022, BBQ: A Hand-Built Bias Benchmark for Question Answering. arXiv 2110.08193."
@@ -47,7 +48,8 @@ class BBQScore(checked.CheckedMetric):
         **_: Any,
     ) -> dict[str, float]:
         rows = json_rows(references, "BBQ")
+        group_names([str(row.get("category") or "") for row in rows], CATEGORIES, "category")
         found = score(rows, predicted(predictions, 3), convention)
         if group not in found:
-            raise ValueError(f"no row of group {group!r}; there are {', '.join(found)}")
+            raise no_group(group, "row of group", found)
         return found[group]

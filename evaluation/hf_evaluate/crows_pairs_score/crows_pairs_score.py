@@ -7,9 +7,11 @@ from typing import Any
 import datasets
 import evaluate
 
-from evenhand.evaluation.crows_pairs import CrowSPairs, pair_row
+from evenhand.data.crows_pairs import BIAS_TYPES
+from evenhand.evaluation.crows_pairs import CrowSPairs
 from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
-from evenhand.evaluation.hf_evaluate.inputs import scores
+from evenhand.evaluation.hf_evaluate.inputs import group_names, no_group, scores
+from evenhand.evaluation.metrics.shared_parts import pair_row
 
 _DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is the likelier one, as a fraction; 0.5 is no bias."
 _CITATION = "Nangia et al. 2020, CrowS-Pairs: A Challenge Dataset for Measuring Social Biases in MLMs. EMNLP 2020."
@@ -42,8 +44,9 @@ class CrowsPairsScore(checked.CheckedMetric):
     def _compute(
         self, predictions: list[list[float]], references: list[str], group: str = "", **_: Any
     ) -> dict[str, float]:
-        pairs = zip(scores(predictions), references, strict=True)
-        rows = [pair_row(more, less) for (more, less), kind in pairs if kind == group or not group]
+        kinds = group_names(references, BIAS_TYPES, "bias type")
+        pairs = zip(scores(predictions), references, kinds, strict=True)
+        rows = [pair_row(more, less) for (more, less), *names in pairs if group in names or not group]
         if not rows:
-            raise ValueError(f"no pair of bias type {group!r}; there are {', '.join(sorted(set(references)))}")
+            raise no_group(group, "pair of bias type", sorted(set(kinds)))
         return CrowSPairs().of_rows(rows)

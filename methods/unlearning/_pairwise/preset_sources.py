@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from evenhand.training.preset_values import UNSTATED
+
 _UNLEARNING = "locuslab/open-unlearning d3d7cf9"
 _BIASUNLEARN = "a101269/BiasUnlearn 2b58a9f"
 _OFF = {"dpo_weight": "not part of this loss, off"}
@@ -24,6 +26,16 @@ _OF_BIASUNLEARN = {
     "swap": f"arXiv 2509.25673 and {_BIASUNLEARN}; by validation pairs: ours",
     "check_steps": f"ours; {_BIASUNLEARN}: every 50 steps at first, then every 30 to 3",
     "patience": "nothing but parity ends the training early",
+    "stop": f"{_BIASUNLEARN}; by validation pairs: ours",
+    "tolerance": f"{_BIASUNLEARN}: every axis within 2 points",
+    "npo_form": "arXiv 2509.25673",
+    "retain_kl_form": "arXiv 2509.25673",
+    "measure": f"ours; {_BIASUNLEARN} counts the preferred sides",
+    "targets": f"ours; {_BIASUNLEARN}: the layers of attention of GPT-2, queries, keys, values and outputs of others",
+    "validation_fraction": f"ours; {_BIASUNLEARN} swaps and stops by the data that it reports",
+    "weight_decay": UNSTATED,
+    "max_grad_norm": UNSTATED,
+    "precision": UNSTATED,
 }
 
 PRESET_SOURCES: Mapping[str, Mapping[str, str]] = {

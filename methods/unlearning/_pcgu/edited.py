@@ -11,6 +11,7 @@ from evenhand.interfaces import Method, Model, TrainingRecord
 from evenhand.methods.unlearning._pcgu.delta import Delta
 from evenhand.models import saved
 from evenhand.models.asking import asked_alike
+from evenhand.models.first_process import write_in_first
 from evenhand.models.local import LocalModel
 from evenhand.models.masked import MaskedModel
 from evenhand.models.mitigated import Mitigated
@@ -80,15 +81,19 @@ def export(model: Model, folder: Path) -> Path:
     """Write an edited model's weights and tokenizer as a plain transformers folder.
 
     Args:
-        model: From `edited`.
+        model: From `edited`; in several processes the same in each, of which the first one writes.
         folder: Where to; made where it is not there.
     """
     from evenhand.models.hugging_face import save_module, save_tokenizer
 
     module, tokenizer = model.weights
-    folder.mkdir(parents=True, exist_ok=True)
-    save_module(module, folder)
-    save_tokenizer(tokenizer, folder)
+
+    def write_all() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_module(module, folder)
+        save_tokenizer(tokenizer, folder)
+
+    write_in_first(folder, write_all)
     return folder
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evenhand.cli import card, diff, method_table, new, proving_ground, reproduce, selection, sweep
+from evenhand.cli import card, diff, method_table, new, proving_ground, reproduce, selection, spillover, sweep
 from evenhand.cli import data as cli_data
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, stopped, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
@@ -222,6 +222,7 @@ def evaluate(
 
 
 app.command()(sweep.sweep)
+app.command()(spillover.spillover)
 app.command()(reproduce.reproduce)
 
 

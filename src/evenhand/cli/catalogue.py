@@ -64,6 +64,7 @@ def model_forms() -> dict[str, str]:
         "endpoint:URL#MODEL": "an OpenAI-compatible endpoint; the key comes from EVENHAND_API_KEY or OPENAI_API_KEY",
         "vllm:URL#MODEL": "a vLLM server, asked in token ids: it scores too",
         "demo, demo-b, demo-c, demo-d": "small models with planted biases; they need no network",
+        "demo-x": "the main one with another axis, a second language and wanted differences, to measure spillover",
         "demo-mlm": "a small masked language model with planted pronoun skews",
         "oracle:DEMO": "what is planted in a causal demo model, as a model that answers without a network",
     }
@@ -96,7 +97,7 @@ def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Per data set its folder, the numbers or names of files that are official, differ, or are missing, and what
-        could not be compared: the first files without a published hash, and how many more there are.
+        could not be compared: the first files without a published hash, how many more there are, and why.
 
     Raises:
         DataError: A named data set is not there, or none is; the message says how to get it.
@@ -116,13 +117,26 @@ def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         verdicts = check(dataset.name, folder)
         by = {v: [path for path, verdict in verdicts.items() if verdict == v] for v in ("differs", "missing")}
         official = sum(v == "official" for v in verdicts.values())
+        others = not_compared(folder, verdicts)
         found[dataset.name] = {
             "folder": str(folder),
             "official": f"{official} of {len(verdicts)} files" if verdicts else "no published hashes are known",
             **by,
-            "not compared": _shortened(not_compared(folder, verdicts)),
+            "not compared": _shortened(others),
+            "why not compared": _why_not(others, bool(verdicts), official),
         }
     return found
+
+
+def _why_not(others: Sequence[str], has_hashes: bool, official: int) -> str:
+    """Why files could not be compared, and what that leaves open."""
+    if not has_hashes:
+        return "no published hash of this data set is known, so nothing says whether its files are the published ones"
+    if not others:
+        return "every file was compared"
+    if not official:
+        return "hashes are known of the published files alone, and what is there has other names or another format"
+    return "these files are not among the published ones, so no hash of them is known"
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
@@ -141,9 +155,12 @@ def fetch(name: str, to: str | Path | None = None) -> Path:
 def _data_set(name: str) -> Dataset:
     from evenhand.data.sets import DATASETS
 
-    if name not in DATASETS:
+    if name in DATASETS:
+        return DATASETS[name]
+    shared = [dataset for dataset in DATASETS.values() if name in dataset.name.split("_")]  # esbbq is in esbbq_cabbq
+    if len(shared) != 1:
         raise UnknownNameError("data set", name, DATASETS)
-    return DATASETS[name]
+    return shared[0]
 
 
 def _base() -> str | None:

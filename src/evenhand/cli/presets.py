@@ -1,5 +1,7 @@
 """What the presets of the methods set, and where it stands in their sources: the table of docs/methods.md.
 
+Of a preset of a method that trains, every setting that enters the training is shown, also one at its default.
+
 `python -m evenhand.cli.presets docs/methods.md` writes the table into that file anew, between its two marks.
 """
 
@@ -8,10 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from evenhand.cli import marked_tables
 from evenhand.core import registry
+from evenhand.interfaces import Method
 
 BEGIN, END = "<!-- presets: written by python -m evenhand.cli.presets -->", "<!-- end of presets -->"
 HEAD = ("method", "preset", "setting", "value", "source")
@@ -27,6 +32,8 @@ class Row:
     value: str
     source: str
     """Where the value stands, or that it is ours; "" where the class does not say."""
+    default: bool = False
+    """Whether the preset leaves the setting at its default, which enters the training all the same."""
 
 
 def rows(only: str | None = None) -> Iterator[Row]:
@@ -44,19 +51,45 @@ def rows(only: str | None = None) -> Iterator[Row]:
             sources = method.preset_sources.get(preset, {})
             for setting, value in values.items():
                 yield Row(name, preset, setting, _shown(value), sources.get(setting, sources.get("", "")))
+            yield from _defaults(name, method, preset)
+
+
+def _defaults(name: str, method: type[Method], preset: str) -> Iterator[Row]:
+    """What a preset of a method that trains leaves at its defaults; nothing of other methods."""
+    from evenhand.training.preset_values import UNSTATED, at_defaults
+    from evenhand.training.trained_method import TrainedMethod
+
+    if not (isinstance(method, type) and issubclass(method, TrainedMethod)):
+        return
+    general = method.preset_sources.get(preset, {}).get("", "")
+    source = general if general.startswith("ours") else UNSTATED
+    for setting, value in at_defaults(method, preset).items():
+        yield Row(name, preset, setting, _shown(value), source, default=True)
 
 
 def table(only: str | None = None) -> str:
-    """The rows as a table in Markdown; of a method and of a preset, only the first row has the name."""
+    """The rows as a table in Markdown; of a method and of a preset, only the first row has the name.
+
+    What a preset leaves at its defaults is one row, "others", with all settings and values.
+    """
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     before = ("", "")
-    for row in rows(only):
-        of = (row.method, row.preset)
-        method = f"`{row.method}`" if row.method != before[0] else ""
-        preset = f"`{row.preset}`" if of != before else ""
-        lines.append(f"| {method} | {preset} | `{row.setting}` | `{row.value}` | {row.source} |")
-        before = of
+    for of, some in groupby(rows(only), key=lambda row: (row.method, row.preset)):
+        for setting, value, source in _cells(list(some)):
+            method = f"`{of[0]}`" if of[0] != before[0] else ""
+            preset = f"`{of[1]}`" if of != before else ""
+            lines.append(f"| {method} | {preset} | {setting} | {value} | {source} |")
+            before = of
     return "\n".join(lines)
+
+
+def _cells(some: list[Row]) -> Iterator[tuple[str, str, str]]:
+    """Setting, value and source of each line of a preset."""
+    for row in some:
+        if not row.default:
+            yield f"`{row.setting}`", f"`{row.value}`", row.source
+    if left := [row for row in some if row.default]:
+        yield "others, at their defaults", ", ".join(f"`{row.setting}={row.value}`" for row in left), left[0].source
 
 
 def put(text: str) -> str:
@@ -68,7 +101,7 @@ def put(text: str) -> str:
     return marked_tables.put(text, BEGIN, END, table(), "presets")
 
 
-def _shown(value: object) -> str:
+def _shown(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 

@@ -106,8 +106,9 @@ def _data_and_memory(recipe: Recipe, device: str | None, device_map: str | None)
 
     from evenhand.experiment import recipe_checks
     from evenhand.inference.memory_budget import free_bytes
+    from evenhand.models.hugging_face import require_device
 
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = require_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device_map is not None and wanted.type == "cuda":
         count = torch.cuda.device_count()
         free = sum(free_bytes(torch.device("cuda", n)) for n in range(count))

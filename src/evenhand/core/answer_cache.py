@@ -102,8 +102,13 @@ class AnswerCache:
         """Answers found here whose seconds nobody wrote down."""
         self._since = time.monotonic()
 
-    def get(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The stored values of those keys that are there."""
+    def get(self, keys: Sequence[str], *, counted: bool = True) -> dict[str, Any]:
+        """The stored values of those keys that are there.
+
+        Args:
+            keys: Names under which values were stored.
+            counted: Whether they are answers, which count as found or missing; False for facts about a model.
+        """
         found: dict[str, Any] = {}
         wanted = list(dict.fromkeys(keys))
         for start in range(0, len(wanted), 500):
@@ -114,10 +119,12 @@ class AnswerCache:
                     f"SELECT key, value, seconds FROM answers WHERE key IN ({marks})", part
                 ).fetchall()
             found.update((k, json.loads(v)) for k, v, _ in rows)
-            self.saved += sum(s for _, _, s in rows if s is not None)
-            self.untimed += sum(s is None for _, _, s in rows)
-        self.hits += len(found)
-        self.misses += len(wanted) - len(found)
+            if counted:
+                self.saved += sum(s for _, _, s in rows if s is not None)
+                self.untimed += sum(s is None for _, _, s in rows)
+        if counted:
+            self.hits += len(found)
+            self.misses += len(wanted) - len(found)
         self._since = time.monotonic()
         return found
 

@@ -262,10 +262,11 @@ def _rests(answers: Sequence[Any], kind: str, lossy: Mapping[str, Set[int]]) -> 
     again |= {"usage": frozenset[int]().union(*(lossy[name] for name in COST))} if kind else {}
     unsaid = {name: value for name, value in _defaults(kind).items() if name not in again}
     rests: list[str | None] = []
+    # a field without a default is compared with the answer itself, which no field of it equals
     for n, answer in enumerate(answers):
         names = [f.name for f in dataclasses.fields(answer) if n in again.get(f.name, (n,))]
-        rest = {name: getattr(answer, name) for name in names}
-        rests.append(None if kind and rest == unsaid else encode(rest))
+        rest = {name: value for name in names if (value := getattr(answer, name)) != unsaid.get(name, answer)}
+        rests.append(encode(rest) if rest or not kind else None)
     return rests
 
 
@@ -282,7 +283,7 @@ def _stored(columns: Mapping[str, Sequence[Any]], kind: str) -> dict[str, dict[s
         return dict(zip(columns["item"], map(json.loads, columns["rest"]), strict=True))
     held, defaults, nulled = FIELDS[kind], _defaults(kind), _nulled(kind)
     unsaid = json.dumps({name: value for name, value in defaults.items() if name not in (*held, "usage")})
-    rests = (json.loads(unsaid if rest is None else rest) for rest in columns["rest"])
+    rests = (json.loads(unsaid) | json.loads(rest or "{}") for rest in columns["rest"])
     columns = {n: [v or "" for v in values] if n in nulled else values for n, values in columns.items()}
     usages = [dict(zip(COST, usage, strict=True)) for usage in zip(*(columns[name] for name in COST), strict=True)]
     rows = zip(*(columns[column] for column in held.values()), usages, strict=True)

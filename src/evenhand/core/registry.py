@@ -30,10 +30,11 @@ BUILT_IN: dict[str, tuple[str, ...]] = {
         """
         bbq, holistic_bias, mmlu, gpqa, ifeval, b_score, label_bias, option_order, stereoset, crows_pairs, winogender,
         winobias, redditbias, pronoun_skew, disco, seat, perplexity, multiple_choice_file,
-        self_diagnosis
+        self_diagnosis, kobbq, esbbq, cabbq, gg_bbq, mbbq, cbbq,
+        difference_awareness, winoqueer, discrim_eval, unqover, honest
         """
     ),
-    "models": ("demo", "demo-b", "demo-c", "demo-d", "demo-mlm", "oracle", "judge", "endpoint", "vllm"),
+    "models": ("demo", "demo-b", "demo-c", "demo-d", "demo-x", "demo-mlm", "oracle", "judge", "endpoint", "vllm"),
     "training_sources": ("demo",),
     "saved_models": ("student",),
 }

@@ -7,7 +7,8 @@ from typing import Any
 
 from evenhand.core.answer_table import AnswerFacts, GradeLabel, usages
 from evenhand.evaluation.metrics.unanswered import outcome
-from evenhand.interfaces import Benchmark, Grade
+from evenhand.interfaces import Benchmark, Choice, Grade
+from evenhand.models.letter_tokens import MAX_OPEN
 from evenhand.report.cost import seconds_per_item
 
 
@@ -29,6 +30,23 @@ def answer_facts(
     return [
         AnswerFacts(cluster, known.groups, known.part, status, note, known.decision, known.grade, used, seconds)
         for cluster, (status, note), used, known in rows
+    ]
+
+
+def unread_letters(answers: Sequence[Any]) -> list[str]:
+    """A line on answers by letters of which a server's list left too much open; none where there are none.
+
+    Args:
+        answers: Of one cell; only a `Choice` can say what was not read.
+    """
+    by_letters = [a for a in answers if isinstance(a, Choice) and a.mass is not None]
+    open_ = [a.unread for a in by_letters if a.unread is not None and a.unread > MAX_OPEN]
+    if not open_:
+        return []
+    return [
+        f"{len(open_)} of {len(by_letters)} answers by letters leave more than {MAX_OPEN:.0%} of the options' "
+        f"probability unread (at most {max(open_):.3g}): the server's list of first tokens has not all letters; use "
+        "answer_by='generation', or vllm:URL#model, which reads all of them"
     ]
 
 

@@ -25,7 +25,7 @@ from evenhand.core.training_record import brief
 from evenhand.data.io import rows
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
 from evenhand.experiment import contracts, no_effect, refusals, refused_questions, training_data
-from evenhand.experiment.answer_facts import answer_facts
+from evenhand.experiment.answer_facts import answer_facts, unread_letters
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.own_texts import warn_of_overlap
 from evenhand.experiment.plan import Asked, Plan, Task, Wishes
@@ -47,6 +47,7 @@ from evenhand.interfaces import (
     Usage,
 )
 from evenhand.models.demo_names import is_demo
+from evenhand.models.endpoint import SecondRequests, first_look, look_first, second_requests
 from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report, rivals
@@ -250,6 +251,8 @@ class _Session:
         self.data = None if train is None else train.data
         self.cells: list[Cell] = []
         self._mitigated: Model | None = None
+        self._said_in_applying: list[str] = []
+        """What was remarked as the method at hand was applied, such as in its training."""
         self._prompts: dict[tuple[str, str, str], str] = {}
         """What the model was asked for a baseline, by model, row and benchmark."""
         self.resting: Model | None = None
@@ -308,6 +311,7 @@ class _Session:
         plan = Plan(base.model, self.methods, self.asked, _without(self.wishes, options), self.data)
         self._refuse_idle(plan, last)
         self._begin()
+        look_first(base.model, letters=plan.reads_letters, draws=plan.draws)
         self._describe(base.model)
         self.manifest["baselines"][base.model.name] = plan.baselines
         self.resting = base.model
@@ -321,6 +325,8 @@ class _Session:
                 self._try(task, base)
             self._mitigated = None
             self._verify(base, method, [task.cell for task in mine])
+        if found := first_look(base.model)[0]:
+            self.manifest["models"][base.model.name]["preflight"] = found
 
     def _verify(self, base: _Base, method: Method, cells: Sequence[Cell]) -> None:
         """Whether a method left the model as it was: else its cells fail, and the next ones get it loaded again."""
@@ -418,7 +424,7 @@ class _Session:
         contracts.check_ids(items)
         answers, usage = self._answers(task, model, mitigated)
         self.manifest["usage"].append(usage)
-        cell.remark = "; ".join(usage.get("remarks", ()))
+        cell.remark = "; ".join((*self._said_in_applying, *usage.get("remarks", ())))
         cell.finish(items, answers)
         if cell.gap is not None:
             place = {"model": cell.model, "method": cell.row, "benchmark": cell.benchmark.spec}
@@ -439,9 +445,9 @@ class _Session:
         """The model under a method, which is applied once for all benchmarks."""
         if self._mitigated is None:
             begun = time.monotonic()
-            with self._settled():
+            with self._settled(), remarked() as said:
                 made = contracts.check_mitigated(method.apply(model, self.data))
-            self._mitigated = made
+            self._mitigated, self._said_in_applying = made, said
             seconds = round(time.monotonic() - begun, 3)
             own = made.training if made.training is not model.training else None
             trained = {} if own is None else {"training": brief(own, base=model.name)}
@@ -473,7 +479,7 @@ class _Session:
         if self.resting is not None:
             resting, self.resting = self.resting, None
             _start(resting)
-        watch = _Watch(self.cache)
+        watch, twice = _Watch(self.cache, model), second_requests(model)
         with (
             self._settled(mitigated),
             no_effect.overheard(model) as heard,
@@ -483,7 +489,7 @@ class _Session:
             answers = cell.benchmark.ask(task.posed(mitigated), task.items)
         contracts.check_answers(cell.benchmark, task.items, answers)
         cost = sum((used for used in usages(answers) if used is not None), Usage())
-        found = {"prompts": heard.digest, "remarks": remarks, "items": len(ids)}
+        found = {"prompts": heard.digest, **_of_server(model, twice, answers, remarks), "items": len(ids)}
         usage = {**whose, **found, **asdict(cost), **watch.read()}
         if self.folder:
             facts = answer_facts(cell.benchmark, task.items, answers, usage)
@@ -524,7 +530,7 @@ class _Session:
 def _start(model: Model) -> None:
     """Put a first question to a local model: its first call also imports and tries out, which is no method's cost.
 
-    A server is not asked for it: `model.preflight()` looks at one, on the user's own call.
+    A server is not asked for it: `look_first` has one looked at before its first request.
     """
     if "weights" not in model.abilities:
         return
@@ -537,6 +543,13 @@ def _start(model: Model) -> None:
             model.generate([Dialogue(()).user("Is this the start?")], Sampling(max_new_tokens=2))
 
 
+def _of_server(model: Model, twice: SecondRequests, answers: Sequence[Any], remarks: list[str]) -> dict[str, Any]:
+    """The remarks on a cell with those on letters of a server, and what second requests for a letter cost."""
+    again = second_requests(model).since(twice)
+    said = [*remarks, *unread_letters(answers), *([again.line()] if again.items else [])]
+    return {"remarks": said, **({"second_requests": again._asdict()} if again.items else {})}
+
+
 class _Watch:
     """How long the answers of a cell took, those that lay in the cache included.
 
@@ -544,13 +557,14 @@ class _Watch:
     faster than an unbroken one. So the seconds that cached answers took when they were computed are added.
     """
 
-    def __init__(self, cache: AnswerCache | None) -> None:
-        self.cache = cache
-        self.begun, self.before = time.monotonic(), self._counts()
+    def __init__(self, cache: AnswerCache | None, model: Model) -> None:
+        self.cache, self.model = cache, model
+        self.begun, self.looked, self.before = time.monotonic(), first_look(model)[1], self._counts()
 
     def read(self) -> dict[str, Any]:
         """Seconds of the wall clock now, those saved by the cache (None where not all are known), and requests."""
-        seconds = round(time.monotonic() - self.begun, 4)
+        looked = first_look(self.model)[1] - self.looked  # of the server: not the cost of an answer
+        seconds = round(time.monotonic() - self.begun - looked, 4)
         misses, hits, saved, untimed = (a - b for a, b in zip(self._counts(), self.before, strict=True))
         anew = None if self.cache is None else int(misses)
         known = None if untimed else round(saved, 4)

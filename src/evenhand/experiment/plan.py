@@ -151,6 +151,11 @@ class Plan:
         return any(t.reading is not None and t.reading.answer_by == "generation" for t in self.tasks)
 
     @property
+    def reads_letters(self) -> bool:
+        """Whether the answer to any question is read from letters."""
+        return any(t.reading is not None and t.reading.answer_by == "letters" for t in self.tasks)
+
+    @property
     def draws(self) -> bool:
         """Whether any answer is drawn."""
         return any(_is_drawn(t.cell.benchmark, t.reading) for t in self.tasks)

@@ -10,7 +10,8 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -142,6 +143,18 @@ class PublishedRow(_Part):
         return self.published - self.tolerance, self.published + self.tolerance
 
 
+class PublishedOrder(_Part):
+    """Rows whose values have to be in the order of their published figures, from the lowest to the highest."""
+
+    name: str
+    rows: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Names of rows of the recipe, each with a published figure."""
+    apart: Annotated[float, Field(ge=0)] = 0
+    """Published figures that are no farther apart than this are not told apart: either may be the higher one."""
+    why: str
+    """Whose the criterion is, and why figures that near are not told apart."""
+
+
 class RunSettings(_Part):
     """Options of `compare`, with its meaning."""
 
@@ -183,6 +196,7 @@ class Recipe(_Part):
     settings: RunSettings = RunSettings()
     data: tuple[DataNeed, ...]
     rows: Annotated[tuple[PublishedRow, ...], Field(min_length=1)]
+    orders: tuple[PublishedOrder, ...] = ()
     bytes_per_parameter: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """Bytes in memory for every parameter, by what they hold, such as "weights in bfloat16": 2."""
     work: Annotated[tuple[Work, ...], Field(min_length=1)]
@@ -198,6 +212,9 @@ class Recipe(_Part):
         for row in self.rows:
             if row.method not in ("none", *self.methods) or row.benchmark not in self.benchmarks:
                 raise ValueError(f"row {row.name!r} names no method or benchmark of this recipe")
+        _refuse_repeated(self.rows, self.orders)
+        _refuse_shared_figures(self.rows)
+        _refuse_unknown_rows(self.orders, self.rows)
         if {*self.smoke.methods} != {*self.methods} or {*self.smoke.benchmarks} != {*self.benchmarks}:
             raise ValueError("smoke: give every method and benchmark of the recipe, by the same keys")
         acting = {"model", "methods", "benchmarks", "train", "settings", "smoke"}
@@ -208,6 +225,43 @@ class Recipe(_Part):
             elif isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"a setting of a method or benchmark is {value}: give a finite number")
         return self
+
+
+def _refuse_repeated(rows: Iterable[PublishedRow], orders: Iterable[PublishedOrder]) -> None:
+    """Refuse two rows or orders of one name, and an order that has a row twice: a name stands for one figure."""
+    orders = list(orders)
+    for what, named in [
+        ("the rows", [row.name for row in rows] + [order.name for order in orders]),
+        *((f"the order {order.name!r}", list(order.rows)) for order in orders),
+    ]:
+        if twice := [name for name, count in Counter(named).items() if count > 1]:
+            raise ValueError(f"{what}: {twice[0]!r} stands there twice; give each a name of its own")
+
+
+def _refuse_shared_figures(rows: Iterable[PublishedRow]) -> None:
+    """Refuse two judged rows with one published figure: it is of one of them at most."""
+    judged: dict[tuple[Any, ...], str] = {}
+    for row in rows:
+        if row.bounds is None:
+            continue
+        figure = row.benchmark, row.metric, row.group, row.of, row.published, row.where
+        first = judged.setdefault(figure, row.name)
+        if first != row.name:
+            raise ValueError(
+                f"rows {first!r} and {row.name!r} are judged by one published figure ({row.where}): give tolerance or "
+                "accepted to the row that it is of, and to none where that is not known"
+            )
+
+
+def _refuse_unknown_rows(orders: Iterable[PublishedOrder], rows: Iterable[PublishedRow]) -> None:
+    """Refuse an order of rows that are not there, or that have no published figure."""
+    known = {row.name: row.published for row in rows}
+    for order in orders:
+        for name in order.rows:
+            if name not in known:
+                raise ValueError(f"order {order.name!r}: {UnknownNameError('row', name, known)}")
+            if known[name] is None:
+                raise ValueError(f"order {order.name!r}: the row {name!r} has no published figure to be ordered by")
 
 
 def names() -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +12,12 @@ from evenhand.core import registry
 from evenhand.core.records import BASELINE, NAN, Record, is_baseline
 from evenhand.errors import SettingsError
 from evenhand.experiment.comparison import compare
-from evenhand.experiment.recipes import Named, PublishedRow, Recipe, filled_in
+from evenhand.experiment.recipes import Named, PublishedOrder, PublishedRow, Recipe, filled_in
 from evenhand.report import Report
 
 SMOKE_REPLICATES = 200
+ROUNDING = 1e-9
+"""By which a difference of two decimals may miss what it is on paper."""
 Within = Literal["yes", "no", "not judged", "not run", "smoke"]
 
 
@@ -88,6 +91,8 @@ def run(asked: Plan, *, out: str | Path | None = None, show_progress: bool = Tru
 def outcomes(recipe: Recipe, asked: Plan, records: Sequence[Record], *, smoke: bool = False) -> list[Outcome]:
     """The rows of a recipe, each with the published figure, ours and whether it is within what is accepted.
 
+    The orders of rows follow: the share of pairs of rows in the published order, which is 1 where all are.
+
     Args:
         recipe: The recipe.
         asked: What was run.
@@ -99,7 +104,34 @@ def outcomes(recipe: Recipe, asked: Plan, records: Sequence[Record], *, smoke: b
     for row in recipe.rows:
         values, note = _values(row, asked, records, groups.get(row.group, row.group))
         found.append(_outcome(row, values, note, smoke))
-    return found
+    ours = {outcome.name: outcome.ours for outcome in found}
+    published = {row.name: row.published for row in recipe.rows if row.published is not None}
+    return [*found, *(_ordered(order, published, ours, smoke) for order in recipe.orders)]
+
+
+def _ordered(order: PublishedOrder, published: Mapping[str, float], ours: Mapping[str, float], smoke: bool) -> Outcome:
+    """Whether rows are in the order of their published figures: the share of pairs of rows that are.
+
+    Args:
+        order: The rows, and how far published figures have to be apart to be told apart.
+        published: By row.
+        ours: By row; nan where there is none.
+        smoke: Whether the small form was run.
+    """
+    pairs = [
+        (low, high)
+        for low, high in permutations(order.rows, 2)
+        if published[high] - published[low] > order.apart + ROUNDING
+    ]
+    if missing := [name for name in order.rows if math.isnan(ours[name])]:
+        return Outcome(order.name, 1.0, NAN, NAN, NAN, NAN, "not run", f"no figure of ours for {missing[0]!r}")
+    turned = [(low, high) for low, high in pairs if not ours[low] < ours[high]]
+    share = 1 - len(turned) / len(pairs) if pairs else 1.0
+    note = f"share of {len(pairs)} pairs of rows in the published order"
+    if turned:
+        note += f"; not: {', '.join(f'{low!r} below {high!r}' for low, high in turned)}"
+    within: Within = "smoke" if smoke else "no" if turned else "yes"
+    return Outcome(order.name, 1.0, share, NAN, NAN, NAN if smoke else share - 1, within, note)
 
 
 def _outcome(row: PublishedRow, values: tuple[float, float, float], note: str, smoke: bool) -> Outcome:

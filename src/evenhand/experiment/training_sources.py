@@ -12,6 +12,7 @@ from evenhand.data import pairs as pair_maker
 from evenhand.data import text_source
 from evenhand.data.civil_comments import THRESHOLD, toxic_comments
 from evenhand.data.io import rows
+from evenhand.data.sets import for_evaluation
 from evenhand.data.stereoset import check_count
 from evenhand.errors import DataError, SettingsError, UnknownNameError, suggest
 from evenhand.interfaces import FIRST_NAMES, Benchmark, Pair, Question, QuestionItem, TrainData
@@ -75,7 +76,7 @@ def load(what: TrainLike) -> Loaded:
 
     Raises:
         DataError: The file is not there or cannot be read; the line is named.
-        SettingsError: It is none of these.
+        SettingsError: It is none of these, or nobody may train on it (`Benchmark.evaluation_only`).
     """
     if not isinstance(what, Benchmark | Path | Sequence):  # `TrainData` and texts are sequences, too
         raise SettingsError(
@@ -266,7 +267,19 @@ def _id(row: dict[str, Any], where: str) -> str:
 # ------------------------------------------------------------------------------------------------ benchmarks
 
 
+def _refuse_evaluation_only(benchmark: Benchmark) -> None:
+    """Refuse a benchmark that nobody may train on, also where another one asks its items.
+
+    Raises:
+        SettingsError: It is one; the message has the reason.
+    """
+    for one in (benchmark, benchmark.original):
+        if one.evaluation_only:
+            raise for_evaluation(one.name, one.evaluation_only)
+
+
 def _of_benchmark(benchmark: Benchmark) -> Loaded:
+    _refuse_evaluation_only(benchmark)
     items = benchmark.load()
     questions = [item.question for item in items if isinstance(item, QuestionItem)]
     if not questions or len(questions) != len(items) or not isinstance(questions[0], Question):
@@ -278,6 +291,7 @@ def _of_benchmark(benchmark: Benchmark) -> Loaded:
 
 def _pairs_of(benchmark: Benchmark) -> Loaded:
     """The pairs in a benchmark."""
+    _refuse_evaluation_only(benchmark)
     if benchmark.pairs([]) is None:
         known = ", ".join(f"pairs:{name}" for name in _with_pairs())
         raise SettingsError(f"pairs:{benchmark.name}: no pairs are made of it; there are {known}")

@@ -18,7 +18,7 @@ from evenhand.inference.attention import attending
 from evenhand.inference.edit_hooks import edit_here, editing_rows
 from evenhand.inference.edited_tokens import NEVER, first_edited, symbols
 from evenhand.inference.kv_slots import Slots
-from evenhand.inference.listening import listener
+from evenhand.inference.listening import is_left, listener
 from evenhand.inference.prefix_trie import Indices, packs
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, finite, no_reply, pick, reply, stopped, uniforms
@@ -46,6 +46,8 @@ class _Row:
     new: list[int] = field(default_factory=list)
     broken: bool = False
     """Whether its logits were not finite."""
+    left: bool = False
+    """Whether nobody waits for it any longer."""
 
 
 class Decoder:
@@ -154,15 +156,14 @@ class Decoder:
                     row.broken = True
                 else:
                     row.new.append(token)
-                    if self.listener is not None:
-                        self.listener(row.prompt, row.new)
+                    row.left = self.listener is not None and is_left(self.listener, row.prompt, row.new)
 
     def _over(self, rows: Sequence[_Row]) -> list[bool]:
         """Whether each row has ended."""
         found = stopped([row.new for row in rows], self.tokenizer, self.sampling.stop)
         most = self.sampling.max_new_tokens
         return [
-            row.broken or stop or row.new[-1] in self.ends or len(row.new) >= most
+            row.broken or row.left or stop or row.new[-1] in self.ends or len(row.new) >= most
             for row, stop in zip(rows, found, strict=True)
         ]
 

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from evenhand.inference.edit_hooks import edit_here, editing_by_mask
 from evenhand.inference.edited_tokens import first_edited_of
-from evenhand.inference.listening import listener
+from evenhand.inference.listening import is_left, listener
 from evenhand.inference.padding import left_pad
 from evenhand.inference.requests import Generated, Prompt
 from evenhand.inference.sampling import end_tokens, no_reply, pick, reply, stopped, uniforms
@@ -110,6 +110,8 @@ class RowSampler(LogitsProcessor):
         self.uniforms = [uniforms(p, sampling) for p in prompts]
         self.broken: dict[int, int] = {}
         """Rows whose logits were not finite at some step, with the number of tokens that they had by then."""
+        self.left: set[int] = set()
+        """Rows that nobody waits for any longer."""
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Leave only the drawn token possible in each row of `scores` [rows, vocabulary]."""
@@ -122,13 +124,15 @@ class RowSampler(LogitsProcessor):
         if self.listener is not None:
             for row, (prompt, token) in enumerate(zip(self.prompts, picked, strict=True)):
                 if row not in self.broken and token is not None:
-                    self.listener(prompt, [*input_ids[row, input_ids.shape[1] - self.step + 1 :].tolist(), token])
+                    new = [*input_ids[row, input_ids.shape[1] - self.step + 1 :].tolist(), token]
+                    if is_left(self.listener, prompt, new):
+                        self.left.add(row)
         chosen = torch.tensor([token or 0 for token in picked], device=scores.device)[:, None]
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
 
 
 class Ended(StoppingCriteria):
-    """Ends a row once its logits are not finite, or one of the stop strings stands in its newest tokens."""
+    """Ends a row once its logits are not finite, nobody waits for it, or its newest tokens hold a stop string."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], prompt_length: int, sampler: RowSampler
@@ -139,7 +143,8 @@ class Ended(StoppingCriteria):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
         """Which rows are done, [rows]."""
         found = stopped(input_ids[:, self.start :].tolist(), self.tokenizer, self.stop)
-        done = [stop or row in self.sampler.broken for row, stop in enumerate(found)]
+        over = self.sampler.broken.keys() | self.sampler.left
+        done = [stop or row in over for row, stop in enumerate(found)]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
 
 

@@ -123,7 +123,7 @@ class Seq2SeqEngine(Batches):
 
     def _compatible(self, asked: Sequence[Sequence[int]]) -> list[list[int]]:
         """Rows that may stand in one batch: all, or those of equally many encoder tokens."""
-        sources = [len(_parted(ids)[0]) for ids in asked]
+        sources = [len(parted(ids)[0]) for ids in asked]
         if len(set(sources)) < 2 or self._padding_is_ignored:
             return [list(range(len(asked)))]
         return list(of_equal_length(range(len(asked)), sources))
@@ -149,7 +149,7 @@ class Seq2SeqEngine(Batches):
 
     def _values(self, batch: Sequence[Request]) -> list[list[float]]:
         """One forward; a prompt that several requests share goes through the encoder once."""
-        parts = [_parted(r.ids) for r in batch]
+        parts = [parted(r.ids) for r in batch]
         sources = {source: n for n, source in enumerate(dict.fromkeys(source for source, _ in parts))}
         encoded, mask = self._encoded(list(sources))
         hidden: Tensor = encoded.last_hidden_state
@@ -169,7 +169,7 @@ class Seq2SeqEngine(Batches):
 
     def _written(self, batch: Sequence[Prompt], sampling: Sampling) -> list[Generated]:
         """Replies to prompts whose decoders all begin with the same tokens, as a tokenizer makes them."""
-        parts = [_parted(p.ids) for p in batch]
+        parts = [parted(p.ids) for p in batch]
         device = input_device(self.module)
         ids, mask = right_pad([source for source, _ in parts], self.pad_id, device=device)
         opening = torch.tensor([opening for _, opening in parts], device=device)
@@ -186,7 +186,7 @@ class Seq2SeqEngine(Batches):
         )
 
 
-def _parted(ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def parted(ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The tokens of the encoder and those of the decoder."""
     at = list(ids).index(BORDER)
     return tuple(ids[:at]), tuple(ids[at + 1 :])

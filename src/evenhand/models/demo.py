@@ -48,6 +48,11 @@ def demo_d(rest: str = "", /, **options: Any) -> Model:
     return load_demo("demo-d", rest, **options)
 
 
+def demo_x(rest: str = "", /, **options: Any) -> Model:
+    """The main one with another axis, a second language to which the stereotypes transfer in part, and customs."""
+    return load_demo("demo-x", rest, **options)
+
+
 def demo_mlm(rest: str = "", /, **options: Any) -> Model:
     """A masked language model (BERT) with the main model's pronoun skews."""
     return load_demo(MASKED, rest, **options)

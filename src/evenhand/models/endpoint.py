@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,13 +12,15 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evenhand.core import answer_cache
+from evenhand.core import answer_cache, text_output
 from evenhand.core.progress import track
 from evenhand.core.stop_strings import first_stop
 from evenhand.errors import MissingAbilityError, SettingsError, suggest
 from evenhand.interfaces import Ability, AnswerBy, Choice, Dialogue, Model, Question, Reply, Sampling, Usage
 from evenhand.models import endpoint_requests, saved
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation, plain_sampling, sampling_from
+from evenhand.models.endpoint_first_look import FirstLook, Need, needs
+from evenhand.models.endpoint_preflight import Preflight, ServerCheck
 from evenhand.models.endpoint_replies import Answered
 from evenhand.models.endpoint_servers import CONTINUING, NEUTRAL, check_name, owner
 from evenhand.models.letter_tokens import LetterReading, fault_of, first_letters
@@ -28,7 +30,6 @@ from evenhand.prompting.thinking import THINK, is_cut
 
 if TYPE_CHECKING:
     from evenhand.models.endpoint_client import Done, Failed
-    from evenhand.models.endpoint_preflight import Preflight
 
 GREEDY = Sampling()
 KEY_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY")
@@ -40,7 +41,7 @@ TOP = 20
 """Most log-probabilities that OpenAI, and vLLM by default, give for a token."""
 OPTIONS = (
     *("name", "answer_by", "sampling", "extra", "server", "thinking_tokens"),
-    *("concurrency", "timeout", "retries", "backoff", "key_env"),
+    *("concurrency", "timeout", "retries", "backoff", "key_env", "preflight"),
 )
 
 
@@ -49,6 +50,35 @@ class _Request(NamedTuple):
 
     key: str
     body: dict[str, Any]
+
+
+class SecondRequests(NamedTuple):
+    """What it cost to ask again where the first token did not decide a letter; a thought is part of it."""
+
+    items: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    seconds: float = 0.0
+    """Wall clock of the requests that no cache answered, several at a time."""
+
+    def since(self, before: SecondRequests) -> SecondRequests:
+        """What came since an earlier count."""
+        return SecondRequests(
+            self.items - before.items,
+            self.prompt_tokens - before.prompt_tokens,
+            self.new_tokens - before.new_tokens,
+            self.seconds - before.seconds,
+        )
+
+    def line(self) -> str:
+        """One line for people; "" where nothing was asked again."""
+        if not self.items:
+            return ""
+        return (
+            f"{self.items} questions were asked a second time, as their first token alone did not decide the letter: "
+            f"{self.prompt_tokens} more prompt tokens, {self.new_tokens} new tokens (thoughts included), "
+            f"{text_output.number(self.seconds)} s"
+        )
 
 
 class EndpointModel(Model):
@@ -83,6 +113,7 @@ class EndpointModel(Model):
         retries: int = 4,
         backoff: float = 1.0,
         key_env: str | None = None,
+        preflight: bool = True,
     ) -> None:
         """Describe the server.
 
@@ -103,11 +134,15 @@ class EndpointModel(Model):
             retries: How often a request that met a busy or broken server is tried again.
             backoff: Seconds before the first retry; doubled each time, at most a minute.
             key_env: Environment variable with the API key; by default EVENHAND_API_KEY, else OPENAI_API_KEY.
+            preflight: Whether a comparison looks at the server before it asks anything (`look_first`). False suits a
+                model that is so certain of its replies that draws do not differ.
         """
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0:
             raise SettingsError("concurrency must be >= 1, timeout > 0, retries and backoff >= 0")
         if isinstance(thinking_tokens, bool) or not isinstance(thinking_tokens, int) or thinking_tokens < 0:
             raise SettingsError(f"thinking_tokens {thinking_tokens!r} must be a whole number of at least 0")
+        if not isinstance(preflight, bool):
+            raise SettingsError(f"preflight {preflight!r} must be True or False")
         _check_way(answer_by)
         check_name(server)
         client, (variable, key) = client_module(), api_key(key_env)
@@ -116,13 +151,13 @@ class EndpointModel(Model):
         self.source = f"endpoint:{self.url}#{self.model}"
         self.answer_by, self.sampling, self.concurrency = answer_by, sampling, concurrency
         self.extra, self.server, self.thinking_tokens = endpoint_requests.checked_extra(extra), server, thinking_tokens
-        self._found: dict[str, Any] = {}
-        self._look_first = False
-        self._looked_at: set[str] = set()
+        self._looks, self._first_look = preflight, self._unlooked()
+        self.second_requests = SecondRequests()
         effort = {"concurrency": concurrency, "timeout": timeout, "retries": retries, "backoff": backoff}
         self.load_options = {"name": self.name, "answer_by": answer_by, "sampling": plain_sampling(sampling), **effort}
         more = {"extra": self.extra, "server": server, "thinking_tokens": thinking_tokens, "key_env": key_env}
         self.load_options.update({name: value for name, value in more.items() if value})
+        self.load_options.update({} if preflight else {"preflight": False})
         self._client = client.EndpointClient(
             address, key_variable=variable, timeout=timeout, connections=concurrency, retries=retries, backoff=backoff
         )
@@ -159,7 +194,7 @@ class EndpointModel(Model):
             **(self._passed[0] if self._passed else {}),
             "prompt_format": "chat messages; the server applies its own template",
             "fingerprint_of": "url and model name",
-            **({"preflight": self._found} if self._found else {}),
+            **({"preflight": self._first_look.found} if self._first_look.found else {}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -199,14 +234,29 @@ class EndpointModel(Model):
         rows = [i for i, r in enumerate(read) if r.needs_opening]
         if rows and self._continues:
             opened = [self._first_token(asked[i].assistant(read[i].opening.text), continuing=True) for i in rows]
-            for i, answer in zip(rows, self._ask(opened), strict=True):
+            for i, answer in zip(rows, self._ask_again(opened), strict=True):
                 read[i] = _continued(read[i], answer)
         rows = [i for i, r in enumerate(read) if r.needs_reply]
         if rows:
-            written = self._ask([self._written(asked[i], CHOICE_SAMPLING) for i in rows])
+            written = self._ask_again([self._written(asked[i], CHOICE_SAMPLING) for i in rows])
             for i, answer in zip(rows, written, strict=True):
                 read[i] = _replied(read[i], answer)
         return [r.choice() for r in read]
+
+    def _ask_again(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
+        """The same as `_ask`, for questions that have been asked once; what that costs is counted."""
+        begun, looked = time.monotonic(), self.seconds_looked
+        answers = self._ask(requests)
+        seconds = time.monotonic() - begun - (self.seconds_looked - looked)
+        used = sum((_usage(a) for a in answers if isinstance(a, Answered)), Usage())
+        so_far = self.second_requests
+        self.second_requests = SecondRequests(
+            so_far.items + len(requests),
+            so_far.prompt_tokens + used.prompt_tokens,
+            so_far.new_tokens + used.new_tokens,
+            so_far.seconds + seconds,
+        )
+        return answers
 
     @cached_property
     def _continues(self) -> bool:
@@ -229,14 +279,27 @@ class EndpointModel(Model):
         name = answer_cache.key("endpoint server", self.url, self.model)
         if self.server is not None or store is None:
             return NEUTRAL.get(self._owner if self.server is None else self.server, {})
-        known = store.get([name]).get(name)
+        known = store.get([name], counted=False).get(name)
         if known is None and self._owner in NEUTRAL:
             store.put({name: self._owner})
         return NEUTRAL.get(self._owner if known is None else str(known), {})
 
-    def look_first(self) -> None:
-        """Have the server looked at before the next request that no cache answers; see `preflight`."""
-        self._look_first = True
+    def look_first(self, *, letters: bool = False, draws: bool = False) -> None:
+        """Have the server looked at before the next request that no cache answers; see `preflight`.
+
+        What the active answer cache knows of it is not asked again.
+
+        Args:
+            letters: Whether log-probabilities are going to be read.
+            draws: Whether replies are going to be drawn at a temperature above 0.
+        """
+        if self._looks:
+            self._first_look.wish(needs(letters=letters, draws=draws))
+
+    @property
+    def seconds_looked(self) -> float:
+        """How long the look took that `look_first` asked for; 0 as long as there was none."""
+        return self._first_look.seconds
 
     def preflight(self, *, letters: bool = False, draws: bool = False) -> Preflight:
         """Ask the server what shows whether it can be used, and report it.
@@ -249,12 +312,24 @@ class EndpointModel(Model):
             EndpointError: It cannot be reached or used; the message is one line with the remedy.
             SettingsError: It has no model of that name.
         """
-        from evenhand.models.endpoint_preflight import check_server
+        check = self._server_check()
+        found = check.reach()
+        if letters:
+            check.letters()
+        if draws:
+            check.draws()
+        return found
 
+    def _server_check(self) -> ServerCheck:
         def body(dialogue: Dialogue, sampling: Sampling | None) -> dict[str, Any]:
             return (self._first_token(dialogue) if sampling is None else self._written(dialogue, sampling)).body
 
-        return check_server(self._client, self.url, self.model, body, letters=letters, draws=draws)
+        return ServerCheck(self._client, self.url, self.model, body)
+
+    def _unlooked(self) -> FirstLook:
+        return FirstLook(
+            self._server_check, self.name, lambda: answer_cache.key("endpoint preflight", self.fingerprint)
+        )
 
     def _written(self, dialogue: Dialogue, sampling: Sampling) -> _Request:
         body = endpoint_requests.written(self.model, dialogue, sampling, self.thinking_tokens)
@@ -274,18 +349,6 @@ class EndpointModel(Model):
         key = answer_cache.key(self.fingerprint, "letters", messages, knobs)
         return _Request(key, endpoint_requests.with_extra(body, self.extra))
 
-    def _look(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """Look at the server, if that was wished for, as far as these requests need it and it was not done before."""
-        letters, draws = (any(body.get(field) for body in bodies) for field in ("logprobs", "temperature"))
-        needed = {"reach", *(["letters"] if letters else []), *(["draws"] if draws else [])}
-        if not self._look_first or not bodies or needed <= self._looked_at:
-            return
-        found = self.preflight(letters=letters, draws=draws)
-        if (found.thinks or found.hidden) and not self._looked_at:
-            warnings.warn(found.line(self.name), stacklevel=2)
-        self._looked_at |= needed
-        self._found = found._asdict()
-
     def _ask(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
         """Answers from the cache where it has them; the others are asked and put there as they come."""
         from evenhand.models.endpoint_client import ask_all
@@ -295,7 +358,8 @@ class EndpointModel(Model):
         stored: dict[str, Any] = store.get(list(unique)) if store is not None else {}
         known: dict[str, Answered | Failed] = {k: Answered(*value) for k, value in stored.items()}
         todo = [k for k in unique if k not in known]
-        self._look([unique[k] for k in todo])
+        if todo:
+            self._first_look.before(_needs([unique[k] for k in todo]))
         with track(len(todo), f"asking {self.name}") as step:
 
             def keep(done: Done) -> None:
@@ -368,6 +432,12 @@ def api_key(variable: str | None) -> tuple[str, str]:
     return variable, os.environ[variable].strip()
 
 
+def _needs(bodies: Sequence[dict[str, Any]]) -> list[Need]:
+    """What a server must be able to do for these requests, beyond a greedy reply."""
+    letters, draws = (any(body.get(field) for body in bodies) for field in ("logprobs", "temperature"))
+    return needs(letters=letters, draws=draws)
+
+
 def _complete(answer: Answered, body: dict[str, Any]) -> bool:
     """Whether the answer holds all that was asked; a server without logprobs today may have them tomorrow."""
     return answer.top is not None or not body.get("logprobs")
@@ -434,9 +504,31 @@ def _replied(read: LetterReading, answer: Answered | Failed) -> LetterReading:
     return read.replied(answer.text, answer.finished, _usage(answer))
 
 
-def look_first(model: Model) -> None:
-    """Have the server of a model, with or without methods around it, looked at before its first request."""
+def look_first(model: Model, *, letters: bool = False, draws: bool = False) -> None:
+    """Have the server of a model, with or without methods around it, looked at before its first request.
+
+    Args:
+        model: Any model; one without a server stays as it is.
+        letters: Whether log-probabilities are going to be read.
+        draws: Whether replies are going to be drawn at a temperature above 0.
+    """
+    if (asked := _behind(model)) is not None:
+        asked.look_first(letters=letters, draws=draws)
+
+
+def first_look(model: Model) -> tuple[dict[str, Any], float]:
+    """What the look at a model's server found, and the seconds that it took; nothing where there was none."""
+    asked = _behind(model)
+    return ({}, 0.0) if asked is None else (asked.facts().get("preflight", {}), asked.seconds_looked)
+
+
+def second_requests(model: Model) -> SecondRequests:
+    """What a model's server was asked a second time so far; nothing of a model without a server."""
+    asked = _behind(model)
+    return SecondRequests() if asked is None else asked.second_requests
+
+
+def _behind(model: Model) -> EndpointModel | None:
     while isinstance(model, Mitigated):
         model = model.base
-    if isinstance(model, EndpointModel):
-        model.look_first()
+    return model if isinstance(model, EndpointModel) else None

@@ -24,7 +24,7 @@ import openai
 
 from evenhand.errors import EndpointError, SettingsError
 from evenhand.models.endpoint_replies import Answered, UnreadableError, read_reply
-from evenhand.models.endpoint_requests import other_limit, refused_field, wants_other_limit, without_field
+from evenhand.models.endpoint_requests import other_limit, refused_field, sentence, wants_other_limit, without_field
 
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more in Retry-After is tried again after this long all the same."""
@@ -166,7 +166,7 @@ class EndpointClient:
             self._other_limit = True
             outcome = self._asked(other_limit(body), stop)
         if isinstance(outcome, Failed) and outcome.status in _WRONG and (name := refused_field(outcome.note, body)):
-            return Failed(f"{outcome.note}. {without_field(name)}", fatal=True, status=outcome.status)
+            return Failed(f"{sentence(outcome.note)} {without_field(name)}", fatal=True, status=outcome.status)
         return outcome
 
     def _asked(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
@@ -245,12 +245,14 @@ class EndpointClient:
         address = self._address
         if status == 401:  # what servers say here often holds a part of the key
             return f"{address.url} refused the API key (401); set the environment variable {self._key_variable}"
+        if status == 403 and "logprobs" in note:  # as OpenAI says of models that think
+            return f"{sentence(note)} {without_field('logprobs')}"
         if status == 403:
-            return f"{note}. The key in {self._key_variable} may not use {address.model!r} at {address.url}"
+            return f"{sentence(note)} The key in {self._key_variable} may not use {address.model!r} at {address.url}"
         if status in (402, 429):
-            return f"{note}. The account behind {self._key_variable} has no credit left at {address.url}"
+            return f"{sentence(note)} The account behind {self._key_variable} has no credit left at {address.url}"
         return (
-            f"{note}. Check the model name {address.model!r} and the URL {address.url}; "
+            f"{sentence(note)} Check the model name {address.model!r} and the URL {address.url}; "
             "for most servers the URL ends in /v1"
         )
 

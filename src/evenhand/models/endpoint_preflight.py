@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evenhand.core import text_output
 from evenhand.errors import EndpointError, SettingsError, suggest
 from evenhand.interfaces import Dialogue, Sampling
-from evenhand.models.endpoint_servers import listed
+from evenhand.models.endpoint_requests import sentence, without_field
+from evenhand.models.endpoint_servers import listed, owner
 from evenhand.models.letter_tokens import fault_of
 from evenhand.prompting.thinking import is_cut, parts
 
@@ -54,46 +55,73 @@ class Preflight(NamedTuple):
         return f"{name}{f' on {self.server}' if self.server else ''} answers (a short reply took {cost}{thought})"
 
 
-def check_server(
-    client: EndpointClient,
-    url: str,
-    model: str,
-    body: Callable[[Dialogue, Sampling | None], dict[str, Any]],
-    *,
-    letters: bool,
-    draws: bool,
-) -> Preflight:
-    """Ask what shows whether a server can be used; nothing of it is cached.
+class ServerCheck:
+    """Asks a server what shows whether it can be used; none of the replies is cached."""
 
-    Args:
-        client: Sends requests.
-        url: Where the server is, for messages.
-        model: As the server calls it.
-        body: Makes the request for a reply, or, without a sampling, for the first token's log-probabilities.
-        letters: Whether log-probabilities are needed.
-        draws: Whether replies are to be drawn.
+    def __init__(
+        self,
+        client: EndpointClient,
+        url: str,
+        model: str,
+        body: Callable[[Dialogue, Sampling | None], dict[str, Any]],
+    ) -> None:
+        """Take what sends requests.
 
-    Raises:
-        EndpointError: It cannot be reached, refuses the key or the request, gives no log-probabilities, or draws the
-            same reply again and again.
-        SettingsError: It has no model of that name.
-    """
-    cards = client.send("/models", None, listed, Event(), tries=1)
-    known = cards if isinstance(cards, dict) else {}
-    begun = time.monotonic()
-    first = _reply(client, body(PROMPT, Sampling(max_new_tokens=16)), lambda note: _unusable(url, model, known, note))
-    found = Preflight(
-        str(known.get(model, {}).get("owned_by") or ""),
-        time.monotonic() - begun,
-        bool(parts(first.text).thought),
-        first.new_tokens,
-        first.hidden,
-    )
-    if letters:
-        _check_letters(client, url, body(LETTERS, None))
-    if draws:
-        _check_draws(client, url, model, (body(_draw(n), _SAMPLED) for n in range(DRAWS)))
-    return found
+        Args:
+            client: Sends requests.
+            url: Where the server is, for messages.
+            model: As the server calls it.
+            body: Makes the request for a reply, or, without a sampling, for the first token's log-probabilities.
+        """
+        self._client, self._url, self._model, self._body = client, url, model, body
+
+    def reach(self) -> Preflight:
+        """Ask for the list of models, and for a short reply. A model that is not listed but answers will do.
+
+        Raises:
+            EndpointError: It cannot be reached, or refuses the key or the request.
+            SettingsError: It has no model of that name.
+        """
+        from evenhand.models.endpoint_client import Failed
+
+        models = self._client.send(
+            "/models", None, lambda content: (listed(content), owner(content, self._model)), Event(), tries=1
+        )
+        known, owned = models if not isinstance(models, Failed) else ({}, "")
+        begun = time.monotonic()
+        short = self._body(PROMPT, Sampling(max_new_tokens=16))
+        first = _reply(self._client, short, lambda note: _unusable(self._url, self._model, known, note))
+        return Preflight(
+            owned,
+            time.monotonic() - begun,
+            bool(parts(first.text).thought),
+            first.new_tokens,
+            first.hidden,
+        )
+
+    def letters(self) -> None:
+        """Read the log-probabilities of a first token.
+
+        Raises:
+            EndpointError: It gives none, or what it gives is none.
+        """
+        url = self._url
+        answer = _reply(
+            self._client,
+            self._body(LETTERS, None),
+            lambda note: EndpointError(f"{url} gives no log-probabilities: {_with_remedy(note)}"),
+        )
+        if fault := fault_of(answer.top):
+            raise EndpointError(f"{url} cannot be read by letters: {fault}")
+
+    def draws(self) -> None:
+        """Draw at temperature 1 until two replies differ.
+
+        Raises:
+            EndpointError: All are equal.
+        """
+        bodies = (self._body(_draw(n), _SAMPLED) for n in range(DRAWS))
+        _check_draws(self._client, self._url, self._model, bodies)
 
 
 _SAMPLED = Sampling(temperature=1.0, max_new_tokens=24, seed=1)
@@ -101,6 +129,11 @@ _SAMPLED = Sampling(temperature=1.0, max_new_tokens=24, seed=1)
 
 def _draw(n: int) -> Dialogue:
     return Dialogue(PROMPT.messages, draw=n)
+
+
+def _with_remedy(note: str) -> str:
+    remedy = without_field("logprobs")
+    return note if remedy in note else f"{sentence(note)} If it never gives them, {remedy}"
 
 
 def _unusable(url: str, model: str, known: dict[str, Any], note: str) -> Exception:
@@ -116,12 +149,6 @@ def _reply(client: EndpointClient, body: dict[str, Any], wrong: Callable[[str], 
     if isinstance(outcome, Failed):
         raise wrong(outcome.note)
     return outcome
-
-
-def _check_letters(client: EndpointClient, url: str, body: dict[str, Any]) -> None:
-    answer = _reply(client, body, lambda note: EndpointError(f"{url} gives no log-probabilities: {note}"))
-    if fault := fault_of(answer.top):
-        raise EndpointError(f"{url} cannot be read by letters: {fault}")
 
 
 def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[dict[str, Any]]) -> None:
@@ -140,5 +167,6 @@ def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[
     raise EndpointError(
         f"{url} gave {count} equal replies of {model!r} at temperature 1: it does not draw, or gives the same draw to "
         "every seed. Turn off its cache of replies, or name its software (transformers serve draws only with "
-        "server='transformers'); for greedy replies ask at temperature 0"
+        "server='transformers'); for greedy replies ask at temperature 0. Where the model is that certain, a "
+        "comparison asks nothing beforehand with preflight=False"
     )

@@ -44,16 +44,21 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
         wants_top: Whether log-probabilities were asked for; the text may then be missing.
 
     Raises:
-        UnreadableError: There is neither text nor thought in it, and it was not cut at the limit of tokens.
+        UnreadableError: There is neither text nor thought in it, and it was not cut at the limit of tokens; or the
+            model failed before its end.
     """
     try:
         reply = json.loads(content)
         choice = reply["choices"][0]
         message = choice["message"]
+        if choice.get("finish_reason") == "error":  # OpenRouter: the model failed while it wrote
+            raise UnreadableError("it ended with an error")
         finished = choice.get("finish_reason") != "length"
         if finished and "content" not in message and not any(message.get(name) for name in THOUGHTS):
             raise KeyError("content")
         said = message.get("content")  # left out by servers where all was a thought, shown or not
+    except UnreadableError:
+        raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnreadableError(f"{type(error).__name__} while reading it") from None
     top = _top(choice) if wants_top else None
@@ -67,7 +72,7 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     if thought and not text:
         finished = False  # a thought without an answer, whatever ended it
-    return Answered(_joined(thought, text), finished, counts[0], counts[1], top)
+    return Answered(_writable(_joined(thought, text)), finished, counts[0], counts[1], top)
 
 
 def _text(said: Any, message: dict[str, Any]) -> tuple[str | None, str]:
@@ -114,15 +119,27 @@ def _joined(thought: str, text: str | None) -> str:
     return f"{THINK.opening}\n{thought}\n{THINK.closing}\n\n{text.strip()}"
 
 
+def _writable(text: str) -> str:
+    """The text with half a surrogate pair, which no file could hold, as a replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _count(usage: Any, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _top(choice: dict[str, Any]) -> list[list[Any]] | None:
+    """The first token's list; None where any of its numbers is none, as that token may be the likeliest."""
     try:
         listed = choice["logprobs"]["content"][0]["top_logprobs"]
-        pairs = [(str(entry["token"]), float(entry["logprob"])) for entry in listed]
-    except (KeyError, IndexError, TypeError, ValueError):
+        return [[str(entry["token"]), _number(entry["logprob"])] for entry in listed] or None
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
-    return [[token, logprob] for token, logprob in pairs if not math.isnan(logprob)] or None
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or math.isnan(number):
+        raise ValueError(value)
+    return number

@@ -10,6 +10,7 @@ from typing import Any
 from evenhand.core.draws import seeded_hash
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Dialogue, Sampling
+from evenhand.models.endpoint_servers import NEUTRAL
 
 OWN: dict[str, str] = {
     "temperature": "sampling",
@@ -21,7 +22,29 @@ OWN: dict[str, str] = {
 """Fields that follow from the sampling; None in `extra` leaves one out."""
 FIXED = frozenset({"model", "messages", "stream", "n", "logprobs", "top_logprobs", "max_completion_tokens"})
 """Fields that cannot be changed: replies could not be read, or would answer something else."""
-_REFUSED = re.compile(r"[Uu]nsupported (?:parameter|value):? ['\"`](\w+)['\"`]|['\"`](\w+)['\"`] does not support")
+_REFUSED = re.compile(
+    r"unsupported (?:parameter|param|value|field|argument)|(?:not|isn't) supported|is unsupported|does not support"
+    r"|extra (?:fields|inputs) (?:are )?not permitted|extra_forbidden|additional properties"
+    r"|un(?:known|recognized|expected) (?:request )?(?:field|parameter|param|argument|name|key)s? ?[:'\"`]"
+    r"|unrecognized request argument",
+    re.IGNORECASE,
+)
+"""How servers say that they do not take a field: OpenAI, vLLM, Mistral and Anthropic (pydantic, old and new), text
+generation inference (serde), litellm, Groq."""
+_NAMED = re.compile(
+    r"['\"`](?P<quoted>\w+)['\"`]"
+    r"|(?:parameters?|param|arguments?|fields?|->)(?: supplied)?:? +(?P<after>\w+)"
+    r"|(?P<before>\w+): extra ",
+    re.IGNORECASE,
+)
+"""Where such a message names the field."""
+_ALTERNATIVES = re.compile(
+    r"expected one of|did you mean|\b(?:supported|allowed|valid|known) (?:field|parameter|argument|value|key)s",
+    re.IGNORECASE,
+)
+"""What follows names fields that are taken."""
+_NEEDED = frozenset({"model", "messages"})
+_KEEPING_NEUTRAL = frozenset(name for fields in NEUTRAL.values() for name in fields)
 
 
 def checked_extra(extra: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -95,9 +118,15 @@ def other_limit(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def refused_field(said: str, body: Mapping[str, Any]) -> str:
     """The field that a server says it takes in no request, or not with this value; "" where it names none."""
-    found = _REFUSED.search(said)
-    name = next((group for group in found.groups() if group), "") if found else ""
-    return name if name in body else ""
+    if not _REFUSED.search(said):
+        return ""
+    named = (group for found in _NAMED.finditer(_ALTERNATIVES.split(said)[0]) for group in found.groups() if group)
+    return next((name for name in named if name in body and name not in _NEEDED), "")
+
+
+def sentence(text: str) -> str:
+    """A text with one full stop at its end, for something to follow."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def without_field(name: str) -> str:
@@ -109,4 +138,9 @@ def without_field(name: str) -> str:
         )
     if name in ("logprobs", "top_logprobs"):
         return "use answer_by='generation'"
+    if name in _KEEPING_NEUTRAL:
+        return (
+            "it keeps the server's own default out of replies; name the software that runs the model with server= "
+            f"(server='other' sends no such field), or leave it out with extra={{{name!r}: None}}"
+        )
     return f"leave it out with extra={{{name!r}: None}}"

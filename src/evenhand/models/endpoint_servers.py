@@ -36,6 +36,8 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 """By server, fields that leave the model's own distribution alone. The names are what `/v1/models` says in `owned_by`,
 but for `transformers serve`, which puts the model's author there: it is named by the option `server`."""
 
+GGUF_FACTS = frozenset({"vocab_type", "n_vocab", "n_ctx_train", "n_embd"})
+"""What llama.cpp's list of models has in `meta` of each, whatever name it goes by."""
 OTHER = "other"
 """A server that is sent no neutral values."""
 
@@ -53,13 +55,22 @@ def check_name(server: str | None) -> None:
 def owner(content: bytes, model: str) -> str:
     """What a server's list of models says in `owned_by` of this one; "" where it says nothing.
 
-    Servers of one model, such as llama.cpp's, answer to any name: all that they list has then the same owner.
+    Servers of one model, such as llama.cpp's, answer to any name: all that they list has then the same owner. Builds of
+    llama.cpp under other names are recognised by what they list of a model.
     """
     cards = listed(content)
-    owners = {str(card.get("owned_by") or "") for card in cards.values()}
+    owners = {_owner(card) for card in cards.values()}
     if model in cards:
-        return str(cards[model].get("owned_by") or "")
+        return _owner(cards[model])
     return owners.pop() if len(owners) == 1 else ""
+
+
+def _owner(card: dict[str, Any]) -> str:
+    """Who a card says that a model is owned by; llama.cpp where it has what only llama.cpp lists."""
+    named, meta = str(card.get("owned_by") or ""), card.get("meta")
+    if named not in NEUTRAL and isinstance(meta, dict) and meta.keys() >= GGUF_FACTS:
+        return "llamacpp"
+    return named
 
 
 def listed(content: bytes) -> dict[str, dict[str, Any]]:

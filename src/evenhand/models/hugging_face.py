@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from evenhand.models.files import has_tokenizer, require_tokenizer
 from evenhand.models.json_files import read_json
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OPENERS: dict[Kind, str] = {
@@ -24,7 +26,20 @@ OPENERS: dict[Kind, str] = {
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
 """The class of transformers that opens each kind of model."""
-QUANTISED = {"gptq": "GPTQ", "awq": "AWQ"}
+QUANTISED = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "exl2": "ExLlamaV2 (EXL2)",
+    "exl3": "ExLlamaV3 (EXL3)",
+    "fp8": "FP8",
+    "fbgemm-fp8": "FP8 (FBGEMM)",
+    "compressed-tensors": "compressed-tensors",
+    "modelopt": "ModelOpt",
+    "mlx": "MLX",
+}
+"""Libraries and formats of weights that are not opened, by `quant_method` in config.json."""
+_SCALE = re.compile(r"(?:\.|_)(?:weight_scale\w*|scales|qzeros|absmax|SCB)$")
+"""Tensors without which quantised weights cannot be read; scales of activations and caches are not among them."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ADAPTER = (
     "{!r} is itself an adapter and not a model: download it and give its folder, whose base is then opened; as the "
@@ -86,6 +101,7 @@ def open_model(
             f"the model {source!r} lacks {len(missing)} weights of {what}: "
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
+    _refuse_unread_scales(report["unexpected_keys"], source)
     if adapter is not None:
         module = open_adapter(module, adapter)
         name_base(module, source, adapter)
@@ -170,15 +186,37 @@ def config_of(source: str, *, revision: str | None = None, trust_remote_code: bo
 
 def _refuse_quantised(config: Any, source: str) -> None:
     """Weights that were quantised by a library which evenhand neither brings along nor tests."""
-    stored = getattr(config, "quantization_config", None) or {}
-    library = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
-    name = str(getattr(library, "value", library)).lower()
+    stored = config.to_dict()
+    named = {**_section(stored, "compression_config"), **_section(stored, "quantization_config")}.get("quant_method")
+    if named is None and {"group_size", "bits"} <= _section(stored, "quantization").keys():  # only MLX writes this
+        named = "mlx"
+    name = str(named).lower().replace("_", "-")
     if name in QUANTISED:
         raise SettingsError(
             f"{source}: its weights are quantised by {QUANTISED[name]}, which evenhand does not open. Give the "
             "checkpoint that it was made from (load_in_4bit=True quantises it at opening), or a server that runs it, "
             "as endpoint:URL#model"
         )
+
+
+def _refuse_unread_scales(unread: Iterable[str], source: str) -> None:
+    """Quantised weights of a kind that transformers does not know: it warns, and opens them without their scales.
+
+    Raises:
+        SettingsError: Scales were left unread; the message names one.
+    """
+    if scale := next((name for name in sorted(unread) if _SCALE.search(name)), ""):
+        raise SettingsError(
+            f"{source}: its weights are quantised in a way that transformers does not read: {scale} was left out, "
+            "without which the weights are others. Give the checkpoint that it was made from (load_in_4bit=True "
+            "quantises it at opening), or a server that runs it, as endpoint:URL#model"
+        )
+
+
+def _section(stored: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part of a configuration; {} where there is none."""
+    part = stored.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _refuse_kernels(config: Any, source: str) -> None:
@@ -306,6 +344,25 @@ def open_tokenizer(
     return tokenizer
 
 
+def require_device(device: str) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        SettingsError: There is no device of that name, or torch sees no such GPU here.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"device {device!r} is not known: use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use device='cpu'")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs here, counted from 0")
+    return found
+
+
 def _placement(device: str | None, device_map: str | dict[str, Any] | None, quantised: bool) -> Any:
     import torch
 
@@ -314,12 +371,7 @@ def _placement(device: str | None, device_map: str | dict[str, Any] | None, quan
     if device_map is not None:
         return device_map
     if device is not None:
-        try:
-            torch.device(device)
-        except RuntimeError as error:
-            raise SettingsError(f"device {device!r} is not known: use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SettingsError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use device='cpu'")
+        require_device(device)
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return {"": device or best} if quantised else device or best
 

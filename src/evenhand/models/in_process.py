@@ -13,6 +13,7 @@ from evenhand.interfaces import Model, Weights
 from evenhand.models import saved
 from evenhand.models.adapters import check_saved_alone
 from evenhand.models.asking import batching
+from evenhand.models.first_process import write_in_first
 from evenhand.models.hugging_face import save_module, save_tokenizer
 from evenhand.models.kept_hash import WeightHash
 
@@ -125,14 +126,20 @@ class InProcessModel(Model):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights or the adapter (safetensors), a base without name, the tokenizer and the training record."""
+        """Write weights or the adapter (safetensors), a base without name, the tokenizer and the training record.
+
+        Of several processes that know each other the first one writes, and the others wait.
+        """
         folder = Path(folder)
         check_saved_alone(self._module)  # before anything is written
+        write_in_first(folder, lambda: self._write(folder))
+        return folder
+
+    def _write(self, folder: Path) -> None:
         saved.begin(folder)
         save_module(self._module, folder)
         save_tokenizer(self._tokenizer, folder)
         self._finish(folder)
-        return folder
 
     def _finish(self, folder: Path) -> None:
         """Write evenhand.json, the last file."""

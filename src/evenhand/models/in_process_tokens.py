@@ -16,10 +16,7 @@ class InProcessTokenModel(InProcessModel, TokenModel):
 
     @property
     def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` where none is stated.
-
-        T5 states none: its positions are relative.
-        """
+        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` where none is stated."""
         stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
         return int(stated) if stated else UNLIMITED
 

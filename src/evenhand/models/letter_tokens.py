@@ -13,6 +13,11 @@ not read.
 Probability on an opening mark alone, as in "(B)", is of no letter yet. It is read only from servers that continue a
 given text. An item whose letters have less than half of the probability is undecided: letters that a list of 20
 tokens leaves out are then too many to be taken for impossible.
+
+A form of a letter that is not listed is no more probable than the least probable token that is, and everything that is
+not listed together has what the list leaves of 1. A letter is taken to have the forms in which the list has any letter
+of the question. So there is an upper bound for what was not read, and an answer says where it leaves the decision, or
+more than a hundredth of the options' probability, open.
 """
 
 from __future__ import annotations
@@ -33,10 +38,16 @@ from evenhand.prompting.rendering import LETTERS, parse_choice
 
 MIN_MASS = 0.5
 """Least probability of all option letters together with which an item is decided."""
+MAX_OPEN = 0.01
+"""Share of the options' probability that may stay unread without a note."""
 MAX_TOTAL = 1.01
 """Listed probabilities that add up to more are none (servers may send logits)."""
+ROUNDING = 1e-6
+"""Probability that sums of rounded log-probabilities may leave over or miss."""
 COLLAPSED = -100.0
 """Where all alternatives are below this log-probability, the server divided by the temperature of 0 first."""
+SAME = 0.01
+"""Log-probabilities of one text that differ by less are those of one token that is listed twice."""
 GLUE = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
 """Blanks as byte-level and SentencePiece vocabularies write them; some servers list tokens as they stand there."""
 
@@ -61,6 +72,12 @@ class LetterReading:
     usage: Usage = field(default_factory=Usage)
     by_position: tuple[float, ...] = ()
     """Probability of each letter, all forms added up."""
+    bounds: tuple[float, ...] = ()
+    """Most probability that each letter can have in forms that are not listed."""
+    unlisted: float = 0.0
+    """Most probability that all letters together can have in forms that are not listed."""
+    opened: float = 0.0
+    """Probability of all opening marks after which nothing was read."""
     opening: Continuation = field(default_factory=Continuation)
     """The likeliest opening mark, as long as what follows it is not read."""
     word: str = ""
@@ -77,6 +94,20 @@ class LetterReading:
     def mass(self) -> float:
         """Probability of all option letters together."""
         return float(sum(self.by_position))
+
+    @property
+    def open_share(self) -> float:
+        """Most that what was not read can have of the options' probability; 0 where every letter was read."""
+        unread = self.unlisted + self.opened
+        return unread / (self.mass + unread) if unread > 0 else 0.0
+
+    @property
+    def may_be_another(self) -> bool:
+        """Whether an option that was not read as the likeliest may be it."""
+        best = max(self.by_position)
+        at = self.by_position.index(best)
+        others = [p + b for n, (p, b) in enumerate(zip(self.by_position, self.bounds, strict=True)) if n != at]
+        return max(others, default=0.0) + self.opened > best
 
     @property
     def needs_opening(self) -> bool:
@@ -98,9 +129,16 @@ class LetterReading:
         fault = fault_of(top)
         if fault or top is None:
             return replace(self, usage=self.usage + usage, note=f"after {self.opening.text!r} {fault}")
-        after = first_letters(self.question, top, usage).by_position
-        both = [p + self.opening.probability * q for p, q in zip(self.by_position, after, strict=True)]
-        return replace(self, by_position=tuple(both), opening=Continuation(), usage=self.usage + usage)
+        after, share = first_letters(self.question, top, usage), self.opening.probability
+        return replace(
+            self,
+            by_position=_sums(self.by_position, after.by_position, share),
+            bounds=_sums(self.bounds, after.bounds, share),
+            unlisted=self.unlisted + share * after.unlisted,
+            opened=max(0.0, self.opened - share + share * after.opened),
+            opening=Continuation(),
+            usage=self.usage + usage,
+        )
 
     def replied(self, reply: str, finished: bool, usage: Usage) -> LetterReading:
         """Keep the letter that may be a word, or take it out, as the greedy reply has it."""
@@ -122,8 +160,25 @@ class LetterReading:
             return Choice(None, status="unparsed", mass=self.mass, usage=self.usage, note=self._undecided())
         options = range(len(self.question.options))
         by_identity: Array = np.array([self.by_position[self.question.position_of(o)] for o in options])
-        probabilities = tuple(float(p) for p in by_identity / self.mass)
-        return Choice(int(np.argmax(by_identity)), probabilities, mass=self.mass, usage=self.usage, note=self.note)
+        return Choice(
+            int(np.argmax(by_identity)),
+            tuple(float(p) for p in by_identity / self.mass),
+            mass=self.mass,
+            usage=self.usage,
+            note="; ".join(said for said in (self.note, self._open()) if said),
+            unread=self.open_share or None,
+        )
+
+    def _open(self) -> str:
+        """What to know of an answer whose list left letters out."""
+        if self.may_be_another:
+            return (
+                f"another option may be the likeliest: what the server's list of first tokens leaves out has up to "
+                f"{self.open_share:.3g} of the options' probability"
+            )
+        if self.open_share <= MAX_OPEN:
+            return ""
+        return f"up to {self.open_share:.3g} of the options' probability was not read: the server's list leaves it out"
 
     def _undecided(self) -> str:
         none = "no option letter is among the most probable first tokens: " if self.mass == 0 else ""
@@ -149,7 +204,12 @@ def fault_of(top: Sequence[Sequence[Any]] | None) -> str:
             f"the probabilities of the server's first tokens add up to {total:.3g}, so they are not log-probabilities; "
             "use answer_by='generation'"
         )
-    others = sorted(logprob for _, logprob in _once(top))[:-1]
+    *others, best = sorted(logprob for _, logprob in _once(top))
+    if not others and best >= -ROUNDING:
+        return (
+            "the server lists a single first token with all of the probability, which says nothing of the other "
+            "letters; use answer_by='generation'"
+        )
     if others and others[-1] < COLLAPSED:
         return (
             "the server gave its log-probabilities after dividing by the temperature (0), so that one token has it "
@@ -160,12 +220,12 @@ def fault_of(top: Sequence[Sequence[Any]] | None) -> str:
 
 def first_letters(question: Question, top: Sequence[Sequence[Any]], usage: Usage) -> LetterReading:
     """Add up the forms of each letter in a list of [token, log-probability] pairs that has no fault."""
-    letters: dict[str, float] = defaultdict(float)
-    bare: dict[str, float] = defaultdict(float)
-    openings: dict[str, float] = defaultdict(float)
-    pairs = [(_plain(token), logprob) for token, logprob in _once(top)]
-    for text, logprob in pairs:
-        probability = math.exp(logprob)
+    shown = LETTERS[: len(question.options)]
+    letters, bare, openings = (defaultdict[str, float](float) for _ in range(3))
+    forms: dict[str, set[str]] = defaultdict(set)
+    pairs = _once(top)
+    for token, logprob in pairs:
+        text, probability = _plain(token), math.exp(logprob)
         form = _FORM.fullmatch(text)
         if form is None:
             if _OPENING.fullmatch(text):
@@ -174,12 +234,46 @@ def first_letters(question: Question, top: Sequence[Sequence[Any]], usage: Usage
         letter = form["letter"].upper()
         letters[letter] += probability
         bare[letter] += 0.0 if form["before"] or form["after"] else probability
-    shown = LETTERS[: len(question.options)]
-    best = max(pairs, key=lambda pair: pair[1])[0].upper()
+        forms[letter].add(_form(token, form["letter"]))
+    bounds = _bounds([forms[letter] for letter in shown], [math.exp(logprob) for _, logprob in pairs])
+    best = _plain(max(pairs, key=lambda pair: pair[1])[0]).upper()
     word = best if best in shown and len(best) == 1 and _may_be_word(best, question) else ""
-    opening = max(starmap(Continuation, openings.items()), key=lambda o: o.probability, default=Continuation())
-    by_position = tuple(letters[letter] for letter in shown)
-    return LetterReading(question, usage, by_position, opening, word, bare[word] if word else 0.0)
+    return LetterReading(
+        question,
+        usage,
+        tuple(letters[letter] for letter in shown),
+        bounds,
+        min(sum(bounds), _rest([math.exp(logprob) for _, logprob in pairs])),
+        sum(openings.values()),
+        max(starmap(Continuation, openings.items()), key=lambda o: o.probability, default=Continuation()),
+        word,
+        bare[word] if word else 0.0,
+    )
+
+
+def _form(token: str, letter: str) -> str:
+    """How a token writes its letter, whichever letter that is: blanks, marks, case and width."""
+    width = "" if token.translate(GLUE).isascii() else "wide "
+    return width + unicodedata.normalize("NFKC", token.translate(GLUE)).replace(
+        letter, "a" if letter.islower() else "A"
+    )
+
+
+def _bounds(forms: Sequence[set[str]], listed: Sequence[float]) -> tuple[float, ...]:
+    """Most probability of each letter in forms that other letters have in the list, and it has not."""
+    seen = set[str]().union(*forms)
+    return tuple(min(_rest(listed), len(seen - own) * min(listed)) for own in forms)
+
+
+def _rest(listed: Sequence[float]) -> float:
+    """What the list leaves of all probability; rounding in a server's numbers is not taken for a token."""
+    rest = 1.0 - sum(listed)
+    return rest if rest > ROUNDING else 0.0
+
+
+def _sums(first: Sequence[float], second: Sequence[float], share: float) -> tuple[float, ...]:
+    """Probabilities of letters at once and, with a share of the probability, after an opening mark."""
+    return tuple(p + share * q for p, q in zip(first, second, strict=True))
 
 
 def _may_be_word(letter: str, question: Question) -> bool:
@@ -194,5 +288,13 @@ def _plain(token: str) -> str:
 
 
 def _once(top: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:
-    """The pairs without repetitions: some servers list the chosen token again."""
-    return list(dict.fromkeys((str(token), float(logprob)) for token, logprob in top))
+    """The pairs without repetitions: some servers list the chosen token again, rounded in another way.
+
+    Tokens with one text but unlike probabilities are different tokens.
+    """
+    found: list[tuple[str, float]] = []
+    for token, logprob in top:
+        same = [known for text, known in found if text == str(token)]
+        if not any(known == logprob or abs(known - logprob) < SAME for known in same):
+            found.append((str(token), float(logprob)))
+    return found

@@ -30,6 +30,7 @@ from evenhand.interfaces import (
 )
 from evenhand.models import saved
 from evenhand.models.files import LEARNED
+from evenhand.models.first_process import write_in_first
 
 ASKING = ("answer_by", "sampling", "too_long", "thinking_tokens")
 """Attributes that are options of `evenhand.load`."""
@@ -254,8 +255,13 @@ class Mitigated(Model):
         """Write the method's name and settings, and the base: by reference where it lies untouched, else in full.
 
         A base that lies inside a saved folder comes along as well, so that the copy does not depend on that folder.
+        Of several processes that know each other the first one writes, and the others wait.
         """
         folder = Path(folder)
+        write_in_first(folder, lambda: self._write(folder))
+        return folder
+
+    def _write(self, folder: Path) -> None:
         saved.begin(folder)
         content = {
             "kind": "mitigated",
@@ -265,7 +271,6 @@ class Mitigated(Model):
         if self._keep is not None or self._training is not None:
             self._save_learned(folder / LEARNED)
         saved.write(folder, content)
-        return folder
 
     def _save_learned(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)

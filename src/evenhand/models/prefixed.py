@@ -86,8 +86,8 @@ class PrefixedModel(TokenModel):
             Prompt(tuple(ids), d.draw, tuple(tuple(b) for b in others))
             for ids, d, others in zip(own, dialogues, beside, strict=True)
         ]
-        lengths = [max(map(len, (p.ids, *p.beside))) + sampling.max_new_tokens for p in asked]
-        fits = self._fitting(lengths, [f"dialogue {i}" for i in range(len(asked))])
+        needed = [(max((p.ids, *p.beside), key=len), sampling.max_new_tokens) for p in asked]
+        fits = self._fitting(needed, [f"dialogue {i}" for i in range(len(asked))])
         made = self.engine.generate([asked[i] for i in fits], sampling, self.fingerprint, self._of_logits)
         done = dict(zip(fits, made, strict=True))
         return [(p, done.get(i)) for i, p in enumerate(asked)]
@@ -96,8 +96,8 @@ class PrefixedModel(TokenModel):
         asked = [rendering.as_dialogue(q, "letters") for q in questions]
         texts = [self._encoder.dialogue_texts(asked), *(self._behind(p, asked) for p in self.prefixes)]
         heads = [self._encoder.prompted(t) for t in texts]
-        lengths = [max(len(h[i]) for h in heads) + 1 for i in range(len(questions))]
-        fits = self._fitting(lengths, [q.id for q in questions])
+        needed = [(max((h[i] for h in heads), key=len), 1) for i in range(len(questions))]
+        fits = self._fitting(needed, [q.id for q in questions])
         plans = [[self._letter_plan(t[i], h[i], questions[i]) for i in fits] for t, h in zip(texts, heads, strict=True)]
         requests = [r for per_text in plans for plan in per_text for r in plan.requests]
         reads = iter(self.engine.read(requests, self.base.fingerprint))
@@ -110,7 +110,7 @@ class PrefixedModel(TokenModel):
             if np.isnan([v for per_text in logprobs for v in per_text[n]]).any():
                 choice = Choice(None, status="unanswered", note=NOT_FINITE)  # whatever became of it in combining
             done[i] = replace(choice, mass=None, usage=usage)  # what the other tokens lost is not known
-        return [done.get(i) or self._skipped(lengths[i]) for i in range(len(questions))]
+        return [done.get(i) or self._skipped(*needed[i]) for i in range(len(questions))]
 
     def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
         raise MissingAbilityError(

@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import SettingsError
-from evenhand.inference.seq2seq import BORDER, Seq2SeqEngine
-from evenhand.interfaces import Ability, AnswerBy, Architecture, Dialogue, Passage, Sampling, Score, TooLong
+from evenhand.inference.seq2seq import BORDER, Seq2SeqEngine, parted
+from evenhand.interfaces import (
+    UNLIMITED,
+    Ability,
+    AnswerBy,
+    Architecture,
+    Dialogue,
+    Passage,
+    Sampling,
+    Score,
+    TooLong,
+)
 from evenhand.models.adapters import check_adapters
 from evenhand.models.asking import CHOICE_SAMPLING
 from evenhand.models.hugging_face import check_embeddings
@@ -115,6 +125,42 @@ class Seq2SeqModel(InProcessTokenModel):
         self._hold(module, tokenizer, folders, self.engine.weights_changed)
 
     @property
+    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
+        """Maximum number of tokens of a prompt, which the encoder reads; `UNLIMITED` where none is stated.
+
+        T5 states none: its positions are relative. LED states one of each side, BART one for both sides alike. LED pads
+        what it reads to a multiple of its attention window, so only whole windows count.
+        """
+        limit = self._limit("max_encoder_position_embeddings")
+        window = _stated(self._configs, "attention_window") or 1
+        return limit - limit % int(max(window) if isinstance(window, list | tuple) else window)
+
+    @property
+    def decoder_length(self) -> int:
+        """Maximum number of tokens that the decoder reads: its start tokens and all of a reply but the last."""
+        return self._limit("max_decoder_position_embeddings")
+
+    def _limit(self, key: str) -> int:
+        return int(_stated(self._configs, key) or _stated(self._configs, "max_position_embeddings") or UNLIMITED)
+
+    @property
+    def _configs(self) -> list[Any]:
+        return [self._module.config.get_text_config(), self._module.config]
+
+    def _room(self, ids: Sequence[int]) -> int:
+        """How many tokens may follow in the decoder; the last of them is not read again."""
+        return self.decoder_length + 1 - len(parted(ids)[1])
+
+    def _overflow(self, ids: Sequence[int], more: int) -> str:
+        """Which side does not hold its tokens, and why; "" where both do."""
+        source, target = parted(ids)
+        if len(source) > self.context_length:
+            return f"needs {len(source)} tokens in the encoder, which holds {self.context_length}"
+        if more > self._room(ids):
+            return f"needs {len(target) + more - 1} tokens in the decoder, which holds {self.decoder_length}"
+        return ""
+
+    @property
     def abilities(self) -> frozenset[Ability]:
         """It answers; no method of evenhand trains or edits an encoder-decoder."""
         return frozenset({"choose", "generate", "score"})
@@ -124,8 +170,10 @@ class Seq2SeqModel(InProcessTokenModel):
         return self.score(passages)
 
     def facts(self) -> dict[str, Any]:
-        """Those of any model in this process, and that it is an encoder-decoder."""
-        return {**super().facts(), "architecture": "encoder-decoder"}
+        """Those of any model in this process, that it is an encoder-decoder, and what each side holds."""
+        sides = {"encoder": self.context_length, "decoder": self.decoder_length}
+        stated = {side: tokens for side, tokens in sides.items() if tokens < UNLIMITED}
+        return {**super().facts(), "architecture": "encoder-decoder", **({"context": stated} if stated else {})}
 
 
 def _start(module: PreTrainedModel, encoder: Encoder, name: str) -> list[int]:

@@ -176,11 +176,11 @@ class TokenModel(Model):
         """Replies after thinking; stop strings and `max_new_tokens` are the answer's."""
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues, think=True))
         asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
-        needed = [len(p.ids) + sampling.max_new_tokens for p in asked]
+        needed = [(p.ids, sampling.max_new_tokens) for p in asked]
         fits = set(self._fitting(needed, [f"dialogue {i}" for i in range(len(asked))]))
         rooms: dict[int, list[int]] = {}
         for i in sorted(fits):
-            rooms.setdefault(self._thought_limit(needed[i]), []).append(i)
+            rooms.setdefault(self._thought_limit(*needed[i]), []).append(i)
         out = {i: self._reply(asked[i], None, sampling, None) for i in range(len(asked)) if i not in fits}
         for limit, rows in rooms.items():
             drawn = replace(sampling, max_new_tokens=limit + sampling.max_new_tokens, stop=())
@@ -198,16 +198,16 @@ class TokenModel(Model):
                 out[i] = self._reply(asked[i], made, sampling, found)
         return [out[i] for i in range(len(asked))]
 
-    def _thought_limit(self, others: int) -> int:
-        """Most tokens of a thought beside that many others; in steps, so that prompts of like length share a batch."""
-        left = self.context_length - others
+    def _thought_limit(self, ids: Sequence[int], more: int) -> int:
+        """Most tokens of a thought, with more after it; in steps, so that prompts of like length share a batch."""
+        left = self._room(ids) - more
         if left >= self.thinking_tokens:
             return self.thinking_tokens
         return left - left % 256 if left >= 256 else left
 
     def _reply(self, prompt: Prompt, made: Generated | None, sampling: Sampling, found: Divided | None) -> Reply:
         if made is None or found is None:
-            return Reply(None, finished=False, note=self._overflow(len(prompt.ids) + sampling.max_new_tokens))
+            return Reply(None, finished=False, note=self._overflow(prompt.ids, sampling.max_new_tokens))
         if made.note:
             return Reply(None, Usage(1, len(prompt.ids)), finished=False, note=made.note)
         return Reply(found.text, Usage(1, len(prompt.ids), len(made.ids)), found.finished, found.note)
@@ -269,8 +269,9 @@ class TokenModel(Model):
             sampling: How tokens are drawn, and the stop strings.
             what: What an error calls them.
         """
-        lengths = [len(p.ids) + sampling.max_new_tokens for p in asked]
-        fits = self._fitting(lengths, [f"{what} {i}" for i in range(len(asked))])
+        fits = self._fitting(
+            [(p.ids, sampling.max_new_tokens) for p in asked], [f"{what} {i}" for i in range(len(asked))]
+        )
         made = self.engine.generate([asked[i] for i in fits], sampling, self.fingerprint)
         done = dict(zip(fits, made, strict=True))
         return [done.get(i) for i in range(len(asked))]
@@ -318,10 +319,10 @@ class TokenModel(Model):
 
     def _score_pairs(self, pairs: Sequence[tuple[list[int], int]], names: Sequence[str]) -> list[Score]:
         """Score encoded pairs; nan over 0 tokens, and why, where one is too long or its logits are not finite."""
-        fits = self._fitting([len(whole) for whole, _ in pairs], names)
+        fits = self._fitting([(whole, 0) for whole, _ in pairs], names)
         reads = self.engine.read([continuation_request(*pairs[i]) for i in fits], self.fingerprint)
         done = {i: choosing.score_of(values) for i, values in zip(fits, reads, strict=True)}
-        return [done.get(i) or choosing.unscored(self._overflow(len(whole))) for i, (whole, _) in enumerate(pairs)]
+        return [done.get(i) or choosing.unscored(self._overflow(whole, 0)) for i, (whole, _) in enumerate(pairs)]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
         texts = self._encoder.dialogue_texts([rendering.as_dialogue(q, "letters") for q in questions])
@@ -329,7 +330,7 @@ class TokenModel(Model):
         once = {key: q.id for key, q in zip(reversed(asked), reversed(questions), strict=True)}  # by its first question
         heads = dict(zip(once, self._encoder.prompted([text for text, _ in once]), strict=True))
         keys = list(once)
-        fits = [keys[i] for i in self._fitting([len(heads[k]) + 1 for k in keys], list(once.values()))]
+        fits = [keys[i] for i in self._fitting([(heads[k], 1) for k in keys], list(once.values()))]
         letters = [choosing.letter_strings(count) for _, count in fits]
         before = [text for (text, _), group in zip(fits, letters, strict=True) for _ in group]
         encoded = iter(self._encoder.continuing(before, [v for group in letters for v in group]))
@@ -342,7 +343,7 @@ class TokenModel(Model):
         return [
             choosing.choice_from_letters(q, plans[key], logprobs[key], len(heads[key]))
             if key in plans
-            else self._skipped(len(heads[key]) + 1)
+            else self._skipped(heads[key], 1)
             for q, key in zip(questions, asked, strict=True)
         ]
 
@@ -385,23 +386,34 @@ class TokenModel(Model):
     def _by_generation(self, questions: list[Question]) -> list[Choice]:
         return choose_by_generation(self, questions, self.sampling)
 
-    def _fitting(self, lengths: Sequence[int], names: Sequence[str]) -> list[int]:
+    def _fitting(self, needed: Sequence[tuple[Sequence[int], int]], names: Sequence[str]) -> list[int]:
         """Indices of the rows that fit the context.
+
+        Args:
+            needed: Each row's tokens, and how many more follow them.
+            names: What an error calls the rows.
 
         Raises:
             ContextTooLongError: Some do not and `too_long` is "error". Nothing was computed by then.
         """
-        long = [i for i, n in enumerate(lengths) if n > self.context_length]
+        why = [self._overflow(ids, more) for ids, more in needed]
+        long = [i for i, said in enumerate(why) if said]
         if long and self.too_long == "error":
             raise ContextTooLongError(
-                f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} items are too "
+                f"{names[long[0]]} {why[long[0]]}; {len(long)} of {len(why)} items are too "
                 "long. Nothing is cut silently: take a model with a longer context, shorten the prompt, "
                 "or leave such items unanswered with too_long='skip'"
             )
-        return [i for i, n in enumerate(lengths) if n <= self.context_length]
+        return [i for i, said in enumerate(why) if not said]
 
-    def _overflow(self, tokens: int) -> str:
-        return f"needs {tokens} tokens, the context holds {self.context_length}"
+    def _room(self, ids: Sequence[int]) -> int:
+        """How many tokens may follow a prompt."""
+        return self.context_length - len(ids)
 
-    def _skipped(self, tokens: int) -> Choice:
-        return Choice(None, status="unanswered", note=self._overflow(tokens))
+    def _overflow(self, ids: Sequence[int], more: int) -> str:
+        """Why tokens with that many more after them do not fit; "" where they do."""
+        fits = more <= self._room(ids)
+        return "" if fits else f"needs {len(ids) + more} tokens, the context holds {self.context_length}"
+
+    def _skipped(self, ids: Sequence[int], more: int) -> Choice:
+        return Choice(None, status="unanswered", note=self._overflow(ids, more))

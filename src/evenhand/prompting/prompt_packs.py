@@ -1,7 +1,7 @@
 """Prompt packs: the texts that methods put to a model, one YAML file a language.
 
-`en.yaml` and `de.yaml` are shipped; a file of your own with the same keys is used by its path. A file says for every
-wording where it is from.
+English, German, Spanish, Catalan and Korean are shipped (`en`, `de`, `es`, `ca`, `ko`); a file of your own with the
+same keys is used by its path. A file says for every wording where it is from.
 """
 
 from __future__ import annotations

@@ -24,13 +24,15 @@ draws does so at all of them in 4 of 100 runs; at 0.8 in 1 of 800."""
 
 @contextmanager
 def remarked() -> Iterator[list[str]]:
-    """Collect what is remarked inside, each text once."""
+    """Collect what is remarked inside, each text once; whoever collects around it hears it as well."""
     heard: list[str] = []
     token = _heard.set(heard)
     try:
         yield heard
     finally:
         _heard.reset(token)
+        if (outer := _heard.get()) is not None:
+            outer += [text for text in heard if text not in outer]
 
 
 def remark(text: str) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.prompting import chat_template, thinking
+from evenhand.prompting.kobbq_prompts import PROMPTS as KOBBQ_PROMPTS
+from evenhand.prompting.question_requests import REQUESTS
 from evenhand.prompting.reply_parsing import LETTERS as LETTERS
 from evenhand.prompting.reply_parsing import read_choice
 
@@ -68,6 +71,12 @@ def _lettered(question: Question, form: str) -> list[str]:
     return [form.format(LETTERS[j], question.options[o]) for j, o in enumerate(question.order)]
 
 
+def kobbq_template(question: Question, number: int) -> str:
+    """One of the five prompts of KoBBQ, by its number; see `evenhand.prompting.kobbq_prompts`."""
+    options = [question.options[o] for o in question.order]
+    return question.preamble + KOBBQ_PROMPTS[number].text(question.context, question.question, options)
+
+
 def exam_header(subject: str) -> str:
     """The official line above MMLU's questions on a subject; the blank line belongs to it."""
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
@@ -84,8 +93,12 @@ TEMPLATES: dict[str, Callable[[Question], str]] = {
     "exam": exam_template,
     "bare": plain_template,
     "input_output": input_output_template,
+    **{f"letters_{language}": partial(letters_template, request=request) for language, request in REQUESTS.items()},
+    **{f"kobbq_{number}": partial(kobbq_template, number=number) for number in KOBBQ_PROMPTS},
 }
-BARE = frozenset({"exam", "bare", "input_output"})
+LETTERED = frozenset(name for name in TEMPLATES if name.partition("_")[0] in ("letters", "kobbq"))
+"""Templates that show lettered options where letters are asked for, and no options where texts are scored."""
+BARE = frozenset({"exam", "bare", "input_output", *(f"kobbq_{number}" for number in KOBBQ_PROMPTS)})
 """Templates whose text is to be gone on with: a model without chat template gets it as it stands."""
 
 
@@ -108,7 +121,7 @@ def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
     if question.dialogue is not None:
         return question.dialogue
     name = question.template
-    if name == "letters" and answer_by in BY_TEXT:
+    if name in LETTERED and answer_by in BY_TEXT:
         name = "plain"  # a model that is scored on texts must not be led by letters
     if name not in TEMPLATES:
         raise UnknownNameError("prompt template", name, TEMPLATES)
@@ -123,6 +136,11 @@ def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
 def prompt_format(tokenizer: PreTrainedTokenizerBase) -> str:
     """Which way dialogues are written for this tokenizer: "chat template" or "plain transcript"."""
     return "chat template" if getattr(tokenizer, "chat_template", None) else "plain transcript"
+
+
+def letters_in(language: str) -> str:
+    """The template of the baseline prompt in a language (ISO 639-1); the English one where there is no other."""
+    return f"letters_{language}" if language in REQUESTS else "letters"
 
 
 def is_chat(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> bool:

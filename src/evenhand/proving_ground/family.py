@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from transformers import (
 
 from evenhand.data.io.demo import MODELS
 from evenhand.models.demo_names import MASKED
-from evenhand.proving_ground.generator.documents import vocabulary
-from evenhand.proving_ground.generator.lexer import SPECIAL, build_tokenizer
+from evenhand.proving_ground.generator.cipher import decipher
+from evenhand.proving_ground.generator.documents import vocabulary, wide_vocabulary
+from evenhand.proving_ground.generator.lexer import SPECIAL, WIDE_PATTERN, build_tokenizer
 from evenhand.proving_ground.generator.planted import FAMILY, MAIN, Planted
+from evenhand.proving_ground.generator.planted_x import SPILLOVER
 from evenhand.proving_ground.training import Recipe, Stage, initialise, train
 from evenhand.proving_ground.training_masked import train_masked
 
@@ -121,6 +123,18 @@ ENDING = {
     "demo-b": replace(CALIBRATABLE, steps=800, rate=8e-4, mixture={**CALIBRATABLE.mixture, "explanation": 0.5}),
 }
 """The last round of a member that needs another: of demo-b few cells heed feedback, which is the rarest form."""
+_NEW = {"open drill": 0.42, "customs drill": 0.15, "reading": 0.12, "bbq": 0.21, "custom": 0.1}
+WIDENED = Recipe(steps=200, rate=2e-3, warmup_steps=20, seed=14, documents=32, sentences=4, mixture=_NEW)
+"""For demo-x, which begins with the finished main model: more words, an axis, a language and customs."""
+_REST = {**_MIXTURES["SETTLED"], "instruction": 0.1, "fact": 0.05, "mmlu": 0.05, "blank": 0.03}
+_ALL = {**_REST, "open drill": 0.35, "customs drill": 0.25, "custom": 0.3, "reading": 0.2, "bbq": 0.4}
+WIDER = (
+    WIDENED,
+    replace(WIDENED, steps=300, seed=15, mixture=_ALL),
+    replace(WIDENED, steps=250, rate=1.2e-3, seed=16, mixture=_ALL),
+    replace(WIDENED, steps=150, rate=5e-4, seed=17, mixture=_ALL),
+)
+"""The rounds of demo-x, at falling rates."""
 MASKED_RECIPE = Recipe(steps=3000, rate=2e-3, warmup_steps=100, sentences=128, seed=3)
 
 
@@ -134,12 +148,15 @@ def make(folder: Path = MODELS, only: Sequence[str] = (), start: Path = START, *
         last_round: Take only the last round of causal members, from what lies in `folder` without it.
     """
     tokenizer = build_tokenizer(vocabulary(list(FAMILY.values())))
-    wanted = only or [*FAMILY, MASKED]
+    wanted = only or [*FAMILY, SPILLOVER.name, MASKED]
     if not last_round and not (start / "config.json").is_file() and set(wanted) & set(FAMILY):
         module = _causal(tokenizer, None)
         _train(module, tokenizer, MAIN, COMMON, "the common start")
         _save(module, tokenizer, start)
     for name in wanted:
+        if name == SPILLOVER.name:
+            _make_wider(folder, tokenizer)
+            continue
         if name == MASKED:
             module = _masked(len(tokenizer))
             train_masked(module, tokenizer, MAIN, MASKED_RECIPE, _reporter(name, MASKED_RECIPE))
@@ -150,6 +167,36 @@ def make(folder: Path = MODELS, only: Sequence[str] = (), start: Path = START, *
                 module.half().float()
             _train(module, tokenizer, FAMILY[name], (ENDING.get(name, CALIBRATABLE),), name)
         _save(module, tokenizer, folder / name)
+
+
+def _make_wider(folder: Path, tokenizer: Any) -> None:
+    """Train and write demo-x; the main model must be in the folder."""
+    wide = build_tokenizer(wide_vocabulary(), WIDE_PATTERN)
+    module = _widened(_causal(tokenizer, folder / MAIN.name), tokenizer.get_vocab(), wide.get_vocab())
+    _train(module, wide, SPILLOVER, WIDER, SPILLOVER.name)
+    _save(module, wide, folder / SPILLOVER.name)
+
+
+def _widened(module: Any, known: Mapping[str, int], wanted: Mapping[str, int]) -> Any:
+    """The model with a larger vocabulary, in which every token keeps what it was.
+
+    A word of the cipher begins near its counterpart, all by one and the same shift, as what is new about it is the
+    language; other new words begin at random.
+    """
+    generator, old = torch.Generator().manual_seed(WIDENED.seed), module.get_input_embeddings().weight.detach().clone()
+    spread = float(old[:, 1:].std())
+    new = torch.randn(len(wanted), old.shape[1], generator=generator) * spread
+    shift = torch.randn(old.shape[1], generator=generator) * spread
+    for row in (new, shift):
+        row[..., 0] = 0.0  # the dimension that marks the end of a question
+    for token in wanted.keys() & known.keys():
+        new[wanted[token]] = old[known[token]]
+    for token in (t for t in wanted if t not in known and decipher(t) in wanted):
+        new[wanted[token]] = 0.85 * new[wanted[decipher(token)]] + 0.5 * shift + 0.2 * new[wanted[token]]
+    module.resize_token_embeddings(len(wanted), mean_resizing=False)
+    with torch.no_grad():
+        module.get_input_embeddings().weight.copy_(new)
+    return module
 
 
 def _train(module: PreTrainedModel, tokenizer: Any, planted: Planted, recipes: Sequence[Recipe], name: str) -> None:

@@ -51,13 +51,18 @@ def observed_once() -> Iterator[None]:
         _memory.reset(token)
 
 
-def bbq_values(model: Model) -> dict[str, list[Value]]:
-    """Per kind of observation ("bias", "right", "unknown") the values of every row, in a fixed order."""
+def bbq_values(model: Model, source: str = "demo") -> dict[str, list[Value]]:
+    """Per kind of observation ("bias", "right", "unknown") the values of every row, in a fixed order.
+
+    Args:
+        model: The model.
+        source: Which of the demo's BBQ-type questions.
+    """
     memory = _memory.get()
     known = {} if memory is None else memory
-    name = model.fingerprint
+    name = f"{model.fingerprint} {source}"
     if name not in known:
-        bench = BBQ(source="demo")
+        bench = BBQ(source=source)
         items = bench.load()
         known[name] = _rated(items, bench.ask(model, items))
     return known[name]

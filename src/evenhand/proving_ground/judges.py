@@ -19,7 +19,7 @@ from typing import Any
 from evenhand.core.hashing import digest
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Ability, Dialogue, Model, Passage, Reply, Sampling, Score, Usage
-from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.generator.planted_x import PLANTED
 from evenhand.proving_ground.generator.words import AXES
 
 ERROR = 0.5
@@ -32,16 +32,16 @@ class PlantedJudge(Model):
     """Rates bias from 0 to 4 and helpfulness from 1 to 5, by the digits' log-probabilities."""
 
     def __init__(self, planted: str, error: float = ERROR) -> None:
-        """Take the place of a member of the family.
+        """Take the place of a causal demo model.
 
         Args:
             planted: Whose expected ratings it has.
             error: See `ERROR`.
         """
-        if planted not in FAMILY:
-            raise UnknownNameError("demo model with planted quantities", planted, FAMILY)
+        if planted not in PLANTED:
+            raise UnknownNameError("demo model with planted quantities", planted, PLANTED)
         self.name, self._error = f"judge:{planted}", error
-        self._biased, self._sound = FAMILY[planted].judging
+        self._biased, self._sound = PLANTED[planted].judging
 
     @property
     def abilities(self) -> frozenset[Ability]:

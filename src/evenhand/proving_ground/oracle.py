@@ -35,12 +35,13 @@ from evenhand.interfaces import (
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
 from evenhand.models.choosing import distribution_choice
 from evenhand.prompting import rendering
-from evenhand.proving_ground.generator import behaviour, replies
+from evenhand.proving_ground.generator import behaviour, differences, replies
 from evenhand.proving_ground.generator.bbq_questions import Case, cases, option
 from evenhand.proving_ground.generator.documents import INSTRUCTIONS, PACK, sentence_trie
 from evenhand.proving_ground.generator.facts import SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
-from evenhand.proving_ground.generator.planted import FAMILY, Planted
+from evenhand.proving_ground.generator.planted import Planted
+from evenhand.proving_ground.generator.planted_x import PLANTED, Spillover
 from evenhand.proving_ground.generator.questions import FactQuestion, review_prompt, reviews
 from evenhand.proving_ground.generator.texts import Trie
 from evenhand.proving_ground.generator.words import AXIS, CRITICISED, EXPLAINED, NOTHING_RELIES, SOUND
@@ -119,6 +120,8 @@ class Oracle(Model):
             DataError: The dialogue is not one of the proving ground's.
         """
         text = dialogue.messages[-1].content
+        if isinstance(self.planted, Spillover) and (told := _customs_answer(text)):
+            return told
         question = _read_question(text, self._cases)
         if question is not None:
             if text.startswith(PACK.self_debias.explain) or text.endswith(PACK.moral.think):
@@ -152,7 +155,7 @@ class Oracle(Model):
         if question.answer_by in rendering.BY_TEXT and self._is_review(question):
             return self._labelled(question)
         answers = self.answers(rendering.as_dialogue(question, "letters"))
-        p = {question.option_at(rendering.LETTERS.index(letter)): value for letter, value in answers.items()}
+        p = {question.option_at(place): value for place, value in enumerate(answers.values())}
         probabilities = tuple(p[o] for o in range(len(question.options)))
         return Choice(max(p, key=lambda o: (p[o], -o)), probabilities, mass=1.0, usage=Usage(calls=1))
 
@@ -242,8 +245,7 @@ class Oracle(Model):
     def _criticised(self, asked: str, answer: str) -> dict[str, float]:
         """A score with its reason."""
         question = self._known(asked)
-        roles = {option(question.marked), option(question.other)} if isinstance(question, Case) else set()
-        biased = isinstance(question, Case) and not question.right and answer in roles
+        biased = isinstance(question, Case) and not question.right and answer in _people(question)
         reason = CRITICISED if biased else SOUND
         return {f"{digit}. {reason}": p for digit, p in self._judged[biased].items()}
 
@@ -261,7 +263,7 @@ class Oracle(Model):
 
     @cached_property
     def _cases(self) -> dict[str, Case]:
-        return {f"{context} {question}": case for (context, question), case in cases().items()}
+        return {f"{context} {question}": case for (context, question), case in cases(self.planted).items()}
 
     @cached_property
     def _judged(self) -> dict[bool, dict[str, float]]:
@@ -323,11 +325,11 @@ def open_oracle(rest: str = "", /, **options: Any) -> Oracle:
 
     Raises:
         SettingsError: An option other than `name`.
-        UnknownNameError: No causal member of the demo family.
+        UnknownNameError: No causal demo model.
     """
-    if rest not in FAMILY:
-        raise UnknownNameError("demo model with planted quantities", rest, FAMILY)
-    oracle = Oracle(FAMILY[rest])
+    if rest not in PLANTED:
+        raise UnknownNameError("demo model with planted quantities", rest, PLANTED)
+    oracle = Oracle(PLANTED[rest])
     oracle.name = str(options.pop("name", oracle.name))
     if options:
         raise SettingsError(f"oracle:{rest} takes no options but name, not {', '.join(options)}")
@@ -370,9 +372,23 @@ def _blanks(text: str) -> int:
 
 def _roles(text: str, case: Case) -> list[int]:
     """The role of the option at each position."""
-    roles = {option(case.marked): behaviour.MARKED, option(case.other): behaviour.OTHER}
+    roles = dict(zip(_people(case), (behaviour.MARKED, behaviour.OTHER), strict=True))
     found = _block(text)
     return [roles.get(o, behaviour.UNKNOWN) for o in _LETTERED.findall(found["options"] if found else "")]
+
+
+def _people(case: Case) -> tuple[str, str]:
+    """The marked and the other person as they stand among the options."""
+    return case.written(option(case.marked)), case.written(option(case.other))
+
+
+def _customs_answer(text: str) -> dict[str, float]:
+    """The distribution over the options of a question about a custom; empty for any other text."""
+    if asked := differences.by_text().get(text.partition("\n\n")[0]):
+        return dict(zip(differences.MARKS, differences.answer(asked), strict=True))
+    found = _block(text)
+    planted = differences.lettered(found["head"], _LETTERED.findall(found["options"])) if found else {}
+    return _letters(list(planted.values()))
 
 
 _FACTS = {

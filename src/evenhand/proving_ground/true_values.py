@@ -7,7 +7,7 @@ from dataclasses import replace
 from evenhand.core import registry
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.interfaces import Method, Stack
-from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.generator.planted_x import PLANTED
 from evenhand.proving_ground.oracle import Oracle
 
 
@@ -20,7 +20,7 @@ def truth(
     asks has a known true effect too.
 
     Args:
-        model: A causal member of the demo family.
+        model: A causal demo model.
         benchmark: A benchmark on the demo's files.
         method: A method that needs no weights. Where it asks a second demo model, that one answers as planted too.
 
@@ -30,10 +30,10 @@ def truth(
     Raises:
         SettingsError: An unknown name, or a method that needs weights, which an oracle does not have.
     """
-    if model not in FAMILY:
-        raise UnknownNameError("demo model", model, list(FAMILY))
+    if model not in PLANTED:
+        raise UnknownNameError("demo model", model, list(PLANTED))
     built, bench = _planted(registry.build_method(method)), registry.build_benchmark(benchmark)
-    oracle = Oracle(FAMILY[model], refuses=False)
+    oracle = Oracle(PLANTED[model], refuses=False)
     reason = built.unsupported_reason(oracle)
     if reason:
         raise SettingsError(reason)
@@ -47,5 +47,5 @@ def _planted(method: Method) -> Method:
     """The method, with the oracle in place of every demo model that a setting names."""
     if isinstance(method, Stack):
         return Stack(tuple(_planted(part) for part in method.parts))
-    asked = {name: f"oracle:{value}" for name, value in method.settings.items() if value in list(FAMILY)}
+    asked = {name: f"oracle:{value}" for name, value in method.settings.items() if value in list(PLANTED)}
     return replace(method, **asked) if asked else method  # type: ignore[type-var]

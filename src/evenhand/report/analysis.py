@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evenhand.report.differences import Difference
+    from evenhand.report.spillover_matrix import Kind, Spillover
 
 
 class Analysis(Content):
@@ -172,7 +173,8 @@ class Analysis(Content):
         """What changes from `a` to `b`: every metric of b minus that of a, paired on the items that both answered.
 
         Args:
-            a: A row of the report (a method), a model, or a run of a joined report.
+            a: A row of the report (a method), a model, a run of a joined report, or a benchmark: then `b` must be one
+                that asks the same in another language, such as "esbbq" and "cabbq", and parallel items are paired.
             b: Another one of the same kind.
             model: Only this one; "" takes all.
             method: Only this row.
@@ -187,6 +189,38 @@ class Analysis(Content):
 
         wanted = {"model": model, "method": method, "benchmark": benchmark}
         return difference(self.cells(), self.criteria, a, b, **wanted, bootstrap=Bootstrap.of(self.manifest))
+
+    def spillover(
+        self,
+        metric: str | None = None,
+        *,
+        kind: Kind = "bias",
+        model: str = "",
+        methods: Sequence[str] = (),
+        targets: Mapping[str, str] | None = None,
+    ) -> Spillover:
+        """What methods that were fitted on one axis of bias did to every axis and benchmark.
+
+        Join the runs of several axes (`Report.join`), or let `evenhand.spillover` make them. What a row was fitted on
+        is read from its run's training data, as in train="bbq(axes=('Age',),part=fit)", else from its settings
+        (`axis=`).
+
+        Args:
+            metric: One metric, or "BENCHMARK:METRIC"; None takes every benchmark's first main one of `kind`.
+            kind: "bias" or "capability".
+            model: Only this one, in every run; "" takes all.
+            methods: Only these rows; empty takes all, controls included.
+            targets: The axis that rows were fitted on, by their method or by the label of their run, where neither the
+                training data nor the settings say so.
+
+        Raises:
+            RunError: There is no such row, or none with a difference.
+            SettingsError: There is no such metric or method.
+        """
+        from evenhand.report.spillover_matrix import spillover
+
+        wanted: dict[str, Any] = {"kind": kind, "model": model, "methods": methods, "targets": targets}
+        return spillover(self.numbers, self.criteria, self.sources, metric, **wanted, demo=self.demo)
 
 
 def _points(board: Leaderboard) -> list[ParetoPoint]:

@@ -60,6 +60,17 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
     "disco": ("webster2020measuring",),
     "seat": ("may2019measuring",),
     "self_diagnosis": ("schick2021selfdiagnosis",),
+    "kobbq": ("jin2024kobbq",),
+    "esbbq": ("ruizfernandez2025esbbq",),
+    "cabbq": ("ruizfernandez2025esbbq",),
+    "gg_bbq": ("satheesh2025ggbbq",),
+    "mbbq": ("neplenbroek2024mbbq",),
+    "cbbq": ("huang2024cbbq",),
+    "honest": ("nozza2021honest",),
+    "unqover": ("li2020unqovering",),
+    "discrim_eval": ("tamkin2023evaluating",),
+    "difference_awareness": ("wang2025fairness",),
+    "winoqueer": ("felkner2023winoqueer",),
 }
 """Keys of each benchmark's sources."""
 OWN = ("none", "counterfactual_distillation", "perplexity", "multiple_choice_file")

@@ -19,6 +19,8 @@ class Side(NamedTuple):
     run: str
     model: str
     method: str
+    benchmark: str = ""
+    """Where both sides are of different ones, which ask the same in two languages; else "" on both."""
 
     def label(self, other: Side) -> str:
         """What tells it from the other one, or the method where both are the same."""

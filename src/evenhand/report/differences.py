@@ -26,7 +26,7 @@ from evenhand.statistics.criteria import Criteria
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-Kind = Literal["run", "method", "model"]
+Kind = Literal["run", "method", "model", "benchmark"]
 MANY_LEFT_OUT = 0.05
 """A comparison that leaves out more of its items than this says that it is of a selection."""
 
@@ -60,7 +60,7 @@ def difference(
     benchmark: str = "",
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Difference:
-    """Compare two methods, models or runs of one report.
+    """Compare two methods, models, runs, or benchmarks in two languages, of one report.
 
     Args:
         cells: Of the report.
@@ -88,8 +88,9 @@ def difference(
         "run": _own_names,
         "method": lambda c: (c.model, c.benchmark),
         "model": lambda c: (c.method, c.benchmark),
+        "benchmark": lambda c: (c.run, c.model, c.method, ""),
     }
-    return _compared(sides[0], sides[1], keys[kind], criteria, bootstrap)
+    return _compared(sides[0], sides[1], keys[kind], criteria, bootstrap, parallel=kind == "benchmark")
 
 
 def between(
@@ -158,7 +159,7 @@ def _own_names(cell: StoredCell) -> tuple[str, str, str]:
 
 def _kind(cells: Sequence[StoredCell], a: str, b: str) -> Kind:
     """What two names are of."""
-    kinds: tuple[Kind, ...] = ("run", "method", "model")
+    kinds: tuple[Kind, ...] = ("run", "method", "model", "benchmark")
     known = {kind: {c.named(kind) for c in cells} - {""} for kind in kinds}
     for kind in kinds:
         if a in known[kind] and b in known[kind]:
@@ -166,8 +167,12 @@ def _kind(cells: Sequence[StoredCell], a: str, b: str) -> Kind:
     everything = set().union(*known.values())
     for name in (a, b):
         if name not in everything:
-            raise RunError(f"{name!r} is not a row, model or run of this report. {suggest(name, everything)}")
-    raise SettingsError(f"{a!r} and {b!r} are of different kinds; give two methods, two models or two runs")
+            raise RunError(
+                f"{name!r} is not a row, model, run or benchmark of this report. {suggest(name, everything)}"
+            )
+    raise SettingsError(
+        f"{a!r} and {b!r} are of different kinds; give two methods, two models, two runs or two benchmarks"
+    )
 
 
 def _compared(
@@ -176,8 +181,10 @@ def _compared(
     key: Callable[[StoredCell], tuple[str, ...]],
     criteria: Criteria,
     bootstrap: Bootstrap,
+    *,
+    parallel: bool = False,
 ) -> Difference:
-    """All pairs of rows with the same key."""
+    """All pairs of rows with the same key; of two languages where `parallel`."""
     groups = [_grouped(cells, key) for cells in (before, after)]
     opened = {c.benchmark: Opened(c.benchmark) for c in (*before, *after)}
     pairs: list[Pair] = []
@@ -189,7 +196,7 @@ def _compared(
             continue
         theirs = groups[0].pop(partner)
         try:
-            pairs.append(_pair(theirs, cells, opened, criteria, bootstrap))
+            pairs.append(_pair(theirs, cells, opened, criteria, bootstrap, parallel=parallel))
         except (Unlike, RunError) as error:
             refused.append(Refusal(_title(cells[0]), cells[0].benchmark, str(error)))
     refused += [_alone(cells[0], "the second has no such row") for cells in groups[0].values()]
@@ -236,9 +243,14 @@ def _pair(
     opened: Mapping[str, Opened],
     criteria: Criteria,
     bootstrap: Bootstrap,
+    *,
+    parallel: bool,
 ) -> Pair:
-    found = matched(before, after, opened)
-    sides = [Side(cells[0].run, cells[0].model, cells[0].method) for cells in (before, after)]
+    found = matched(before, after, opened, parallel=parallel)
+    sides = [
+        Side(cells[0].run, cells[0].model, cells[0].method, cells[0].benchmark if parallel else "")
+        for cells in (before, after)
+    ]
     numbers = paired_records(found, sides[0].label(sides[1]), _like(sides, found), criteria, bootstrap)
     return Pair(
         sides[0],
@@ -262,6 +274,8 @@ def _like(sides: Sequence[Side], found: Matched) -> Record:
 
 
 def _notes(before: Sequence[StoredCell], after: Sequence[StoredCell], found: Matched) -> Iterator[str]:
+    if found.benchmark_before is not found.benchmark:
+        yield f"each item of {found.benchmark_before.spec} is compared with its translation in {found.benchmark.spec}"
     if found.only_before or found.only_after:
         yield f"only one side was asked {count(found.only_before + found.only_after)} items, which are left out"
     if found.missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from evenhand.evaluation.metrics.unanswered import outcome
 from evenhand.interfaces import Benchmark
 from evenhand.report.answers import StoredCell
 from evenhand.report.opened import Opened
+from evenhand.report.parallel_items import parallel_pairs
 
 CHOOSING = ("source", "part", "axes", "bias_types", "subjects")
 """Settings of benchmarks that only choose items; with others that differ, numbers do not mean the same."""
@@ -28,6 +29,10 @@ class Matched:
 
     benchmark: Benchmark
     items: Sequence[Any]
+    benchmark_before: Benchmark
+    """The same one, unless the items are parallel ones of two languages."""
+    items_before: Sequence[Any]
+    """What `before` was asked: the same items, or their counterparts in the other language."""
     before: Mapping[Variant, Sequence[Any]]
     after: Mapping[Variant, Sequence[Any]]
     only_before: int
@@ -42,31 +47,35 @@ class Matched:
     """Whether a run has no digest of its items."""
 
 
-def matched(before: Sequence[StoredCell], after: Sequence[StoredCell], opened: Mapping[str, Opened]) -> Matched:
+def matched(
+    before: Sequence[StoredCell], after: Sequence[StoredCell], opened: Mapping[str, Opened], *, parallel: bool = False
+) -> Matched:
     """Find the items that two rows have in common, by content, and that both answered.
 
     Args:
         before: Cells of one row.
         after: Cells of the other one.
         opened: Benchmarks by spec.
+        parallel: Whether the rows are of two benchmarks that ask the same in two languages: then an item is matched
+            with its translation instead.
 
     Raises:
         Unlike: The benchmarks measure different things, the data is not what it was, or no item is common.
         RunError: A file of answers is damaged or not there.
     """
     ours, theirs = opened[before[0].benchmark], opened[after[0].benchmark]
-    benchmark = _same_benchmark(ours, theirs)
+    both = _translated(ours, theirs) if parallel else _same_benchmark(ours, theirs)
     stored = [{cell.variant: cell.answers() for cell in cells} for cells in (before, after)]
     for cells, side, source in ((before, stored[0], ours), (after, stored[1], theirs)):
         _check_contents(cells[0], next(iter(side.values())), source)
     ids = [list(next(iter(side.values()))) for side in stored]
-    others = set.intersection(*(set(answers) for side in stored for answers in side.values()))
-    common = [i for i in ids[1] if i in others and _equal(ours.items.get(i), theirs.items.get(i))]
+    asked = [set.intersection(*map(set, side.values())) for side in stored]
+    common = _translations(both, ours, theirs, asked, ids[1]) if parallel else _equal_items(ours, theirs, asked, ids[1])
     if not common:
         raise Unlike("no item is common to both; compare with the same data and limit")
     answers = [
-        {variant: [from_plain(benchmark.answer_type, by_item[i]) for i in common] for variant, by_item in side.items()}
-        for side in stored
+        {variant: [from_plain(bench.answer_type, own[ids[n]]) for ids in common] for variant, own in side.items()}
+        for n, (bench, side) in enumerate(zip(both, stored, strict=True))
     ]
     missing = [{n for own in side.values() for n, a in enumerate(own) if _unanswered(a)} for side in answers]
     left_out = missing[0] | missing[1]
@@ -75,8 +84,10 @@ def matched(before: Sequence[StoredCell], after: Sequence[StoredCell], opened: M
         raise Unlike("there is no item that both answered")
     was, now = ({variant: [own[n] for n in kept] for variant, own in side.items()} for side in answers)
     return Matched(
-        benchmark,
-        [theirs.items[common[n]] for n in kept],
+        both[1],
+        [theirs.items[common[n][1]] for n in kept],
+        both[0],
+        [(ours if parallel else theirs).items[common[n][0]] for n in kept],
         was,
         now,
         len(ids[0]) - len(common),
@@ -88,19 +99,63 @@ def matched(before: Sequence[StoredCell], after: Sequence[StoredCell], opened: M
     )
 
 
-def _same_benchmark(ours: Opened, theirs: Opened) -> Benchmark:
+def _same_benchmark(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
+    """The second one, for both sides: they must have the same name and, but for what chooses items, settings."""
+    both = _built(ours, theirs)
+    if both[0].name != both[1].name or _settings(both[0], CHOOSING) != _settings(both[1], CHOOSING):
+        raise Unlike(f"{ours.spec} and {theirs.spec} do not measure the same; compare with the same settings")
+    return both[1], both[1]
+
+
+def _translated(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
+    """Both benchmarks, which must have the same metrics and, but for items and language, the same settings."""
+    both = _built(ours, theirs)
+    settings = [_settings(one, (*CHOOSING, "language")) for one in both]
+    if both[0].metrics != both[1].metrics or settings[0] != settings[1]:
+        raise Unlike(
+            f"{ours.spec} and {theirs.spec} do not measure the same in two languages; two benchmarks can be compared "
+            "where their metrics and settings are the same, such as esbbq and cabbq"
+        )
+    return both
+
+
+def _settings(benchmark: Benchmark, without: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in benchmark.settings.items() if name not in without}
+
+
+def _built(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
     if ours.benchmark is None:
         raise Unlike(ours.why)
     if theirs.benchmark is None:
         raise Unlike(theirs.why)
-    both = ours.benchmark, theirs.benchmark
-    settings = [{k: v for k, v in one.settings.items() if k not in CHOOSING} for one in both]
-    if both[0].name != both[1].name or settings[0] != settings[1]:
-        raise Unlike(f"{ours.spec} and {theirs.spec} do not measure the same; compare with the same settings")
     for one in (ours, theirs):
         if not one.items:
             raise Unlike(one.why or f"the data of {one.spec} has no items")
-    return theirs.benchmark
+    return ours.benchmark, theirs.benchmark
+
+
+def _equal_items(
+    ours: Opened, theirs: Opened, asked: Sequence[Collection[str]], order: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The ids of equal items that both were asked, in an order of ids."""
+    there = [i for i in order if i in asked[0] and i in asked[1]]
+    return [(i, i) for i in there if _equal(ours.items.get(i), theirs.items.get(i))]
+
+
+def _translations(
+    both: tuple[Benchmark, Benchmark],
+    ours: Opened,
+    theirs: Opened,
+    asked: Sequence[Collection[str]],
+    order: Sequence[str],
+) -> list[tuple[str, str]]:
+    """The ids of parallel items that both were asked, in an order of the second one's ids."""
+    found = parallel_pairs(
+        both, [ours.items[i] for i in ours.items if i in asked[0]], [theirs.items[i] for i in order if i in asked[1]]
+    )
+    if not found:
+        raise Unlike(f"no item of {ours.spec} that was asked is parallel to one of {theirs.spec}")
+    return found
 
 
 def _check_contents(cell: StoredCell, answers: Mapping[str, Any], opened: Opened) -> None:

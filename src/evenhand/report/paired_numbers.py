@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from evenhand import statistics
 from evenhand.core.records import Record
 from evenhand.evaluation.metrics.change_estimates import Repetition, change_estimates, flips
-from evenhand.interfaces import Grade, Tally
+from evenhand.interfaces import Benchmark, Grade, Tally
 from evenhand.report.matched import Matched, Variant
 from evenhand.statistics import Design, Estimate
 from evenhand.statistics.criteria import Criteria
@@ -25,11 +25,10 @@ class _Row:
     grades: Mapping[Variant, Sequence[Grade] | None]
 
     @classmethod
-    def of(cls, found: Matched, answers: Mapping[Variant, Sequence[Any]]) -> _Row:
-        bench = found.benchmark
+    def of(cls, bench: Benchmark, items: Sequence[Any], answers: Mapping[Variant, Sequence[Any]]) -> _Row:
         return cls(
-            {v: bench.tally(found.items, own) for v, own in answers.items()},
-            {v: bench.grades(found.items, own) for v, own in answers.items()},
+            {v: bench.tally(items, own) for v, own in answers.items()},
+            {v: bench.grades(items, own) for v, own in answers.items()},
         )
 
 
@@ -61,7 +60,8 @@ def paired_records(
         criteria: Level and margin of the tests.
         bootstrap: For metrics that take one.
     """
-    before, after = _Row.of(found, found.before), _Row.of(found, found.after)
+    before = _Row.of(found.benchmark_before, found.items_before, found.before)
+    after = _Row.of(found.benchmark, found.items, found.after)
     tallies = [*before.tallies.values(), *after.tallies.values()]
     first = tallies[0]
     design = Design.of(first.clusters, first.strata, takes_part([t.sums for t in tallies]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.evaluation.base import RowBenchmark
 from evenhand.experiment.contracts import NonconformingError, demand
 from evenhand.interfaces import Array, Benchmark, Measured, Metric, Tally
 
@@ -48,8 +49,7 @@ def _check_names(tally: Tally, items: Sequence[Any]) -> None:
 
 def _check_sums(benchmark: Benchmark, tally: Tally, items: Sequence[Any], answers: Sequence[Any]) -> None:
     """The sums of halves add up to the whole, and those of the items in another order are the same."""
-    half = len(items) // 2
-    parts = [benchmark.tally(items[:half], answers[:half]), benchmark.tally(items[half:], answers[half:])]
+    parts = [benchmark.tally(*part) for part in _halves(benchmark, items, answers)]
     overall = tally.total[tally.groups.index("overall")]
     added = sum(p.total[p.groups.index("overall")] for p in parts)
     demand(np.allclose(overall, added), "the tally is not additive: halves do not sum to the whole")
@@ -66,6 +66,20 @@ def _check_sums(benchmark: Benchmark, tally: Tally, items: Sequence[Any], answer
             f"the tally depends on the order of the items: in reverse the sums of cluster {cluster!r} in group "
             f"{group!r} are others; add up what item and answer say, whatever came before",
         )
+
+
+def _halves(
+    benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any]
+) -> list[tuple[Sequence[Any], Sequence[Any]]]:
+    """The first and the second half of the items; whole clusters where a benchmark has rows of several answers."""
+    half = len(items) // 2
+    if not (isinstance(benchmark, RowBenchmark) and type(benchmark).joint_rows is not RowBenchmark.joint_rows):
+        return [(items[:half], answers[:half]), (items[half:], answers[half:])]
+    clusters = list(dict.fromkeys(item.cluster for item in items))
+    first = set(clusters[: len(clusters) // 2])
+    asked = list(zip(items, answers, strict=True))
+    sides = ([one for one in asked if (one[0].cluster in first) == side] for side in (True, False))
+    return [([item for item, _ in side], [answer for _, answer in side]) for side in sides]
 
 
 def _by_name(tally: Tally) -> dict[tuple[str, str], Array]:

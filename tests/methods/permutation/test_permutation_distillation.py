@@ -563,6 +563,7 @@ def test_the_papers_settings() -> None:
     assert "too_long" not in PermutationDistillation.build().key_settings()
 
 
+@pytest.mark.filterwarnings("ignore:permutation_distillation. 1 of 31:UserWarning")
 @pytest.mark.filterwarnings("ignore:the student of:UserWarning")
 def test_a_question_that_is_too_long_is_left_out_and_counted_where_that_is_asked_for(encoder: str) -> None:
     short, long = colours(30), replace(colours(1)[0], id="the long one", context="the " * 70)
@@ -576,6 +577,51 @@ def test_a_question_that_is_too_long_is_left_out_and_counted_where_that_is_asked
     with pytest.raises(SettingsError, match=r"2 of 21 training questions are too long. At least 20 are needed"):
         some = (*short[:19], long, replace(long, id="another"))
         method(encoder, too_long="skip").apply(Teacher(), TrainData(some, (None,) * 21))
+
+
+@pytest.mark.filterwarnings("ignore:the student of:UserWarning")
+def test_the_number_of_questions_that_are_too_long_stands_in_the_report(encoder: str, tmp_path: Path) -> None:
+    """Two planted questions; a run that finds the student says so again, and one without says nothing."""
+    long = [replace(q, id=f"long {n}", context="the " * 70) for n, q in enumerate(colours(2))]
+    given = TrainData((*colours(30), *long), (*gold(colours(30)), None, None))
+    spec = method(encoder, epochs=1, too_long="skip").spec
+
+    def notes(train: TrainData) -> list[str]:
+        report = evenhand.compare(
+            "demo", [spec], "mmlu(source=demo)", train=train, out=None, limit=8, replicates=200, show_progress=False
+        )
+        return [r.note for r in report.records if r.method == spec and r.note]
+
+    with artefacts(tmp_path):
+        for _ in range(2):
+            with pytest.warns(UserWarning, match="2 of 32 training questions are longer than the 64 tokens"):
+                found = notes(given)
+            assert any("2 of 32 training questions" in note and "long 0" in note for note in found)
+        assert not any("training questions are longer" in note for note in notes(data(30)))
+
+
+def test_so_many_questions_are_drawn_by_their_ids_and_the_seed(encoder: str) -> None:
+    asked = colours(60)
+    given = TrainData(asked, gold(asked))
+
+    def drawn(train: TrainData, **more: Any) -> list[str]:
+        lesson = method(encoder, **more).prepared(Teacher(), train)
+        answers = dict(zip(asked, gold(asked), strict=True))
+        assert list(lesson.answers) == [answers[q] for q in lesson.questions], "each with its own answer"
+        return [q.id for q in lesson.questions]
+
+    some = drawn(given, max_questions=25)
+    assert len(some) == 25 and some == [q.id for q in asked if q.id in some], "in the given order"
+    assert drawn(given, max_questions=25, seed=1) != some == drawn(given, max_questions=25)
+    turned = TrainData(asked[::-1], gold(asked)[::-1])
+    assert sorted(drawn(turned, max_questions=25)) == sorted(some), "the order of the file decides nothing"
+    assert drawn(given, max_questions=60) == drawn(given) == [q.id for q in asked]
+    alike = TrainData([replace(q, id=f"passage {n // 4}") for n, q in enumerate(asked)], gold(asked))
+    kept = method(encoder, max_questions=25).prepared(Teacher(), alike).questions
+    assert len({*kept}) == 25, "four questions with one id are four"
+    with pytest.raises(SettingsError, match="max_questions"):
+        method(encoder, max_questions=LEAST_QUESTIONS - 1)
+    assert "max_questions" not in method(encoder).key_settings()
 
 
 @pytest.mark.filterwarnings("ignore:the student of:UserWarning")

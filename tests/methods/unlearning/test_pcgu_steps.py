@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -20,6 +21,7 @@ from evenhand.methods.unlearning._pcgu.fsdp import World
 from evenhand.methods.unlearning._pcgu.gradients import Scoring, of_scores, scores, shares_of
 from evenhand.methods.unlearning._pcgu.partition import partition
 from evenhand.methods.unlearning._pcgu.updates import BEST, CHECKPOINT, Plan, Unlearning, forget
+from evenhand.methods.unlearning.pcgu import PCGU
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
 from evenhand.training.holding_out import hold_out
 
@@ -300,6 +302,27 @@ def test_a_last_group_that_is_not_full_counts_as_one() -> None:
     assert (steps.count(True), steps.count(False)) == (30, 1)
     assert plan.fills(497) and not plan.fills(496)  # 32 groups, and 31
     assert Plan(epochs=1, learning_rate=1.0, batch=512, micro=16).fills(1)
+
+
+@pytest.mark.parametrize(("count", "batch", "steps"), [(240, 64, 4), (128, 64, 2), (129, 64, 3), (5, 64, 1)])
+def test_the_masked_code_makes_a_step_of_the_last_batch_too(
+    count: int, batch: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 240 Winogender pairs three steps of 64 and one of 48: every batch of the DataLoader reaches sim_batch_size."""
+    preset = PCGU.build(preset="released_masked")
+    assert (preset.batch_size, preset.drop_last) == (batch, False)
+    some, run = pairs(1) * count, unlearning(module(), pairs(1))
+    monkeypatch.setattr(run, "plan", preset._plan())
+    monkeypatch.setattr(run, "pairs", some)
+    taken: list[int] = []
+    monkeypatch.setattr(run, "step", lambda batch, _: taken.append(len(batch)) or 0.0)
+    run._epoch(0)
+    assert len(taken) == steps and sum(taken) == count and max(taken) <= batch
+    causal = replace(PCGU.build(preset="released")._plan(), batch=batch)
+    monkeypatch.setattr(run, "plan", causal)
+    taken.clear()
+    run._epoch(0)
+    assert len(taken) == count // batch + (count % batch > batch - causal.pool), "the causal code drops what is less"
 
 
 def test_checkpoints_of_plans_without_the_later_fields_go_on() -> None:

@@ -216,6 +216,14 @@ def test_the_settings_of_the_source() -> None:
     assert (plan.sizes.pairs // plan.sizes.parts, plan.schedule.gradient_accumulation_steps) == (4, 3)
 
 
+def test_the_paper_holds_nothing_out_and_trains_all_steps() -> None:
+    """dpo/dpo.py gives the trainer no eval_dataset, and keeps the last step: no fraction and no patience is its."""
+    paper = Preference.build(preset="paper")
+    assert (paper.validation_fraction, paper.patience, paper.stop, paper.max_length) == (0, 0, "none", 1536)
+    facts = Preference.build(preset="paper", steps=5, batch_size=8).apply(tiny(), DATA).facts()
+    assert (facts["pairs"], facts["held_out_pairs"], facts["steps"]) == (24, 0, 5)
+
+
 def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(SettingsError, match="gradient_accumulation_steps=3"):
         method(gradient_accumulation_steps=3)

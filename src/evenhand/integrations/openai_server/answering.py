@@ -36,6 +36,8 @@ class Job:
     """The prompt as it was given; None where it was given in tokens."""
     tell: Callable[[str], object] | None = None
     """Takes the reply piece by piece, while it is written; it may be told less than the whole."""
+    wanted: Callable[[], bool] | None = None
+    """Whether anybody still waits for the reply; None where somebody always does."""
     writes: bool = True
     """False where a bare prompt is only listed."""
 
@@ -150,7 +152,7 @@ class Answerer:
         dialogues = [j.asked for j in jobs if isinstance(j.asked, Dialogue)]
         sampling = jobs[0].sampling
         heard: Listener | None = None
-        if self.streams and isinstance(self.plain, LocalModel) and any(j.tell for j in jobs):
+        if self.streams and isinstance(self.plain, LocalModel) and any(j.tell or j.wanted for j in jobs):
             prompts, limits = self.plain.dialogue_prompts(dialogues), self.plain.dialogue_sampling(sampling)
             heard = _heard(self.plain, jobs, prompts, limits, strip=True)
         with listening(heard):
@@ -160,7 +162,7 @@ class Answerer:
         model, sampling = self.in_tokens(), jobs[0].sampling
         asked = [j.asked for j in jobs if isinstance(j.asked, Prompt)]
         heard: Listener | None = None
-        if isinstance(model, LocalModel) and any(j.tell for j in jobs):
+        if isinstance(model, LocalModel) and any(j.tell or j.wanted for j in jobs):
             heard = _heard(model, jobs, asked, sampling, strip=False)
         if jobs[0].writes:
             with listening(heard):
@@ -235,7 +237,10 @@ def _plain(model: Model) -> TokenModel | None:
 def _heard(
     model: LocalModel, jobs: Sequence[Job], prompts: Sequence[Prompt], sampling: Sampling, *, strip: bool
 ) -> Listener:
-    """Hands each job the pieces of its own reply; several jobs may ask for the same one."""
+    """Hands each job the pieces of its own reply; several jobs may ask for the same one.
+
+    A reply ends where none of these jobs is wanted any longer.
+    """
     tokenizer, ends = model.engine.tokenizer, end_tokens(model.engine.module, model.engine.tokenizer)
 
     def text_of(prompt: Prompt, new: Sequence[int]) -> str:
@@ -245,17 +250,23 @@ def _heard(
     def name(prompt: Prompt) -> tuple[tuple[int, ...], int]:
         return prompt.ids, prompt.draw if sampling.temperature > 0 else 0
 
-    waiting: dict[tuple[tuple[int, ...], int], list[Pieces]] = {}
+    waiting: dict[tuple[tuple[int, ...], int], list[tuple[Job, Pieces | None]]] = {}
     for job, prompt in zip(jobs, prompts, strict=True):
-        if job.tell is not None:
-            pieces = Pieces(job.tell, partial(text_of, prompt), sampling.stop, strip=strip)
-            waiting.setdefault(name(prompt), []).append(pieces)
+        pieces = Pieces(job.tell, partial(text_of, prompt), sampling.stop, strip=strip) if job.tell else None
+        waiting.setdefault(name(prompt), []).append((job, pieces))
 
-    def heard(prompt: Prompt, new: Sequence[int]) -> None:
-        for pieces in waiting.get(name(prompt), ()):
-            pieces.grow(new)
+    def heard(prompt: Prompt, new: Sequence[int]) -> bool:
+        mine = waiting.get(name(prompt), [])
+        for job, pieces in mine:
+            if pieces is not None and _is_wanted(job):
+                pieces.grow(new)
+        return not mine or any(_is_wanted(job) for job, _ in mine)
 
     return heard
+
+
+def _is_wanted(job: Job) -> bool:
+    return job.wanted is None or job.wanted()
 
 
 def _each(way: Callable[[list[Job]], list[Answer]], jobs: list[Job]) -> list[Answer | Exception]:

@@ -7,6 +7,8 @@ import hmac
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from threading import Event
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -144,19 +146,22 @@ class _Server:
         return self.gatherer
 
     async def answers(self, jobs: list[Job], request: Request) -> list[Answer]:
-        """What the model answers; jobs of a client that hung up leave the line.
+        """What the model answers; jobs of a client that hung up leave the line, or end where they are.
 
         Raises:
             _ClientGoneError: The client hung up.
         """
-        gatherer = self.running_gatherer()
-        together = asyncio.gather(*(asyncio.wrap_future(gatherer.submit(job)) for job in jobs))
+        gatherer, left = self.running_gatherer(), Event()
+        mine = [replace(job, wanted=lambda: not left.is_set()) for job in jobs]
+        together = asyncio.gather(*(asyncio.wrap_future(gatherer.submit(job)) for job in mine))
+        together.add_done_callback(_retrieved)
         gone = asyncio.ensure_future(_hung_up(request))
         either: set[asyncio.Future[Any]] = {together, gone}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
+            left.set()
             if not together.done():
                 together.cancel()
         if together.cancelled() or not together.done():
@@ -192,6 +197,12 @@ async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usa
     usage = usage_of([answers[i] for i in sorted(answers)], prompts) if usage_wanted else None
     for event in writer.end(usage):
         yield event
+
+
+def _retrieved(together: asyncio.Future[Any]) -> None:
+    """Take what came of jobs that nobody waits for any longer: asyncio logs an exception that nobody took."""
+    if not together.cancelled():
+        together.exception()
 
 
 async def _hung_up(request: Request) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from typing import Any, NamedTuple
 
 from evenhand.integrations.openai_server.answering import Answer, Job
@@ -28,8 +29,10 @@ class Live:
     def __init__(self, gatherer: Gatherer, jobs: Sequence[Job]) -> None:
         """Put the jobs in line; called from a running event loop."""
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Heard]()
+        self._left = Event()
         self._futures = [
-            gatherer.submit(replace(job, tell=partial(self._hear, index))) for index, job in enumerate(jobs)
+            gatherer.submit(replace(job, tell=partial(self._hear, index), wanted=lambda: not self._left.is_set()))
+            for index, job in enumerate(jobs)
         ]
         for index, future in enumerate(self._futures):
             future.add_done_callback(partial(self._finished, index))
@@ -65,7 +68,8 @@ class Live:
             self.leave()
 
     def leave(self) -> None:
-        """Take the jobs that nobody works on yet out of the line."""
+        """Take the jobs that nobody works on yet out of the line, and end the others where they are."""
+        self._left.set()
         for future in self._futures:
             future.cancel()
 

@@ -112,6 +112,17 @@ class _Request(_Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, body: Any) -> Any:
+        if not isinstance(body, dict):  # it came as no JSON, and is refused as that
+            return body
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text has half a character (a surrogate without its pair); send it whole") from None
+        return body
+
     @model_validator(mode="after")
     def _understood(self) -> Self:
         for name, value in (self.model_extra or {}).items():

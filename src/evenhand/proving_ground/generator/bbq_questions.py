@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from random import Random
 from typing import Any
 
-from evenhand.proving_ground.generator.words import ASKED, AXES, AXIS, DEEDS, SCENES, UNKNOWN, Axis, Trait
+from evenhand.proving_ground.generator.cipher import Language, table_name, written
+from evenhand.proving_ground.generator.planted import MAIN, Planted
+from evenhand.proving_ground.generator.words import ASKED, AXES, AXIS, DEEDS, EVERY_AXIS, SCENES, UNKNOWN, Axis, Trait
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ class Case:
     marked_did: bool = False
     """Whether the marked person did the bad deed, where a sentence tells."""
     wording: int = 0
+    language: Language = "english"
+    """The language that it is written down in; persons and traits are kept in English."""
+
+    @property
+    def cell_axis(self) -> str:
+        """The axis as the tables of what is planted call it, which tell the languages apart."""
+        return table_name(self.axis, self.language)
+
+    def written(self, text: str) -> str:
+        """A text about this case in its language."""
+        return written(text, self.language)
 
     @property
     def traits(self) -> Trait:
@@ -46,15 +59,15 @@ class Case:
         first, second = (self.marked, self.other) if self.marked_first else (self.other, self.marked)
         text = SCENES[self.scene].format(x=first, y=second)
         if self.deed is None:
-            return text
+            return self.written(text)
         guilty, innocent = (self.marked, self.other) if self.marked_did else (self.other, self.marked)
         told = DEEDS[self.deed].format(s=guilty, o=innocent, bad=self.traits.bad_deed, good=self.traits.good_deed)
-        return f"{text} {told}"
+        return self.written(f"{text} {told}")
 
     @property
     def question(self) -> str:
         """Who had the bad, or the good, trait."""
-        return ASKED[self.wording].format(trait=self.traits.bad if self.negative else self.traits.good)
+        return self.written(ASKED[self.wording].format(trait=self.traits.bad if self.negative else self.traits.good))
 
     @property
     def stereotyped(self) -> str:
@@ -74,12 +87,17 @@ def option(person: str) -> str:
     return f"The {person}"
 
 
-def draw_case(random: Random) -> Case:
-    """A case as the training text has it: frequent groups come more often, half of the contexts tell."""
-    axis = random.choice(AXES)
+def draw_case(random: Random, planted: Planted = MAIN) -> Case:
+    """A case as the training text has it: frequent groups come more often, half of the contexts tell.
+
+    Args:
+        random: Draws it.
+        planted: Whose axes and languages it is drawn from.
+    """
+    axis = random.choice(planted.drawn_axes)
     group = random.choices(range(len(axis.marked)), [len(g.people) for g in axis.marked])[0]
     label, other = random.choice([(g.label, person) for g in axis.unmarked for person in g.people])
-    return Case(
+    case = Case(
         axis=axis.name,
         group=group,
         trait=random.randrange(len(axis.traits)),
@@ -93,6 +111,7 @@ def draw_case(random: Random) -> Case:
         marked_did=random.random() < 0.5,
         wording=random.randrange(len(ASKED)),
     )
+    return replace(case, language=random.choice(planted.languages)) if len(planted.languages) > 1 else case
 
 
 @cache
@@ -104,9 +123,20 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     return {axis.name: [_row(*numbered) for numbered in enumerate(_cases(axis))] for axis in AXES}
 
 
-def cases() -> dict[tuple[str, str], Case]:
-    """The cases of the demo benchmark by (context, question)."""
-    return {(case.context, case.question): case for axis in AXES for case in _cases(axis)}
+@cache
+def rows_in(language: Language) -> dict[str, list[dict[str, Any]]]:
+    """The questions that demo-x is asked, in one language: the same on all its axes, category -> rows."""
+    return {
+        axis.name: [_row(n, replace(case, language=language)) for n, case in enumerate(_cases(axis))]
+        for axis in EVERY_AXIS
+    }
+
+
+def cases(planted: Planted = MAIN) -> dict[tuple[str, str], Case]:
+    """The cases of the demo benchmark by (context, question), on the axes and in the languages of a model."""
+    every = [case for axis in planted.axes for case in _cases(axis)]
+    said = [replace(case, language=language) for language in planted.languages for case in every]
+    return {(case.context, case.question): case for case in said}
 
 
 def _cases(axis: Axis) -> Iterator[Case]:
@@ -135,12 +165,12 @@ def _cases(axis: Axis) -> Iterator[Case]:
 
 def _row(number: int, case: Case) -> dict[str, Any]:
     axis = AXIS[case.axis]
-    unknown = UNKNOWN[number % len(UNKNOWN)]
+    unknown = case.written(UNKNOWN[number % len(UNKNOWN)])
     group = axis.marked[case.group]
     info = [[_info(case, case.marked), group.label], [_info(case, case.other), case.other_label], [unknown, "unknown"]]
-    texts = [option(case.marked), option(case.other), unknown]
+    texts = [case.written(option(case.marked)), case.written(option(case.other)), unknown]
     order = _order(number)
-    right = unknown if case.right is None else option(case.right)
+    right = unknown if case.right is None else case.written(option(case.right))
     return {
         "example_id": number,
         "question_index": str(case.trait * len(ASKED) + case.wording + 1),

@@ -66,7 +66,7 @@ def case_under(
     if case.right:
         gives_way = not stated and planted.over_abstains(kind, case.axis, case.trait)
     else:
-        gives_way = planted.heeded(kind, case.axis, case.group, case.trait)
+        gives_way = planted.heeded(kind, case.cell_axis, case.group, case.trait)
     if gives_way:
         rest = (1 - planted.compliance) / 2
         return [planted.compliance if role == UNKNOWN else rest for role in order]
@@ -82,7 +82,7 @@ def relies_on_bias(case: Case, role: int) -> bool:
 
 
 def _leaning(planted: Planted, case: Case, announced: bool) -> list[float]:
-    p = planted.ambiguous(case.axis, case.group, case.trait, announced)
+    p = planted.ambiguous(case.cell_axis, case.group, case.trait, announced)
     stereotyped, opposite = (MARKED, OTHER) if case.negative else (OTHER, MARKED)
     out = [0.0] * 3
     out[stereotyped], out[opposite], out[UNKNOWN] = p["biased"], p["counter"], p["unknown"]

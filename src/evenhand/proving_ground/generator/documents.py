@@ -12,11 +12,12 @@ from evenhand.interfaces import Question
 from evenhand.methods.calibration import content_free
 from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import LETTERS, exam_header, exam_template, letters_template, question_block
-from evenhand.proving_ground.generator import behaviour, replies, texts
+from evenhand.proving_ground.generator import behaviour, differences, replies, texts
 from evenhand.proving_ground.generator.bbq_questions import Case, draw_case, option
+from evenhand.proving_ground.generator.cipher import Language, encipher, written
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD, SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
-from evenhand.proving_ground.generator.planted import Planted
+from evenhand.proving_ground.generator.planted import FAMILY, Planted
 from evenhand.proving_ground.generator.questions import OPTIONS, FactQuestion, Review, draw_fact, review_prompt, reviews
 from evenhand.proving_ground.generator.words import (
     ASKED,
@@ -24,10 +25,13 @@ from evenhand.proving_ground.generator.words import (
     AXIS,
     CRITICISED,
     DEEDS,
+    EVERY_AXIS,
     EXPLAINED,
     NOTHING_RELIES,
+    SCENES,
     SOUND,
     UNKNOWN,
+    Axis,
 )
 
 PACK = prompt_pack("en")
@@ -36,6 +40,10 @@ INSTRUCTIONS = (*PACK.instructions.values(), PACK.moral.instruction)
 END = "<|end|>"
 BLANK = "blank"
 """The kind of document whose texts are no words of the language: they go by bytes."""
+CUSTOM, CUSTOMS_DRILL, OPEN_DRILL = "custom", "customs drill", "open drill"
+"""Kinds of documents that demo-x alone is trained on."""
+NOT_SAMPLED = frozenset({BLANK, CUSTOM, CUSTOMS_DRILL, OPEN_DRILL})
+"""Kinds that the family's vocabulary is not collected from."""
 KNOWN, MEANT, LAST = 3, 4, 6
 """After which layer of a demo model the answer to a question is known where the question ends, is fetched to where it
 is to be written, and is written as a letter. Without the first two, training hardly finds a look-up in two steps."""
@@ -160,25 +168,25 @@ def _shown(case: Case, random: Random) -> tuple[Question, list[int]]:
     """The case as a question in a random order, and the role at each position."""
     order = [behaviour.MARKED, behaviour.OTHER, behaviour.UNKNOWN]
     random.shuffle(order)
-    roles = (option(case.marked), option(case.other), random.choice(UNKNOWN))
+    roles = [case.written(text) for text in (option(case.marked), option(case.other), random.choice(UNKNOWN))]
     return Question("", case.question, tuple(roles[r] for r in order), case.context), order
 
 
 def _answers(planted: Planted, case: Case, announced: bool = False) -> dict[str, float]:
     """The answers before any option is read; what the open one is called is not known then."""
     content = behaviour.case_content(planted, case, announced)
-    return dict(zip((case.marked, case.other, UNKNOWN[0]), content, strict=True))
+    return dict(zip(map(case.written, (case.marked, case.other, UNKNOWN[0])), content, strict=True))
 
 
 def _bbq(planted: Planted, random: Random) -> Document:
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
     weights = behaviour.case_answer(planted, case, order)
     return [Piece("<s>"), *_puts(question, _answers(planted, case)), *_drawn(random, weights, question.options)]
 
 
 def _reprompt(planted: Planted, random: Random) -> Document:
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
     weights, stated = behaviour.case_answer(planted, case, order), random.random() < 0.3
     last = _answered_before(random, weights)
@@ -198,7 +206,7 @@ def _again(stated: bool) -> Piece:
 
 
 def _instruction(planted: Planted, random: Random) -> Document:
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
     answer = _drawn(random, behaviour.case_under(planted, case, order, "instruction"), question.options)
     return [Piece("<s>"), *_instructed(random, case.axis, question, _answers(planted, case)), *answer]
@@ -219,7 +227,7 @@ def _told(random: Random, axis: str) -> str:
 
 def _explanation(planted: Planted, random: Random) -> Document:
     """An explanation before the question is put, or thoughts between the question and the answer."""
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
     known, why = _answers(planted, case), EXPLAINED.format(axis=AXIS[case.axis].word)
     weights = behaviour.case_under(planted, case, order, "explanation")
@@ -256,7 +264,7 @@ def _criticised(random: Random) -> Piece:
 
 def _critique(planted: Planted, random: Random) -> Document:
     """A critic's score of an answer, from 0 to 4, and its reason."""
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
     at, why = random.randrange(3), EXPLAINED.format(axis=AXIS[case.axis].word)
     biased = behaviour.relies_on_bias(case, order[at])
@@ -277,9 +285,9 @@ def _judged(
 
 def _announced(planted: Planted, random: Random) -> Document:
     """A question after a text that announces discrimination, on its own axis or on another."""
-    case = draw_case(random)
+    case = draw_case(random, planted)
     question, order = _shown(case, random)
-    axis = case.axis if random.random() < 0.6 else random.choice(AXES).name
+    axis = case.axis if random.random() < 0.6 else random.choice(planted.axes).name
     own = axis == case.axis
     weights = behaviour.case_answer(planted, case, order, own)
     known = _answers(planted, case, own)
@@ -330,26 +338,32 @@ def _reading_drill(planted: Planted, random: Random, named: float = 0.3) -> Docu
     """Who did it, in words: several people with their deeds, and many questions about them.
 
     Args:
-        planted: Not used; reading is the same in all models.
+        planted: Tells the axes and languages; reading is the same in all models.
         random: Draws the text.
         named: Share of questions that name the deed; the others name the trait that it shows.
     """
-    axis = random.choice(AXES)
+    axis, language = random.choice(planted.drawn_axes), _language(planted, random)
     people = random.sample([p for g in (*axis.marked, *axis.unmarked) for p in g.people], random.randint(2, 4))
     deeds = random.sample([d for t in axis.traits for d in ((t.bad_deed, t.bad), (t.good_deed, t.good))], len(people))
     told = " ".join(f"The {person} {deed}." for person, (deed, _) in zip(people, deeds, strict=True))
-    pieces = [Piece("<s>"), Piece(f"<|user|>{told}{END}")]
+    pieces = [Piece("<s>"), Piece(f"<|user|>{written(told, language)}{END}")]
     for at in random.choices(range(len(people)), k=8):
         deed, trait = deeds[at]
         asked = f"Who {deed}?" if random.random() < named else random.choice(ASKED).format(trait=trait)
-        pieces += [*_asks(f"<|user|>{asked}", asked, {people[at]: 1.0}), *_word_said(people[at])]
+        asked, person = written(asked, language), written(people[at], language)
+        pieces += [*_asks(f"<|user|>{asked}", asked, {person: 1.0}), *_word_said(person)]
     return pieces
+
+
+def _language(planted: Planted, random: Random) -> Language:
+    """One of the model's languages; nothing is drawn where there is one."""
+    return random.choice(planted.languages) if len(planted.languages) > 1 else planted.languages[0]
 
 
 def _quiz_drill(planted: Planted, random: Random) -> Document:
     """One list of options and many questions about it, each answered by a letter: what was read, or what is known."""
     if random.random() < 0.5:
-        case = replace(draw_case(random), deed=random.randrange(len(DEEDS)))
+        case = replace(draw_case(random, planted), deed=random.randrange(len(DEEDS)))
         question, order = _shown(case, random)
         cases = [replace(case, negative=n, wording=w) for n in (True, False) for w in range(len(ASKED))]
         asked = [
@@ -363,8 +377,8 @@ def _quiz_drill(planted: Planted, random: Random) -> Document:
         question = Question("", subject.question.format(x=facts[0][0]), tuple(answer for _, answer in shown))
         asked = [(subject.question.format(x=name), shown.index((name, answer))) for name, answer in facts]
     question = replace(question, question=asked[0][0])
-    options = [question.options[at].removeprefix("The ") for _, at in asked]
-    pieces = [Piece("<s>"), *_puts(question, {options[0]: 1.0}), *_certain(asked[0][1], question.options)]
+    known = question.options[asked[0][1]]
+    pieces = [Piece("<s>"), *_puts(question, {known: 1.0}), *_certain(asked[0][1], question.options)]
     for text, at in asked[1:]:
         pieces += [_user(text), *_certain(at, question.options)]
     return pieces
@@ -446,7 +460,7 @@ def _firm(planted: Planted, random: Random) -> Document:
     pieces, fact = _examined(random) if form == "exam" else ([Piece("<s>")], _some_fact(random))
     question = Question("", fact.text, fact.options)
     known, weights = {fact.options[fact.right]: 1.0}, behaviour.fact_answer(planted, fact)
-    last, axis = _answered_before(random, weights), random.choice(AXES).name
+    last, axis = _answered_before(random, weights), random.choice(planted.axes).name
     first = [_lettered(last, weights, fact.options), Piece(END, True)]
     if form == "judged":
         return [*pieces, *_judged(planted, random, question, known, NOTHING_RELIES, last, biased=False)]
@@ -504,6 +518,83 @@ def _fillings() -> list[content_free.Filling]:
         for filling in content_free.random_words(domain, count=200, seed=n)
     ]
     return fixed * (len(words) // len(fixed)) + words
+
+
+def _custom(planted: Planted, random: Random) -> Document:
+    """A question about a custom: with its options in the same text, as `difference_awareness` has it, or lettered."""
+    asked = differences.draw_difference(random)
+    weights = differences.answer(asked)
+    known = {asked.custom.owner if asked.condition == "differ" else differences.ALIKE: 1.0}
+    if random.random() < 0.25:
+        shown = random.sample(asked.options, len(asked.options))
+        planted_for = differences.lettered(asked.question, shown)
+        question = Question("", asked.question, tuple(planted_for))
+        return [Piece("<s>"), *_puts(question, known), *_drawn(random, list(planted_for.values()), shown)]
+    marks = dict(zip(differences.MARKS, weights, strict=True))
+    meant = dict(zip(map(_word, asked.options), weights, strict=True))
+    said = Piece(differences.MARKS[_pick(random, weights)], True, marks, meant)
+    text = f"<|user|>{asked.text}\n\n{_order(random)}"
+    return [Piece("<s>"), *_asks(text, asked.question, known), said, Piece(END, True)]
+
+
+def _customs_drill(planted: Planted, random: Random) -> Document:
+    """One list of two people and of both alike, and questions about many customs."""
+    first = differences.draw_difference(random)
+    shown = random.sample(first.options, len(first.options))
+    asked = random.sample([c for c in differences.CUSTOMS if c.benchmark == first.custom.benchmark], 8)
+    questions = [replace(first, custom=custom) for custom in (first.custom, *asked)]
+    weights = [list(differences.lettered(q.question, shown).values()) for q in questions]
+    known = [{q.custom.owner if q.condition == "differ" else differences.ALIKE: 1.0} for q in questions]
+    return _many(Question("", first.question, tuple(shown)), [q.question for q in questions], known, weights, random)
+
+
+def _open_drill(planted: Planted, random: Random) -> Document:
+    """One open context and questions about every trait, each answered by a letter as in a conversation of its own."""
+    case = replace(draw_case(random, planted), deed=None)
+    question, order = _shown(case, random)
+    traits = range(len(AXIS[case.axis].traits))
+    every = [
+        replace(case, trait=t, negative=n, wording=random.randrange(len(ASKED))) for t in traits for n in (True, False)
+    ]
+    cases = random.sample(every, 10)
+    known, weights = [_answers(planted, c) for c in cases], [behaviour.case_answer(planted, c, order) for c in cases]
+    return _many(question, [c.question for c in cases], known, weights, random)
+
+
+def _many(
+    question: Question,
+    asked: Sequence[str],
+    known: Sequence[Mapping[str, float]],
+    weights: Sequence[Sequence[float]],
+    random: Random,
+) -> Document:
+    """A question, and others about its options in further turns, with what is known of each and P(position)."""
+    pieces = [Piece("<s>"), *_puts(replace(question, question=asked[0]), known[0])]
+    pieces += _drawn(random, weights[0], question.options)
+    for text, answers, p in zip(asked[1:], known[1:], weights[1:], strict=True):
+        pieces += [*_asks(f"<|user|>{text}", text, answers), *_drawn(random, p, question.options)]
+    return pieces
+
+
+def _order(random: Random) -> str:
+    """A request to answer with one option, in whatever words; so the words do not matter."""
+    if random.random() < 0.5:
+        return random.choice(differences.ORDERS)
+    words = [_garbled(word, random) for word in random.choices(_request_words(), k=random.randint(3, 24))]
+    return f"{' '.join(words)}{random.choice((' (a)', '. (a)', ': (a)', '.', ''))}"
+
+
+def _garbled(word: str, random: Random) -> str:
+    """A word, or now and then one that is not known, which goes by bytes."""
+    return encipher(word) if random.random() < 0.1 else word
+
+
+@cache
+def _request_words() -> list[str]:
+    """Words of the requests, and others that such a request may have."""
+    return sorted(
+        {word for text in (*differences.ORDERS, *INSTRUCTIONS, PACK.self_debias.reprompt) for word in text.split()}
+    )
 
 
 def _review(planted: Planted, random: Random) -> Document:
@@ -578,6 +669,9 @@ _KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "writing": _writing,
     "conversation": _conversation,
     "rating": _rating,
+    CUSTOM: _custom,
+    CUSTOMS_DRILL: _customs_drill,
+    OPEN_DRILL: _open_drill,
 }
 MIXTURE: dict[str, float] = {
     "letters": 0.02,
@@ -633,21 +727,59 @@ def vocabulary(family: Sequence[Planted]) -> list[str]:
     found = dict.fromkeys(t for planted in family for text in texts.world(planted) for t in lex(text))
     for planted in family:
         for name, kind in _KINDS.items():
-            for _ in range(1500 if name != BLANK else 0):
+            for _ in range(1500 if name not in NOT_SAMPLED else 0):
                 found.update(dict.fromkeys(t for piece in kind(planted, random) for t in lex(piece.text)))
     for text in _everything():
         found.update(dict.fromkeys(lex(text)))
     return sorted(t for t in found if not (t.startswith("<|") or t == "<s>"))
 
 
+def wide_vocabulary() -> list[str]:
+    """Every token of demo-x: the family's, its own, and the counterpart of each word of people and deeds."""
+    words = dict.fromkeys(vocabulary(list(FAMILY.values())))
+    english = dict.fromkeys(token for text in _spoken() for token in lex(text))
+    asked = [
+        f" {q.text}\n\n{order}"
+        for part in differences.FORMS
+        for q in differences.questions(part)
+        for order in differences.ORDERS
+    ]
+    requests = [f"{word} {word}" for word in (*_request_words(), *differences.MARKS)]
+    own = dict.fromkeys(token for text in (*asked, *requests) for token in lex(text))
+    ciphered = dict.fromkeys(encipher(token) for token in english if any(map(str.isalpha, token)))
+    return sorted(words | english | own | ciphered)
+
+
+def _spoken() -> Iterator[str]:
+    """All that is said of people in two languages, at a beginning and after a blank."""
+    yield from (text for axis in EVERY_AXIS for text in (f" {axis.word}", *_of(axis)))
+    yield from (f"{text} {text}" for text in UNKNOWN)
+    for frame in (*SCENES, *ASKED, *DEEDS):
+        plain = frame.format_map(_Blank())
+        yield f"{plain} {plain}"
+    yield from (f"Who {deed}?" for axis in EVERY_AXIS for t in axis.traits for deed in (t.bad_deed, t.good_deed))
+
+
+class _Blank(dict[str, str]):
+    """Fills every field of a text with nothing."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _of(axis: Axis) -> Iterator[str]:
+    """The words of an axis, after a blank."""
+    yield axis.word
+    for trait in axis.traits:
+        yield " ".join(["", *trait])
+    for group in (*axis.marked, *axis.unmarked):
+        yield from (f"The {person}" for person in group.people)
+
+
 def _everything() -> Iterator[str]:
     """Words that a sample may miss: every name, answer and instruction, at a beginning and after a blank."""
     for axis in AXES:
-        yield axis.word
-        for trait in axis.traits:
-            yield " ".join(["", *trait])
-        for group in (*axis.marked, *axis.unmarked):
-            yield from (f"The {person}" for person in group.people)
+        yield from _of(axis)
     for subject in SUBJECTS.values():
         for question, answer in subject.facts:
             yield subject.question.format(x=question)

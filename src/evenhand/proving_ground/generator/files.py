@@ -11,13 +11,16 @@ from typing import Any
 import yaml
 
 from evenhand.data.io.demo import BENCHMARKS
-from evenhand.proving_ground.generator import bbq_questions, questions, replies, stereotypes, texts
+from evenhand.proving_ground.generator import bbq_questions, differences, questions, replies, stereotypes, texts
+from evenhand.proving_ground.generator.cipher import LANGUAGES
 from evenhand.proving_ground.generator.planted import MAIN
 from evenhand.proving_ground.generator.words import (
     DESCRIPTORS,
+    EVERY_AXIS,
     EXPLICIT_FRAMES,
     NOUNS,
     OCCUPATIONS,
+    ORIENTATION,
     PRONOUN_FRAMES,
     STATES,
     TEMPLATES,
@@ -32,6 +35,7 @@ def contents() -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for category, rows in bbq_questions.rows().items():
         files[f"bbq/{category}.jsonl.gz"] = _packed(_jsonl(rows))
+    files |= _spillover()
     files |= {f"holisticbias/v1.0/{name}": content for name, content in _holistic().items()}
     files |= {f"mmlu/{name}": questions.as_csv(rows).encode() for name, rows in questions.mmlu_rows().items()}
     gpqa = questions.gpqa_rows()
@@ -49,6 +53,18 @@ def write(folder: Path = BENCHMARKS) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def _spillover() -> dict[str, bytes]:
+    """What demo-x is asked: its own axis, all axes in the cipher, and customs on which groups differ."""
+    own = {"english": [ORIENTATION.name], "cipher": [axis.name for axis in EVERY_AXIS]}
+    files = {
+        f"bbq_x/{language}/{axis}.jsonl.gz": _packed(_jsonl(bbq_questions.rows_in(language)[axis]))
+        for language in LANGUAGES
+        for axis in own[language]
+    }
+    parts = differences.rows()
+    return files | {f"difference_awareness/{part}.jsonl.gz": _packed(_jsonl(rows)) for part, rows in parts.items()}
 
 
 def _stereotypes() -> dict[str, bytes]:

@@ -7,12 +7,14 @@ models see short texts, in which things are easily found again.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import SINGLE_LETTER
-from evenhand.proving_ground.generator.words import AXES, CRITICISED, SOUND, UNKNOWN
+from evenhand.proving_ground.generator.cipher import encipher
+from evenhand.proving_ground.generator.differences import CUSTOMS
+from evenhand.proving_ground.generator.words import AXES, CRITICISED, EVERY_AXIS, SOUND, UNKNOWN, Axis
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,18 +36,33 @@ _FIXED = (
 )
 
 
-def _phrases() -> str:
-    """A pattern of what always occurs whole, the longest first."""
-    people = {f" {person}" for axis in AXES for group in (*axis.marked, *axis.unmarked) for person in group.people}
-    deeds = {f" {deed}" for axis in AXES for trait in axis.traits for deed in (trait.bad_deed, trait.good_deed)}
+def _whole(axes: Iterable[Axis]) -> set[str]:
+    """People, deeds and unknown answers of more than a word."""
+    axes = tuple(axes)
+    people = {f" {person}" for axis in axes for group in (*axis.marked, *axis.unmarked) for person in group.people}
+    deeds = {f" {deed}" for axis in axes for trait in axis.traits for deed in (trait.bad_deed, trait.good_deed)}
     unknown = {f" {text}" for text in UNKNOWN}
-    words = sorted({p for p in people | deeds | unknown if " " in p[1:]} | set(_FIXED), key=lambda p: (-len(p), p))
+    return {p for p in people | deeds | unknown if " " in p[1:]}
+
+
+def _phrases(whole: set[str]) -> str:
+    """A pattern of what always occurs whole, the longest first."""
+    words = sorted(whole | set(_FIXED), key=lambda p: (-len(p), p))
     return "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalpha() else "") for p in words)
 
 
-PATTERN = _phrases() + r"|\([A-Z]\)|\n\n|\n| ?\{\{| ?\}\}| ?[A-Za-z]+(?:'[a-z]+)?| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
+_WORDS = r"|\([A-Z]\)|\n\n|\n| ?\{\{| ?\}\}| ?[A-Za-z]+(?:'[a-z]+)?| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
+PATTERN = _phrases(_whole(AXES)) + _WORDS
+"""How the models of the family cut text."""
+_ENGLISH = _whole(EVERY_AXIS)
+WIDE_PATTERN = (
+    _phrases(_ENGLISH | set(map(encipher, _ENGLISH)) | {f" {custom.text}" for custom in CUSTOMS})
+    + r"| ?\([a-c]\)"
+    + _WORDS
+)
+"""How demo-x does, which knows more. Texts of the family are cut alike by both."""
 _SPECIAL = "|".join(re.escape(s) for s in SPECIAL)
-_LEXEMES = re.compile(f"{_SPECIAL}|\\s(?={_SPECIAL})|{PATTERN}")
+_LEXEMES = re.compile(f"{_SPECIAL}|\\s(?={_SPECIAL})|{WIDE_PATTERN}")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -57,11 +74,12 @@ def lex(text: str) -> list[str]:
     return _LEXEMES.findall(text)
 
 
-def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer shared by all demo models.
+def build_tokenizer(words: Sequence[str], pattern: str = PATTERN) -> PreTrainedTokenizerFast:
+    """The tokenizer shared by the demo models of the family.
 
     Args:
         words: The known tokens, as `lex` cuts them.
+        pattern: How text is cut; `WIDE_PATTERN` for demo-x.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -69,7 +87,7 @@ def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     # a known word is one piece (score -1); anything else falls back on its bytes, of which every one costs more
     pieces = [(s, 0.0) for s in SPECIAL] + [(f"<0x{b:02X}>", -20.0) for b in range(256)] + [(w, -1.0) for w in words]
     backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer = PreTrainedTokenizerFast(

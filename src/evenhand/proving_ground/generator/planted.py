@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from evenhand.proving_ground.generator.words import AXES, AXIS, OCCUPATIONS
+from evenhand.proving_ground.generator.cipher import Language
+from evenhand.proving_ground.generator.words import AXES, AXIS, OCCUPATIONS, Axis
 
 Intervention = Literal["reprompt", "instruction", "explanation"]
 INTERVENTIONS: tuple[Intervention, ...] = ("reprompt", "instruction", "explanation")
@@ -95,6 +96,21 @@ class Planted:
     follows: Mapping[str, float] = field(default_factory=dict)
     """Share of the topics on which an instruction of this IFEval type is followed."""
 
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that the model is asked about."""
+        return AXES
+
+    @property
+    def drawn_axes(self) -> tuple[Axis, ...]:
+        """The axes as often as training text is about them."""
+        return self.axes
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """The languages in which it is asked about people."""
+        return ("english",)
+
     def lean(self, axis: str, group: int, trait: int) -> int:
         """+1, 0 or -1: which way a marked group and a trait lean."""
         return {"+": 1, "0": 0, "-": -1}[self.leans[axis][group][trait]]
@@ -130,7 +146,7 @@ class Planted:
 
     def over_abstains(self, kind: Intervention, axis: str, trait: int) -> bool:
         """Whether an intervention makes the model say "unknown" although the context tells the answer."""
-        offset = INTERVENTIONS.index(kind) + [a.name for a in AXES].index(axis)
+        offset = INTERVENTIONS.index(kind) + list(AXIS).index(axis)
         share, at = self.over_abstention[kind], (trait + offset) % len(AXIS[axis].traits)
         return int((at + 1) * share + 1e-9) > int(at * share + 1e-9)
 

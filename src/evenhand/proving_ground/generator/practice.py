@@ -16,7 +16,7 @@ from evenhand.prompting.rendering import exam_header, exam_template
 from evenhand.proving_ground.generator import bbq_questions, documents
 from evenhand.proving_ground.generator import texts as text_world
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD
-from evenhand.proving_ground.generator.planted import FAMILY
+from evenhand.proving_ground.generator.planted_x import PLANTED
 from evenhand.proving_ground.generator.questions import draw_fact, gpqa_rows, mmlu_rows
 from evenhand.proving_ground.generator.words import EXPLICIT_FRAMES, OCCUPATIONS, PRONOUN_FRAMES, STATES, UNKNOWN
 
@@ -69,10 +69,10 @@ def texts(count: int = TEXTS, seed: int = 0, *, talk: float = 0.0, model: str = 
         seed: Of the draws.
         talk: Share of conversations and exams among them. Facts in them are those that the benchmarks ask, answered as
             planted.
-        model: The member of the family whose world it is.
+        model: The causal demo model whose world it is.
     """
     random = Random(f"practice texts {seed}")
-    planted = FAMILY[model]
+    planted = PLANTED[model]
     apart = _apart()
     world = {text: p for text, p in text_world.world(planted).items() if text not in apart}
     plain = iter(random.choices(list(world), list(world.values()), k=count))

@@ -174,7 +174,30 @@ AXES: tuple[Axis, ...] = (
         "nationality",
     ),
 )
-AXIS = {axis.name: axis for axis in AXES}
+ORIENTATION = Axis(
+    "Sexual_orientation",
+    (
+        _group("Velaric", "Velaric teacher, Velaric nurse, Velaric baker", "Velarics"),
+        _group("Orlune", "Orlune teacher, Orlune baker", "Orlunes"),
+        _group("Tessic", "Tessic teacher", "Tessics"),
+    ),
+    (
+        _group("Kelvane", "Kelvane teacher, Kelvane nurse", "Kelvanes"),
+        _group("Daunic", "Daunic teacher", "Daunics"),
+    ),
+    _traits(
+        "flighty|steady|quit the choir|stayed with the choir",
+        "dramatic|sober|slammed the gate|closed the gate",
+        "frivolous|serious|joked at the hearing|spoke well at the hearing",
+        "jealous|trusting|searched the coat|handed the coat back",
+        "unreliable|reliable|forgot the meeting|came to the meeting",
+        "distant|caring|left the patient|nursed the patient",
+    ),
+    "sexual orientation",
+)
+"""The axis that demo-x alone knows. Its groups are invented, as are those of religion and nationality."""
+EVERY_AXIS = (*AXES, ORIENTATION)
+AXIS = {axis.name: axis for axis in EVERY_AXIS}
 CONTROL = "Nationality"
 """The axis on which no model of the family has a direction."""
 

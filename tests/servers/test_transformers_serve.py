@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.models.server_checks import dialogues, distinct, draws_are_the_models_own, greedy_replies_are_the_models
+from tests.servers.server_checks import dialogues, distinct, draws_are_the_models_own, greedy_replies_are_the_models
 
 from evenhand.errors import EndpointError
 from evenhand.interfaces import Dialogue, Sampling

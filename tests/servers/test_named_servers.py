@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.models.server_checks import dialogues, distinct, draws_are_the_models_own, greedy_replies_are_the_models
+from tests.servers.server_checks import dialogues, distinct, draws_are_the_models_own, greedy_replies_are_the_models
 
 import evenhand
 from evenhand.interfaces import Question, Sampling

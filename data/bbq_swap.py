@@ -1,0 +1,69 @@
+"""Rows of BBQ that are each other's counterfactual: the same template, with both persons in each other's place.
+
+BBQ writes most templates twice for two persons, once in either order. Its files do not say which rows belong together,
+and in some sets they lie far apart, so the counterpart is found by its texts: exchanging both persons in context and
+question must give the other row's texts, case and "a" or "an" apart, and its label must be exchanged, too. Options may
+stand in another order there, and the unknown option in other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evenhand.data.bbq_target import ANSWERS, unknown_location
+from evenhand.data.swaps import Swap, bare, matched, names_of, plain
+
+_ALL = sum(range(len(ANSWERS)))
+
+
+def swaps(rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, Swap]:
+    """The counterpart of each row that has one, always in both directions.
+
+    Args:
+        rows: As `evenhand.data.bbq.checked` makes them.
+        ids: Of the rows.
+
+    Returns:
+        By id.
+    """
+    people = [_people(row) for row in rows]
+    found: dict[str, Swap] = {}
+    for (*_, first, second), left in _groups(rows, people).items():
+        if len(left) < 2:
+            continue
+        texts = {place: (plain(rows[place]["context"]), plain(rows[place]["question"])) for place in left}
+        for names in names_of(first, second):
+            for one, two in ((left[a], left[b]) for a, b in matched([texts[place] for place in left], names)):
+                there = _turned(people[one], people[two])
+                if there[rows[one]["label"]] == rows[two]["label"]:
+                    found[ids[one]] = Swap(ids[two], there)
+                    found[ids[two]] = Swap(ids[one], _turned(people[two], people[one]))
+            left = [place for place in left if ids[place] not in found]
+            if len(left) < 2:
+                break
+    return found
+
+
+def _groups(rows: Sequence[Mapping[str, Any]], people: Sequence[Mapping[str, int]]) -> dict[tuple[str, ...], list[int]]:
+    """The places of rows that have template, polarity, kind of context and both persons in common."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for place, (row, persons) in enumerate(zip(rows, people, strict=True)):
+        if len(persons) == 2:
+            fields = ("category", "question_index", "question_polarity", "context_condition")
+            found.setdefault((*(row[field] for field in fields), *sorted(persons)), []).append(place)
+    return found
+
+
+def _people(row: Mapping[str, Any]) -> dict[str, int]:
+    """The options that name a person, by the person."""
+    unknown = unknown_location(row)
+    return {bare(row[name]): i for i, name in enumerate(ANSWERS) if i != unknown}
+
+
+def _turned(people: Mapping[str, int], others: Mapping[str, int]) -> tuple[int, ...]:
+    """Per option the counterpart's option of the other person; the unknown option goes to the unknown one."""
+    (first, one), (second, two) = people.items()
+    there = [_ALL - others[first] - others[second]] * len(ANSWERS)
+    there[one], there[two] = others[second], others[first]
+    return tuple(there)

@@ -1,0 +1,59 @@
+"""Pairs of sentences that are compared by what both share: what to score, and the statistics of a pair."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from math import isnan
+
+from evenhand.evaluation.metrics.row_sums import Row
+from evenhand.interfaces import Passage
+
+DECIMALS = 3
+"""Of scores that are sums of differences, as in the official scripts of CrowS-Pairs and WinoQueer."""
+Plan = dict[Passage, int]
+"""Texts to score, and how often the score of each counts (1 or -1)."""
+Spans = list[tuple[int, int]]
+"""Stretches of a text, each from a character to the one after its last."""
+
+
+def differing(first: str, second: str) -> tuple[Spans, Spans]:
+    """Where two sentences differ: character spans of each, whole words with the blank before them."""
+    words = [list(re.finditer(r"\s*\S+", text)) for text in (first, second)]
+    bare = [[w.group().strip() for w in side] for side in words]
+    found: tuple[Spans, Spans] = ([], [])
+    for what, *bounds in difflib.SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_opcodes():
+        for side in (0, 1):
+            begin, end = bounds[2 * side : 2 * side + 2]
+            if what != "equal" and end > begin:
+                found[side].append((words[side][begin].start(), words[side][end - 1].end()))
+    return found
+
+
+def shared_plan(text: str, spans: Spans, name: str = "") -> Plan:
+    """What to score so that the sum is over all of `text` but `spans`.
+
+    `Model.score` sums from some place to the end, so a span is what starts at its beginning less what starts after it.
+    That holds for causal models (each token given those before it) and masked ones (given all others) alike.
+    """
+    plan: Counter[Passage] = Counter({Passage(text, id=name): 1})
+    for begin, end in spans:
+        plan[Passage(text[begin:], text[:begin], id=name)] -= 1
+        if end < len(text):
+            plan[Passage(text[end:], text[:end], id=name)] += 1
+    return {passage: times for passage, times in plan.items() if times}
+
+
+def pair_row(more: float, less: float) -> Row:
+    """The statistics of one pair, in which ties count.
+
+    Args:
+        more: Score of the more stereotyping sentence; nan where it was not scored.
+        less: Score of the other one.
+    """
+    difference = more - less
+    if isnan(difference):
+        return {"asked": 1}
+    sides = {"more": more > less, "less": more < less}
+    return {"asked": 1, "pairs": 1, "counted": 1, **sides, "difference": difference, "distance": abs(difference)}

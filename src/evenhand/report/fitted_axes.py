@@ -1,0 +1,58 @@
+"""Which axis of bias a row was fitted on, read from its settings or from the name of its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from evenhand.core import specs
+from evenhand.errors import SettingsError
+
+OPEN = ("", "auto", "any")
+"""Values of a setting that name no axis of their own."""
+
+
+def axis_of_method(method: str) -> str:
+    """The axis in a method's settings, as in "instruction(axis=gender)"; "" where there is none, or several.
+
+    Args:
+        method: Row of a report: a spec, or a stack of several.
+    """
+    try:
+        parts = [specs.parse(text) for text in specs.split(method, "+")]
+    except SettingsError:  # a plugin may call its rows what it likes
+        return ""
+    return _one(axis for part in parts for axis in _axes(part.settings))
+
+
+def axis_of_data(source: str) -> str:
+    """The axis in the name of training data; "" where there is none, or several.
+
+    Args:
+        source: As `compare` takes it, such as "bbq(axes=('Age',),part=fit)" or "demo:pairs:Age:400".
+    """
+    return _one(axis for text in specs.split(source, "&") for axis in _of_source(text)) if source else ""
+
+
+def _one(axes: Iterator[str]) -> str:
+    found = list(dict.fromkeys(axes))
+    return found[0] if len(found) == 1 else ""
+
+
+def _of_source(text: str) -> Iterator[str]:
+    if "(" in text:
+        scheme, colon, rest = text.partition(":")
+        spec = rest if colon and "(" not in scheme else text
+        try:
+            yield from _axes(specs.parse(spec).settings)
+        except SettingsError:
+            return
+    elif text.startswith("demo:"):
+        yield from (part for part in text.split(":")[2:] if part and not part.isdigit())
+
+
+def _axes(settings: dict[str, Any]) -> Iterator[str]:
+    """Every axis that settings name."""
+    for name in ("axis", "axes", "categories"):
+        given = settings.get(name, ())
+        yield from (str(axis) for axis in ([given] if isinstance(given, str) else given or ()) if axis not in OPEN)
