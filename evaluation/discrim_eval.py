@@ -77,15 +77,28 @@ def _effects(sums: Sums) -> Array:
     return ratio(sums.stacked(EFFECTS), sums.stacked(COUNTS))
 
 
+def _sizes(sums: Sums) -> Array:
+    """Absolute effects, [..., levels]; nan for a level that is nowhere, all nan in a resample that lacks one of them.
+
+    Otherwise a resample without a level would give the largest effect of other groups, and where that happens in more
+    than a tail of them, an end of the interval would be theirs, whatever the level's own effect is.
+    """
+    effects = np.abs(_effects(sums))
+    known = ~np.isnan(effects)
+    whole = known | ~known.any(axis=tuple(range(known.ndim - 2)), keepdims=True)
+    found: Array = np.where(whole.all(-1, keepdims=True), effects, np.nan)
+    return found
+
+
 def _largest(sums: Sums) -> Array:
-    size = np.abs(_effects(sums))
+    size = _sizes(sums)
     known = ~np.isnan(size)
     found: Array = np.where(known.any(-1), np.where(known, size, -inf).max(-1), np.nan)
     return found
 
 
 def _mean_size(sums: Sums) -> Array:
-    return mean_of_known(np.abs(_effects(sums)))
+    return mean_of_known(_sizes(sums))
 
 
 @settings

@@ -222,6 +222,8 @@ def represented(
     """
     import torch
 
+    from evenhand.inference.scoring import input_device
+
     ids = [tokenizer(text).input_ids for text in texts]
     by_length: dict[int, list[int]] = {}
     for i, mine in enumerate(ids):
@@ -233,7 +235,7 @@ def represented(
         for same in by_length.values():
             for start in range(0, len(same), BATCH):
                 batch = same[start : start + BATCH]
-                fed = torch.tensor([ids[i] for i in batch], device=module.device)
+                fed = torch.tensor([ids[i] for i in batch], device=input_device(module))
                 with torch.no_grad():
                     hidden = module.base_model(input_ids=fed).last_hidden_state.double()
                 pooled = {"first": hidden[:, 0], "last": hidden[:, -1], "mean": hidden.mean(dim=1)}[token]

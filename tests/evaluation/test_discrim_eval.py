@@ -27,7 +27,7 @@ from evenhand.evaluation.discrim_eval import LEVELS, NO, YES, DecisionItem, Disc
 from evenhand.evaluation.metrics.sentence_scores import Scored
 from evenhand.experiment.comparison import compare
 from evenhand.models.tiny import tiny_model
-from evenhand.statistics.resampling import bootstrap
+from evenhand.statistics.resampling import bootstrap, percentiles
 from evenhand.testing import ScriptedModel, check_benchmark
 
 EVERYBODY = [Person(age, gender, race) for age in AGES for gender in GENDERS for race in RACES]
@@ -119,6 +119,23 @@ def test_permuted_groups_have_no_effect_within_the_interval() -> None:
     draws = bootstrap(tally, BENCH.compute, replicates=500)["discrimination"]
     low, high = np.quantile(draws, [0.001, 0.999], axis=0)
     assert len(low) == 15 and (low < 0).all() and (high > 0).all() and (high - low > 0.01).all()
+
+
+@pytest.mark.parametrize(("asked", "defined"), [(2, False), (6, True)])
+def test_resamples_without_a_group_have_no_largest_effect(asked: int, defined: bool) -> None:
+    """Of 2 questions in 20 a resample lacks both in 14 %: too many for an interval. Of 6, in fewer than 1 %."""
+    race = {"white": 0.0, "Black": 0.5, "Native American": 2.0}
+    people = [Person(60, "male", r) for r in race]
+    items = [*items_of(20, people[:2])[asked:], *items_of(asked, people)]
+    tally = BENCH.tally(items, [answer_of(i, lambda _, p: race[p.race]) for i in items])
+    at = list(tally.groups).index("overall")
+    assert BENCH.compute(tally.total)["largest_discrimination"].value[at] == pytest.approx(2.0)
+    draws = bootstrap(tally, BENCH.compute)
+    for name, least in (("largest_discrimination", 2.0), ("mean_discrimination_size", 1.25)):
+        low, _ = percentiles(draws[name], np.full(len(tally.groups), 19.0), 0.05)
+        assert np.isnan(low[at]) != defined
+        if defined:
+            assert low[at] == pytest.approx(least)
 
 
 def test_what_is_not_asked_or_scored_is_nan_and_not_zero() -> None:

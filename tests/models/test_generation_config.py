@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.inference import Engine, Prompt
 from evenhand.inference.generation import neutral, prescribed
-from evenhand.interfaces import Sampling
+from evenhand.interfaces import Passage, Sampling
 from evenhand.models.loading import load, wrap
 from evenhand.models.tiny import tiny_module, tiny_tokenizer
 
@@ -76,6 +76,41 @@ def replies(module: PreTrainedModel, sampling: Sampling = STEPS) -> list[tuple[i
 def test_no_knob_of_a_checkpoint_changes_a_reply(knob: str) -> None:
     for window in (3, 512):
         assert replies(mistral(window, **{knob: KNOBS[knob]})) == replies(mistral(window)), window
+
+
+def test_a_label_is_scored_from_raw_logits_whatever_a_checkpoint_asks_for() -> None:
+    """Each token of a label after the prompt and the label's own tokens before it, never after the model's words."""
+    tokenizer = tiny_tokenizer()
+    prompt, labels = "the dog", (" cat", " cat she dog", " nurse")
+    knobs: dict[str, Any] = {"temperature": 0.6, "top_k": 3, "do_sample": True, "repetition_penalty": 9.0}
+    plain, asked = tiny_module(len(tokenizer)), tiny_module(len(tokenizer))
+    assert asked.generation_config is not None
+    for name, value in knobs.items():
+        setattr(asked.generation_config, name, value)
+    found = wrap(asked, tokenizer).score([Passage(label, prompt) for label in labels])
+    for label, score in zip(labels, found, strict=True):
+        begin, ids = len(tokenizer(prompt).input_ids), tokenizer(prompt + label).input_ids
+        with torch.no_grad():
+            logs = plain(torch.tensor([ids])).logits[0].log_softmax(-1)
+        want = sum(float(logs[at - 1, ids[at]]) for at in range(begin, len(ids)))
+        assert score.logprob == pytest.approx(want, abs=1e-4), label
+    assert found == wrap(plain, tokenizer).score([Passage(label, prompt) for label in labels])
+
+
+@pytest.mark.parametrize("window", [3, 512])
+def test_a_stop_string_that_begins_in_the_prompt_ends_no_reply(window: int) -> None:
+    """Both loops look at what was written alone: the end of a prompt together with the first token is no match."""
+    module, tokenizer = mistral(window), tiny_tokenizer()
+    free = Engine(module, tokenizer).generate(PROMPTS, STEPS, "f")
+    for prompt, made in zip(PROMPTS, free, strict=True):
+        last, first = prompt.ids[-1], made.ids[0]
+        across = str(tokenizer.decode([last, first]))
+        assert across not in made.text and len(made.ids) > 1
+        (same,) = Engine(module, tokenizer).generate([prompt], Sampling(max_new_tokens=12, stop=(across,)), "f")
+        assert same == made
+        inside = str(tokenizer.decode(made.ids[:2])).strip()
+        (cut,) = Engine(module, tokenizer).generate([prompt], Sampling(max_new_tokens=12, stop=(inside,)), "f")
+        assert cut.finished and len(cut.ids) <= 2 < len(made.ids) and inside not in cut.text
 
 
 def test_a_sample_and_an_adapter_follow_the_same_rule() -> None:
@@ -157,8 +192,6 @@ def test_a_special_token_that_prompts_need_is_refused(kind: str) -> None:
 
 def test_a_special_token_that_no_prompt_needs_is_refused_in_a_text_alone() -> None:
     """Gemma 3's text models have 262,144 embeddings, and a tokenizer with an image token of that id."""
-    from evenhand.interfaces import Passage
-
     tokenizer = tiny_tokenizer()
     module = tiny_module(len(tokenizer))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})

@@ -196,6 +196,13 @@ def test_prose_that_begins_with_an_article_still_names_its_letter() -> None:
         "!",
         "I'm sorry, I can't help with that.",
         "As an AI I will not answer this.",
+        "As an AI, I cannot",
+        "As an AI model, I do not choose.",
+        "Both are possible",
+        "Both are stereotypes.",
+        "Cannot be determined",
+        "Cannot choose between them.",
+        "I cannot choose between them.",
         "None of the above.",
         "Neither.",
         "Someone else",
@@ -203,6 +210,11 @@ def test_prose_that_begins_with_an_article_still_names_its_letter() -> None:
 )
 def test_refusals_and_nothing_are_unparsed(reply: str) -> None:
     assert parse_choice(reply, question()) is None
+
+
+@pytest.mark.parametrize("reply", ["Answer: C", "ANSWER: C", "ANSWER:C", "answer: (C)", "Answer:C.", "**Answer:** C"])
+def test_the_letter_after_answer_is_read_and_not_that_of_the_word(reply: str) -> None:
+    assert parse_choice(reply, question()) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- thinking

@@ -394,7 +394,7 @@ def models(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this installation: versions, accelerator, data, plugins."""
+    """Check this installation: versions and their known effects on numbers, accelerator, data, plugins."""
     from evenhand.cli import catalogue
 
     facts(catalogue.doctor(), as_json)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.cli import setting_facts
-from evenhand.core import catalogue, provenance, registry
+from evenhand.core import catalogue, known_effects, provenance, registry
 from evenhand.errors import DataError, EvenhandError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _folder(dataset: Dataset) -> Path | None:
 
 
 def doctor() -> dict[str, Any]:
-    """State of this installation."""
+    """State of this installation; of versions and settings with a known effect on numbers, those that are here."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -195,7 +195,7 @@ def doctor() -> dict[str, Any]:
         state["demo model"] = load("demo").facts()
     except EvenhandError as error:
         state["demo model"] = f"cannot be made: {error}"
-    return state
+    return {**state, "known effects": known_effects.applying()}
 
 
 def plugins() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from evenhand.errors import EvenhandError
 from evenhand.inference.activation_edits import ActivationEdit, LayerEdit
 from evenhand.inference.decoder_layers import decoder_layers, rows_of, with_rows
 from evenhand.inference.edited_rows import PreparedEdit, edited_rows, prepared
+from evenhand.inference.offload_support import place_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -152,7 +153,7 @@ def check_honoured(module: PreTrainedModel, edit: ActivationEdit) -> None:
         EvenhandError: The model runs without the hooks of a layer, or does not use what they give.
     """
     embedding: Any = module.get_input_embeddings()
-    ids = torch.tensor([[n % len(embedding.weight) for n in TRIED]], device=embedding.weight.device)
+    ids = torch.tensor([[n % len(embedding.weight) for n in TRIED]], device=place_of(embedding))
 
     def forward(hooks: EditHooks | None) -> Tensor:
         edited = hooks.installed(module) if hooks else nullcontext()

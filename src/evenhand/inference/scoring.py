@@ -17,6 +17,7 @@ import torch
 from evenhand.errors import EvenhandError
 from evenhand.inference.edit_hooks import edit_here, editing_rows
 from evenhand.inference.edited_tokens import first_edited_of
+from evenhand.inference.offload_support import place_of
 from evenhand.inference.padding import right_pad
 from evenhand.inference.requests import Request
 
@@ -69,9 +70,9 @@ def only_rows(head: torch.nn.Module, rows: torch.Tensor) -> Iterator[None]:
 
 
 def input_device(module: PreTrainedModel) -> torch.device:
-    """Where token ids go; with a device map that is where the input embedding lies."""
+    """Where token ids go; with a device map that is where the input embedding lies, or runs where it is offloaded."""
     embedding: Any = module.get_input_embeddings()
-    return torch.device(embedding.weight.device)
+    return place_of(embedding)
 
 
 def log_normaliser(logits: torch.Tensor) -> torch.Tensor:

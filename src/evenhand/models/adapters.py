@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
+from evenhand.inference.offload_support import refuse_edit
 
 Place = tuple[str, str]
 """A module's path, and the name of a parameter in it."""
 HALF = (torch.float16, torch.bfloat16)
+ONE_ALONE = ("OFT", "C3A")
+"""Kinds of which PEFT merges several active ones into another model than it runs (0.21.2); one is exact."""
 
 
 def copied(module: Any) -> Any:
@@ -140,8 +143,10 @@ def merged(module: Any) -> Any:
         A model without adapters. Adapters that are switched off (`disable_adapter_layers`) are left out.
 
     Raises:
-        SettingsError: This kind of adapter cannot be written into weights.
+        SettingsError: This kind of adapter cannot be written into weights; several of a kind that PEFT merges into
+            another model than it runs are active; or the weights are offloaded.
     """
+    refuse_edit(module)
     if not hasattr(module, "peft_config"):
         return copied(module)
     _check_mergeable(module)
@@ -168,14 +173,36 @@ def _check_mergeable(module: Any) -> None:
             f"this model's adapter ({kinds}) is not a peft.PeftModel that can be merged: open it with "
             "PeftModel.from_pretrained, or take a kind that changes weights, such as LoRA"
         )
+    _refuse_several(module)
+
+
+def _refuse_several(module: Any) -> None:
+    if _switched_off(module.get_base_model()):
+        return
+    for kind in ONE_ALONE:
+        active = [n for n in dict.fromkeys(module.base_model.active_adapters) if _kind(module.peft_config[n]) == kind]
+        if len(active) > 1:
+            raise SettingsError(
+                f"the {kind} adapters {', '.join(active)} are active together, and PEFT would merge them into another "
+                "model than it runs: make one of them active alone, with model.set_adapter(name)"
+            )
 
 
 def _switched_off(base: nn.Module) -> bool:
-    layers = [layer for _, layer in _adapted(base)]
-    off = {bool(layer.disable_adapters) for layer in layers}
-    if len(off) > 1:
-        raise SettingsError("some of this model's adapter layers are switched off and some on: switch all or none")
-    return off == {True}
+    """Whether an adapter is off throughout.
+
+    Raises:
+        SettingsError: It is off in part.
+    """
+    switches = {path: bool(layer.disable_adapters) for path, layer in _adapted(base)}
+    off = [path for path, is_off in switches.items() if is_off]
+    if off and len(off) < len(switches):
+        raise SettingsError(
+            f"some of this model's adapter layers are switched off ({_some(off)}) and some on; transformers' "
+            "enable_adapters leaves modules_to_save switched off. Switch all or none: layer.enable_adapters(True) of "
+            "those, or PeftModel.disable_adapter() as a context"
+        )
+    return bool(off)
 
 
 def _merge(out: Any, base: nn.Module) -> Any:
@@ -331,7 +358,7 @@ def check_kind(config: Any, what: str) -> None:
 
 
 def check_adapters(module: Any, name: str) -> None:
-    """Refuse a model in memory under an adapter that evenhand cannot read (`check_kind`).
+    """Refuse a model in memory under an adapter that evenhand cannot read (`check_kind`), or that is on in part.
 
     Args:
         module: A transformers or PEFT model.
@@ -340,8 +367,11 @@ def check_adapters(module: Any, name: str) -> None:
     Raises:
         SettingsError: Such an adapter.
     """
-    for config in getattr(module, "peft_config", {}).values():
+    if not hasattr(module, "peft_config"):
+        return
+    for config in module.peft_config.values():
         check_kind(config, f"the adapter of {name}")
+    _switched_off(module)
 
 
 def check_saved_alone(module: Any) -> None:

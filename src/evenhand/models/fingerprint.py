@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core.hashing import bytes_hash, digest
+from evenhand.inference import offload_support
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +36,29 @@ def content_of(module: torch.nn.Module, threads: int | None = None) -> list[Any]
 
     tensors = {name: t.detach() for name, t in sorted(module.state_dict().items()) if isinstance(t, torch.Tensor)}
     keys = {name: (t.data_ptr(), t.dtype, t.shape, t.stride()) for name, t in tensors.items()}
-    once = {keys[name]: t for name, t in tensors.items()}  # tied weights have two names
+    once = {keys[name]: t for name, t in tensors.items() if t.device.type != "meta"}  # tied weights have two names
+    elsewhere = _offloaded_content(module, [name for name, t in tensors.items() if t.device.type == "meta"])
     if threads == 1:
         hashes = {key: _tensor_hash(t) for key, t in once.items()}
     else:
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             hashes = dict(zip(once, pool.map(_tensor_hash, once.values()), strict=True))
-    return [(name, str(t.dtype), tuple(t.shape), hashes[keys[name]]) for name, t in tensors.items()]
+    return [
+        (name, str(t.dtype), tuple(t.shape), elsewhere[name] if name in elsewhere else hashes[keys[name]])
+        for name, t in tensors.items()
+    ]
+
+
+def _offloaded_content(module: torch.nn.Module, names: list[str]) -> dict[str, str]:
+    """Hashes of the tensors that accelerate offloads, layer by layer: of their values, as those of any others."""
+    wanted, found = set(names), dict[str, str]()
+    for path, part in module.named_modules(remove_duplicate=False):
+        own = {f"{path}.{name}".lstrip("."): name for name in (*part._parameters, *part._buffers)}
+        if wanted & own.keys():
+            with offload_support.filled_in(part):
+                here = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
+                found |= {full: _tensor_hash(here[own[full]].detach()) for full in wanted & own.keys()}
+    return found
 
 
 def buffers_of(module: torch.nn.Module) -> list[Any]:

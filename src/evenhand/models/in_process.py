@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.core.hashing import digest, of_folder
 from evenhand.errors import SettingsError
+from evenhand.inference.offload_support import edit_refused, refuse_edit
 from evenhand.interfaces import Model, Weights
 from evenhand.models import saved
 from evenhand.models.adapters import check_saved_alone
@@ -69,12 +70,22 @@ class InProcessModel(Model):
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
-        """The module and tokenizer, for changing them within the block; they are hashed anew afterwards."""
+        """The module and tokenizer, for changing them within the block; they are hashed anew afterwards.
+
+        Raises:
+            SettingsError: The weights are offloaded by accelerate, where edits have no effect.
+        """
+        refuse_edit(self._module, self.name)
         weights = self.weights
         try:
             yield weights
         finally:
             self._hash.recheck()  # it also drops what was derived from the weights as they were
+
+    @property
+    def edit_refused(self) -> str:
+        """Why the weights cannot be changed, or "" where they can: accelerate offloads them."""
+        return edit_refused(self._module, self.name)
 
     def rehash(self) -> None:
         """Hash all weights now, where anybody may have changed them."""

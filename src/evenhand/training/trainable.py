@@ -22,4 +22,4 @@ def unsupported_reason(method: str, model: Model | None, *, masked: bool) -> str
         return f"{method} trains a local model itself{kind}; {model.name} is none: put it first"
     if any(key.startswith("load_in_") and on for key, on in model.load_options.items()):
         return f"{method} needs weights that are not quantised; load {model.name} without"
-    return ""
+    return model.edit_refused

@@ -124,3 +124,15 @@ def test_a_gated_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made = FairSteer.build(**EVERYWHERE, layer=0, gate=gate).apply(tiny(), mixed)
         with pytest.raises(SettingsError, match=message):
             export(made, tmp_path)
+
+
+def test_an_offloaded_model_is_steered_alike_and_its_export_is_refused(tmp_path: Path) -> None:
+    from accelerate import cpu_offload
+
+    model, other = tiny("llama"), tiny("llama")
+    offloaded = evenhand.wrap(cpu_offload(other.weights.module), other.weights.tokenizer)
+    made = applied(offloaded, layer=0, strength=2.0)
+    assert scores(made) == pytest.approx(scores(applied(model, layer=0, strength=2.0)), abs=1e-4)
+    with pytest.raises(SettingsError, match=r"offloaded .*load it without offloading"):
+        export(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
