@@ -64,6 +64,7 @@ def read(module: Any, tiny: LocalModel) -> list[float]:
 SEVERAL: dict[str, Callable[[], Any]] = {
     "OFT": lambda: peft.OFTConfig(oft_block_size=8, target_modules=["q_proj"]),
     "C3A": lambda: peft.C3AConfig(block_size=8, target_modules=["q_proj"]),
+    "OSF": lambda: peft.OSFConfig(target_modules=["q_proj"]),
     "HRA": lambda: peft.HRAConfig(r=4, target_modules=["q_proj"]),
 }
 

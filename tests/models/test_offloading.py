@@ -57,6 +57,13 @@ def test_an_offloaded_model_answers_as_the_one_in_memory(way: str, tiny: LocalMo
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
 
 
+@pytest.mark.parametrize("way", ["cpu_offload", "disk_offload"])
+def test_what_cannot_be_saved_is_refused_before_anything_is_written(way: str, tiny: LocalModel, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"offloaded without a device map and cannot be saved: load it without"):
+        wrapped(tiny, way, tmp_path / "weights").save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_other_offloaded_values_are_another_model(tiny: LocalModel, tmp_path: Path) -> None:
     module = copy.deepcopy(tiny.weights.module)
     with torch.no_grad():

@@ -50,6 +50,18 @@ def refuse_edit(module: torch.nn.Module, name: str = "this model") -> None:
         raise SettingsError(reason)
 
 
+def refuse_save(module: Any, name: str = "this model") -> None:
+    """Refuse to save a model whose offloaded weights transformers does not find.
+
+    It fills them in where a device map says where they lie, which `cpu_offload` and `disk_offload` leave out.
+
+    Raises:
+        SettingsError: Such a model; nothing was written.
+    """
+    if offloaded(module) and not getattr(module, "hf_device_map", None):
+        raise SettingsError(f"the weights of {name} are offloaded without a device map and cannot be saved: {REMEDY}")
+
+
 @contextmanager
 def filled_in(part: torch.nn.Module) -> Iterator[None]:
     """The parameters of one offloaded layer with their values, as accelerate's hook sets them for a forward.

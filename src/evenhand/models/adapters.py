@@ -20,7 +20,7 @@ from evenhand.inference.offload_support import refuse_edit
 Place = tuple[str, str]
 """A module's path, and the name of a parameter in it."""
 HALF = (torch.float16, torch.bfloat16)
-ONE_ALONE = ("OFT", "C3A")
+ONE_ALONE = ("OFT", "C3A", "OSF")
 """Kinds of which PEFT merges several active ones into another model than it runs (0.21.2); one is exact."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.core.hashing import digest, of_folder
 from evenhand.errors import SettingsError
-from evenhand.inference.offload_support import edit_refused, refuse_edit
+from evenhand.inference.offload_support import edit_refused, refuse_edit, refuse_save
 from evenhand.interfaces import Model, Weights
 from evenhand.models import saved
 from evenhand.models.adapters import check_saved_alone
@@ -142,7 +142,8 @@ class InProcessModel(Model):
         Of several processes that know each other the first one writes, and the others wait.
         """
         folder = Path(folder)
-        check_saved_alone(self._module)  # before anything is written
+        refuse_save(self._module, self.name)  # before anything is written
+        check_saved_alone(self._module)
         write_in_first(folder, lambda: self._write(folder))
         return folder
 
