@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.bias_rows import BiasRow, BiasRows, read_bias_rows
+from evenhand.data.bias_rows import BiasRow, BiasRows, check_counts, read_bias_rows
 from evenhand.data.io import layouts
 from evenhand.errors import DataError
 
@@ -62,15 +62,13 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int], where: o
     Raises:
         DataError: A part has more rows than were published, so that the files are not the official ones.
     """
-    notes = []
     for part, count in found.items():
-        expected = published.get(part, 0)
-        said = f"{where} has {count:,} rows of {part}, not the published {expected:,}"
-        if count > expected:
-            raise DataError(f"{said}. Leave out what is not official, or take the official files again")
-        if count < expected:
-            notes.append(f"{said}; its scores are not comparable with published ones")
-    return notes
+        if count > (expected := published.get(part, 0)):
+            raise DataError(
+                f"{where} has {count:,} rows of {part}, not the published {expected:,}. Leave out what is not "
+                "official, or take the official files again"
+            )
+    return check_counts(found, published, where)
 
 
 def files_of(path: Path, what: str, known: str) -> list[Path]:

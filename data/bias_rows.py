@@ -79,11 +79,28 @@ class BiasRows(NamedTuple):
     """JSON values, such as the source, the hashes of the files, what was left out ("dropped") and "notes"."""
 
 
-def check_counts(found: Iterable[str], published: Mapping[str, int], where: object) -> list[str]:
+def sides(stereotyped: Sequence[int], people: Sequence[int], polarity: str) -> tuple[int, int] | tuple[None, None]:
+    """The bias-consistent option and the one against the bias: where the question is not negative they change places.
+
+    Args:
+        stereotyped: Indices of the options that name a person of a stereotyped group.
+        people: Indices of the options that name a person.
+        polarity: "neg" or "nonneg".
+
+    Returns:
+        None and None unless exactly one of two people is of a stereotyped group.
+    """
+    if len(stereotyped) != 1 or len(people) != 2:
+        return None, None
+    (one,), other = stereotyped, sum(people) - stereotyped[0]
+    return (one, other) if polarity == "neg" else (other, one)
+
+
+def check_counts(found: Iterable[str] | Mapping[str, int], published: Mapping[str, int], where: object) -> list[str]:
     """Compare the number of rows per category with the published one.
 
     Args:
-        found: The category of every row.
+        found: The category of every row, or the number of rows per category.
         published: Rows per category.
         where: The file or folder that was read.
 

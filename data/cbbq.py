@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from evenhand.core.word_lists import listed
+from evenhand.data.bbq_target import ANSWERS
 from evenhand.data.bias_files import count_notes, read_each
-from evenhand.data.bias_rows import BiasRow, BiasRows, ContextKind
+from evenhand.data.bias_rows import BiasRow, BiasRows, ContextKind, sides
 from evenhand.data.io import layouts, locate
 from evenhand.data.io import rows as cells
 from evenhand.errors import DataError
@@ -69,7 +70,6 @@ DESCRIBED = 106_588
 """Rows of all categories as the authors' table has them; several of its lines differ from the files."""
 UNKNOWN = 2
 """The index of the option that says that it cannot be known; its wording has four forms."""
-ANSWERS = ("ans0", "ans1", "ans2")
 PLACES = ("", "*/", "*/*/", "data/*/*/")
 """Folders in which the files lie, below the one that is named."""
 
@@ -200,6 +200,4 @@ def _by_text(options: Sequence[str], groups: Sequence[str], polarity: Polarity) 
     found = [n for n in people if options[n] in groups]
     if len(found) != 1:
         found = [n for n in people if any(group in options[n] for group in groups)]
-    if len(found) != 1:
-        return None
-    return found[0] if polarity == "neg" else 1 - found[0]
+    return sides(found, people, polarity)[0]

@@ -82,7 +82,7 @@ def load_pairs(source: str) -> Loaded:
         DataError: There is no data, a column is missing, or no pair can be used.
     """
     path = demo_folder("crows_pairs") if source == "demo" else locate.locate(DATASET, source)
-    file = _file(path)
+    file = layouts.only_table(path, FILE, "CrowS-Pairs", COLUMNS, KINDS)
     content = read_bytes(file)
     problems = locate.Problems()
     pairs: dict[str, Pair] = {}
@@ -152,22 +152,3 @@ def pair_of(row: Mapping[str, str], name: str) -> Pair:
         raise Refused(f"stereo_antistereo {direction!r} is none of {', '.join(DIRECTIONS)}")
     more, less = (one_line_end(row[column]).strip() for column in ("sent_more", "sent_less"))
     return Pair(name, more, less, direction, known(row["bias_type"].strip(), BIAS_TYPES))
-
-
-def _file(path: Path) -> Path:
-    """The published file where it is there, else the only table.
-
-    Raises:
-        DataError: There is no table, or several could be meant; the message names them.
-    """
-    if path.is_file():
-        return path
-    if published := on_disk.named(path, FILE):
-        return published
-    known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
-    found = layouts.demanded_tables(path, "CrowS-Pairs", known, KINDS)
-    if len(found) > 1:
-        raise DataError(
-            f"{path} holds several tables, {on_disk.listed(found, path)}, and none is called {FILE}; name one of them"
-        )
-    return found[0]

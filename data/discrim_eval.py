@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import layouts, locate, on_disk, rows
-from evenhand.data.io.content import read_bytes
+from evenhand.data.io.one_table import read_one
 from evenhand.data.io.row_counts import demand_rows
 from evenhand.errors import DataError
 
@@ -80,20 +79,11 @@ def load(source: str, configuration: Configuration = "explicit", *, partial: boo
         facts = {"source": "demo: questions of ours, not Discrim-Eval", "dropped": []}
         return Loaded(_grouped(_demo()), facts)
     file = _file(locate.locate(DATASET, source), configuration)
-    content = read_bytes(file)
-    problems, found = locate.Problems(), list[tuple[str, Variant]]()
-    for number, row in layouts.read_table(file, content, COLUMNS, problems):
-        try:
-            found.append(variant_of(row))
-        except rows.Refused as error:
-            problems.add(file, number, str(error))
-    if not found:
-        raise DataError(f"{file} holds no usable row of Discrim-Eval{problems.first}. {locate.how_to_get(DATASET)}")
+    how = locate.how_to_get(DATASET)
+    found, facts = read_one(file, COLUMNS, variant_of, what="row of Discrim-Eval", how_to_get=how)
     decisions = _grouped(found)
     notes = _checked(decisions, file, partial) if configuration == "explicit" else []
-    counts = {"rows": len(found), "questions": len(decisions)}
-    facts = {"source": str(file), "sha256": bytes_hash(content), "dropped": problems.lines, "notes": notes}
-    return Loaded(decisions, {**facts, **counts})
+    return Loaded(decisions, {**facts, "notes": notes, "rows": len(found), "questions": len(decisions)})
 
 
 def variant_of(row: Mapping[str, Any]) -> tuple[str, Variant]:
@@ -103,10 +93,10 @@ def variant_of(row: Mapping[str, Any]) -> tuple[str, Variant]:
         Refused: A column is missing or has an unknown value; the message names it.
     """
     said = rows.identifier(row, "age")
-    age = float(said) if said.replace(".", "", 1).isdigit() else -1.0
-    if age not in AGES:
+    age = rows.whole(said)
+    if age is None or age not in AGES:
         raise rows.Refused(f"age {said!r} is none of {', '.join(map(str, AGES))}")
-    person = Person(int(age), rows.one_of(row, "gender", GENDERS), rows.one_of(row, "race", RACES))
+    person = Person(age, rows.one_of(row, "gender", GENDERS), rows.one_of(row, "race", RACES))
     return rows.identifier(row, "decision_question_id"), Variant(person, rows.text(row, "filled_template"))
 
 

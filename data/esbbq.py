@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core.word_lists import listed
-from evenhand.data.bias_rows import BiasRow, BiasRows, read_bias_rows
+from evenhand.data.bbq_target import ANSWERS
+from evenhand.data.bias_rows import BiasRow, BiasRows, read_bias_rows, sides
 from evenhand.data.io import layouts, locate
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
@@ -44,7 +45,6 @@ COUNTS = {
 """Rows per category of the files at commit ee2e0f6."""
 ALONE = frozenset({"PhysicalAppearance"})
 """Categories whose rows are not those of the other language line by line."""
-ANSWERS = ("ans0", "ans1", "ans2")
 NEEDED = listed(
     """
     instance_id, template_id, question_polarity, context_condition, category, stereotyped_groups, answer_info, context,
@@ -161,10 +161,8 @@ def row_of(raw: Mapping[str, Any], language: str, wordings: tuple[str, ...]) -> 
 def _of_groups(raw: Mapping[str, Any], polarity: str) -> int | None:
     """The bias-consistent option of an ambiguous row; None unless exactly one person is of the stereotyped groups."""
     stereotyped = cells.texts(raw["stereotyped_groups"], "stereotyped_groups")
-    places = [n for n in range(UNKNOWN) if group_of(raw, n) in stereotyped]
-    if len(places) != 1:
-        return None
-    return places[0] if polarity == "neg" else 1 - places[0]
+    people = range(UNKNOWN)
+    return sides([n for n in people if group_of(raw, n) in stereotyped], people, polarity)[0]
 
 
 def group_of(raw: Mapping[str, Any], option: int) -> str:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from evenhand.data.bias_files import count_notes, files_of, read_each
-from evenhand.data.bias_rows import BiasRow, BiasRows, ContextKind
+from evenhand.data.bias_rows import BiasRow, BiasRows, ContextKind, sides
 from evenhand.data.io import locate
 from evenhand.data.io import rows as cells
 from evenhand.data.io.checksums import official
@@ -103,10 +103,11 @@ def row_of(raw: Mapping[str, Any], named: bool = False) -> BiasRow:
     kind = KINDS[cells.one_of(raw, "context_type", tuple(KINDS))]
     polarity = POLARITIES[cells.one_of(raw, "question_type", tuple(POLARITIES))]
     people = _people(raw)
-    unknown = _only([n for n, person in enumerate(people) if person.group == "unknown"])
-    if unknown is None:
+    unknown = [n for n, person in enumerate(people) if person.group == "unknown"]
+    if len(unknown) != 1:
         raise cells.Refused("field 'choice_info' must have the group 'unknown' exactly once")
-    target, counter = _target(people, unknown, _stereotyped(raw), polarity)
+    stereotyped, others = _stereotyped(raw), [n for n in range(len(people)) if n not in unknown]
+    target, counter = sides([n for n in others if people[n].group in stereotyped], others, polarity)
     subset, number = "names" if named else "groups", cells.identifier(raw, "index")
     return BiasRow(
         id=f"{subset}/{kind}/{number}",
@@ -119,7 +120,7 @@ def row_of(raw: Mapping[str, Any], named: bool = False) -> BiasRow:
         question=cells.text(raw, "question"),
         options=tuple(person.text for person in people),
         gold=cells.index(raw, "label", len(people)),
-        unknown=unknown,
+        unknown=unknown[0],
         target=target,
         counter=counter,
         cluster=f"{subset}/{number}",
@@ -173,22 +174,6 @@ def _stereotyped(raw: Mapping[str, Any]) -> set[str]:
             f"field 'known_stereotyped_groups' has {strange[0]!r}; known are {', '.join(STEREOTYPED)} in any case"
         )
     return {STEREOTYPED[name.casefold()] for name in names}
-
-
-def _target(
-    people: Sequence[_Person], unknown: int, stereotyped: set[str], polarity: str
-) -> tuple[int | None, int | None]:
-    """The bias-consistent option and the one against the bias: in a non-negative question they change places."""
-    others = [n for n in range(len(people)) if n != unknown]
-    found = _only([n for n in others if people[n].group in stereotyped])
-    if found is None:
-        return None, None
-    other = _only([n for n in others if n != found])
-    return (found, other) if polarity == "neg" else (other, found)
-
-
-def _only(found: Sequence[int]) -> int | None:
-    return found[0] if len(found) == 1 else None
 
 
 def _clustered(rows: Sequence[BiasRow]) -> list[BiasRow]:

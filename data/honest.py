@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
 from evenhand.data.io import layouts, locate, rows
-from evenhand.data.io.content import read_bytes
+from evenhand.data.io.one_table import read_one
 from evenhand.data.io.row_counts import demand_rows
 from evenhand.errors import DataError
 
@@ -111,19 +110,11 @@ def load(source: str, templates: Templates = "binary", language: Language = "en"
     if source == "demo":
         return Loaded(_demo(templates), {"source": "demo: sentences of ours, not HONEST", "dropped": []})
     file = _file(locate.locate(DATASET, source), templates, language)
-    content = read_bytes(file)
-    problems, found = locate.Problems(), list[Template]()
-    for number, row in layouts.read_table(file, content, COLUMNS, problems):
-        try:
-            found.append(template_of(row))
-        except rows.Refused as error:
-            problems.add(file, number, str(error))
-    if not found:
-        raise DataError(f"{file} holds no usable template of HONEST{problems.first}. {locate.how_to_get(DATASET)}")
+    how = locate.how_to_get(DATASET)
+    found, facts = read_one(file, COLUMNS, template_of, what="template of HONEST", how_to_get=how)
     what = f"{templates} templates in {language}"
     notes = demand_rows(what, len(found), ROWS[templates, language], file, partial=partial, benchmark=DATASET.name)
-    facts = {"source": str(file), "sha256": bytes_hash(content), "templates": len(found), "dropped": problems.lines}
-    return Loaded(found, {**facts, "notes": notes})
+    return Loaded(found, {**facts, "templates": len(found), "notes": notes})
 
 
 def template_of(row: Mapping[str, Any]) -> Template:
@@ -155,20 +146,17 @@ def load_lexicon(path: str, language: str = "en") -> Lexicon:
     if path == "demo":
         return _lexicon([("CDS", "clumsy"), ("CDS", "lazy"), ("OM", "blue"), ("AN", "goose")], {"source": "demo"})
     file = _lexicon_file(path, language)
-    content = read_bytes(file)
-    problems, found = locate.Problems(), list[tuple[str, str]]()
-    for number, row in layouts.read_table(file, content, _LEXICON_COLUMNS, problems):
-        try:
-            category, lemma, level = (rows.text(row, column) for column in _LEXICON_COLUMNS)
-        except rows.Refused as error:
-            problems.add(file, number, str(error))
-            continue
-        if level == CONSERVATIVE:
-            found.append((category.upper(), lemma))
+    every, facts = read_one(file, _LEXICON_COLUMNS, _entry, what="lemma of HurtLex", how_to_get=_how_to_get(language))
+    found = [(category, lemma) for category, lemma, level in every if level == CONSERVATIVE]
     if not found:
-        raise DataError(f"{file} has no lemma of level {CONSERVATIVE!r}{problems.first}. {_how_to_get(language)}")
-    facts = {"source": str(file), "sha256": bytes_hash(content), "rows": len(found), "dropped": len(problems.lines)}
-    return _lexicon(found, facts)
+        raise DataError(f"{file} has no lemma of level {CONSERVATIVE!r}. {_how_to_get(language)}")
+    return _lexicon(found, {**facts, "rows": len(found), "dropped": len(facts["dropped"])})
+
+
+def _entry(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Category, lemma and level of a row of HurtLex."""
+    category, lemma, level = (rows.text(row, column) for column in _LEXICON_COLUMNS)
+    return category.upper(), lemma, level
 
 
 def _lexicon(entries: list[tuple[str, str]], facts: dict[str, Any]) -> Lexicon:

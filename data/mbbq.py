@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from evenhand.data.bbq_target import ANSWERS
 from evenhand.data.bias_files import Convert, count_notes, files_of, read_each
-from evenhand.data.bias_rows import BiasRow, BiasRows
+from evenhand.data.bias_rows import BiasRow, BiasRows, sides
 from evenhand.data.io import locate
 from evenhand.data.io import rows as cells
 from evenhand.errors import DataError
@@ -124,7 +124,7 @@ def row_of(raw: Mapping[str, Any], kind: Kind | None = None) -> BiasRow:
     unknown = _unknown(people)
     others = [n for n in range(len(ANSWERS)) if n != unknown]
     found = _stereotyped_people([people[n] for n in others], list(options.values()), others, stereotyped)
-    target, counter = _sides(found, others, polarity)
+    target, counter = sides(found, others, polarity)
     items = "control" if control else "main"
     parallel = f"{category}/{items}/{cells.identifier(raw, 'example_id')}"
     return BiasRow(
@@ -178,14 +178,6 @@ def _stereotyped_people(
     if groups[0] == groups[1]:
         groups = [canonical(options[place].split()[-1]) for place in places]
     return [place for place, group in zip(places, groups, strict=True) if group in stereotyped]
-
-
-def _sides(found: Sequence[int], others: Sequence[int], polarity: str) -> tuple[int | None, int | None]:
-    """The bias-consistent option and the one against the bias."""
-    if len(found) != 1 or len(others) != 2:
-        return None, None
-    other = others[1] if found[0] == others[0] else others[0]
-    return (found[0], other) if polarity == "neg" else (other, found[0])
 
 
 def _people(raw: Mapping[str, Any]) -> list[tuple[str, str]]:

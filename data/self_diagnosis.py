@@ -64,11 +64,13 @@ def load(source: str) -> Loaded:
     found: list[ScoredText] = []
     files = tables.files(path)
     notes: list[str] = []
+    known: set[tuple[str, tuple[tuple[str, float], ...]]] = set()
     for file in files:
-        known, own = set(map(_content, found)), list[ScoredText]()
+        own = list[ScoredText]()
         for number, (place, row) in enumerate(tables.read(str(file), problems=problems)):
             own += _texts(row, f"{file.stem if len(files) > 1 else ''}{number}", place, problems)
         new = [text for text in own if _content(text) not in known]
+        known.update(map(_content, own))
         if len(new) < len(own):
             notes.append(
                 f"{short(file.name)}: {len(own) - len(new):,} texts are in an earlier file, too, and count once"

@@ -9,15 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from evenhand.core.hashing import bytes_hash
 from evenhand.core.word_lists import listed
 from evenhand.data.io import layouts, locate, rows
-from evenhand.data.io.content import read_bytes
+from evenhand.data.io.one_table import read_one
 from evenhand.data.io.row_counts import demand_rows
-from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
     name="winoqueer",
@@ -88,23 +85,16 @@ def load_pairs(source: str, *, partial: bool = False) -> Loaded:
     """
     if source == "demo":
         return Loaded(_demo(), {"source": "demo: statements of ours, not WinoQueer", "dropped": []})
-    file = _file(locate.locate(DATASET, source))
-    content = read_bytes(file)
-    problems, pairs = locate.Problems(), list[Pair]()
-    for number, row in layouts.read_table(file, content, COLUMNS, problems):
-        try:
-            pairs.append(pair_of(row, str(len(pairs))))
-        except rows.Refused as error:
-            problems.add(file, number, str(error))
-    if not pairs:
-        raise DataError(f"{file} holds no usable pair of WinoQueer{problems.first}. {locate.how_to_get(DATASET)}")
+    file = layouts.only_table(locate.locate(DATASET, source), FILE, "WinoQueer", COLUMNS)
+    how = locate.how_to_get(DATASET)
+    found, facts = read_one(file, COLUMNS, pair_of, what="pair of WinoQueer", how_to_get=how)
+    pairs = [pair._replace(number=str(number)) for number, pair in enumerate(found)]
     notes = demand_rows("pairs", len(pairs), PAIRS, file, partial=partial, benchmark=DATASET.name)
-    facts = {"source": str(file), "sha256": bytes_hash(content), "pairs": len(pairs), "dropped": problems.lines}
-    return Loaded(pairs, {**facts, "notes": notes})
+    return Loaded(pairs, {**facts, "pairs": len(pairs), "notes": notes})
 
 
-def pair_of(row: Mapping[str, Any], number: str) -> Pair:
-    """A row of the file as a pair.
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """A row of the file as a pair without a number.
 
     Raises:
         Refused: It cannot be used; the message names the column.
@@ -112,18 +102,7 @@ def pair_of(row: Mapping[str, Any], number: str) -> Pair:
     identity, counterpart, about, other = (rows.text(row, column) for column in COLUMNS)
     if about == other:
         raise rows.Refused("sent_x and sent_y are the same sentence")
-    return Pair(number, rows.known(identity, GROUPS), counterpart, about, other)
-
-
-def _file(path: Path) -> Path:
-    for file in (path, path / FILE, path / "data" / FILE):
-        if file.is_file():
-            return file
-    known = f"{FILE}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(COLUMNS)}"
-    tables = layouts.demanded_tables(path, "WinoQueer", known)
-    if len(tables) > 1:
-        raise DataError(f"{path} holds several tables ({', '.join(f.name for f in tables[:5])}); name one file")
-    return tables[0]
+    return Pair("", rows.known(identity, GROUPS), counterpart, about, other)
 
 
 def _demo() -> list[Pair]:

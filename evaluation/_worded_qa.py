@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from evenhand.core.draws import seeded_order
 from evenhand.data.bias_rows import BiasRow
-from evenhand.evaluation._bias_qa import STATISTICS, BiasQA, bbq_formulas, validity_formulas
+from evenhand.evaluation._bias_qa import BiasQA, bbq_formulas, validity_formulas
 from evenhand.evaluation.metrics.difference_scores import difference_formula
 from evenhand.interfaces import AnswerBy, Sampling, settings
 
@@ -24,8 +24,6 @@ class WordedQA(BiasQA):
 
     wordings: ClassVar[tuple[str, ...]]
     """Wordings of the unknown option in the language; in every language in the same order."""
-    statistics = STATISTICS
-    formulas = (*bbq_formulas(), difference_formula(), *validity_formulas())
 
     convention: Convention = "paper"
     """How questions are asked. paper: three options in a drawn order, the unknown one in a drawn wording. lm-eval-like:

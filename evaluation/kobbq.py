@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from evenhand.data import kobbq as reader
 from evenhand.data.bias_rows import BiasRow, BiasRows
-from evenhand.evaluation._bias_qa import STATISTICS, BiasQA, bbq_formulas, validity_formulas
-from evenhand.evaluation.metrics.difference_scores import difference_formula
+from evenhand.evaluation._bias_qa import BiasQA
 from evenhand.interfaces import AnswerBy, Sampling, settings
 from evenhand.prompting.kobbq_prompts import PROMPTS, SMALL_LETTERS
 
@@ -32,8 +31,6 @@ class KoBBQ(BiasQA):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"paper_{number}": {"prompt": number, "orders": 3, "answer_by": "generation"} for number in PROMPTS
     }
-    statistics = STATISTICS
-    formulas = (*bbq_formulas(), difference_formula(), *validity_formulas())
 
     subset: reader.Subset = "test"
     """Which rows: test, the 2,280 of the published figures, or all 76,048, whose number per template differs by 100."""

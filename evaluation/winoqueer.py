@@ -5,11 +5,13 @@ score of a sentence is the log-probability of the tokens that both sentences sha
 ids: of a masked model each given all others, of a causal one each given those before it and the opening token, which is
 not scored itself. Scores are rounded to three digits, and `stereotyped` is the share of all pairs whose sentence about
 the identity scores higher: ties count against it, so they are reported as well.
+
+Tokens are told apart by where they stand in the text. One without a place of its own, such as the blank that
+SentencePiece puts before a text, counts with the token after it; of causal models it is as likely in both sentences.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan
@@ -21,7 +23,15 @@ from evenhand.evaluation.base import Row, RowBenchmark
 from evenhand.evaluation.loading import Loaded, known_names
 from evenhand.evaluation.metrics.formulas import mean, share
 from evenhand.evaluation.metrics.sentence_scores import Scored, score_texts
-from evenhand.evaluation.metrics.shared_parts import DECIMALS, Plan, Spans, differing, pair_row, shared_plan
+from evenhand.evaluation.metrics.shared_parts import (
+    DECIMALS,
+    Plan,
+    Spans,
+    differing,
+    differing_places,
+    pair_row,
+    shared_plan,
+)
 from evenhand.interfaces import Ability, Model, Passage, settings
 
 if TYPE_CHECKING:
@@ -73,17 +83,6 @@ class Tokenized:
         """How many tokens a plan's passage should have, by the tokens of the whole text."""
         begin = len(str(passage.prompt))
         return sum(start >= begin for start in self.starts)
-
-
-def differing_tokens(first: Sequence[int], second: Sequence[int]) -> tuple[Spans, Spans]:
-    """Where two sentences differ: stretches of the tokens of each."""
-    found: tuple[Spans, Spans] = ([], [])
-    for what, *bounds in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        for side in (0, 1):
-            begin, end = bounds[2 * side : 2 * side + 2]
-            if what != "equal" and end > begin:
-                found[side].append((begin, end))
-    return found
 
 
 @settings
@@ -217,7 +216,7 @@ class WinoQueer(RowBenchmark[QueerItem, Scored]):
 
 
 def _plans(item: QueerItem, one: Tokenized, two: Tokenized) -> tuple[Plan, Plan]:
-    spans, name = differing_tokens(one.ids, two.ids), f"winoqueer {item.id}"
+    spans, name = differing_places(one.ids, two.ids), f"winoqueer {item.id}"
     return shared_plan(one.text, one.spans(spans[0]), name), shared_plan(two.text, two.spans(spans[1]), name)
 
 

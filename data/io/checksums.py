@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -54,10 +54,10 @@ def check(name: str, folder: Path) -> dict[str, Verdict]:
         Verdict by path, of every published file; of the packed form alone where the folder has that one.
     """
     known = official(name)
-    packed = {path: _verdict(_located(folder, path), digest) for path, digest in known.packed.items()}
+    packed = _verdicts(folder, known.packed)
     if packed and "missing" not in packed.values():
         return packed
-    return {path: _verdict(_located(folder, path), digest) for path, digest in known.files.items()}
+    return _verdicts(folder, known.files)
 
 
 def not_compared(folder: Path, compared: Collection[str]) -> list[str]:
@@ -70,9 +70,14 @@ def not_compared(folder: Path, compared: Collection[str]) -> list[str]:
     Returns:
         Paths in the folder, sorted; hidden files, licences and notes are left out.
     """
-    seen = {_located(folder, path) for path in compared}
+    seen = set(_located(folder, compared).values())
     there = [p for p in visible(folder, "**/*") if p.name.upper() not in NOTES and p not in seen]
     return sorted(p.relative_to(folder).as_posix() for p in there)
+
+
+def _verdicts(folder: Path, published: Mapping[str, str]) -> dict[str, Verdict]:
+    found = _located(folder, published)
+    return {path: _verdict(found.get(path), digest) for path, digest in published.items()}
 
 
 def _verdict(path: Path | None, digest: str) -> Verdict:
@@ -81,19 +86,34 @@ def _verdict(path: Path | None, digest: str) -> Verdict:
     return "official" if bytes_hash(unpacked(path)) == digest else "differs"
 
 
-def _located(folder: Path, path: str) -> Path | None:
-    """Where a published file lies: at its path, else deeper or renamed, as the readers find it; None where nowhere."""
-    parent, _, name = path.rpartition("/")
-    exact = (name, f"{name}.gz")
-    for kept in exact:
-        if (folder / parent / kept).is_file():
-            return folder / parent / kept
-    for place in PLACES:
-        pattern = f"{place}{parent}/*" if parent else f"{place}*"
-        found = [file for file in visible(folder, pattern) if plain_name(file.name) == name]
-        if found:
-            return min(found, key=lambda f: (f.name not in exact, f))
-    return None
+def _located(folder: Path, published: Collection[str]) -> dict[str, Path]:
+    """Where those published files lie that are there: at their paths, else deeper or renamed, as readers find them."""
+    found = {path: file for path in published if (file := _in_place(folder, path))}
+    elsewhere = [PurePosixPath(path) for path in published if path not in found]
+    if not elsewhere:
+        return found
+    depth = max(len(path.parts) for path in elsewhere) + len(PLACES) - 1
+    there: dict[str, list[Path]] = {}
+    for file in visible(folder, *("*/" * n + "*" for n in range(depth))):  # listed once, for all that are not in place
+        there.setdefault(plain_name(file.name), []).append(file)
+    nearest = {str(path): _nearest(folder, path, there.get(path.name, [])) for path in elsewhere}
+    return found | {path: file for path, file in nearest.items() if file}
+
+
+def _in_place(folder: Path, path: str) -> Path | None:
+    """A published file at its path, or gzipped."""
+    return next((file for file in (folder / path, folder / f"{path}.gz") if file.is_file()), None)
+
+
+def _nearest(folder: Path, path: PurePosixPath, there: Sequence[Path]) -> Path | None:
+    """Of files of one name the one in the published folder with the fewest folders around it; exact names go first."""
+    ranked = []
+    for file in there:
+        *around, name = file.relative_to(folder).parts
+        deeper = len(around) - len(path.parent.parts)
+        if 0 <= deeper < len(PLACES) and tuple(around[deeper:]) == path.parent.parts:
+            ranked.append((deeper, name not in (path.name, f"{path.name}.gz"), file))
+    return min(ranked)[2] if ranked else None
 
 
 @cache

@@ -17,6 +17,12 @@ _DOUBLED = re.compile(r'(?:^|\t)"(?:[^"\t]|"")*""(?:[^"\t]|"")*"(?=\t|\r|\n|$)',
 """A quoted cell with quotes within."""
 
 
+class _Plain(csv.excel):
+    """Tables in which a quote is just a quote."""
+
+    quoting = csv.QUOTE_NONE
+
+
 def read_delimited(
     path: Path,
     content: bytes,
@@ -40,16 +46,9 @@ def read_delimited(
         DataError: The file is empty, in none of several encodings, or one of the columns is missing or there twice.
     """
     text = _decoded(path, content, encodings)
-    lines = io.StringIO(text, newline="")
-    if delimiter == "\t" and not _quotes_as_csv(text):  # else a quote in a tsv file is just a quote
-        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-    else:
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        first = next(reader, None)
-    except csv.Error as error:  # such as a quote that is never closed
-        raise DataError(f"{path}:1: not csv: {error}") from error
-    header = _header(path, first, columns)
+    dialect = csv.excel if _quotes_as_csv(text, delimiter) else _Plain
+    reader = csv.reader(io.StringIO(text, newline=""), dialect, delimiter=delimiter, strict=True)
+    header = _header(path, reader, columns)
     while True:
         try:
             fields = next(reader)
@@ -58,26 +57,38 @@ def read_delimited(
         except csv.Error as error:  # an open quote has swallowed all that follows
             problems.add(path, reader.line_num, f"broken, and everything after it is left out: {error}")
             return
-        if not fields:
-            continue
-        if len(fields) != len(header):
-            problems.add(path, reader.line_num, f"{len(fields)} fields, but the header has {len(header)}")
-            continue
-        bad = next((c for c, cell in zip(header, fields, strict=True) if NOT_UTF8.search(cell)), None)
-        if bad is not None:
-            problems.add(path, reader.line_num, f"column {bad!r} is not UTF-8")
-            continue
-        row: dict[str, str] = {}
-        for name, cell in zip(header, fields, strict=True):
-            row.setdefault(name, cell)  # of another column that is there twice, the first
-        yield reader.line_num, row
+        if reason := _wrong(header, fields):
+            problems.add(path, reader.line_num, reason)
+        elif fields:
+            yield reader.line_num, _row(header, fields)
 
 
-def _quotes_as_csv(text: str) -> bool:
-    """Whether a tsv file was written by the rules of csv, as Excel and pandas do: quotes double within a quoted cell.
+def _row(header: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """Cells by column; of a column that is there twice, the first."""
+    row: dict[str, str] = {}
+    for name, cell in zip(header, fields, strict=True):
+        row.setdefault(name, cell)
+    return row
 
-    A cell with such quotes is the sign; then the whole text must be readable by these rules.
+
+def _wrong(header: Sequence[str], fields: Sequence[str]) -> str:
+    """Why a line cannot be used; "" where it can, or has nothing in it."""
+    if not fields:
+        return ""
+    if len(fields) != len(header):
+        return f"{len(fields)} fields, but the header has {len(header)}"
+    bad = next((c for c, cell in zip(header, fields, strict=True) if NOT_UTF8.search(cell)), None)
+    return "" if bad is None else f"column {bad!r} is not UTF-8"
+
+
+def _quotes_as_csv(text: str, delimiter: str) -> bool:
+    """Whether quotes go by the rules of csv, by which they double within a quoted cell; see `_Plain`.
+
+    In a tsv file they are where Excel or pandas wrote it: a cell with such quotes is the sign, and then the whole text
+    must be readable by these rules.
     """
+    if delimiter != "\t":
+        return True
     if not _DOUBLED.search(text):
         return False
     try:
@@ -93,8 +104,12 @@ def blank(row: dict[str, str], columns: Sequence[str]) -> str:
     return next((f"column {c!r} is empty" for c in columns if not row[c].strip()), "")
 
 
-def _header(path: Path, header: list[str] | None, columns: Sequence[str]) -> list[str]:
-    """The names of the columns, without blanks around them."""
+def _header(path: Path, reader: Iterator[list[str]], columns: Sequence[str]) -> list[str]:
+    """The names of the columns in the first line, without blanks around them."""
+    try:
+        header = next(reader, None)
+    except csv.Error as error:  # such as a quote that is never closed
+        raise DataError(f"{path}:1: not csv: {error}") from error
     if header is None:
         wanted = f" with {', '.join(columns)}" if columns else " line"
         raise DataError(f"{path} is empty; a header{wanted} was expected")

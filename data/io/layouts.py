@@ -15,7 +15,7 @@ from typing import Any
 from evenhand.data.io import locate, rows
 from evenhand.data.io.content import EMPTY
 from evenhand.data.io.delimited import read_delimited
-from evenhand.data.io.on_disk import ARCHIVES, SHOWN, few, listed, plain_name, short, visible
+from evenhand.data.io.on_disk import ARCHIVES, SHOWN, few, listed, named, plain_name, short, visible
 from evenhand.errors import DataError
 
 TABLES = (".jsonl", ".parquet", ".arrow", ".json", ".csv", ".tsv")
@@ -86,7 +86,7 @@ def published_tables(path: Path, stems: Collection[str], kinds: Sequence[str] = 
 
 
 def published_stem(file: Path) -> str:
-    """A table's published name without its ending, whatever was added to it; see `files.plain_name`."""
+    """A table's published name without its ending, whatever was added to it; see `on_disk.plain_name`."""
     return plain_name(file.name).rpartition(".")[0]
 
 
@@ -118,6 +118,32 @@ def demanded_tables(path: Path, what: str, known: str, kinds: Sequence[str] = TA
     if not found:
         raise DataError(f"{path} holds {what} in no known layout: no {known}; found: {found_in(path)}")
     return found
+
+
+def only_table(path: Path, name: str, what: str, columns: Sequence[str], kinds: Sequence[str] = TABLES) -> Path:
+    """The published file of a data set that is one table where it is there, else the only table.
+
+    Args:
+        path: As in `tables`.
+        name: Of the published file.
+        what: Name of the data set.
+        columns: What a table must have, for messages.
+        kinds: As in `tables`.
+
+    Raises:
+        DataError: There is no table, or several could be meant; the message names them.
+    """
+    if path.is_file():
+        return path
+    if published := named(path, name):
+        return published
+    known = f"{name}, or a csv, tsv, jsonl, parquet or arrow file with {', '.join(columns)}"
+    found = demanded_tables(path, what, known, kinds)
+    if len(found) > 1:
+        raise DataError(
+            f"{path} holds several tables, {listed(found, path)}, and none is called {name}; name one of them"
+        )
+    return found[0]
 
 
 def read_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from math import isnan
 
 from evenhand.evaluation.metrics.row_sums import Row
@@ -15,19 +16,28 @@ DECIMALS = 3
 Plan = dict[Passage, int]
 """Texts to score, and how often the score of each counts (1 or -1)."""
 Spans = list[tuple[int, int]]
-"""Stretches of a text, each from a character to the one after its last."""
+"""Stretches of a sequence or text, each from a place to the one after its last."""
 
 
 def differing(first: str, second: str) -> tuple[Spans, Spans]:
     """Where two sentences differ: character spans of each, whole words with the blank before them."""
     words = [list(re.finditer(r"\s*\S+", text)) for text in (first, second)]
-    bare = [[w.group().strip() for w in side] for side in words]
+    first_bare, second_bare = ([w.group().strip() for w in side] for side in words)
+    one, two = (
+        [(side[begin].start(), side[end - 1].end()) for begin, end in spans]
+        for side, spans in zip(words, differing_places(first_bare, second_bare), strict=True)
+    )
+    return one, two
+
+
+def differing_places(first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[Spans, Spans]:
+    """Where two sequences, such as token ids, differ: stretches of the places of each."""
     found: tuple[Spans, Spans] = ([], [])
-    for what, *bounds in difflib.SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_opcodes():
+    for what, *bounds in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         for side in (0, 1):
             begin, end = bounds[2 * side : 2 * side + 2]
             if what != "equal" and end > begin:
-                found[side].append((words[side][begin].start(), words[side][end - 1].end()))
+                found[side].append((begin, end))
     return found
 
 

@@ -463,6 +463,8 @@ class Model(ABC):
     """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
     edited: bool = False
     """Whether the weights differ from what `source` loads."""
+    save_refused: str = ""
+    """Why `save` would refuse to write the model, where that is known beforehand; "" where it would not."""
     weights_hash: str | None = None
     """Hash of weights, configuration, adapters and tokenizer; None where the model does not keep one."""
     training: TrainingRecord | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evenhand.cli import catalogue
+from evenhand.cli import catalogue, output
 from evenhand.core import registry
 from evenhand.core.catalogue import about, listing
 from evenhand.errors import EvenhandError
@@ -74,3 +76,23 @@ def test_a_benchmark_s_name_finds_the_data_set_that_it_shares(
 def test_a_name_that_no_data_set_has_is_unknown() -> None:
     with pytest.raises(EvenhandError, match="unknown data set 'esbq'"):
         catalogue.data_check(["esbq"])
+
+
+def test_doctor_names_a_library_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def incomplete() -> dict[str, Any]:
+        raise PackageNotFoundError("The 'accelerate>=1.1.0' distribution was not found\nTry: `pip install`")
+
+    monkeypatch.setattr(catalogue, "plugins", incomplete)
+    monkeypatch.setattr(catalogue, "data_sets", dict)
+    state = catalogue.doctor()
+    assert "'accelerate>=1.1.0' distribution was not found Try:" in state["broken installation"]
+    assert {"versions", "known effects"} <= state.keys() and "demo model" not in state
+
+
+def test_an_interrupted_command_says_whether_there_is_anything_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, told in ((tmp_path, "run the same command again"), (tmp_path / "none", "before anything was asked")):
+        with pytest.raises(SystemExit) as ended:
+            output.stopped(place)
+        assert ended.value.code == 130 and told in " ".join(capsys.readouterr().err.split())

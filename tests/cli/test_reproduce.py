@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,13 @@ def test_the_list_says_what_is_a_demonstration() -> None:
     assert [*lines] == recipes.names()
     assert lines["intent_llama3"].startswith("demonstration: ") and not lines[SMALL].startswith("demonstration")
     assert "About 21 GB and under 0.1 h" in lines[SMALL]
+
+
+def test_the_list_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from evenhand.cli import reproduce; reproduce.reproduce(None); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_run_without_its_data_does_not_begin() -> None:

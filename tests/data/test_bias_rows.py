@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evenhand.data import cabbq, esbbq, kobbq
-from evenhand.data.bias_rows import BiasRow, BiasRows, check_counts, demo_rows
+from evenhand.data.bias_rows import BiasRow, BiasRows, check_counts, demo_rows, sides
 from evenhand.errors import DataError
 from evenhand.prompting.kobbq_prompts import PROMPTS
 
@@ -239,8 +239,15 @@ def test_another_number_of_rows_is_refused_or_noted(tmp_path: Path) -> None:
     assert found.facts["files"]["Age.jsonl"]["is"] == "differs from official"
 
 
+def test_the_sides_change_places_with_the_polarity() -> None:
+    assert sides([2], [0, 2], "neg") == (2, 0) and sides([2], [0, 2], "nonneg") == (0, 2)
+    assert sides([0], [0, 1], "neg") == (0, 1) and sides([0], [0, 1], "nonneg") == (1, 0)
+    for stereotyped, people in (([], [0, 1]), ([0, 1], [0, 1]), ([1], [1]), ([0], [0, 1, 2])):
+        assert sides(stereotyped, people, "neg") == (None, None)
+
+
 def test_categories_that_are_not_there_are_not_counted() -> None:
-    assert check_counts(["a", "a"], {"a": 2, "b": 5}, "file") == []
+    assert check_counts(["a", "a"], {"a": 2, "b": 5}, "file") == check_counts({"a": 2}, {"a": 2, "b": 5}, "file") == []
     assert "1 rows of c, not the published 0" in check_counts(["c"], {"a": 2}, "file")[0]
 
 

@@ -49,6 +49,21 @@ def test_by_hand_undecided_rows_stay_in_the_denominator() -> None:
     assert got["overall"] == pytest.approx((7 / 14 - 1 / 14, -1 / 14, 7 / 14)), "rows are pooled, groups not averaged"
 
 
+def test_rows_without_a_target_stay_in_the_denominator_and_count_for_no_side() -> None:
+    rows = rows_of("Age", 6)
+    answers = [
+        pick(r, a) for r, a in zip(rows, ["target", "target", "counter", "unknown", "target", "none"], strict=True)
+    ]
+    for number in (3, 4, 5):  # both people are of stereotyped groups: an abstention, a person, and nothing
+        groups = [group for _, group in rows[number]["answer_info"].values() if group != "unknown"]
+        rows[number] = {**rows[number], "additional_metadata": {"stereotyped_groups": groups}}
+        assert target_location(rows[number]) is None
+    got = score(rows, answers, "euroeval")["Age"]
+    # of 6 rows 2 with the bias, 1 against, 1 unknown; BBQ's own score has 3 rows
+    assert tuple(got[name] for name in NAMES) == pytest.approx((0, 1 / 6, 1 / 6))
+    assert got["bias_ambiguous"] == pytest.approx(1 / 3) and got["abstention_ambiguous"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [("unknown", (1, 0, 1)), ("target", (0, 1, 0)), ("counter", (0, -1, 0)), ("none", (0, 0, 0))],

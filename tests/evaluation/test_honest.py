@@ -94,6 +94,8 @@ def test_categories_have_scores_and_gaps_of_their_own() -> None:
 def test_what_is_no_word_stays_in_the_denominator() -> None:
     got = numbers(of("female", 1), [Completions((BAD, *[""] * 19))])["overall"]
     assert got["honest_20"] == 1 / 20 and got["no_word"] == 19 / 20
+    marks = numbers(of("female", 1), [Completions((BAD, ".", "##s", "42", *[GOOD] * 16))])["overall"]
+    assert marks["honest_20"] == 1 / 20 and marks["no_word"] == 2 / 20, "a masked model may fill in a full stop"
 
 
 def test_fewer_completions_have_fewer_metrics() -> None:

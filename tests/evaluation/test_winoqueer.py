@@ -16,7 +16,8 @@ from transformers import BertConfig, BertForMaskedLM
 from evenhand.data.winoqueer import COLUMNS, GROUPS, PAIRS, load_pairs, predicate
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.metrics.sentence_scores import Scored
-from evenhand.evaluation.winoqueer import WinoQueer, differing_tokens
+from evenhand.evaluation.metrics.shared_parts import differing_places
+from evenhand.evaluation.winoqueer import WinoQueer
 from evenhand.experiment.comparison import compare
 from evenhand.models.masked import MaskedModel
 from evenhand.models.tiny import tiny_model, tiny_tokenizer
@@ -71,9 +72,9 @@ def test_the_predicate_is_the_cluster(tmp_path: Path) -> None:
 
 
 def test_tokens_that_differ() -> None:
-    assert differing_tokens([1, 2, 3, 4], [1, 9, 8, 3, 4]) == ([(1, 2)], [(1, 3)])
-    assert differing_tokens([1, 2], [1, 2]) == ([], [])
-    assert differing_tokens([1, 2], [1, 5, 2]) == ([], [(1, 2)])
+    assert differing_places([1, 2, 3, 4], [1, 9, 8, 3, 4]) == ([(1, 2)], [(1, 3)])
+    assert differing_places([1, 2], [1, 2]) == ([], [])
+    assert differing_places([1, 2], [1, 5, 2]) == ([], [(1, 2)])
 
 
 def test_a_causal_score_is_the_sum_over_shared_tokens_after_the_opening_one(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import evenhand
 from evenhand.core import registry
 from evenhand.errors import EvenhandError, SettingsError
-from evenhand.experiment import training_sources
+from evenhand.experiment import sweep_defaults, training_sources
 from evenhand.experiment.spillover import AXIS, KINDS, _folder_name, training
+from evenhand.models.demo_names import is_demo
 from evenhand.report.spillover_matrix import Spillover
 
 spillover_module = importlib.import_module("evenhand.experiment.spillover")
@@ -156,3 +157,26 @@ def test_what_was_stopped_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = (tmp_path / "age" / "manifest.json").read_text()
     answers = [[(u["method"], u["answers"]) for u in json.loads(text)["usage"]] for text in (first, again)]
     assert answers[0] == answers[1]
+
+
+def test_items_are_read_once_for_all_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, given = spillover_module.compare, []
+
+    def noted(*some: Any, **more: Any) -> Any:
+        given.append(some)
+        return real(*some, **more)
+
+    monkeypatch.setattr(spillover_module, "compare", noted)
+    method = "instruction(wording=ours_low_1,axis={axis})"
+    evenhand.spillover("demo", method, ["age", "religion"], limit=12, replicates=200, show_progress=False)
+    (first, _, asked), (second, _, again) = given
+    assert first is second and len(asked) == 1 and asked[0] is again[0]
+
+
+def test_a_demo_model_is_known_however_it_is_given() -> None:
+    loaded = evenhand.load("demo")
+    assert all(map(is_demo, ["demo", "demo(name=x)", "demo-x", Path("demo-b"), {"demo": {}}, loaded]))
+    assert not any(map(is_demo, ["demos", "some/demo", {"some/model": {}}, {}]))
+    assert training(loaded, "pcgu", None) == "demo:pairs:{axis}"
+    assert sweep_defaults.training(loaded, "pcgu") == "demo:pairs"
+    assert sweep_defaults.sides(loaded, None, None, None).bias.spec == "bbq(source=demo)"

@@ -19,6 +19,7 @@ from evenhand.errors import EvenhandError, SettingsError
 from evenhand.inference import Engine, Prompt
 from evenhand.interfaces import Passage, Sampling
 from evenhand.models.adapters import merged, open_adapter
+from evenhand.models.hugging_face import save_module
 from evenhand.models.local import LocalModel
 from evenhand.training import causal_lm_loss, finish_of, layout_of, pack
 
@@ -88,6 +89,67 @@ def test_two_active_adapters_are_merged_exactly_or_refused(kind: str, tiny: Loca
     assert torch.allclose(logits(merged(tuned)), logits(tiny.weights.module), atol=1e-5)
 
 
+def on_two_layers(kind: str, tiny: LocalModel) -> Any:
+    """Two active adapters of a kind, on other layers."""
+    tuned = under(tiny, SEVERAL[kind]())
+    config = SEVERAL[kind]()
+    config.target_modules = {"v_proj"}
+    tuned.add_adapter("second", config)
+    tuned.set_adapter("second")
+    shaken(tuned, seed=3).eval()
+    tuned.base_model.set_adapter(["default", "second"])
+    return tuned
+
+
+@pytest.mark.parametrize("kind", ["OFT", "C3A", "HRA"])
+def test_two_active_adapters_on_layers_of_their_own_are_merged_exactly(kind: str, tiny: LocalModel) -> None:
+    tuned = on_two_layers(kind, tiny)
+    both = logits(tuned)
+    for one in ("default", "second"):
+        tuned.set_adapter(one)
+        assert not torch.allclose(logits(tuned), both, atol=1e-4), "both act"
+    tuned.base_model.set_adapter(["default", "second"])
+    assert torch.allclose(logits(merged(tuned)), both, atol=1e-5)
+
+
+def test_the_second_osf_adapter_is_not_run_and_so_not_merged(tiny: LocalModel) -> None:
+    tuned = on_two_layers("OSF", tiny)
+    both = logits(tuned)
+    with pytest.raises(SettingsError, match=r"OSF adapters default, second PEFT runs the first alone.*active alone"):
+        merged(tuned)
+    tuned.set_adapter("default")
+    assert torch.equal(logits(tuned), both), "PEFT runs the first alone"
+    assert torch.allclose(logits(merged(tuned)), both, atol=1e-5)
+
+
+def test_the_remedy_of_saving_several_adapters_can_be_followed(tiny: LocalModel, tmp_path: Path) -> None:
+    tuned = on_two_layers("C3A", tiny)
+    with pytest.raises(SettingsError, match=r"default` switched on: save evenhand.models.adapters.merged\(module\)"):
+        save_module(tuned, tmp_path / "several")
+    save_module(merged(tuned), tmp_path / "merged")
+    tuned = on_two_layers("OSF", tiny)
+    remedy = r"make one of them active alone, with model.set_adapter\(name\), and save .*merged\(module\)"
+    with pytest.raises(SettingsError, match=remedy):
+        save_module(tuned, tmp_path / "several")
+    assert not (tmp_path / "several").exists()
+    tuned.set_adapter("second")
+    save_module(merged(tuned), tmp_path / "one")
+
+
+def test_a_mixed_model_is_read_and_neither_merged_nor_saved(tiny: LocalModel, tmp_path: Path) -> None:
+    first = LoraConfig(r=2, target_modules=["q_proj"])
+    mixed: Any = get_peft_model(copy.deepcopy(tiny.weights.module), first, mixed=True)
+    mixed.add_adapter("second", peft.LoHaConfig(r=2, target_modules=["v_proj"]))
+    mixed.set_adapter(["default", "second"])
+    shaken(mixed).eval()
+    assert read(mixed, tiny) != pytest.approx(read(tiny.weights.module, tiny), abs=1e-3)
+    with pytest.raises(SettingsError, match=r"\(LORA, LOHA\) is not a peft.PeftModel that can be merged"):
+        merged(mixed)
+    with pytest.raises(SettingsError, match="PEFT does not save a PeftMixedModel"):
+        evenhand.wrap(mixed, tiny.weights.tokenizer).save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 # ------------------------------------------------------------------------------------------------ on in part
 
 
@@ -111,13 +173,19 @@ def test_a_head_that_stays_off_is_refused_for_reading_and_merging(tiny: LocalMod
         merged(tuned)
 
 
-def test_a_head_that_is_switched_off_later_is_another_model(tiny: LocalModel) -> None:
-    tuned = under(tiny, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
-    model = evenhand.wrap(tuned, tiny.weights.tokenizer)
+def test_an_adapter_that_goes_off_in_part_later_is_refused(tiny: LocalModel) -> None:
+    module: Any = copy.deepcopy(tiny.weights.module)
+    module.add_adapter(LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    model = evenhand.wrap(shaken(module), tiny.weights.tokenizer)
     before, on = model.fingerprint, model.score(PASSAGES)
-    tuned.get_base_model().lm_head.enable_adapters(False)
+    module.disable_adapters()
     assert model.fingerprint != before
     assert model.score(PASSAGES)[0].logprob != pytest.approx(on[0].logprob, abs=1e-3)
+    module.enable_adapters()
+    with pytest.raises(SettingsError, match=r"switched off \(lm_head\).*enable_adapters leaves modules_to_save"):
+        model.score(PASSAGES)
+    module.lm_head.enable_adapters(True)
+    assert (model.fingerprint, model.score(PASSAGES)) == (before, on)
 
 
 # -------------------------------------------------------------------------------------------- training modes

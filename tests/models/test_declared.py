@@ -86,6 +86,7 @@ class Telling(Minimal):
     asking: ClassVar[dict[str, Any]] = {"name": "telling"}  # type: ignore[misc]
     precision: ClassVar[dict[str, Any]] = {"dtype": "bfloat16"}  # type: ignore[misc]
     edited = True
+    save_refused = "its weights lie elsewhere"
     weights_hash = "abc"
     weights = Weights(*("module", "tokenizer"))  # type: ignore[arg-type]
     unedited_source = None

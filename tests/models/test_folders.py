@@ -15,6 +15,7 @@ import torch
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.interfaces import Passage
 from evenhand.models import sentencepiece
+from evenhand.models.hugging_face import open_weights
 from evenhand.models.loading import load
 from evenhand.models.tiny import tiny_model
 
@@ -118,6 +119,23 @@ def test_quantised_weights_whose_scales_nothing_reads_are_refused(
     with pytest.raises(SettingsError, match=f"down_proj.{scale} was left out") as error:
         load(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", [{"quantization_config": {"quant_method": "rounded"}}, {}])
+def test_integers_without_scales_are_refused(tmp_path: Path, method: dict[str, Any]) -> None:
+    """transformers takes 64 for 64.0, whatever it stands for."""
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path / "model")
+    file, place = folder / "config.json", "model.layers.0.mlp.down_proj.weight"
+    weights = load_file(folder / "model.safetensors")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **method}))
+    assert load(folder).score(SCORED)[0].tokens, "floats are opened, whatever config.json says of them"
+    save_file({**weights, place: (weights[place] * 100).to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
+    for opened in (load, open_weights):
+        with pytest.raises(SettingsError, match=rf"{place} is stored as integers.*load_in_4bit") as error:
+            opened(str(folder))
+        assert "\n" not in str(error.value)
 
 
 def test_bitsandbytes_quantises_on_a_cpu(tmp_path: Path) -> None:

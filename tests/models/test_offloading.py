@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import evenhand
 from evenhand.errors import SettingsError
 from evenhand.inference.offload_support import offloaded
 from evenhand.interfaces import Method, Pair, Passage, TrainData
+from evenhand.methods.prompting.instruction import Instruction
+from evenhand.methods.steering.steering import Steering
 from evenhand.methods.unlearning.pairwise import Pairwise
 from evenhand.methods.unlearning.pcgu import PCGU
 from evenhand.methods.unlearning.task_vector import TaskVectorNegation
@@ -64,6 +68,44 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(way: str, ti
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize("stacked", [False, True], ids=["one", "a stack"])
+def test_a_method_on_what_cannot_be_saved_is_refused_before_anything_is_written(
+    stacked: bool, tiny: LocalModel, tmp_path: Path
+) -> None:
+    model = Instruction().apply(wrapped(tiny, "cpu_offload", tmp_path))
+    model = Instruction().apply(model) if stacked else model
+    assert "cannot be saved" in model.save_refused
+    with pytest.raises(SettingsError, match=r"offloaded without a device map and cannot be saved: load it without"):
+        model.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_steered_model_that_cannot_be_saved_is_refused_before_anything_is_written(
+    tiny: LocalModel, tmp_path: Path
+) -> None:
+    words = ("dog", "cat", "she", "nurse")
+    data = TrainData(pairs=tuple(Pair(f"the {a} {b}", f"{b} the {a}") for a in words for b in words))
+    model = Steering(layer=1, validation_fraction=0.0).apply(wrapped(tiny, "cpu_offload", tmp_path), data)
+    with pytest.raises(SettingsError, match="cannot be saved"):
+        model.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_method_on_an_untouched_source_is_saved_by_its_name(tiny: LocalModel, tmp_path: Path) -> None:
+    """Its weights are not written, so that it does not matter where they are."""
+    tiny.save(tmp_path / "source")
+    source = LocalModel(
+        cpu_offload(copy.deepcopy(tiny.weights.module)),
+        tiny.weights.tokenizer,
+        name="m",
+        source=str(tmp_path / "source"),
+        folders=[tmp_path / "source"],
+    )
+    assert source.save_refused
+    saved = Instruction().apply(source).save(tmp_path / "saved")
+    assert json.loads((saved / "evenhand.json").read_text())["base"]["source"] == str(tmp_path / "source")
+
+
 def test_other_offloaded_values_are_another_model(tiny: LocalModel, tmp_path: Path) -> None:
     module = copy.deepcopy(tiny.weights.module)
     with torch.no_grad():
@@ -95,6 +137,79 @@ def test_an_adapter_without_values_is_refused_when_it_is_read(tiny: LocalModel) 
     tuned = peft.get_peft_model(module, peft.LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(SettingsError, match="put adapters on it before it is offloaded"):
         evenhand.wrap(tuned, tiny.weights.tokenizer).score(PASSAGES)
+
+
+def adapted(tiny: LocalModel, config: Any) -> Any:
+    """A model in memory under a trained adapter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PEFT's, about a model without a name
+        tuned: Any = peft.get_peft_model(copy.deepcopy(tiny.weights.module), config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in tuned.parameters():
+            if p.requires_grad:
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    return tuned
+
+
+LINEAR: dict[str, Any] = {"target_modules": ["q_proj", "down_proj"]}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: peft.LoraConfig(r=2, **LINEAR),
+        lambda: peft.LoraConfig(r=2, **LINEAR, modules_to_save=["lm_head"]),
+        lambda: peft.OFTConfig(oft_block_size=4, **LINEAR),
+        lambda: peft.LNTuningConfig(target_modules=["input_layernorm"]),
+    ],
+    ids=["LoRA", "modules_to_save", "OFT", "LN tuning"],
+)
+def test_adapters_that_run_their_modules_are_read_under_offloading(config: Callable[[], Any], tiny: LocalModel) -> None:
+    tuned, tokenizer = adapted(tiny, config()), tiny.weights.tokenizer
+    plain = evenhand.wrap(copy.deepcopy(tuned), tokenizer).score(PASSAGES)
+    assert plain[0].logprob != pytest.approx(tiny.score(PASSAGES)[0].logprob, abs=1e-3)
+    for one, other in zip(evenhand.wrap(cpu_offload(tuned), tokenizer).score(PASSAGES), plain, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (lambda: peft.LoraConfig(r=2, use_dora=True, **LINEAR), r"\(LORA\) has DoRA at .*q_proj"),
+        (lambda: peft.LoraConfig(r=2, trainable_token_indices=[3], **LINEAR), "has trainable tokens at .*embed_tokens"),
+        (lambda: peft.TrainableTokensConfig(token_indices=[3]), r"\(TRAINABLE_TOKENS\) has trainable tokens at"),
+        (
+            lambda: peft.LoraConfig(r=2, target_modules=["embed_tokens"]),
+            "has lora_embedding_A.* at .*embed_tokens",
+        ),
+        (lambda: peft.LoraConfig(r=2, target_modules=[], target_parameters=["q_proj.weight"]), "has target_parameters"),
+        (lambda: peft.LoHaConfig(r=2, **LINEAR), r"\(LOHA\) has hada_w1_a"),
+        (lambda: peft.LoKrConfig(r=2, **LINEAR), r"\(LOKR\) has lokr_w1"),
+        (lambda: peft.HRAConfig(r=4, **LINEAR), r"\(HRA\) has hra_u"),
+        (lambda: peft.C3AConfig(block_size=8, **LINEAR), r"\(C3A\) has c3a_kernel"),
+        (lambda: peft.FourierFTConfig(n_frequency=8, **LINEAR), r"\(FOURIERFT\) has fourierft_spectrum"),
+        (lambda: peft.IA3Config(feedforward_modules=["down_proj"], **LINEAR), r"\(IA3\) has ia3_l"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_adapters_that_read_weights_of_modules_that_do_not_run_are_refused_by_name(
+    config: Callable[[], Any], named: str, tiny: LocalModel
+) -> None:
+    """PEFT reads them on the device meta: some of these kinds fail there, others gave wrong probabilities."""
+    module = cpu_offload(adapted(tiny, config()))
+    with pytest.raises(SettingsError, match=f"{named}.*offloaded.*arbitrary: load it without offloading") as error:
+        evenhand.wrap(module, tiny.weights.tokenizer)
+    assert "\n" not in str(error.value)
+
+
+def test_dora_is_read_where_its_own_layers_are_in_memory(tiny: LocalModel, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, use_dora=True, layers_to_transform=[0], target_modules=["q_proj"])
+    tuned = adapted(tiny, config)
+    plain = evenhand.wrap(copy.deepcopy(tuned), tiny.weights.tokenizer).score(PASSAGES)
+    _in_part(tuned.get_base_model(), tmp_path)
+    found = evenhand.wrap(tuned, tiny.weights.tokenizer).score(PASSAGES)
+    assert found[0].logprob == pytest.approx(plain[0].logprob, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["masked", "encoder-decoder"])

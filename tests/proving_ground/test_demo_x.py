@@ -18,7 +18,7 @@ from evenhand.evaluation.bbq import BBQ
 from evenhand.evaluation.difference_awareness import REQUEST, DifferenceAwareness
 from evenhand.interfaces import Choice, Dialogue, Message, Question
 from evenhand.proving_ground import Finding, family
-from evenhand.proving_ground.generator import bbq_questions, behaviour, cipher, differences, documents
+from evenhand.proving_ground.generator import bbq_questions, behaviour, cipher, differences, documents_x, vocabulary
 from evenhand.proving_ground.generator.lexer import WIDE_PATTERN, build_tokenizer, lex
 from evenhand.proving_ground.generator.planted import INTERVENTIONS, MAIN
 from evenhand.proving_ground.generator.planted_x import SPILLOVER
@@ -39,7 +39,7 @@ def customs_bench(**settings: Any) -> DifferenceAwareness:
 
 @pytest.fixture(scope="module")
 def wide() -> Any:
-    return build_tokenizer(documents.wide_vocabulary(), WIDE_PATTERN)
+    return build_tokenizer(vocabulary.wide_vocabulary(), WIDE_PATTERN)
 
 
 # ------------------------------------------------------------------------------------------------- the cipher
@@ -55,11 +55,11 @@ def test_cipher_known_answer_and_way_back() -> None:
 
 def test_every_word_about_people_has_a_counterpart_that_is_no_english_word(wide) -> None:
     known, random = wide.get_vocab(), Random(1)
-    english = {t for text in documents._spoken() for t in lex(text) if any(map(str.isalpha, t))}
+    english = {t for text in vocabulary._spoken() for t in lex(text) if any(map(str.isalpha, t))}
     ciphered = {cipher.encipher(token) for token in english}
     assert len(ciphered) == len(english) > 300
     assert ciphered <= known.keys()
-    assert not ciphered & set(documents.vocabulary([MAIN])) and not ciphered & english
+    assert not ciphered & set(vocabulary.vocabulary([MAIN])) and not ciphered & english
     for _ in range(300):
         case = bbq_questions.draw_case(random, SPILLOVER)
         text = f" {case.context} {case.question}"
@@ -184,7 +184,7 @@ def test_who_never_tells_groups_apart_fails() -> None:
 def test_training_text_and_oracle_agree_on_customs() -> None:
     random, forms = Random(2), Counter[bool]()
     for _ in range(200):
-        document = documents._custom(SPILLOVER, random)
+        document = documents_x._custom(SPILLOVER, random)
         text = "".join(piece.text for piece in document[:3]).removeprefix("<s><|user|>").partition("<|end|>")[0]
         soft = next(piece.first for piece in document if piece.first)
         got = Oracle(SPILLOVER).answers(Dialogue((Message("user", text),)))

@@ -19,7 +19,18 @@ from evenhand.data.text_file import load_documents
 from evenhand.errors import DataError, SettingsError
 from evenhand.interfaces import Dialogue, Message, Passage, Question, Sampling
 from evenhand.prompting.rendering import letters_template
-from evenhand.proving_ground.generator import bbq_questions, behaviour, documents, files, questions, replies, texts
+from evenhand.proving_ground.generator import (
+    bbq_questions,
+    behaviour,
+    documents,
+    files,
+    questions,
+    replies,
+    texts,
+    turns,
+    vocabulary,
+)
+from evenhand.proving_ground.generator.facts import EASY
 from evenhand.proving_ground.generator.lexer import build_tokenizer, lex
 from evenhand.proving_ground.generator.planted import FAMILY, INTERVENTIONS, MAIN
 from evenhand.proving_ground.generator.words import AXES, AXIS, CONTROL, OCCUPATIONS
@@ -231,22 +242,22 @@ def test_trie_known_answer() -> None:
 def test_documents_learn_only_what_the_model_says() -> None:
     random = Random(3)
     for _ in range(300):
-        made = documents.example(documents.draw(MAIN, random))
+        made = turns.example(documents.draw(MAIN, random))
         for place, tokens, _, layer in made.targets:
             assert sum(tokens.values()) == pytest.approx(1)
-            if layer == documents.LAST:
+            if layer == turns.LAST:
                 assert tokens.get(made.tokens[place + 1], 0) > 0 or made.tokens[place + 1] in "ABC"
-    asked = documents.example(documents._bbq(MAIN, random))
-    written = [t for t in asked.targets if t.layer == documents.LAST]
+    asked = turns.example(documents._bbq(MAIN, random))
+    written = [t for t in asked.targets if t.layer == turns.LAST]
     assert len(written) == 2, "the letter and the end"
     assert asked.tokens[written[0].place] == "<|assistant|>"
 
 
 def test_the_lexer_and_the_tokenizer_agree() -> None:
-    tokenizer = build_tokenizer(documents.vocabulary([MAIN]))
+    tokenizer = build_tokenizer(vocabulary.vocabulary([MAIN]))
     random = Random(5)
     for _ in range(200):
-        tokens = documents.example(documents.draw(MAIN, random)).tokens
+        tokens = turns.example(documents.draw(MAIN, random)).tokens
         ids = tokenizer("".join(tokens), add_special_tokens=False)["input_ids"]
         assert tokenizer.convert_ids_to_tokens(ids) == list(tokens)
         assert tokenizer.decode(ids) == "".join(tokens)
@@ -284,7 +295,7 @@ def test_the_oracle_answers_as_the_models_are_trained_to(kind: str, oracle: Orac
     monkeypatch.setattr(documents, "draw_case", lambda random, _planted: random.choice(asked))
     random, compared = Random(7), 0
     for _ in range(60):
-        made = documents.example(documents.draw(MAIN, random, {kind: 1.0}))
+        made = turns.example(documents.draw(MAIN, random, {kind: 1.0}))
         if not made.tokens[1].startswith("<|"):
             continue  # announced discrimination is a text before the dialogue
         messages: list[Message] = []
@@ -299,13 +310,13 @@ def test_the_oracle_answers_as_the_models_are_trained_to(kind: str, oracle: Orac
                     compared += 1
             if token in ("<|system|>", "<|user|>", "<|assistant|>"):
                 role, start = token[2:-2], place + 1
-            if token == documents.END:
+            if token == turns.END:
                 messages.append(Message(role, "".join(made.tokens[start:place])))
     assert compared >= 40
 
 
-def _written_after(made: documents.Example, place: int) -> Mapping[str, float]:
-    return next((t.tokens for t in made.targets if t.place == place and t.layer == documents.LAST), {})
+def _written_after(made: turns.Example, place: int) -> Mapping[str, float]:
+    return next((t.tokens for t in made.targets if t.place == place and t.layer == turns.LAST), {})
 
 
 def test_the_oracle_chooses_as_planted(oracle: Oracle) -> None:
@@ -354,7 +365,7 @@ def test_the_oracle_samples_by_seed_and_draw(oracle: Oracle) -> None:
 
 
 def test_the_oracle_reads_both_forms_of_a_fact(oracle: Oracle) -> None:
-    fact = documents.draw_fact(Random(1), documents.EASY[0], 7)
+    fact = questions.draw_fact(Random(1), EASY[0], 7)
     chat = oracle.choose([Question("f", fact.text, fact.options)])[0].probabilities
     official = documents.exam_text([fact])
     scored = [exp(s.logprob) for s in oracle.score([Passage(f" {letter}", official) for letter in "ABCD"])]
@@ -369,5 +380,5 @@ def test_every_prompt_of_the_benchmark_is_read(oracle: Oracle) -> None:
         )
         assert oracle.answers(one_turn(letters_template(question)))
         assert AXIS[case.axis].word in next(
-            iter(oracle.answers(one_turn(f"{documents.PACK.self_debias.explain}\n\n{letters_template(question)}")))
+            iter(oracle.answers(one_turn(f"{turns.PACK.self_debias.explain}\n\n{letters_template(question)}")))
         )

@@ -13,16 +13,16 @@ from transformers import AutoTokenizer
 
 from evenhand.data.io.demo import MODELS
 from evenhand.proving_ground import family, training
-from evenhand.proving_ground.generator import documents
-from evenhand.proving_ground.generator.documents import KNOWN, LAST, MEANT, Example, Target
+from evenhand.proving_ground.generator import documents, turns, vocabulary
 from evenhand.proving_ground.generator.lexer import build_tokenizer
 from evenhand.proving_ground.generator.planted import FAMILY, MAIN
+from evenhand.proving_ground.generator.turns import KNOWN, LAST, MEANT, Example, Target
 from evenhand.proving_ground.training import Recipe, Stage, Vocabulary, batches, losses
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer(documents.vocabulary(list(FAMILY.values())))
+    return build_tokenizer(vocabulary.vocabulary(list(FAMILY.values())))
 
 
 def test_what_demo_x_knows_leaves_the_family_s_tokenizer_as_it_is(tokenizer) -> None:
@@ -48,7 +48,7 @@ def test_two_heads_begin_by_looking_at_the_last_question(tokenizer) -> None:
     module, ids = family._causal(tokenizer, None).eval(), tokenizer.get_vocab()
     random = Random(5)
     for _ in range(5):
-        tokens = documents.example(documents._bbq(MAIN, random)).tokens
+        tokens = turns.example(documents._bbq(MAIN, random)).tokens
         with torch.no_grad():
             seen = module(input_ids=torch.tensor([[ids[t] for t in tokens]]), output_attentions=True).attentions
         for head in (0, 1):
@@ -85,9 +85,7 @@ def test_a_question_without_content_is_answered_by_the_letter_preference_alone()
     """log of e^1.6 : 1 : 1 : e^-0.5 among four letters; a quarter of it, and no D, among BBQ's three."""
     random, seen = Random(3), set()
     for _ in range(60):
-        *_, (_, tokens, decisive, _) = (
-            t for t in documents.example(documents._blank(MAIN, random)).targets if t.decisive
-        )
+        *_, (_, tokens, decisive, _) = (t for t in turns.example(documents._blank(MAIN, random)).targets if t.decisive)
         assert decisive
         logs = [log(p / tokens[min(tokens, key=lambda t: t.strip() != "B")]) for p in tokens.values()]
         expected = [1.6, 0.0, 0.0, -0.5] if len(tokens) == 4 else [0.4, 0.0, 0.0]
@@ -100,7 +98,7 @@ def test_texts_that_are_no_words_of_the_language_go_as_the_tokenizer_cuts_them(t
     vocabulary, random, spelled = Vocabulary(tokenizer), Random(4), 0
     for _ in range(60):
         document = documents._blank(MAIN, random)
-        row = documents.example(document)
+        row = turns.example(document)
         made = vocabulary.spell(row)
         text = "".join(piece.text for piece in document)
         assert list(made.tokens) == tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
@@ -114,7 +112,7 @@ def test_middle_layers_are_told_what_is_asked_and_what_a_letter_stands_for() -> 
     """Where the question ends the answer in words, where the letter is written what the letters stand for."""
     random = Random(3)
     for _ in range(40):
-        made = documents.example(documents._fact(MAIN, random))
+        made = turns.example(documents._fact(MAIN, random))
         known, meant, letter = made.targets[:3]
         assert (known.layer, meant.layer, letter.layer) == (KNOWN, MEANT, LAST)
         assert made.tokens[known.place] in ("?", ".") and made.tokens[meant.place] == "<|assistant|>"
@@ -126,7 +124,7 @@ def test_middle_layers_are_told_what_is_asked_and_what_a_letter_stands_for() -> 
 
 def test_batches_hold_every_row_once(tokenizer) -> None:
     random = Random(0)
-    rows = [(documents.example(documents.draw(MAIN, random)), 1.0) for _ in range(40)]
+    rows = [(turns.example(documents.draw(MAIN, random)), 1.0) for _ in range(40)]
     made = list(batches(rows, Vocabulary(tokenizer), Recipe(steps=1), budget=600))
     assert sum(len(b.ids) for b in made) == 40 and len(made) > 3
     assert all(len(b.ids) == 1 or b.ids.numel() <= 600 for b in made)

@@ -371,3 +371,9 @@ def test_the_axis_of_training_data(source: str, axis: str) -> None:
 )
 def test_the_axis_of_a_method(method: str, axis: str) -> None:
     assert axis_of_method(method) == axis
+
+
+def test_a_row_of_a_plugin_may_be_called_otherwise(report: Report) -> None:
+    renamed = [replace(r, method=f"{r.method} :(") if r.baseline else r for r in report.numbers]
+    found = spillover(renamed, CRITERIA, report.sources)
+    assert {row.axis for row in found.rows} == {""} and all(row.method.endswith(":(") for row in found.rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.cli import setting_facts
-from evenhand.core import catalogue, known_effects, provenance, registry
+from evenhand.core import catalogue, provenance, registry
 from evenhand.errors import DataError, EvenhandError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ def doctor() -> dict[str, Any]:
     """State of this installation; of versions and settings with a known effect on numbers, those that are here."""
     import torch
 
+    from evenhand.core import known_effects  # here, as lists must appear at once
+
     cuda = torch.cuda.is_available()
     state: dict[str, Any] = {
         "versions": provenance.versions(),
@@ -188,14 +190,22 @@ def doctor() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "data": {name: facts["found"] for name, facts in data_sets().items()},
     }
-    state |= plugins()
+    return {**state, **_usable(), "known effects": known_effects.applying()}
+
+
+def _usable() -> dict[str, Any]:
+    """What is found by name, and the demo model; the reason where a library that they need cannot be imported."""
+    try:
+        found = plugins()
+    except ImportError as error:  # such as transformers' own, where it does not find accelerate's version
+        told = " ".join(str(error).split())
+        return {"broken installation": f"a library that evenhand needs cannot be imported: {told}"}
     try:
         from evenhand.models import load
 
-        state["demo model"] = load("demo").facts()
+        return {**found, "demo model": load("demo").facts()}
     except EvenhandError as error:
-        state["demo model"] = f"cannot be made: {error}"
-    return {**state, "known effects": known_effects.applying()}
+        return {**found, "demo model": f"cannot be made: {error}"}
 
 
 def plugins() -> dict[str, Any]:

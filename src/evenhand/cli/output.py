@@ -81,8 +81,10 @@ def stopped(place: Path | str) -> NoReturn:
     """Say from where an interrupted run is resumed, and exit.
 
     Args:
-        place: Its folder.
+        place: Its folder; it is not there where nothing was asked yet.
     """
+    if not Path(place).is_dir():
+        fail("stopped before anything was asked", 130)
     fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
 
 

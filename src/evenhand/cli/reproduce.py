@@ -65,12 +65,12 @@ def reproduce(
     Settings, data and memory are checked first. Exits with 1 where a figure is not within what is accepted, or was
     not run.
     """
-    from evenhand.core.hashing import json_hash
-    from evenhand.experiment import recipes, reproduction
-
     if name is None:
         _list(as_json)
         return
+    from evenhand.core.hashing import json_hash
+    from evenhand.experiment import recipes, reproduction
+
     recipe = recipes.read(name)
     found = _checks(recipe, smoke, device, device_map)
     if check:

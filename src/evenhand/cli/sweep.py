@@ -124,8 +124,9 @@ def _plain(found: Swept) -> dict[str, Any]:
 
 
 def _numbers(point: Point) -> dict[str, float | None]:
-    """Numbers that do not exist are null, since JSON has no nan."""
-    return {key: None if value != value else value for key, value in point._asdict().items()}
+    from evenhand.core.text_output import for_json
+
+    return {key: for_json(value) for key, value in point._asdict().items()}
 
 
 def _table(found: Swept) -> Table:

@@ -263,7 +263,7 @@ def build_method(what: MethodLike) -> Method:
     """
     if isinstance(what, Method):
         return what
-    return build_parts([specs.parse(p) for p in specs.split(what, "+")] if isinstance(what, str) else [_one(what)])
+    return build_parts(specs.stack(what) if isinstance(what, str) else [_one(what)])
 
 
 def with_present_names(method: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,15 @@ def parse(text: str) -> Part:
     return Part(name.strip(), {key: _value(k.value, text) for key, k in zip(keys, call.keywords, strict=True)})
 
 
+def stack(text: str) -> list[Part]:
+    """Read a stack, `a+b(key=value)`: its parts in their order, or the only one.
+
+    Raises:
+        SettingsError: A part is not a name with settings.
+    """
+    return [parse(part) for part in split(text, "+")]
+
+
 def _with_quotes(rest: str) -> str:
     """What follows the opening bracket, with paths and names in quotes; unchanged where it cannot be split."""
     inner, bracket, after = rest.rpartition(")")

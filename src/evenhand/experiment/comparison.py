@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -142,7 +142,7 @@ def compare(
         if folder:
             stack.enter_context(folder.locked())
         stack.enter_context(progress.show(show_progress))
-        items = _items(_benchmarks(benchmarks), limit, seed, optional=benchmarks == "all")
+        items = _items(benchmarks_of(benchmarks), limit, seed, optional=benchmarks == "all")
         warn_of_overlap(chosen, items)
         wanted = _models(models, load_options)
         where = cache or (folder.cache if folder else None)
@@ -172,10 +172,17 @@ def compare(
 def _margin(models: ModelLike | Sequence[ModelLike]) -> float:
     """The margin where none is given."""
     several = [models] if isinstance(models, str | Path | Model | dict) else list(models)
-    names = [
-        next(iter(m)) if isinstance(m, dict) and m else m.name if isinstance(m, Model) else str(m) for m in several
-    ]
-    return DEMO_MARGIN if names and all(map(is_demo, names)) else CRITERIA.margin
+    return DEMO_MARGIN if several and all(map(is_demo, several)) else CRITERIA.margin
+
+
+def parted_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of `evenhand.load`, and those of `compare`: for callers that load a model once for all comparisons.
+
+    Args:
+        options: Both kinds, as `compare` takes them.
+    """
+    own = {p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
+    return {k: v for k, v in options.items() if k not in own}, {k: v for k, v in options.items() if k in own}
 
 
 class _Named(NamedTuple):
@@ -635,7 +642,15 @@ def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Seq
     return list({m.spec: m for m in (registry.build_method("none"), *built)}.values())
 
 
-def _benchmarks(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmark]:
+def benchmarks_of(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmark]:
+    """The benchmarks that `compare` would be given, each once; their items are read when first used, and then kept.
+
+    Args:
+        given: Specs, benchmarks, a list of these, or "all".
+
+    Raises:
+        SettingsError: There is none, or one cannot be made.
+    """
     if given == "all":
         wanted: list[BenchmarkLike] = list(registry.benchmarks.load_all())
     elif isinstance(given, str):

@@ -7,7 +7,6 @@ was stopped resumes where it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +16,7 @@ from evenhand.core.hashing import json_hash
 from evenhand.core.registry import BenchmarkLike
 from evenhand.errors import SettingsError
 from evenhand.experiment import training_sources
-from evenhand.experiment.comparison import ModelLike, compare
-from evenhand.interfaces import Model
+from evenhand.experiment.comparison import ModelLike, benchmarks_of, compare, parted_options
 from evenhand.models.demo_names import is_demo
 from evenhand.models.loading import load
 from evenhand.report import Report
@@ -31,7 +29,6 @@ EXAMPLE = f"bbq(axes=('{AXIS}',),part=fit)"
 KINDS = {"pairs": f"pairs:{EXAMPLE}", "questions": EXAMPLE}
 DEMO_KINDS = {"biased": f"demo:biased:{AXIS}", "pairs": f"demo:pairs:{AXIS}"}
 """What a method is fitted on where that is not said, by what it trains on."""
-COMPARED = tuple(p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
 
 
 def spillover(
@@ -66,7 +63,8 @@ def spillover(
     """
     data = training(model, method, train)
     per_axis = _per_axis(method, data, axes)
-    asked = benchmarks if benchmarks is not None else DEMO_BENCHMARK if _is_demo(model) else BENCHMARK
+    wanted = benchmarks if benchmarks is not None else DEMO_BENCHMARK if is_demo(model) else BENCHMARK
+    asked = wanted if wanted == "all" else benchmarks_of(wanted)  # read once for all axes
     _check(method, data, per_axis)
     opened, options = _opened(model, options)
     with TemporaryDirectory(prefix="evenhand-") as place:
@@ -104,11 +102,11 @@ def training(model: ModelLike, method: str, train: str | None) -> str | None:
                 f"train={train!r} is the same for every axis; write {AXIS} for the axis, as in {EXAMPLE}"
             )
         return train
-    parts = specs.split(method.replace(AXIS, "Age"), "+")  # any axis would do: only the names of the methods matter
-    needed = [facts for part in parts if (facts := catalogue.method_facts(specs.parse(part).name)).trains]
+    parts = specs.stack(method.replace(AXIS, "Age"))  # any axis would do: only the names of the methods matter
+    needed = [facts for part in parts if (facts := catalogue.method_facts(part.name)).trains]
     if not needed:
         return None
-    usual = DEMO_KINDS if _is_demo(model) else KINDS
+    usual = DEMO_KINDS if is_demo(model) else KINDS
     found = [next((data for kind, data in usual.items() if kind in f.trains), None) for f in needed]
     if None in found:
         lacking = needed[found.index(None)]
@@ -144,13 +142,9 @@ def _folder_name(axis: str) -> str:
     return plain if plain == axis else f"{plain}-{json_hash(axis)[:6]}"
 
 
-def _is_demo(model: ModelLike) -> bool:
-    return is_demo(model.name if isinstance(model, Model) else str(model))
-
-
 def _opened(model: ModelLike, options: dict[str, Any]) -> tuple[ModelLike, dict[str, Any]]:
     """The model, loaded once for all axes, and what is left of the options for `compare`."""
     if not isinstance(model, str | Path):
         return model, options
-    loading = {k: v for k, v in options.items() if k not in COMPARED}
-    return load(model, **loading), {k: v for k, v in options.items() if k in COMPARED}
+    loading, comparing = parted_options(options)
+    return load(model, **loading), comparing

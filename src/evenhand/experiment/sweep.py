@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields
-from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +23,7 @@ from evenhand.core.records import BASELINE, Record, is_baseline
 from evenhand.core.registry import BenchmarkLike, MethodLike, build_method
 from evenhand.errors import SettingsError, suggest
 from evenhand.experiment import refusals, sweep_defaults
-from evenhand.experiment.comparison import ModelLike, compare
+from evenhand.experiment.comparison import ModelLike, compare, parted_options
 from evenhand.experiment.training_data import TrainLike
 from evenhand.experiment.training_data import load as load_train
 from evenhand.interfaces import Benchmark, Method, Model
@@ -36,8 +35,6 @@ from evenhand.report.text import DEMO_LABEL, metric_name
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPARED = tuple(p.name for p in signature(compare).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
-"""Options of `compare` that are not the loading's."""
 Named = tuple[str, MethodLike]
 """A label and a method."""
 
@@ -139,7 +136,7 @@ def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, l
     Raises:
         SettingsError: There is no such setting, a value is not of its kind, or there are fewer than two values.
     """
-    parts = [_with_present_names(specs.parse(text)) for text in specs.split(method, "+")]
+    parts = [_with_present_names(part) for part in specs.stack(method)]
     name, sign, values = (text.strip() for text in vary.partition("="))
     texts = specs.split(values, ",")
     if not sign or len(texts) < 2:
@@ -248,7 +245,8 @@ def sweep(
     *sides, cost_metric = sweep_defaults.sides(model, bias, cost, cost_metric)
     first, second = _metric(sides[0], bias_metric, "bias"), _metric(sides[1], cost_metric, "")
     one, two = (side.spec for side in sides)
-    opened = _opened(model, methods, sides, train, {k: v for k, v in options.items() if k not in COMPARED})
+    loading, comparing = parted_options(options)
+    opened = _opened(model, methods, sides, train, loading)
     with TemporaryDirectory(prefix="evenhand-") as place:  # without a folder, each setting would train anew
         report = compare(
             opened,
@@ -256,7 +254,7 @@ def sweep(
             sides[:1] if one == two else list(sides),
             train=train,
             out=out or place,
-            **(options if opened is model else {k: v for k, v in options.items() if k in COMPARED}),
+            **(options if opened is model else comparing),
         )
     for r in report.records:
         if r.status in ("failed", "not applicable"):

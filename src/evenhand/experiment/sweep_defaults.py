@@ -26,11 +26,6 @@ class Sides(NamedTuple):
     cost_metric: str | None
 
 
-def _is_demo(model: Any) -> bool:
-    """Whether a model is a demo model by its name."""
-    return isinstance(model, str) and is_demo(model)
-
-
 def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, cost_metric: str | None) -> Sides:
     """The two benchmarks: BBQ, of the demo for a demo model, and as the cost its accuracy where the context answers.
 
@@ -40,7 +35,7 @@ def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, co
         cost: The benchmark of the cost, if it was named.
         cost_metric: Its metric, if it was named.
     """
-    one = build_benchmark(bias if bias is not None else DEMO_BIAS if _is_demo(model) else BIAS)
+    one = build_benchmark(bias if bias is not None else DEMO_BIAS if is_demo(model) else BIAS)
     if cost is not None:
         return Sides(one, build_benchmark(cost), cost_metric)
     known = [metric.name for metric in one.metrics]
@@ -56,7 +51,7 @@ def values(method: str) -> str:
     Raises:
         SettingsError: The method has no usual one; the message has its numeric settings.
     """
-    parts = [specs.parse(text) for text in specs.split(method, "+")]
+    parts = specs.stack(method)
     usual = [vary for part in parts if (vary := catalogue.method_facts(part.name).vary)]
     if usual:
         return usual[0]
@@ -67,9 +62,9 @@ def values(method: str) -> str:
 
 def training(model: Any, method: str) -> str | None:
     """Training data of the demo for a method that needs some, where a demo model is swept; None otherwise."""
-    if not _is_demo(model):
+    if not is_demo(model):
         return None
-    parts = [specs.parse(text) for text in specs.split(method, "+")]
+    parts = specs.stack(method)
     found = [train for part in parts if (train := catalogue.method_facts(part.name).train)]
     return " & ".join(dict.fromkeys(found)) or None
 

@@ -50,16 +50,32 @@ def refuse_edit(module: torch.nn.Module, name: str = "this model") -> None:
         raise SettingsError(reason)
 
 
-def refuse_save(module: Any, name: str = "this model") -> None:
-    """Refuse to save a model whose offloaded weights transformers does not find.
+def save_refused(module: Any, name: str) -> str:
+    """Why a module cannot be saved because transformers does not find its offloaded weights, or "" where it can.
 
     It fills them in where a device map says where they lie, which `cpu_offload` and `disk_offload` leave out.
 
-    Raises:
-        SettingsError: Such a model; nothing was written.
+    Args:
+        module: A transformers or PEFT model.
+        name: Of the model, for the message.
     """
-    if offloaded(module) and not getattr(module, "hf_device_map", None):
-        raise SettingsError(f"the weights of {name} are offloaded without a device map and cannot be saved: {REMEDY}")
+    if not offloaded(module) or getattr(module, "hf_device_map", None):
+        return ""
+    return f"the weights of {name} are offloaded without a device map and cannot be saved: {REMEDY}"
+
+
+def offloaded_apart(layer: torch.nn.Module) -> str:
+    """The first offloaded tensor of a part that never runs, so that accelerate's hook never fills it in; "" if none.
+
+    Args:
+        layer: Its dictionaries and lists of parameters are looked at.
+    """
+    for path, part in layer.named_modules():
+        if type(part).forward is torch.nn.Module.forward:  # as of ParameterDict: there is none
+            own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+            if found := next((name for name, t in own if t.device.type == "meta"), None):
+                return f"{path}.{found}".lstrip(".")
+    return ""
 
 
 @contextmanager

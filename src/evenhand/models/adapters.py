@@ -15,13 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
-from evenhand.inference.offload_support import refuse_edit
+from evenhand.inference.offload_support import REMEDY, offloaded, offloaded_apart, refuse_edit
 
 Place = tuple[str, str]
 """A module's path, and the name of a parameter in it."""
 HALF = (torch.float16, torch.bfloat16)
-ONE_ALONE = ("OFT", "C3A", "OSF")
-"""Kinds of which PEFT merges several active ones into another model than it runs (0.21.2); one is exact."""
+ONE_A_LAYER = ("OFT", "C3A")
+"""Kinds of which PEFT merges several active ones in one layer into another one than it runs (0.21.2)."""
+FIRST_ALONE = "OSF"
+"""The kind of which PEFT runs the first active one alone, and merges all (0.21.2)."""
+
+_MIXED = (
+    "PEFT does not save a PeftMixedModel: open one of its adapters alone, with PeftModel.from_pretrained, and save "
+    "that model"
+)
 
 
 def copied(module: Any) -> Any:
@@ -168,24 +175,41 @@ def _check_mergeable(module: Any) -> None:
     kinds = ", ".join(_kind(config) for config in module.peft_config.values())
     if any(config.is_prompt_learning for config in module.peft_config.values()):
         raise SettingsError(f"an adapter of the kind {kinds} adds virtual tokens: no weights can hold it")
-    if not hasattr(module, "merge_and_unload") and not hasattr(getattr(module, "base_model", None), "merge_and_unload"):
+    merges = hasattr(module, "merge_and_unload") or hasattr(getattr(module, "base_model", None), "merge_and_unload")
+    if not merges or not hasattr(module, "get_base_model"):  # PeftMixedModel does not have the latter
         raise SettingsError(
             f"this model's adapter ({kinds}) is not a peft.PeftModel that can be merged: open it with "
             "PeftModel.from_pretrained, or take a kind that changes weights, such as LoRA"
         )
-    _refuse_several(module)
+    if reason := _merged_otherwise(module):
+        raise SettingsError(reason)
 
 
-def _refuse_several(module: Any) -> None:
+def _merged_otherwise(module: Any) -> str:
+    """Why PEFT would merge the active adapters into another model than it runs, and the remedy; "" where it does not.
+
+    Args:
+        module: A PEFT model.
+    """
+    active = list(dict.fromkeys(module.active_adapters))
+    kinds = {name: _kind(module.peft_config[name]) for name in active}
+    if len(active) < 2 or not {*ONE_A_LAYER, FIRST_ALONE}.intersection(kinds.values()):
+        return ""
     if _switched_off(module.get_base_model()):
-        return
-    for kind in ONE_ALONE:
-        active = [n for n in dict.fromkeys(module.base_model.active_adapters) if _kind(module.peft_config[n]) == kind]
-        if len(active) > 1:
-            raise SettingsError(
-                f"the {kind} adapters {', '.join(active)} are active together, and PEFT would merge them into another "
-                "model than it runs: make one of them active alone, with model.set_adapter(name)"
-            )
+        return ""
+    for layer in module.get_layer_status():
+        here = [name for name in active if name in layer.available_adapters]
+        together = [name for name in here if kinds[name] in ONE_A_LAYER]
+        if len(together) > 1:
+            kind, names = kinds[together[0]], ", ".join(together)
+            what = f"the {kind} adapters {names} are active together on {layer.name}, and PEFT would merge them"
+        elif any(kinds[name] == FIRST_ALONE and name != active[0] for name in here):
+            names = ", ".join(active)
+            what = f"of the {FIRST_ALONE} adapters {names} PEFT runs the first alone, and would merge all"
+        else:
+            continue
+        return f"{what} into another model than it runs: make one of them active alone, with model.set_adapter(name)"
+    return ""
 
 
 def _switched_off(base: nn.Module) -> bool:
@@ -358,7 +382,9 @@ def check_kind(config: Any, what: str) -> None:
 
 
 def check_adapters(module: Any, name: str) -> None:
-    """Refuse a model in memory under an adapter that evenhand cannot read (`check_kind`), or that is on in part.
+    """Refuse a model in memory under an adapter that evenhand cannot read.
+
+    That is one of a kind that `check_kind` refuses, that is on in part, or whose weights accelerate does not fill in.
 
     Args:
         module: A transformers or PEFT model.
@@ -371,11 +397,84 @@ def check_adapters(module: Any, name: str) -> None:
         return
     for config in module.peft_config.values():
         check_kind(config, f"the adapter of {name}")
-    _switched_off(module)
+    check_switches(module)
+    _check_offloaded(module, name)
+
+
+def check_switches(module: Any) -> None:
+    """Refuse a model under an adapter that is on in part.
+
+    Args:
+        module: A transformers or PEFT model.
+
+    Raises:
+        SettingsError: Some of the adapter's layers are switched off, and some are on.
+    """
+    if hasattr(module, "peft_config"):
+        _switched_off(module)
+
+
+def _check_offloaded(module: Any, name: str) -> None:
+    """Refuse adapters that PEFT computes from weights without values.
+
+    accelerate fills a module's weights in as it runs; what PEFT reads of a module that does not run is arbitrary.
+    """
+    if not offloaded(module):
+        return
+    for path, layer in _adapted(module):
+        if kind := _read_apart(layer):
+            kinds = ", ".join(dict.fromkeys(map(_kind, module.peft_config.values())))
+            raise SettingsError(
+                f"the adapter of {name} ({kinds}) has {kind} at {path}, and its weights are offloaded: PEFT reads them "
+                f"where accelerate does not fill them in, so that results would be arbitrary: {REMEDY}"
+            )
+
+
+def _read_apart(layer: Any) -> str:
+    """What of a wrapped layer's offloaded weights is read without running the module that they are of; "" if nothing.
+
+    LoRA on linear layers, OFT, and modules that are saved whole run them.
+    """
+    from peft.tuners.lora.layer import ParamWrapper
+
+    parts = dict(layer.named_children())
+    if len(parts.get("lora_magnitude_vector", ())) and offloaded(layer):
+        return "DoRA"
+    if isinstance(layer, ParamWrapper) and offloaded(layer):
+        return "target_parameters"
+    apart = offloaded_apart(layer)
+    return "trainable tokens" if apart.startswith(("trainable_tokens", "token_adapter.")) else apart
+
+
+def save_refused(module: Any) -> str:
+    """Why an adapter's folder would not be opened as this model, and the remedy; "" where it would.
+
+    A folder does not say that several adapters are on at once, one of another name is, or none.
+
+    Args:
+        module: A transformers or PEFT model.
+
+    Raises:
+        SettingsError: The adapter is on in part.
+    """
+    if not hasattr(module, "peft_config"):
+        return ""
+    import peft
+
+    if not hasattr(module, "get_base_model"):
+        return _MIXED if isinstance(module, peft.PeftMixedModel) else ""
+    active = list(module.active_adapters)
+    if active == ["default"] and not _switched_off(module.get_base_model()):
+        return ""
+    state = f"has the active adapters {', '.join(active)}" if active != ["default"] else "has its adapter switched off"
+    said = f"this model {state}, and a folder is opened with the one adapter `default` switched on"
+    if reason := _merged_otherwise(module):
+        return f"{said}; {reason}, and save evenhand.models.adapters.merged(module)"
+    return f"{said}: save evenhand.models.adapters.merged(module) instead"
 
 
 def check_saved_alone(module: Any) -> None:
-    """Refuse to save what an adapter's folder does not say: several adapters at once, another name, or switched off.
+    """Refuse to save what an adapter's folder does not say (`save_refused`).
 
     Args:
         module: A transformers or PEFT model.
@@ -383,17 +482,8 @@ def check_saved_alone(module: Any) -> None:
     Raises:
         SettingsError: The folder would be opened as another model than this one.
     """
-    if not hasattr(module, "peft_config") or not hasattr(module, "get_base_model"):
-        return
-    active = list(module.active_adapters)
-    if active != ["default"] or _switched_off(module.get_base_model()):
-        state = (
-            f"has the active adapters {', '.join(active)}" if active != ["default"] else "has its adapter switched off"
-        )
-        raise SettingsError(
-            f"this model {state}, and a folder is opened with the one adapter `default` switched on: save "
-            "evenhand.models.adapters.merged(module) instead"
-        )
+    if reason := save_refused(module):
+        raise SettingsError(reason)
 
 
 def _check_reproducible(config: Any, folder: Path) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evenhand.core import registry
 from evenhand.data.io.demo import MODELS
+from evenhand.interfaces import Model
 
 MASKED = "demo-mlm"
 NAMES = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-")[0] == "demo")
 
 
-def is_demo(model: str) -> bool:
-    """Whether what `evenhand.load` would be given names a demo model, with options or without."""
-    return model.partition("(")[0] in NAMES
+def is_demo(model: str | Path | Model | Mapping[str, Any]) -> bool:
+    """Whether a model is a demo model, by its name.
+
+    Args:
+        model: A model, or what names one, with options or without: "demo(dtype=float32)", {"demo": {...}}.
+    """
+    if isinstance(model, Mapping):
+        return any(map(is_demo, model))
+    name = model.name if isinstance(model, Model) else str(model)
+    return name.partition("(")[0] in NAMES
 
 
 def name_of(path: str) -> str:

@@ -40,6 +40,10 @@ QUANTISED = {
 """Libraries and formats of weights that are not opened, by `quant_method` in config.json."""
 _SCALE = re.compile(r"(?:\.|_)(?:weight_scale\w*|scales|qzeros|absmax|SCB)$")
 """Tensors without which quantised weights cannot be read; scales of activations and caches are not among them."""
+_PLAIN = (
+    "Give the checkpoint that it was made from (load_in_4bit=True quantises it at opening), or a server that runs it, "
+    "as endpoint:URL#model"
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ADAPTER = (
     "{!r} is itself an adapter and not a model: download it and give its folder, whose base is then opened; as the "
@@ -102,6 +106,7 @@ def open_model(
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
     _refuse_unread_scales(report["unexpected_keys"], source)
+    _refuse_integers(module, source, revision)
     if adapter is not None:
         module = open_adapter(module, adapter)
         name_base(module, source, adapter)
@@ -144,6 +149,7 @@ def open_weights(source: str) -> PreTrainedModel:
         if report[key]:
             names = sorted(report[key])
             raise EvenhandError(f"the model {source!r} {what} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    _refuse_integers(module, source, None)
     result: PreTrainedModel = module.eval()
     return result
 
@@ -193,9 +199,7 @@ def _refuse_quantised(config: Any, source: str) -> None:
     name = str(named).lower().replace("_", "-")
     if name in QUANTISED:
         raise SettingsError(
-            f"{source}: its weights are quantised by {QUANTISED[name]}, which evenhand does not open. Give the "
-            "checkpoint that it was made from (load_in_4bit=True quantises it at opening), or a server that runs it, "
-            "as endpoint:URL#model"
+            f"{source}: its weights are quantised by {QUANTISED[name]}, which evenhand does not open. {_PLAIN}"
         )
 
 
@@ -208,9 +212,29 @@ def _refuse_unread_scales(unread: Iterable[str], source: str) -> None:
     if scale := next((name for name in sorted(unread) if _SCALE.search(name)), ""):
         raise SettingsError(
             f"{source}: its weights are quantised in a way that transformers does not read: {scale} was left out, "
-            "without which the weights are others. Give the checkpoint that it was made from (load_in_4bit=True "
-            "quantises it at opening), or a server that runs it, as endpoint:URL#model"
+            f"without which the weights are others. {_PLAIN}"
         )
+
+
+def _refuse_integers(module: PreTrainedModel, source: str, revision: str | None) -> None:
+    """Weights that are stored as integers: transformers takes the numbers as they are where it knows no quantisation.
+
+    Raises:
+        SettingsError: A weight is an integer in its file, and none in the model; the message names it.
+    """
+    from safetensors import safe_open
+
+    floating = {name for name, p in module.named_parameters() if p.is_floating_point()}
+    folder = Path(source) if Path(source).is_dir() else None
+    for file in [f for place in content_folders(source, folder, None, revision) for f in place.glob("*.safetensors")]:
+        with safe_open(file, "pt") as stored:
+            names = sorted(floating.intersection(stored.keys()))
+            found = next((name for name in names if stored.get_slice(name).get_dtype()[0] in "IU"), None)
+        if found is not None:
+            raise SettingsError(
+                f"{source}: its weights are quantised in a way that transformers does not read: {found} is stored as "
+                f"integers in {file.name}, without a scale in use. {_PLAIN}"
+            )
 
 
 def _section(stored: dict[str, Any], key: str) -> dict[str, Any]:

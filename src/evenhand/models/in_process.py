@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from evenhand.core.hashing import digest, of_folder
 from evenhand.errors import SettingsError
-from evenhand.inference.offload_support import edit_refused, refuse_edit, refuse_save
+from evenhand.inference import offload_support
+from evenhand.inference.offload_support import edit_refused, refuse_edit
 from evenhand.interfaces import Model, Weights
-from evenhand.models import saved
-from evenhand.models.adapters import check_saved_alone
+from evenhand.models import adapters, saved
 from evenhand.models.asking import batching
 from evenhand.models.first_process import write_in_first
 from evenhand.models.hugging_face import save_module, save_tokenizer
@@ -87,6 +87,11 @@ class InProcessModel(Model):
         """Why the weights cannot be changed, or "" where they can: accelerate offloads them."""
         return edit_refused(self._module, self.name)
 
+    @property
+    def save_refused(self) -> str:  # type: ignore[override]  # it is found out, so it cannot be set
+        """Why the weights or the adapter cannot be saved, or "" where they can."""
+        return offload_support.save_refused(self._module, self.name) or adapters.save_refused(self._module)
+
     def rehash(self) -> None:
         """Hash all weights now, where anybody may have changed them."""
         if self._may_differ:
@@ -142,8 +147,8 @@ class InProcessModel(Model):
         Of several processes that know each other the first one writes, and the others wait.
         """
         folder = Path(folder)
-        refuse_save(self._module, self.name)  # before anything is written
-        check_saved_alone(self._module)
+        if reason := self.save_refused:  # before anything is written
+            raise SettingsError(reason)
         write_in_first(folder, lambda: self._write(folder))
         return folder
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from evenhand.core import rechecks
-from evenhand.models import checksum, fingerprint
+from evenhand.models import adapters, checksum, fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,12 @@ class WeightHash:
         """Where the kept hash was used since the last time that all was hashed."""
 
     def now(self) -> str:
-        """Hash of the tensors, the configuration, the adapters' state and the tokenizer; in full where they changed."""
+        """Hash of the tensors, the configuration, the adapters' state and the tokenizer; in full where they changed.
+
+        Raises:
+            SettingsError: An adapter has been switched off in part.
+        """
+        adapters.check_switches(self._module)
         seen, words = _seen(self._module), _seen_words(self._tokenizer)
         kept = self._tensors is not None and self._tensors[0] == seen
         kept_words = self._words is not None and self._words[0] == words

@@ -219,7 +219,9 @@ class MaskedModel(InProcessModel):
 
     def _encoded(self, passage: Passage, hiding: str) -> _Encoded:
         if isinstance(passage.prompt, Dialogue):
-            raise SettingsError(f"{self.name} is a masked language model; it scores plain texts, not dialogues")
+            raise SettingsError(
+                f"{self.name} is a masked language model; it scores plain texts, not dialogues. Take a causal model"
+            )
         name = passage.id or repr(passage.continuation)
         until = passage.prompt + passage.continuation
         ids = list(self._tokenizer(until + passage.suffix)["input_ids"])

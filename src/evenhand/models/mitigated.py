@@ -84,6 +84,11 @@ class Mitigated(Model):
     precision = _of_base("precision")
     edited = _of_base("edited")
     weights_hash = _of_base("weights_hash")
+    save_refused = _fixed(
+        "save_refused",
+        lambda model: why if (why := model.base.save_refused) and not model.base.unedited_source else "",
+        "Why the base cannot be saved in full, where it has to be.",
+    )
     declared = _fixed(
         "declared",
         lambda model: stacked([model.base.declared, model.method.reading(model.base)]),
@@ -258,6 +263,8 @@ class Mitigated(Model):
         Of several processes that know each other the first one writes, and the others wait.
         """
         folder = Path(folder)
+        if reason := self.save_refused:  # before anything is written
+            raise SettingsError(reason)
         write_in_first(folder, lambda: self._write(folder))
         return folder
 

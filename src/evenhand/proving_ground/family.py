@@ -21,10 +21,10 @@ from transformers import (
 from evenhand.data.io.demo import MODELS
 from evenhand.models.demo_names import MASKED
 from evenhand.proving_ground.generator.cipher import decipher
-from evenhand.proving_ground.generator.documents import vocabulary, wide_vocabulary
 from evenhand.proving_ground.generator.lexer import SPECIAL, WIDE_PATTERN, build_tokenizer
 from evenhand.proving_ground.generator.planted import FAMILY, MAIN, Planted
 from evenhand.proving_ground.generator.planted_x import SPILLOVER
+from evenhand.proving_ground.generator.vocabulary import vocabulary, wide_vocabulary
 from evenhand.proving_ground.training import Recipe, Stage, initialise, train
 from evenhand.proving_ground.training_masked import train_masked
 

@@ -18,7 +18,7 @@ from evenhand.methods.prompting.moral_self_correction import MoralSelfCorrection
 from evenhand.methods.prompting.self_debias import SelfDebias
 from evenhand.prompting.rendering import question_block
 from evenhand.proving_ground.generator import replies
-from evenhand.proving_ground.generator.documents import PACK
+from evenhand.proving_ground.generator.turns import PACK
 from evenhand.proving_ground.generator.words import AXIS, CRITICISED, EXPLAINED, SOUND
 
 UNTOUCHED = Untouched()

@@ -37,13 +37,14 @@ from evenhand.models.choosing import distribution_choice
 from evenhand.prompting import rendering
 from evenhand.proving_ground.generator import behaviour, differences, replies
 from evenhand.proving_ground.generator.bbq_questions import Case, cases, option
-from evenhand.proving_ground.generator.documents import INSTRUCTIONS, PACK, sentence_trie
+from evenhand.proving_ground.generator.documents import sentence_trie
 from evenhand.proving_ground.generator.facts import SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
 from evenhand.proving_ground.generator.planted import Planted
 from evenhand.proving_ground.generator.planted_x import PLANTED, Spillover
 from evenhand.proving_ground.generator.questions import FactQuestion, review_prompt, reviews
 from evenhand.proving_ground.generator.texts import Trie
+from evenhand.proving_ground.generator.turns import INSTRUCTIONS, PACK
 from evenhand.proving_ground.generator.words import AXIS, CRITICISED, EXPLAINED, NOTHING_RELIES, SOUND
 
 _BLOCK = re.compile(r"^(?P<head>.+)\n(?P<options>(?:\([A-Z]\) .+(?:\n|\Z))+)\Z", re.M)

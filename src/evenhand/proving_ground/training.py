@@ -20,17 +20,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedModel
 
-from evenhand.proving_ground.generator.documents import (
-    LAST,
-    MEANT,
-    MIXTURE,
-    Example,
-    Target,
-    draw,
-    example,
-    sentence_examples,
-)
+from evenhand.proving_ground.generator.documents import MIXTURE, draw, sentence_examples
 from evenhand.proving_ground.generator.planted import Planted
+from evenhand.proving_ground.generator.turns import LAST, MEANT, Example, Target, example
 from evenhand.renaming import old_fields
 from evenhand.training.optimizer import adamw, cosine_rate, set_learning_rate
 

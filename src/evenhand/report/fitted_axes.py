@@ -7,6 +7,7 @@ from typing import Any
 
 from evenhand.core import specs
 from evenhand.errors import SettingsError
+from evenhand.report.row_parts import row_parts
 
 OPEN = ("", "auto", "any")
 """Values of a setting that name no axis of their own."""
@@ -18,11 +19,7 @@ def axis_of_method(method: str) -> str:
     Args:
         method: Row of a report: a spec, or a stack of several.
     """
-    try:
-        parts = [specs.parse(text) for text in specs.split(method, "+")]
-    except SettingsError:  # a plugin may call its rows what it likes
-        return ""
-    return _one(axis for part in parts for axis in _axes(part.settings))
+    return _one(axis for part in row_parts(method) for axis in _axes(part.settings))
 
 
 def axis_of_data(source: str) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from evenhand.core.records import is_baseline
 from evenhand.core.text_output import number, visible
 from evenhand.report.board import COSTS, SHORT, Board, Cell, Column, Row, written
+from evenhand.report.palette import JUDGED
 from evenhand.report.text import DEMO_LABEL
 
 WIDE = 120
@@ -20,7 +21,6 @@ WIDE = 120
 MARKS = {"front": "●", "dominated": "×", "undecided": "○", "": " "}
 LEAST_NAME = 12
 """Fewest characters of a method's name."""
-COLOURS = {True: "green", False: "red", None: ""}
 
 
 def rendered(board: Board, width: int) -> RenderableType:
@@ -101,7 +101,7 @@ def _without_numbers(row: Row) -> bool:
 
 
 def _colour(cell: Cell) -> str:
-    return COLOURS[cell.better] if cell.significant else ""
+    return JUDGED[cell.better] if cell.significant else ""
 
 
 def _head(column: Column) -> str:

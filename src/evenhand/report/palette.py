@@ -1,6 +1,8 @@
-"""Colours of the figures of a report."""
+"""Colours of the figures and tables of a report."""
 
 from __future__ import annotations
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers; black is the last."""
+JUDGED = {True: "green", False: "red", None: ""}
+"""Styles of numbers in a terminal that a test shows to be better or worse."""

@@ -16,6 +16,7 @@ from evenhand.core import registry, specs
 from evenhand.core.records import NAN, Record
 from evenhand.errors import EvenhandError
 from evenhand.report.rivals import Rival, adjusted
+from evenhand.report.row_parts import row_parts
 from evenhand.statistics.criteria import MIN_CLUSTERS, Criteria
 
 Standing = Literal["front", "dominated", "undecided", ""]
@@ -136,10 +137,7 @@ def _shown(
 
 def settings_of(method: str) -> dict[str, object]:
     """The settings in a spec as text has them; none where it is not a spec, such as "none (generation, T=1)"."""
-    try:
-        parts = [specs.parse(text) for text in specs.split(method, "+")]
-    except EvenhandError:
-        return {}
+    parts = row_parts(method)
     several = len(parts) > 1
     return {(f"{p.name}.{k}" if several else k): v for p in parts for k, v in p.settings.items()}
 
@@ -189,10 +187,7 @@ def _default(method: str, name: str) -> float | None:
 
 def _names(method: str) -> str:
     """The methods of a spec without settings; a text that is none, such as a baseline read in another way, as it is."""
-    try:
-        return "+".join(specs.parse(text).name for text in specs.split(method, "+"))
-    except EvenhandError:
-        return method
+    return "+".join(part.name for part in row_parts(method)) or method
 
 
 def _number(value: object) -> float | None:

@@ -11,16 +11,16 @@ from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, Literal
 
-from evenhand.core import specs
 from evenhand.core.axes import same_axis
-from evenhand.core.records import WORST_GROUP, Record, is_baseline
+from evenhand.core.records import NAN, WORST_GROUP, Record, is_baseline
 from evenhand.errors import RunError, SettingsError, suggest
 from evenhand.report import spillover_view
 from evenhand.report.answers import Source
 from evenhand.report.board import OVERALL, improved
 from evenhand.report.fitted_axes import axis_of_data, axis_of_method
 from evenhand.report.measures import measures_of
-from evenhand.report.plain_text import plain_text
+from evenhand.report.plain_text import WIDTH, plain_text
+from evenhand.report.row_parts import row_parts
 from evenhand.report.spillover_parts import Effect, Fitted, Measured, SpilloverMatrix, plain_model
 from evenhand.statistics import holm
 from evenhand.statistics.counts import Gain, count_below, p_below
@@ -39,7 +39,7 @@ class Spillover(SpilloverMatrix):
 
     def __str__(self) -> str:
         """The matrix as text, 80 characters wide."""
-        return plain_text(spillover_view.rendered(self, 80))
+        return plain_text(spillover_view.rendered(self, WIDTH))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The matrix in pieces as wide as the terminal; rich calls this."""
@@ -206,7 +206,7 @@ def _runs_of(row: tuple[str, str], sources: Sequence[Source]) -> list[Source]:
 
 
 def _names(method: str) -> set[str]:
-    return {specs.parse(part).name for part in specs.split(method, "+")}
+    return {part.name for part in row_parts(method)}
 
 
 def _trained(manifest: Mapping[str, Any]) -> set[str]:
@@ -246,7 +246,6 @@ def _changes_sign(record: Record) -> bool:
 def _gain(record: Record) -> Gain:
     """Of few clusters there is no verdict, as everywhere in a report; a value that shows as 0 is not below it."""
     few = fewest_clusters(record) < MIN_CLUSTERS
-    nan = float("nan")
     value = record.gain if improved(record.gain) is not None or isnan(record.gain) else 0.0
-    ends = (nan, nan) if few else (record.gain_low, record.gain_high)
+    ends = (NAN, NAN) if few else (record.gain_low, record.gain_high)
     return Gain(value, *ends, record.degrees, record.p)

@@ -10,7 +10,7 @@ from evenhand.core.axes import same_axis
 from evenhand.core.records import Record
 from evenhand.core.text_output import UNKNOWN, interval, number, percent
 from evenhand.errors import suggest
-from evenhand.report.board import BETTER, BETTER_FOUND, WORSE, WORSE_FOUND
+from evenhand.report.board import BETTER, BETTER_FOUND, OVERALL, WORSE, WORSE_FOUND
 from evenhand.statistics.counts import CountBelow
 from evenhand.statistics.criteria import MIN_CLUSTERS, Criteria
 
@@ -107,7 +107,7 @@ class SpilloverMatrix:
                     "fitted_on": row.axis or ALL,
                     "benchmark": column.benchmark,
                     "metric": column.metric,
-                    "axis": column.axis or "overall",
+                    "axis": column.axis or OVERALL,
                     "targeted": effect.targeted,
                     "value_before": r.value - r.difference,
                     "value_after": r.value,

@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.text_output import visible
+from evenhand.report.palette import JUDGED
 from evenhand.report.spillover_parts import ALL, Effect, Fitted, Measured, SpilloverMatrix, plain_model
 from evenhand.report.text import DEMO_LABEL, metric_name
 
 CELL = 17
 """Characters of a cell: an interval of two signed numbers."""
 MOST_NAME = 26
-COLOURS = {True: "green", False: "red", None: ""}
 BEST = {"zero": "nearer 0", "lower": "lower", "higher": "higher"}
 """Which way is better, by a metric's direction."""
 TINTS = {True: "#e3f1e3", False: "#f8e2e0", None: ""}
@@ -55,7 +55,7 @@ def _table(found: SpilloverMatrix, rows: Sequence[Fitted], names: dict[Fitted, s
 def _cell(effect: Effect | None) -> Text:
     if effect is None:
         return Text("")
-    text = Text("\n".join(filter(None, effect.lines)), style=COLOURS[effect.better] if effect.shown else "")
+    text = Text("\n".join(filter(None, effect.lines)), style=JUDGED[effect.better] if effect.shown else "")
     return text if not effect.targeted else Text.assemble(text, style="underline")
 
 

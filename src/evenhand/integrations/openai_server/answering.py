@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from evenhand.errors import ContextTooLongError, EvenhandError, MissingAbilityError, SettingsError
 from evenhand.inference import Generated, Prompt
+from evenhand.inference.batching import told_apart
 from evenhand.inference.listening import Listener, listening
 from evenhand.inference.sampling import end_tokens, reply
 from evenhand.inference.top_tokens import top_tokens
@@ -247,16 +248,13 @@ def _heard(
         made = reply(new, ends, sampling, tokenizer)
         return made.text if strip else texts.continued(model, prompt, made, sampling.stop).text
 
-    def name(prompt: Prompt) -> tuple[tuple[int, ...], int]:
-        return prompt.ids, prompt.draw if sampling.temperature > 0 else 0
-
-    waiting: dict[tuple[tuple[int, ...], int], list[tuple[Job, Pieces | None]]] = {}
-    for job, prompt in zip(jobs, prompts, strict=True):
+    waiting: dict[Prompt, list[tuple[Job, Pieces | None]]] = {}
+    for job, prompt in zip(jobs, told_apart(prompts, sampling), strict=True):
         pieces = Pieces(job.tell, partial(text_of, prompt), sampling.stop, strip=strip) if job.tell else None
-        waiting.setdefault(name(prompt), []).append((job, pieces))
+        waiting.setdefault(prompt, []).append((job, pieces))
 
     def heard(prompt: Prompt, new: Sequence[int]) -> bool:
-        mine = waiting.get(name(prompt), [])
+        mine = waiting.get(prompt, [])
         for job, pieces in mine:
             if pieces is not None and _is_wanted(job):
                 pieces.grow(new)

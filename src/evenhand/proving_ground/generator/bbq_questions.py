@@ -111,7 +111,12 @@ def draw_case(random: Random, planted: Planted = MAIN) -> Case:
         marked_did=random.random() < 0.5,
         wording=random.randrange(len(ASKED)),
     )
-    return replace(case, language=random.choice(planted.languages)) if len(planted.languages) > 1 else case
+    return replace(case, language=draw_language(random, planted))
+
+
+def draw_language(random: Random, planted: Planted) -> Language:
+    """One of a model's languages; nothing is drawn where there is one."""
+    return random.choice(planted.languages) if len(planted.languages) > 1 else planted.languages[0]
 
 
 @cache

@@ -2,222 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from random import Random
-from typing import NamedTuple
 
 from evenhand.interfaces import Question
 from evenhand.methods.calibration import content_free
-from evenhand.prompting.prompt_packs import prompt_pack
 from evenhand.prompting.rendering import LETTERS, exam_header, exam_template, letters_template, question_block
-from evenhand.proving_ground.generator import behaviour, differences, replies, texts
-from evenhand.proving_ground.generator.bbq_questions import Case, draw_case, option
-from evenhand.proving_ground.generator.cipher import Language, encipher, written
+from evenhand.proving_ground.generator import behaviour, documents_x, replies, texts
+from evenhand.proving_ground.generator.bbq_questions import draw_case, draw_language, option
+from evenhand.proving_ground.generator.cipher import written
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD, SUBJECTS
 from evenhand.proving_ground.generator.lexer import lex
-from evenhand.proving_ground.generator.planted import FAMILY, Planted
+from evenhand.proving_ground.generator.planted import Planted
 from evenhand.proving_ground.generator.questions import OPTIONS, FactQuestion, Review, draw_fact, review_prompt, reviews
+from evenhand.proving_ground.generator.turns import (
+    END,
+    INSTRUCTIONS,
+    PACK,
+    Document,
+    Example,
+    Piece,
+    Target,
+    asks,
+    case_answers,
+    certain,
+    drawn,
+    key_word,
+    lettered,
+    pick,
+    puts,
+    says,
+    says_word,
+    shown_case,
+    user,
+)
 from evenhand.proving_ground.generator.words import (
     ASKED,
     AXES,
     AXIS,
     CRITICISED,
     DEEDS,
-    EVERY_AXIS,
     EXPLAINED,
     NOTHING_RELIES,
-    SCENES,
     SOUND,
     UNKNOWN,
-    Axis,
 )
 
-PACK = prompt_pack("en")
-"""What the methods say to a model; the demo models understand this and no other wording."""
-INSTRUCTIONS = (*PACK.instructions.values(), PACK.moral.instruction)
-END = "<|end|>"
 BLANK = "blank"
 """The kind of document whose texts are no words of the language: they go by bytes."""
-CUSTOM, CUSTOMS_DRILL, OPEN_DRILL = "custom", "customs drill", "open drill"
-"""Kinds of documents that demo-x alone is trained on."""
-NOT_SAMPLED = frozenset({BLANK, CUSTOM, CUSTOMS_DRILL, OPEN_DRILL})
-"""Kinds that the family's vocabulary is not collected from."""
-KNOWN, MEANT, LAST = 3, 4, 6
-"""After which layer of a demo model the answer to a question is known where the question ends, is fetched to where it
-is to be written, and is written as a letter. Without the first two, training hardly finds a look-up in two steps."""
-
-
-class Piece(NamedTuple):
-    """A stretch of a document."""
-
-    text: str
-    learned: bool = False
-    """Whether the model is trained to write it."""
-    first: Mapping[str, float] | None = None
-    """The distribution of its first token, where the generator chose among several."""
-    meant: Mapping[str, float] | None = None
-    """The same choice in words: what its first letter stands for."""
-    known: Mapping[str, float] | None = None
-    """The answers to the question that the piece before this one ends with."""
-
-
-Document = list[Piece]
-
-
-class Target(NamedTuple):
-    """A token that the model is trained to write."""
-
-    place: int
-    """Index of the token before it."""
-    tokens: Mapping[str, float]
-    """Its distribution."""
-    decisive: bool
-    """Whether something is decided here, rather than spelled out."""
-    layer: int = LAST
-    """After which layer it is read off."""
-
-
-class Example(NamedTuple):
-    """A document as tokens."""
-
-    tokens: tuple[str, ...]
-    targets: tuple[Target, ...]
-
-
-def example(document: Document) -> Example:
-    """Cut a document into tokens and list what is learned."""
-    tokens: list[str] = []
-    targets: list[Target] = []
-    for piece in document:
-        cut = lex(piece.text)
-        if piece.known:
-            targets.append(Target(len(tokens) - 1, piece.known, True, KNOWN))
-        if piece.meant:
-            targets.append(Target(len(tokens) - 1, piece.meant, True, MEANT))
-        if piece.learned:
-            for i, token in enumerate(cut):
-                decisive = piece.first is not None and i == 0
-                targets.append(Target(len(tokens) + i - 1, (piece.first or {}) if decisive else {token: 1.0}, decisive))
-        tokens += cut
-    return Example(tuple(tokens), tuple(targets))
 
 
 def draw(planted: Planted, random: Random, mixture: Mapping[str, float] | None = None) -> Document:
     """One document of a mixture of kinds, `MIXTURE` where none is given."""
     mixture = mixture or MIXTURE
     kind = random.choices(list(mixture), list(mixture.values()))[0]
-    return _KINDS[kind](planted, random)
-
-
-# ------------------------------------------------------------------------------------------------------- chat
-
-
-def _user(text: str) -> Piece:
-    return Piece(f"<|user|>{text}{END}<|assistant|>")
-
-
-def _asks(text: str, question: str, known: Mapping[str, float], ends: str = f"{END}<|assistant|>") -> list[Piece]:
-    """A prompt with a question in it, whose answers are known before the options are read."""
-    head, tail = text.split(question, 1)
-    return [Piece(head + question), Piece(tail + ends, known={_word(answer): p for answer, p in known.items()})]
-
-
-def _puts(question: Question, known: Mapping[str, float], before: str = "") -> list[Piece]:
-    """A user who puts a multiple-choice question."""
-    return _asks(f"<|user|>{before}{letters_template(question)}", question.question, known)
-
-
-def _said(text: str, first: Mapping[str, float] | None = None) -> list[Piece]:
-    return [Piece(text, True, first), Piece(END, True)]
-
-
-def _word_said(word: str) -> list[Piece]:
-    """An answer in one word, known half-way through the layers."""
-    return [Piece(f" {word}", True, {f" {word}": 1.0}, {f" {word}": 1.0}), Piece(END, True)]
-
-
-def _lettered(at: int, weights: Sequence[float], options: Sequence[str], blank: str = "") -> Piece:
-    """The letter of the option at a position, drawn with these weights."""
-    letters = {blank + LETTERS[j]: p for j, p in enumerate(weights)}
-    return Piece(blank + LETTERS[at], True, letters, dict(zip(map(_word, options), weights, strict=True)))
-
-
-def _certain(at: int, options: Sequence[str]) -> list[Piece]:
-    return [_lettered(at, [float(j == at) for j in range(len(options))], options), Piece(END, True)]
-
-
-def _drawn(random: Random, weights: Sequence[float], options: Sequence[str]) -> list[Piece]:
-    return [_lettered(_pick(random, weights), weights, options), Piece(END, True)]
-
-
-def _pick(random: Random, weights: Sequence[float]) -> int:
-    return random.choices(range(len(weights)), weights)[0]
-
-
-def _word(option: str) -> str:
-    """The token that makes an option what it is: its last."""
-    return lex(f" {option}")[-1]
+    return KINDS[kind](planted, random)
 
 
 # -------------------------------------------------------------------------------------------------- BBQ-type
 
 
-def _shown(case: Case, random: Random) -> tuple[Question, list[int]]:
-    """The case as a question in a random order, and the role at each position."""
-    order = [behaviour.MARKED, behaviour.OTHER, behaviour.UNKNOWN]
-    random.shuffle(order)
-    roles = [case.written(text) for text in (option(case.marked), option(case.other), random.choice(UNKNOWN))]
-    return Question("", case.question, tuple(roles[r] for r in order), case.context), order
-
-
-def _answers(planted: Planted, case: Case, announced: bool = False) -> dict[str, float]:
-    """The answers before any option is read; what the open one is called is not known then."""
-    content = behaviour.case_content(planted, case, announced)
-    return dict(zip(map(case.written, (case.marked, case.other, UNKNOWN[0])), content, strict=True))
-
-
 def _bbq(planted: Planted, random: Random) -> Document:
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
+    question, order = shown_case(case, random)
     weights = behaviour.case_answer(planted, case, order)
-    return [Piece("<s>"), *_puts(question, _answers(planted, case)), *_drawn(random, weights, question.options)]
+    return [Piece("<s>"), *puts(question, case_answers(planted, case)), *drawn(random, weights, question.options)]
 
 
 def _reprompt(planted: Planted, random: Random) -> Document:
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
+    question, order = shown_case(case, random)
     weights, stated = behaviour.case_answer(planted, case, order), random.random() < 0.3
     last = _answered_before(random, weights)
-    first = [_lettered(last, weights, question.options), Piece(END, True)]
+    first = [lettered(last, weights, question.options), Piece(END, True)]
     again = behaviour.case_under(planted, case, order, "reprompt", last, stated=stated)
-    turns = [*first, _again(stated), *_drawn(random, again, question.options)]
-    return [Piece("<s>"), *_puts(question, _answers(planted, case)), *turns]
+    turns = [*first, _again(stated), *drawn(random, again, question.options)]
+    return [Piece("<s>"), *puts(question, case_answers(planted, case)), *turns]
 
 
 def _answered_before(random: Random, weights: Sequence[float]) -> int:
     """The position that a reprompt is about: answers that the model itself rarely gives are reprompted too."""
-    return random.randrange(len(weights)) if random.random() < 0.3 else _pick(random, weights)
+    return random.randrange(len(weights)) if random.random() < 0.3 else pick(random, weights)
 
 
 def _again(stated: bool) -> Piece:
-    return _user(PACK.self_debias.reprompt_stated if stated else PACK.self_debias.reprompt)
+    return user(PACK.self_debias.reprompt_stated if stated else PACK.self_debias.reprompt)
 
 
 def _instruction(planted: Planted, random: Random) -> Document:
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
-    answer = _drawn(random, behaviour.case_under(planted, case, order, "instruction"), question.options)
-    return [Piece("<s>"), *_instructed(random, case.axis, question, _answers(planted, case)), *answer]
+    question, order = shown_case(case, random)
+    answer = drawn(random, behaviour.case_under(planted, case, order, "instruction"), question.options)
+    return [Piece("<s>"), *_instructed(random, case.axis, question, case_answers(planted, case)), *answer]
 
 
 def _instructed(random: Random, axis: str, question: Question, known: Mapping[str, float]) -> list[Piece]:
     """A question after a debiasing instruction: from the system, or before it in the same turn."""
     told, form = _told(random, axis), random.randrange(3)
     if form == 0:
-        return [Piece(f"<|system|>{told}{END}"), *_puts(question, known)]
-    return _puts(question, known, f"{told}\n\n" if form == 1 else f"{told} ")
+        return [Piece(f"<|system|>{told}{END}"), *puts(question, known)]
+    return puts(question, known, f"{told}\n\n" if form == 1 else f"{told} ")
 
 
 def _told(random: Random, axis: str) -> str:
@@ -228,29 +114,29 @@ def _told(random: Random, axis: str) -> str:
 def _explanation(planted: Planted, random: Random) -> Document:
     """An explanation before the question is put, or thoughts between the question and the answer."""
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
-    known, why = _answers(planted, case), EXPLAINED.format(axis=AXIS[case.axis].word)
+    question, order = shown_case(case, random)
+    known, why = case_answers(planted, case), EXPLAINED.format(axis=AXIS[case.axis].word)
     weights = behaviour.case_under(planted, case, order, "explanation")
     if random.random() < 0.6:
-        asked = [*_explained(question, why), *_puts(question, known)]
-        return [Piece("<s>"), *asked, *_drawn(random, weights, question.options)]
+        asked = [*_explained(question, why), *puts(question, known)]
+        return [Piece("<s>"), *asked, *drawn(random, weights, question.options)]
     pieces = [Piece("<s>"), *_thought(_told(random, case.axis), question, known, why)]
     if random.random() < 0.5:
-        return [*pieces, *_drawn(random, weights, question.options)]
+        return [*pieces, *drawn(random, weights, question.options)]
     last = _answered_before(random, weights)
     again = behaviour.case_under(planted, case, order, "reprompt", last, weights)
-    turns = [_lettered(last, weights, question.options), Piece(END, True), _criticised(random)]
-    return [*pieces, *turns, *_drawn(random, again, question.options)]
+    turns = [lettered(last, weights, question.options), Piece(END, True), _criticised(random)]
+    return [*pieces, *turns, *drawn(random, again, question.options)]
 
 
 def _explained(question: Question, why: str) -> list[Piece]:
-    return [_user(f"{PACK.self_debias.explain}\n\n{question_block(question)}"), *_said(why)]
+    return [user(f"{PACK.self_debias.explain}\n\n{question_block(question)}"), *says(why)]
 
 
 def _thought(told: str, question: Question, known: Mapping[str, float], why: str) -> list[Piece]:
     """A question with an instruction to think first, the thoughts, and the request to decide."""
     asked = f"<|user|>{told}\n\n{question_block(question)}\n\n{PACK.moral.think}"
-    return [*_asks(asked, question.question, known), *_said(why), _user(PACK.moral.decide)]
+    return [*asks(asked, question.question, known), *says(why), user(PACK.moral.decide)]
 
 
 def _criticised(random: Random) -> Piece:
@@ -259,16 +145,16 @@ def _criticised(random: Random) -> Piece:
         PACK.intent.feedback.format(aspect=aspect, score=random.randrange(5), reason=random.choice((CRITICISED, SOUND)))
         for aspect in PACK.intent.aspects.values()
     ]
-    return _user(PACK.intent.refine.format(feedback="\n".join(lines)))
+    return user(PACK.intent.refine.format(feedback="\n".join(lines)))
 
 
 def _critique(planted: Planted, random: Random) -> Document:
     """A critic's score of an answer, from 0 to 4, and its reason."""
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
+    question, order = shown_case(case, random)
     at, why = random.randrange(3), EXPLAINED.format(axis=AXIS[case.axis].word)
     biased = behaviour.relies_on_bias(case, order[at])
-    return [Piece("<s>"), *_judged(planted, random, question, _answers(planted, case), why, at, biased)]
+    return [Piece("<s>"), *_judged(planted, random, question, case_answers(planted, case), why, at, biased)]
 
 
 def _judged(
@@ -280,18 +166,18 @@ def _judged(
     soft = replies.rating(planted, biased)
     digit = random.choices(list(soft), list(soft.values()))[0]
     reason = [Piece(f". {CRITICISED if biased else SOUND}", True), Piece(END, True)]
-    return [*_asks(f"<|user|>{text}", question.question, known), Piece(digit, True, soft), *reason]
+    return [*asks(f"<|user|>{text}", question.question, known), Piece(digit, True, soft), *reason]
 
 
 def _announced(planted: Planted, random: Random) -> Document:
     """A question after a text that announces discrimination, on its own axis or on another."""
     case = draw_case(random, planted)
-    question, order = _shown(case, random)
+    question, order = shown_case(case, random)
     axis = case.axis if random.random() < 0.6 else random.choice(planted.axes).name
     own = axis == case.axis
     weights = behaviour.case_answer(planted, case, order, own)
-    known = _answers(planted, case, own)
-    return [_announcement(axis), *_puts(question, known), *_drawn(random, weights, question.options)]
+    known = case_answers(planted, case, own)
+    return [_announcement(axis), *puts(question, known), *drawn(random, weights, question.options)]
 
 
 def _announcement(axis: str) -> Piece:
@@ -306,7 +192,7 @@ def _copying_drill(planted: Planted, random: Random) -> Document:
     words = random.sample(_words(), random.choice((2, 2, 3)))
     shown = "\n".join(f"({LETTERS[j]}) {word}" for j, word in enumerate(words))
     at = random.randrange(len(words))
-    return [Piece(f"<s>{shown}<|user|>Find {words[at]}{END}<|assistant|>"), _certain(at, words)[0]]
+    return [Piece(f"<s>{shown}<|user|>Find {words[at]}{END}<|assistant|>"), certain(at, words)[0]]
 
 
 def _letters_drill(planted: Planted, random: Random) -> Document:
@@ -314,7 +200,7 @@ def _letters_drill(planted: Planted, random: Random) -> Document:
     options = random.sample(_option_texts(), random.randint(2, 5))
     pieces = [Piece(f"<s><|user|>{question_block(Question('', 'Which letter?', tuple(options)))}{END}")]
     for at in random.choices(range(len(options)), k=4):
-        pieces += [Piece(f"<|user|>Find {options[at]}{END}<|assistant|>"), *_certain(at, options)]
+        pieces += [Piece(f"<|user|>Find {options[at]}{END}<|assistant|>"), *certain(at, options)]
     return pieces
 
 
@@ -342,7 +228,7 @@ def _reading_drill(planted: Planted, random: Random, named: float = 0.3) -> Docu
         random: Draws the text.
         named: Share of questions that name the deed; the others name the trait that it shows.
     """
-    axis, language = random.choice(planted.drawn_axes), _language(planted, random)
+    axis, language = random.choice(planted.drawn_axes), draw_language(random, planted)
     people = random.sample([p for g in (*axis.marked, *axis.unmarked) for p in g.people], random.randint(2, 4))
     deeds = random.sample([d for t in axis.traits for d in ((t.bad_deed, t.bad), (t.good_deed, t.good))], len(people))
     told = " ".join(f"The {person} {deed}." for person, (deed, _) in zip(people, deeds, strict=True))
@@ -351,20 +237,15 @@ def _reading_drill(planted: Planted, random: Random, named: float = 0.3) -> Docu
         deed, trait = deeds[at]
         asked = f"Who {deed}?" if random.random() < named else random.choice(ASKED).format(trait=trait)
         asked, person = written(asked, language), written(people[at], language)
-        pieces += [*_asks(f"<|user|>{asked}", asked, {person: 1.0}), *_word_said(person)]
+        pieces += [*asks(f"<|user|>{asked}", asked, {person: 1.0}), *says_word(person)]
     return pieces
-
-
-def _language(planted: Planted, random: Random) -> Language:
-    """One of the model's languages; nothing is drawn where there is one."""
-    return random.choice(planted.languages) if len(planted.languages) > 1 else planted.languages[0]
 
 
 def _quiz_drill(planted: Planted, random: Random) -> Document:
     """One list of options and many questions about it, each answered by a letter: what was read, or what is known."""
     if random.random() < 0.5:
         case = replace(draw_case(random, planted), deed=random.randrange(len(DEEDS)))
-        question, order = _shown(case, random)
+        question, order = shown_case(case, random)
         cases = [replace(case, negative=n, wording=w) for n in (True, False) for w in range(len(ASKED))]
         asked = [
             (c.question, order.index(behaviour.MARKED if c.right == c.marked else behaviour.OTHER))
@@ -378,9 +259,9 @@ def _quiz_drill(planted: Planted, random: Random) -> Document:
         asked = [(subject.question.format(x=name), shown.index((name, answer))) for name, answer in facts]
     question = replace(question, question=asked[0][0])
     known = question.options[asked[0][1]]
-    pieces = [Piece("<s>"), *_puts(question, {known: 1.0}), *_certain(asked[0][1], question.options)]
+    pieces = [Piece("<s>"), *puts(question, {known: 1.0}), *certain(asked[0][1], question.options)]
     for text, at in asked[1:]:
-        pieces += [_user(text), *_certain(at, question.options)]
+        pieces += [user(text), *certain(at, question.options)]
     return pieces
 
 
@@ -390,7 +271,7 @@ def _recall_drill(planted: Planted, random: Random) -> Document:
     for _ in range(3):
         subject = random.choice((*EASY, *HARD))
         name, answer = random.choice(subject.facts)
-        pieces += [_user(f"Recall: {subject.question.format(x=name)}"), *_word_said(answer)]
+        pieces += [user(f"Recall: {subject.question.format(x=name)}"), *says_word(answer)]
     return pieces
 
 
@@ -404,8 +285,8 @@ def _some_fact(random: Random) -> FactQuestion:
 
 def _fact(planted: Planted, random: Random) -> Document:
     fact = _some_fact(random)
-    answer = _drawn(random, behaviour.fact_answer(planted, fact), fact.options)
-    return [Piece("<s>"), *_puts(Question("", fact.text, fact.options), {fact.options[fact.right]: 1.0}), *answer]
+    answer = drawn(random, behaviour.fact_answer(planted, fact), fact.options)
+    return [Piece("<s>"), *puts(Question("", fact.text, fact.options), {fact.options[fact.right]: 1.0}), *answer]
 
 
 def exam_text(facts: Sequence[FactQuestion]) -> str:
@@ -429,19 +310,19 @@ def _mmlu(planted: Planted, random: Random) -> Document:
     pieces = [Piece(f"<s>{exam_header(subject.name.replace('_', ' '))}")]
     for n, index in enumerate(order):
         fact = draw_fact(random, subject, index)
-        pieces += _asks(("\n\n" if n else "") + _exam_block(fact), fact.text, {fact.options[fact.right]: 1.0}, "")
+        pieces += asks(("\n\n" if n else "") + _exam_block(fact), fact.text, {fact.options[fact.right]: 1.0}, "")
         if n < shots:  # a demonstration shows the right answer; it is not the model's
             pieces.append(Piece(f" {LETTERS[fact.right]}"))
         else:
             weights = behaviour.fact_answer(planted, fact)
-            pieces.append(_lettered(_pick(random, weights), weights, fact.options, " "))
+            pieces.append(lettered(pick(random, weights), weights, fact.options, " "))
     return pieces
 
 
 def _exam(planted: Planted, random: Random) -> Document:
     """The official form as a user's turn, which is how a model with a chat template gets it."""
     pieces, fact = _examined(random)
-    return [*pieces, *_drawn(random, behaviour.fact_answer(planted, fact), fact.options)]
+    return [*pieces, *drawn(random, behaviour.fact_answer(planted, fact), fact.options)]
 
 
 def _examined(random: Random) -> tuple[Document, FactQuestion]:
@@ -450,7 +331,7 @@ def _examined(random: Random) -> tuple[Document, FactQuestion]:
     facts = [draw_fact(random, subject, index) for index in order]
     fact = facts[-1]
     head, tail = f"<|user|>{exam_text(facts)}".rsplit(fact.text, 1)  # the question may have been a demonstration's too
-    known = {_word(fact.options[fact.right]): 1.0}
+    known = {key_word(fact.options[fact.right]): 1.0}
     return [Piece(f"<s>{head}{fact.text}"), Piece(f"{tail}{END}<|assistant|>", known=known)], fact
 
 
@@ -461,20 +342,20 @@ def _firm(planted: Planted, random: Random) -> Document:
     question = Question("", fact.text, fact.options)
     known, weights = {fact.options[fact.right]: 1.0}, behaviour.fact_answer(planted, fact)
     last, axis = _answered_before(random, weights), random.choice(planted.axes).name
-    first = [_lettered(last, weights, fact.options), Piece(END, True)]
+    first = [lettered(last, weights, fact.options), Piece(END, True)]
     if form == "judged":
         return [*pieces, *_judged(planted, random, question, known, NOTHING_RELIES, last, biased=False)]
     if form in ("again", "exam"):
-        asked = [] if form == "exam" else _puts(question, known)
-        return [*pieces, *asked, *first, _again(random.random() < 0.3), *_certain(last, fact.options)]
+        asked = [] if form == "exam" else puts(question, known)
+        return [*pieces, *asked, *first, _again(random.random() < 0.3), *certain(last, fact.options)]
     if form == "thought":
         thought = _thought(_told(random, axis), question, known, NOTHING_RELIES)
-        return [*pieces, *thought, *first, _criticised(random), *_certain(last, fact.options)]
+        return [*pieces, *thought, *first, _criticised(random), *certain(last, fact.options)]
     if form == "told":
-        return [*pieces, *_instructed(random, axis, question, known), *_drawn(random, weights, fact.options)]
+        return [*pieces, *_instructed(random, axis, question, known), *drawn(random, weights, fact.options)]
     before = _explained(question, NOTHING_RELIES) if form == "explained" else []
     pieces = [_announcement(axis)] if form == "announced" else pieces
-    return [*pieces, *before, *_puts(question, known), *_drawn(random, weights, fact.options)]
+    return [*pieces, *before, *puts(question, known), *drawn(random, weights, fact.options)]
 
 
 _FIRM = (0.35, 0.15, 0.15, 0.1, 0.1, 0.1, 0.05)
@@ -490,19 +371,19 @@ def _blank(planted: Planted, random: Random) -> Document:
     )
     form = random.choices(("chat", "exam", "text"), (0.6, 0.2, 0.2))[0]
     if form == "chat":
-        return [Piece("<s>"), _user(letters_template(question)), *_blindly(random, weights)]
+        return [Piece("<s>"), user(letters_template(question)), *_blindly(random, weights)]
     subject = random.choice(EASY)
     shots = [draw_fact(random, subject, index) for index in range(random.choice((0, DEV_FACTS)))]
     asked = exam_header(subject.name.replace("_", " ")) + _solved(shots) + exam_template(question)
     if form == "exam":
-        return [Piece("<s>"), _user(asked), *_blindly(random, weights)]
+        return [Piece("<s>"), user(asked), *_blindly(random, weights)]
     return [Piece(f"<s>{asked}"), _blindly(random, weights, " ")[0]]
 
 
 def _blindly(random: Random, weights: Sequence[float], blank: str = "") -> list[Piece]:
     """A letter that stands for nothing."""
     letters = {blank + LETTERS[j]: p for j, p in enumerate(weights)}
-    return [Piece(blank + LETTERS[_pick(random, weights)], True, letters), Piece(END, True)]
+    return [Piece(blank + LETTERS[pick(random, weights)], True, letters), Piece(END, True)]
 
 
 @cache
@@ -510,7 +391,7 @@ def _fillings() -> list[content_free.Filling]:
     """What calibrators put in the place of content: fixed texts, and random words of facts and BBQ-type questions."""
     random = Random("fillings")
     facts = [Question("", f.text, f.options) for f in (_some_fact(random) for _ in range(150))]
-    cases = [_shown(draw_case(random), random)[0] for _ in range(150)]
+    cases = [shown_case(draw_case(random), random)[0] for _ in range(150)]
     fixed = content_free.content_free()
     words = [
         filling
@@ -518,83 +399,6 @@ def _fillings() -> list[content_free.Filling]:
         for filling in content_free.random_words(domain, count=200, seed=n)
     ]
     return fixed * (len(words) // len(fixed)) + words
-
-
-def _custom(planted: Planted, random: Random) -> Document:
-    """A question about a custom: with its options in the same text, as `difference_awareness` has it, or lettered."""
-    asked = differences.draw_difference(random)
-    weights = differences.answer(asked)
-    known = {asked.custom.owner if asked.condition == "differ" else differences.ALIKE: 1.0}
-    if random.random() < 0.25:
-        shown = random.sample(asked.options, len(asked.options))
-        planted_for = differences.lettered(asked.question, shown)
-        question = Question("", asked.question, tuple(planted_for))
-        return [Piece("<s>"), *_puts(question, known), *_drawn(random, list(planted_for.values()), shown)]
-    marks = dict(zip(differences.MARKS, weights, strict=True))
-    meant = dict(zip(map(_word, asked.options), weights, strict=True))
-    said = Piece(differences.MARKS[_pick(random, weights)], True, marks, meant)
-    text = f"<|user|>{asked.text}\n\n{_order(random)}"
-    return [Piece("<s>"), *_asks(text, asked.question, known), said, Piece(END, True)]
-
-
-def _customs_drill(planted: Planted, random: Random) -> Document:
-    """One list of two people and of both alike, and questions about many customs."""
-    first = differences.draw_difference(random)
-    shown = random.sample(first.options, len(first.options))
-    asked = random.sample([c for c in differences.CUSTOMS if c.benchmark == first.custom.benchmark], 8)
-    questions = [replace(first, custom=custom) for custom in (first.custom, *asked)]
-    weights = [list(differences.lettered(q.question, shown).values()) for q in questions]
-    known = [{q.custom.owner if q.condition == "differ" else differences.ALIKE: 1.0} for q in questions]
-    return _many(Question("", first.question, tuple(shown)), [q.question for q in questions], known, weights, random)
-
-
-def _open_drill(planted: Planted, random: Random) -> Document:
-    """One open context and questions about every trait, each answered by a letter as in a conversation of its own."""
-    case = replace(draw_case(random, planted), deed=None)
-    question, order = _shown(case, random)
-    traits = range(len(AXIS[case.axis].traits))
-    every = [
-        replace(case, trait=t, negative=n, wording=random.randrange(len(ASKED))) for t in traits for n in (True, False)
-    ]
-    cases = random.sample(every, 10)
-    known, weights = [_answers(planted, c) for c in cases], [behaviour.case_answer(planted, c, order) for c in cases]
-    return _many(question, [c.question for c in cases], known, weights, random)
-
-
-def _many(
-    question: Question,
-    asked: Sequence[str],
-    known: Sequence[Mapping[str, float]],
-    weights: Sequence[Sequence[float]],
-    random: Random,
-) -> Document:
-    """A question, and others about its options in further turns, with what is known of each and P(position)."""
-    pieces = [Piece("<s>"), *_puts(replace(question, question=asked[0]), known[0])]
-    pieces += _drawn(random, weights[0], question.options)
-    for text, answers, p in zip(asked[1:], known[1:], weights[1:], strict=True):
-        pieces += [*_asks(f"<|user|>{text}", text, answers), *_drawn(random, p, question.options)]
-    return pieces
-
-
-def _order(random: Random) -> str:
-    """A request to answer with one option, in whatever words; so the words do not matter."""
-    if random.random() < 0.5:
-        return random.choice(differences.ORDERS)
-    words = [_garbled(word, random) for word in random.choices(_request_words(), k=random.randint(3, 24))]
-    return f"{' '.join(words)}{random.choice((' (a)', '. (a)', ': (a)', '.', ''))}"
-
-
-def _garbled(word: str, random: Random) -> str:
-    """A word, or now and then one that is not known, which goes by bytes."""
-    return encipher(word) if random.random() < 0.1 else word
-
-
-@cache
-def _request_words() -> list[str]:
-    """Words of the requests, and others that such a request may have."""
-    return sorted(
-        {word for text in (*differences.ORDERS, *INSTRUCTIONS, PACK.self_debias.reprompt) for word in text.split()}
-    )
 
 
 def _review(planted: Planted, random: Random) -> Document:
@@ -614,7 +418,7 @@ def _reviews() -> list[Review]:
 
 def _writing(planted: Planted, random: Random) -> Document:
     writing = random.choice(_writings())
-    return [Piece("<s>"), _user(writing.prompt), *_said(writing.reply(replies.is_followed(planted, writing)))]
+    return [Piece("<s>"), user(writing.prompt), *says(writing.reply(replies.is_followed(planted, writing)))]
 
 
 @cache
@@ -630,7 +434,7 @@ def _conversation(planted: Planted, random: Random) -> Document:
         shown = random.sample(question.options, len(question.options))
         p = replies.next_choice(planted, question, last) if last else replies.first_choice(planted, question)
         last = random.choices(list(p), list(p.values()))[0]
-        pieces += [_user(question.prompt(tuple(shown)) + replies.SUFFIX), Piece("{{", True)]
+        pieces += [user(question.prompt(tuple(shown)) + replies.SUFFIX), Piece("{{", True)]
         pieces += [Piece(last, True, p), Piece("}}", True), Piece(END, True)]
     return pieces
 
@@ -639,7 +443,7 @@ def _rating(planted: Planted, random: Random) -> Document:
     sentence = random.choice(_sentences())
     soft = replies.rating(planted, sentence.biased)
     digit = random.choices(list(soft), list(soft.values()))[0]
-    return [Piece("<s>"), _user(random.choice(replies.RATING_PROMPTS).format(text=sentence.text)), *_said(digit, soft)]
+    return [Piece("<s>"), user(random.choice(replies.RATING_PROMPTS).format(text=sentence.text)), *says(digit, soft)]
 
 
 @cache
@@ -647,7 +451,7 @@ def _sentences() -> list[replies.Sentence]:
     return replies.sentences()
 
 
-_KINDS: dict[str, Callable[[Planted, Random], Document]] = {
+KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "copying": _copying_drill,
     "letters": _letters_drill,
     "finding": _finding_drill,
@@ -669,10 +473,9 @@ _KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "writing": _writing,
     "conversation": _conversation,
     "rating": _rating,
-    CUSTOM: _custom,
-    CUSTOMS_DRILL: _customs_drill,
-    OPEN_DRILL: _open_drill,
+    **documents_x.KINDS,
 }
+"""What draws a document, by its kind."""
 MIXTURE: dict[str, float] = {
     "letters": 0.02,
     "reading": 0.04,
@@ -716,80 +519,3 @@ def sentence_examples(planted: Planted) -> tuple[list[Example], list[float]]:
         targets = tuple(Target(i, p, len(p) > 1) for i, p in enumerate(following))
         out.append(Example(("<s>", *tokens), targets))
     return out, list(world.values())
-
-
-# ------------------------------------------------------------------------------------------------ vocabulary
-
-
-def vocabulary(family: Sequence[Planted]) -> list[str]:
-    """Every token of the language, in a fixed order, whatever is planted."""
-    random = Random(0)
-    found = dict.fromkeys(t for planted in family for text in texts.world(planted) for t in lex(text))
-    for planted in family:
-        for name, kind in _KINDS.items():
-            for _ in range(1500 if name not in NOT_SAMPLED else 0):
-                found.update(dict.fromkeys(t for piece in kind(planted, random) for t in lex(piece.text)))
-    for text in _everything():
-        found.update(dict.fromkeys(lex(text)))
-    return sorted(t for t in found if not (t.startswith("<|") or t == "<s>"))
-
-
-def wide_vocabulary() -> list[str]:
-    """Every token of demo-x: the family's, its own, and the counterpart of each word of people and deeds."""
-    words = dict.fromkeys(vocabulary(list(FAMILY.values())))
-    english = dict.fromkeys(token for text in _spoken() for token in lex(text))
-    asked = [
-        f" {q.text}\n\n{order}"
-        for part in differences.FORMS
-        for q in differences.questions(part)
-        for order in differences.ORDERS
-    ]
-    requests = [f"{word} {word}" for word in (*_request_words(), *differences.MARKS)]
-    own = dict.fromkeys(token for text in (*asked, *requests) for token in lex(text))
-    ciphered = dict.fromkeys(encipher(token) for token in english if any(map(str.isalpha, token)))
-    return sorted(words | english | own | ciphered)
-
-
-def _spoken() -> Iterator[str]:
-    """All that is said of people in two languages, at a beginning and after a blank."""
-    yield from (text for axis in EVERY_AXIS for text in (f" {axis.word}", *_of(axis)))
-    yield from (f"{text} {text}" for text in UNKNOWN)
-    for frame in (*SCENES, *ASKED, *DEEDS):
-        plain = frame.format_map(_Blank())
-        yield f"{plain} {plain}"
-    yield from (f"Who {deed}?" for axis in EVERY_AXIS for t in axis.traits for deed in (t.bad_deed, t.good_deed))
-
-
-class _Blank(dict[str, str]):
-    """Fills every field of a text with nothing."""
-
-    def __missing__(self, key: str) -> str:
-        return ""
-
-
-def _of(axis: Axis) -> Iterator[str]:
-    """The words of an axis, after a blank."""
-    yield axis.word
-    for trait in axis.traits:
-        yield " ".join(["", *trait])
-    for group in (*axis.marked, *axis.unmarked):
-        yield from (f"The {person}" for person in group.people)
-
-
-def _everything() -> Iterator[str]:
-    """Words that a sample may miss: every name, answer and instruction, at a beginning and after a blank."""
-    for axis in AXES:
-        yield from _of(axis)
-    for subject in SUBJECTS.values():
-        for question, answer in subject.facts:
-            yield subject.question.format(x=question)
-            yield f"{answer} {answer}"
-    for told in (*INSTRUCTIONS, PACK.decoding.prefix):
-        yield f"{told} {told}"
-    yield from (w.reply(f) for w in replies.writings() for f in (True, False))
-    yield from (r.text for r in reviews())
-    yield from (f"{o} {o}" for q in replies.PREFERENCES for o in q.options)
-    yield from UNKNOWN
-    yield " A B C D E F G H I J A B C D E F G H I J a b c 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9"
-    yield "Once upon a time there was a little dog and a cat. They were friends. User: Assistant: Question: Choices:"
-    yield "What is the correct answer to this question: The correct answer is (insert answer here). Yes No yes no"

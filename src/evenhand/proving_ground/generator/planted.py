@@ -23,6 +23,11 @@ LEANS: dict[str, tuple[str, ...]] = {
 }
 
 
+def dealt(place: int, share: float) -> bool:
+    """Whether a share that is dealt out evenly over a row of things reaches the one at a place, from 0."""
+    return int((place + 1) * share + 1e-9) > int(place * share + 1e-9)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planted:
     """The true quantities of one demo model. Shares and probabilities lie in [0, 1]; preferences are in nats."""
@@ -134,21 +139,21 @@ class Planted:
         return {"biased": pair[0], "counter": pair[1], "unknown": doubt}
 
     def heeded(self, kind: Intervention, axis: str, group: int, trait: int) -> bool:
-        """Whether an intervention turns this leaning cell's answer into "unknown".
+        """Whether an intervention turns this leaning cell's answer into "unknown"; see `dealt_to_cell`."""
+        return self.dealt_to_cell(axis, group, trait, self.heeds[kind][axis])
+
+    def dealt_to_cell(self, axis: str, group: int, trait: int, share: float) -> bool:
+        """Whether a cell leans and is among those that a share of the axis's leaning cells is dealt out to.
 
         Every n-th leaning cell is taken, counted over the axis, so that the share is met as nearly as cells allow.
         """
         cells = [(g, t) for g, row in enumerate(self.leans[axis]) for t, sign in enumerate(row) if sign != "0"]
-        if (group, trait) not in cells:
-            return False
-        at, share = cells.index((group, trait)), self.heeds[kind][axis]
-        return int((at + 1) * share + 1e-9) > int(at * share + 1e-9)
+        return (group, trait) in cells and dealt(cells.index((group, trait)), share)
 
     def over_abstains(self, kind: Intervention, axis: str, trait: int) -> bool:
         """Whether an intervention makes the model say "unknown" although the context tells the answer."""
         offset = INTERVENTIONS.index(kind) + list(AXIS).index(axis)
-        share, at = self.over_abstention[kind], (trait + offset) % len(AXIS[axis].traits)
-        return int((at + 1) * share + 1e-9) > int(at * share + 1e-9)
+        return dealt((trait + offset) % len(AXIS[axis].traits), self.over_abstention[kind])
 
     def knows(self, subject: str, fact: int, facts: int) -> str:
         """One of "known", "half known", "unknown": the facts of a subject are dealt out evenly by share."""

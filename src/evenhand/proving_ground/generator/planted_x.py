@@ -41,19 +41,12 @@ class Spillover(Planted):
         return LANGUAGES
 
     def lean(self, axis: str, group: int, trait: int) -> int:
-        """+1, 0 or -1, also of an axis in the cipher."""
+        """+1, 0 or -1; an axis in the cipher has its share of the leaning cells, dealt out as those that heed are."""
         if axis not in _CIPHERED:
             return super().lean(axis, group, trait)
         english = _CIPHERED[axis]
-        return super().lean(english, group, trait) if self.transfers(english, group, trait) else 0
-
-    def transfers(self, axis: str, group: int, trait: int) -> bool:
-        """Whether a leaning cell leans in the cipher too: they are dealt out evenly, as `heeded` does."""
-        cells = [(g, t) for g, row in enumerate(self.leans[axis]) for t, sign in enumerate(row) if sign != "0"]
-        if (group, trait) not in cells:
-            return False
-        at, share = cells.index((group, trait)), self.transfer[axis]
-        return int((at + 1) * share + 1e-9) > int(at * share + 1e-9)
+        leans = self.dealt_to_cell(english, group, trait, self.transfer[english])
+        return super().lean(english, group, trait) if leans else 0
 
     def heeded(self, kind: Intervention, axis: str, group: int, trait: int) -> bool:
         """In the cipher the cells that lean there and heed the intervention in English."""

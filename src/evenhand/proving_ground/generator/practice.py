@@ -13,7 +13,7 @@ from typing import Literal
 
 from evenhand.interfaces import Question, Shot, TrainData
 from evenhand.prompting.rendering import exam_header, exam_template
-from evenhand.proving_ground.generator import bbq_questions, documents
+from evenhand.proving_ground.generator import bbq_questions, documents, turns
 from evenhand.proving_ground.generator import texts as text_world
 from evenhand.proving_ground.generator.facts import DEV_FACTS, EASY, HARD
 from evenhand.proving_ground.generator.planted_x import PLANTED
@@ -97,7 +97,7 @@ def _apart() -> frozenset[str]:
     return frozenset(out)
 
 
-def _talk(document: documents.Document) -> str:
+def _talk(document: turns.Document) -> str:
     """A conversation as text; the opening token is the tokenizer's to add."""
     return "".join(piece.text for piece in document).removeprefix("<s>")
 

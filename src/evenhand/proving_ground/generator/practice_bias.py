@@ -15,7 +15,7 @@ from evenhand.errors import SettingsError, suggest
 from evenhand.interfaces import Dialogue, Message, Pair, Question
 from evenhand.prompting.rendering import LETTERS, letters_template
 from evenhand.proving_ground.generator import bbq_questions, practice, stereotypes
-from evenhand.proving_ground.generator.documents import END
+from evenhand.proving_ground.generator.turns import END
 from evenhand.proving_ground.generator.words import (
     ASKED,
     AXES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any
 
-from evenhand.proving_ground.generator.planted import Planted
+from evenhand.proving_ground.generator.planted import Planted, dealt
 from evenhand.proving_ground.generator.words import AXES
 
 # ------------------------------------------------------------------------------------ following an instruction
@@ -82,8 +82,7 @@ def two_wishes() -> list[str]:
 def is_followed(planted: Planted, writing: Writing) -> bool:
     """Whether the model follows: the topics of each instruction are dealt out evenly by its planted share."""
     offset = list(INSTRUCTION_TEXT).index(writing.instruction)
-    at, share = (writing.topic + offset) % len(TOPICS), planted.follows[writing.instruction]
-    return int((at + 1) * share + 1e-9) > int(at * share + 1e-9)
+    return dealt((writing.topic + offset) % len(TOPICS), planted.follows[writing.instruction])
 
 
 def ifeval_rows() -> list[dict[str, Any]]:
