@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 MALLOC := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help venv compare test lint format demo-models demo-data coverage bench compat notebooks clean clean-venv
+.PHONY: help venv compare test lint format demo-models demo-data coverage bench compat fuzz notebooks clean clean-venv
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ compare: $(STAMP)  ## compare the mitigation methods on the demo models -> OUT
 	$(BIN)/evenhand compare --out $(OUT) $(ARGS)
 
 test: $(STAMP)  ## run the tests, a process a core (ARGS="-m 'not slow'" for the quick ones)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)  ## check style, formatting, types, the direction of imports and the language of new text
 	$(BIN)/ruff check .
@@ -58,6 +58,9 @@ bench: $(STAMP)  ## measure speed and memory
 
 compat: $(STAMP)  ## compare tiny models of 42 architectures and 20 adapters with plain forwards -> docs/models.md
 	$(BIN)/python benchmarks/compat.py --write $(ARGS)
+
+fuzz: $(STAMP)  ## damage files and texts at random and read them (ARGS="--hours 1"; findings -> runs/fuzz)
+	$(BIN)/python -m tests.fuzz.long_run $(ARGS)
 
 notebooks: $(STAMP)  ## run every notebook from an empty kernel, in place
 	set -e; for file in notebooks/*.ipynb; do \

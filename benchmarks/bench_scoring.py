@@ -1,16 +1,19 @@
 """Scoring beside lm-evaluation-harness: same model, same rows, one run, results compared.
 
 make bench        or        python benchmarks/bench_scoring.py --only BBQ --rows 0.5
+
+`--processor` counts the processor's seconds of one thread, for machines that are busy with other work.
 """
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from measuring import multiplications_per_second, timed
+from breakdown import breakdown, told
+from measuring import count_processor_seconds, floor, in_turns, timed
 from tables import put
 from transformers import PreTrainedTokenizerFast
 from workloads import WORKLOADS, Pair, llama_135m, shuffled, tokenizer_for
@@ -20,34 +23,27 @@ from evenhand.models.local import LocalModel
 
 BATCHES = (4, 16)
 """Batch sizes of the harness; its best one counts."""
+TIMES = 2
+"""Each of them is timed as often as evenhand is; the fastest run counts."""
 
 
-def harness(module: torch.nn.Module, tokenizer: object, pairs: list[Pair], batch: int) -> list[float]:
-    """What lm-evaluation-harness gives, with its own sorting and its cache of one-token continuations."""
+def harness(module: torch.nn.Module, tokenizer: object, pairs: list[Pair], batch: int) -> Callable[[], list[float]]:
+    """Gives what lm-evaluation-harness gives, with its own sorting and its cache of one-token continuations."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(pretrained=module, tokenizer=tokenizer, batch_size=batch, device="cpu", add_bos_token=True)
-    asked = [Instance("loglikelihood", {}, tuple(pair), n) for n, pair in enumerate(pairs)]
-    return [value for value, _ in lm.loglikelihood(asked, disable_tqdm=True)]
+
+    def run() -> list[float]:
+        asked = [Instance("loglikelihood", {}, tuple(pair), n) for n, pair in enumerate(pairs)]
+        return [value for value, _ in lm.loglikelihood(asked, disable_tqdm=True)]
+
+    return run
 
 
 def engine(model: LocalModel, pairs: list[Pair]) -> list[float]:
     """What our engine gives."""
     return [s.logprob for s in model.score([Passage(p.continuation, p.context) for p in pairs])]
-
-
-def floor(module: torch.nn.Module, fed: int, read: int) -> float:
-    """Seconds that nothing but the matrix products takes, at the rate that one large product reaches here.
-
-    Args:
-        module: The model; its input embedding is looked up, not multiplied.
-        fed: Tokens that go through the layers.
-        read: Positions that the output embedding is multiplied at.
-    """
-    head = module.get_output_embeddings().weight
-    layers = sum(p.numel() for p in module.parameters()) - head.numel()
-    return (layers * fed + head.numel() * read) / multiplications_per_second(head.dtype)
 
 
 def positions_read(tokenizer: PreTrainedTokenizerFast, pairs: list[Pair]) -> int:
@@ -59,33 +55,37 @@ def positions_read(tokenizer: PreTrainedTokenizerFast, pairs: list[Pair]) -> int
     return len(read)
 
 
-def measure(name: str, share: float) -> dict[str, object]:
-    """One row of the table."""
+def measure(name: str, share: float, *, peers: bool) -> dict[str, object]:
+    """One row of the table; without the peers their columns are empty."""
     make, rows, dtype = WORKLOADS[name]
     pairs = shuffled(make(max(1, int(rows * share))))
     tokenizer = tokenizer_for(["".join(p) for p in pairs])
     module = llama_135m(dtype)
     model = LocalModel(module, tokenizer, name="bench", answer_by="text")
-    engine(model, pairs[:1])  # the model is tried out and its weights are laid out once, not for every list
+    prepared = timed(lambda: engine(model, pairs[:1]))  # the model is tried out and its weights are laid out
+    ways = {"evenhand": lambda: engine(model, pairs)} | {
+        str(batch): harness(module, tokenizer, pairs, batch) for batch in BATCHES if peers
+    }
     before = model.engine.tokens
-    first = timed(lambda: engine(model, pairs))
-    fed = model.engine.tokens - before
-    peers = {batch: timed(partial(harness, module, tokenizer, pairs, batch)) for batch in BATCHES}
-    second = timed(lambda: engine(model, pairs))
-    best = min(peers, key=lambda b: peers[b].seconds)
-    theirs, ours = peers[best], min(first, second, key=lambda t: t.seconds)
+    times = in_turns(ways, TIMES)
+    fed = (model.engine.tokens - before) // TIMES
+    ours = times.pop("evenhand")
+    best = min(times, key=lambda b: times[b].seconds, default="")
+    theirs = times.get(best)
     least = floor(module, fed, positions_read(tokenizer, pairs))
+    print(f"{name}: {told(breakdown(lambda: engine(model, pairs)))}; floor {least / ours.seconds:.1%}", flush=True)
     return {
         "workload": name,
         "requests": len(pairs),
         "tokens fed": fed,
-        "harness, s": f"{theirs.seconds:.1f} (batch {best})",
+        "harness, s": f"{theirs.seconds:.1f} (batch {best})" if theirs else "",
         "evenhand, s": f"{ours.seconds:.1f}",
-        "ratio": f"{theirs.seconds / ours.seconds:.1f}",
+        "prepared, s": f"{prepared.seconds:.1f}",
+        "ratio": f"{theirs.seconds / ours.seconds:.1f}" if theirs else "",
         "floor, s": f"{least:.1f} ({least / ours.seconds:.0%})",
-        "harness, MB": f"{theirs.memory:.0f}",
+        "harness, MB": f"{theirs.memory:.0f}" if theirs else "",
         "evenhand, MB": f"{ours.memory:.0f}",
-        "largest difference": f"{np.abs(np.subtract(ours.values, theirs.values)).max():.1e}",
+        "largest difference": f"{np.abs(np.subtract(ours.values, theirs.values)).max():.1e}" if theirs else "",
     }
 
 
@@ -93,12 +93,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="workloads whose name holds this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
+    parser.add_argument("--alone", action="store_true", help="without the harness, which takes most of the time")
+    parser.add_argument("--processor", action="store_true", help="count the processor's seconds of one thread")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
+    if given.processor:
+        count_processor_seconds()
     rows = []
     for name in WORKLOADS:
         if given.only in name:
-            rows.append(measure(name, given.rows))
+            rows.append(measure(name, given.rows, peers=not given.alone))
             print(" | ".join(f"{k}: {v}" for k, v in rows[-1].items()), flush=True)
     put("scoring", rows, write=given.write)
 

@@ -1,4 +1,4 @@
-"""One step of training: packed rows and chunked logits beside padded rows and the module's own loss.
+"""One pass of training over some texts: shared beginnings compared with packed rows and with padded rows.
 
 make bench        or        python benchmarks/bench_training.py --only LoRA --rows 0.5
 """
@@ -6,23 +6,45 @@ make bench        or        python benchmarks/bench_training.py --only LoRA --ro
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
 
 import torch
 from measuring import timed
 from peft import LoraConfig, get_peft_model
 from tables import put
 from torch import Tensor
-from workloads import Pair, bbq_texts, llama_135m, mmlu_5_shot, shuffled, tokenizer_for
+from workloads import Pair, bbq_questions, bbq_texts, llama_135m, mmlu_5_shot, shuffled, tokenizer_for
 
 from evenhand.inference.tree_forward import Finish
 from evenhand.training import Layout, causal_lm_loss, finish_of, layout_of, pack
+from evenhand.training.grouping import GroupBy, in_batches
 from evenhand.training.packing import IGNORED
+from evenhand.training.students import keep_layers
 
-BATCHES = (4, 8)
+PADDED = (4, 8)
 """Sequences in a padded batch; the faster one counts."""
-TOKENS = 256
-"""In a packed batch: about as many as in a padded one of four short texts."""
+
+
+class Texts(NamedTuple):
+    """What is trained on."""
+
+    examples: list[list[Pair]]
+    """Texts that are always in one batch, such as the two sides of a pair."""
+    answers: bool = False
+    """Whether only continuations are predicted."""
+    together: int = 10**9
+    """Examples in a batch."""
+    batches: int | None = None
+    """How many batches of an epoch are measured; None is all."""
+    tokens: int = 256
+    """Tokens in what is fed at once: about as many as in a padded batch of four short texts."""
+    grouped: bool = False
+    """Whether batches are of examples that share the most."""
+    adapter: bool = False
+    """Whether LoRA is trained, or all weights."""
 
 
 def short(rows: int) -> list[Pair]:
@@ -35,44 +57,92 @@ def mixed(rows: int) -> list[Pair]:
     return short(rows) + mmlu_5_shot(max(1, rows // 8))[::4]
 
 
-WORKLOADS = {
-    # name: how it is made, rows, whether an adapter is trained
-    "BBQ texts": (short, 16, False),
-    "BBQ texts and 5-shot prompts": (mixed, 8, False),
-    "BBQ texts and 5-shot prompts, LoRA": (mixed, 8, True),
+def pairs(rows: int) -> list[list[Pair]]:
+    """Two options of each row after its question, of four stretches of the set."""
+    asked = bbq_questions(rows, 4)
+    return [[Pair(f"{q.context} {q.question}", f" {o}") for o in q.options[:2]] for q in asked]
+
+
+def alone(texts: Sequence[Pair]) -> list[list[Pair]]:
+    """Each text as an example, in random order."""
+    return [[text] for text in shuffled(texts)]
+
+
+WORKLOADS: dict[str, tuple[Callable[[int], Texts], int]] = {
+    # name: how it is made, rows
+    "BBQ texts": (lambda rows: Texts(alone(short(rows))), 16),
+    "BBQ texts and 5-shot prompts": (lambda rows: Texts(alone(mixed(rows))), 8),
+    "BBQ texts and 5-shot prompts, LoRA": (lambda rows: Texts(alone(mixed(rows)), adapter=True), 8),
+    "BBQ pairs": (lambda rows: Texts(pairs(128), answers=True, together=8, batches=rows, tokens=512), 2),
+    "BBQ pairs, grouped": (
+        lambda rows: Texts(pairs(128), answers=True, together=8, batches=rows, tokens=512, grouped=True),
+        2,
+    ),
+    "MMLU, 5 shots, LoRA": (
+        lambda rows: Texts(alone(mmlu_5_shot(rows)[::4]), answers=True, together=16, tokens=2048, adapter=True),
+        16,
+    ),
 }
 
 
-def model(adapter: bool) -> Any:
+class Sequences(NamedTuple):
+    """A batch as token ids."""
+
+    ids: list[list[int]]
+    labels: list[list[int]]
+
+    @property
+    def counted(self) -> int:
+        """Number of predicted tokens."""
+        return sum(label != IGNORED for row in self.labels for label in row[1:])
+
+
+def encoded(texts: Texts) -> list[Sequences]:
+    """The batches of a pass."""
+    tokenizer = tokenizer_for(["".join(p) for example in texts.examples for p in example])
+
+    def read(pair: Pair) -> tuple[list[int], list[int]]:
+        ids = tokenizer("".join(pair))["input_ids"]
+        before = len(tokenizer(pair.context)["input_ids"]) if texts.answers else 0
+        return ids, [IGNORED] * before + ids[before:]
+
+    examples = [[read(pair) for pair in example] for example in texts.examples]
+    order: GroupBy = "prefix" if texts.grouped else "none"
+    batches = in_batches(examples, texts.together, Random(0), lambda example: example[0][0], order)[: texts.batches]
+    return [Sequences(*map(list, zip(*(x for e in batch for x in e), strict=True))) for batch in batches]
+
+
+def model(adapter: bool, layers: int) -> Any:
     """All weights, or an adapter on the attention."""
     module = llama_135m().train()
+    keep_layers(module, list(range(layers)))
     if not adapter:
         return module
     config = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     return get_peft_model(module, config).train()
 
 
-def padded(module: Any, sequences: list[list[int]], batch: int) -> float:
+def padded(module: Any, batches: Sequence[Sequences], size: int) -> float:
     """Padded batches of the sequences as they come, each through the module's own loss."""
-    counted, total = sum(len(ids) - 1 for ids in sequences), 0.0
-    for start in range(0, len(sequences), batch):
-        rows = sequences[start : start + batch]
-        (given,) = pack(rows, Layout("padding"), tokens=10**9)
-        share = sum(len(ids) - 1 for ids in rows) / counted
-        loss = module(**given.inputs, labels=given.labels).loss * share
-        loss.backward()
-        total += loss.item()
+    counted, total = sum(b.counted for b in batches), 0.0
+    for batch in batches:
+        for start in range(0, len(batch.ids), size):
+            rows = Sequences(batch.ids[start : start + size], batch.labels[start : start + size])
+            (given,) = pack(rows.ids, Layout("padding"), labels=rows.labels, tokens=10**9)
+            loss = module(**given.inputs, labels=given.labels).loss * (rows.counted / counted)
+            loss.backward()
+            total += loss.item()
     return total
 
 
-def packed(module: Any, sequences: list[list[int]], layout: Layout, finish: Finish) -> float:
-    """Packed batches through the chunked loss."""
-    batches = pack(sequences, layout, tokens=TOKENS)
-    counted, total = sum(int((b.labels != IGNORED).sum()) for b in batches), 0.0
+def packed(module: Any, batches: Sequence[Sequences], layout: Layout, finish: Finish, tokens: int) -> float:
+    """Packed batches through the chunked loss, with shared beginnings where the layout has them."""
+    counted, total = sum(b.counted for b in batches), 0.0
     for batch in batches:
-        loss = causal_lm_loss(module, batch, finish=finish, reduction="sum") / counted
-        loss.backward()
-        total += loss.item()
+        for some in pack(batch.ids, layout, labels=batch.labels, tokens=tokens):
+            loss = causal_lm_loss(module, some, finish=finish, reduction="sum") / counted
+            loss.backward()
+            total += loss.item()
     return total
 
 
@@ -83,33 +153,75 @@ def gradients(module: Any) -> list[Tensor]:
     return found
 
 
-def measure(name: str, share: float) -> dict[str, object]:
+class Step(NamedTuple):
+    """What a pass gave and took."""
+
+    loss: float
+    gradients: list[Tensor]
+    seconds: float
+    """Of the processor."""
+    memory: float
+
+
+def step(module: Any, run: Callable[[], float]) -> Step:
+    """Measure a pass."""
+    begun = 0.0
+
+    def work() -> tuple[float, float]:
+        nonlocal begun
+        begun = time.process_time()
+        return run(), time.process_time() - begun
+
+    made = timed(work)
+    return Step(made.values[0], gradients(module), made.values[1], made.memory)
+
+
+def faster(one: Step, other: Step) -> Step:
+    """The shorter time and the lower peak of two."""
+    return one._replace(seconds=min(one.seconds, other.seconds), memory=min(one.memory, other.memory))
+
+
+def measure(name: str, share: float, repeats: int, layers: int) -> dict[str, object]:
     """One row of the table."""
-    make, rows, adapter = WORKLOADS[name]
-    pairs = shuffled(make(max(7, int(rows * share))))
-    tokenizer = tokenizer_for(["".join(p) for p in pairs])
-    sequences = [tokenizer("".join(p))["input_ids"] for p in pairs]
-    module = model(adapter)
-    how = layout_of(module), finish_of(module)
-    packed(module, sequences[:2], *how), gradients(module)  # the first step of a process is slower
-    peers = {}
-    for batch in BATCHES:
-        peers[batch] = timed(lambda batch=batch: padded(module, sequences, batch))
-        theirs = gradients(module)
-    ours = timed(lambda: packed(module, sequences, *how))
-    off = max(float((a - b).norm() / b.norm()) for a, b in zip(gradients(module), theirs, strict=True))
-    best = min(peers, key=lambda b: peers[b].seconds)
-    peer = peers[best]
+    make, rows = WORKLOADS[name]
+    texts = make(max(1, int(rows * share)))
+    batches, module = encoded(texts), model(texts.adapter, layers)
+    finish, shared, apart = finish_of(module), layout_of(module), layout_of(module, share=False)
+    first = [Sequences(batches[0].ids[:2], batches[0].labels[:2])]
+    packed(module, first, apart, finish, texts.tokens), gradients(module)  # the first step of a process is slower
+    ways: dict[str, Callable[[], float]] = {
+        "packed": lambda: packed(module, batches, apart, finish, texts.tokens),
+        "shared": lambda: packed(module, batches, shared, finish, texts.tokens),
+    }
+    ways |= {f"batch {size}": lambda size=size: padded(module, batches, size) for size in PADDED}
+    found = {way: step(module, run) for way, run in ways.items()}
+    for _ in range(repeats - 1):
+        found |= {way: faster(found[way], step(module, ways[way])) for way in ("packed", "shared")}
+    fed = sum(b.fed for batch in batches for b in pack(batch.ids, shared, labels=batch.labels, tokens=texts.tokens))
+    return {"workload": name, **counts(batches, fed), **compared(found)}
+
+
+def counts(batches: Sequence[Sequences], fed: int) -> dict[str, object]:
+    """How much there is, and the largest saving that sharing could give."""
+    sizes = [len(ids) for batch in batches for ids in batch.ids]
+    return {"sequences": len(sizes), "tokens": sum(sizes), "fed": f"{fed} ({sum(sizes) / fed:.1f})"}
+
+
+def compared(found: dict[str, Step]) -> dict[str, object]:
+    """The columns of what was measured."""
+    peer = min((f"batch {size}" for size in PADDED), key=lambda way: found[way].seconds)
+    theirs, before, ours = found[peer], found["packed"], found["shared"]
+    off = max(float((a - b).norm() / b.norm()) for a, b in zip(ours.gradients, theirs.gradients, strict=True))
     return {
-        "workload": name,
-        "sequences": len(sequences),
-        "tokens": sum(map(len, sequences)),
-        "padded, s": f"{peer.seconds:.1f} (batch {best})",
-        "evenhand, s": f"{ours.seconds:.1f}",
-        "ratio": f"{peer.seconds / ours.seconds:.1f}",
-        "padded, MB": f"{peer.memory:.0f}",
-        "evenhand, MB": f"{ours.memory:.0f}",
-        "difference of the loss": f"{abs(ours.values - peer.values) / peer.values:.0e}",
+        "padded, s": f"{theirs.seconds:.1f} ({peer})",
+        "packed, s": f"{before.seconds:.1f}",
+        "shared, s": f"{ours.seconds:.1f}",
+        "padded / shared": f"{theirs.seconds / ours.seconds:.1f}",
+        "packed / shared": f"{before.seconds / ours.seconds:.1f}",
+        "padded, MB": f"{theirs.memory:.0f}",
+        "packed, MB": f"{before.memory:.0f}",
+        "shared, MB": f"{ours.memory:.0f}",
+        "difference of the loss": f"{abs(ours.loss - theirs.loss) / theirs.loss:.0e}",
         "of a gradient": f"{off:.0e}",
     }
 
@@ -118,13 +230,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="workloads whose name holds this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="how often packed and shared steps are run; the best counts"
+    )
+    parser.add_argument("--layers", type=int, default=30, help="of the model; with fewer the ratios are about the same")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
     torch.manual_seed(0)
     rows = []
     for name in WORKLOADS:
         if given.only in name:
-            rows.append(measure(name, given.rows))
+            rows.append(measure(name, given.rows, given.repeats, given.layers))
             print(" | ".join(f"{k}: {v}" for k, v in rows[-1].items()), flush=True)
     put("training", rows, write=given.write)
 

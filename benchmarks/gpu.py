@@ -13,6 +13,7 @@ import argparse
 import copy
 import gc
 import json
+import os
 import platform
 import random
 import time
@@ -24,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gpu_kernels
 import gpu_smoke
 import gpu_steps
 import torch
@@ -55,6 +57,8 @@ from gpu_speed import (
 
 import evenhand
 from evenhand.inference import Prompt
+from evenhand.inference.engine import TREE_KERNEL
+from evenhand.inference.tree_kernels import KERNELS
 from evenhand.interfaces import Sampling
 from evenhand.models import fingerprint
 
@@ -229,28 +233,38 @@ def hashed(setting: Setting, model: Frozen) -> dict[str, Any]:
 def lines(setting: Setting) -> Iterator[Line]:
     """All measurements in the order of their worth."""
     on, sizes, big, small = setting
-    for name in gpu_smoke.CHECKS:
-        yield Line("smoke", name, "", 3, lambda _, name=name: gpu_smoke.run(name, on.device))
-    yield Line("equality", "float32, log-probabilities", f"{small} float32", 15, partial(equal_reads, on, sizes))
-    yield Line("equality", "float32, replies", f"{small} float32", 15, partial(equal_replies, on, sizes))
-    third, spare, little = sizes.rows // 3, f"{big} bfloat16", f"{small} bfloat16"
+    spare, little, exact = f"{big} bfloat16", f"{small} bfloat16", f"{small} float32"
+    yield Line("equality", "float32, log-probabilities", exact, 15, partial(equal_reads, on, sizes))
+    yield Line("equality", "float32, replies", exact, 15, partial(equal_replies, on, sizes))
+    yield Line("kernels", "float32, one order", exact, 40, partial(gpu_kernels.compared, on, bbq(sizes.rows // 4)))
+    yield Line("kernels", "one layer", "", 20, lambda _: gpu_kernels.one_layer(on, 30 * sizes.prompts // 8))
     yield Line("equality", "bfloat16 against float32 truth", little, 15, partial(against_truth, setting))
+    yield from speed_lines(setting, spare)
     yield Line("equality", "bfloat16 against float32 truth", spare, 45, partial(against_truth, setting))
-    yield Line("speed", "BBQ letters, one order", spare, 35, partial(chosen, setting, bbq(sizes.rows), "letters", 3))
-    yield Line("speed", "BBQ letters, six orders", spare, 45, partial(chosen, setting, six_orders(third), "letters", 3))
-    yield Line("speed", "replies of 25 tokens", spare, 40, partial(wrote, setting))
-    yield Line(
-        "speed", "MMLU 5-shot letters", spare, 25, partial(chosen, setting, mmlu_5_shot(sizes.rows), "letters", 4)
-    )
-    yield Line("speed", "BBQ texts", spare, 30, partial(chosen, setting, bbq(sizes.rows), "text", 1))
-    for nodes in (8192, 16384, 131072):
-        yield Line("speed", f"letters, packs of {nodes}", spare, 10, partial(packed, setting, nodes))
-    yield Line("speed", "host functions", spare, 20, partial(profiled, setting))
-    yield Line("speed", "hash of the weights", spare, 20, partial(hashed, setting))
     yield Line("steps", "PCGU step", little, 25, lambda model: gpu_steps.unlearning(model, on, min(32, sizes.rows)))
     yield Line("steps", "LoRA step", little, 20, lambda model: gpu_steps.training(model, on, min(512, sizes.rows)))
     yield Line("speed", "BBQ letters, one order", little, 20, partial(chosen, setting, bbq(sizes.rows), "letters", 3))
     yield Line("speed", "replies of 25 tokens", little, 25, partial(wrote, setting))
+    for name in gpu_smoke.CHECKS:
+        yield Line("smoke", name, "", 2, lambda _, name=name: gpu_smoke.run(name, on.device))
+    for nodes in (8192, 16384, 65536, 131072):
+        yield Line("packs", f"letters, packs of {nodes}", spare, 6, partial(packed, setting, nodes))
+    yield Line("host", "functions", spare, 15, partial(profiled, setting))
+    yield Line("host", "hash of the weights", spare, 15, partial(hashed, setting))
+
+
+def speed_lines(setting: Setting, shape: str) -> Iterator[Line]:
+    """What the targets are about, on the big model; and which kernel is best there."""
+    on, sizes, *_ = setting
+    rows, third = bbq(sizes.rows), six_orders(sizes.rows // 3)
+    yield Line("speed", "BBQ letters, one order", shape, 35, partial(chosen, setting, rows, "letters", 3))
+    yield Line("kernels", "bfloat16, one order", shape, 45, partial(gpu_kernels.compared, on, rows))
+    yield Line("speed", "BBQ letters, six orders", shape, 40, partial(chosen, setting, third, "letters", 3))
+    exam = mmlu_5_shot(sizes.rows)
+    yield Line("speed", "MMLU 5-shot letters", shape, 25, partial(chosen, setting, exam, "letters", 4))
+    yield Line("speed", "replies of 25 tokens", shape, 30, partial(wrote, setting))
+    yield Line("speed", "BBQ texts", shape, 30, partial(chosen, setting, rows, "text", 1))
+    yield Line("kernels", "bfloat16, MMLU 5-shot", shape, 20, partial(gpu_kernels.compared, on, exam))
 
 
 # ------------------------------------------------------------------------------------------------------ the run
@@ -326,7 +340,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--toy", action="store_true", help="everything at toy size, as a rehearsal")
     parser.add_argument("--only", default="", help="sections and names that hold this")
+    parser.add_argument("--kernel", choices=KERNELS, help="attend to trees by this kernel in every line but kernels")
     given = parser.parse_args()
+    if given.kernel is not None:
+        os.environ[TREE_KERNEL] = given.kernel
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     report = Report(given.out)
     on = card(given.device, torch.bfloat16, 256 if given.toy else 8192)

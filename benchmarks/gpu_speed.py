@@ -370,6 +370,8 @@ def choosing(model: Frozen, asked: list[Question], way: Any, on: Card, sizes: Si
         "items_per_s": round(len(asked) / wall, 1),
         "wall_s": round(wall, 3),
         "engine_s": round(heard["seconds"], 3),
+        "engine_ratio": round(theirs[best] / heard["seconds"], 2),
+        "engine_rate_share": round(work(model.weights.module, fed, positions) / heard["seconds"] / on.flops, 3),
         "forwards": forwards,
         "nodes": fed,
         "naive_tokens": naive,

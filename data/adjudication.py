@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evenhand.core.text_fields import fields
 from evenhand.data.io import yaml
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.demo import demo_folder
+from evenhand.data.io.rows import unusable_pattern
 
 FOLDER = Path(__file__).parent / "templates"
 SHIPPED = ("en", "demo")
@@ -68,7 +69,8 @@ class AdjudicationTexts(BaseModel):
             if len(set(rubric.labels.values())) < 2:
                 raise ValueError(f"rubrics.{name}: all labels are worth the same")
         for pattern in self.refusals:
-            re.compile(pattern)
+            if why := unusable_pattern(pattern):
+                raise ValueError(f"refusals: {pattern[:40]!r} is not a regular expression: {why}")
 
     def refuses(self, reply: str) -> bool:
         """Whether a reply begins as refusals begin."""
@@ -107,6 +109,6 @@ def demo_instructions() -> list[str]:
 
 
 def _fields(where: str, text: str, needed: set[str], known: set[str]) -> None:
-    found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+    found = set(fields(text))
     if not needed <= found <= known:
         raise ValueError(f"{where}: its fields are {sorted(known)}, needed {sorted(needed)}; it has {sorted(found)}")

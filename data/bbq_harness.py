@@ -10,6 +10,7 @@ Use `target_location` for all else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 PARTED = ("M", "F", "lowSES", "highSES")
@@ -37,16 +38,22 @@ def _words(row: Mapping[str, Any], answer: str) -> list[str]:
     info = [str(part) for part in row["answer_info"][answer]]
     if not any(info):
         return ["latino"] if "Latina" in str(row[answer]) else []
-    text = "_".join(info)
+    return list(_parted("_".join(info)))
+
+
+@lru_cache(maxsize=4096)
+def _parted(text: str) -> tuple[str, ...]:
+    """The words of a text and group that are joined by underscores; a file has each of them in many rows."""
     for attribute in PARTED:
         text = text.replace(f"{attribute}-", f"{attribute}_")
     text = _spaced(text)
     adult = "woman" if "woman" in text else "man"
     for word, letter in ((adult, "F" if adult == "woman" else "M"), ("girl", "F"), ("boy", "M")):
         text = text.replace(word, f"{letter}_{word}")
-    return text.lower().split("_")
+    return tuple(text.lower().split("_"))
 
 
+@lru_cache(maxsize=4096)
 def _spaced(text: str) -> str:
     for group in SPACED:
         text = text.replace(group, f"{group[:-3]} SES" if group.endswith("SES") else f"non {group[3:]}")

@@ -26,7 +26,7 @@ TRUTHS = {
     "4-choice_sport": {"objective": "Blackburn Rovers", "hard": "Aston Villa"},
 }
 """The right options of tables T1 and T2 of arXiv 2505.18545, as printed; the files do not have them."""
-_NAME = re.compile(r"(?P<topic>(?P<count>\d+)-choice_(?P<short>\w+))_(?P<category>[a-z]+)")
+_NAME = re.compile(r"(?P<topic>(?P<count>\d{1,3})-choice_(?P<short>\w+))_(?P<category>[a-z]+)")
 LISTED = re.compile(r"\[([^\]]+)\]")
 """The options of a question, where it lists them."""
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from evenhand.data.io import rows, tables
-from evenhand.errors import DataError, SettingsError
+from evenhand.errors import SHOWN, DataError, SettingsError, short
 
 HUB = "google/civil_comments"
 TEXT, TOXICITY = "text", "toxicity"
@@ -57,11 +57,11 @@ def _toxic(source: str, threshold: float, refused: list[str]) -> Iterator[str]:
 
 
 def _share(row: dict[str, Any]) -> float:
-    value = row[TOXICITY]
+    value: Any = row.get(TOXICITY)
     try:
         share = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         share = -1.0
     if isinstance(value, bool) or not 0 <= share <= 1:
-        raise rows.Refused(f"field {TOXICITY!r} is {value!r}, not a share from 0 to 1")
+        raise rows.Refused(f"field {TOXICITY!r} is {short(repr(value), SHOWN)}, not a share from 0 to 1")
     return share

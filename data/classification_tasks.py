@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenhand.data.io import locate
-from evenhand.data.io.content import read_bytes
+from evenhand.data.io.content import read_bytes, text_of
 from evenhand.data.io.rows import Refused, decoded, from_json
 from evenhand.errors import DataError
 
@@ -149,7 +149,7 @@ def read_table(folder: Path) -> dict[str, About]:
     places = [place / name for place in (folder, folder / "tasks", folder.parent) for name in TABLES]
     for file in places:
         if file.is_file():
-            text = decoded(read_bytes(file))
+            text = text_of(file, read_bytes(file))
             found = dict(_rows(file, text))
             if found:
                 return found
@@ -160,7 +160,10 @@ def read_table(folder: Path) -> dict[str, About]:
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, About]]:
-    lines = list(csv.reader(io.StringIO(text))) if file.suffix == ".csv" else _cells(text)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""))) if file.suffix == ".csv" else _cells(text)
+    except csv.Error as error:
+        raise DataError(f"{file}: the table of tasks is not csv: {error}; take it again") from error
     at: dict[str, int] = {}
     for cells in lines:
         plain = [cell.strip().strip("`") for cell in cells]

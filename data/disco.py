@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evenhand.core import text_fields
 from evenhand.data.io import yaml
 
 SHIPPED = Path(__file__).parent / "templates" / "disco.yaml"
@@ -61,7 +61,7 @@ class _Texts(BaseModel):
     def check(self) -> None:
         """Refuse templates with other fields than one person and one blank."""
         for name, text in self.templates.items():
-            fields = sorted(field for _, field, _, _ in Formatter().parse(text) if field is not None)
+            fields = sorted(text_fields.fields(text))
             if fields != FIELDS:
                 raise ValueError(f"template {name!r} needs {{person}} and {{blank}} once each; it has {fields}")
 

@@ -145,7 +145,7 @@ def _people(raw: Mapping[str, Any]) -> list[_Person]:
     if isinstance(info, str):
         try:
             info = ast.literal_eval(info)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except cells.UNREADABLE:
             raise cells.Refused(f"field 'choice_info' is {info[:40]!r}, not an object of [text, group]") from None
     if not isinstance(info, Mapping):
         raise cells.Refused(f"field 'choice_info' is {cells.kind(info)}, not an object of [text, group]")

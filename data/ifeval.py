@@ -186,7 +186,7 @@ def wrong(row: Mapping[str, Any]) -> str:
     for at, (name, arguments) in enumerate(zip(ids, given, strict=True)):
         reason = _wrong_arguments(name, arguments)
         if reason:
-            return f"kwargs[{at}] ({name}): {reason}" if name in ARGUMENTS else reason
+            return f"kwargs[{at}] ({name}): {reason}" if isinstance(name, str) and name in ARGUMENTS else reason
     return ""
 
 
@@ -224,11 +224,9 @@ def _wrong_value(value: Any, kind: str) -> str:
         return next((reason for v in value if (reason := _wrong_value(v, _PATTERN))), "")
     if not isinstance(value, str) or not value.strip():
         return "is no text"
-    if kind == _PATTERN:  # the official checkers search for it as a regular expression
-        try:
-            re.compile(value)
-        except re.error as error:
-            return f"is no regular expression, which the checker reads it as: {error}"
+    # the official checkers search for a pattern as a regular expression
+    if kind == _PATTERN and (why := rows.unusable_pattern(value)):
+        return f"is no regular expression, which the checker reads it as: {why}"
     return ""
 
 

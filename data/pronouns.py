@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evenhand.core import text_fields
 from evenhand.data.holistic_bias import article
 from evenhand.data.io import yaml
 from evenhand.data.io.content import read_bytes
@@ -89,7 +89,7 @@ class PronounTexts(BaseModel):
             ValueError: Names the frame.
         """
         for name, frame in {**self.frames, **self.told}.items():
-            fields = _fields(frame)
+            fields = text_fields.fields(frame)
             known = {"occupation", "a", *self.fillers, *self.pronouns, *(self.gendered if name in self.told else ())}
             if unknown := sorted(set(fields) - known):
                 raise ValueError(f"frame {name!r} has the unknown field {unknown[0]!r}; known: {sorted(known)}")
@@ -162,7 +162,7 @@ def _asked(texts: PronounTexts, occupations: Sequence[str] | Mapping[str, Any]) 
 
 def _slots(texts: PronounTexts, frame: str, occupation: str, told: Mapping[str, str]) -> Iterator[Slot]:
     """The frame with every filler."""
-    fields = _fields(frame)
+    fields = text_fields.fields(frame)
     marker = next(f for f in fields if f in texts.pronouns)
     fillers = [f for f in texts.fillers if f in fields]
     before, after = frame.split(f"{{{marker}}}")
@@ -180,7 +180,3 @@ def _slots(texts: PronounTexts, frame: str, occupation: str, told: Mapping[str, 
             for form in (*texts.pronouns[marker], *([neutral] if neutral else ()))
         )
         yield Slot(head.rstrip(), tail, *forms)
-
-
-def _fields(frame: str) -> list[str]:
-    return [field for _, field, _, _ in Formatter().parse(frame) if field is not None]

@@ -130,7 +130,7 @@ def _axis(
             raise DataError(f"{unaligned.lines[0]}; both files must be whole, as their rows belong together")
     (target_path, targets), (path, counters) = rows
     if len(targets) != len(counters):
-        raise DataError(f"{target_path.name} has {len(targets)} rows, {path.name} {len(counters)}; they must be equal")
+        raise DataError(f"{target_path} has {len(targets)} rows, {path.name} {len(counters)}; they must be equal")
     found = []
     for n, ((_, target), (number, counter)) in enumerate(zip(targets, counters, strict=True)):
         reason = blank(target, ("comments_processed",)) or blank(counter, ("comments_processed",))

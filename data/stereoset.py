@@ -186,7 +186,7 @@ def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]
     """Rows of the released, nested file, in the form of the flat one; numbered by example."""
     try:
         data = rows.from_json(rows.decoded(content))["data"]
-        if not any(kind in data for kind in TYPES):
+        if not isinstance(data, Mapping) or not any(kind in data for kind in TYPES):
             raise KeyError(" and ".join(TYPES))
         nested = [(kind, example) for kind in TYPES for example in data.get(kind, [])]
     except (ValueError, KeyError, TypeError) as error:
@@ -200,7 +200,7 @@ def _released(file: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]
         sentences = example.get("sentences")
         for sentence in sentences if isinstance(sentences, list) else ():
             label = sentence.get("gold_label") if isinstance(sentence, Mapping) else None
-            if label in LABELS:  # of a label that is there twice neither sentence is taken
+            if isinstance(label, str) and label in LABELS:  # of a label that is there twice neither sentence is taken
                 row[label] = TWICE if label in row else sentence.get("sentence")
         yield number, row
 
@@ -219,8 +219,8 @@ def _flat(row: dict[str, Any], file: Path) -> dict[str, Any]:
     texts, labels = sentences.get("sentence"), sentences.get("gold_label")
     if isinstance(texts, list) and isinstance(labels, list):
         for text, label in zip(texts, labels, strict=False):
-            name = HUB_LABELS[label] if label in (0, 1, 2) else label
-            if name in LABELS:
+            name = HUB_LABELS[label] if type(label) is int and label in (0, 1, 2) else label
+            if isinstance(name, str) and name in LABELS:
                 found[name] = TWICE if name in found else text
     return found
 

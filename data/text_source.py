@@ -12,9 +12,9 @@ from typing import Any
 from evenhand.core import registry
 from evenhand.core.hashing import stream_hash
 from evenhand.data.io import hub, rows
-from evenhand.data.io.content import no_data, unpacked_head
+from evenhand.data.io.content import BROKEN, no_data, unpacked_head
 from evenhand.data.sets import EVALUATION_ONLY, for_evaluation
-from evenhand.errors import DataError, EvenhandError, SettingsError
+from evenhand.errors import DataError, EvenhandError, SettingsError, reason
 from evenhand.interfaces import TrainData
 
 DEMO = "demo:texts"
@@ -135,14 +135,14 @@ def _kept(found: Iterable[str]) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     head = unpacked_head(path)
-    if reason := no_data(head, empty=True):
-        raise DataError(f"{path} {reason}")
+    if wrong := no_data(head, empty=True):
+        raise DataError(f"{path} {wrong}")
     try:
         opened: Any = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8-sig") as handle:
             yield from handle  # ends are LF, CR LF and CR, each given as LF; U+2028 is part of a line
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(f"cannot read the text file {path}: {error}") from error
+    except (*BROKEN, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the text file {path}: {reason(error)}") from error
 
 
 def _paragraphs(path: Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from evenhand.core.draws import seeded_order
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate, rows
 from evenhand.data.io.content import read_bytes
+from evenhand.data.io.content import text_of as content_text
 from evenhand.data.io.row_counts import demand_rows
 from evenhand.errors import DataError
 
@@ -157,9 +158,12 @@ def _read(folder: Path, partial: bool) -> tuple[dict[str, Lists], dict[str, str]
     def text_of(name: str) -> str:
         content = read_bytes(folder / name)
         digests[name] = bytes_hash(content)
-        return rows.decoded(content)
+        return content_text(folder / name, content)
 
-    lists: dict[str, Lists] = {kind: _lists(kind, text_of) for kind in KINDS}
+    try:
+        lists: dict[str, Lists] = {kind: _lists(kind, text_of) for kind in KINDS}
+    except rows.Refused as error:
+        raise DataError(f"{folder / str(error)}") from error
     notes = []
     for kind, found in lists.items():
         for name, mine in zip(SUBJECTS[kind], found.subjects, strict=True):
@@ -179,7 +183,7 @@ def _lists(kind: str, text_of: Callable[[str], str]) -> Lists:
     """The lists of one kind, from a function that gives the text of a file.
 
     Raises:
-        DataError: Subjects and demonyms, or the forms of activities, are not equally many; or a template is broken.
+        Refused: Subjects and demonyms, or the forms of activities, are not equally many; or a template is broken.
     """
     activities, slots = _FILES[kind]
     subjects = tuple(_subjects(name, text_of(f"nouns/subjects/{name}")) for name in SUBJECTS[kind])
@@ -194,18 +198,19 @@ def _entries(name: str, text: str) -> dict[str, list[str]]:
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise DataError(f"{name}:{number}: {line[:40]!r} is not '[tag] class | entry'; take the list again")
+            raise rows.Refused(f"{name}:{number}: {line[:40]!r} is not '[tag] class | entry'; take the list again")
         found.setdefault(match[1], []).append(match[3].strip())
     return found
 
 
 def _subjects(name: str, text: str) -> tuple[Subject, ...]:
-    found = _entries(name, text)
+    place = f"nouns/subjects/{name}"
+    found = _entries(place, text)
     names = found.get("subj", [])
     demonyms = found.get("subj:dem", names)
     if not names or len(demonyms) != len(names) or len(set(names)) < len(names):
-        raise DataError(
-            f"{name}: {len(names)} different subjects and {len(demonyms)} demonyms; as many of both are needed"
+        raise rows.Refused(
+            f"{place}: {len(names)} different subjects and {len(demonyms)} demonyms; as many of both are needed"
         )
     return tuple(Subject(one, dem, name) for one, dem in zip(names, demonyms, strict=True))
 
@@ -217,7 +222,7 @@ def _activities(name: str, text: str) -> tuple[Activity, ...]:
         forms = {tag.removeprefix(base): phrases for tag, phrases in found.items() if tag.startswith(base)}
         if len({len(phrases) for phrases in forms.values()}) > 1 or ("" in forms) != (":neg" in forms):
             counts = ", ".join(f"{base}{form}: {len(phrases)}" for form, phrases in forms.items())
-            raise DataError(f"{name}: the forms of activities are not equally many ({counts}); take the list again")
+            raise rows.Refused(f"{name}: the forms of activities are not equally many ({counts}); take the list again")
         for n, phrases in enumerate(zip(*forms.values(), strict=True)):
             out.append(Activity(f"{base} {n}", dict(zip(forms, phrases, strict=True))))
     return tuple(out)
@@ -228,7 +233,7 @@ def _slots(name: str, text: str) -> tuple[Slot, ...]:
     for line in filter(str.strip, rows.lines(text)):
         parts = [part.strip() for part in line.split("\t")]
         if len(parts) != 3 or not _ACTIVITY.search(parts[1]) or not _ACTIVITY.search(parts[2]):
-            raise DataError(f"{name}: {line[:40]!r} is not a context, a question and a negated question, with tabs")
+            raise rows.Refused(f"{name}: {line[:40]!r} is not a context, a question and a negated question, with tabs")
         out.append(Slot(str(len(out)), parts[0], parts[1], parts[2]))
     return tuple(out)
 

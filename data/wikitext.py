@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.io import locate, on_disk, tables
-from evenhand.data.io.content import read_bytes
-from evenhand.data.io.rows import decoded
+from evenhand.data.io.content import read_bytes, text_of
 from evenhand.errors import DataError
 
 DATASET = locate.Dataset(
@@ -57,7 +56,9 @@ def load(split: Split, source: str = "auto") -> Loaded:
     file = path if path.is_file() else _file(path, split)
     content = read_bytes(file)
     rows = (
-        [str(r.get("text") or "") for _, r in tables.read(str(file))] if file.suffix == ".parquet" else lines(content)
+        [str(r.get("text") or "") for _, r in tables.read(str(file))]
+        if file.suffix == ".parquet"
+        else lines(text_of(file, content))
     )
     version = "tokenised" if any("<unk>" in row for row in rows) else "raw"
     notes = []
@@ -82,9 +83,8 @@ def load(split: Split, source: str = "auto") -> Loaded:
     return Loaded(join(rows), facts)
 
 
-def lines(content: bytes) -> list[str]:
-    """The rows of a file of lines."""
-    text = decoded(content)
+def lines(text: str) -> list[str]:
+    """The rows of a text of lines."""
     return text.removesuffix("\n").split("\n")
 
 

@@ -9,9 +9,8 @@ equally biased, so P_single stands beside it.
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -35,7 +34,6 @@ __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chos
 RUN_DRAWS = 100_000
 """Draws set aside for a run; its conversation has the last one, its single queries the first ones."""
 NO_REPLY = Reply(None)
-_BRACES = re.compile(r"\{\{(.*?)\}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,9 +395,17 @@ def chosen(reply: str | None, options: Sequence[str]) -> int | None:
     Returns:
         The option's identity; None where the reply is invalid. <think> blocks do not count.
     """
-    found = _BRACES.findall(thinking.answer(reply or ""))
+    found = [name for line in thinking.answer(reply or "").split("\n") for name in _braced(line)]
     name = found[-1].strip() if found else ""
     return list(options).index(name) if name in options else None
+
+
+def _braced(line: str) -> Iterator[str]:
+    """What stands in double braces: between an opening and the nearest closing after it."""
+    end = 0
+    while (begin := line.find("{{", end)) >= 0 and (end := line.find("}}", begin + 2)) >= 0:
+        yield line[begin + 2 : end]
+        end += 2
 
 
 def option_shares(question: BScoreQuestion, answer: BScoreAnswer) -> OptionShares:

@@ -13,6 +13,31 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes t
 from evenhand.models.local import LocalModel
 from evenhand.models.tiny import tiny_model
 
+LONGEST = (
+    "tests/experiment/test_comparison.py",
+    "tests/test_notebooks.py",
+    "tests/proving_ground/test_check_and_effects.py",
+    "tests/methods/unlearning/test_pairwise.py",
+    "tests/methods/distillation/test_fair_distillation.py",
+    "tests/proving_ground/test_demo_x.py",
+    "tests/cli/test_new.py",
+    "tests/test_metrics_equal_compare.py",
+    "tests/report/test_differences.py",
+)
+"""Files that take the longest, longest first; a file is one process's work (`--dist loadfile`)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first where processes share the tests, so that none of them is one process's last."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_first(items)
+
+
+def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """All items, those of `LONGEST` at the front; the others keep their order."""
+    places = {file: place for place, file in enumerate(LONGEST)}
+    return sorted(items, key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 @pytest.fixture(scope="session")
 def tiny() -> LocalModel:

@@ -135,8 +135,66 @@ def test_a_causal_mask_and_an_exact_head_change_nothing_in_float32(gpu: Any) -> 
         assert gpu.furthest(usual, gpu.plain(module, asked, 2, **options)) < 1e-5
 
 
+def toy(gpu: Any) -> Any:
+    return gpu.model_of("toy", gpu.gpu_smoke.tiny_tokenizer(), "cpu", torch.float32)
+
+
+def toy_card(gpu: Any) -> Any:
+    return gpu.Card("cpu", torch.bfloat16, 1.0, 1.0)
+
+
+def test_a_kernel_that_does_not_run_leaves_the_others(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("evenhand.inference.tree_kernels.FlexTree", broken)
+    model = toy(gpu)
+    with pytest.warns(UserWarning, match="no compiler"):
+        line = gpu.gpu_kernels.compared(toy_card(gpu), gpu.bbq(4), model)
+    assert "no compiler" in line["flex"]["error"] and line["gathered"]["wall_s"] > 0
+    assert (line["best"], line["met"], line["ok"]) == ("gathered", {"gathered": True, "flex": False}, False)
+    assert model.engine.tree_kernel == "gathered" and model.engine.tried.finish is not None
+
+
+@pytest.mark.parametrize(
+    ("nats", "dtype", "ok"),
+    [(1e-4, torch.float32, True), (1e-3, torch.float32, False), (1e-3, torch.bfloat16, True)],
+)
+def test_the_fastest_kernel_is_named(gpu: Any, nats: float, dtype: torch.dtype, ok: bool) -> None:
+    found = {"gathered": {"wall_s": 2.0}, "flex": {"wall_s": 1.0, "nats": nats}}
+    line = gpu.gpu_kernels._verdict(found, dtype)
+    assert (line["best"], line["ok"]) == ("flex", ok)
+
+
+def test_flash_attention_is_left_out_where_keys_would_be_gathered_instead(gpu: Any) -> None:
+    usable = gpu.gpu_kernels.usable
+    assert usable("cuda", torch.bfloat16) == ["gathered", "flex", "cascade"]
+    assert usable("cuda", torch.float32) == usable("cpu", torch.bfloat16) == ["gathered", "flex"]
+
+
+@pytest.mark.parametrize("mistake", [False, True])
+def test_attention_alone_shows_a_wrong_mask(gpu: Any, mistake: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evenhand.inference import tree_attention
+
+    grouped = tree_attention._group
+
+    def unmasked(found: Any) -> Any:
+        group = grouped(found)
+        group.allowed.fill_(True)
+        return group
+
+    monkeypatch.setattr(gpu.gpu_kernels, "usable", lambda device, dtype: ["gathered"])
+    if mistake:
+        monkeypatch.setattr(tree_attention, "_group", unmasked)
+    line = gpu.gpu_kernels.one_layer(toy_card(gpu), 30)
+    assert line["ok"] != mistake and not line["errors"]
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_everything_at_toy_size(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.gpu_smoke, "LONG", gpu.gpu_smoke.LONG[:8])  # what is told from enough is tested above
     found = lines(gpu, tmp_path / "lines.jsonl", monkeypatch)
     assert not [line for line in found if "error" in line]
-    assert all(line["ok"] for line in found if line["section"] in ("smoke", "equality"))
+    assert all(line["ok"] for line in found if line["section"] in ("smoke", "equality", "kernels"))
+    assert [line["section"] for line in found[:3]] == ["card", "equality", "equality"], "the most telling ones first"

@@ -44,8 +44,8 @@ TOP_LEVEL = {"__init__", "errors", "interfaces"}
 INDEPENDENT = ("evenhand.methods.", "evenhand.evaluation.")
 """Packages whose parts, families of methods and benchmarks, do not import each other."""
 SHARED = tuple(f"evenhand.evaluation.{name}" for name in ("base", "loading", "metrics", "_bias_qa", "_worded_qa"))
-OF_OTHERS = {"servers"}
-"""Folders of tests against other people's software that runs beside evenhand; it belongs to no package of ours."""
+OF_OTHERS = {"fuzz", "servers", "zoo"}
+"""Folders of tests that belong to no package of ours: against other software that runs beside it, or hostile input."""
 NO_BENCHMARK = (*SHARED, "evenhand.evaluation.hf_evaluate")
 """What benchmarks share, and what is made of them."""
 

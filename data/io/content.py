@@ -7,8 +7,11 @@ import re
 import zlib
 from pathlib import Path
 
-from evenhand.errors import DataError
+from evenhand.data.io.rows import decoded
+from evenhand.errors import DataError, reason
 
+BROKEN = (OSError, EOFError, zlib.error)
+"""What reading a file raises, a packed one included."""
 HEAD = 1024
 """Bytes that show what a file is; a pointer of git-lfs is shorter."""
 EMPTY = "is empty (0 bytes); download it again"
@@ -52,12 +55,21 @@ def unpacked(path: Path) -> bytes:
         raw = path.read_bytes()
         packed = path.suffix == ".gz" and not _POINTER.match(raw)  # git-lfs keeps the name of what it points to
         return gzip.decompress(raw) if packed else raw
-    except gzip.BadGzipFile as error:
-        raise DataError(
-            f"cannot read {path}: not packed by gzip; take .gz off its name, or download it again"
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    except BROKEN as error:
+        raise DataError(_why(path, error)) from error
+
+
+def text_of(path: Path, content: bytes) -> str:
+    """The content of a file of text, as `evenhand.data.io.rows.decoded` makes it.
+
+    Raises:
+        DataError: It is not UTF-8; the message names the line.
+    """
+    try:
+        return decoded(content)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def unpacked_head(path: Path) -> bytes:
@@ -73,8 +85,17 @@ def unpacked_head(path: Path) -> bytes:
             return head
         with gzip.open(path, "rb") as handle:
             return handle.read(HEAD)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    except BROKEN as error:
+        raise DataError(_why(path, error)) from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, with what to do about a packed one."""
+    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
+        return f"cannot read {path}: not packed by gzip; take .gz off its name, or download it again"
+    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        return f"cannot read {path}: the packed content is broken ({reason(error)}); download it again"
+    return f"cannot read {path}: {error}"
 
 
 def no_data(head: bytes, *, empty: bool = False) -> str:
@@ -89,11 +110,11 @@ def no_data(head: bytes, *, empty: bool = False) -> str:
     """
     if _POINTER.match(head):
         size = _POINTER_SIZE.search(head)
-        of = f"a file of {int(size[1]):,} bytes" if size else "a file"
+        of = f"a file of {int(size[1]):,} bytes" if size and len(size[1]) < 20 else "a file"
         return f"is a pointer of git-lfs to {of}, not the file itself; run `git lfs pull` in its repository"
-    for mark, reason in _OTHERS.items():
+    for mark, why in _OTHERS.items():
         if head.startswith(mark):
-            return reason
+            return why
     if _PAGE.match(head):
         return "is a web page (html), not data: such as a login or preview page; download the raw file again"
     return "" if head or empty else EMPTY

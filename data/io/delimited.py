@@ -13,8 +13,8 @@ from evenhand.data.io.locate import Problems
 from evenhand.data.io.on_disk import COLUMNS, few
 from evenhand.errors import DataError
 
-_DOUBLED = re.compile(r'(?:^|\t)"(?:[^"\t]|"")*""(?:[^"\t]|"")*"(?=\t|\r|\n|$)', re.MULTILINE)
-"""A quoted cell with quotes within."""
+_QUOTED = re.compile(r'(?:^|\t)"((?:[^"\t]|"")*+)"(?=\t|\r|\n|$)', re.MULTILINE)
+"""A quoted cell, and what is within."""
 
 
 class _Plain(csv.excel):
@@ -89,7 +89,7 @@ def _quotes_as_csv(text: str, delimiter: str) -> bool:
     """
     if delimiter != "\t":
         return True
-    if not _DOUBLED.search(text):
+    if not any('""' in found[1] for found in _QUOTED.finditer(text)):
         return False
     try:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from evenhand.errors import DataError, SettingsError
+from evenhand.errors import SHOWN, DataError, SettingsError, short
 
 PREFIX = "datasets:"
 
@@ -33,7 +33,7 @@ def hub_of(source: str, *, with_column: bool = False) -> Hub:
     name, *rest = source.removeprefix(PREFIX).split(":")
     if not name or len(rest) > 1 + with_column:
         more = "[:SPLIT[:COLUMN]]" if with_column else "[:SPLIT]"
-        raise SettingsError(f"{source!r}: give {PREFIX}NAME[@CONFIGURATION]{more}")
+        raise SettingsError(f"{short(source, SHOWN)!r}: give {PREFIX}NAME[@CONFIGURATION]{more}")
     name, _, configuration = name.partition("@")
     split, column = [*rest, "", ""][:2]
     return Hub(name, configuration or None, split or "train", column)

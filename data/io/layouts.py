@@ -16,7 +16,7 @@ from evenhand.data.io import locate, rows
 from evenhand.data.io.content import EMPTY
 from evenhand.data.io.delimited import read_delimited
 from evenhand.data.io.on_disk import ARCHIVES, SHOWN, few, listed, named, plain_name, short, visible
-from evenhand.errors import DataError
+from evenhand.errors import DataError, reason
 
 TABLES = (".jsonl", ".parquet", ".arrow", ".json", ".csv", ".tsv")
 """Kinds of files that are read, the first one that a folder has before the others."""
@@ -182,8 +182,16 @@ def delimiter_of(content: bytes, usual: str = ",") -> str:
         usual: Taken where the first line has as many of it as of another one, such as none of any.
     """
     head = content[:10_000].decode("utf-8", "replace").lstrip("\ufeff")
-    found = {mark: len(next(csv.reader(io.StringIO(head), delimiter=mark), [])) for mark in usual + DELIMITERS}
+    found = {mark: _columns(head, mark) for mark in usual + DELIMITERS}
     return max(found, key=lambda mark: found[mark])
+
+
+def _columns(head: str, mark: str) -> int:
+    """Cells of the first line."""
+    try:
+        return len(next(csv.reader(io.StringIO(head, newline=""), delimiter=mark), []))
+    except csv.Error:  # the reader of the whole file says what is wrong
+        return 0
 
 
 def found_in(path: Path) -> str:
@@ -211,8 +219,8 @@ def _arrow_rows(path: Path, content: bytes, kind: str) -> Iterator[dict[str, Any
     try:
         for batch in _batches(content, kind):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not {kind[1:]}: {str(error).splitlines()[0][:200]}") from error
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # the last two of dates that Python lacks
+        raise DataError(f"{path} is not {kind[1:]} that can be read: {reason(error)}") from error
 
 
 def _batches(content: bytes, kind: str) -> Iterable[Any]:
@@ -225,7 +233,9 @@ def _batches(content: bytes, kind: str) -> Iterable[Any]:
         batches: Iterable[Any] = pq.ParquetFile(buffer).iter_batches(batch_size=BATCH)
         return batches
     opened = pa.ipc.open_file(buffer) if content.startswith(b"ARROW1") else pa.ipc.open_stream(buffer)
-    parts: Iterable[Any] = opened.read_all().to_batches(max_chunksize=BATCH)
+    table = opened.read_all()
+    table.validate(full=True)  # the offsets of a damaged file would be followed out of memory
+    parts: Iterable[Any] = table.to_batches(max_chunksize=BATCH)
     return parts
 
 
@@ -235,7 +245,7 @@ def _json(path: Path, content: bytes, problems: locate.Problems) -> Iterator[tup
         value = rows.from_json(rows.decoded(content))
     except ValueError as error:
         if content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"[":
-            raise DataError(f"{path} is not JSON: {str(error)[:200]}") from error
+            raise DataError(f"{path} is not JSON: {reason(error)}") from error
         yield from locate.read_jsonl(path, content, problems)
         return
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):

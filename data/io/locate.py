@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evenhand import errors
 from evenhand.data.io import rows
 from evenhand.data.io.checksums import official
 from evenhand.data.io.content import EMPTY
@@ -15,6 +16,8 @@ from evenhand.data.io.on_disk import short
 from evenhand.errors import DataError
 
 FOLDER_VARIABLE = "EVENHAND_DATA"
+LONGEST = 1_000
+"""Characters of a reason that a report has."""
 FIRST = 240
 """Characters of a problem that an error shows; a report has all of them."""
 
@@ -58,7 +61,7 @@ class Problems:
 
     def add(self, path: Path, line: int, reason: str) -> None:
         """Note one line that cannot be used."""
-        self.lines.append(f"{path}:{line}: {reason}")
+        self.lines.append(f"{path}:{line}: {errors.short(reason, LONGEST)}")
 
     @property
     def first(self) -> str:

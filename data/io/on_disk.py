@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from evenhand import errors
 from evenhand.errors import DataError
 
 SHOWN = 5
@@ -100,9 +101,7 @@ def inner(path: Path) -> Path | None:
 
 def short(name: str, width: int = WIDTH) -> str:
     """A name for a message: on one line, with its middle left out where it is long."""
-    shown = "".join(c if c.isprintable() else "?" for c in name)
-    half = (width - 3) // 2
-    return shown if len(shown) <= width else f"{shown[:half]}...{shown[-half:]}"
+    return errors.short(name, width)
 
 
 def few(names: Iterable[str], most: int = SHOWN) -> str:

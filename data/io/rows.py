@@ -19,7 +19,11 @@ from math import isfinite, isnan
 from numbers import Integral, Real
 from typing import Any
 
+from evenhand.core.nesting import DEEPEST, deeper
+
 _KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+"""What `json.loads` and `ast.literal_eval` raise; TypeError of a list as a key."""
 SHOWN = 3
 """Refused rows that a warning shows; a report has all of them."""
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0+)?")
@@ -96,7 +100,10 @@ def from_json(text: str) -> Any:
     if not text:
         raise Refused("not JSON: it is empty (0 bytes)")
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=_once)
+        if text.count("[") + text.count("{") > DEEPEST and deeper(found, DEEPEST):
+            raise RecursionError
+        return found
     except json.JSONDecodeError as error:
         raise Refused(f"not JSON: {error.msg} at column {error.colno}", error.lineno) from error
     except RecursionError as error:
@@ -213,8 +220,9 @@ def unwritten(value: Any) -> Any:
     """
     if isinstance(value, str) and value.strip()[:1] in tuple("[{"):
         for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                return read(value.strip())
+            with suppress(*UNREADABLE):
+                found = read(value.strip())
+                return value if deeper(found, DEEPEST) else found
         return value
     plain = isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable)
     return value if plain else list(value)
@@ -245,6 +253,15 @@ def kind(value: Any) -> str:
     if isinstance(value, float) and isnan(value):
         return "NaN"
     return _KINDS.get(type(value), type(value).__name__)
+
+
+def unusable_pattern(text: str) -> str:
+    """Why a text cannot be used as a regular expression; "" where it can."""
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 # --------------------------------------------------------------------------------------------------- spelling

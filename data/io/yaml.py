@@ -12,7 +12,7 @@ from evenhand.core import yaml_reader
 from evenhand.core.hashing import bytes_hash
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.rows import decoded
-from evenhand.errors import DataError
+from evenhand.errors import DataError, reason
 
 
 class Checked(Protocol):
@@ -57,5 +57,5 @@ def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path
             f"{path} holds no {what}: {yaml_reader.wrong_fields(error)}. See {shipped} for the keys"
         ) from error
     except (ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} holds no usable {what}: {error}") from error
+        raise DataError(f"{path} holds no usable {what}: {reason(error)}") from error
     return found, bytes_hash(content)

@@ -287,7 +287,7 @@ class TextDistillation(TextTraining):
         lesson = Lesson(
             lambda epoch: drawn(train, epoch),
             drawn(held, HELD_OUT),
-            layout_of(student, module) if causal else None,
+            layout_of(student, module, share=False) if causal else None,
             int(tokenizer.pad_token_id or 0),
             self.batch_tokens,
             self.compared == "hidden",
@@ -295,7 +295,9 @@ class TextDistillation(TextTraining):
         )
         if words is not None:
             every = drawn(range(len(ids)), HELD_OUT)
-            words.read(module, every, layout_of(module), int(tokenizer.pad_token_id or 0), self.batch_tokens)
+            words.read(
+                module, every, layout_of(module, share=False), int(tokenizer.pad_token_id or 0), self.batch_tokens
+            )
             facts |= {"places_of_words": words.starts}
         shares = Shares(self.kl, self.hard, self.cosine, self.retain_kl_weight, self.temperature)
         schedule = self._schedule(module, 1e-3 if self.student == "lora" else 5e-4)

@@ -26,7 +26,7 @@ def answer_line(text: str, mark: str) -> str | None:
     """
     word = mark.rstrip(": ")
     colon = "[*_`]*\\s*[:\uff1a]" if mark.rstrip().endswith(":") else ""  # U+FF1A is the colon of Chinese and Japanese
-    begin = rf"^[\s*_#>`-]*(?:\d+[.)]\s*)?[*_`]*{re.escape(word)}{colon}[*_`]*\s*(.*)$"
+    begin = rf"^(?:[^\S\n]|[*_#>`-])*(?:\d+[.)]\s*[*_`]*)?{re.escape(word)}{colon}[*_`]*\s*(.*)$"
     found = re.findall(begin, thinking.answer(text), re.M | re.I)
     return _closed(found[-1].strip()) if found else None
 

@@ -54,7 +54,7 @@ from evenhand.prompting.rendering import LETTERS, question_block
 from evenhand.prompting.sessions import conversation
 from evenhand.prompting.thinking import answer, parts
 
-_SCORE = re.compile(r"\W*(?:[^\W\d_]+\W*[:=]\W*)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
+_SCORE = re.compile(r"\W*+(?:[^\W\d_]++(?=[^\w:=]*+[:=])\W*+)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
 """The digit that a critique begins with, after a label such as "Score:" at most; not of a longer number or a range."""
 
 

@@ -34,7 +34,7 @@ from evenhand.interfaces import (
 )
 from evenhand.models import Mitigated
 from evenhand.prompting import thinking
-from evenhand.prompting.multi_turn import placed, read_by, recorded, write_then_choose, write_then_write
+from evenhand.prompting.multi_turn import placed, recorded, ways_of_reading, write_then_choose, write_then_write
 from evenhand.prompting.prompt_packs import PromptPack, prompt_pack
 from evenhand.prompting.rendering import LETTERS, question_block
 from evenhand.prompting.sessions import conversation
@@ -137,14 +137,16 @@ class SelfDebias(Method):
         return pack.self_debias.reprompt_stated_open if self.keep_stated else pack.self_debias.reprompt_open
 
     def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
-        with conversation():
-            first = model.choose([pack.worded(q, read_by(model, q)) for q in questions])
+        with conversation() as talk:
+            way = ways_of_reading(model)
+            first = model.choose([pack.worded(q, way(q)) for q in questions])
             turns = {
                 i: pack.put(questions[i]).assistant(said).user(self._again(pack, questions[i].axis))
                 for i, c in enumerate(first)
                 if (said := _said(questions[i], c)) is not None
             }
-            second = model.choose([replace(questions[i], dialogue=d) for i, d in turns.items()])
+            with talk.last():
+                second = model.choose([questions[i].altered(dialogue=d) for i, d in turns.items()])
         done = {
             # a method below this one held further turns after ours
             i: replace(

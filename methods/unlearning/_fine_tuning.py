@@ -18,6 +18,7 @@ from evenhand.methods.unlearning._negation import plain
 from evenhand.methods.unlearning._task_vectors import TaskVector, difference, from_adapter
 from evenhand.models.tokenization import Encoder
 from evenhand.training.causal import causal_lm_loss, finish_of
+from evenhand.training.grouping import in_batches
 from evenhand.training.hidden import final_hidden
 from evenhand.training.holding_out import hold_out
 from evenhand.training.loop import Schedule, Training
@@ -197,11 +198,10 @@ class _Run:
         self.layout, self.finish = layout_of(tuned), finish_of(tuned)
 
     def batches(self, examples: Sequence[Example], random: Random) -> list[Step]:
-        """So many texts a step, in random order."""
-        order = list(examples)
-        random.shuffle(order)
-        size = self.plan.batch_size
-        return [self._step(order[at : at + size]) for at in range(0, len(order), size)]
+        """So many texts a step, in the order of the schedule."""
+        group_by = self.plan.schedule.group_by
+        batches = in_batches(examples, self.plan.batch_size, random, lambda example: example.ids, group_by)
+        return [self._step(batch) for batch in batches]
 
     def _step(self, examples: Sequence[Example]) -> Step:
         out: Step = []
@@ -248,15 +248,16 @@ class _Run:
 
     def _diverged(self, network: Any, batch: Batch) -> Tensor:
         """Divergence from what the model said before, summed over the tokens that count."""
-        learned = batch.labels[:, 1:].reshape(-1) != IGNORED  # a token is predicted one place before it
-        mine = final_hidden(network, **batch.inputs)[:, :-1].reshape(learned.numel(), -1)
+        places, counts = batch.distinct()
+        mine = final_hidden(network, **batch.inputs).flatten(0, 1)
         with torch.no_grad():
-            theirs = final_hidden(self.base, **batch.inputs)[:, :-1].reshape(learned.numel(), -1)
+            theirs = final_hidden(self.base, **batch.inputs).flatten(0, 1)
         return chunked_kl(
-            mine[learned],
+            mine[places.to(mine.device)],
             self.tuned.get_output_embeddings(),
-            theirs[learned],
+            theirs[places.to(theirs.device)],
             self.base.get_output_embeddings(),
+            weights=counts,
             finish=self.finish,
             teacher_finish=self.finish,
             reduction="sum",

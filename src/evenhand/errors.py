@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+SHOWN = 60
+"""Characters of a wrong name that a message shows."""
+REASON = 300
+"""Characters of another library's message that ours show."""
 
 
 class EvenhandError(Exception):
     """Base of every error that evenhand raises on purpose; the command line prints it without a traceback."""
+
+    def __str__(self) -> str:
+        """The message; names of folders and words of data in it cannot act on a terminal."""
+        return visible(super().__str__())
 
 
 class SettingsError(EvenhandError):
@@ -27,7 +37,7 @@ class UnknownNameError(SettingsError):
             more: Ends the message, such as what else could have been given.
         """
         self.name = name
-        super().__init__(f"unknown {kind} {name!r}. {suggest(name, known)} {more}".rstrip())
+        super().__init__(f"unknown {kind} {short(name, SHOWN)!r}. {suggest(name, known)} {more}".rstrip())
 
 
 class MissingAbilityError(EvenhandError):
@@ -54,10 +64,34 @@ class RunError(EvenhandError):
     """A run folder that cannot be used: in use by another run, not a run, or on a full disk."""
 
 
+def visible(text: str) -> str:
+    """A text of several lines for a terminal: control characters and directions of writing are spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _acts(c) else c for c in text)
+
+
+def _acts(sign: str) -> bool:
+    """Whether a character is an order rather than something to be read; line breaks and tabs are neither."""
+    return sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
 def first_lines(error: Exception) -> str:
     """The first three lines of another library's message, or the error's name where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:3]) or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Another library's message for one of ours: on one line and not long; the error's name where it has none."""
+    return short(" ".join(str(error).split()), REASON) or type(error).__name__
+
+
+def short(text: str, width: int) -> str:
+    """A text for a message: on one line, with its middle left out where it is longer than `width` characters."""
+    half = (width - 3) // 2
+    kept = text if len(text) <= width else f"{text[:half]}...{text[-half:]}"
+    return "".join(c if c.isprintable() else "?" for c in kept)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

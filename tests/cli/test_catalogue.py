@@ -42,6 +42,25 @@ assert not [name for name in heavy if name in sys.modules]
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_an_evaluation_imports_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.argv = ["evenhand", "evaluate", "demo", "--benchmarks", "bbq(source=demo)", "--limit", "1"]
+sys.argv += ["--out", {str(tmp_path)!r}]
+from evenhand.cli.app import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+assert "evenhand.report.plot" in sys.modules and "torch" in sys.modules
+heavy = ("scipy.stats", "sklearn", "datasets", "evaluate", "peft", "trl", "altair", "nltk", "lm_eval")
+held = [name for name in heavy if name in sys.modules]
+assert not held, held
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_check_says_what_it_could_not_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("crows_pairs/data/test.parquet", *(f"wikitext2/{n}.txt" for n in range(7))):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -12,12 +13,12 @@ from rich.console import Console
 
 import evenhand
 from evenhand.cli import app, method_table
-from evenhand.cli.setting_facts import allowed, described
+from evenhand.cli.setting_facts import allowed, described, docstrings
 from evenhand.core import catalogue, registry
 from evenhand.errors import SettingsError
 from evenhand.experiment import refusals, sweep_defaults
 from evenhand.experiment.sweep import varied
-from evenhand.interfaces import Method, Model, TrainData, settings
+from evenhand.interfaces import HasSettings, Method, Model, TrainData, settings
 from evenhand.methods import PCGU, SelfDebias
 
 DEMO = "bbq(source=demo)"
@@ -182,6 +183,33 @@ def test_values_in_words() -> None:
     fields = PCGU.__pydantic_fields__
     assert described("edit_fraction", PCGU, fields).startswith("0.3 (a number >= 0 and <= 1) - Fraction")
     assert "\n" not in described("as_stored", PCGU, fields)
+
+
+def test_settings_have_their_docstrings_those_of_base_classes_too() -> None:
+    class Wide(PCGU):
+        edit_fraction: float = 0.5
+        """A fraction
+        of its own."""
+        silent: int = 1
+        other = 2
+        """Not a field."""
+
+    assert docstrings(PCGU)["edit_fraction"].startswith("Fraction") and "validation_fraction" in docstrings(PCGU)
+    assert docstrings(Wide)["edit_fraction"] == "A fraction\nof its own."
+    assert docstrings(Wide).keys() == docstrings(PCGU).keys(), "neither the silent field nor what is no field"
+    assert docstrings(int) == {}
+
+
+def test_making_a_class_with_settings_reads_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pydantic would look through the file of every benchmark, a second for all of them, at each start."""
+    monkeypatch.setattr(inspect, "findsource", lambda *_: pytest.fail("a source file was read"))
+    monkeypatch.setattr(inspect, "getsourcelines", lambda *_: pytest.fail("a source file was read"))
+
+    class Small(HasSettings):
+        size: int = 1
+        """A docstring."""
+
+    assert settings(Small)(size=2).size == 2
 
 
 def test_the_same_lists_in_python() -> None:

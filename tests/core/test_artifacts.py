@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evenhand.core.artifacts import active, artefact, artefacts
+from evenhand.core.artifacts import active, artefact, artefacts, finished
 from evenhand.errors import SettingsError
 
 
@@ -51,6 +51,31 @@ def test_a_killed_attempt_is_never_taken_for_whole_and_is_gone_on_with(tmp_path:
         assert not (tmp_path / "k").exists()
         with artefact("k", finish) as folder:
             assert sorted(p.name for p in folder.iterdir()) == ["half", "whole"]
+
+
+def test_a_damaged_one_is_moved_aside_and_made_again(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def opened() -> str:
+        with artefacts(tmp_path), artefact("k", writer(calls)) as folder:  # type: ignore[arg-type]
+            return (folder / "weights").read_text()
+
+    assert opened() == "done"
+    for number, (name, content) in enumerate((("weights", "dime"), ("weights", ""), ("../.k.sha256", "0")), 1):
+        (tmp_path / "k" / name).write_text(content)
+        aside = tmp_path / f"k.damaged-{number}"
+        said = rf"{tmp_path / 'k'} is damaged \(.*: its content is not what was written\): it is now {aside.name}, and"
+        with pytest.warns(UserWarning, match=said):
+            assert opened() == "done"
+        assert (aside / "weights").read_text() == (content if name == "weights" else "done")
+        assert opened() == "done" and len(calls) == number + 1
+    assert finished(tmp_path) == ["k"]
+
+
+def test_one_of_an_earlier_version_is_opened_without_checksums(tmp_path: Path) -> None:
+    (tmp_path / "k").mkdir()
+    with artefacts(tmp_path), artefact("k", writer([])) as folder:  # type: ignore[arg-type]
+        assert not list(folder.iterdir())
 
 
 def test_inner_folders_win_and_none_switches_off(tmp_path: Path) -> None:

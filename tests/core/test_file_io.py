@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,94 @@ def test_a_killed_writer_leaves_the_old_file_and_its_rest_can_be_removed(tmp_pat
     file_io.remove(target)
     assert files(tmp_path) == [".b.txt.12ab.part", "a[1].txt.part"]
     file_io.remove(target)
+
+
+def test_what_is_damaged_gets_the_next_free_name(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / "a.txt").write_text(str(number))
+        assert file_io.move_aside(tmp_path / "a.txt") == tmp_path / f"a.txt.damaged-{number}"
+    assert (tmp_path / "a.txt.damaged-2").read_text() == "2" and not (tmp_path / "a.txt").exists()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "into").mkdir()
+    assert file_io.move_aside(tmp_path / "folder", tmp_path / "into") == tmp_path / "into" / "folder.damaged-1"
+    assert (tmp_path / "into" / "folder.damaged-1").is_dir()
+    file_io.move_aside(tmp_path / "gone")  # another process was faster
+
+
+def test_content_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("name"), replace(*paths)))
+    file_io.write_text(tmp_path / "a", "x")
+    assert done == ["file", "name", "folder"]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "b").write_text("x")
+    done.clear()
+    file_io.sync_tree(tmp_path / "deep")
+    assert sorted(done) == ["file", "folder", "folder"]
+
+
+def test_a_disk_that_fails_at_the_last_moment_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_io.write_text(tmp_path / "a", "old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        file_io.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_is_synced_by_a_handle_that_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses others."""
+    wrote: list[int] = []
+    sync = os.fsync
+
+    def synced(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            wrote.append(os.write(handle, b""))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    file_io.write_text(tmp_path / "a", "x")
+    assert wrote == [0] and (tmp_path / "a").read_text() == "x"
+
+
+def test_a_file_that_may_only_be_read_is_synced_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("x")
+    opened = os.open
+
+    def guarded(path: Path, flags: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags)
+
+    synced: list[int] = []
+    monkeypatch.setattr(os, "open", guarded)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    file_io.sync_tree(tmp_path)
+    assert len(synced) == 2
+
+
+@pytest.mark.parametrize(("number", "raised"), [("EINVAL", False), ("EBADF", False), ("EIO", True), ("EDQUOT", True)])
+def test_only_errors_that_lose_content_are_errors(
+    number: str, raised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = {name: code for code, name in errno.errorcode.items()}[number]
+
+    def failing(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError) if raised else nullcontext():
+        file_io.write_text(tmp_path / "a", "x")
+    assert (tmp_path / "a").exists() is not raised

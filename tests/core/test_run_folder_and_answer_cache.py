@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -534,7 +536,8 @@ def test_the_manifest_is_replaced_and_the_log_of_sessions_grows(folder: RunFolde
     for session in ({"name": "größe", "path": Path("x")}, {"name": "second"}):
         folder.write_manifest(session)
         folder.append_session(session)
-    assert json.loads((folder.path / "manifest.json").read_text(encoding="utf-8")) == {"name": "second"}
+    stored = json.loads((folder.path / "manifest.json").read_text(encoding="utf-8"))
+    assert stored == {"name": "second", "checksum": stored["checksum"]} and folder.read_manifest() == {"name": "second"}
     lines = (folder.path / "sessions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"name": "größe", "path": "x"}, {"name": "second"}]
 
@@ -568,7 +571,7 @@ def test_a_full_disk_is_named_and_leaves_earlier_files_whole(small_disk: Path) -
         with pytest.raises(RunError, match=said):
             run.append_session({"kept": "x" * 10_000})
         assert run.read_answers("kept", IDS, Choice) == list(CHOICES)
-        assert json.loads((run.path / "manifest.json").read_text()) == {"kept": True}
+        assert run.read_manifest() == {"kept": True}
         assert sorted(f.name for f in run.path.rglob("*") if f.is_file() and f.name != ".lock") == [
             "kept.parquet",
             "manifest.json",
@@ -650,6 +653,7 @@ def test_answers_of_another_version_of_prompts_are_asked_anew_with_one_line(
     assert (asked(), lines()) == (0, [])
     facts = json.loads((tmp_path / "manifest.json").read_text())
     del facts["answers_version"]  # as folders were written before there was a number
+    del facts["checksum"]
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     asked()
     assert "there: 1)" in lines()[0]
@@ -690,3 +694,134 @@ def test_contents_are_the_same_in_another_process() -> None:
     """
     found = {run(script, PYTHONHASHSEED=seed, PYTHONUTF8="1").stdout.strip() for seed in ("1", "2", "3")}
     assert len(found) == 1 and len(found.pop()) == 64
+
+
+# ------------------------------------------------------------------------------------------------------ what is damaged
+
+
+def flip(file: Path, content: bytes) -> None:
+    """Change one bit of the first byte of some content in a file."""
+    whole = file.read_bytes()
+    assert content in whole
+    file.write_bytes(whole.replace(content, bytes([content[0] ^ 1]) + content[1:], 1))
+
+
+def test_damaged_answers_are_moved_aside_once_new_ones_take_their_place(folder: RunFolder) -> None:
+    folder.write_answers("key", CHOICES, IDS, {})
+    file = folder.path / "answers" / "key.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"key\.parquet is damaged: .*asked anew"):
+        assert folder.read_cell("key", IDS, Choice) is None
+    assert file.is_file(), "nothing is lost before there is something new"
+    folder.write_answers("key", CHOICES, IDS, {"seconds": 1})
+    assert folder.read_cell("key", IDS, Choice) == (list(CHOICES), {"seconds": 1})
+    assert (folder.path / "key.parquet.damaged-1").is_file()
+    assert [f.name for f in (folder.path / "answers").iterdir()] == ["key.parquet"]
+
+
+def test_columns_that_only_show_something_are_verified_where_they_are_shown(folder: RunFolder) -> None:
+    folder.write_answers("key", CHOICES, IDS, {"model": "m"})
+    file = folder.path / "answers" / "key.parquet"
+    assert folder.table("key") is not None and folder.table("other") is None
+    before = pq.read_table(file)
+    place = before.column_names.index("model")
+    other = pa.array(["n"] * len(IDS))
+    pq.write_table(before.set_column(place, before.schema.field(place), other), file)
+    with pytest.raises(RunError, match="its content is not what was written; run the same command again"):
+        folder.table("key")
+    assert folder.read_answers("key", IDS, Choice) == list(CHOICES)
+
+
+def test_a_damaged_manifest_is_told_and_moved_aside(folder: RunFolder) -> None:
+    folder.write_manifest({"name": "größe", "seed": 1})
+    flip(folder.path / "manifest.json", b"seed")
+    with pytest.raises(RunError, match=r"manifest\.json holds no facts of a run: its content is not what was written"):
+        folder.manifest()
+    with pytest.warns(UserWarning, match=r"manifest\.json holds no facts .*; it is made anew"):
+        assert folder.read_manifest() == {}
+    folder.write_manifest({"name": "second"})
+    assert folder.read_manifest() == {"name": "second"} and folder.manifest().verified
+    assert "reed" in (folder.path / "manifest.json.damaged-1").read_text(encoding="utf-8")
+
+
+def test_damaged_scores_are_told_and_moved_aside(folder: RunFolder) -> None:
+    records = [Record(model="m", method="none", benchmark="b", metric="accuracy", value=0.5, n=3)]
+    folder.write_scores(records)
+    assert repr(folder.read_scores()) == repr(records)
+    flip(folder.path / "scores.parquet", b"accuracy")
+    with pytest.raises(RunError, match=r"scores\.parquet cannot be read"):
+        folder.read_scores()
+    with pytest.warns(UserWarning, match=r"scores\.parquet cannot be read .*; it is made anew from the answers"):
+        folder.write_scores(records)
+    assert len(folder.read_scores()) == 1 and (folder.path / "scores.parquet.damaged-1").is_file()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_sound_files_that_cannot_be_read_for_now_stay(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder.write_answers("key", CHOICES, IDS, {})
+    folder.write_scores([])
+    folder.write_manifest({"name": "first"})
+    before = {file: file.read_bytes() for file in folder.path.rglob("*.*") if file.is_file()}
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(code, "refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "ParquetFile", refused)
+        patched.setattr(Path, "read_text", refused)
+        for read in (lambda: folder.read_cell("key", IDS, Choice), lambda: folder.table("key"), folder.read_manifest):
+            with pytest.raises(RunError, match=r"cannot be read .*run again when it can be"):
+                read()
+        folder.write_scores([])
+    assert {file: file.read_bytes() for file in folder.path.rglob("*.*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("error", [MemoryError("short"), pa.ArrowMemoryError("malloc of size 9 failed")])
+def test_answers_that_do_not_fit_into_memory_are_asked_anew_and_nothing_is_renamed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, error: MemoryError
+) -> None:
+    folder.write_answers("key", CHOICES, IDS, {})
+
+    def short(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "ParquetFile", short)
+        with pytest.warns(UserWarning, match=r"key\.parquet cannot be read: .*asked anew"):
+            assert folder.read_cell("key", IDS, Choice) is None
+    folder.write_answers("key", CHOICES, IDS, {})
+    assert not list(folder.path.rglob("*damaged*"))
+
+
+def test_views_that_are_not_what_was_saved_are_told(folder: RunFolder) -> None:
+    assert folder.damage_of_views() == ""
+    for name in ("report.html", "summary.md", "intervals.png"):
+        (folder.path / name).write_text(name)
+    folder.seal_views()
+    assert folder.damage_of_views() == ""
+    (folder.path / "summary.md").write_text("")
+    assert folder.damage_of_views() == "summary.md: its content is not what was written"
+
+
+def test_a_folder_of_an_earlier_version_says_once_that_it_has_no_checksums(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    from evenhand import compare
+    from evenhand.testing import ScriptedModel
+
+    def said() -> list[str]:
+        compare(ScriptedModel(), "none", "mmlu(source=demo)", out=tmp_path, limit=8, show_progress=False)
+        found = [str(w.message) for w in recwarn if "checksum" in str(w.message)]
+        recwarn.clear()
+        return found
+
+    assert said() == []
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    del facts["checksum"]
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    assert said() == [
+        f"{tmp_path} was made by an earlier version of evenhand: what has no checksum there is used as it is"
+    ]
+    assert said() == []

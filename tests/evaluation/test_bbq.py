@@ -15,6 +15,7 @@ import pytest
 
 from evenhand.data.bbq import load_rows
 from evenhand.errors import DataError, SettingsError
+from evenhand.evaluation import bbq
 from evenhand.evaluation.bbq import BBQ, items_from_rows, score, target_location
 from evenhand.interfaces import Choice
 from evenhand.proving_ground.generator.bbq_questions import all_rows
@@ -43,6 +44,27 @@ def scored(plan: list[tuple[str, str, list[str]]], convention: str = "paper") ->
         rows += chosen
         predictions += [pick(r, a) for r, a in zip(chosen, answers, strict=True)]
     return score(rows, predictions, convention)
+
+
+def test_only_the_package_s_own_files_are_read_once_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(bbq, "load_rows", lambda source: read.append(source) or load_rows(source))
+    bbq._of_the_package.cache_clear()
+    first, second = BBQ.build(source="demo"), BBQ.build(source="demo")
+    items = first.load()
+    first.facts()["dropped"].append("a caller's own remark")
+    assert second.load() == items and second.load() is not items and second.facts()["dropped"] == []
+    age = BBQ.build(source="demo", axes=("Age",)).load()
+    assert age == [item for item in items if item.category == "Age"] and len(age) == 576
+    assert read == ["demo"] * 2, "once for all axes and once for one"
+    file = tmp_path / "Age.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows_of("Age", "ambig", 4))))
+    found = [len(BBQ.build(source=str(file)).load())]
+    file.write_text("\n".join(map(json.dumps, rows_of("Age", "ambig", 6))))
+    found.append(len(BBQ.build(source=str(file)).load()))
+    assert found == [4, 6], "a file of the user's may have changed"
 
 
 def test_the_official_formula_by_hand_in_groups_of_unequal_size() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from tests.in_process import run_here
 
 import evenhand
 from evenhand import Choice, Mitigated, Model, TrainData, settings
@@ -50,7 +51,7 @@ main()
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as a user runs it."""
+    """The command line in a process of its own, as a user runs it."""
     command = [sys.executable, "-m", "evenhand.cli.app", *arguments]
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment}
     return subprocess.run(command, capture_output=True, text=True, timeout=CEILING, env=env, check=False)
@@ -258,17 +259,17 @@ def test_a_killed_run_takes_only_the_rest(tmp_path: Path) -> None:
     with held(folder, tmp_path, arguments, at_least=40) as (process, answered):
         process.send_signal(signal.SIGKILL)
         process.wait(CEILING)
-    broken = run("show", str(folder))
+    broken = run_here("show", str(folder))
     assert broken.returncode == 2 and "run the same command again" in broken.stderr
-    done = run(*arguments, "--out", str(folder))
+    done = run_here(*arguments, "--out", str(folder))
     assert done.returncode == 0, done.stderr
     usage = json.loads((folder / "manifest.json").read_text())["usage"]
     asked = sum(u["asked_anew"] for u in usage)
-    whole = run(*arguments, "--out", str(tmp_path / "whole"))
+    whole = run_here(*arguments, "--out", str(tmp_path / "whole"))
     assert whole.returncode == 0
     all_asked = sum(u["asked_anew"] for u in json.loads((tmp_path / "whole" / "manifest.json").read_text())["usage"])
     assert 0 < asked <= all_asked - answered
-    shown = [json.loads(run("show", str(f), "--json").stdout) for f in (folder, tmp_path / "whole")]
+    shown = [json.loads(run_here("show", str(f), "--json").stdout) for f in (folder, tmp_path / "whole")]
     assert len(shown[0]) == len(shown[1]) > 100
     for a, b in zip(*shown, strict=True):
         assert (a["metric"], a["group"], a["n"]) == (b["metric"], b["group"], b["n"])
@@ -301,7 +302,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=CEILING)
     assert process.returncode == 130 and "run the same command again" in said and "Traceback" not in said
-    rows = json.loads(run("show", str(out), "--json").stdout)
+    rows = json.loads(run_here("show", str(out), "--json").stdout)
     assert {r["method"] for r in rows} == {"none"}, "what was finished is shown"
 
 
@@ -315,7 +316,7 @@ def test_two_runs_on_one_folder_at_once(tmp_path: Path) -> None:
     from evenhand.core.run_folder import RunFolder
 
     with RunFolder(tmp_path).locked():
-        second = run("compare", "--limit", "4", "--methods", "none", "--out", str(tmp_path))
+        second = run_here("compare", "--limit", "4", "--methods", "none", "--out", str(tmp_path))
     assert second.returncode == 2
     assert "another run is working in" in second.stderr and "Traceback" not in second.stderr
 
@@ -333,11 +334,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_keeps_what_was_answered_and_resumes(small_disk: Path) -> None:
     arguments = ["compare", "--methods", "self_debias(answer_by=generation)", "--out", str(small_disk / "run")]
+    arguments += ["--limit", "240"]  # the first answers that are written are too many already
     full = run(*arguments)
     assert full.returncode == 2, full.stdout + full.stderr
     assert "run" in full.stderr and "free some space" in full.stderr and "Traceback" not in full.stderr
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    again = run(*arguments)
+    again = run_here(*arguments)
     assert again.returncode == 0, again.stderr
 
 
@@ -345,7 +347,7 @@ def test_show_prints_one_record_per_number(tmp_path: Path) -> None:
     made = run("compare", "--methods", "self_debias", "--limit", "40", "--replicates", "200", "--out", str(tmp_path))
     assert made.returncode == 0, made.stderr
     assert "demo model, planted bias" in made.stdout
-    rows = json.loads(run("show", str(tmp_path), "--json").stdout)
+    rows = json.loads(run_here("show", str(tmp_path), "--json").stdout)
     keys = [(r["model"], r["method"], r["benchmark"], r["metric"], r["group"]) for r in rows]
     assert len(set(keys)) == len(keys)
     row = rows[keys.index(("demo", "self_debias", DEMO, "accuracy_ambiguous", "overall"))]
@@ -362,12 +364,12 @@ def test_a_yaml_file_says_it_all(tmp_path: Path) -> None:
         f"models: [demo]\nmethods:\n  - self_debias: {{variant: explanation, max_new_tokens: 4}}\n"
         f"benchmarks: ['{DEMO}']\nlimit: 20\nreplicates: 200\nout: {tmp_path / 'run'}\n"
     )
-    made = run("compare", str(file))
+    made = run_here("compare", str(file))
     assert made.returncode == 0, made.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["methods"] == ["none", "self_debias(variant=explanation,max_new_tokens=4)"]
     file.write_text("models: demo\nmethod: none\n")
-    wrong = run("compare", str(file))
+    wrong = run_here("compare", str(file))
     assert wrong.returncode == 2 and "Did you mean 'methods'" in wrong.stderr
 
 
@@ -375,10 +377,10 @@ def test_a_broken_line_is_reported_and_the_rest_is_scored(tmp_path: Path) -> Non
     rows = [json.dumps(r) for r in all_rows()]
     rows[100] = '{"example_id": '
     (tmp_path / "Age.jsonl").write_text("\n".join(rows))
-    made = run("evaluate", "demo", "--benchmarks", f"bbq(source='{tmp_path}')", "--out", str(tmp_path / "run"))
+    made = run_here("evaluate", "demo", "--benchmarks", f"bbq(source='{tmp_path}')", "--out", str(tmp_path / "run"))
     assert made.returncode == 0, made.stderr
     assert "Age.jsonl:101: not JSON" in made.stderr
-    rows = json.loads(run("show", str(tmp_path / "run"), "--json", "--group", "overall").stdout)
+    rows = json.loads(run_here("show", str(tmp_path / "run"), "--json", "--group", "overall").stdout)
     (unparsed,) = [r for r in rows if r["metric"] == "unparsed"]
     assert unparsed["n"] == 3455
 
@@ -392,7 +394,7 @@ def test_debias_saves_a_model_that_loads(tmp_path: Path) -> None:
 
 
 def test_run_folder_errors_are_no_tracebacks(tmp_path: Path) -> None:
-    wrong = run("show", str(tmp_path))
+    wrong = run_here("show", str(tmp_path))
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError):
@@ -401,14 +403,14 @@ def test_run_folder_errors_are_no_tracebacks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["methods", "benchmarks", "models", "data list", "doctor"])
 def test_facts_come_as_text_and_as_json(command: str) -> None:
-    text, facts = run(*command.split()), run(*command.split(), "--json")
+    text, facts = run_here(*command.split()), run_here(*command.split(), "--json")
     assert text.returncode == facts.returncode == 0, text.stderr + facts.stderr
     assert isinstance(json.loads(facts.stdout), dict) and text.stdout.strip()
 
 
 def test_the_real_model_on_real_rows(real_bbq: Path, real_model: Path, tmp_path: Path) -> None:
     """The main job on real input; also through Python, with the same numbers."""
-    made = run(
+    made = run_here(
         "compare",
         "--model",
         str(real_model),

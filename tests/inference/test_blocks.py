@@ -40,6 +40,49 @@ def test_every_node_attends_to_its_ancestors_once(seed: int, waste: float, monke
     assert sorted(seen) == list(range(len(pack.tokens)))
 
 
+def plain_blocks(pack: Pack) -> list[tuple[list[int], list[int], list[int], int]]:
+    """The same rule node by node: per block its queries, keys, their parents and the cells of its runs."""
+    found: list[tuple[list[int], list[int], list[int], int]] = []
+    holder: dict[int, tuple[int, int]] = {}
+    for run in pack.runs:
+        path, own = run.path.tolist(), run.own.tolist()
+        which, parent = holder.get(path[run.depth - 1], (-1, -1)) if run.depth else (-1, -1)
+        if which >= 0:
+            queries, keys, parents, needed = found[which]
+            most, cells = len(keys) + len(own), needed + len(own) * len(path)
+            straight = len(keys) == len(queries) and parents == list(range(-1, len(queries) - 1))
+            alone = straight and len(queries) >= module.ALONE
+            if alone or most > module.WIDEST or (len(queries) + len(own)) * most > module.WASTE * cells:
+                which = -1
+        if which < 0:
+            which, parent = len(found), -1
+            found.append(([], path[: run.depth], [], 0))
+        queries, keys, parents, needed = found[which]
+        for node in own:
+            holder[node] = which, len(queries)
+            parents.append(parent)
+            parent = len(queries)
+            queries.append(node)
+            keys.append(node)
+        found[which] = queries, keys, parents, needed + len(own) * len(path)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("waste", "widest", "alone"), [(1.5, 1024, 128), (1.5, 40, 6), (3.0, 30, 17), (1.0, 1024, 1)])
+def test_blocks_are_those_of_the_rule_node_by_node(
+    seed: int, waste: float, widest: int, alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WASTE": waste, "WIDEST": widest, "ALONE": alone}.items():
+        monkeypatch.setattr(module, name, value)
+    whole = tree(seed, 60)
+    sequences = [[whole.tokens[n] for n in path] for path in whole.paths]
+    known = [path[: min(len(path) - 1, seed % 4)] for path in whole.paths]
+    for pack in (whole, *packs(sequences, 50, known)):
+        found = [(b.queries.tolist(), b.keys.tolist(), b.parents.tolist(), b.needed) for b in blocks(pack.runs)]
+        assert found == plain_blocks(pack)
+
+
 def test_siblings_share_a_block_where_that_wastes_little() -> None:
     pack = next(packs([(*range(20), 30 + n, 40 + n) for n in range(3)], 10**6))
     together = blocks(pack.runs)
@@ -47,6 +90,13 @@ def test_siblings_share_a_block_where_that_wastes_little() -> None:
     assert not together[0].straight
     apart = next(packs([(5, 50 + n, *range(60, 80)) for n in range(40)], 10**6))  # they share one token only
     assert len(blocks(apart.runs)) > 20
+
+
+def test_a_long_beginning_stays_alone() -> None:
+    length = module.ALONE
+    for trunk, expected in ((length, [length + 2, 2, 2]), (length - 2 - 1, [length - 1 + 2 * 2])):
+        pack = next(packs([(*range(trunk), 300 + n, 400 + n) for n in range(3)], 10**6))
+        assert [len(b.queries) for b in blocks(pack.runs)] == expected
 
 
 def test_a_block_is_no_wider_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

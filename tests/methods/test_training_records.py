@@ -275,6 +275,7 @@ def test_what_was_trained_before_is_found_and_not_trained_again(
         made = applied(case, case.model())
         (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
         as_before(folder, case)
+        (tmp_path / f".{folder.name}.sha256").unlink()  # versions that wrote such files wrote no checksums
         assert not list(folder.rglob("evenhand.json")) or case.id == "permutation_distillation"
         monkeypatch.setattr(type(case.method), "train", lambda *_: pytest.fail("trained again"))
         again = case.method.apply(case.model(), DATA)

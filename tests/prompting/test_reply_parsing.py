@@ -9,6 +9,7 @@ import pytest
 
 from evenhand.interfaces import Choice, Dialogue, Question, Reply, Sampling, Usage
 from evenhand.models.asking import CHOICE_SAMPLING, choose_by_generation
+from evenhand.prompting import reply_parsing
 from evenhand.prompting.rendering import parse_choice
 
 
@@ -428,3 +429,36 @@ def test_benchmarks_report_the_share_of_cut_replies(benchmark: str) -> None:
 )
 def test_signs_and_spellings_of_an_option(reply: str, options: tuple[str, ...], chosen: int | None) -> None:
     assert parse_choice(reply, Question("q", "?", options)) == chosen
+
+
+# ------------------------------------------------------------------------------------------------- long options
+
+
+@pytest.mark.parametrize("language", OPTIONS)
+def test_an_option_that_is_first_looked_for_word_by_word_is_read_alike(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look leaves nothing out that the pattern would find, whatever the length from which it is taken."""
+    options = OPTIONS[language]
+    replies = [said.format(option) for said in SAID.get(language, ("{}",)) for option in options]
+    replies += [f"{options[0]}, {options[1]}", f"-{options[2].upper()}!", "...", options[0].replace(" ", ", ")]
+    asked = question(*options)
+    usual = [parse_choice(reply, asked) for reply in replies]
+    monkeypatch.setattr(reply_parsing, "LONG", 0)
+    assert [parse_choice(reply, asked) for reply in replies] == usual
+    assert usual.count(None) < len(usual)
+
+
+def test_a_long_option_that_is_not_in_the_reply_needs_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns, usual = list[int](), reply_parsing._text_pattern
+
+    def counted(option: str) -> object:
+        patterns.append(len(option))
+        return usual(option)
+
+    monkeypatch.setattr(reply_parsing, "_text_pattern", counted)
+    long = "na " * 20_000
+    reply = "na " * 19_999
+    assert [len(n.words) for n in reply_parsing._named(reply, (long, "Unknown"))] == []
+    assert max(patterns) < reply_parsing.LONG
+    assert [n.options for n in reply_parsing._named(f"It is {long}.", (long, "Unknown"))] == [(0,)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.in_process import run_here
 
 import evenhand
 from evenhand import proving_ground
@@ -19,13 +19,16 @@ from evenhand.proving_ground import statements as held
 from evenhand.proving_ground.generator.planted import FAMILY
 from evenhand.proving_ground.generator.planted_x import PLANTED
 from evenhand.proving_ground.generator.words import AXES, CONTROL
+from evenhand.proving_ground.interventions import bbq_values
 from evenhand.proving_ground.probes import Value
 from evenhand.proving_ground.statements import Effect, Statement, statements
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from evenhand.cli.app import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
+@pytest.fixture(scope="module", autouse=True)
+def _each_answer_once() -> Iterator[None]:
+    """Several tests ask the same models the same questions; answers are kept under what the weights are."""
+    with checking.each_answer_once():
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------- truth
@@ -143,6 +146,14 @@ def test_check_refuses_unknown_names() -> None:
         checking.check(["demo"], quantities=["leters"])
 
 
+def test_a_second_measurement_takes_the_answers_of_the_first_where_one_cache_lasts_over_both() -> None:
+    model = evenhand.load("oracle:demo")
+    with checking.each_answer_once():
+        with checking.each_answer_once():
+            first = bbq_values(model)
+        assert bbq_values(model) is first
+
+
 def test_interval_of_unequal_clusters() -> None:
     values = [Value("g", "a", 1.0)] * 3 + [Value("g", "b", 0.0)]
     # without one of them the mean is 0 or 1: standard error 1/2, t of one degree of freedom 12.706
@@ -243,13 +254,13 @@ def test_statements_are_read_strictly(tmp_path) -> None:
 
 
 def test_command_line() -> None:
-    made = run("proving-ground", "check", "-m", "demo-mlm", "--quantity", "pronouns", "--json")
+    made = run_here("proving-ground", "check", "-m", "demo-mlm", "--quantity", "pronouns", "--json")
     assert made.returncode == 0, made.stderr
     rows = json.loads(made.stdout)
     assert len(rows) == 18 and all(r["ok"] for r in rows)
-    shown = run("proving-ground", "check", "-m", "demo-mlm", "--quantity", "explicit gender")
+    shown = run_here("proving-ground", "check", "-m", "demo-mlm", "--quantity", "explicit gender")
     assert "demo model, planted bias" in shown.stdout and "2 of 2 quantities as planted" in shown.stdout
-    wrong = run("proving-ground", "effects", "--methods", "self_debia")
+    wrong = run_here("proving-ground", "effects", "--methods", "self_debia")
     assert wrong.returncode == 2 and "self_debias" in wrong.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -17,7 +18,7 @@ from evenhand.errors import DataError
 from evenhand.evaluation.bbq import BBQ
 from evenhand.evaluation.difference_awareness import REQUEST, DifferenceAwareness
 from evenhand.interfaces import Choice, Dialogue, Message, Question
-from evenhand.proving_ground import Finding, family
+from evenhand.proving_ground import Finding, checking, family
 from evenhand.proving_ground.generator import bbq_questions, behaviour, cipher, differences, documents_x, vocabulary
 from evenhand.proving_ground.generator.lexer import WIDE_PATTERN, build_tokenizer, lex
 from evenhand.proving_ground.generator.planted import INTERVENTIONS, MAIN
@@ -35,6 +36,13 @@ AWARE, CONTEXT = 13 / 15, 26 / 28
 
 def customs_bench(**settings: Any) -> DifferenceAwareness:
     return DifferenceAwareness.build(source="demo-x", **settings)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_answer_once() -> Iterator[None]:
+    """Several tests ask demo-x the same questions; answers are kept under what the weights are."""
+    with checking.each_answer_once():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -253,6 +253,17 @@ def test_documents_learn_only_what_the_model_says() -> None:
     assert asked.tokens[written[0].place] == "<|assistant|>"
 
 
+def test_a_text_that_documents_repeat_is_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,500 documents of two pieces, which all say the same."""
+    cut: list[str] = []
+    monkeypatch.setattr(vocabulary, "lex", lambda text: cut.append(text) or lex(text))
+    monkeypatch.setattr(vocabulary, "KINDS", {"same": lambda *_: [turns.Piece("An old man."), turns.Piece(" A dog.")]})
+    monkeypatch.setattr(vocabulary, "_everything", tuple)
+    monkeypatch.setattr(texts, "world", lambda planted: [])
+    assert vocabulary.vocabulary([MAIN]) == sorted({*lex("An old man."), *lex(" A dog.")})
+    assert sorted(cut) == [" A dog.", "An old man."]
+
+
 def test_the_lexer_and_the_tokenizer_agree() -> None:
     tokenizer = build_tokenizer(vocabulary.vocabulary([MAIN]))
     random = Random(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar
 from unittest import mock
@@ -11,6 +12,7 @@ from tests.report.scripted_runs import BBQ_DEMO, Shy, items, scripted_run, silen
 
 import evenhand
 from evenhand import Choice, Mitigated, Model, TrainData, settings
+from evenhand.core.run_folder import RunFolder
 from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import Method
 from evenhand.report import Report
@@ -147,8 +149,8 @@ def test_a_benchmark_that_cannot_be_opened_still_has_its_changes(report: Report,
 
     assert report.folder is not None
     shutil.copytree(report.folder, tmp_path / "run")
-    manifest = (tmp_path / "run" / "manifest.json").read_text().replace(BBQ_DEMO, "gone(source=demo)")
-    (tmp_path / "run" / "manifest.json").write_text(manifest)
+    text = (tmp_path / "run" / "manifest.json").read_text().replace(BBQ_DEMO, "gone(source=demo)")
+    RunFolder(tmp_path / "run").write_manifest(json.loads(text))
     found = Report.load(tmp_path / "run").changes(Shy.name)
     assert len(found) == len(report.changes("shy")) and found[0].before_text == "" and not found.quotable
     assert found[0].after_reply == "" and found[0].transcripts()[0].outcome == "not shown"

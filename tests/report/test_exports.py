@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 from evenhand.cli.app import app
 from evenhand.core.records import Record
 from evenhand.core.run_folder import RunFolder
+from evenhand.core.sinks import latex as latex_escaped
 from evenhand.errors import RunError, SettingsError
 from evenhand.report import Report
-from evenhand.report.exports import FORMS, Entry, Sheet, latex_escaped, latex_table, markdown_table
+from evenhand.report.exports import FORMS, Entry, Sheet, latex_table, markdown_table
 
 EVIL = r"[x] a_b & 50% $1$ #2 {y} ~ ^ \input{z} <b> | `c` –"
 

@@ -149,6 +149,7 @@ def test_the_summary_lists_it_with_links(tmp_path: Path) -> None:
         (["/venv/bin/evenhand", "compare", "--methods", "pcgu(k=1)"], "evenhand compare --methods 'pcgu(k=1)'"),
         (["/x/evenhand/cli/__main__.py", "show"], "evenhand show"),
         (["evenhand", "-m", "endpoint:https://u:secret@host/v1#m"], "evenhand -m 'endpoint:https://...@host/v1#m'"),
+        (["evenhand", "-m", "vllm:https://host/v1?key=secret#m"], "evenhand -m 'vllm:https://host/v1?...#m'"),
         (["/x/pytest", "-q"], ""),
         ([], ""),
     ],

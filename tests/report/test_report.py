@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from tests.report.one_record import record
 
 from evenhand.core.records import Record
 from evenhand.core.run_folder import RunFolder
+from evenhand.core.sinks import markdown
 from evenhand.core.text_output import number, visible
 from evenhand.errors import RunError, SettingsError
 from evenhand.report import Report
-from evenhand.report.text import DEMO_LABEL, cell, markdown
+from evenhand.report.text import DEMO_LABEL, cell
 
 EVIL = "<script>alert(1)</script>|`x`[red]"
 
@@ -278,6 +280,24 @@ def test_the_plot_refuses_what_is_not_there(report: Report) -> None:
         report.plot(metrics=["accuracie"])
     with pytest.raises(SettingsError, match="no group 'Age'"):
         report.plot(group="Age")
+
+
+def test_the_plot_is_made_once_for_the_page_and_for_its_own_file(tmp_path: Path) -> None:
+    made = Report(RECORDS, {})
+    page, picture = made.html(), io.BytesIO()
+    made.plot().savefig(picture, dpi=130, format="png")
+    plots: list[int] = []
+    once = made.plot
+
+    class Counting(Report):
+        def plot(self, *given: Any, **named: Any) -> Figure:
+            plots.append(1)
+            return once(*given, **named)
+
+    Counting(RECORDS, {}).save(tmp_path)
+    assert len(plots) == 1
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+    assert (tmp_path / "intervals.png").read_bytes() == picture.getvalue()
 
 
 def test_a_report_without_numbers_is_still_one(tmp_path: Path) -> None:

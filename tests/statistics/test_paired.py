@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.stats import t as student
 from tallies import LEAN, MEAN, SHARE, SPREAD, design_of, estimate, tally_of
 
 from evenhand.interfaces import Metric, Tally
-from evenhand.statistics import Flips, Paired, Sampled, paired
+from evenhand.statistics import Flips, Paired, Sampled, paired, resampling
 from evenhand.statistics.families import detectable
 
 
@@ -187,3 +188,29 @@ def test_half_a_dozen_answers_that_agree_are_no_certain_baseline() -> None:
     )
     assert pair.error[0] > 2 * naive
     assert pair.p[0] > 0.05
+
+
+@pytest.mark.parametrize("info", [MEAN, SHARE, LEAN, SPREAD])
+def test_intervals_are_computed_once_a_level_and_anew_for_other_fields(info: Metric) -> None:
+    before, after = clusters([0, 1, 2, 3, 4, 2, 1, 3] * 2), clusters([1, 1, 3, 4, 4, 4, 3, 3] * 2)
+    pair, one = compared(before, after, info), estimate(after, info)
+    fresh = [replace(pair).interval(0.05), replace(pair).gain_interval(0.05), replace(one).interval(0.05)]
+    pair.loss_high(0.05), pair.clusters_needed(0.01, 0.05)  # which asked for them first
+    kept = [pair.interval(0.05), pair.gain_interval(0.05), one.interval(0.05)]
+    for ends_, again in zip(kept, fresh, strict=True):
+        assert np.array_equal(ends_, again, equal_nan=True)
+    assert pair.interval(0.05) is kept[0]
+    assert one.interval(0.05) is kept[2]
+    assert not np.array_equal(pair.interval(0.2), kept[0])
+    assert np.isnan(replace(pair, known=np.zeros_like(pair.known)).interval(0.05)).all()
+
+
+def test_searching_for_a_number_of_clusters_takes_percentiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = SPREAD._replace(kind="capability")
+    pair = compared(clusters([0, 1, 2, 3, 4, 2, 1, 3] * 2), clusters([1, 1, 3, 4, 4, 4, 3, 3] * 2), info)
+    asked: list[float] = []
+    real = resampling.percentiles
+    monkeypatch.setattr(resampling, "percentiles", lambda *given: asked.append(given[2]) or real(*given))
+    pair.loss_high(0.05), pair.interval(0.05), pair.gain_interval(0.05), pair.clusters_needed(10.0, 0.05)
+    pair.clusters_needed(1e-3, 0.05)
+    assert asked == [0.05]

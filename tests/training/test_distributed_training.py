@@ -14,6 +14,9 @@ import pytest
 import torch
 
 from evenhand.errors import SettingsError
+from evenhand.methods.unlearning import _fine_tuning
+from evenhand.training.hidden import NODES
+from evenhand.training.packing import Batch, pack
 from evenhand.training.processes import SHARDING, _buckets, sharding_wanted
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -86,6 +89,20 @@ def test_a_fine_tune_that_uses_weights_outside_of_the_forward_pass(
         assert found[fitted]["norm"] == pytest.approx(alone["norm"], rel=1e-4)
         for row, expected in zip(found[fitted]["curve"], alone["curve"], strict=True):
             assert row == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_texts_of_that_fine_tune_share_their_beginnings(monkeypatch: pytest.MonkeyPatch, worker: Any) -> None:
+    """So that what two processes are compared on above is what feeds a shared beginning once."""
+    made: list[bool] = []
+
+    def noted(*given: Any, **named: Any) -> list[Batch]:
+        found = pack(*given, **named)
+        made.extend(NODES in batch.inputs for batch in found)
+        return found
+
+    monkeypatch.setattr(_fine_tuning, "pack", noted)
+    worker.language("lora")
+    assert sum(made) > 0.5 * len(made) > 4
 
 
 @pytest.mark.slow

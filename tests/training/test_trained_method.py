@@ -87,7 +87,7 @@ def test_held_out_texts_may_fill_several_batches(monkeypatch: pytest.MonkeyPatch
     real = PLUGIN["pack"]
 
     def small(sequences: Any, layout: Any, **given: Any) -> Any:
-        batches = real(sequences, layout, **(given or {"length": 16, "tokens": 32}))  # those of the training say it
+        batches = real(sequences, layout, **(given or {"length": 8, "tokens": 8}))  # those of the training say it
         sizes.append(len(batches))
         return batches
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evenhand.core import yaml_reader
 from evenhand.core.hashing import json_hash
-from evenhand.errors import DataError, UnknownNameError
+from evenhand.errors import REASON, DataError, UnknownNameError, reason, short
 
 FOLDER = Path(__file__).parents[3] / "data" / "word_groups"
 """The shipped packs. They are data; core code reads them as files and imports nothing of `evenhand.data`."""
@@ -214,14 +214,14 @@ def _read(path: Path, modified: int) -> RulePack:  # the time only makes the cac
             f"{_where(e['loc'], content)}{e['msg'].removeprefix('Value error, ')}" for e in error.errors()
         )
         raise DataError(
-            f"{path} is not a rule pack: {wrong}. See {FOLDER / 'en_pronouns.yaml'} for the keys"
+            f"{path} is not a rule pack: {short(wrong, REASON)}. See {FOLDER / 'en_pronouns.yaml'} for the keys"
         ) from error
     except yaml_reader.DoubleKeyError as error:
         raise DataError(
             f"{path} cannot be read as a rule pack: {error.key!r} stands twice, in lines {error.first} and {error.line}"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as a rule pack: {error}") from error
+        raise DataError(f"{path} cannot be read as a rule pack: {reason(error)}") from error
 
 
 def _named(content: Any, name: str) -> Any:

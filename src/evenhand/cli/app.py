@@ -13,7 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from evenhand.cli import card, diff, method_table, new, proving_ground, reproduce, selection, spillover, sweep
+from evenhand.cli import (
+    card,
+    code_consent,
+    damaged_run,
+    diff,
+    method_table,
+    new,
+    proving_ground,
+    reproduce,
+    selection,
+    spillover,
+    sweep,
+)
 from evenhand.cli import data as cli_data
 from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, stopped, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
@@ -145,6 +157,7 @@ def compare(
     family: FamilyOption = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
     plugin: Plugins = None,
+    allow_plugins: code_consent.AllowPlugins = False,
     dtype: Dtype = None,
     device: Device = None,
     device_map: DeviceMap = None,
@@ -186,7 +199,9 @@ def compare(
     given |= {"drop_refused": drop_refused}
     plan = {k: v for k, v in given.items() if v is not None}
     if run is not None:
-        plan = {**config.read(run).model_dump(exclude_unset=True), **plan}
+        read = config.read(run)
+        code_consent.require(run, read, plugin or [], allowed=allow_plugins)
+        plan = {**read.model_dump(exclude_unset=True), **plan}
     loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
     plan["load"] = {**plan.get("load", {}), **loading}
     if "answer_by" in plan["load"]:  # an option of every model, which says the same
@@ -274,6 +289,10 @@ def serve(
         int,
         typer.Option("--max-tokens", min=1, help="Maximum number of tokens in a reply, where the request sets none."),
     ] = 256,
+    limits: Annotated[
+        str,
+        typer.Option("--limits", help="What requests may take, such as 'max_body_mib=16, max_queue=100'."),
+    ] = "",
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -283,8 +302,10 @@ def serve(
     from evenhand.integrations import openai_server
 
     load_plugins(plugin or [])
+    bounds = openai_server.Limits.parse(limits)  # a wrong one costs no loading
     loaded = _mitigated(model, method, **_loading(dtype=dtype, device=device, device_map=device_map))
-    openai_server.serve(loaded, host=host, port=port, key_env=key_env, name=name, max_tokens=max_tokens, say=write)
+    told: dict[str, Any] = {"host": host, "port": port, "key_env": key_env, "name": name, "max_tokens": max_tokens}
+    openai_server.serve(loaded, **told, limits=bounds, say=write)
 
 
 @app.command()
@@ -301,33 +322,35 @@ def show(
     form: Annotated[
         str, typer.Option("--format", help="Print the tables as csv, latex or markdown, or the sources as bibtex.")
     ] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="Also verify the answer cache, what was trained and checkpoints.")
+    ] = False,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show the numbers of a run, or the dialogues about one of its items.
+    """Show the numbers of a run, or the dialogues about one of its items, and say what is damaged in its folder.
 
     --json prints one record per model, method, benchmark, metric and group, or the dialogues.
     """
-    from evenhand.report import Report
-
     if form and (item or as_json or full):
         raise SettingsError(f"--format {form} prints tables for another program: leave out --item, --json and --full")
     load_plugins(plugin or [])
-    report = Report.load(run)
-    if method and not item:
-        report = selection.only_method(report, method)
-    if item:
-        found = report.transcripts(item, method=method)
-        if as_json:
-            write_records(found)
+    with damaged_run.in_words(run):
+        report = damaged_run.opened(run, item=item, as_json=as_json, thorough=check)
+        if method and not item:
+            report = selection.only_method(report, method)
+        if item:
+            found = report.transcripts(item, method=method)
+            if as_json:
+                write_records(found)
+            else:
+                write("\n\n".join(map(str, found)))
+        elif as_json:
+            write_records([r for r in report.records if not group or group in ("all", r.group)])
+        elif form:
+            write(report.export(form, group).rstrip("\n"))
         else:
-            write("\n\n".join(map(str, found)))
-    elif as_json:
-        write_records([r for r in report.records if not group or group in ("all", r.group)])
-    elif form:
-        write(report.export(form, group).rstrip("\n"))
-    else:
-        show_rich(report.rendered(group or "overall", full=full))
+            show_rich(report.rendered(group or "overall", full=full))
 
 
 @app.command()

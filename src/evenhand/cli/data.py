@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evenhand.cli.output import Json, facts
+from evenhand.cli.output import Json, facts, write
 
 data = typer.Typer(no_args_is_help=True, help="List, check and fetch the benchmarks' data.")
 
@@ -48,4 +48,4 @@ def data_fetch(
     from evenhand.cli import catalogue
 
     for name in names:
-        typer.echo(f"{name}: {catalogue.fetch(name, to)}")
+        write(f"{name}: {catalogue.fetch(name, to)}")

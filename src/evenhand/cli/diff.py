@@ -35,6 +35,7 @@ def diff(
     from evenhand.core import specs
     from evenhand.report import Report
     from evenhand.report.differences import between
+    from evenhand.report.exports import frame_csv
     from evenhand.report.paired_numbers import Bootstrap
 
     chosen = specs.split(methods, ",") if methods else ["", ""]
@@ -57,6 +58,6 @@ def diff(
     if as_json:
         write_records(found.records)
     elif form == "csv":
-        write(found.frame(main_only=False, group="").to_csv(index=False).rstrip("\n"))
+        write(frame_csv(found.frame(main_only=False, group="")).rstrip("\n"))
     else:
         show_rich(found)

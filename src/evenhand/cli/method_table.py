@@ -22,8 +22,10 @@ def print_methods(rows: Sequence[MethodFacts]) -> None:
     """Print all methods, as wide as the terminal; into a file or pipe with all columns."""
     from rich.console import Console
 
+    from evenhand.core.rich_output import Harmless
+
     console = Console() if sys.stdout.isatty() else Console(width=UNLIMITED)
-    console.print(laid_out(rows, console))
+    console.print(Harmless(laid_out(rows, console)))
 
 
 def laid_out(rows: Sequence[MethodFacts], console: Console) -> Group:

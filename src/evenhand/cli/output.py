@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -25,19 +24,25 @@ def load_plugins(files: list[Path] | list[str]) -> None:
 
 def facts(content: Any, as_json: bool) -> None:
     """Print facts as JSON, or as indented `name: value` lines."""
+    from evenhand.core.sinks import json_text
+
     if as_json:
-        sys.stdout.write(json.dumps(content, indent=2, default=str, ensure_ascii=False) + "\n")
+        write(json_text(content, 2))
         return
     write("\n".join(_lines(content, "")))
 
 
 def _lines(content: Any, indent: str) -> list[str]:
+    from evenhand.core.sinks import one_line
+
     if isinstance(content, dict):
         out = []
         for name, value in content.items():
             nested = isinstance(value, dict | list) and value
             out += (
-                [f"{indent}{name}:", *_lines(value, indent + "  ")] if nested else [f"{indent}{name}: {_word(value)}"]
+                [f"{indent}{one_line(name)}:", *_lines(value, indent + "  ")]
+                if nested
+                else [f"{indent}{one_line(name)}: {_word(value)}"]
             )
         return out
     return (
@@ -59,22 +64,27 @@ def write_records(records: Any) -> None:
     """One JSON list of records; numbers that do not exist are null, since JSON has neither nan nor infinity."""
     from dataclasses import asdict
 
+    from evenhand.core.sinks import json_text
     from evenhand.core.text_output import for_json
 
     rows = [{k: for_json(v) for k, v in asdict(r).items()} for r in records]
-    sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write(json_text(rows, 1))
 
 
 def show_rich(report: Any) -> None:
-    """Print what rich can draw."""
+    """Print what rich can draw; no text in it acts on the terminal."""
     from rich.console import Console
 
-    Console().print(report)
+    from evenhand.core.rich_output import Harmless
+
+    Console().print(Harmless(report))
 
 
 def write(text: str) -> None:
-    """Print plain text."""
-    sys.stdout.write(text + "\n")
+    """Print plain text, in which nothing acts on the terminal."""
+    from evenhand.core.text_output import visible
+
+    sys.stdout.write(visible(text) + "\n")
 
 
 def stopped(place: Path | str) -> NoReturn:

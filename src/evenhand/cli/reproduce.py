@@ -163,11 +163,14 @@ def outcome_table(recipe: Recipe, rows: list[Outcome], smoke: bool) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from evenhand.core.sinks import one_line
     from evenhand.core.text_output import interval, number
 
     title = f"SMOKE on {recipe.smoke.model}, whose figures mean nothing: {recipe.title}" if smoke else recipe.title
     head = "" if recipe.kind == "published" else "Demonstration, without a published figure: "
-    table = Table(box=None, padding=(0, 1), title=escape(f"{head}{title} ({recipe.paper})"), title_justify="left")
+    table = Table(
+        box=None, padding=(0, 1), title=escape(one_line(f"{head}{title} ({recipe.paper})")), title_justify="left"
+    )
     table.add_column("")
     for name in ("published", "ours", "95 %", "difference"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -177,7 +180,7 @@ def outcome_table(recipe: Recipe, rows: list[Outcome], smoke: bool) -> Table:
         bounds = escape(interval(row.low, row.high))
         published = "none" if row.published is None else number(row.published)
         off = number(row.difference, signed=True)
-        table.add_row(escape(row.name), published, ours, bounds, off, row.within)
+        table.add_row(escape(one_line(row.name)), published, ours, bounds, off, row.within)
     return table
 
 

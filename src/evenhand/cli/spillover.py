@@ -49,6 +49,7 @@ def spillover(
     from evenhand.core.hashing import json_hash
     from evenhand.errors import SettingsError
     from evenhand.experiment.spillover import spillover as run
+    from evenhand.report.exports import frame_csv
 
     if form not in ("text", "csv"):
         raise SettingsError(f"--format {form!r} is not known; give text or csv")
@@ -66,7 +67,7 @@ def spillover(
     if as_json:
         facts(_plain(found), as_json)
     elif form == "csv":
-        write(found.frame().to_csv(index=False).rstrip("\n"))
+        write(frame_csv(found.frame()).rstrip("\n"))
     else:
         show_rich(found)
         write(f"written to {place}: a run folder per axis")

@@ -1,7 +1,9 @@
 """The leaf cache: every answer of a loaded model, stored by content and never asked for twice.
 
 A key is a hash of (model fingerprint, verb, request, sampling, draw); a value is JSON. SQLite in WAL mode, no pickle.
-Beside every answer stands how long it took, so that what an answer cost is known also when it is taken from here.
+Beside every answer stands how long it took, so that what an answer cost is known also when it is taken from here, and a
+checksum of all three. An answer that does not match it counts as not there, with a warning; a file that SQLite cannot
+read any more is made anew from the answers whose checksum holds (`evenhand.core.answer_salvage`).
 The cache is active inside `with answer_cache(path):`, wherever the models are, however deep they are wrapped.
 """
 
@@ -12,19 +14,23 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from evenhand.core import rechecks
+from evenhand.core import answer_salvage, rechecks
+from evenhand.core.answer_salvage import CREATE, INSERT, Row, holds, lenient, sealed_row
 from evenhand.core.hashing import stream_hash, text_hash, utf8
-from evenhand.errors import RunError
+from evenhand.errors import RunError, reason
 
 WAIT_SECONDS = 60
 """How long to wait for another process that holds the file."""
+
+T = TypeVar("T")
 
 _active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=None)
 
@@ -76,23 +82,12 @@ class AnswerCache:
     """A key-value table on disk; safe for several processes and threads at once."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open or create the table.
+        """Open or create the table; one that is damaged is made anew, with a warning.
 
         Raises:
             RunError: The file cannot be opened or is no cache.
         """
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
-            self._use_wal()
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT, seconds REAL) WITHOUT ROWID"
-            )
-            self._take_over_untimed()
-        except (sqlite3.Error, OSError) as error:
-            raise RunError(f"cannot use {self.path} as answer cache: {error}") from error
         self._lock = threading.Lock()  # one connection holds one transaction
         self.hits = 0
         self.misses = 0
@@ -100,7 +95,19 @@ class AnswerCache:
         """Seconds that the answers found here took when they were computed."""
         self.untimed = 0
         """Answers found here whose seconds nobody wrote down."""
+        self.damaged = 0
+        """Answers that did not match their checksum, and were not used."""
         self._since = time.monotonic()
+        self._opened = answer_salvage.identity(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._open()
+            except sqlite3.Error as error:
+                if not self._made_anew(error):
+                    raise
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(f"cannot use {self.path} as answer cache: {reason(error)}") from error
 
     def get(self, keys: Sequence[str], *, counted: bool = True) -> dict[str, Any]:
         """The stored values of those keys that are there.
@@ -108,20 +115,20 @@ class AnswerCache:
         Args:
             keys: Names under which values were stored.
             counted: Whether they are answers, which count as found or missing; False for facts about a model.
+
+        Raises:
+            RunError: The file cannot be read.
         """
         found: dict[str, Any] = {}
         wanted = list(dict.fromkeys(keys))
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            with self._lock:
-                rows = self._db.execute(
-                    f"SELECT key, value, seconds FROM answers WHERE key IN ({marks})", part
-                ).fetchall()
-            found.update((k, json.loads(v)) for k, v, _ in rows)
+            rows = self._run(partial(_selected, keys=part))
+            read = self._read(rows)
+            found.update((k, v) for k, v, _ in read)
             if counted:
-                self.saved += sum(s for _, _, s in rows if s is not None)
-                self.untimed += sum(s is None for _, _, s in rows)
+                self.saved += sum(s for _, _, s in read if s is not None)
+                self.untimed += sum(s is None for _, _, s in read)
         if counted:
             self.hits += len(found)
             self.misses += len(wanted) - len(found)
@@ -143,21 +150,19 @@ class AnswerCache:
         now = time.monotonic()
         each = (now - self._since) / max(1, len(texts))
         self._since = now
-        rows = [(k, v, each) for k, v in texts]
+        rows = [sealed_row(k, v, each) for k, v in texts]
         if (ledger := rechecks.active()) is not None:
             ledger.store(k for k, _ in texts)
         try:
-            with self._lock, self._db:
-                self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
-        except sqlite3.OperationalError as error:
+            self._write(INSERT, rows)
+        except sqlite3.Error as error:
             raise RunError(
                 f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
             ) from error
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove answers, such as those stored under the hash of weights that were no longer these."""
-        with self._lock, self._db:
-            self._db.executemany("DELETE FROM answers WHERE key = ?", [(k,) for k in keys])
+        self._write("DELETE FROM answers WHERE key = ?", [(k,) for k in keys])
 
     def close(self) -> None:
         """Close the file."""
@@ -165,15 +170,93 @@ class AnswerCache:
 
     def __len__(self) -> int:
         """Number of stored answers."""
-        with self._lock:
-            return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+        return self._run(lambda db: int(db.execute("SELECT count(*) FROM answers").fetchone()[0]))
 
-    def _take_over_untimed(self) -> None:
-        """Files of an earlier version have no seconds: their answers stay usable, and count as untimed."""
-        columns = [row[1] for row in self._db.execute("PRAGMA table_info(answers)")]
-        if "seconds" not in columns:
-            with suppress(sqlite3.OperationalError):  # another process was faster
-                self._db.execute("ALTER TABLE answers ADD COLUMN seconds REAL")
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
+        self._use_wal()
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(CREATE)
+        self._take_over_earlier()
+        self._opened = answer_salvage.identity(self.path)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What a reading gives; a file that is damaged is made anew first, once."""
+        try:
+            with self._lock:
+                try:
+                    return work(self._db)
+                except sqlite3.Error as error:
+                    if not self._made_anew(error):
+                        raise
+                return work(self._db)
+        except sqlite3.Error as error:
+            raise RunError(
+                f"the answer cache {self.path} cannot be read ({reason(error)}); remove it, and what it held is asked "
+                "again"
+            ) from error
+
+    def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Write all rows or none; into a new file where this one is damaged."""
+        with self._lock:
+            try:
+                with self._db:
+                    self._db.executemany(statement, rows)
+                return
+            except sqlite3.Error as error:
+                if not self._made_anew(error):
+                    raise
+            with self._db:
+                self._db.executemany(statement, rows)
+
+    def _read(self, rows: Sequence[Row]) -> list[tuple[str, Any, float | None]]:
+        """Keys, values and seconds of the rows that are as they were written."""
+        sound = [row for row in rows if holds(row, unsealed=self._unsealed)]
+        read = [(k, json.loads(v), s) for k, v, s, _ in sound]
+        if len(sound) < len(rows):
+            if not self.damaged:
+                warnings.warn(
+                    f"{self.path}: an answer does not match its checksum; it is asked again, and so is any other that "
+                    "does not",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            self.damaged += len(rows) - len(sound)
+        return read
+
+    def _made_anew(self, error: sqlite3.Error) -> bool:
+        """Put a new file with the sound answers into the place of one that is damaged, and open it.
+
+        Returns:
+            Whether the error means damage, so that there is a new file.
+
+        Raises:
+            RunError: The new file cannot be written.
+        """
+        if not answer_salvage.means_damage(error, self.path):
+            return False
+        with suppress(sqlite3.Error, AttributeError):  # no connection, if there never was one
+            self._db.close()
+        try:
+            if told := answer_salvage.make_anew(self.path, self._opened, error):
+                warnings.warn(told, UserWarning, stacklevel=4)
+        except (OSError, sqlite3.Error) as trouble:
+            raise RunError(
+                f"the answer cache {self.path} is damaged ({reason(error)}), and cannot be made anew "
+                f"({reason(trouble)}); free some space and run again"
+            ) from trouble
+        self._open()
+        return True
+
+    def _take_over_earlier(self) -> None:
+        """Files of an earlier version lack columns: their answers stay usable, and count as untimed or unverified."""
+        columns = {row[1]: row[3] for row in self._db.execute("PRAGMA table_info(answers)")}
+        for name, kind in (("seconds", "REAL"), ("checksum", "TEXT")):
+            if name not in columns:
+                with suppress(sqlite3.OperationalError):  # another process was faster
+                    self._db.execute(f"ALTER TABLE answers ADD COLUMN {name} {kind}")
+        self._unsealed = not columns.get("checksum")
+        """Whether there may be answers without a checksum."""
 
     def _use_wal(self) -> None:
         """Switch the journal; SQLite itself does not wait when two processes do so on a new file."""
@@ -186,6 +269,18 @@ class AnswerCache:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
+
+
+def _selected(db: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
+    """The rows of some keys."""
+    statement = f"SELECT key, value, seconds, checksum FROM answers WHERE key IN ({','.join('?' * len(keys))})"
+    try:
+        return db.execute(statement, keys).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+    with lenient(db):  # a damaged text is not UTF-8; its checksum will not hold
+        return db.execute(statement, keys).fetchall()
 
 
 @contextmanager

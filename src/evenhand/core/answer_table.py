@@ -14,6 +14,7 @@ from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from evenhand.core.checksums import CHANGED
 from evenhand.core.hashing import stream_hash
 from evenhand.interfaces import Choice, Reply, Usage
 
@@ -58,6 +59,8 @@ WHOLE = "answer"
 ABOUT, ANSWER_KIND, DIGEST = b"evenhand", b"evenhand_answer", b"evenhand_sha256"
 """Keys of a file's metadata: facts of the cell as JSON; the kind of answer, where it is one of `FIELDS`; a digest of
 both and of all that answers are read from."""
+SHOWN_DIGEST = b"evenhand_shown_sha256"
+"""Key of a digest of the other columns, which only show what is known of an answer."""
 
 
 def stated(answer: Any) -> dict[str, Any]:
@@ -137,6 +140,7 @@ def answer_table(
     }
     metadata = {ABOUT: json.dumps(about, default=str).encode(), ANSWER_KIND: kind.encode()}
     metadata[DIGEST] = _digest(metadata, [shown[name] for name in _stored_columns(kind)])
+    metadata[SHOWN_DIGEST] = _shown_digest([shown[name] for name in _shown_columns(kind)])
     schema = pa.schema([(name, types[holds]) for name, holds in COLUMNS.items()], metadata)
     return pa.table([pa.array(shown[name], schema.field(name).type) for name in COLUMNS], schema)
 
@@ -156,8 +160,33 @@ def answers_in(table: pa.Table) -> dict[str, dict[str, Any]]:
     names = _stored_columns(kind)
     columns = [table[name].to_pylist() for name in names]
     if metadata.get(DIGEST) != _digest(metadata, columns):
-        raise ValueError("its content is not what was written")
+        raise ValueError(CHANGED)
     return _stored(dict(zip(names, columns, strict=True)), kind)
+
+
+def about_in(table: pa.Table) -> dict[str, Any]:
+    """The facts of the cell, as they were given to `answer_table`.
+
+    Raises:
+        ValueError: They are not as they were written.
+    """
+    about = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
+    if not isinstance(about, dict):
+        raise ValueError("its facts are not a JSON object")
+    return about
+
+
+def check_shown(table: pa.Table) -> None:
+    """Verify the columns that answers are not read from; files of earlier versions have no checksum of these.
+
+    Raises:
+        ValueError: They are not as they were written.
+    """
+    answers_in(table)
+    metadata = table.schema.metadata or {}
+    names = _shown_columns(metadata.get(ANSWER_KIND, b"").decode())
+    if SHOWN_DIGEST in metadata and metadata[SHOWN_DIGEST] != _shown_digest([table[n].to_pylist() for n in names]):
+        raise ValueError(CHANGED)
 
 
 def _kind(answers: Sequence[Any]) -> str:
@@ -169,6 +198,16 @@ def _kind(answers: Sequence[Any]) -> str:
 def _stored_columns(kind: str) -> list[str]:
     """The columns that answers are read from."""
     return ["item", *FIELDS.get(kind, {}).values(), *(COST if kind else ()), "rest"]
+
+
+def _shown_columns(kind: str) -> list[str]:
+    """The other columns."""
+    stored = _stored_columns(kind)
+    return [name for name in COLUMNS if name not in stored]
+
+
+def _shown_digest(columns: Sequence[Sequence[Any]]) -> bytes:
+    return stream_hash(json.dumps(column).encode() for column in columns).encode()
 
 
 def _digest(metadata: Mapping[bytes, bytes], columns: Sequence[Sequence[Any]]) -> bytes:

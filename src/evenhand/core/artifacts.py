@@ -4,18 +4,23 @@ An artefact is a folder named by a key, a hash of everything that decides its co
 and renamed when it is finished, so that a folder under its key is always whole. A killed run leaves its unfinished
 folder behind, from which the next one goes on. Artefacts are kept inside `with artefacts(folder):`, however deep they
 are trained.
+
+Next to each lies `.KEY.sha256`, with the checksums of its files, which are verified before it is opened. One that is
+damaged becomes KEY.damaged-1 and is made again. Those of earlier versions have no checksums, and are taken as they are.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evenhand.core import versions
+from evenhand.core import file_io, versions
+from evenhand.core.checksums import damage_of_folder, seal_folder
 from evenhand.errors import RunError, SettingsError
 from evenhand.interfaces import Model
 
@@ -77,7 +82,7 @@ def resolved_precision(precision: str, device: str) -> str:
 
 @contextmanager
 def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """The folder of a finished artefact, made first where it is not there yet.
+    """The folder of a finished artefact, made first where it is not there yet or damaged.
 
     Without an active folder it is made in a temporary one, which is gone when the block is left.
 
@@ -96,7 +101,7 @@ def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
             make(Path(folder))
             yield Path(folder)
         return
-    if not (root / key).is_dir():
+    if not (root / key).is_dir() or damage_of_artefact(root, key):
         _make(root, key, make)
     yield root / key
 
@@ -121,10 +126,44 @@ def _make(root: Path, key: str, make: Callable[[Path], None]) -> None:
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / f".{key}.lock")
         with lock:
-            if (root / key).is_dir():  # another process was faster
-                return
+            if (root / key).is_dir():
+                why = damage_of_artefact(root, key)
+                if not why:  # another process was faster
+                    return
+                _set_aside(root, key, why)
             unfinished.mkdir(exist_ok=True)
             make(unfinished)
+            file_io.sync_tree(unfinished)
+            seal_folder(unfinished, _checksums(root, key))
             unfinished.rename(root / key)
+            file_io.sync_folder(root)
     except OSError as error:
         raise RunError(f"cannot keep what was trained in {root}: {error}; free some space or name another") from error
+
+
+def damage_of_artefact(root: Path, key: str) -> str:
+    """What is damaged in a finished artefact: "" where all of its files are as they were written.
+
+    Its files are hashed once per process, and their hashes serve the fingerprint of a model in it as well.
+    """
+    return damage_of_folder(root / key, _checksums(root, key))
+
+
+def finished(root: Path) -> list[str]:
+    """The keys of the finished artefacts in a folder."""
+    folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+    return [path.name for path in folders if file_io.DAMAGED not in path.name]
+
+
+def _set_aside(root: Path, key: str, why: str) -> None:
+    aside = file_io.move_aside(root / key)
+    _checksums(root, key).unlink(missing_ok=True)
+    warnings.warn(
+        f"what was trained in {root / key} is damaged ({why}): it is now {aside.name}, and is made again",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+def _checksums(root: Path, key: str) -> Path:
+    return root / f".{key}.sha256"

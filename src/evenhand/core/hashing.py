@@ -44,6 +44,11 @@ def short_text_hash(text: str) -> str:
     return hashlib.blake2b(utf8(text), digest_size=12).hexdigest()
 
 
+def checksum(text: str) -> str:
+    """BLAKE2b (64 bits) of a text, in hexadecimal: it tells damage, and nothing that was altered on purpose."""
+    return hashlib.blake2b(utf8(text), digest_size=8).hexdigest()
+
+
 def utf8(text: str) -> bytes:
     """A text in UTF-8, lone surrogates as if they were characters."""
     return text.encode("utf-8", "surrogatepass")
@@ -62,7 +67,17 @@ def digest(*parts: Any) -> str:
 def of_folder(folder: Path) -> str:
     """Hash of the content files directly in `folder`."""
     files = sorted({f for pattern in CONTENT for f in folder.glob(pattern) if f.is_file()})
-    return digest([(f.name, _file_hash(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns)) for f in files])
+    return digest([(f.name, file_hash(f)) for f in files])
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file in hexadecimal. It is read once, until its size or time changes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    stat = file.stat()
+    return _file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from evenhand.core.sinks import one_line
+
 Step = Callable[[int], None]
 _shown: ContextVar[Any] = ContextVar("evenhand_progress", default=None)
 
@@ -31,7 +33,7 @@ def show(enabled: bool = True) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)  # standard output stays clean for --json
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
         token = _shown.set(bar)
@@ -48,7 +50,7 @@ def track(total: int, description: str) -> Iterator[Step]:
     if bar is None or total == 0:
         yield lambda done: None
         return
-    task = bar.add_task(description, total=total)
+    task = bar.add_task(one_line(description), total=total)
     try:
         yield lambda done: bar.advance(task, done)
     finally:

@@ -6,6 +6,9 @@ cache.sqlite       the leaf cache; with it a killed run takes up where it stoppe
 answers/*.parquet  one file per finished (model, method, benchmark), written once and never edited; one row per item
 scores.parquet     the numbers, computed anew from the answers at the end of every session, and the costs
 report.html, summary.md, intervals.png
+
+The manifest, the answers, the scores and every row of the cache have a checksum, which is verified when they are read.
+What is damaged is not used: it becomes NAME.damaged-1 in the run folder, and the next run makes it again.
 """
 
 from __future__ import annotations
@@ -20,15 +23,55 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core import file_io
-from evenhand.core.answer_table import ABOUT, AnswerFacts, answer_table, answers_in
+from evenhand.core.answer_table import AnswerFacts, about_in, answer_table, answers_in, check_shown
+from evenhand.core.checksums import (
+    CHANGED,
+    LATER,
+    FileDamage,
+    Unsealed,
+    damage_of_folder,
+    damaged_file,
+    seal_folder,
+    sealed,
+    unsealed,
+)
+from evenhand.core.hashing import stream_hash
 from evenhand.core.records import Record
-from evenhand.errors import RunError
+from evenhand.errors import RunError, reason
 
-DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError)
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST, SCORES = "manifest.json", "scores.parquet"
+VIEWS, VIEWS_LIST = ("report.html", "summary.md", "intervals.png"), ".views.sha256"
+SCORES_DIGEST = b"evenhand_sha256"
+"""Key of the metadata of the scores: a digest of all columns."""
+AGAIN = "run the command of this run again, which makes it anew"
+"""What to do about a damaged file."""
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    NotImplementedError,
+)
 """What reading a file raises that was cut short or altered."""
+
+
+class FinishedCell(NamedTuple):
+    """What is kept of a finished cell."""
+
+    answers: list[Any]
+    """In the order that was asked for."""
+    about: dict[str, Any]
+    """What was written down with them."""
 
 
 class RunFolder:
@@ -37,6 +80,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         """Take the path; nothing is touched yet."""
         self.path = Path(path)
+        self._broken: set[Path] = set()
+        """Files that could not be read; they are moved aside before others take their names."""
 
     @property
     def cache(self) -> Path:
@@ -103,18 +148,37 @@ class RunFolder:
         self._write(self._answers(key), lambda f: pq.write_table(table, f, write_page_checksum=True))
 
     def read_answers(self, key: str, ids: Sequence[str], answer_type: type) -> list[Any] | None:
-        """The answers of a finished cell, in the order of `ids`; None where they are not all there.
+        """The answers of a finished cell; see `read_cell`."""
+        found = self.read_cell(key, ids, answer_type, stacklevel=3)
+        return None if found is None else found.answers
 
-        A file that is damaged counts as not there, with a warning.
+    def read_cell(self, key: str, ids: Sequence[str], answer_type: type, *, stacklevel: int = 2) -> FinishedCell | None:
+        """A finished cell with its answers in the order of `ids`; None where they are not all there.
+
+        A file that is damaged counts as not there, with a warning; `write_answers` moves it aside.
+
+        Args:
+            key: Name of the file, without its ending.
+            ids: Ids of the items.
+            answer_type: What an answer is.
+            stacklevel: Of the warning.
+
+        Raises:
+            RunError: The system refuses to read the file, which says nothing about its content.
         """
         try:
-            stored = self._stored(key)
-            if any(i not in stored for i in ids) or not stored:
+            table = self._table(key)
+            stored = {} if table is None else answers_in(table)
+            if table is None or not stored or any(i not in stored for i in ids):
                 return None
-            return [from_plain(answer_type, stored[i]) for i in ids]
+            return FinishedCell([from_plain(answer_type, stored[i]) for i in ids], about_in(table))
         except DAMAGE as error:
+            self._refuse_for_now(key, error)
+            if not file_io.may_pass(error):
+                self._broken.add(self._answers(key))
             why = self._damaged(key, error)
-        warnings.warn(f"{why}; its answers are asked anew, or taken from the cache", UserWarning, stacklevel=2)
+        again = f"{why}; its answers are asked anew, or taken from the cache"
+        warnings.warn(again, UserWarning, stacklevel=stacklevel)
         return None
 
     def stored(self, key: str) -> dict[str, dict[str, Any]]:
@@ -123,19 +187,31 @@ class RunFolder:
         Raises:
             RunError: The file is damaged.
         """
-        try:
-            return self._stored(key)
-        except DAMAGE as error:
-            remedy = "run the same command again: its answers are then asked anew, or taken from the cache"
-            raise RunError(f"{self._damaged(key, error)}; {remedy}") from error
+        with self._sound(key):
+            table = self._table(key)
+            return {} if table is None else answers_in(table)
+
+    def table(self, key: str) -> pa.Table | None:
+        """The answers of a finished cell as a table, all columns verified; None where there is no cell.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        with self._sound(key):
+            table = self._table(key)
+            if table is not None:
+                check_shown(table)
+            return table
 
     def read_about(self, key: str) -> dict[str, Any]:
-        """What was written down with the answers of a cell."""
-        import pyarrow.parquet as pq
+        """What was written down with the answers of a cell.
 
-        metadata = pq.read_schema(self._answers(key)).metadata or {}
-        about: dict[str, Any] = json.loads(metadata.get(ABOUT, b"{}"))
-        return about
+        Raises:
+            RunError: The file is damaged.
+        """
+        with self._sound(key):
+            table = self._table(key)
+            return {} if table is None else about_in(table)
 
     def write_scores(self, records: Sequence[Record]) -> None:
         """Write all numbers."""
@@ -143,21 +219,96 @@ class RunFolder:
         import pyarrow.parquet as pq
 
         names = [f.name for f in dataclasses.fields(Record)]
+        self._check_scores()
         table = pa.table({n: [getattr(r, n) for r in records] for n in names})
-        self._write(self.path / "scores.parquet", lambda f: pq.write_table(table, f))
+        table = table.replace_schema_metadata({SCORES_DIGEST: _digest(table)})
+        self._write(self.path / SCORES, lambda f: pq.write_table(table, f, write_page_checksum=True))
+
+    def read_scores(self) -> list[Record]:
+        """All numbers of the last session that ended.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        names = {f.name for f in dataclasses.fields(Record)}
+        file = self.path / SCORES
+        try:
+            table = _read_parquet(file)
+            stated = (table.schema.metadata or {}).get(SCORES_DIGEST)
+            if stated is not None and stated != _digest(table):
+                raise ValueError(CHANGED)
+            rows = table.to_pylist()
+            return [Record(**{k: v for k, v in row.items() if k in names}) for row in rows]
+        # not a table, one without the columns of a record, or with values that Python does not have
+        except DAMAGE as error:
+            raise RunError(f"{file} cannot be read ({reason(error)}); {AGAIN}") from error
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the facts of this session."""
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
-        self._write(self.path / "manifest.json", lambda f: f.write_text(text, encoding="utf-8"))
+        text = sealed(manifest)
+        self._write(self.path / MANIFEST, lambda f: f.write_text(text, encoding="utf-8"))
 
     def read_manifest(self) -> dict[str, Any]:
-        """The facts of the last session; none where there was none, or its file cannot be read."""
-        try:
-            facts = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        """The facts of the last session; none where there was none, or its file is damaged, which a warning says.
+
+        A damaged file is moved aside when the next one is written.
+
+        Raises:
+            RunError: The system refuses to read it, which says nothing about its content.
+        """
+        file = self.path / MANIFEST
+        if not file.is_file():
             return {}
-        return facts if isinstance(facts, dict) else {}
+        try:
+            return self.manifest().content
+        except RunError as error:
+            if file_io.may_pass(error.__cause__):
+                raise
+            self._broken.add(file)
+            warnings.warn(f"{str(error).removesuffix(AGAIN)}it is made anew", UserWarning, stacklevel=2)
+            return {}
+
+    def manifest(self) -> Unsealed:
+        """The facts of the last session, and whether they have a checksum.
+
+        Raises:
+            RunError: The file is damaged, or there is none.
+        """
+        file = self.path / MANIFEST
+        try:
+            text = file.read_text(encoding="utf-8")
+            json.loads(text)
+        except OSError as error:
+            raise RunError(f"{file} cannot be read ({reason(error)}); {LATER}") from error
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{file} is not JSON ({reason(error)}); {AGAIN}") from error
+        try:
+            return unsealed(text)
+        except ValueError as error:
+            raise RunError(f"{file} holds no facts of a run: {error}; {AGAIN}") from error
+
+    def seal_views(self) -> None:
+        """Write down the checksums of the report's views, once they are saved."""
+        with _helpful(self.path):
+            there = [name for name in VIEWS if (self.path / name).is_file()]
+            if there:
+                seal_folder(self.path, self.path / VIEWS_LIST, there)
+
+    def unseal_views(self) -> bool:
+        """Remove the checksums of the report's views, before others are saved; returns whether there were any."""
+        listed = self.path / VIEWS_LIST
+        there = listed.is_file()
+        with _helpful(self.path):
+            listed.unlink(missing_ok=True)
+        return there
+
+    def damage_of_views(self) -> str:
+        """What is damaged in the report's views; "" where they are as they were saved."""
+        return damage_of_folder(self.path, self.path / VIEWS_LIST)
+
+    def damaged_view(self) -> FileDamage | None:
+        """The first of the report's views that is damaged; None where they are as they were saved."""
+        return damaged_file(self.path, self.path / VIEWS_LIST)
 
     @property
     def has_answers(self) -> bool:
@@ -172,28 +323,80 @@ class RunFolder:
             with open(file, "a", encoding="utf-8") as log:
                 log.write("\n" * torn + json.dumps(entry, default=str) + "\n")
 
-    def _stored(self, key: str) -> dict[str, dict[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file = self._answers(key)
+    def _check_scores(self) -> None:
+        """Say that the scores were damaged, before new ones take their place."""
+        file = self.path / SCORES
         if not file.is_file():
-            return {}
+            return
         try:
-            return answers_in(pq.read_table(file, page_checksum_verification=True))
-        except pa.ArrowException as error:
-            raise ValueError(str(error)) from error
+            self.read_scores()
+        except RunError as error:
+            if file_io.may_pass(error.__cause__):
+                return
+            self._broken.add(file)
+            said = str(error).removesuffix(AGAIN)
+            warnings.warn(f"{said}it is made anew from the answers", UserWarning, stacklevel=3)
+
+    def _table(self, key: str) -> pa.Table | None:
+        file = self._answers(key)
+        return _read_parquet(file) if file.is_file() else None
+
+    @contextmanager
+    def _sound(self, key: str) -> Iterator[None]:
+        """Say what to do about answers that are damaged."""
+        try:
+            yield
+        except DAMAGE as error:
+            self._refuse_for_now(key, error)
+            remedy = "run the same command again: its answers are then asked anew, or taken from the cache"
+            raise RunError(f"{self._damaged(key, error)}; {remedy}") from error
+
+    def _refuse_for_now(self, key: str, error: Exception) -> None:
+        """Keep answers that the system does not let us read; what takes too much memory may be damaged, though."""
+        if isinstance(error, OSError) and file_io.may_pass(error):
+            raise RunError(f"{self._answers(key)} cannot be read ({reason(error)}); {LATER}") from error
 
     def _damaged(self, key: str, error: Exception) -> str:
         why = str(error).partition("\n")[0] or type(error).__name__
-        return f"{self._answers(key)} is damaged: {why}"
+        is_so = "cannot be read" if file_io.may_pass(error) else "is damaged"
+        return f"{self._answers(key)} {is_so}: {why}"
 
     def _answers(self, key: str) -> Path:
         return self.path / "answers" / f"{key}.parquet"
 
     def _write(self, target: Path, write: Callable[[Path], object]) -> None:
         with _helpful(self.path):
+            if target in self._broken:
+                file_io.move_aside(target, self.path)  # whoever reads all files in answers/ reads none that is damaged
+                self._broken.discard(target)
             file_io.write_with(target, write)
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    """A table, whose pages are as they were written.
+
+    Raises:
+        OSError: It cannot be read.
+        MemoryError: It does not fit into memory.
+        ValueError: It is not a table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # the file itself: given a folder of this name, or one in a folder "a=b", pyarrow would read something else
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            return opened.read()
+    except MemoryError:  # pyarrow's own, too
+        raise
+    except pa.ArrowException as error:
+        raise ValueError(reason(error)) from error
+
+
+def _digest(table: pa.Table) -> bytes:
+    """Of a table's columns, as JSON: that does not depend on how a file is encoded."""
+    columns = (json.dumps([name, table[name].to_pylist()]) for name in table.column_names)
+    return stream_hash(map(str.encode, columns)).encode()
 
 
 @contextmanager

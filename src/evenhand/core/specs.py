@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from typing import Any, NamedTuple
 
+from evenhand.core.nesting import DEEPEST, deeper
 from evenhand.core.text_output import without_user_info
-from evenhand.errors import SettingsError
+from evenhand.errors import SHOWN, SettingsError, short
 
 BARE = re.compile(r"""[^\s,'"()\[\]{}\0]+""")
 """Text that can be a value without quotes; `_is_bare` also asks for a sign that it is a path or a name."""
 ARITHMETIC = re.compile(r"[\d.eE_+*/%-]+")
+LONGEST = 200
+"""Characters of a specification that an error shows."""
 ENDINGS = (".txt", ".jsonl", ".json", ".gz", ".yaml", ".yml", ".csv", ".md", ".parquet")
 """Endings by which a file name without a folder differs from a misspelt expression."""
 
@@ -67,15 +71,14 @@ def parse(text: str) -> Part:
         return Part(name, {})
     try:
         call = ast.parse(f"f({_with_quotes(rest)}", mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise SettingsError(f"the settings of {name!r} cannot be read; write name(key=value, other=2)") from error
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of very many brackets
+        raise SettingsError(f"the settings of {shown(name)} cannot be read; write name(key=value, other=2)") from error
     one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is two
     if not isinstance(call, ast.Call) or not one or call.args or any(k.arg is None for k in call.keywords):
         raise SettingsError(f"{shown(text)} cannot be read; settings are key=value, such as {name}(seed=1)")
     keys = [str(k.arg) for k in call.keywords]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise SettingsError(f"{shown(text)}: {key} is given twice")
+    if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
+        raise SettingsError(f"{shown(text)}: {short(twice, SHOWN)} is given twice")
     return Part(name.strip(), {key: _value(k.value, text) for key, k in zip(keys, call.keywords, strict=True)})
 
 
@@ -115,11 +118,15 @@ def _value(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name):
         return node.id
     try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{shown(text)}: {ast.unparse(node)!r} is no plain value; put text in quotes") from error
+        found = ast.literal_eval(node)
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
+        written = short(ast.unparse(node), SHOWN) if isinstance(error, ValueError | TypeError) else "a nested value"
+        raise SettingsError(f"{shown(text)}: {written!r} is no plain value; put text in quotes") from error
+    if deeper(found, DEEPEST):
+        raise SettingsError(f"{shown(text)}: a value is nested more than {DEEPEST} deep")
+    return found
 
 
 def shown(text: str) -> str:
     """A specification as errors may quote it: passwords in a URL are left out."""
-    return repr(without_user_info(text))
+    return repr(short(without_user_info(text), LONGEST))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from typing import Any
+
+from evenhand.errors import visible as visible
 
 UNKNOWN = "–"
 _USER_INFO = re.compile(r"//[^/@\s]*@")
 """User and password in a URL."""
+_QUERY = re.compile(r"((?:endpoint|vllm):[^?#\s]*\?)[^#\s]*")
+"""The query string of a server's URL, where some take their key."""
 
 
 def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> str:
@@ -58,11 +61,5 @@ def size(count_of_bytes: int) -> str:
 
 
 def without_user_info(text: str) -> str:
-    """A text with "..." for user and password in its URLs."""
-    return _USER_INFO.sub("//...@", text)
-
-
-def visible(text: str) -> str:
-    """Text from a model with its control characters spelled out, since they could act on a terminal."""
-    acts = [c not in "\n\t" and unicodedata.category(c).startswith("C") for c in text]
-    return "".join(c.encode("unicode_escape").decode() if a else c for c, a in zip(text, acts, strict=True))
+    """A text with "..." for user and password in its URLs, and for the query string of a server's."""
+    return _QUERY.sub(r"\1...", _USER_INFO.sub("//...@", text))

@@ -8,6 +8,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from evenhand.errors import REASON, reason, short
+
+DEEPEST = 100
+"""Levels of nesting that no file of evenhand's reaches."""
+LARGEST = 1_000_000
+"""Values that no file of evenhand's reaches; a few lines of anchors can stand for more."""
+FIELDS = 5
+"""Wrong fields that a message names."""
+
 
 class DoubleKeyError(yaml.YAMLError):
     """A key occurs twice in a mapping."""
@@ -23,18 +32,54 @@ def load(text: str) -> Any:
 
     Raises:
         DoubleKeyError: A mapping has a key twice.
-        YAMLError: It is not YAML, or has tags that are not of plain values.
+        YAMLError: It is not YAML, has tags or values that are not plain ones, is nested too deeply, or stands for too
+            many values. The message is one line.
     """
-    return yaml.load(text, _Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except DoubleKeyError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of an escape that is not a character
+        raise yaml.YAMLError(reason(error)) from error
 
 
 def wrong_fields(error: ValidationError) -> str:
-    """Every field of a file's content that is wrong, and why."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+    """The first fields of a file's content that are wrong, and why."""
+    found = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
+    more = f"; and {len(found) - FIELDS} more" if len(found) > FIELDS else ""
+    return short("; ".join(found[:FIELDS]), REASON) + more
 
 
 class _Loader(yaml.SafeLoader):
     """Looks at keys when a mapping is parsed, as merging (`<<`) later adds keys that may be there twice."""
+
+    depth = 0
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > LARGEST:
+            raise yaml.YAMLError(f"its anchors stand for more than {LARGEST:,} values; write them out")
+        return node
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {DEEPEST} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            found = super().construct_object(node, deep)
+            str(found).encode()
+        except (ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:  # whatever its readers do
+            kind = node.tag.rpartition(":")[2]
+            shown = short(node.value, 40)
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {shown!r} cannot be read as {kind}") from error
+        return found
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -46,3 +91,20 @@ class _Loader(yaml.SafeLoader):
                     raise DoubleKeyError(key.value, line, lines[name])
                 lines[name] = line
         return node
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values that a node stands for, those of anchors counted wherever they are used.
+
+    Raises:
+        YAMLError: A value is inside of itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0  # as long as it is being counted
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    if not known[id(node)]:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the value contains itself")
+    return known[id(node)]

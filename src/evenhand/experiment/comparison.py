@@ -6,7 +6,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from inspect import Parameter, signature
@@ -22,6 +22,7 @@ from evenhand.core.registry import BenchmarkLike, MethodLike
 from evenhand.core.repeats import Repeated, checked_seeds, checked_wordings, repeated
 from evenhand.core.run_folder import RunFolder
 from evenhand.core.training_record import brief
+from evenhand.core.withheld import Withheld
 from evenhand.data.io import rows
 from evenhand.errors import DataError, EvenhandError, MissingAbilityError, RunError, SettingsError, suggest
 from evenhand.experiment import contracts, no_effect, refusals, refused_questions, training_data
@@ -52,6 +53,7 @@ from evenhand.models.loading import ASKING, LOADING, check, load
 from evenhand.prompting.remarks import remarked
 from evenhand.report import Report, rivals
 from evenhand.report.cost import costs, with_costs
+from evenhand.report.opened import at_hand
 from evenhand.statistics.criteria import CRITERIA, Criteria, Family
 
 ModelLike = str | Path | Model | dict[str, Any]
@@ -380,12 +382,14 @@ class _Session:
         except RunError:
             raise  # the run folder itself is in trouble
         except MissingAbilityError as error:  # found out in asking
-            cell.refuse(str(error))
+            cell.refuse(_said(task, error))
         except (EvenhandError, contracts.NonconformingError) as error:
-            cell.fail(str(error))
+            cell.fail(_said(task, error))
         except Exception as error:  # a plugin's mistake
-            cell.fail(f"{type(error).__name__}: {error}")
-            warnings.warn(f"{cell.label} failed:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=3)
+            hidden = None if cell.benchmark.quotable else Withheld(task.items)
+            cell.fail(f"{type(error).__name__}: {error}" if hidden is None else hidden.error(error))
+            trace = traceback.format_exc() if hidden is None else hidden.trace(error)
+            warnings.warn(f"{cell.label} failed:\n{trace}", RuntimeWarning, stacklevel=3)
 
     def close(self, replicates: int, seed: int, criteria: Criteria) -> Report:
         """Score what there is, also after an interruption, and write everything."""
@@ -403,7 +407,8 @@ class _Session:
             self.folder.append_session({"event": "end", "at": _now(), **self._work()})
             self.folder.write_manifest(self.manifest)
             self.folder.write_scores(records)
-            report.save(self.folder.path)
+            with at_hand(benchmark for benchmark, _ in self.asked):
+                report.save(self.folder.path)
         return report
 
     def _describe(self, model: Model) -> None:
@@ -480,21 +485,25 @@ class _Session:
             "answer_by": "" if task.reading is None else task.reading.answer_by,
         }
         if self.folder:
-            stored = self.folder.read_answers(name, ids, cell.benchmark.answer_type)
-            if stored is not None and not any(_is_open(a) for a in stored):
-                return stored, {**self.folder.read_about(name), **whose, "asked_anew": 0}
+            stored = self.folder.read_cell(name, ids, cell.benchmark.answer_type)
+            if stored is not None and not any(map(_is_open, stored.answers)):
+                return stored.answers, {**stored.about, **whose, "asked_anew": 0}
         if self.resting is not None:
             resting, self.resting = self.resting, None
             _start(resting)
         watch, twice = _Watch(self.cache, model), second_requests(model)
+        hidden = None if cell.benchmark.quotable else Withheld(task.items)
         with (
             self._settled(mitigated),
             no_effect.overheard(model) as heard,
             contracts.checked(mitigated, model),
+            nullcontext() if hidden is None else hidden.warnings(),
             remarked() as remarks,
         ):
             answers = cell.benchmark.ask(task.posed(mitigated), task.items)
         contracts.check_answers(cell.benchmark, task.items, answers)
+        if hidden is not None:
+            answers, remarks = hidden.answers(answers), [hidden.note(text) for text in remarks]
         cost = sum((used for used in usages(answers) if used is not None), Usage())
         found = {"prompts": heard.digest, **_of_server(model, twice, answers, remarks), "items": len(ids)}
         usage = {**whose, **found, **asdict(cost), **watch.read()}
@@ -532,6 +541,11 @@ class _Session:
 
     def _work(self) -> dict[str, Any]:
         return {"seconds": self.manifest["seconds"], "usage": self.manifest["usage"]}
+
+
+def _said(task: Task, error: Exception) -> str:
+    """What an error says, as far as it may be written down."""
+    return str(error) if task.cell.benchmark.quotable else Withheld(task.items).error(error, own=True)
 
 
 def _start(model: Model) -> None:
@@ -585,8 +599,14 @@ class _Watch:
 def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
     """A line where a folder has answers that are no longer those to what is asked."""
     before = folder.read_manifest()
-    if not folder.has_answers:
+    if not folder.has_answers or not before:
         return
+    if not folder.manifest().verified:
+        warnings.warn(
+            f"{folder.path} was made by an earlier version of evenhand: what has no checksum there is used as it is",
+            UserWarning,
+            stacklevel=4,
+        )
     version = before.get("answers_version", 1)
     if version != versions.ANSWERS:
         warnings.warn(

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evenhand.core import yaml_reader
-from evenhand.errors import SettingsError, suggest
+from evenhand.errors import SHOWN, SettingsError, reason, short, suggest
 from evenhand.statistics.criteria import CRITERIA, Family
 
 Named = str | dict[str, Any]
@@ -50,6 +50,7 @@ class RunConfig(BaseModel):
     """Whether a question that any row refused is left out of all rows of the model."""
     cache: str | None = None
     plugins: list[str] = []
+    """Python files, which are run where the user allows it (`evenhand.experiment.code_of_run_file`)."""
     load: dict[str, Any] = {}
     """Options for every model, such as dtype."""
 
@@ -68,16 +69,16 @@ def read(path: str | Path) -> RunConfig:
     except yaml_reader.DoubleKeyError as error:
         raise SettingsError(f"{path}: {error}; give its values once") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"{path} is no YAML: {reason(error)}") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: a mapping was expected, with keys such as models, methods, benchmarks")
     known = list(RunConfig.model_fields)
     for name in content:
         if name not in known:
-            raise SettingsError(f"{path}: unknown key {name!r}. {suggest(str(name), known)}")
+            raise SettingsError(f"{path}: unknown key {short(repr(name), SHOWN)}. {suggest(str(name), known)}")
     try:
         return RunConfig(**content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"][:1])
-        raise SettingsError(f"{path}: {where}: {first['msg']}, not {first.get('input')!r}") from error
+        raise SettingsError(f"{path}: {where}: {first['msg']}, not {short(repr(first.get('input')), SHOWN)}") from error

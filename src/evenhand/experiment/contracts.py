@@ -51,19 +51,28 @@ def check_choices(questions: Sequence[Question], answers: Any) -> None:
     """
     _check_list("choose()", "question", questions, answers, Choice)
     for q, c in zip(questions, answers, strict=True):
-        demand(
-            (c.decision is None) == (c.status != "answered"), f"{q.id}: status {c.status!r} with decision {c.decision}"
-        )
-        if c.decision is not None:
-            whole = isinstance(c.decision, int | np.integer) and not isinstance(c.decision, bool)
-            fits = whole and 0 <= c.decision < len(q.options)
-            demand(fits, f"{q.id}: decision {c.decision} of {len(q.options)} options")
-        if c.probabilities is not None:
-            total = sum(c.probabilities)
-            demand(len(c.probabilities) == len(q.options), f"{q.id}: {len(c.probabilities)} probabilities")
-            demand(abs(total - 1) < 1e-6, f"{q.id}: probabilities sum to {total}")
-            inside = all(-1e-6 <= p <= 1 + 1e-6 for p in c.probabilities)
-            demand(inside, f"{q.id}: probabilities {c.probabilities} are not all between 0 and 1")
+        if broken := _broken(q, c):  # the message is written only where there is one: this is run for every answer
+            raise NonconformingError(f"{q.id}: {broken}")
+
+
+def _broken(question: Question, choice: Choice) -> str:
+    """What is wrong with an answer; "" where it is a distribution or an honest lack of one."""
+    decision, options = choice.decision, len(question.options)
+    if (decision is None) != (choice.status != "answered"):
+        return f"status {choice.status!r} with decision {decision}"
+    if decision is not None:
+        whole = isinstance(decision, int | np.integer) and not isinstance(decision, bool)
+        if not (whole and 0 <= decision < options):
+            return f"decision {decision} of {options} options"
+    if choice.probabilities is None:
+        return ""
+    if len(choice.probabilities) != options:
+        return f"{len(choice.probabilities)} probabilities"
+    if not abs((total := sum(choice.probabilities)) - 1) < 1e-6:
+        return f"probabilities sum to {total}"
+    if not (min(choice.probabilities) >= -1e-6 and max(choice.probabilities) <= 1 + 1e-6):
+        return f"probabilities {choice.probabilities} are not all between 0 and 1"
+    return ""
 
 
 def check_answers(benchmark: Benchmark, items: Sequence[Any], answers: Any) -> None:
@@ -74,10 +83,10 @@ def check_answers(benchmark: Benchmark, items: Sequence[Any], answers: Any) -> N
     """
     demand(isinstance(answers, list | tuple), f"ask() returned {type(answers).__name__}, not a list")
     demand(len(answers) == len(items), f"ask() gave {len(answers)} answers for {len(items)} items")
+    wanted = benchmark.answer_type
     for item, answer in zip(items, answers, strict=True):
-        wanted = benchmark.answer_type
-        right = isinstance(answer, wanted)
-        demand(right, f"ask() gave {type(answer).__name__} for {item.id}, not {wanted.__name__}")
+        if not isinstance(answer, wanted):
+            raise NonconformingError(f"ask() gave {type(answer).__name__} for {item.id}, not {wanted.__name__}")
 
 
 def check_ids(items: Sequence[Any]) -> None:
@@ -88,7 +97,8 @@ def check_ids(items: Sequence[Any]) -> None:
     """
     seen: set[str] = set()
     for item in items:
-        demand(item.id not in seen, f"ids must be unique: {item.id!r} is there twice")
+        if item.id in seen:
+            raise NonconformingError(f"ids must be unique: {item.id!r} is there twice")
         seen.add(item.id)
 
 
@@ -132,13 +142,12 @@ class _Below:
         """An answer that is passed on as it came belongs to the question it came for, or to one just like it."""
         asked = {q.id for q in questions}
         for q, c in zip(questions, answers, strict=True):
-            came_for = self._questions.get(id(c), [])
-            right = not came_for or any(o.id == q.id or o.id not in asked or _alike(o, q) for o in came_for)
-            demand(
-                right,
-                f"choose() did not answer in the order of the questions: at {q.id} stands the answer to "
-                f"{came_for[0].id if came_for else ''}",
-            )
+            came_for = self._questions.get(id(c))
+            if came_for and not any(o.id == q.id or o.id not in asked or _alike(o, q) for o in came_for):
+                raise NonconformingError(
+                    f"choose() did not answer in the order of the questions: at {q.id} stands the answer to "
+                    f"{came_for[0].id}"
+                )
 
 
 def _alike(one: Question, other: Question) -> bool:
@@ -186,4 +195,5 @@ def _check_list(verb: str, what: str, asked: Sequence[Any], answers: Any, kind: 
     )
     demand(len(answers) == len(asked), f"{verb} did not answer every {what}: {len(answers)} answers to {len(asked)}")
     for one in answers:
-        demand(isinstance(one, kind), f"{verb} returned {type(one).__name__}, not {kind.__name__}")
+        if not isinstance(one, kind):
+            raise NonconformingError(f"{verb} returned {type(one).__name__}, not {kind.__name__}")

@@ -123,7 +123,7 @@ class Overheard:
     def hear(self, verb: str, asked: Sequence[Any], own: str) -> None:
         """Take what a verb was called with."""
         try:
-            self._prompts.update(_digest(verb, _content(one, own)) for one in asked)
+            self._prompts.update(_digests(verb, asked, own))
         except Exception:  # whoever answers says what is wrong with it, if anything is
             self._understood = False
 
@@ -166,6 +166,31 @@ def _content(asked: Any, own: str) -> tuple[Any, ...]:
     return (repr(asked),)
 
 
-def _digest(verb: str, content: tuple[Any, ...]) -> str:
-    """The same in every process; `repr` is the cheapest way to bytes, and this is done for every request."""
-    return short_text_hash(repr((verb, content)))
+def _digests(verb: str, asked: Sequence[Any], own: str) -> Iterator[str]:
+    """The same in every process: the hash of `repr((verb, _content(one)))`, which is the cheapest way to bytes.
+
+    A question asked in several orders has the same texts each time, and they are written out once.
+    """
+    opening = f"({verb!r}, ("
+    last: Question | None = None
+    texts = ""
+    for one in asked:
+        if type(one) is not Question or one.dialogue is not None:
+            yield short_text_hash(repr((verb, _content(one, own))))
+            continue
+        if last is None or not _same_texts(one, last):
+            last, shown = one, (one.preamble, one.context, one.question, one.template)
+            texts = f"{opening}{shown!r}, {one.options!r}, "
+        yield short_text_hash(f"{texts}{one.order!r}, {one.answer_by or own!r}))")
+
+
+def _same_texts(one: Question, last: Question) -> bool:
+    """Whether two questions differ in the order of their options or in how they are read at most; by identity."""
+    return (
+        one.context is last.context
+        and one.question is last.question
+        and one.options is last.options
+        and one.header is last.header
+        and one.shots is last.shots
+        and one.template is last.template
+    )

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from evenhand.core import yaml_reader
 from evenhand.data.io.locate import FOLDER_VARIABLE
 from evenhand.data.sets import DATASETS
-from evenhand.errors import SettingsError, UnknownNameError, suggest
+from evenhand.errors import SHOWN, SettingsError, UnknownNameError, reason, short, suggest
 
 FOLDER = Path(__file__).parents[1] / "data" / "recipes"
 DATA, HERE = f"${FOLDER_VARIABLE}", "$RECIPES"
@@ -289,12 +290,13 @@ def read(what: str | Path) -> Recipe:
     except OSError as error:
         raise SettingsError(f"cannot read the recipe {text!r}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the recipe {text} is not YAML: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"the recipe {text} is not YAML: {reason(error)}") from error
     if not isinstance(content, Mapping):
         raise SettingsError(f"the recipe {text}: a mapping was expected, with keys such as model, benchmarks, rows")
     for name in content:
         if name not in Recipe.model_fields:
-            raise SettingsError(f"the recipe {text}: unknown key {name!r}. {suggest(str(name), Recipe.model_fields)}")
+            near = suggest(str(name), Recipe.model_fields)
+            raise SettingsError(f"the recipe {text}: unknown key {short(repr(name), SHOWN)}. {near}")
     try:
         return Recipe(**content)
     except ValidationError as error:
@@ -342,7 +344,9 @@ def _spelt_out(text: str) -> str:
     """A specification as it is understood: names in plain letters, escapes replaced, adjacent strings joined."""
     plain = unicodedata.normalize("NFKC", text)
     try:
-        plain = plain.encode("latin-1", "backslashreplace").decode("unicode_escape")
+        with warnings.catch_warnings():  # Python warns of a backslash that begins no escape, and keeps it
+            warnings.simplefilter("ignore", DeprecationWarning)
+            plain = plain.encode("latin-1", "backslashreplace").decode("unicode_escape")
     except UnicodeDecodeError as error:
         raise ValueError(f"{text!r} has an escape that cannot be read: {error.reason}") from error
     return re.sub(r"""(['"])\s*[rRuU]?['"]""", "", plain)

@@ -16,6 +16,7 @@ import numpy as np
 
 from evenhand import statistics
 from evenhand.core.records import Record
+from evenhand.core.withheld import Withheld
 from evenhand.evaluation.metrics.change_estimates import Repetition, change_estimates, flips
 from evenhand.experiment.cells import Cell
 from evenhand.experiment.rivals import between_methods, pairs_of
@@ -119,8 +120,11 @@ def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
     """Every row of a model and benchmark without numbers, since some of them could not be computed."""
     first = cells[0]
     label = f"{first.model} x {first.benchmark.spec}"
-    warnings.warn(f"{label} has no numbers:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=4)
-    why = f"its numbers cannot be computed: {type(error).__name__}: {error}"
+    shown = first.benchmark.quotable
+    trace = traceback.format_exc() if shown else Withheld().trace(error)
+    warnings.warn(f"{label} has no numbers:\n{trace}", RuntimeWarning, stacklevel=4)
+    said = f"{type(error).__name__}: {error}" if shown else Withheld().error(error)
+    why = f"its numbers cannot be computed: {said}"
     for row in dict.fromkeys(c.row for c in cells):
         mine = [c for c in cells if c.row == row]
         if any(c.tally is not None for c in mine):

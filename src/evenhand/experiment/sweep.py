@@ -21,6 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from evenhand.core import file_io, registry, specs
 from evenhand.core.records import BASELINE, Record, is_baseline
 from evenhand.core.registry import BenchmarkLike, MethodLike, build_method
+from evenhand.core.sinks import FIGURE_TEXT, csv_field, one_line
+from evenhand.core.text_output import visible
 from evenhand.errors import SettingsError, suggest
 from evenhand.experiment import refusals, sweep_defaults
 from evenhand.experiment.comparison import ModelLike, compare, parted_options
@@ -90,7 +92,7 @@ class Swept(NamedTuple):
         )
         for step in self.steps:
             numbers = (f"{x:.6g}" for x in (*step.bias, *step.cost))
-            writer.writerow([step.label, step.method, *numbers, int(step.control)])
+            writer.writerow([csv_field(step.label, settings=True), csv_field(step.method), *numbers, int(step.control)])
         return out.getvalue()
 
     def frame(self) -> pd.DataFrame:
@@ -102,11 +104,11 @@ class Swept(NamedTuple):
     def __repr__(self) -> str:
         """Short, for logs."""
         labels = ", ".join(step.label for step in self.steps)
-        return f"Swept({self.setting or 'settings'}: {labels}; {self.bias} against {self.cost})"
+        return visible(f"Swept({self.setting or 'settings'}: {labels}; {self.bias} against {self.cost})")
 
     def _repr_html_(self) -> str:
         """In a notebook: values and differences with their intervals."""
-        return str(self.frame().drop(columns="method").round(3).to_html(index=False))
+        return visible(self.frame().drop(columns="method").round(3).to_html(index=False))
 
     def plot(self) -> Figure:
         """Bias and cost by setting, and one against the other."""
@@ -355,7 +357,7 @@ def _plot(found: Swept) -> Figure:
         (middle, found.cost, [s.cost for s in found.steps], COLOURS[1]),
     ):
         _by_setting(axis, found, points, colour)
-        axis.set_title(name, fontsize=9, parse_math=False)
+        axis.set_title(one_line(name), fontsize=9, **FIGURE_TEXT)
     _against(right, found)
     for axis in (left, middle, right):
         axis.tick_params(labelsize=8)
@@ -394,8 +396,8 @@ def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) 
     )
     for value in {points[n].value for n in untouched}:
         axis.axhline(value, color=colour, linestyle=":", linewidth=1)
-    axis.set_xticks(places, [_wrapped(s.label) for s in found.steps], fontsize=8, parse_math=False)
-    axis.set_xlabel(found.setting, fontsize=8, parse_math=False)
+    axis.set_xticks(places, [_wrapped(s.label) for s in found.steps], fontsize=8, **FIGURE_TEXT)
+    axis.set_xlabel(one_line(found.setting), fontsize=8, **FIGURE_TEXT)
 
 
 def _joined(found: Swept) -> list[int]:
@@ -422,14 +424,14 @@ def _against(axis: Axes, found: Swept) -> None:
             ha="right" if inwards else "left",
             va="bottom" if above else "top",
             fontsize=8,
-            parse_math=False,
+            **FIGURE_TEXT,
         )
     axis.margins(0.12)
     axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers that differ in their last digits are long
     axis.ticklabel_format(axis="x", useOffset=False)
-    axis.set_xlabel(found.cost, fontsize=8, parse_math=False)
-    axis.set_ylabel(found.bias, fontsize=8, parse_math=False)
+    axis.set_xlabel(one_line(found.cost), fontsize=8, **FIGURE_TEXT)
+    axis.set_ylabel(one_line(found.bias), fontsize=8, **FIGURE_TEXT)
 
 
 def _wrapped(label: str) -> str:
-    return label.replace(", ", "\n")
+    return one_line(label).replace(", ", "\n")

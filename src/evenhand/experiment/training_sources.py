@@ -14,7 +14,7 @@ from evenhand.data.civil_comments import THRESHOLD, toxic_comments
 from evenhand.data.io import rows
 from evenhand.data.sets import for_evaluation
 from evenhand.data.stereoset import check_count
-from evenhand.errors import DataError, SettingsError, UnknownNameError, suggest
+from evenhand.errors import REASON, SHOWN, DataError, SettingsError, UnknownNameError, short, suggest
 from evenhand.interfaces import FIRST_NAMES, Benchmark, Pair, Question, QuestionItem, TrainData
 
 TrainLike = TrainData | Benchmark | str | Path | Sequence["TrainData | Benchmark | str | Path"]
@@ -195,7 +195,7 @@ def _lines(path: Path) -> TrainData:
         except rows.Refused as error:
             refused.append(f"{where}: {error}")
     if refused and not (questions or texts or pairs):
-        raise DataError(f"{path} holds nothing to train on; first problem: {refused[0]}")
+        raise DataError(f"{path} holds nothing to train on; first problem: {short(refused[0], REASON)}")
     text_source.warn_of(refused)
     _no_double([q.id for q, _ in questions], str(path))
     return TrainData(tuple(q for q, _ in questions), tuple(a for _, a in questions), tuple(texts), tuple(pairs))
@@ -215,7 +215,7 @@ def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             )
         for name in row:
             if name not in KEYS:
-                raise DataError(f"{path}:{n}: unknown key {name!r}. {suggest(name, KEYS)}")
+                raise DataError(f"{path}:{n}: unknown key {short(name, SHOWN)!r}. {suggest(name, KEYS)}")
         yield n, row
 
 

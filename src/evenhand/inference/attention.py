@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 NAME = "evenhand"
 
@@ -88,9 +88,6 @@ def _attend(
     return _ACTIVE.get()(getattr(module, "layer_idx", None), query, key, value, scaling, softcap), None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """No mask is built: positions that begin anew would be taken for packed sequences."""
-
-
+# No mask function is registered: transformers then builds no mask. With one, it would look for packed sequences first,
+# by a value that it reads from the device, so that every forward would wait for the one before it.
 AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, _no_mask)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Out = TypeVar("Out")
+Made = TypeVar("Made")
 
 NO_ROOM = (
     "not enough memory for a single sequence of {tokens} tokens: "
@@ -46,15 +47,34 @@ def read_once(
         compute: See `evenhand.inference.cached.through_cache`.
         edit: Of the model's activations; requests of which it edits other tokens stay apart.
     """
-    merged: dict[tuple[tuple[int, ...], int], dict[tuple[int, int], None]] = {}
-    keyed = [(r.ids, first_edited_of(edit, r)) for r in requests]
-    for r, key in zip(requests, keyed, strict=True):
-        merged.setdefault(key, {}).update(dict.fromkeys(r.reads))
-    unique = [Request(ids, tuple(sorted(reads))) for (ids, _), reads in merged.items()]
-    keys = [answer_cache.key(fingerprint, verb, r.ids, r.reads) for r in unique]
+    rows: dict[tuple[int, ...] | tuple[tuple[int, ...], int], int] = {}
+    reads: list[list[tuple[int, int]]] = []
+    which = []
+    for r in requests:
+        row = rows.setdefault(r.ids if edit is None else (r.ids, first_edited_of(edit, r)), len(reads))
+        which.append(row)
+        if row == len(reads):
+            reads.append(list(r.reads))
+        else:
+            reads[row] += r.reads
+    firsts = dict(zip(reversed(which), reversed(requests), strict=True))
+    unique = [Request(firsts[row].ids, tuple(sorted(set(some)))) for row, some in enumerate(reads)]
+
+    def keys() -> list[str]:
+        return [answer_cache.key(fingerprint, verb, ids, some) for ids, some in unique]
+
     values = through_cache(unique, keys, compute, "scoring")
-    lookup = {key: dict(zip(r.reads, v, strict=True)) for key, r, v in zip(merged, unique, values, strict=True)}
-    return [tuple(lookup[key][pair] for pair in r.reads) for key, r in zip(keyed, requests, strict=True)]
+    return [_picked(r.reads, unique[row].reads, values[row]) for r, row in zip(requests, which, strict=True)]
+
+
+def _picked(
+    wanted: Sequence[tuple[int, int]], known: Sequence[tuple[int, int]], values: Sequence[float]
+) -> tuple[float, ...]:
+    """The values of some reads of a request that may have more."""
+    if wanted == known:
+        return tuple(values)
+    found = dict(zip(known, values, strict=True))
+    return tuple([found[pair] for pair in wanted])
 
 
 def told_apart(prompts: Sequence[Prompt], sampling: Sampling) -> Sequence[Prompt]:
@@ -94,6 +114,12 @@ def has_note(reply: list[Any]) -> bool:
 def has_nan(values: Any) -> bool:
     """Whether any of some numbers is nan."""
     return bool(np.isnan(np.asarray(values, dtype=np.float64)).any())
+
+
+def any_nan(values: Sequence[float]) -> bool:
+    """Whether any of some log-probabilities is nan: the same as `has_nan`, for a few numbers."""
+    total = sum(values)
+    return total != total and has_nan(values)  # nan also where +inf and -inf meet
 
 
 def set_aside(emit: Emit[Out], broken: Callable[[Out], bool], aside: list[int]) -> Emit[Out]:
@@ -192,7 +218,7 @@ class Batches:
             stacklevel=4,
         )
 
-    def attempt(self, run: Callable[[], list[Out]], sequences: int, longest: int) -> list[Out] | None:
+    def attempt(self, run: Callable[[], Made], sequences: int, longest: int) -> Made | None:
         """What was computed; None where the memory did not suffice.
 
         Args:

@@ -7,7 +7,7 @@ and the products are larger, for a few cells that the mask leaves out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ WASTE = 1.5
 """A block has at most this many times the attention cells of its runs."""
 WIDEST = 1024
 """Most keys of a block of several runs; bounds the mask."""
+ALONE = 128
+"""A run from the root of at least this many tokens stays alone: it needs no mask, and others may share it as a stem."""
 
 
 @dataclass
@@ -53,21 +55,54 @@ class Block:
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
     """Runs in the order of their tree, each put to the block of the run it hangs on where that wastes little."""
-    found: list[Block] = []
-    holder: dict[int, tuple[Block, int]] = {}
+    found: list[_Draft] = []
+    nodes = max((int(run.path[-1]) for run in runs), default=-1) + 1
+    holder, place = [-1] * nodes, [-1] * nodes
     for run in runs:
-        block, parent = holder.get(int(run.path[run.depth - 1]), (None, -1)) if run.depth else (None, -1)
-        if block is None or not _fits(block, run):
-            block, parent = Block(run.own[:0], run.path[: run.depth], run.own[:0], 0), -1
-            found.append(block)
-        start, count = len(block.queries), len(run.own)
-        after = np.concatenate([[parent], np.arange(start, start + count - 1)])
-        block.queries, block.keys = np.append(block.queries, run.own), np.append(block.keys, run.own)
-        block.parents, block.needed = np.append(block.parents, after), block.needed + count * len(run.path)
-        holder |= {int(node): (block, start + n) for n, node in enumerate(run.own)}
-    return found
+        before, count = int(run.path[run.depth - 1]) if run.depth else -1, len(run.path) - run.depth
+        which, parent = (holder[before], place[before]) if before >= 0 else (-1, -1)
+        if which < 0 or not found[which].fits(run, count):
+            which, parent = len(found), -1
+            found.append(_Draft(run.path[: run.depth]))
+        first = int(run.path[run.depth])
+        start = found[which].add(run, count, parent)
+        holder[first : first + count] = [which] * count
+        place[first : first + count] = range(start, start + count)
+    return [draft.block for draft in found]
 
 
-def _fits(block: Block, run: Run) -> bool:
-    queries, keys = len(block.queries) + len(run.own), len(block.keys) + len(run.own)
-    return keys <= WIDEST and queries * keys <= WASTE * (block.needed + len(run.own) * len(run.path))
+@dataclass
+class _Draft:
+    """A block that grows; its arrays are made once."""
+
+    before: Indices
+    """The path to its first query."""
+    runs: list[Run] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    needed: int = 0
+    straight: bool = True
+
+    def fits(self, run: Run, count: int) -> bool:
+        """Whether a run of `count` tokens may join."""
+        queries = len(self.parents)
+        if queries >= ALONE and self.straight and not len(self.before):
+            return False
+        keys = len(self.before) + queries + count
+        return keys <= WIDEST and (queries + count) * keys <= WASTE * (self.needed + count * len(run.path))
+
+    def add(self, run: Run, count: int, parent: int) -> int:
+        """Add a run that follows one of the queries, or the path at -1; the place of its first query."""
+        start = len(self.parents)
+        self.runs.append(run)
+        self.parents.append(parent)
+        self.parents += range(start, start + count - 1)
+        self.needed += count * len(run.path)
+        self.straight = self.straight and parent == start - 1
+        return start
+
+    @property
+    def block(self) -> Block:
+        """With its arrays."""
+        queries = np.concatenate([run.own for run in self.runs])
+        keys = np.concatenate([self.before, queries])
+        return Block(queries, keys, np.array(self.parents, dtype=np.int64), self.needed)

@@ -15,28 +15,32 @@ Emit = Callable[[list[int], list[Out]], None]
 
 
 def through_cache(
-    unique: Sequence[Asked], keys: Sequence[str], compute: Callable[[list[Asked], Emit[Out]], None], label: str
+    unique: Sequence[Asked],
+    keys: Sequence[str] | Callable[[], Sequence[str]],
+    compute: Callable[[list[Asked], Emit[Out]], None],
+    label: str,
 ) -> list[Out]:
     """Answers to all of `unique`, in order.
 
     Args:
         unique: What is asked, each thing once.
-        keys: The name of each in the cache.
+        keys: The name of each in the cache, or what gives the names, which is called where there is a cache.
         compute: Answers a list and hands over what it has, row numbers and values, as often as it likes.
         label: What a progress bar says.
     """
     store = answer_cache.active()
-    known: dict[str, Out] = {} if store is None else store.get(keys)
-    todo = [i for i, k in enumerate(keys) if k not in known]
+    names = [] if store is None else keys() if callable(keys) else keys
+    known: dict[str, Out] = {} if store is None else store.get(names)
+    out: dict[int, Out] = {i: known[k] for i, k in enumerate(names) if k in known}
+    todo = [i for i in range(len(unique)) if i not in out]
     with track(len(todo), label) as step:
 
         def emit(rows: list[int], values: list[Out]) -> None:
-            fresh = {keys[todo[r]]: v for r, v in zip(rows, values, strict=True)}
-            known.update(fresh)
+            out.update((todo[r], v) for r, v in zip(rows, values, strict=True))
             if store is not None:
-                store.put(fresh)
+                store.put({names[todo[r]]: v for r, v in zip(rows, values, strict=True)})
             step(len(rows))
 
         if todo:
             compute([unique[i] for i in todo], emit)
-    return [known[k] for k in keys]
+    return [out[i] for i in range(len(unique))]

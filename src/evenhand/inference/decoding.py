@@ -177,7 +177,7 @@ class Decoder:
             if row.broken:
                 for lane in range(lanes):
                     slots.clear(n * lanes + lane)
-            elif self.kept is not None:
+            elif self.kept is not None and self.kept.grows:
                 begin = len(row.prompt.ids)
                 read = (*self._symbols(row.prompt.ids), *symbols(row.new[:-1], NEVER if self.edit is None else 0))
                 self.kept.keep_continuation(read, begin, slots.kept(n * lanes, begin))

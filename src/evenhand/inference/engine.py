@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -14,8 +16,8 @@ from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.batching import (
     NO_ROOM,
     Batches,
+    any_nan,
     empty_cache,
-    has_nan,
     has_note,
     of_equal_length,
     out_of_memory,
@@ -36,16 +38,20 @@ from evenhand.inference.prefix_trie import packs
 from evenhand.inference.prepacked import Prepacked
 from evenhand.inference.requests import Generated, Prompt, Request
 from evenhand.inference.sampling import no_reply
-from evenhand.inference.scoring import check_ids, evaluating, score_batch
+from evenhand.inference.scoring import check_ids, evaluating, input_device, score_batch
 from evenhand.inference.session_kv_cache import Kept
 from evenhand.inference.support_probe import Tried, exact_up_to, try_out
+from evenhand.inference.transfers import asynchronous
 from evenhand.inference.tree_forward import Finish, score_pack
+from evenhand.inference.tree_kernels import GATHERED, checked, using
 from evenhand.interfaces import Combine, Sampling
-from evenhand.prompting.sessions import remembered
+from evenhand.prompting.sessions import is_last_turn, remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+TREE_KERNEL = "EVENHAND_TREE_KERNEL"
+"""The environment variable that names the kernel which attends to trees, for engines that are made after it is set."""
 AT_ONCE = 16
 """Replies that are handed over together: each time is a transaction of the cache."""
 
@@ -73,6 +79,8 @@ class Engine(Batches):
         self.pad_id = int(pad) if pad is not None else 0
         self.edit: ActivationEdit | None = None
         """How the activations are changed; None for the model as it is."""
+        self.tree_kernel = checked(os.environ.get(TREE_KERNEL) or GATHERED)
+        """Which kernel attends to trees (see `evenhand.inference.tree_kernels`)."""
         self._batch_tokens = batch_tokens
         self._prepacked = Prepacked()
 
@@ -90,13 +98,15 @@ class Engine(Batches):
         check_layers(self.module, [*edit.layers], edit.hidden_size)
         made = Engine(self.module, self.tokenizer, self._batch_tokens)
         made.edit = edit if self.edit is None else self.edit.then(edit)
+        made.tree_kernel = self.tree_kernel
         made._prepacked = self._prepacked  # a copy of the weights, and they are the same ones
         return made
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run forwards within the block: without dropout and gradients, the fast way, and with the edit."""
-        with evaluating(self.module), self._prepacked(self.module), installed(self.edit, self.module):
+        kernel = using(self.tree_kernel)
+        with evaluating(self.module), self._prepacked(self.module), installed(self.edit, self.module), kernel:
             yield
 
     def weights_changed(self) -> None:
@@ -106,7 +116,7 @@ class Engine(Batches):
     @cached_property
     def tried(self) -> Tried:
         """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""
-        with evaluating(self.module), installed(self.edit, self.module):
+        with evaluating(self.module), installed(self.edit, self.module), using(self.tree_kernel):
             if self.edit is not None:
                 check_honoured(self.module, self.edit)
             tried = try_out(self.module)
@@ -118,7 +128,10 @@ class Engine(Batches):
 
     def _kept(self, fingerprint: str) -> Kept | None:
         """What this model keeps within a conversation; an edit of its weights begins anew."""
-        return remembered((id(self), fingerprint), lambda: Kept(memory_budget.kept_bytes(self.module)))
+        kept = remembered((id(self), fingerprint), lambda: Kept(memory_budget.kept_bytes(self.module)))
+        if kept is not None:
+            kept.grows = not is_last_turn()
+        return kept
 
     # ------------------------------------------------------------------------------------------------ scoring
 
@@ -129,14 +142,14 @@ class Engine(Batches):
         each batch ends.
         """
         values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)), self.edit)
-        self.warn_not_finite(sum(map(has_nan, values)), len(values))
+        self.warn_not_finite(sum(map(any_nan, values)), len(values))
         return values
 
     def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
         """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do, or gives as nan."""
         check_ids(self.module, (r.ids for r in todo))
         aside: list[int] = []
-        whole = set_aside(emit, has_nan, aside)
+        whole = set_aside(emit, any_nan, aside)
         with self.running():
             window, finish = exact_up_to(self.module), self.tried.finish
             fit = [i for i, r in enumerate(todo) if finish is not None and len(r.ids) <= window]
@@ -163,21 +176,42 @@ class Engine(Batches):
         """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
         while rows:
             left, asked = set(rows), [todo[i] for i in rows]
-            ids = [symbols(r.ids, first_edited_of(self.edit, r)) for r in asked]
-            firsts = [min(p for p, _ in r.reads) for r in asked]
+            ids = [r.ids if self.edit is None else symbols(r.ids, first_edited_of(self.edit, r)) for r in asked]
+            firsts = (min(r.reads)[0] for r in asked)
             known = None if kept is None else [kept.find(*pair) for pair in zip(ids, firsts, strict=True)]
-            for pack in packs(ids, self.pack_nodes, known):
-                mine = [rows[r] for r in pack.rows]
-                values = self.attempt(
-                    partial(score_pack, self.module, pack, asked, finish, kept), len(mine), len(pack.tokens)
-                )
-                if values is None:
-                    self.pack_nodes = max(1, len(pack.tokens) // 2)
-                    break
-                self.tokens += len(pack.tokens)
-                left -= set(mine)
-                emit(mine, values)
+            with self._handing_over(emit) as hand_over:
+                for pack in packs(ids, self.pack_nodes, known):
+                    mine = [rows[r] for r in pack.rows]
+                    values = self.attempt(
+                        partial(score_pack, self.module, pack, asked, finish, kept), len(mine), len(pack.tokens)
+                    )
+                    if values is None:
+                        self.pack_nodes = max(1, len(pack.tokens) // 2)
+                        break
+                    self.tokens += len(pack.tokens)
+                    left -= set(mine)
+                    hand_over(mine, values)
             rows = [i for i in rows if i in left]
+
+    @contextmanager
+    def _handing_over(
+        self, emit: Emit[list[float]]
+    ) -> Iterator[Callable[[list[int], Callable[[], list[list[float]]]], None]]:
+        """Hand packs over: on a GPU each when the next one is queued, so that the device always has work."""
+        lag = int(asynchronous(input_device(self.module)))
+        queued = deque[tuple[list[int], Callable[[], list[list[float]]]]]()
+
+        def hand_over(rows: list[int], values: Callable[[], list[list[float]]]) -> None:
+            queued.append((rows, values))
+            if len(queued) > lag:
+                first, fetch = queued.popleft()
+                emit(first, fetch())
+
+        try:
+            yield hand_over
+        finally:  # whatever has stopped the rest
+            for rows, fetch in queued:
+                emit(rows, fetch())
 
     # --------------------------------------------------------------------------------------------- generation
 

@@ -1,7 +1,8 @@
 """Attention over a tree of tokens: every node attends to its ancestors and to itself.
 
 The keys and values of a path are gathered, so that runs that hang on one prefix see it without its being fed again;
-runs that hang on one another are gathered for together. Everything else of the model runs on the flat row of nodes.
+runs that hang on one another are gathered for together. On CPUs a long beginning of many paths is not gathered but
+attended to by all of them at once. Everything else of the model runs on the flat row of nodes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from evenhand.inference import attention_support
 from evenhand.inference.attention import attended
 from evenhand.inference.blocks import Block, blocks
-from evenhand.inference.prefix_trie import Pack
+from evenhand.inference.prefix_trie import Indices, Pack
+from evenhand.inference.stems import Stem, stems
+from evenhand.inference.transfers import upload
 
 WASTE = 1.6
 """A group of blocks is padded to at most this many times its own attention cells."""
@@ -33,6 +37,8 @@ class Group:
 
     causal: bool
     """A single sequence from its first token on: neither gathering nor a mask is needed."""
+    first: int
+    """The first query's node, as a number of the host: reading it from a GPU would wait for the GPU."""
     queries: Tensor
     """[blocks, Q] node indices; padding repeats the last."""
     keys: Tensor
@@ -43,11 +49,6 @@ class Group:
     """Which of the flattened [blocks * Q] queries are none of the padding."""
     biases: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device) -> Group:
-        """The same on a device."""
-        queries, keys, allowed, kept = (t.to(device) for t in (self.queries, self.keys, self.allowed, self.kept))
-        return Group(self.causal, queries, keys, allowed, kept)
-
     def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
         """[blocks, 1, repeats * Q, K]: 0 where a query attends and -inf elsewhere; the same for all layers."""
         if (repeats, dtype) not in self.biases:
@@ -57,19 +58,31 @@ class Group:
         return self.biases[repeats, dtype]
 
 
+@dataclass
+class StemGroups:
+    """A common beginning of blocks, and the groups of what they attend to besides."""
+
+    keys: slice | Tensor
+    """The nodes of the beginning."""
+    queries: slice | Tensor
+    """All nodes that attend to it."""
+    groups: list[Group]
+
+
 class TreeAttention:
     """How one pack is attended to."""
 
     def __init__(self, pack: Pack, known: Callable[[int], KeysValues] | None = None, *, keep: bool = False) -> None:
-        """Sort the tree into groups.
+        """Sort the tree into blocks.
 
         Args:
             pack: The tree.
             known: Gives a layer's keys and values of the pack's known nodes, in their order.
             keep: Whether all keys and values are kept in `made`.
         """
-        self._groups = [_group(runs) for runs in _alike(blocks(pack.runs))]
+        self._blocks = blocks(pack.runs)
         self._on: dict[torch.device, list[Group]] = {}
+        self._cascade: tuple[list[StemGroups], list[Group]] | None = None
         self._known = known if pack.known else None
         self._keep = keep
         self.made: dict[int, KeysValues] = {}
@@ -80,32 +93,23 @@ class TreeAttention:
     ) -> Tensor:
         """See `evenhand.inference.attention.Attention`; the batch is one row of nodes."""
         heads, shared = query.shape[1], key.shape[1]
-        repeats = heads // shared
-        out = query.new_empty(query.shape[2], heads, value.shape[-1])
+        out = query.new_empty(query.shape[2], shared, heads // shared, value.shape[-1])
         k, v = self._all(layer, key, value)
-        q = query[0].transpose(0, 1).reshape(query.shape[2], shared, repeats, -1)
-        for group in self._groups_on(query.device):
+        q = query[0].transpose(0, 1).reshape(query.shape[2], shared, heads // shared, -1)
+        cascade = softcap is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+        if cascade and attention_support.supported():
+            stemmed, groups = self._cascaded()
+        else:
+            stemmed, groups = [], self._groups_on(query.device)
+        for group in groups:
             if group.causal and softcap is None:
-                start, length = int(group.queries[0, 0]), group.queries.shape[1]
-                part = slice(start, start + length)
-                made = scaled_dot_product_attention(
-                    query[:, :, part],
-                    key[:, :, part],
-                    value[:, :, part],
-                    is_causal=True,
-                    scale=scaling,
-                    enable_gqa=repeats > 1,
-                )
-                out[part] = made[0].transpose(0, 1)
+                _run_alone(slice(group.first, group.first + group.queries.shape[1]), query, key, value, scaling, out)
                 continue
-            # the queries that share a key head stand one below the other: [blocks, key heads, repeats * Q, width]
-            folded = q[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)
-            keys, values = (t[group.keys].transpose(1, 2) for t in (k, v))
-            made = attended(folded, keys, values, group.bias(repeats, query.dtype), scaling, softcap)
-            apart = made.reshape(*made.shape[:2], repeats, -1, made.shape[-1])
-            flat = apart.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1, 2)
-            out[group.queries.flatten()[group.kept]] = flat[group.kept]
-        return out[None]
+            folded, keys, values, bias = _gathered(group, q, k, v)
+            _put(group, attended(folded, keys, values, bias, scaling, softcap), out)
+        for stem in stemmed:
+            _attend_to_stem(stem, q, k, v, scaling, out)
+        return out.flatten(1, 2)[None]
 
     def _all(self, layer: int | None, key: Tensor, value: Tensor) -> KeysValues:
         """Keys and values of fed and known nodes, [nodes, key heads, width]."""
@@ -124,8 +128,75 @@ class TreeAttention:
     def _groups_on(self, device: torch.device) -> list[Group]:
         """The groups with their tensors on a device; a model may lie on several."""
         if device not in self._on:
-            self._on[device] = [g.to(device) for g in self._groups]
+            groups = [_group(some) for some in _alike(self._blocks)]
+            there = iter(upload([t for g in groups for t in (g.queries, g.keys, g.allowed, g.kept)], device))
+            fours = zip(groups, there, there, there, there, strict=True)
+            self._on[device] = [Group(g.causal, g.first, q, k, allowed, kept) for g, q, k, allowed, kept in fours]
         return self._on[device]
+
+    def _cascaded(self) -> tuple[list[StemGroups], list[Group]]:
+        """The groups on the CPU with long common beginnings taken out."""
+        if self._cascade is None:
+            found, apart = stems(self._blocks)
+            self._cascade = [_stem_groups(stem) for stem in found], [_group(some) for some in _alike(apart)]
+        return self._cascade
+
+
+def _run_alone(part: slice, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, out: Tensor) -> None:
+    """Plain causal attention of a sequence from its first token on."""
+    q, k, v = (t[:, :, part] for t in (query, key, value))
+    grouped = query.shape[1] > key.shape[1]
+    made = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+    out[part] = made[0].transpose(0, 1).reshape(out[part].shape)
+
+
+def _gathered(group: Group, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a group's blocks, and the mask.
+
+    The queries that share a key head stand one below the other: [blocks, key heads, repeats * Q, width].
+    """
+    folded = q[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)
+    keys, values = (t[group.keys].transpose(1, 2) for t in (k, v))
+    return folded, keys, values, group.bias(q.shape[2], q.dtype)
+
+
+def _put(group: Group, made: Tensor, out: Tensor) -> None:
+    """Put what a group's queries give, [blocks, key heads, repeats * Q, ...], to their nodes [node, ...]."""
+    folded = made.reshape(*made.shape[:2], out.shape[2], -1, *made.shape[3:])
+    apart = folded.movedim(3, 1).flatten(0, 1)
+    nodes = group.queries.flatten()
+    if len(group.kept) == len(nodes):
+        out[nodes] = apart
+    else:
+        out[nodes[group.kept]] = apart[group.kept]
+
+
+def _attend_to_stem(stem: StemGroups, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, out: Tensor) -> None:
+    """All queries attend to the common beginning, each block to the rest; merged by the sums of their weights."""
+    normaliser = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+    for group in stem.groups:
+        made, sums = attention_support.attended_with_normaliser(*_gathered(group, q, k, v), scaling)
+        _put(group, made, out)
+        _put(group, sums, normaliser)
+    folded = q[stem.queries].transpose(0, 1).flatten(1, 2)[None]
+    keys, values = (t[stem.keys].transpose(0, 1)[None] for t in (k, v))
+    made, sums = attention_support.attended_with_normaliser(folded, keys, values, None, scaling)
+    first, first_sums = (t[0].reshape(q.shape[1], -1, q.shape[2], *t.shape[3:]).transpose(0, 1) for t in (made, sums))
+    weight = torch.sigmoid(first_sums - normaliser[stem.queries])[..., None]
+    out[stem.queries] = torch.lerp(out[stem.queries], first, weight.to(q.dtype))
+
+
+def _stem_groups(stem: Stem) -> StemGroups:
+    queries = np.sort(np.concatenate([block.queries for block in stem.blocks]))
+    return StemGroups(nodes_of(stem.keys), nodes_of(queries), [_group(some) for some in _alike(stem.blocks)])
+
+
+def nodes_of(indices: Indices) -> slice | Tensor:
+    """Consecutive nodes as a slice, which copies nothing."""
+    first, last = int(indices[0]), int(indices[-1])
+    if first >= 0 and bool((np.diff(indices) == 1).all()):
+        return slice(first, last + 1)
+    return torch.from_numpy(indices)
 
 
 def _alike(found: Sequence[Block]) -> Iterator[list[Block]]:
@@ -155,4 +226,4 @@ def _group(found: Sequence[Block]) -> Group:
     kept = np.flatnonzero(np.arange(longest)[None] < np.array([len(b.queries) for b in found])[:, None])
     causal = len(found) == 1 and found[0].straight
     tensors = [torch.from_numpy(a) for a in (queries, keys, allowed, kept)]
-    return Group(causal, tensors[0], tensors[1], tensors[2], tensors[3])
+    return Group(causal, int(queries[0, 0]), tensors[0], tensors[1], tensors[2], tensors[3])

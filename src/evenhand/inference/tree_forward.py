@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +21,8 @@ from evenhand.inference.prefix_trie import Pack
 from evenhand.inference.requests import Request
 from evenhand.inference.scoring import input_device, log_normaliser
 from evenhand.inference.session_kv_cache import Kept
-from evenhand.inference.tree_attention import TreeAttention
+from evenhand.inference.transfers import download, upload
+from evenhand.inference.tree_kernels import Tree, tree_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,8 +39,8 @@ Finish = Callable[[Tensor], Tensor]
 
 def score_pack(
     module: PreTrainedModel, pack: Pack, requests: Sequence[Request], finish: Finish, kept: Kept | None = None
-) -> list[list[float]]:
-    """Reads of the pack's requests, in the pack's order.
+) -> Callable[[], list[list[float]]]:
+    """Run a pack, or queue it where the device is a GPU.
 
     Args:
         module: The model; it must have been tried out (see `evenhand.inference.support_probe`).
@@ -45,21 +48,32 @@ def score_pack(
         requests: What the pack's rows number.
         finish: From trying out.
         kept: Where known nodes are, and where those that are read now go to.
+
+    Returns:
+        A function that waits for the reads of the pack's requests and gives them, in the pack's order.
     """
     wanted: dict[int, int] = {}
     slots, tokens = [], []
     for row, path in zip(pack.rows, pack.paths, strict=True):
+        slot = last = -1
         for position, token in requests[row].reads:
-            slots.append(wanted.setdefault(int(path[position]), len(wanted)))
+            if position != last:  # letters are read at one place
+                slot, last = wanted.setdefault(int(path[position]), len(wanted)), position
+            slots.append(slot)
             tokens.append(token)
-    hidden, _ = hidden_states(module, pack, list(wanted), kept, keep=kept is not None)
-    values = iter(_read(hidden, module, finish, torch.tensor(slots), torch.tensor(tokens)))
-    return [[next(values) for _ in requests[row].reads] for row in pack.rows]
+    hidden, _ = hidden_states(module, pack, list(wanted), kept, keep=kept is not None and kept.grows)
+    fetch = _read(hidden, module, finish, torch.tensor(slots), torch.tensor(tokens))
+
+    def values() -> list[list[float]]:
+        found = iter(fetch())
+        return [list(islice(found, len(requests[row].reads))) for row in pack.rows]
+
+    return values
 
 
 def hidden_states(
     module: PreTrainedModel, pack: Pack, read: Sequence[int], kept: Kept | None = None, *, keep: bool = False
-) -> tuple[Tensor, TreeAttention]:
+) -> tuple[Tensor, Tree]:
     """What the output embedding is given at some nodes, [read, hidden], and the attention with what it kept.
 
     Args:
@@ -69,12 +83,12 @@ def hidden_states(
         kept: Where the pack's known nodes are; what is read goes there, too.
         keep: Whether keys and values stay in the attention.
     """
-    places = list(pack.known)
+    places = np.array(pack.known, dtype=np.int64)
     known = None if kept is None else lambda layer: kept.read(layer, places)
-    tree = TreeAttention(pack, known, keep=keep)
+    tree = tree_of(pack, known, keep=keep)
     device = input_device(module)
-    ids, positions = (torch.tensor([row], device=device) for row in (token_ids(pack.tokens), pack.positions))
-    rows = torch.tensor(read, device=device)
+    here = [torch.tensor([token_ids(pack.tokens)]), torch.tensor([pack.positions]), torch.tensor(read)]
+    ids, positions, rows = upload(here, device)
     edited = editing_rows([flags(pack.tokens)])
     with attending(module, tree), only_at(rows, module), edited, caught(module.get_output_embeddings()) as seen:
         module(input_ids=ids, position_ids=positions, use_cache=False)
@@ -90,16 +104,26 @@ def logits_in_chunks(hidden: Tensor, module: PreTrainedModel, finish: Finish, to
         yield finish(head(rows))
 
 
-def _read(hidden: Tensor, module: PreTrainedModel, finish: Finish, slots: Tensor, tokens: Tensor) -> list[float]:
-    """Log-probabilities of tokens after rows of hidden states."""
-    out = torch.empty(len(slots))
-    for n, logits in enumerate(logits_in_chunks(hidden, module, finish)):
-        start = n * CHUNK
-        mine = torch.nonzero((slots >= start) & (slots < start + CHUNK)).flatten()
-        at, token = (slots[mine] - start).to(logits.device), tokens[mine].to(logits.device)
-        out[mine] = (logits[at, token].float() - _logsumexp(logits)[at]).cpu()
-    found: list[float] = out.tolist()
-    return found
+def _read(
+    hidden: Tensor, module: PreTrainedModel, finish: Finish, slots: Tensor, tokens: Tensor
+) -> Callable[[], list[float]]:
+    """Queue reading the log-probabilities of tokens after rows of hidden states; the function gives them."""
+    order = slots.argsort(stable=True)
+    slots, tokens = slots[order], tokens[order]
+    chunks = -(-len(hidden) // CHUNK)
+    counts = torch.bincount(slots // CHUNK, minlength=chunks).tolist()
+    at, token = (torch.split(t, counts) for t in upload([slots % CHUNK, tokens], hidden.device))
+    parts = []
+    for rows, ids, logits in zip(at, token, logits_in_chunks(hidden, module, finish), strict=True):
+        rows, ids = rows.to(logits.device), ids.to(logits.device)
+        parts.append(logits[rows, ids].float() - _logsumexp(logits)[rows])
+    fetch = download(torch.cat(parts))
+
+    def values() -> list[float]:
+        found: list[float] = torch.empty(len(order)).index_copy_(0, order, fetch()).tolist()
+        return found
+
+    return values
 
 
 def _logsumexp(logits: Tensor) -> Tensor:

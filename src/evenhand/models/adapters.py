@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
 from evenhand.inference.offload_support import REMEDY, offloaded, offloaded_apart, refuse_edit
+from evenhand.models.files import unreadable
 
 Place = tuple[str, str]
 """A module's path, and the name of a parameter in it."""
@@ -294,7 +295,7 @@ def open_adapter(module: Any, folder: Path) -> Any:
             f"the adapter {folder} lacks the tensor {error}, which its adapter_config.json announces; save it anew"
         ) from error
     except Exception as error:  # peft and safetensors raise errors of many kinds
-        raise EvenhandError(f"cannot put the adapter {folder} on its base: {first_lines(error)}") from error
+        raise EvenhandError(f"cannot put the adapter {folder} on its base: {unreadable(error, folder)}") from error
     check_all_used(tuned, folder, key_mapping=mapping)
     return tuned
 

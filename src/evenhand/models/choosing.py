@@ -66,18 +66,52 @@ def parted(head: Sequence[int], whole: Sequence[int]) -> tuple[list[int], int]:
 
 def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, prompt_tokens: int) -> Choice:
     """Add up each letter's variants, normalise over the letters and map positions back to identities."""
-    options = len(question.options)
-    owner = np.array(plan.owner)
-    at_position = np.array([logsumexp(logprobs[owner == j]) for j in range(options)])
-    mass = float(np.exp(logsumexp(at_position))) if plan.one_token and usable(at_position) else None
-    by_identity = at_position[[question.position_of(o) for o in range(options)]]
     calls = len({r.ids for r in plan.requests})
-    return distribution_choice(by_identity, Usage(calls, prompt_tokens * calls), mass)
+    at = by_position(np.asarray(logprobs)[None], plan.owner, len(question.options))
+    masses = masses_of(at) if plan.one_token else [None]
+    return choices_from_positions([question], at, masses, [Usage(calls, prompt_tokens * calls)])[0]
 
 
-def usable(logits: Array) -> bool:
-    """Whether a distribution can be made of log-probabilities."""
-    return bool(np.isfinite(np.max(logits)))
+def by_position(logprobs: Array, owner: Sequence[int], options: int) -> Array:
+    """Log-probabilities of the letters of many prompts that are read alike, their variants added up.
+
+    Args:
+        logprobs: [prompts, variants read].
+        owner: Position of the option that each variant is the letter of.
+        options: How many letters there are.
+
+    Returns:
+        [prompts, options].
+    """
+    mine = [[n for n, position in enumerate(owner) if position == at] for at in range(options)]
+    most = max(map(len, mine))
+    columns = np.array([[*some, *[len(owner)] * (most - len(some))] for some in mine])
+    padded = np.concatenate([logprobs, np.full((len(logprobs), 1), -inf)], axis=1)
+    summed: Array = np.ascontiguousarray(logsumexp(padded[:, columns], axis=2))
+    return summed  # in rows, so that sums over them do not depend on how many there are
+
+
+def masses_of(at: Array) -> list[float | None]:
+    """Probability of any letter, per row of `by_position`; None where a number is not finite or all are impossible."""
+    sums = np.exp(logsumexp(at, axis=1))
+    return [float(m) if ok else None for m, ok in zip(sums.tolist(), _usable_rows(at), strict=True)]
+
+
+def choices_from_positions(
+    questions: Sequence[Question], at: Array, masses: Sequence[float | None], usages: Sequence[Usage]
+) -> list[Choice]:
+    """Choices of questions with equally many options, from unnormalised log-probabilities by position.
+
+    Args:
+        questions: What is answered.
+        at: [questions, options].
+        masses: See `Choice.mass`.
+        usages: What each answer cost.
+    """
+    once = {q.shown: q for q in questions}
+    positions = {shown: [q.position_of(o) for o in range(at.shape[1])] for shown, q in once.items()}
+    by_identity = np.take_along_axis(at, np.array([positions[q.shown] for q in questions]), axis=1)
+    return distribution_choices(by_identity, masses, usages)
 
 
 def distribution_choice(logits: Array, usage: Usage, mass: float | None = None) -> Choice:
@@ -85,11 +119,32 @@ def distribution_choice(logits: Array, usage: Usage, mass: float | None = None) 
 
     An option may be impossible (-inf). Where all are, or a number is nan or +inf, the question is unanswered.
     """
-    if not usable(logits):
-        note = IMPOSSIBLE if np.isneginf(logits).all() else NOT_FINITE
-        return Choice(None, status="unanswered", usage=usage, note=note)
-    probabilities = np.exp(log_softmax(logits))
-    return Choice(int(np.argmax(logits)), tuple(float(p) for p in probabilities), mass=mass, usage=usage)
+    return distribution_choices(np.asarray(logits)[None], [mass], [usage])[0]
+
+
+def distribution_choices(logits: Array, masses: Sequence[float | None], usages: Sequence[Usage]) -> list[Choice]:
+    """The same for many questions with equally many options, [questions, options]."""
+    sure = _usable_rows(logits)
+    fine = np.where(np.array(sure)[:, None], logits, 0.0)
+    probabilities = np.exp(log_softmax(fine, axis=1)).tolist()
+    best = np.argmax(logits, axis=1).tolist()
+    return [
+        Choice(decision, tuple(shares), mass=mass, usage=usage)
+        if ok
+        else Choice(None, status="unanswered", usage=usage, note=_why_unusable(row))
+        for ok, decision, shares, mass, usage, row in zip(
+            sure, best, probabilities, masses, usages, logits, strict=True
+        )
+    ]
+
+
+def _usable_rows(logits: Array) -> list[bool]:
+    rows: list[bool] = np.isfinite(np.max(logits, axis=1)).tolist()
+    return rows
+
+
+def _why_unusable(logits: Array) -> str:
+    return IMPOSSIBLE if np.isneginf(logits).all() else NOT_FINITE
 
 
 def score_of(values: Sequence[float]) -> Score:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import importlib
-import json
+import logging
+import os
 import random
-import re
 import time
 import urllib.request
 import weakref
@@ -18,10 +18,11 @@ from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import openai
 
+from evenhand.core.redaction import Redactor
 from evenhand.errors import EndpointError, SettingsError
 from evenhand.models.endpoint_replies import Answered, UnreadableError, read_reply
 from evenhand.models.endpoint_requests import other_limit, refused_field, sentence, wants_other_limit, without_field
@@ -47,6 +48,12 @@ class Failed(NamedTuple):
     """Whether every other request must fail the same way."""
     status: int = 0
     """The HTTP status of a refusal; 0 where no try was answered."""
+
+
+SECRET_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Environment variables whose values are never stored or shown, whichever of them is sent."""
+_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers of a body that has been decoded since."""
 
 
 class Address:
@@ -82,19 +89,33 @@ class Address:
         self.authorization = f"Basic {basic}" if userinfo else f"Bearer {key or 'none'}"
         plain = [key, userinfo, *userinfo.split(":", 1), self.query, basic if userinfo else ""]
         plain += [value for _, value in parse_qsl(self.query)]
-        forms = (str, unquote, quote, lambda s: json.dumps(s)[1:-1])
-        self._secrets = sorted({form(s) for s in plain if s for form in forms}, key=len, reverse=True)
+        through = urlsplit(_proxy(self.url) or "").netloc.rpartition("@")[0]
+        plain += [through, *through.split(":", 1), *(os.environ.get(name, "").strip() for name in SECRET_VARIABLES)]
+        self.redactor = Redactor(plain)
+        """Masks all of these in what the server sends and in what is said of it."""
 
     def redact(self, text: str) -> str:
-        """The text without any secret; a short one is replaced only where it stands as a word."""
-        for secret in self._secrets:
-            pattern = re.escape(secret)
-            text = re.sub(pattern if len(secret) > 5 else rf"(?<!\w){pattern}(?!\w)", "[secret]", text)
-        return text
+        """A message without any secret; a short one is replaced only where it stands as a word."""
+        return self.redactor.message(text)
+
+
+class _WithoutHeaders(logging.Filter):
+    """Leaves out the one line in which the connections below log all headers that a server sent, secrets included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "receive_response_headers.complete" not in str(record.msg)
+
+
+for _name in ("http11", "http2", "proxy", "socks"):  # of httpcore or httpcore2, as of httpx or httpx2
+    logging.getLogger(f"{_http.__name__.replace('httpx', 'httpcore')}.{_name}").addFilter(_WithoutHeaders())
 
 
 class _SecretTransport:
-    """Adds the secrets below everything that logs or raises, so that no library can show them."""
+    """Adds the secrets below everything that logs or raises, so that no library can show them.
+
+    What comes back is freed of them here as well: servers that echo a request put its key into replies, headers, errors
+    and names of models, and all of these are stored or shown somewhere.
+    """
 
     def __init__(self, address: Address, connections: int) -> None:
         limits = _http.Limits(max_connections=connections, max_keepalive_connections=connections)
@@ -106,7 +127,17 @@ class _SecretTransport:
         headers["authorization"] = self._address.authorization
         url = request.url.copy_with(query=self._address.query.encode()) if self._address.query else request.url
         sent = _http.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
-        return self._inner.handle_request(sent)
+        return self._cleaned(self._inner.handle_request(sent))
+
+    def _cleaned(self, reply: Any) -> Any:
+        """A reply without secrets, its reason phrase left to the status."""
+        try:
+            content = self._address.redactor.content(reply.read())
+        finally:
+            reply.close()
+        headers = [(name, self._address.redact(value)) for name, value in reply.headers.multi_items()]
+        kept = [(name, value) for name, value in headers if name.lower() not in _FRAMING]
+        return _http.Response(reply.status_code, headers=kept, content=content)
 
     def close(self) -> None:
         self._inner.close()

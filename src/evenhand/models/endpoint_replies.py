@@ -59,7 +59,7 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
         said = message.get("content")  # left out by servers where all was a thought, shown or not
     except UnreadableError:
         raise
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"{type(error).__name__} while reading it") from None
     top = _top(choice) if wants_top else None
     text, thought = _text(said, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import EvenhandError, SettingsError, first_lines
 
 SAVED = "evenhand.json"
 """The file that marks a folder saved by evenhand."""
@@ -45,3 +45,14 @@ def require_tokenizer(folder: Path) -> None:
             f"the model folder {folder} holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
             "save it there with tokenizer.save_pretrained(folder)"
         )
+
+
+def unreadable(error: Exception, folder: Path) -> str:
+    """Why weights cannot be opened; torch's own advice for a .bin file that is more than tensors is to run it."""
+    if "weights_only" not in str(error) and "Weights only" not in str(error):
+        return first_lines(error)
+    files = ", ".join(sorted(f.name for f in folder.glob("*.bin"))) or "a .bin file"
+    return (
+        f"{files} holds more than tensors, or is broken; reading it could run code, and evenhand never does that. Take "
+        "a copy in safetensors, or save the model as such where you trust the file"
+    )

@@ -10,10 +10,10 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from evenhand.errors import EvenhandError, SettingsError, first_lines
-from evenhand.models import architecture, demo_names, sentencepiece
+from evenhand.models import architecture, demo_names, sentencepiece, sizes, template_guard
 from evenhand.models.adapters import check_saved_alone, copied, name_base, open_adapter, redone_at_opening
 from evenhand.models.architecture import Kind
-from evenhand.models.files import has_tokenizer, require_tokenizer
+from evenhand.models.files import has_tokenizer, require_tokenizer, unreadable
 from evenhand.models.json_files import read_json
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def open_model(
                 source, output_loading_info=True, **{k: v for k, v in arguments.items() if v is not None}
             )
     except Exception as error:  # safetensors and the architectures raise errors of many kinds
-        raise EvenhandError(f"cannot open the model {source!r}: {_reason(error, source)}") from error
+        raise EvenhandError(f"cannot open the model {source!r}: {unreadable(error, Path(source))}") from error
     module, report = opened
     if getattr(module, "_hf_peft_config_loaded", False):  # transformers opens it without a check, and not to be merged
         raise EvenhandError(_ADAPTER.format(source))
@@ -113,17 +113,6 @@ def open_model(
     if arguments["device_map"] is None:
         module = _moved(module, place)
     return module.eval(), tokenizer
-
-
-def _reason(error: Exception, source: str) -> str:
-    """Why weights cannot be opened; torch's own advice for a .bin file that is more than tensors is to run it."""
-    if "weights_only" not in str(error) and "Weights only" not in str(error):
-        return first_lines(error)
-    files = ", ".join(sorted(f.name for f in Path(source).glob("*.bin"))) or "a .bin file"
-    return (
-        f"{files} holds more than tensors, or is broken; reading it could run code, and evenhand never does that. Take "
-        "a copy in safetensors, or save the model as such where you trust the file"
-    )
 
 
 def open_weights(source: str) -> PreTrainedModel:
@@ -179,6 +168,7 @@ def config_of(source: str, *, revision: str | None = None, trust_remote_code: bo
         _refuse_shards_elsewhere(Path(source))
         if (Path(source) / "adapter_config.json").is_file():  # transformers would open the base that it names
             raise EvenhandError(_ADAPTER.format(source))
+        sizes.refuse_impossible(Path(source))
     try:
         arguments: dict[str, Any] = {"revision": revision} if revision else {}
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **arguments)
@@ -351,20 +341,21 @@ def open_tokenizer(
     from transformers import AutoTokenizer
 
     pieces: Path | None = None
+    tokenizer: PreTrainedTokenizerBase
     if Path(source).is_dir():
         require_tokenizer(Path(source))
         pieces = sentencepiece.file_of(Path(source))
     arguments: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         if pieces is not None:
-            return sentencepiece.open_file(pieces, trust_remote_code=trust_remote_code)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code, **arguments
-        )
+            tokenizer = sentencepiece.open_file(pieces, trust_remote_code=trust_remote_code)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **arguments)
     except EvenhandError:
         raise
     except Exception as error:  # transformers raises nearly anything for a missing tokenizer
         raise EvenhandError(f"cannot open the tokenizer of {source!r}: {first_lines(error)}") from error
+    template_guard.check(tokenizer, source)
     return tokenizer
 
 

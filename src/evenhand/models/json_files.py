@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evenhand.errors import EvenhandError
+from evenhand.core.nesting import deeper
+from evenhand.errors import EvenhandError, reason
 
 DEEPEST = 50
 """Levels of a JSON file that evenhand never reaches."""
@@ -46,8 +47,8 @@ def read_value(file: Path, *, unique: bool = False) -> Any:
             raise EvenhandError(f"cannot read {file}: it has {size:,} bytes, more than {LARGEST_FILE:,}")
         content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once if unique else None)
     except (OSError, ValueError, RecursionError) as error:
-        raise EvenhandError(f"cannot read {file}: {error}") from error
-    if _deep(content):
+        raise EvenhandError(f"cannot read {file}: {reason(error)}") from error
+    if deeper(content, DEEPEST):
         raise EvenhandError(f"cannot read {file}: its values are nested more than {DEEPEST} deep")
     return content
 
@@ -60,12 +61,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key[:200]!r} is there twice in one object; remove one of them")
         found[key] = value
     return found
-
-
-def _deep(value: Any) -> bool:
-    """Whether a JSON value has more levels than any that evenhand writes."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [one for some in inner for one in some]
-    return bool(level)

@@ -51,6 +51,8 @@ def of_option(key: str, value: Any) -> str:
         return f"sending the value of the environment variable {value!r} (key_env)"
     if key == "attn_implementation" and value not in ATTENTION:
         return f"attention code from the hub (attn_implementation={value!r})"
+    if key == "device_map" and "disk" in (value, *_texts(value)):
+        return f"writing weights to the disk (device_map={_shown(str(value))})"
     if key == "tokenizer" and isinstance(value, str) and is_local(value):
         return f"the local path {value!r} (tokenizer)"
     if key in CHECKED:

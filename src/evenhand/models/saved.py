@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.core import file_io, registry, training_record
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import REASON, EvenhandError, SettingsError, short
 from evenhand.interfaces import Method, TrainingRecord
 from evenhand.models import demo_names, earlier_records, outside
 from evenhand.models.asking import sampling_from
@@ -232,7 +232,10 @@ def base_of_adapter(folder: Path) -> str:
     base = read_json(file).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise SettingsError(f"{file} names no base model (base_model_name_or_path)")
-    own = not Path(base).is_absolute() and (folder / base).is_dir()
+    try:
+        own = not Path(base).is_absolute() and (folder / base).is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise SettingsError(f"{file} names a base model that cannot be looked for: {error.strerror}") from error
     return str((folder / base).resolve()) if own else demo_names.located(base)
 
 
@@ -379,4 +382,4 @@ def _brief(value: Any) -> str:
 
 
 def _malformed(file: Path, why: str) -> EvenhandError:
-    return EvenhandError(f"{file} is not as evenhand writes it: {why}; save the model anew")
+    return EvenhandError(f"{file} is not as evenhand writes it: {short(why, REASON)}; save the model anew")

@@ -62,6 +62,14 @@ class Seq2SeqEncoder(Encoder):
         """Encode prompts from `dialogue_texts`, each with a continuation in the decoder."""
         return self._followed(self.prompted(texts), continuations)
 
+    def headed(self, texts: Sequence[str]) -> list[tuple[Ids, str]]:
+        """Encode prompts from `dialogue_texts`; none of it changes with what follows in the decoder."""
+        return [(ids, "") for ids in self.prompted(texts)]
+
+    def ended(self, ends: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
+        """Encode continuations as the decoder has them."""
+        return self._raw([text.lstrip() for text in continuations])
+
     def pairs(self, prompts_: Sequence[str | Dialogue], continuations: Sequence[str]) -> list[tuple[Ids, int]]:
         """Encode prompts with continuations, and count the tokens before each continuation."""
         heads: list[Ids] = []
@@ -74,7 +82,7 @@ class Seq2SeqEncoder(Encoder):
         return [(whole, len(head)) for head, whole in zip(heads, wholes, strict=True)]
 
     def _followed(self, heads: Sequence[Ids], continuations: Sequence[str]) -> list[Ids]:
-        tails = self._raw([text.lstrip() for text in continuations])
+        tails = self.ended([""] * len(heads), continuations)
         return [[*head, *tail] for head, tail in zip(heads, tails, strict=True)]
 
 
@@ -159,6 +167,10 @@ class Seq2SeqModel(InProcessTokenModel):
         if more > self._room(ids):
             return f"needs {len(target) + more - 1} tokens in the decoder, which holds {self.decoder_length}"
         return ""
+
+    def _surely_fits(self, longest: int) -> bool:
+        """Whether a row of so many tokens fits, whichever side has them."""
+        return longest <= min(self.context_length, self.decoder_length)
 
     @property
     def abilities(self) -> frozenset[Ability]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from evenhand.core.collecting import rarely_collected
 from evenhand.errors import ContextTooLongError, SettingsError
 from evenhand.inference import Generated, Prompt, Request
 from evenhand.inference.requests import continuation_request
@@ -35,6 +36,7 @@ from evenhand.models.asking import (
     choose_by_generation,
     plain_sampling,
 )
+from evenhand.models.letter_prompts import letter_choices, letter_prompts
 from evenhand.models.tokenization import Encoder
 from evenhand.prompting import chat_template, rendering
 from evenhand.prompting.thinking import THINKING_TOKENS, Divided, Style, divided
@@ -150,8 +152,9 @@ class TokenModel(Model):
             check_asking({"answer_by": way})
             self._ending(way)
         out: dict[int, Choice] = {}
-        for way, rows in groups.items():
-            out.update(zip(rows, self._chosen([questions[i] for i in rows], way), strict=True))
+        with rarely_collected():
+            for way, rows in groups.items():
+                out.update(zip(rows, self._chosen([questions[i] for i in rows], way), strict=True))
         return [out[i] for i in range(len(questions))]
 
     def _chosen(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
@@ -328,24 +331,19 @@ class TokenModel(Model):
         texts = self._encoder.dialogue_texts([rendering.as_dialogue(q, "letters") for q in questions])
         asked = [(text, len(q.options)) for text, q in zip(texts, questions, strict=True)]
         once = {key: q.id for key, q in zip(reversed(asked), reversed(questions), strict=True)}  # by its first question
-        heads = dict(zip(once, self._encoder.prompted([text for text, _ in once]), strict=True))
+        prompts = dict(zip(once, letter_prompts(self._encoder, list(once)), strict=True))
+        needed = {key: (prompt.ids, 1) for key, prompt in prompts.items()}
         keys = list(once)
-        fits = [keys[i] for i in self._fitting([(heads[k], 1) for k in keys], list(once.values()))]
-        letters = [choosing.letter_strings(count) for _, count in fits]
-        before = [text for (text, _), group in zip(fits, letters, strict=True) for _ in group]
-        encoded = iter(self._encoder.continuing(before, [v for group in letters for v in group]))
-        plans = {
-            key: choosing.letter_plan(heads[key], [next(encoded) for _ in group], key[1])
-            for key, group in zip(fits, letters, strict=True)
+        fits = [keys[i] for i in self._fitting(list(needed.values()), list(once.values()))]
+        requests = [prompts[key].requests for key in fits]
+        reads = iter(self.engine.read([r for some in requests for r in some], self.fingerprint))
+        logprobs = {
+            key: prompts[key].logprobs([next(reads) for _ in some]) for key, some in zip(fits, requests, strict=True)
         }
-        reads = iter(self.engine.read([r for plan in plans.values() for r in plan.requests], self.fingerprint))
-        logprobs = {key: np.array([sum(next(reads)) for _ in plan.requests]) for key, plan in plans.items()}
-        return [
-            choosing.choice_from_letters(q, plans[key], logprobs[key], len(heads[key]))
-            if key in plans
-            else self._skipped(heads[key], 1)
-            for q, key in zip(questions, asked, strict=True)
-        ]
+        read = [i for i, key in enumerate(asked) if key in logprobs]
+        mine = [(questions[i], prompts[asked[i]], logprobs[asked[i]]) for i in read]
+        done = dict(zip(read, letter_choices(mine), strict=True))
+        return [done.get(i) or self._skipped(*needed[key]) for i, key in enumerate(asked)]
 
     def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
         heads = [rendering.as_dialogue(q, way) for q in questions]
@@ -396,6 +394,8 @@ class TokenModel(Model):
         Raises:
             ContextTooLongError: Some do not and `too_long` is "error". Nothing was computed by then.
         """
+        if self._surely_fits(max((len(ids) + more for ids, more in needed), default=0)):
+            return list(range(len(needed)))
         why = [self._overflow(ids, more) for ids, more in needed]
         long = [i for i, said in enumerate(why) if said]
         if long and self.too_long == "error":
@@ -405,6 +405,10 @@ class TokenModel(Model):
                 "or leave such items unanswered with too_long='skip'"
             )
         return [i for i, said in enumerate(why) if not said]
+
+    def _surely_fits(self, longest: int) -> bool:
+        """Whether a row of so many tokens fits, and so all shorter ones do."""
+        return longest <= self.context_length
 
     def _room(self, ids: Sequence[int]) -> int:
         """How many tokens may follow a prompt."""

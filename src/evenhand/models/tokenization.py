@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evenhand.interfaces import Dialogue
+from evenhand.models.text_pieces import Ids as Ids
+from evenhand.models.text_pieces import TextPieces
 from evenhand.prompting import chat_template, rendering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from evenhand.prompting.thinking import Style
-
-Ids = list[int]
 
 
 class Encoder:
@@ -22,6 +22,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Find out once what the tokenizer adds by itself."""
         self.tokenizer = tokenizer
+        self.pieces = TextPieces(tokenizer)
         self.templated = rendering.prompt_format(tokenizer) == "chat template"
         self.style: Style | None = chat_template.probed(tokenizer).style if self.templated else None
         """How the chat template lets the model think; None where it does not."""
@@ -59,7 +60,7 @@ class Encoder:
             dialogues: What is asked.
             think: Whether a model that thinks may do so; by default its thought is closed and the answer comes next.
         """
-        return [rendering.dialogue_text(d, self.tokenizer, think=think) for d in dialogues]
+        return rendering.dialogue_texts(dialogues, self.tokenizer, think=think)
 
     def decoded(self, ids: Sequence[int], skip_special: bool) -> str:
         """New tokens as text, as the engine decodes them, or with special tokens written out."""
@@ -74,6 +75,25 @@ class Encoder:
     def continuing(self, texts: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
         """Encode prompts from `dialogue_texts`, each together with what continues it."""
         return self.prompted([text + after for text, after in zip(texts, continuations, strict=True)])
+
+    def headed(self, texts: Sequence[str]) -> list[tuple[Ids, str]]:
+        """Encode prompts from `dialogue_texts` up to their ends.
+
+        Returns:
+            Per prompt the ids of its beginning, and its end as text: whatever continues the prompt changes no ids but
+            those of the end. Where that is not known of a tokenizer, the end is the whole prompt, and there are no ids.
+        """
+        out: list[tuple[Ids, str]] = []
+        for text, (begin, end) in zip(texts, self.pieces.split(texts), strict=True):
+            if not begin or len(begin) < len(self.opening):  # what the text opens with is not all there
+                out.append(([], text))
+            else:
+                out.append((self._opened(begin) if self.templated else self.opening + begin, end))
+        return out
+
+    def ended(self, ends: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
+        """Encode ends of prompts from `headed` that have a beginning, each together with what continues it."""
+        return self._raw([end + after for end, after in zip(ends, continuations, strict=True)])
 
     def _opened(self, ids: Ids) -> Ids:
         """The opening and what follows it: a template may have written all of the opening, a part of it, or nothing."""
@@ -95,10 +115,9 @@ class Encoder:
         out: list[tuple[Ids, int]] = [([], 0)] * len(prompts_)
         for is_chat in (True, False):
             rows = [i for i, p in enumerate(prompts_) if isinstance(p, Dialogue) is is_chat]
-            texts = [
-                p if isinstance(p, str) else rendering.dialogue_text(p, self.tokenizer)
-                for p in (prompts_[i] for i in rows)
-            ]
+            asked = [prompts_[i] for i in rows]
+            plain = [p for p in asked if isinstance(p, str)]
+            texts = plain or self.dialogue_texts([p for p in asked if isinstance(p, Dialogue)])
             encode = self.prompted if is_chat else self.plain
             heads = encode([t.rstrip(" ") if is_chat else t.rstrip() for t in texts])
             wholes = encode([t + continuations[i] for t, i in zip(texts, rows, strict=True)])
@@ -113,9 +132,7 @@ class Encoder:
         return ([int(end), *whole], 1) if end is not None else (whole, 1)
 
     def _raw(self, texts: Sequence[str]) -> list[Ids]:
-        if not texts:
-            return []
-        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
+        return self.pieces.encode(texts)
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> Ids:

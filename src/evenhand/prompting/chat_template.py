@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Message, Role
-from evenhand.prompting import thinking
+from evenhand.prompting import compiled_template, thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,19 +47,28 @@ class ChatTemplate:
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, think: bool = False) -> str:
-    """The text that ends where the assistant's next turn begins.
+    """The text that ends where the assistant's next turn begins; see `prompts`."""
+    return prompts(tokenizer, [messages], think=think)[0]
+
+
+def prompts(
+    tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], *, think: bool = False
+) -> list[str]:
+    """Per dialogue the text that ends where the assistant's next turn begins.
 
     Args:
         tokenizer: It has a chat template.
-        messages: The turns so far.
+        dialogues: The turns so far of each.
         think: Whether a model that thinks may do so now; else its thought is closed, and the answer comes next.
 
     Raises:
-        SettingsError: The template refuses the turns, or loses one of them wherever it is placed.
+        SettingsError: The template refuses the turns of one, or loses one of them wherever it is placed.
     """
+    if not dialogues:
+        return []
     found = probed(tokenizer)
-    turns = list(messages) if found.keeps_system else _moved(messages)
-    if lost := sorted(found.drops & {m.role for m in turns}):
+    talks = [list(messages) if found.keeps_system else _moved(messages) for messages in dialogues]
+    if found.drops and (lost := sorted(found.drops & {m.role for turns in talks for m in turns})):
         raise SettingsError(f"the chat template drops the {' and '.join(lost)} turns of a dialogue: {REMEDY}")
     if found.header is None:
         raise SettingsError(
@@ -68,11 +77,11 @@ def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, t
         )
     variables: dict[str, Any] = {found.style.switch: False} if found.style and found.style.switch and not think else {}
     try:
-        text = rendered(tokenizer, turns, **variables) + found.header
+        texts = [text + found.header for text in all_rendered(tokenizer, talks, **variables)]
     except Exception as error:  # templates raise jinja2 errors of many kinds
         raise SettingsError(f"the chat template refuses this dialogue: {error}") from error
     closes = found.style is not None and not think and not found.style.switch
-    return thinking.closed(text, found.style.marks) if closes and found.style else text
+    return [thinking.closed(text, found.style.marks) for text in texts] if closes and found.style else texts
 
 
 def told(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -97,13 +106,31 @@ def rendered(
     **variables: Any,
 ) -> str:
     """Turns as the template writes them, on one and the same date."""
-    source = _source(tokenizer)
+    options = {**variables, "add_generation_prompt": add_generation_prompt, "date": date}
+    return all_rendered(tokenizer, [list(messages)], **options)[0]
+
+
+def all_rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    dialogues: Sequence[Sequence[Message]],
+    *,
+    add_generation_prompt: bool = True,
+    date: datetime = FROZEN,
+    **variables: Any,
+) -> list[str]:
+    """The same for many dialogues, in one call."""
+    source, other = _source(tokenizer), dict[str, str]()
     if "strftime_now" in source:
-        variables["chat_template"] = f"{_calendar(date)}\n{source}"  # Jinja drops the line end after a block here
-    turns = [{"role": m.role, "content": m.content} for m in messages]
-    return str(
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **variables)
-    )
+        other["chat_template"] = source = f"{_calendar(date)}\n{source}"  # Jinja drops the line end after a block here
+    variables["add_generation_prompt"] = add_generation_prompt
+    texts = compiled_template.written(tokenizer, dialogues, variables, source)
+    if texts is not None:
+        return texts
+    turns = [[{"role": m.role, "content": m.content} for m in messages] for messages in dialogues]
+    options = {**variables, **other, "tokenize": False}
+    if len(turns) == 1:
+        return [str(tokenizer.apply_chat_template(turns[0], **options))]
+    return [str(text) for text in tokenizer.apply_chat_template(turns, **options)]
 
 
 def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

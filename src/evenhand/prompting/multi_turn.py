@@ -50,8 +50,8 @@ def instructed(question: Question, text: str, place: Place, model: Model) -> Que
         model: Is asked; an instruction elsewhere goes into the prompt for its way of reading answers.
     """
     if place == "before" and question.dialogue is None:
-        return replace(question, header=f"{text}\n\n{question.header}")
-    return replace(question, dialogue=placed(prompt_of(model, question), text, place))
+        return question.altered(header=f"{text}\n\n{question.header}")
+    return question.altered(dialogue=placed(prompt_of(model, question), text, place))
 
 
 def question_turn(question: Question) -> Dialogue:
@@ -76,6 +76,18 @@ def read_by(model: Model, question: Question) -> AnswerBy:
     return model.declared.answer_by or question.answer_by or model.answer_by or "letters"
 
 
+def ways_of_reading(model: Model) -> Callable[[Question], AnswerBy]:
+    """`read_by` for many questions: what the methods around a model declare is found out once."""
+    around, own = model.declared.answer_by, model.answer_by
+    return lambda question: around or question.answer_by or own or "letters"
+
+
+def prompts_of(model: Model) -> Callable[[Question], Dialogue]:
+    """`prompt_of` for many questions."""
+    way = ways_of_reading(model)
+    return lambda question: as_dialogue(question, way(question))
+
+
 def prompt_of(model: Model, question: Question) -> Dialogue:
     """The dialogue in which a question comes to be answered, if the methods around the model add nothing to it."""
     return as_dialogue(question, read_by(model, question))
@@ -86,10 +98,8 @@ def choose_instructed(model: Model, questions: Sequence[Question]) -> list[Choic
 
     A method below this one that asks something else keeps a record of its own, which stays.
     """
-    return [
-        replace(c, before=c.before or prompt_of(model, q).messages)
-        for q, c in zip(questions, model.choose(questions), strict=True)
-    ]
+    answers, prompt = model.choose(questions), prompts_of(model)
+    return [replace(c, before=c.before or prompt(q).messages) for q, c in zip(questions, answers, strict=True)]
 
 
 def write_instructed(model: Model, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
@@ -131,7 +141,7 @@ def recorded(before: Sequence[Message], turn: int, written: str) -> tuple[Messag
         written: It as it was written.
     """
     shown = Message("assistant", thoughts.answer(written))
-    if tuple(before[turn : turn + 1]) != (shown,):
+    if written == shown.content or tuple(before[turn : turn + 1]) != (shown,):
         return tuple(before)
     return (*before[:turn], Message("assistant", written), *before[turn + 1 :])
 
@@ -154,12 +164,12 @@ def write_then_choose(
         writing: How the first turn is drawn.
         answering: How the answer is, where it is generated and its question does not say.
     """
-    with conversation():
+    with conversation() as talk:
         written, replies = write(model, asked, writing)
         turns = {i: follow(i, d) for i, d in written.items()}
-        answers = model.choose(
-            [replace(questions[i], dialogue=d, sampling=questions[i].sampling or answering) for i, d in turns.items()]
-        )
+        last = [questions[i].altered(dialogue=d, sampling=questions[i].sampling or answering) for i, d in turns.items()]
+        with talk.last():
+            answers = model.choose(last)
     done = {
         i: replace(
             c,
@@ -175,10 +185,11 @@ def write_then_write(
     model: Model, asked: Sequence[Dialogue], follow: Follow, first: Sampling, second: Sampling
 ) -> list[Reply]:
     """A written turn, then the reply in the same conversation."""
-    with conversation():
+    with conversation() as talk:
         written, replies = write(model, asked, first)
         turns = {i: follow(i, d) for i, d in written.items()}
-        answers = model.generate(list(turns.values()), second)
+        with talk.last():
+            answers = model.generate(list(turns.values()), second)
     done = {
         i: replace(
             r,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 from math import factorial
 from typing import Literal, NamedTuple
@@ -25,6 +26,8 @@ Order = tuple[int, ...]
 
 MOST = 720
 """Most orders of one question: all of six options."""
+KEPT = 16_384
+"""Sets of option texts whose movable places are remembered."""
 LEAST_PROBABILITY = 1e-12
 """Smaller ones count as this much in a geometric mean, so that one impossible position does not decide alone."""
 
@@ -51,7 +54,13 @@ class Movable(NamedTuple):
 
 def movable(question: Question) -> Movable:
     """Which positions may be re-ordered: an option such as "all of the above" keeps its place, as do those it names."""
-    shown = [question.options[o] for o in question.order]
+    options = question.options
+    return _movable(tuple(options if question.shown is None else [options[o] for o in question.shown]))
+
+
+@lru_cache(maxsize=KEPT)
+def _movable(shown: tuple[str, ...]) -> Movable:
+    """`movable` by the texts in the shown order: what reads the orders of a question, asks for it again and again."""
     fixed: set[int] = set()
     for place, text in enumerate(shown):
         named = _letters_named(text, len(shown))
@@ -96,7 +105,12 @@ def orders_of(question: Question, kind: Kind, *, count: int = 0, seed: int = 0) 
             f"{question.id}: {len(places)} options have {factorial(len(places)):,} orders, more than {MOST}; take "
             "orders=cyclic, or orders=sampled with a number of draws"
         )
-    return [_placed(question.order, places, turn) for turn in permutations(range(len(places)))]
+    return list(_all_orders(question.order, places))
+
+
+@lru_cache(maxsize=64)
+def _all_orders(order: Order, places: tuple[int, ...]) -> tuple[Order, ...]:
+    return tuple(_placed(order, places, turn) for turn in permutations(range(len(places))))
 
 
 def _placed(order: Order, places: Sequence[int], turn: Sequence[int]) -> Order:
@@ -123,11 +137,23 @@ def debias(by_position: Array, orders: Sequence[Order], mean: Mean = "arithmetic
         [K] probabilities of the options by identity.
     """
     back = np.argsort(np.asarray(orders), axis=1)
-    mapped = np.take_along_axis(np.asarray(by_position, dtype=np.float64), back, axis=1)
+    return averaged(np.take_along_axis(np.asarray(by_position, dtype=np.float64), back, axis=1), mean)
+
+
+def averaged(by_option: Array, mean: Mean = "arithmetic") -> Array:
+    """`debias` of probabilities that are by identity already, of any number of questions at once.
+
+    Args:
+        by_option: [..., orders, K] probabilities of the options, whatever the order.
+        mean: Over the orders.
+
+    Returns:
+        [..., K] probabilities of the options by identity.
+    """
     if mean == "arithmetic":
-        total: Array = mapped.mean(axis=0)
-        return np.asarray(total / total.sum())
-    return np.asarray(softmax(np.log(np.maximum(mapped, LEAST_PROBABILITY)).mean(axis=0)))
+        total: Array = by_option.mean(axis=-2)
+        return np.asarray(total / total.sum(axis=-1, keepdims=True))
+    return np.asarray(softmax(np.log(np.maximum(by_option, LEAST_PROBABILITY)).mean(axis=-2), axis=-1))
 
 
 def by_position(probabilities: Sequence[float], order: Order) -> list[float]:

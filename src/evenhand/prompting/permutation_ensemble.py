@@ -7,17 +7,19 @@ decision in each of many random orders, counted by option. Ours: the geometric m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from evenhand.core.draws import generator
 from evenhand.errors import SettingsError
 from evenhand.interfaces import Choice, Message, Model, Question, Sampling, Usage
-from evenhand.prompting.multi_turn import prompt_of
-from evenhand.prompting.option_orders import Kind, Mean, Order, by_position, debias, movable, orders_of
+from evenhand.prompting.multi_turn import prompts_of
+from evenhand.prompting.option_orders import Kind, Mean, Order, averaged, movable, orders_of
 from evenhand.prompting.remarks import remark, unsampled
 
 Decisions = Literal["probabilities", "sampled"]
@@ -29,6 +31,21 @@ FULL_UP_TO = 3
 """With so many movable options, all orders are few enough to be the default."""
 REPLY = Sampling(max_new_tokens=64)
 """How a decision is sampled where neither question nor model says; the length is that of every written choice."""
+
+
+class _Asked(NamedTuple):
+    """A question with what it was asked in all orders."""
+
+    question: Question
+    orders: tuple[Order, ...]
+    first: Question
+    """As it was put in the first of the orders."""
+    answers: Sequence[Choice]
+    """One per order."""
+
+
+_Decided = tuple[tuple[int | None, ...], Distribution | None]
+"""The decision in each order, and what all orders say together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,8 @@ class Debiased:
     @property
     def decision(self) -> int | None:
         """The likeliest option; ties go to the lowest identity."""
-        return None if self.probabilities is None else int(np.argmax(self.probabilities))
+        p = self.probabilities
+        return None if p is None else p.index(max(p))
 
     @property
     def choice(self) -> Choice:
@@ -113,17 +131,13 @@ def debiased(
     told = model.choose(asked)
     if sampled and (why := _unsampled(asked, told)):
         remark(why)
-    answers = iter(zip(asked, told, strict=True))
-    out = []
-    for question, plan in zip(questions, plans, strict=True):
-        put, mine = zip(*(next(answers) for _ in plan), strict=True)
-        if sampled:
-            found = _counted(question, plan, mine, seed)
-        else:
-            kind = kind_of(question, decisions, orders)
-            found = _averaged(model, question, plan, mine, mean_of(kind, mean))
-        out.append(replace(found, before=_record(model, put[0], mine[0], len(plan))))
-    return out
+    mine = _by_question(questions, plans, asked, told)
+    if sampled:
+        found = [_counted(one, seed) for one in mine]
+    else:
+        found = _averaged(model, mine, [mean_of(kind_of(q, decisions, orders), mean) for q in questions])
+    masses, record = _masses(mine), _recorder(model)
+    return [_made(one, *parts, mass, record(one)) for one, parts, mass in zip(mine, found, masses, strict=True)]
 
 
 def check(*, decisions: Decisions, orders: WhichOrders, mean: WhichMean, draws: int) -> None:
@@ -165,7 +179,7 @@ def sampled_question(question: Question, model: Model, seed: int, draw: int = 0)
     a model was loaded with as they are.
     """
     base = question.sampling or model.sampling or REPLY
-    return replace(question, draw=draw, sampling=replace(base, temperature=1.0, top_p=1.0, seed=seed))
+    return question.altered(draw=draw, sampling=replace(base, temperature=1.0, top_p=1.0, seed=seed))
 
 
 def drawn(probabilities: Sequence[float], uniform: float) -> int:
@@ -192,30 +206,54 @@ def _unsampled(asked: Sequence[Question], answers: Sequence[Choice]) -> str:
     return unsampled(draws, 1.0, "what is counted of sampled decisions")
 
 
-def _record(model: Model, question: Question, answer: Choice, orders: int) -> tuple[Message, ...]:
-    """The first of the prompts, and that it is the first of so many."""
-    shown = answer.before or prompt_of(model, question).messages
-    if orders < 2:
-        return shown
-    return (*shown, Message("system", f"[the first of {orders} orders that were asked; not shown to the model]"))
+def _by_question(
+    questions: Sequence[Question], plans: Sequence[Sequence[Order]], asked: Sequence[Question], told: Sequence[Choice]
+) -> list[_Asked]:
+    told = [answer for _, answer in zip(asked, told, strict=True)]
+    ends = accumulate(map(len, plans))
+    places = [slice(end - len(plan), end) for plan, end in zip(plans, ends, strict=True)]
+    return [
+        _Asked(q, tuple(plan), asked[place.start], told[place])
+        for q, plan, place in zip(questions, plans, places, strict=True)
+    ]
 
 
-def _averaged(
-    model: Model, question: Question, orders: Sequence[Order], answers: Sequence[Choice], mean: Mean
-) -> Debiased:
-    shown = [a.probabilities for a in answers]
-    if any(p is None and a.status == "answered" for p, a in zip(shown, answers, strict=True)):
-        raise SettingsError(
-            f"{model.name} gives no probabilities for {question.id}, only a decision: take sampled decisions "
-            "(decisions=sampled; of a method teacher=sampled)"
-        )
-    known = [by_position(p, order) for p, order in zip(shown, orders, strict=True) if p is not None]
-    whole = len(known) == len(orders)
-    p_deb = tuple(map(float, debias(np.array(known), orders, mean))) if whole else None
-    return _made(question, orders, answers, [a.decision for a in answers], p_deb)
+def _recorder(model: Model) -> Callable[[_Asked], tuple[Message, ...]]:
+    """What makes the record of a question: the first of its prompts, and that it is the first of so many."""
+    prompt = prompts_of(model)
+
+    @cache
+    def mark(orders: int) -> Message:
+        return Message("system", f"[the first of {orders} orders that were asked; not shown to the model]")
+
+    def record(mine: _Asked) -> tuple[Message, ...]:
+        shown = mine.answers[0].before or prompt(mine.first).messages
+        return shown if len(mine.orders) < 2 else (*shown, mark(len(mine.orders)))
+
+    return record
 
 
-def _counted(question: Question, orders: Sequence[Order], answers: Sequence[Choice], seed: int) -> Debiased:
+def _averaged(model: Model, asked: Sequence[_Asked], means: Sequence[Mean]) -> list[_Decided]:
+    """Decisions and mean distributions; those of one shape are averaged together."""
+    shapes: dict[tuple[Mean, int, int], list[int]] = {}
+    for i, (mine, mean) in enumerate(zip(asked, means, strict=True)):
+        known = [a.probabilities for a in mine.answers if a.probabilities is not None]
+        if len(known) == len(mine.orders):
+            shapes.setdefault((mean, len(known), len(known[0])), []).append(i)
+        elif any(a.probabilities is None and a.status == "answered" for a in mine.answers):
+            raise SettingsError(
+                f"{model.name} gives no probabilities for {mine.question.id}, only a decision: take sampled decisions "
+                "(decisions=sampled; of a method teacher=sampled)"
+            )
+    found: dict[int, Distribution] = {}
+    for (mean, _, _), rows in shapes.items():
+        by_option = np.array([[a.probabilities for a in asked[i].answers] for i in rows], dtype=np.float64)
+        found.update(zip(rows, map(tuple, averaged(by_option, mean).tolist()), strict=True))
+    return [(tuple([a.decision for a in mine.answers]), found.get(i)) for i, mine in enumerate(asked)]
+
+
+def _counted(mine: _Asked, seed: int) -> _Decided:
+    question, answers = mine.question, mine.answers
     rng = generator(seed, 1, f"{question.id}\n{question.draw}")
     uniforms = rng.random(len(answers))
     taken = [
@@ -224,31 +262,45 @@ def _counted(question: Question, orders: Sequence[Order], answers: Sequence[Choi
     ]
     read = [d for d in taken if d is not None]
     counts = np.bincount(np.array(read, dtype=np.int64), minlength=len(question.options))
-    p_deb = tuple(float(c) / len(read) for c in counts) if read else None
-    return _made(question, orders, answers, taken, p_deb)
+    return tuple(taken), tuple(float(c) / len(read) for c in counts) if read else None
+
+
+def _masses(asked: Sequence[_Asked]) -> list[float | None]:
+    """The mean probability of any option letter by question; None where an order has none."""
+    every = [[a.mass for a in mine.answers] for mine in asked]
+    lengths: dict[int, list[int]] = {}
+    for i, masses in enumerate(every):
+        if None not in masses:
+            lengths.setdefault(len(masses), []).append(i)
+    found: dict[int, float] = {}
+    for rows in lengths.values():
+        known = np.array([every[i] for i in rows], dtype=np.float64)
+        found.update(zip(rows, known.mean(axis=1).tolist(), strict=True))
+    return [found.get(i) for i in range(len(asked))]
 
 
 def _made(
-    question: Question,
-    orders: Sequence[Order],
-    answers: Sequence[Choice],
-    decisions: Sequence[int | None],
+    mine: _Asked,
+    decisions: tuple[int | None, ...],
     p_deb: Distribution | None,
+    mass: float | None,
+    before: tuple[Message, ...],
 ) -> Debiased:
+    answers = mine.answers
     never = next((a for a in answers if a.status == "unanswered"), None)
-    lost = sum(d is None for d in decisions)
-    reasons = list(dict.fromkeys(a.note for a in answers if a.note))
+    lost = decisions.count(None)
+    reasons = list(dict.fromkeys([a.note for a in answers if a.note]))
     if lost and not never:
         reasons.insert(0, f"{lost} of {len(answers)} orders could not be read")
-    notes = [movable(question).note, *([never.note or "an order was not answered"] if never else reasons)]
-    masses = [a.mass for a in answers if a.mass is not None]
+    notes = [movable(mine.question).note, *([never.note or "an order was not answered"] if never else reasons)]
     return Debiased(
         None if never else p_deb,
-        tuple(orders),
-        tuple(decisions),
-        tuple(a.probabilities for a in answers),
-        sum((a.usage for a in answers), Usage()),
+        mine.orders,
+        decisions,
+        tuple([a.probabilities for a in answers]),
+        Usage.total([a.usage for a in answers]),
         "unanswered" if never else "unparsed" if p_deb is None else "answered",
-        "; ".join(note for note in notes if note),
-        float(np.mean(masses)) if len(masses) == len(answers) else None,
+        "; ".join(filter(None, notes)),
+        mass,
+        before,
     )

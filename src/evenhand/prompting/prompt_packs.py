@@ -7,10 +7,8 @@ same keys is used by its path. A file says for every wording where it is from.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Annotated
 
 import yaml
@@ -18,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from evenhand.core import yaml_reader
 from evenhand.core.hashing import digest
-from evenhand.errors import DataError, UnknownNameError
+from evenhand.core.text_fields import fields
+from evenhand.errors import DataError, UnknownNameError, reason
 from evenhand.interfaces import AnswerBy, Dialogue, Message, Question
 from evenhand.prompting.rendering import BY_TEXT, SINGLE_LETTER, as_dialogue, letters_template
 from evenhand.renaming import old_arguments
@@ -32,7 +31,7 @@ def _fields(*names: str, needed: Collection[str] | None = None) -> AfterValidato
     """A text may have these fields in braces; those in `needed` (default: all) must be there."""
 
     def check(text: str) -> str:
-        found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+        found = set(fields(text))
         lacking = sorted(set(names if needed is None else needed) - found)
         if lacking or not found <= set(names):
             written = ", ".join(f"{{{name}}}" for name in names)
@@ -230,7 +229,7 @@ class PromptPack(_Texts):
         same = self.question.single_letter == SINGLE_LETTER or question.template != "letters"
         if same or question.dialogue is not None or (answer_by or question.answer_by) in BY_TEXT:
             return question
-        return replace(question, dialogue=self.put(question))
+        return question.altered(dialogue=self.put(question))
 
     @old_arguments(topic="item_axis")
     def axis(self, axis: str, item_axis: str = "") -> str:
@@ -271,4 +270,4 @@ def _read(path: Path, modified: int) -> PromptPack:  # the time only makes the c
         wrong = yaml_reader.wrong_fields(error)
         raise DataError(f"{path} is not a prompt pack: {wrong}. See {FOLDER / 'en.yaml'} for the keys") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as a prompt pack: {error}") from error
+        raise DataError(f"{path} cannot be read as a prompt pack: {reason(error)}") from error

@@ -66,9 +66,10 @@ def stopped(text: str) -> str:
 
 
 def _lettered(question: Question, form: str) -> list[str]:
-    if len(question.options) > len(LETTERS):
-        raise SettingsError(f"{question.id}: {len(question.options)} options; at most {len(LETTERS)} can be lettered")
-    return [form.format(LETTERS[j], question.options[o]) for j, o in enumerate(question.order)]
+    options = question.options
+    if len(options) > len(LETTERS):
+        raise SettingsError(f"{question.id}: {len(options)} options; at most {len(LETTERS)} can be lettered")
+    return [*map(form.format, LETTERS, [options[o] for o in question.order])]
 
 
 def kobbq_template(question: Question, number: int) -> str:
@@ -161,8 +162,20 @@ def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, *, thi
     Raises:
         SettingsError: The chat template refuses the dialogue, or would lose a part of it.
     """
-    if is_chat(dialogue, tokenizer):
-        return chat_template.prompt(tokenizer, dialogue.messages, think=think)
+    return dialogue_texts([dialogue], tokenizer, think=think)[0]
+
+
+def dialogue_texts(
+    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, *, think: bool = False
+) -> list[str]:
+    """The same for many dialogues; those that a chat template writes are written in one call."""
+    chats = [is_chat(dialogue, tokenizer) for dialogue in dialogues]
+    talks = [dialogue.messages for dialogue, chat in zip(dialogues, chats, strict=True) if chat]
+    written = iter(chat_template.prompts(tokenizer, talks, think=think))
+    return [next(written) if chat else _plain_text(d) for d, chat in zip(dialogues, chats, strict=True)]
+
+
+def _plain_text(dialogue: Dialogue) -> str:
     if isinstance(dialogue, BareText) and len(dialogue.messages) == 1:
         return dialogue.messages[0].content
     return transcript(dialogue.messages)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import string
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import regex
@@ -142,11 +144,12 @@ _COPULA = (
     )
     + r"|[=\-–—])[*_]*)"
 )
-_COLON = r"(?:\s*[*_]*\s*[:：][*_]*)"
+_COLON = r"(?:\s*(?:[*_]+\s*)?[:：][*_]*)"
 _ARTICLE = (
-    r"(?:\s*\b(?-i:the|la|el|le|die|der|das|a|o|il|de|het|letter|letra|lettre|lettera|Buchstabe|l['’])\b\s*"
-    rf"|\s*{_OPTION}\s*)*"
+    r"(?:\s*\b(?-i:the|la|el|le|die|der|das|a|o|il|de|het|letter|letra|lettre|lettera|Buchstabe|l['’])\b"
+    rf"|\s*{_OPTION}){{0,16}}"
 )
+"""What may stand before a letter; the blanks after it are `_OPEN`'s, as two patterns of blanks take quadratic time."""
 _LETTER_FORM = rf"{_OPEN}([A-Za-z])"
 _BEFORE_LETTER = (
     r"(?<![\p{Latin}\p{Greek}\p{Cyrillic}\p{N}_'’°])"
@@ -179,9 +182,9 @@ _BRACKETED = regex.compile(
 )
 _LONE_CAPITAL = regex.compile(rf"{_BEFORE_LETTER}([A-Z]){_AFTER_LETTER}(?!['’])")
 _OR = (
-    r"\W*?(?:\b(?:or|and|oder|und|y|o|ou|et|e|of|en|atau|dan|hoặc|và|hay|veya|ve|или|и|lub|i)\b|[/&+]"
+    r"(?:(?=[^\w/&+]*+[/&+])\W++|\W*+(?:\b(?:or|and|oder|und|y|o|ou|et|e|of|en|atau|dan|hoặc|và|hay|veya|ve|или|и|lub|i)\b"
     r"|或者?|还是|還是|和|与|與|及|または|か|や|と|또는|혹은|이나|나|와|과|أو|و|या|और|அல்லது|"
-    rf"{normal_form('หรือ')})"
+    rf"{normal_form('หรือ')}))"
 )
 _JOINED = regex.compile(_OR, regex.I)
 _ALSO = regex.compile(rf"{_OR}\W*([A-Za-z]){_AFTER_LETTER}")
@@ -255,7 +258,8 @@ def _denial(text: str, start: int, end: int, named: Sequence[_Named] = (), rejec
     # "B) Cannot be determined" names an option; "B cannot be right" says something of one
     said = no[0].lstrip("*_\"'`”’»」』】〕》〉)]} \t\n")
     label = said[:1].isupper() or (text[end : end + 1] == ")" and text[max(0, start - 1) : start] != "(")
-    return None if label or any(end <= n.start < no.end() for n in named) else POISON
+    at = bisect_left(named, end, key=_begin)
+    return None if label or (at < len(named) and named[at].start < no.end()) else POISON
 
 
 # ------------------------------------------------------------------------------------------------ letters
@@ -276,6 +280,7 @@ _WORD_FOLLOWS = regex.compile(r"[ \t]+[*_\"'`]*[\p{Latin}\p{Nd}]{2}")
 def _letters(text: str, last: str, named: Sequence[_Named]) -> set[str]:
     """The letters that a reply names as its answer, and POISON for those that it doubts."""
     alone = regex.fullmatch(r"\W*([A-Za-z])\W*", text) or _LEADING.match(text)
+    long = [n for n in named if n.end - n.start > 1]
     found: set[str] = set()
     if alone and _denial(text, alone.start(alone.lastindex), alone.end(alone.lastindex), named) is None:
         found = {alone[alone.lastindex].upper()}
@@ -284,31 +289,37 @@ def _letters(text: str, last: str, named: Sequence[_Named]) -> set[str]:
             break  # a letter that is marked outweighs initials and the like
         for match in pattern.finditer(text):
             at = match.lastindex
-            if not any(n.start <= match.start(at) and match.end(at) < n.end for n in named if n.end - n.start > 1):
+            if not _inside(match.start(at), match.end(at), long):
                 found |= _meant(text, match.start(at), match.end(at), last, named)
     return {letter for letter in found if letter == POISON or letter <= last}
 
 
+def _inside(start: int, end: int, named: Sequence[_Named]) -> bool:
+    """Whether a stretch is within one of the texts, and not at its end."""
+    at = bisect_right(named, start, key=_begin)
+    return at > 0 and end < named[at - 1].end
+
+
 def _meant(text: str, start: int, end: int, last: str, named: Sequence[_Named] = ()) -> set[str]:
     """The letter at a place of a reply, and a second one that is joined to it ("A or B")."""
-    letter, after = text[start], text[end:]
-    if (letter.islower() and letter.upper() > last) or _is_word(letter, after):  # "person(s)"
+    letter = text[start]
+    if (letter.islower() and letter.upper() > last) or _is_word(letter, text, end):  # "person(s)"
         return set()
     denial = _denial(text, start, end, named)
     if denial:
         return {POISON} if denial == POISON and letter.upper() <= last else set()
     found = {letter.upper()}
-    also = _ALSO.match(after)
-    if also and not _is_word(also[1], after[also.end() :]) and (also[1].isupper() or also[1].upper() <= last):
+    also = _ALSO.match(text, end)
+    if also and not _is_word(also[1], text, also.end()) and (also[1].isupper() or also[1].upper() <= last):
         found.add(also[1].upper())
     return found
 
 
-def _is_word(letter: str, after: str) -> bool:
+def _is_word(letter: str, text: str, end: int) -> bool:
     """Whether it is a word (English "a" and "I", Portuguese "o", Spanish "y") rather than the name of an option."""
     if letter in "AaEeOoYy":
-        return bool(_WORD_FOLLOWS.match(after)) and not (letter.isupper() and _NO_ARTICLE.match(after))
-    return letter in "iI" and not _NO_PRONOUN.match(after)
+        return bool(_WORD_FOLLOWS.match(text, end)) and not (letter.isupper() and _NO_ARTICLE.match(text, end))
+    return letter in "iI" and not _NO_PRONOUN.match(text, end)
 
 
 # ------------------------------------------------------------------------------------------------ option texts
@@ -329,6 +340,9 @@ _THAI_AFTER = _any("ครับ|ค่ะ|คะ|นะ|เป็น|คือ|
 _NO_SPACE_ASIA = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 
 
+_begin = attrgetter("start")
+
+
 class _Named(NamedTuple):
     """An option's text at a place of a reply."""
 
@@ -339,6 +353,11 @@ class _Named(NamedTuple):
     end: int
 
 
+LONG = 2_000
+"""Characters from which an option is looked for word by word before its pattern is: a pattern of many equal words takes
+quadratic time where it is not found."""
+
+
 def _named(text: str, options: Sequence[str]) -> list[_Named]:
     """Where options' texts stand; "French" lies inside "French Canadian", so what a longer one covers is gone."""
     texts: dict[str, list[int]] = {}
@@ -346,10 +365,22 @@ def _named(text: str, options: Sequence[str]) -> list[_Named]:
         texts.setdefault(_words(normal_form(option)), []).append(o)
     found: list[_Named] = []
     for words in sorted((t for t in texts if t), key=len, reverse=True):
-        for match in _text_pattern(normal_form(options[texts[words][0]])).finditer(text):
-            if not any(match.start() < n.end and n.start < match.end() for n in found):
-                found.append(_Named(words, tuple(texts[words]), match.start(), match.end()))
+        if len(words) > LONG and words not in _words(text):
+            continue
+        own = _text_pattern(normal_form(options[texts[words][0]])).finditer(text)
+        new = [
+            _Named(words, tuple(texts[words]), m.start(), m.end())
+            for m in own
+            if not _overlapped(m.start(), m.end(), found)
+        ]
+        found = sorted([*found, *new], key=_begin)
     return found
+
+
+def _overlapped(start: int, end: int, named: Sequence[_Named]) -> bool:
+    """Whether one of the texts, which are in their order and apart, has a character of a stretch."""
+    at = bisect_left(named, end, key=_begin)
+    return at > 0 and named[at - 1].end > start
 
 
 def _text_pattern_or_none(option: str) -> Any:
@@ -427,7 +458,7 @@ def _text_inside(text: str, named: Sequence[_Named]) -> int | None:
 # ------------------------------------------------------------------------------------------------ cut replies
 
 _FIRST = regex.compile(r"\W*([A-Z])(?![\w'’])[.:)\]*\"”」】。、]*")
-_LINE_LETTERS = regex.compile(r"^\W*([A-Z])(?:[.:)\]*。、]|[ \t]*$)", regex.M)
+_LINE_LETTERS = regex.compile(r"^[^\w\n]*([A-Z])(?:[.:)\]*。、]|[ \t]*$)", regex.M)
 _REASON = regex.compile(r"[ \t]*[,，;(–—-]?[ \t]*(?:because|since|as|weil|da|porque|ya\s+que|car|因为|因為)\b", regex.I)
 
 
@@ -440,14 +471,17 @@ def _final(text: str, last: str, question: Question) -> str | None:
     """
     first = _first(text, last, question)
     found = {first} if first else set()
-    for match in _FINAL_ANSWER.finditer(text):
-        after = text[match.end(1) :]
-        if _JOINED.match(after):
+    answers = list(_FINAL_ANSWER.finditer(text))
+    named = _named(text, question.options) if answers else []
+    for match in answers:
+        if _JOINED.match(text, match.end(1)):
             return None  # "the answer is B or"
-        if match[1] != "a" or after.strip():  # else the next word may show that it was an article
-            found |= _meant(text, match.start(1), match.end(1), last, _named(text, question.options))
+        if match[1] != "a" or match.end(1) < len(text):  # else the next word may show that it was an article
+            found |= _meant(text, match.start(1), match.end(1), last, named)
     if found:
         found |= {match[1] for match in _LINE_LETTERS.finditer(text)}
+    if any(letter > last for letter in found if letter != POISON):
+        return None  # "Answer: E" of three options, or the İ that matches as an i
     return found.pop() if len(found) == 1 and POISON not in found else None
 
 

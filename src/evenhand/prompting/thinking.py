@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from evenhand.core.stop_strings import first_stop
@@ -51,6 +52,8 @@ MARKS = (
     _pair("<reflection>", "</reflection>"),
     _pair("◁think▷", "◁/think▷"),
 )
+_ANY_MARK = re.compile("|".join(re.escape(text) for m in MARKS for text in (m.opening, m.closing)), re.I)
+"""Most replies have no mark at all, which one search tells, instead of several for every kind."""
 _HARMONY_BETWEEN = re.compile(r"(?:<\|end\|>)?\s*(?:<\|start\|>assistant)?\s*\Z")
 
 
@@ -68,18 +71,36 @@ class Parts(NamedTuple):
 
 def parts(reply: str) -> Parts:
     """Take a reply apart: a block without an opening mark starts at the beginning, one without a closing has no end."""
+    if not _ANY_MARK.search(reply):
+        return Parts("", reply.strip())
     thoughts: list[str] = []
     rest = reply
     for marks in MARKS:
-        opening, closing = re.escape(marks.opening), re.escape(marks.closing)
-        for block in (rf"{opening}(.*?){closing}", rf"\A(.*){closing}"):
-            thoughts += [found[1] for found in re.finditer(block, rest, re.S | re.I)]
-            rest = re.sub(block, "", rest, flags=re.S | re.I)
-        begun = re.search(opening, rest, re.I)
-        if begun:
+        opening, closing = (_pattern(mark) for mark in (marks.opening, marks.closing))
+        blocks, rest = _blocks(rest, opening, closing)
+        thoughts += blocks
+        if ends := list(closing.finditer(rest)):
+            thoughts.append(rest[: ends[-1].start()])
+            rest = rest[ends[-1].end() :]
+        if begun := opening.search(rest):
             thoughts.append(rest[begun.end() :])
             return Parts(_joined(thoughts), None)
     return Parts(_joined(thoughts), rest.strip())
+
+
+def _blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> tuple[list[str], str]:
+    """The blocks from an opening mark to the next closing one, and the text without them; in one pass."""
+    blocks, kept, at = [], [], 0
+    while (begin := opening.search(text, at)) and (end := closing.search(text, begin.end())):
+        blocks.append(text[begin.end() : end.start()])
+        kept.append(text[at : begin.start()])
+        at = end.end()
+    return blocks, "".join([*kept, text[at:]])
+
+
+@cache
+def _pattern(mark: str) -> re.Pattern[str]:
+    return re.compile(re.escape(mark), re.I)
 
 
 def answer(reply: str) -> str:

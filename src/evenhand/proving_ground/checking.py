@@ -20,7 +20,7 @@ from evenhand.proving_ground import probes
 from evenhand.proving_ground.generator.planted import MAIN
 from evenhand.proving_ground.generator.planted_x import PLANTED, SPILLOVER
 from evenhand.proving_ground.generator.words import CONTROL
-from evenhand.proving_ground.interventions import observed_once
+from evenhand.proving_ground.interventions import observed_once, observing
 from evenhand.proving_ground.oracle import Oracle
 from evenhand.proving_ground.probes import PROBES, Probe, Value
 from evenhand.proving_ground.probes_spillover import SPILLOVER_PROBES
@@ -81,7 +81,13 @@ def check(
 
 @contextmanager
 def each_answer_once() -> Iterator[None]:
-    """Probes ask much that others asked before; within this they are answered from a cache that goes away after."""
+    """Probes ask much that others asked before; within this they are answered from a cache that goes away after.
+
+    Where one is in use already, that one answers, so that a caller may measure several things with one cache.
+    """
+    if observing():
+        yield
+        return
     with TemporaryDirectory() as folder, answer_cache(Path(folder) / "answers.sqlite"), observed_once():
         yield
 

@@ -51,6 +51,11 @@ def observed_once() -> Iterator[None]:
         _memory.reset(token)
 
 
+def observing() -> bool:
+    """Whether quantities are read from answers that are kept, in `observed_once`."""
+    return _memory.get() is not None
+
+
 def bbq_values(model: Model, source: str = "demo") -> dict[str, list[Value]]:
     """Per kind of observation ("bias", "right", "unknown") the values of every row, in a fixed order.
 

@@ -36,6 +36,22 @@ class Source(NamedTuple):
         return [{**u, "model": self.labels.get(u["model"], u["model"])} for u in self.manifest.get("usage", [])]
 
 
+def answers_file(folder: Path, usage: Mapping[str, Any]) -> str:
+    """Name of a finished cell's file of answers, without its ending.
+
+    Args:
+        folder: Of the run.
+        usage: The manifest's facts of the cell.
+
+    Raises:
+        RunError: The manifest gives something else than the name of a file.
+    """
+    name = str(usage.get("answers", ""))
+    if not FILE_NAME.fullmatch(name):
+        raise RunError(f"{folder / 'manifest.json'} names {name!r} as a file of answers; run the command again")
+    return name
+
+
 @dataclass(frozen=True)
 class StoredCell:
     """One finished (model, method, benchmark), whose answers lie in a run folder."""
@@ -75,12 +91,7 @@ class StoredCell:
         Raises:
             RunError: The manifest gives something else than the name of a file.
         """
-        name = str(self.usage.get("answers", ""))
-        if not FILE_NAME.fullmatch(name):
-            raise RunError(
-                f"{self.folder / 'manifest.json'} names {name!r} as a file of answers; run the command again"
-            )
-        return name
+        return answers_file(self.folder, self.usage)
 
     def answers(self) -> dict[str, dict[str, Any]]:
         """The answers by item, each as `dataclasses.asdict` gives it.
@@ -100,14 +111,10 @@ class StoredCell:
             RunError: The file is damaged or not there.
         """
         import pandas as pd
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        file = self.folder / "answers" / f"{self.key}.parquet"
-        try:
-            table = pq.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{file} cannot be read ({error}); run the same command again") from error
+        table = RunFolder(self.folder).table(self.key)
+        if table is None:
+            raise RunError(f"{self.folder} has no answers of {self.method}; run the same command again to have them")
         kinds = {"integer": pd.Int64Dtype(), "flag": pd.BooleanDtype(), "text": pd.StringDtype()}
         made = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
         columns = {

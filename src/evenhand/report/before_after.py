@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core.records import Record, is_baseline
+from evenhand.core.sinks import markdown
 from evenhand.core.text_output import count, interval, number
 from evenhand.errors import SettingsError
 from evenhand.report.saved_model import SavedModel
-from evenhand.report.text import ARROWS_MEAN, headed, intervals_mean, markdown, metric_name
+from evenhand.report.text import ARROWS_MEAN, headed, intervals_mean, metric_name
 
 if TYPE_CHECKING:
     from evenhand.report.analysis import Analysis

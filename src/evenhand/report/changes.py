@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any, overload
 
 from evenhand.core.records import BASELINE
-from evenhand.core.text_output import count
+from evenhand.core.sinks import in_html
+from evenhand.core.text_output import count, visible
 from evenhand.errors import RunError, SettingsError, suggest
 from evenhand.report.answers import StoredCell, chosen
 from evenhand.report.opened import Opened
@@ -206,7 +206,7 @@ class Changes(Sequence[Change]):
         return f"Changes({kinds}; of {count(self.asked)} items)"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self[:100].frame().to_html(escape=True)}"
+        return f"<p>{in_html(repr(self))}</p>{visible(self[:100].frame().to_html(escape=True))}"
 
     def _like(self, found: Iterable[Change]) -> Changes:
         return Changes(found, self.asked, quotable=self.quotable, skipped=self.skipped)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import Record
-from evenhand.core.text_output import count, interval, number, visible
+from evenhand.core.rich_output import Harmless
+from evenhand.core.sinks import in_html, one_line
+from evenhand.core.text_output import count, interval, number
 from evenhand.report.difference_parts import Differing, Pair
 from evenhand.report.text import headed, metric_name
 from evenhand.statistics.criteria import Criteria
@@ -21,18 +21,18 @@ def rendered(found: Differing) -> RenderableType:
     """A table per pair, then what could not be compared."""
     parts: list[RenderableType] = []
     for pair in found.pairs:
-        parts.append(Text(visible(f"{pair.title}   {pair.benchmark}   {count(pair.items)} items"), style="bold"))
+        parts.append(Text(one_line(f"{pair.title}   {pair.benchmark}   {count(pair.items)} items"), style="bold"))
         table = Table(box=None, header_style="bold", pad_edge=False)
         for head in HEADS:
             table.add_column(head)
         for cells in _lines(pair, found.criteria):
             table.add_row(*map(Text, cells))
-        parts += [table, *(Text(visible(note), style="yellow") for note in pair.notes), Text()]
+        parts += [table, *(Text(one_line(note), style="yellow") for note in pair.notes), Text()]
     for refusal in found.refused:
         text = f"not compared: {refusal.what} on {refusal.benchmark}: {refusal.reason}"
-        parts.append(Text(visible(text), style="yellow"))
+        parts.append(Text(one_line(text), style="yellow"))
     parts.append(Text(_legend(found), style="dim"))
-    return Group(*parts)
+    return Harmless(Group(*parts))
 
 
 def as_html(found: Differing) -> str:
@@ -40,15 +40,15 @@ def as_html(found: Differing) -> str:
     parts = []
     for pair in found.pairs:
         heads = "".join(f"<th scope='col'>{head}</th>" for head in HEADS)
-        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in cells) for cells in _lines(pair, found.criteria)]
+        rows = ["".join(f"<td>{in_html(cell)}</td>" for cell in cells) for cells in _lines(pair, found.criteria)]
         lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        caption = f"<caption>{escape(pair.title)}, {escape(pair.benchmark)}, {count(pair.items)} items</caption>"
+        caption = f"<caption>{in_html(pair.title)}, {in_html(pair.benchmark)}, {count(pair.items)} items</caption>"
         parts.append(f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
-        parts += [f"<p>{escape(note)}</p>" for note in pair.notes]
+        parts += [f"<p>{in_html(note)}</p>" for note in pair.notes]
     parts += [
-        f"<p>not compared: {escape(r.what)} on {escape(r.benchmark)}: {escape(r.reason)}</p>" for r in found.refused
+        f"<p>not compared: {in_html(r.what)} on {in_html(r.benchmark)}: {in_html(r.reason)}</p>" for r in found.refused
     ]
-    return "".join([*parts, f"<p>{escape(_legend(found))}</p>"])
+    return "".join([*parts, f"<p>{in_html(_legend(found))}</p>"])
 
 
 def _lines(pair: Pair, criteria: Criteria) -> list[tuple[str, ...]]:

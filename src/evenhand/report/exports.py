@@ -16,20 +16,21 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core.records import Record
-from evenhand.core.text_output import UNKNOWN, count, interval, number, visible
+from evenhand.core.sinks import csv_field, latex, markdown
+from evenhand.core.text_output import UNKNOWN, count, interval, number
 from evenhand.errors import RunError, SettingsError, suggest
 from evenhand.report.bibliography import bibtex_of_run
 from evenhand.report.board import COSTS, written
-from evenhand.report.text import DEMO_LABEL, FEW, headed, markdown, metric_name
+from evenhand.report.text import DEMO_LABEL, FEW, headed, metric_name
 from evenhand.statistics.criteria import FAMILIES, FEW_CLUSTERS, Criteria, fewest_clusters
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from evenhand.report.analysis import Analysis
     from evenhand.report.leaderboard import Cell, Leaderboard
 
 FORMS = ("csv", "latex", "markdown", "bibtex")
-TEXTS = ("model", "method", "benchmark", "metric", "group", "baseline", "note")
-"""Fields of a record with texts that come from models, data and plugins."""
 
 SIGNS = "Bold: better than the baseline; *: differs from the baseline."
 
@@ -105,15 +106,18 @@ def csv_of(records: Sequence[Record], group: str = "") -> str:
     written = io.StringIO()
     table = csv.DictWriter(written, [f.name for f in fields(Record)], lineterminator="\n")
     table.writeheader()
-    table.writerows({name: _no_formula(name, value) for name, value in row.items()} for row in rows)
+    table.writerows({name: _field(value) for name, value in row.items()} for row in rows)
     return written.getvalue()
 
 
-def _no_formula(name: str, value: Any) -> Any:
-    if name in TEXTS:
-        plain = visible(value)
-        return f"'{plain}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else plain
-    return "" if value is None or value != value else value
+def frame_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV with a header line, without its index; texts are written as in `csv_of`."""
+    plain = frame.map(csv_field).rename(columns=csv_field)
+    return str(plain.to_csv(index=False))
+
+
+def _field(value: Any) -> Any:
+    return "" if value is None or value != value else csv_field(value)
 
 
 # ----------------------------------------------------------------------------------------------------------- sheets
@@ -235,47 +239,20 @@ def _line(cells: Iterable[str]) -> str:
 PREAMBLE = "% \\usepackage{booktabs,graphicx}"
 """What a document needs for these tables: rules, and wide tables made as narrow as the line."""
 _NUMBER = re.compile(r"[-+]?\d[\d.]*")
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": r"{*}",
-    "–": "--",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "≤": r"$\leq$",
-    "µ": r"$\mu$",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-"""Brackets are wrapped since one that opens a row would be read as an argument of the line break above it."""
-
-
-def latex_escaped(text: str) -> str:
-    """A text that LaTeX prints as it is: nothing in it acts, and line breaks and control characters are blanks."""
-    plain = re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text)
-    return "".join(_SPECIAL.get(sign, sign) for sign in plain)
 
 
 def latex_table(sheet: Sheet) -> str:
     """A sheet as a floating table with booktabs' rules; one that is too wide is scaled to the line."""
     import pandas as pd
 
-    columns = [latex_escaped(text) for text in (*sheet.names, *sheet.head)]
-    rows = [[*map(latex_escaped, names), *map(_latex_entry, entries)] for names, entries in sheet.rows]
+    columns = [latex(text) for text in (*sheet.names, *sheet.head)]
+    rows = [[*map(latex, names), *map(_latex_entry, entries)] for names, entries in sheet.rows]
     styled = pd.DataFrame(rows, columns=pd.Index(range(len(columns)))).style.hide(axis="index")
     heads: dict[object, str] = dict(enumerate(columns))
     styled.format_index(heads.__getitem__, axis=1)
     layout = "l" * len(sheet.names) + "r" * len(sheet.head)
     tabular = styled.to_latex(hrules=True, column_format=layout).rstrip()
-    caption = latex_escaped(f"{sheet.title}. {sheet.note}")
+    caption = latex(f"{sheet.title}. {sheet.note}")
     label = re.sub(r"\W+", "-", sheet.title.partition(":")[0].lower(), flags=re.A).strip("-")
     return "\n".join(
         [
@@ -297,6 +274,6 @@ def _latex_entry(entry: Entry) -> str:
     if _NUMBER.fullmatch(entry.value):
         value = f"$\\mathbf{{{entry.value}}}{star}$" if entry.bold else f"${entry.value}{star}$"
     else:
-        value = latex_escaped(entry.value) + (f"${star}$" if star else "")
+        value = latex(entry.value) + (f"${star}$" if star else "")
     spread = entry.spread.replace("±", r"\pm ").replace(", ", r",\,")
     return f"{value} {{\\scriptsize ${spread}$}}" if spread else value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evenhand.report.text import headed, markdown, metric_name
+from evenhand.core.sinks import link, markdown
+from evenhand.core.text_output import visible
+from evenhand.report.text import headed, metric_name
 
 
 def filled(template: str, *, markup: bool, **values: Any) -> str:
@@ -23,6 +25,12 @@ def filled(template: str, *, markup: bool, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=markup,
+        finalize=_shown if markup else None,
     )
-    environment.filters |= {"headed": headed, "md": markdown, "words": metric_name}
+    environment.filters |= {"headed": headed, "link": link, "md": markdown, "words": metric_name}
     return environment.get_template(template).render(**values)
+
+
+def _shown(value: Any) -> Any:
+    """A value for a page: in a text, what is not seen or turns the direction of writing is spelled out."""
+    return visible(value) if type(value) is str else value  # markup of our own is of another type

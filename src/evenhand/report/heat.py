@@ -8,7 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING, NamedTuple
 
 from evenhand.core.records import WORST_GROUP, Record
-from evenhand.core.text_output import count, interval, number
+from evenhand.core.text_output import count, interval, number, visible
 from evenhand.report.board import improved
 from evenhand.report.measures import chosen_measures
 from evenhand.statistics.criteria import Criteria
@@ -65,7 +65,8 @@ class HeatMap:
         table = self.frame()
         table["shown"] = [cell.text for cell in self.cells.values()]
         wide = table.pivot(index=["model", "method"], columns="group", values="shown")
-        return str(wide.reindex(index=list(self.rows), columns=list(self.groups)).fillna("–").to_html(escape=True))
+        shown = wide.reindex(index=list(self.rows), columns=list(self.groups)).fillna("–")
+        return visible(shown.to_html(escape=True))
 
 
 def heat_map(
@@ -84,8 +85,8 @@ def heat_map(
         SettingsError: There is no such metric.
     """
     shown = [r for r in records if model in ("", r.model) and benchmark in ("", r.benchmark)]
-    kinds = {r.metric: r.kind for r in shown}
-    is_capability = metric is not None and kinds.get(metric.rpartition(":")[2]) == "capability"
+    kinds = {name: r.kind for r in shown for name in (r.metric, f"{r.benchmark}:{r.metric}")}
+    is_capability = metric is not None and kinds.get(metric, kinds.get(metric.rpartition(":")[2])) == "capability"
     names = (None, metric) if is_capability else (metric, None)
     measures = chosen_measures(shown, *names)
     if not measures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from math import isnan
 
 from rich.console import Group, RenderableType
@@ -11,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
-from evenhand.core.text_output import number, visible
+from evenhand.core.rich_output import Harmless
+from evenhand.core.sinks import in_html, one_line
+from evenhand.core.text_output import number
 from evenhand.report.board import COSTS, SHORT, Board, Cell, Column, Row, written
 from evenhand.report.palette import JUDGED
 from evenhand.report.text import DEMO_LABEL
@@ -34,35 +35,35 @@ def rendered(board: Board, width: int) -> RenderableType:
     parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if board.demo else []
     for model in board.models:
         rows = [row for row in board.rows if row.model == model]
-        parts += [Text(visible(model), style="bold"), _table(rows, columns, width), Text()]
-    parts += [Text(f"missing: {visible(line)}", style="yellow") for line in board.missing]
+        parts += [Text(one_line(model), style="bold"), _table(rows, columns, width), Text()]
+    parts += [Text(f"missing: {one_line(line)}", style="yellow") for line in board.missing]
     if board.columns:
         parts += [Text(line, style="dim") for line in _legend(board, columns)]
-    return Group(*parts)
+    return Harmless(Group(*parts))
 
 
 def as_html(board: Board) -> str:
     """A table of all columns for a notebook; every name is escaped."""
-    heads = "".join(f"<th scope='col'>{escape(c.title)}</th>" for c in board.columns)
+    heads = "".join(f"<th scope='col'>{in_html(c.title)}</th>" for c in board.columns)
     several = len(board.models) > 1
     model = "<th scope='col'>model</th>" * several
     lines = []
     for row in board.rows:
         name = f"{MARKS[row.pareto]} {row.method}"
-        cells = "".join(f"<td title='{escape(c.note)}'>{_html(c)}</td>" for c in _cells(row, board.columns))
+        cells = "".join(f"<td title='{in_html(c.note)}'>{_html(c)}</td>" for c in _cells(row, board.columns))
         if _without_numbers(row):
-            cells = f"<td colspan='{len(board.columns)}'>{escape(f'{row.status}: {row.note}')}</td>"
-        own = f"<td>{escape(row.model)}</td>" * several
-        lines.append(f"<tr>{own}<th scope='row' style='text-align:left'>{escape(name)}</th>{cells}</tr>")
+            cells = f"<td colspan='{len(board.columns)}'>{in_html(f'{row.status}: {row.note}')}</td>"
+        own = f"<td>{in_html(row.model)}</td>" * several
+        lines.append(f"<tr>{own}<th scope='row' style='text-align:left'>{in_html(name)}</th>{cells}</tr>")
     label = f"<p><b>{DEMO_LABEL}</b></p>" * board.demo
-    gaps = "".join(f"<p>missing: {escape(line)}</p>" for line in board.missing)
+    gaps = "".join(f"<p>missing: {in_html(line)}</p>" for line in board.missing)
     head = f"<thead><tr>{model}<th scope='col'>method</th>{heads}</tr></thead>"
-    caption = f"<p style='max-width:75em;font-size:.88em'>{escape(board.explained)}.</p>"
+    caption = f"<p style='max-width:75em;font-size:.88em'>{in_html(board.explained)}.</p>"
     return f"{label}<table>{head}<tbody>{''.join(lines)}</tbody></table>{gaps}{caption}"
 
 
 def _html(cell: Cell) -> str:
-    text = escape(cell.text)
+    text = in_html(cell.text)
     return f"<b>{text}</b>" if cell.significant else text
 
 
@@ -93,7 +94,7 @@ def _table(rows: list[Row], columns: list[Column], width: int) -> Table:
 
 
 def _name(row: Row) -> str:
-    return visible(row.method) + (f": {row.status}" if _without_numbers(row) else "")
+    return one_line(row.method) + (f": {row.status}" if _without_numbers(row) else "")
 
 
 def _without_numbers(row: Row) -> bool:
@@ -117,7 +118,7 @@ def _short(cell: Cell, column: Column) -> str:
     if column.key in COSTS:
         return written(column.key, cell.value)
     if column.key == "worst_group":
-        return f"{number(cell.value, decimals=2)} {_fitted(visible(cell.note), 14)}{cell.mark}"
+        return f"{number(cell.value, decimals=2)} {_fitted(one_line(cell.note), 14)}{cell.mark}"
     half = "" if isnan(cell.half_width) else f"±{number(cell.half_width, decimals=2).removeprefix('0')}"
     return f"{number(cell.value)}{half}{cell.mark}"
 

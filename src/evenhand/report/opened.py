@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +12,22 @@ from typing import Any, Protocol, runtime_checkable
 from evenhand.core import registry
 from evenhand.errors import EvenhandError
 from evenhand.interfaces import Benchmark, Question, QuestionItem
+
+_at_hand: ContextVar[Mapping[str, Benchmark] | None] = ContextVar("evenhand_opened_benchmarks", default=None)
+
+
+@contextmanager
+def at_hand(benchmarks: Iterable[Benchmark]) -> Iterator[None]:
+    """Show the items of these benchmarks within the block without reading their data again.
+
+    Args:
+        benchmarks: As they were asked. One that the registry would not make of its spec is not used.
+    """
+    token = _at_hand.set({b.spec: b for b in benchmarks})
+    try:
+        yield
+    finally:
+        _at_hand.reset(token)
 
 
 @runtime_checkable
@@ -34,9 +52,11 @@ class Opened:
     @cached_property
     def _built(self) -> tuple[Benchmark | None, str]:
         try:
-            return registry.build_benchmark(self.spec), ""
+            built = registry.build_benchmark(self.spec)
         except EvenhandError as error:  # such as a plugin's that is not loaded: then nobody knows what may be shown
             return None, f"the benchmark cannot be opened: {error}"
+        kept = (_at_hand.get() or {}).get(self.spec)
+        return (kept if type(kept) is type(built) else built), ""
 
     @property
     def benchmark(self) -> Benchmark | None:

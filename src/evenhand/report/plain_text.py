@@ -23,7 +23,9 @@ def plain_text(shown: RenderableType, width: int = WIDTH) -> str:
     """
     from rich.console import Console
 
+    from evenhand.core.rich_output import Harmless
+
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
-    console.print(shown)
+    console.print(Harmless(shown))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evenhand.core.records import Record, is_baseline
+from evenhand.core.sinks import FIGURE_TEXT, one_line
 from evenhand.errors import SettingsError, suggest
 from evenhand.report.cost import COST_NAMES
 from evenhand.report.palette import COLOURS
@@ -59,8 +60,8 @@ def interval_plot(
         _panel(axis, [r for r in wanted if (r.benchmark, r.metric) == panel], rows, above[panel[0]])
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
-    title = f"{group}: value and {level:g} % interval; dotted line: the baseline"
-    figure.suptitle(title + (f"  ({DEMO_LABEL})" if demo else ""), fontsize=10, x=0.01, ha="left")
+    title = f"{one_line(group)}: value and {level:g} % interval; dotted line: the baseline"
+    figure.suptitle(title + (f"  ({DEMO_LABEL})" if demo else ""), fontsize=10, x=0.01, ha="left", **FIGURE_TEXT)
     return figure
 
 
@@ -105,10 +106,10 @@ def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]
     if first.direction == "zero":
         axis.axvline(0, color="#999999", linewidth=0.8)
     better = BETTER[first.direction]
-    what = _cut(above + metric_name(first.metric))
-    axis.set_title(f"{what}\n{better}", fontsize=9, parse_math=False)
+    what = _cut(one_line(above + metric_name(first.metric)))
+    axis.set_title(f"{what}\n{better}", fontsize=9, **FIGURE_TEXT)
     several = len({m for m, _ in rows}) > 1
-    axis.set_yticks(range(len(rows)), [_name(m, method, several) for m, method in rows], fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(rows)), [_name(m, method, several) for m, method in rows], fontsize=8, **FIGURE_TEXT)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.tick_params(axis="x", labelsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -121,7 +122,7 @@ def _panel(axis: Any, records: Sequence[Record], rows: Sequence[tuple[str, str]]
 
 def _name(model: str, method: str, several: bool) -> str:
     text = f"{model}: {method}" if several else method
-    return _cut(text)
+    return _cut(one_line(text))
 
 
 def _cut(text: str) -> str:
@@ -131,5 +132,5 @@ def _cut(text: str) -> str:
 def _empty(records: Sequence[Record]) -> Figure:
     figure = NotebookFigure(figsize=(7, 1.5))
     reason = next((r.note for r in records if r.note and r.metric not in COST_NAMES), "no numbers")
-    figure.text(0.02, 0.5, f"Nothing to plot: {reason[:150]}", fontsize=9, wrap=True, parse_math=False)
+    figure.text(0.02, 0.5, f"Nothing to plot: {one_line(reason[:150])}", fontsize=9, wrap=True, **FIGURE_TEXT)
     return figure

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core import file_io
 from evenhand.core.records import Record
+from evenhand.core.run_folder import MANIFEST, SCORES, RunFolder
+from evenhand.core.sinks import one_line
 from evenhand.errors import RunError, suggest
 from evenhand.report import blocks
 from evenhand.report.analysis import Analysis
@@ -45,12 +46,12 @@ class Report(Analysis):
             RunError: The folder is no run, a run that was stopped before it had numbers, or one with a damaged file.
         """
         path = Path(folder)
-        scores, manifest = path / "scores.parquet", path / "manifest.json"
-        if not manifest.is_file():
+        if not (path / MANIFEST).is_file():
             raise RunError(f"{path} is no run folder: it holds no manifest.json")
-        if not scores.is_file():
+        if not (path / SCORES).is_file():
             raise RunError(f"the run in {path} was stopped before it had numbers: run the same command again to go on")
-        return cls(_records(scores), _facts(manifest), path)
+        run = RunFolder(path)
+        return cls(run.read_scores(), run.manifest().content, path)
 
     def frame(self, *, main_only: bool = False) -> pd.DataFrame:
         """One row per record."""
@@ -168,22 +169,33 @@ class Report(Analysis):
 
     def html(self) -> str:
         """A page of its own: leaderboard, charts, changed items, all tables and provenance. Every name is escaped."""
+        return self._page(self.plot())
+
+    def _page(self, figure: Figure) -> str:
         import base64
         import io
 
         from evenhand.report.page import context
 
         picture = io.BytesIO()
-        self.plot().savefig(picture, dpi=110, format="png")
+        figure.savefig(picture, dpi=110, format="png")
         plot = base64.b64encode(picture.getvalue()).decode()
         return self._rendered("page.html.j2", plot=plot, **context(self, self.provenance()))
 
     def save(self, folder: str | Path) -> None:
-        """Write report.html, summary.md and intervals.png; each appears whole or not at all."""
-        target = Path(folder)
-        _replace(target / "report.html", lambda f: f.write_text(self.html(), encoding="utf-8"))
+        """Write report.html, summary.md and intervals.png; each appears whole or not at all.
+
+        In a run folder their checksums are written last, so that a process that is killed before leaves none that are
+        wrong.
+        """
+        target, figure = Path(folder), self.plot()
+        run = RunFolder(target)
+        sealed = run.unseal_views() or (self.folder is not None and target.absolute() == self.folder.absolute())
+        _replace(target / "report.html", lambda f: f.write_text(self._page(figure), encoding="utf-8"))
         _replace(target / "summary.md", lambda f: f.write_text(self.markdown(), encoding="utf-8"))
-        _replace(target / "intervals.png", lambda f: self.plot().savefig(f, dpi=130, format="png"))
+        _replace(target / "intervals.png", lambda f: figure.savefig(f, dpi=130, format="png"))
+        if sealed:
+            run.seal_views()
 
     def _rendered(self, template: str, *, markup: bool = True, **more: Any) -> str:
         return filled(
@@ -240,29 +252,7 @@ class Report(Analysis):
     def __repr__(self) -> str:
         """Short, for logs."""
         cells = {(r.model, r.method, r.benchmark) for r in self.records}
-        return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={self.folder})"
-
-
-def _records(file: Path) -> list[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = {f.name for f in dataclasses.fields(Record)}
-    try:
-        rows = pq.read_table(file).to_pylist()
-        return [Record(**{k: v for k, v in row.items() if k in names}) for row in rows]
-    except (OSError, pa.ArrowException, TypeError) as error:  # not a table, or one without the columns of a record
-        raise RunError(f"{file} cannot be read ({error}); run the command of this run again") from error
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} is not JSON ({error}); run the command of this run again") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{file} holds no facts of a run; run its command again")
-    return found
+        return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={one_line(self.folder)})"
 
 
 def _replace(target: Path, write: Any) -> None:

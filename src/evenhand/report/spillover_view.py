@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evenhand.core.text_output import visible
+from evenhand.core.rich_output import Harmless
+from evenhand.core.sinks import in_html, one_line
 from evenhand.report.palette import JUDGED
 from evenhand.report.spillover_parts import ALL, Effect, Fitted, Measured, SpilloverMatrix, plain_model
 from evenhand.report.text import DEMO_LABEL, metric_name
@@ -36,19 +36,19 @@ def rendered(found: SpilloverMatrix, width: int) -> RenderableType:
     room = max(1, (width - min(longest, MOST_NAME) - 1) // (CELL + 1))
     for start in range(0, len(found.rows), room):
         parts += [_table(found, found.rows[start : start + room], names), Text()]
-    parts += [Text(visible(line)) for line in _lines(found)]
-    parts.append(Text(visible(_legend(found)), style="dim"))
-    return Group(*parts)
+    parts += [Text(one_line(line)) for line in _lines(found)]
+    parts.append(Text(one_line(_legend(found)), style="dim"))
+    return Harmless(Group(*parts))
 
 
 def _table(found: SpilloverMatrix, rows: Sequence[Fitted], names: dict[Fitted, str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("measured on", max_width=MOST_NAME, overflow="fold")
     for row in rows:
-        table.add_column(Text(visible(names[row])), width=CELL, overflow="fold")
+        table.add_column(Text(one_line(names[row])), width=CELL, overflow="fold")
     for column in found.columns:
         cells = [_cell(found.cells.get((row, column))) for row in rows]
-        table.add_row(Text(visible(_measured(found, column))), *cells)
+        table.add_row(Text(one_line(_measured(found, column))), *cells)
     return table
 
 
@@ -80,15 +80,17 @@ def _measured(found: SpilloverMatrix, column: Measured) -> str:
 def as_html(found: SpilloverMatrix) -> str:
     """The matrix for a notebook; every name is escaped."""
     names = _row_names(found)
-    heads = "".join(f"<th scope='col'>{escape(names[row])}</th>" for row in found.rows)
+    heads = "".join(f"<th scope='col'>{in_html(names[row])}</th>" for row in found.rows)
     lines = []
     for column in found.columns:
         cells = "".join(_html(found.cells.get((row, column))) for row in found.rows)
-        lines.append(f"<tr><th scope='row' style='text-align:left'>{escape(_measured(found, column))}</th>{cells}</tr>")
+        lines.append(
+            f"<tr><th scope='row' style='text-align:left'>{in_html(_measured(found, column))}</th>{cells}</tr>"
+        )
     label = f"<p><b>{DEMO_LABEL}</b></p>" * found.demo
     table = f"<table><thead><tr><th scope='col'>measured on</th>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    said = "".join(f"<p>{escape(line)}</p>" for line in _lines(found))
-    notes = f"{said}<p style='font-size:.88em'>{escape(_legend(found))}</p>"
+    said = "".join(f"<p>{in_html(line)}</p>" for line in _lines(found))
+    notes = f"{said}<p style='font-size:.88em'>{in_html(_legend(found))}</p>"
     return f"{label}{table}</table>{notes}"
 
 
@@ -97,7 +99,7 @@ def _html(effect: Effect | None) -> str:
         return "<td></td>"
     tint = TINTS[effect.better] if effect.shown else ""
     styles = [f"background:{tint}"] * bool(tint) + ["outline:2px solid #888", "outline-offset:-2px"] * effect.targeted
-    text = "<br>".join(escape(line) for line in effect.lines if line)
+    text = "<br>".join(in_html(line) for line in effect.lines if line)
     return f"<td style='{';'.join(styles)}'>{text}</td>" if styles else f"<td>{text}</td>"
 
 

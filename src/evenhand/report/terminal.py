@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evenhand.core.records import is_baseline
-from evenhand.core.text_output import visible
+from evenhand.core.rich_output import Harmless
+from evenhand.core.sinks import one_line
 from evenhand.report.analysis import Analysis
 from evenhand.report.blocks import Block, Column, meanings
 from evenhand.report.content import Content
@@ -38,7 +39,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As many methods side by side as the terminal is wide; rich calls this."""
         fit = (options.max_width - LABEL) // CELL
-        yield _view(self.report, self.group, max(2, min(ACROSS, fit)))
+        yield Harmless(_view(self.report, self.group, max(2, min(ACROSS, fit))))
 
 
 class Summary:
@@ -63,7 +64,7 @@ class Summary:
 
 def _plain(text: str, style: str = "") -> Text:
     """A text with names or words of a model, in which nothing acts on a terminal."""
-    return Text(visible(text), style=style)
+    return Text(one_line(text), style=style)
 
 
 def _view(report: Analysis, group: str, across: int) -> RenderableType:
@@ -134,7 +135,7 @@ def _table(metrics: list[Column], methods: dict[str, list[str]], report: Content
     arrows = {r.metric: ARROWS[r.direction] for r in report.numbers}
     for n, metric in enumerate(metrics):
         style = "dim" if metric.counts else ""
-        name = Text(metric.title, style=style) + Text("" if metric.counts else f" {arrows[metric.metric]}", style="dim")
+        name = _plain(metric.title, style) + Text("" if metric.counts else f" {arrows[metric.metric]}", style="dim")
         table.add_row(name, *[_plain(c[n], style) for c in methods.values()])
     if not metrics:
         table.add_row(Text("no numbers"), *[Text("") for _ in methods])

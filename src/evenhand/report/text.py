@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
-from evenhand.core import moved, text_output
+from evenhand.core import moved
 from evenhand.core.records import WORST_GROUP, Record
 from evenhand.core.text_output import count, interval, number
 from evenhand.statistics.criteria import CRITERIA, FAMILIES, FEW_CLUSTERS, MIN_CLUSTERS, Criteria, fewest_clusters
@@ -63,12 +62,11 @@ def headed(title: str, direction: str) -> str:
     return f"{title} {ARROWS.get(direction, '')}".rstrip()
 
 
-def markdown(text: object) -> str:
-    """Names come from models, data and plugins: nothing in them may act as Markdown, formula, HTML or on a terminal."""
-    plain = text_output.visible(" ".join(str(text).split()))
-    escaped = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
-    return re.sub(r"([\\`*_\[\]|~!]|(?<!&)#)", r"\\\1", escaped)
-
-
 if not TYPE_CHECKING:
-    __getattr__ = moved.moved_names(__name__, dict.fromkeys(("duration", "visible"), "evenhand.core.text_output"))
+    __getattr__ = moved.moved_names(
+        __name__,
+        {
+            **dict.fromkeys(("duration", "visible"), "evenhand.core.text_output"),
+            "markdown": "evenhand.core.sinks",
+        },
+    )

@@ -15,11 +15,13 @@ from typing import Any
 
 from evenhand.core.records import is_baseline
 from evenhand.core.run_folder import RunFolder, from_plain
+from evenhand.core.sinks import one_line
 from evenhand.core.text_output import number, visible
 from evenhand.errors import RunError
 from evenhand.interfaces import AnswerBy, Benchmark, Choice, Message, Question, Reply
 from evenhand.models.readings import asked_by, written_by
 from evenhand.prompting.rendering import as_dialogue
+from evenhand.report.answers import answers_file
 from evenhand.report.opened import Opened, question_of
 
 NOT_RECORDED = "the benchmark's question; what the method made of it was not recorded"
@@ -42,7 +44,8 @@ class Transcript:
 
     def __str__(self) -> str:
         """The dialogue as text; nothing in it can act on a terminal."""
-        head = f"{self.model}, {self.method}, {self.benchmark}, item {self.item}"
+        names = map(one_line, (self.model, self.method, self.benchmark, f"item {self.item}"))
+        head = ", ".join(names)
         lines = [head, "=" * len(head), *(f"({self.note})" for _ in range(bool(self.note)))]
         lines += [f"[{turn.role}]\n{turn.content}" for turn in self.turns]
         return visible("\n".join([*lines, f"-> {self.outcome}"]))
@@ -67,7 +70,7 @@ def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted:
     run, found, ids = RunFolder(folder), [], list[str]()
     opened = {spec: Opened(spec) for spec in {str(cell["benchmark"]) for cell in cells}}
     for cell in cells:
-        stored = run.stored(str(cell.get("answers", "")))
+        stored = run.stored(answers_file(folder, cell)) if cell.get("answers") else {}
         ids += list(stored)[:1]
         if item in stored:
             found.append(transcript(opened[cell["benchmark"]], cell, item, stored[item]))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,34 @@ from evenhand.statistics.moments import ratio
 Ints = NDArray[np.intp]
 MIN_STRATUM = 3
 """A stratum with fewer clusters says next to nothing about its own variance, and is pooled with others."""
+
+
+class _Runs(NamedTuple):
+    """Where the pairs of each number begin in a sorted array of numbers, so that sums need not look for it again."""
+
+    starts: Ints
+    numbers: Ints
+    """Those that occur."""
+    length: int
+    """How many there may be."""
+
+    @classmethod
+    def of(cls, at: Ints, count: int) -> _Runs:
+        """Find them.
+
+        Args:
+            at: [P] sorted numbers from 0 to count - 1.
+            count: Of the numbers.
+        """
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        return cls(starts, at[starts], count)
+
+    def summed(self, x: Array) -> Array:
+        """Sum by number: [P, ...] as [length, ...]."""
+        out = np.zeros((self.length, *x.shape[1:]))
+        if len(self.starts):
+            out[self.numbers] = np.add.reduceat(x, self.starts, axis=0)
+        return out
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,7 @@ class Design:
 
     def total(self, x: Array) -> Array:
         """Sum over the clusters of each group: [P, ...] as [G, ...]."""
-        return _summed(x, self.group, self.groups)
+        return self._by_group.summed(x)
 
     def without_each(self, x: Array) -> Array:
         """Totals of the group without the pair's cluster, the rest of its stratum weighted up: [P, S] as [P, S].
@@ -101,13 +130,21 @@ class Design:
         with np.errstate(invalid="ignore"):
             return without - self._of_stratum(without) / self.size
 
-    @property
+    @cached_property
     def _strata(self) -> int:
         return int(self.stratum.max(initial=-1)) + 1
 
+    @cached_property
+    def _by_group(self) -> _Runs:
+        return _Runs.of(self.group, self.groups)
+
+    @cached_property
+    def _by_stratum(self) -> _Runs:
+        return _Runs.of(self.stratum, self._strata)
+
     def _of_stratum(self, x: Array) -> Array:
         """[P, ...] sum over the pair's stratum."""
-        return _summed(x, self.stratum, self._strata)[self.stratum]
+        return self._by_stratum.summed(x)[self.stratum]
 
     def taking_part(self, n: Array) -> Array:
         """Clusters [G] whose n [P] is above 0."""
@@ -123,7 +160,7 @@ class Design:
 
         Clusters and strata are those with any n [P]. Where all weigh alike it is clusters - strata.
         """
-        present = _summed((n > 0).astype(np.float64), self.stratum, self._strata) > 0
+        present = self._by_stratum.summed((n > 0).astype(np.float64)) > 0
         of_group = np.zeros(self._strata, dtype=np.intp)
         of_group[self.stratum] = self.group
         count = np.bincount(of_group[present], minlength=self.groups)
@@ -160,14 +197,6 @@ def pooled(codes: Ints, rank: Ints) -> Ints:
         target = largest if alone < MIN_STRATUM and not small.all() else len(counts)
         number = np.where(small[number], target, number)
     return np.asarray(np.unique(number, return_inverse=True)[1], dtype=np.intp)
-
-
-def _summed(x: Array, at: Ints, count: int) -> Array:
-    out = np.zeros((count, *x.shape[1:]))
-    if len(at):
-        starts = np.flatnonzero(np.diff(at, prepend=-1))
-        out[at[starts]] = np.add.reduceat(x, starts, axis=0)
-    return out
 
 
 def takes_part(sums: Sequence[Any]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from evenhand.interfaces import Array, Measured, Metric, Tally
 from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
 from evenhand.statistics.moments import ratio
+from evenhand.statistics.once import once_a_level
 
 Metrics = Callable[[Array], dict[str, Measured]]
 ROUNDING = 1e-12
@@ -83,6 +84,7 @@ class Estimate:
         """Square root of the variance; rounding counts as 0."""
         return rounded_root(self.variance, self.value)
 
+    @once_a_level
     def interval(self, alpha: float) -> tuple[Array, Array]:
         """Interval of level 1 - `alpha`, within the metric's range; nan where there is none (`note` says why)."""
         if self.info.form == "proportion":

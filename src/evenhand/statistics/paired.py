@@ -21,6 +21,7 @@ from evenhand.statistics import proportions, resampling
 from evenhand.statistics.design import Design
 from evenhand.statistics.estimate import ROUNDING, Estimate, combined, degrees_of, few_carry, rounded_root
 from evenhand.statistics.moments import ratio
+from evenhand.statistics.once import once_a_level
 
 RARE = 0.1
 """Where a share of changed items is below this, exact bounds are used besides the jackknife."""
@@ -104,6 +105,7 @@ class Paired:
     changed: _Changed | None = None
     """Of a proportion: shares of changed items."""
 
+    @once_a_level
     def interval(self, alpha: float) -> tuple[Array, Array]:
         """Interval of the difference, of level 1 - `alpha`; it leaves zero out just where p is below `alpha`."""
         low, high = self._ends(alpha)
@@ -115,6 +117,7 @@ class Paired:
         high = np.where(significant | np.isnan(p), high, np.maximum(high, 0.0))
         return low, high
 
+    @once_a_level
     def gain_interval(self, alpha: float) -> tuple[Array, Array]:
         """Interval of the gain. Of a score that is best at 0, the signs of both values are taken as they were found."""
         if self.info.direction != "zero":
@@ -193,6 +196,7 @@ class Paired:
         low, high = self._ends(0.05)
         return np.fmax(self.error, (high - low) / (2 * stdtrit(self.degrees, 0.975)))
 
+    @once_a_level
     def _ends(self, alpha: float) -> tuple[Array, Array]:
         if self.draws is not None:
             low, high = resampling.percentiles(self.draws, self.degrees, alpha)

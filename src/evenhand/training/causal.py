@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from evenhand.errors import SettingsError
 from evenhand.inference import support_probe
 from evenhand.inference.scoring import evaluating
 from evenhand.inference.tree_forward import Finish
-from evenhand.training.hidden import final_hidden
-from evenhand.training.losses import CHUNK, Reduction, chunked_cross_entropy
-from evenhand.training.packing import Batch
+from evenhand.training.hidden import NODES, fed_hidden, final_hidden
+from evenhand.training.losses import CHUNK, Reduction, chunked_cross_entropy, chunked_repeated_cross_entropy
+from evenhand.training.packing import IGNORED, Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,11 +52,33 @@ def causal_lm_loss(
         chunk: Most rows of logits held at once.
         reduction: "mean" over the predicted tokens, or "sum", where several batches make one step.
     """
+    if NODES in batch.inputs:
+        return _shared_loss(module, batch, finish, chunk, reduction)
     hidden = final_hidden(module, **batch.inputs)
     return chunked_cross_entropy(
         hidden[:, :-1].flatten(0, 1),
         module.get_output_embeddings(),
         batch.labels[:, 1:].flatten(),
+        chunk=chunk,
+        finish=finish,
+        reduction=reduction,
+    )
+
+
+def _shared_loss(module: PreTrainedModel, batch: Batch, finish: Finish, chunk: int, reduction: Reduction) -> Tensor:
+    """The loss over a trie, where a token that several sequences share is predicted once and counts as often."""
+    counted = batch.labels[0, 1:] != IGNORED
+    nodes, targets = batch.inputs[NODES][0, :-1][counted], batch.labels[0, 1:][counted]
+    # sorted by node
+    pairs, counts = torch.stack([nodes, targets]).unique(dim=1, return_counts=True)  # type: ignore[no-untyped-call]
+    read, rows = pairs[0].unique(return_inverse=True)
+    hidden = fed_hidden(module, batch.inputs)
+    return chunked_repeated_cross_entropy(
+        hidden[read.to(hidden.device)],
+        module.get_output_embeddings(),
+        rows,
+        pairs[1],
+        counts,
         chunk=chunk,
         finish=finish,
         reduction=reduction,

@@ -23,6 +23,7 @@ from evenhand.renaming import old_fields
 from evenhand.training import accelerate_support
 from evenhand.training.checkpoints import Checkpoints, Weights, put, state_of, weights_of
 from evenhand.training.gradient_checkpointing import checkpointed
+from evenhand.training.grouping import GroupBy
 from evenhand.training.optimizer import adamw, constant_rate, linear_rate, set_learning_rate
 from evenhand.training.processes import Processes
 
@@ -96,6 +97,10 @@ class Schedule:
     gradient_checkpointing: bool = False
     """Whether activations are computed anew in the backward pass instead of being kept: less memory, about a third more
     time, and the same result."""
+    group_by: GroupBy = "none"
+    """Which examples a method puts into one batch (`evenhand.training.grouping`): any, in random order, or with
+    "prefix" those whose texts begin alike. That feeds shared beginnings less often; it changes the order of the
+    examples, and with it the result."""
 
     def __post_init__(self) -> None:
         """Refuse what no training can follow."""
@@ -135,6 +140,8 @@ class Schedule:
         del values["gradient_checkpointing"]
         if self.learning_rate_decay == "linear":  # as it always was before this was a choice
             del values["learning_rate_decay"]
+        if self.group_by == "none":
+            del values["group_by"]
         return {_FIRST_NAMES.get(name, name): value for name, value in values.items()}
 
     def rate(self, progress: float) -> float:

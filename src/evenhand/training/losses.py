@@ -92,6 +92,40 @@ def chunked_cross_entropy(
     return chunked_sum(hidden[counted.to(hidden.device)], head, loss_of, chunk=chunk, finish=finish)
 
 
+def chunked_repeated_cross_entropy(
+    hidden: Tensor,
+    head: nn.Module,
+    rows: Tensor,
+    targets: Tensor,
+    counts: Tensor,
+    *,
+    chunk: int = CHUNK,
+    finish: Finish = unchanged,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy as of `chunked_cross_entropy`, where a row may have several targets, each any number of times.
+
+    Args:
+        hidden: [N, H], what the output embedding is given; every row is put through it once.
+        head: The output embedding.
+        rows: [M] the row that each target is predicted from, ascending.
+        targets: [M] token ids.
+        counts: [M] how often each counts.
+        chunk: Most rows of logits held at once.
+        finish: What the model does to its logits.
+        reduction: "mean" by counts (0 where none counts), or "sum".
+    """
+    divisor = _divisor(float(counts.sum()), reduction)
+
+    def loss_of(logits: Tensor, which: slice) -> Tensor:
+        own = torch.nonzero((rows >= which.start) & (rows < which.stop)).flatten()
+        at, wanted = (rows[own] - which.start).to(logits.device), targets[own].to(logits.device)
+        missed = torch.logsumexp(logits, dim=-1)[at] - logits[at, wanted]
+        return (missed * counts[own].to(logits)).sum() / divisor
+
+    return chunked_sum(hidden, head, loss_of, chunk=chunk, finish=finish)
+
+
 def chunked_kl(
     hidden: Tensor,
     head: nn.Module,

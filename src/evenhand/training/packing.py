@@ -2,23 +2,28 @@
 
 Whether a model can be fed like that is found out by trying. Most models of transformers read position ids that begin
 anew as the border of a sequence; some only obey a mask that says so; for the others each sequence has a row of its own.
+
+Where many tokens of a batch are beginnings that its sequences share, rows are tries of them instead, in which such a
+beginning is fed once (`evenhand.training.shared_prefixes`).
 """
 
 from __future__ import annotations
 
 import inspect
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from evenhand.errors import SettingsError
+from evenhand.inference.prefix_trie import Pack
 from evenhand.inference.requests import buckets
 from evenhand.inference.scoring import evaluating, input_device
 from evenhand.inference.support_probe import PROBE, REFUSALS, exact_up_to, inner, near
-from evenhand.training.hidden import final_hidden
+from evenhand.training.hidden import NODES, final_hidden
+from evenhand.training.shared_prefixes import TOKEN_CELLS, drops_out, fed, longest_trie, needed, read_places, tries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +34,8 @@ IGNORED = -100
 Kind = Literal["positions", "mask", "padding"]
 KINDS: tuple[Kind, ...] = ("positions", "mask", "padding")
 """Borders told by the position ids, by a mask [rows, 1, length, length], or one sequence a row."""
+WORTH = 0.9
+"""Tries are fed where they have at most this fraction of the tokens that would be fed without sharing."""
 
 
 class Layout(NamedTuple):
@@ -39,17 +46,50 @@ class Layout(NamedTuple):
     """The longest sequence that may stand beside others (`evenhand.inference.support_probe.exact_up_to`)."""
     dtype: torch.dtype = torch.float32
     """Of a mask's numbers."""
+    shared: bool = False
+    """Whether beginnings that sequences share are fed once, where that is worth it."""
+    eager: bool = False
+    """Whether the attention keeps its weights as a whole, so that shared rows are to stay shorter."""
+
+
+class Distinct(NamedTuple):
+    """Hidden states, each once."""
+
+    places: Tensor
+    """[n] places in the flattened [rows * length] table of a batch."""
+    counts: Tensor
+    """[n] number of tokens that are predicted from each."""
 
 
 class Batch(NamedTuple):
-    """Rows of sequences."""
+    """Rows of sequences.
+
+    Where beginnings are shared, the rows that are fed have fewer tokens than the sequences. Labels and owners, and the
+    hidden states that `evenhand.training.final_hidden` makes of the inputs, are then those of one row [1, n]: of each
+    sequence the tokens with a label and the tokens that these are predicted from.
+    """
 
     inputs: dict[str, Any]
-    """What the module is called with."""
+    """What `evenhand.training.final_hidden` is called with; without `NODES` also what the module is called with."""
     labels: Tensor
     """[rows, length] `IGNORED` at padding and at the first token of each sequence, which nothing predicts."""
     owner: Tensor
     """[rows, length] which sequence a token is of, by its index in what was packed; -1 at padding."""
+
+    def distinct(self) -> Distinct:
+        """The places of the flattened table whose states something is predicted from, each state once."""
+        counted = torch.nonzero(self.labels[:, 1:] != IGNORED)
+        places = counted[:, 0] * self.labels.shape[1] + counted[:, 1]
+        if NODES not in self.inputs:
+            return Distinct(places, torch.ones_like(places))
+        nodes, which, counts = self.inputs[NODES].flatten()[places].unique(return_inverse=True, return_counts=True)
+        one = torch.empty_like(nodes).scatter_(0, which, places)  # any of the places of a node, as all have its state
+        return Distinct(one, counts)
+
+    @property
+    def fed(self) -> int:
+        """Number of tokens that go through the model, padding included."""
+        return int(self.inputs["input_ids"].numel())
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -57,15 +97,26 @@ class Batch(NamedTuple):
         return Batch(inputs, self.labels.to(device), self.owner.to(device))
 
 
-def layout_of(*modules: PreTrainedModel) -> Layout:
+def layout_of(*modules: PreTrainedModel, share: bool | None = None) -> Layout:
     """The densest layout that changes nothing for any of the models, found by trying; a teacher and a student share it.
 
     A sequence must give what it gives alone, and bit for bit the same whatever stands before it in its row.
+
+    Args:
+        modules: Causal language models of transformers, adapters included.
+        share: Whether beginnings that sequences share may be fed once. They then have one dropout mask for all
+            sequences, so that None shares them only where no model has dropout. False is for batches that are read
+            without `evenhand.training.final_hidden`. A model that gives something else on a trie never shares.
     """
     limit = min(exact_up_to(module) for module in modules)
     dtype = modules[0].dtype
     fitting = (Layout(kind, limit, dtype) for kind in KINDS)
-    return next(x for x in fitting if x.kind == "padding" or all(_fits(module, x) for module in modules))
+    found = next(x for x in fitting if x.kind == "padding" or all(_fits(module, x) for module in modules))
+    share = not any(map(drops_out, modules)) if share is None else share
+    if found.kind == "padding" or not share:
+        return found
+    shared = found._replace(shared=True, eager=any(m.config._attn_implementation == "eager" for m in modules))
+    return shared if all(_fits(module, shared) for module in modules) else found
 
 
 def pack(
@@ -84,7 +135,7 @@ def pack(
         labels: Per sequence a label a token: the token itself where it is to be predicted, else `IGNORED`. None
             predicts everything.
         length: Most tokens in a row of several sequences. Attention looks at the whole row, so that rows much longer
-            than most sequences cost more than they save.
+            than most sequences cost more than they save. A trie may be longer, up to `tokens`.
         tokens: Most tokens in a batch, padding included, as the memory allows; a longer row is a batch of its own.
 
     Raises:
@@ -96,6 +147,8 @@ def pack(
     sizes = [len(ids) for ids in sequences]
     beside = [n for n, size in enumerate(sizes) if size <= layout.limit]
     alone = [n for n, size in enumerate(sizes) if size > layout.limit]
+    if layout.shared and (shared := _shared(sequences, labels, beside, layout, length, tokens)):
+        return [_batch(sequences, labels, [[n]], layout) for n in alone] + shared
     room = 0 if layout.kind == "padding" else length
     rows = [[beside[n] for n in row] for row in best_fit([sizes[n] for n in beside], room)]
     filled = [sum(sizes[n] for n in row) for row in rows]
@@ -153,6 +206,67 @@ def _batch(
     return Batch(inputs, wanted, owner)
 
 
+def _shared(
+    sequences: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    which: Sequence[int],
+    layout: Layout,
+    length: int,
+    tokens: int,
+) -> list[Batch]:
+    """Batches of tries; none where the sequences share too little."""
+    wanted = needed(sequences, labels, IGNORED, which)
+    found = tries(wanted.ids, longest_trie(length, tokens, layout.eager))
+    sizes = [len(trie.tokens) for trie in found]
+    if sum(sizes) > WORTH * sum(map(len, wanted.ids)):
+        return []
+    groups = min(
+        (_groups(sizes, room, tokens) for room in [length * n // 8 for n in (8, 7, 6, 5, 4)]), key=_cost(sizes)
+    )
+    return [
+        _shared_batch(sequences, labels, wanted.which, [[found[n] for n in row] for row in group], layout)
+        for group in groups
+    ]
+
+
+def _groups(sizes: Sequence[int], room: int, tokens: int) -> list[list[list[int]]]:
+    """Things by row and batch, in rows of at most `room` tokens where several are in one."""
+    rows = best_fit(sizes, room)
+    groups = buckets([sum(sizes[n] for n in row) for row in rows], tokens)
+    return [[rows[r] for r in group] for group in groups]
+
+
+def _cost(sizes: Sequence[int]) -> Callable[[list[list[list[int]]]], float]:
+    """What feeding things by row and batch costs, in tokens: padding counts, and so does the attention."""
+
+    def cost(groups: list[list[list[int]]]) -> float:
+        longest = [max(sum(sizes[n] for n in row) for row in group) for group in groups]
+        return sum(len(g) * length * (1 + length / TOKEN_CELLS) for g, length in zip(groups, longest, strict=True))
+
+    return cost
+
+
+def _shared_batch(
+    sequences: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    which: Sequence[int],
+    rows: Sequence[Sequence[Pack]],
+    layout: Layout,
+) -> Batch:
+    """A batch of tries, whose rows are places in `which`."""
+    made = fed(rows, layout.dtype)
+    nodes, wanted, owner = [], [], []
+    for at, path in made.paths.items():
+        n = which[at]
+        places = read_places(labels[n], IGNORED)
+        nodes.append(path[torch.tensor(places).clamp_max(len(path) - 1)])  # the last token is not fed, nor read
+        wanted.append(torch.tensor([labels[n][place] if place else IGNORED for place in places]))
+        owner.append(torch.full((len(places),), n))
+    inputs = {"input_ids": made.ids, "use_cache": False, "position_ids": made.positions, "attention_mask": made.mask}
+    flat = [torch.cat(parts)[None] for parts in (nodes, wanted, owner)]
+    return Batch({**inputs, NODES: flat[0]}, flat[1], flat[2])
+
+
 def _mask(owner: Tensor, dtype: torch.dtype) -> Tensor:
     """[rows, 1, length, length] to be added to the attention: 0 for what came before in one's own sequence."""
     place = torch.arange(owner.shape[1])
@@ -166,19 +280,29 @@ def _fits(module: PreTrainedModel, layout: Layout) -> bool:
     words = int(module.config.get_text_config().vocab_size)
     asked = [[token % words for token in ids] for ids in PROBE]
     rows = [[0, 1, 4], [2, 3]]
-    first = {row[0] for row in rows}
+    first = {len(asked) - 1} if layout.shared else {row[0] for row in rows}  # in a trie, one that shares nothing
     other = [[(token + 1) % words for token in ids] if n in first else ids for n, ids in enumerate(asked)]
     try:
         with evaluating(module):
-            made, changed = (_by_sequence(module, _batch(x, x, rows, layout)) for x in (asked, other))
+            made, changed = (_by_sequence(module, _tried(x, rows, layout)) for x in (asked, other))
             plain = [final_hidden(module, input_ids=torch.tensor([ids]).to(made[0].device))[0] for ids in asked]
     except REFUSALS:
         return False
     same = all(torch.equal(made[n], changed[n]) for n in range(len(asked)) if n not in first)
-    return same and all(near(one, two) for one, two in zip(made, plain, strict=True))
+    return same and all(near(one, two[: len(one)]) for one, two in zip(made, plain, strict=True))
+
+
+def _tried(sequences: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], layout: Layout) -> Batch:
+    """A batch to try a layout out with."""
+    if not layout.shared:
+        return _batch(sequences, sequences, rows, layout)
+    wanted = needed(sequences, sequences, IGNORED, range(len(sequences)))
+    return _shared_batch(sequences, sequences, wanted.which, [tries(wanted.ids, 10**6)], layout)
 
 
 def _by_sequence(module: PreTrainedModel, batch: Batch) -> list[Tensor]:
+    """The hidden states of each sequence; of a trie all but the last, from which nothing is predicted."""
     batch = batch.to(input_device(module))
     hidden = final_hidden(module, **batch.inputs)
-    return [hidden[(batch.owner == n).to(hidden.device)] for n in range(int(batch.owner.max()) + 1)]
+    last = -1 if NODES in batch.inputs else None
+    return [hidden[(batch.owner == n).to(hidden.device)][:last] for n in range(int(batch.owner.max()) + 1)]

@@ -546,6 +546,9 @@ class Merging:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.words, name)
 
+    def __len__(self) -> int:
+        return len(self.words)
+
     def __call__(self, texts: Any, **more: Any) -> Any:
         rows = [texts] if isinstance(texts, str) else list(texts)
         spaced = [r.replace("world", " world ").replace("work", "wo rk") for r in rows]

@@ -3,6 +3,7 @@
 Needs the extra `serve` (pip install 'evenhand[serve]').
 """
 
+from evenhand.integrations.openai_server.limits import Limits
 from evenhand.integrations.openai_server.server import serve
 
-__all__ = ["serve"]
+__all__ = ["Limits", "serve"]

@@ -133,6 +133,14 @@ class Answerer:
         return local
 
     @property
+    def context_length(self) -> int | None:
+        """Tokens that the context of the model below all methods holds; None where nothing is known of it."""
+        model = self.model
+        while isinstance(model, Mitigated):
+            model = model.base
+        return model.context_length if isinstance(model, TokenModel) else None
+
+    @property
     def streams(self) -> bool:
         """Whether replies can be seen while they are written: not those of methods, servers and thoughts."""
         return isinstance(self.plain, LocalModel) and not self.plain.writes_thoughts

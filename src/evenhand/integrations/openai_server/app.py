@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from threading import Event
@@ -26,41 +26,27 @@ from evenhand.errors import (
     suggest,
 )
 from evenhand.integrations.openai_server.answering import Answer, Answerer, Job
-from evenhand.integrations.openai_server.gathering import Gatherer
+from evenhand.integrations.openai_server.bodies import BodyLimits
+from evenhand.integrations.openai_server.counting import counted_route
+from evenhand.integrations.openai_server.gathering import FullError, Gatherer
+from evenhand.integrations.openai_server.limits import Limits
 from evenhand.integrations.openai_server.live import Heard, Live
 from evenhand.integrations.openai_server.protocol import (
     STREAM_END,
     ChatRequest,
     CompletionRequest,
     Writer,
-    error,
     error_event,
     usage_of,
 )
+from evenhand.integrations.openai_server.refusal import RefusedError
 from evenhand.interfaces import Model
 
 COMPLETION_TOKENS = 16
 """Most new tokens of a completion that does not say, as in the protocol."""
-
-
+LONGEST_RETRY = 60
+"""Most seconds that a client is asked to wait before it tries again."""
 CHANGED = "the tokenizer rewrote what was sent already; ask for this reply without stream"
-
-
-class _RefusedError(Exception):
-    """A reply with an error status."""
-
-    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.param = status, code, param
-
-    def body(self) -> dict[str, Any]:
-        kinds = {401: "authentication_error", 404: "not_found_error"}
-        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return error(str(self), kind, code=self.code, param=self.param)
-
-    def response(self) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
-        return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
 class _ClientGoneError(Exception):
@@ -70,14 +56,15 @@ class _ClientGoneError(Exception):
 class _Server:
     """One model under one name."""
 
-    def __init__(self, model: Model, name: str | None, max_tokens: int) -> None:
+    def __init__(self, model: Model, name: str | None, max_tokens: int, limits: Limits) -> None:
+        self.limits, self.tokenising = limits, asyncio.Lock()
         self.answerer, self.name, self.max_tokens = Answerer(model), name or model.name, max_tokens
         self.fingerprint, self.since = model.fingerprint, int(time.time())
         self.gatherer: Gatherer | None = None
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        self.gatherer = Gatherer(lambda jobs: self.answerer.answer(jobs))
+        self.gatherer = Gatherer(lambda jobs: self.answerer.answer(jobs), self.limits.max_queue)
         try:
             yield
         finally:
@@ -95,27 +82,50 @@ class _Server:
     def check_name(self, asked: str) -> None:
         if asked != self.name:
             message = f"the model {asked!r} does not exist here. {suggest(asked, [self.name])}"
-            raise _RefusedError(404, message, code="model_not_found", param="model")
+            raise RefusedError(404, message, code="model_not_found", param="model")
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         self.check_name(body.model)
         if body.logprobs:
             self.answerer.local()
+        self.check_length(body.texts, "messages")
         return await self.respond(body, body.jobs(self.max_tokens), 1, request)
 
     async def completion(self, body: CompletionRequest, request: Request) -> Response:
         self.check_name(body.model)
         if body.logprobs is not None or body.echo:
             self.answerer.scored()
-        prompts = self.answerer.prompts(body.prompts)
+        for prompt in body.prompts:
+            self.check_length([prompt] if isinstance(prompt, str) else [], "prompt")
+        async with self.tokenising:  # in a thread, so that the loop serves all others meanwhile
+            prompts = await asyncio.to_thread(self.answerer.prompts, body.prompts)
         if not prompts:
-            raise _RefusedError(400, "give at least one prompt", param="prompt")
+            raise RefusedError(400, "give at least one prompt", param="prompt")
         return await self.respond(body, body.jobs(prompts, COMPLETION_TOKENS), len(prompts), request)
+
+    def check_length(self, texts: Sequence[str], field: str) -> None:
+        """Refuse what is far beyond the context before it is tokenised, which would take long.
+
+        Raises:
+            RefusedError: The numbers, and what to do.
+        """
+        context = self.answerer.context_length
+        length, most = sum(map(len, texts)), self.limits.characters(context)
+        if most is not None and length > most:
+            message = (
+                f"{field}: {length} characters are more than {most}, {self.limits.max_characters_per_token} for each "
+                f"of the {context} tokens that the context holds; shorten the text"
+            )
+            raise RefusedError(400, message, code="context_length_exceeded", param=field)
 
     async def respond(
         self, body: ChatRequest | CompletionRequest, jobs: list[Job], prompts: int, request: Request
     ) -> Response:
         """The reply, whole or in pieces; in pieces as they are written, where they can be seen by then."""
+        if len(jobs) > self.limits.max_queue:
+            raise RefusedError(
+                400, f"{len(jobs)} replies are asked for; this server takes at most {self.limits.max_queue}", param="n"
+            )
         writer = Writer(self.name, self.fingerprint, chat=isinstance(body, ChatRequest))
         if body.stream and self.answerer.streams and all(job.top is None for job in jobs):
             return await self.live(writer, body, jobs, prompts, request)
@@ -142,7 +152,7 @@ class _Server:
 
     def running_gatherer(self) -> Gatherer:
         if self.gatherer is None:
-            raise _RefusedError(503, "the server is starting; try again")
+            raise RefusedError(503, "the server is starting; try again")
         return self.gatherer
 
     async def answers(self, jobs: list[Job], request: Request) -> list[Answer]:
@@ -150,10 +160,11 @@ class _Server:
 
         Raises:
             _ClientGoneError: The client hung up.
+            FullError: Too many replies are waiting.
         """
         gatherer, left = self.running_gatherer(), Event()
         mine = [replace(job, wanted=lambda: not left.is_set()) for job in jobs]
-        together = asyncio.gather(*(asyncio.wrap_future(gatherer.submit(job)) for job in mine))
+        together = asyncio.gather(*map(asyncio.wrap_future, gatherer.submit(mine)))
         together.add_done_callback(_retrieved)
         gone = asyncio.ensure_future(_hung_up(request))
         either: set[asyncio.Future[Any]] = {together, gone}
@@ -175,7 +186,7 @@ async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usa
     answers: dict[int, Answer] = {}
     async for index, said in heard:
         if isinstance(said, BaseException):
-            refused = _of_model(said) if isinstance(said, EvenhandError) else _RefusedError(500, "the model failed")
+            refused = _of_model(said) if isinstance(said, EvenhandError) else RefusedError(500, "the model failed")
             yield error_event(refused.body())
             yield STREAM_END
             return
@@ -187,7 +198,7 @@ async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usa
             for event in writer.words(index, said):
                 yield event
         elif not said.text.startswith(sent[index]):
-            yield error_event(_RefusedError(500, CHANGED).body())
+            yield error_event(RefusedError(500, CHANGED).body())
             yield STREAM_END
             return
         else:
@@ -223,12 +234,19 @@ class _KeyCheck:
             right = hmac.compare_digest(given.strip(), self._key)
             if not right or scheme.lower() != b"bearer":
                 message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
-                await _RefusedError(401, message, code="invalid_api_key").response()(scope, receive, send)
+                await RefusedError(401, message, code="invalid_api_key").response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def build_app(model: Model, *, name: str | None = None, key: str | None = None, max_tokens: int = 256) -> FastAPI:
+def build_app(
+    model: Model,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    max_tokens: int = 256,
+    limits: Limits | None = None,
+) -> FastAPI:
     """An ASGI application that serves a model.
 
     Args:
@@ -236,14 +254,18 @@ def build_app(model: Model, *, name: str | None = None, key: str | None = None, 
         name: What clients call it; the model's own name by default.
         key: What clients must send as bearer token; None lets everyone in.
         max_tokens: Most new tokens of a chat reply where the request does not say.
+        limits: How much a request, and all together, may take; the defaults of `Limits` where None. Connections are
+            limited by `connections.configured` only, with which `serve` runs the application.
 
     Raises:
         MissingAbilityError: The model cannot write.
     """
-    server = _Server(model, name, max_tokens)
+    limits = limits or Limits()
+    server = _Server(model, name, max_tokens, limits)
     # strict: a page in a browser may send plain text to this machine without asking, but not JSON
     app = FastAPI(lifespan=server.running, openapi_url=None, strict_content_type=True)
-    routes = APIRouter(prefix="/v1")
+    routes = APIRouter(prefix="/v1", route_class=counted_route(limits))
+    app.add_middleware(BodyLimits, limits=limits)
     if key is not None:
         app.add_middleware(_KeyCheck, key=key)
 
@@ -273,17 +295,23 @@ def build_app(model: Model, *, name: str | None = None, key: str | None = None, 
 def _handle_errors(app: FastAPI) -> None:
     """Every error in the protocol's form, and none with a traceback."""
 
-    @app.exception_handler(_RefusedError)
-    async def refused(_: Request, error: _RefusedError) -> Response:
+    @app.exception_handler(RefusedError)
+    async def refused(_: Request, error: RefusedError) -> Response:
         return error.response()
 
     @app.exception_handler(_ClientGoneError)
     async def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=499)
 
+    @app.exception_handler(FullError)
+    async def full(_: Request, error: FullError) -> Response:
+        message = f"{error}, and this server takes no more; ask again later"
+        wait = min(LONGEST_RETRY, error.seconds)
+        return RefusedError(429, message, code="server_busy", retry_after=wait).response()
+
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
-        return _RefusedError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").response()
+        return RefusedError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").response()
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
@@ -295,25 +323,25 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:
-        return _RefusedError(500, "the model failed; the server's log says why").response()
+        return RefusedError(500, "the model failed; the server's log says why").response()
 
 
-def _malformed(error: RequestValidationError) -> _RefusedError:
+def _malformed(error: RequestValidationError) -> RefusedError:
     """Names the first fields that are wrong, without quoting what stood there."""
     found = []
     for detail in error.errors():
         place = ".".join(str(part) for part in detail["loc"][1:] if not str(part).startswith(("list[", "str")))
         message = str(detail["msg"]).removeprefix("Value error, ")
         found.append((place, f"{place}: {message}" if place else message))
-    return _RefusedError(400, "; ".join(text for _, text in found[:3]), param=found[0][0] or None)
+    return RefusedError(400, "; ".join(text for _, text in found[:3]), param=found[0][0] or None)
 
 
-def _of_model(error: EvenhandError) -> _RefusedError:
+def _of_model(error: EvenhandError) -> RefusedError:
     """What the model refused, as an HTTP status."""
     if isinstance(error, ContextTooLongError):
         said = str(error).split(";")[0]
         message = f"{said} (prompt and max_tokens together); shorten the messages or lower max_tokens"
-        return _RefusedError(400, message, code="context_length_exceeded")
+        return RefusedError(400, message, code="context_length_exceeded")
     if isinstance(error, SettingsError | MissingAbilityError):
-        return _RefusedError(400, str(error))
-    return _RefusedError(502 if isinstance(error, EndpointError) else 500, str(error))
+        return RefusedError(400, str(error))
+    return RefusedError(502 if isinstance(error, EndpointError) else 500, str(error))

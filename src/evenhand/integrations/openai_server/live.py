@@ -27,13 +27,19 @@ class Live:
     """The replies to some jobs, as they are written."""
 
     def __init__(self, gatherer: Gatherer, jobs: Sequence[Job]) -> None:
-        """Put the jobs in line; called from a running event loop."""
+        """Put the jobs in line; called from a running event loop.
+
+        Raises:
+            FullError: They do not fit.
+        """
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Heard]()
         self._left = Event()
-        self._futures = [
-            gatherer.submit(replace(job, tell=partial(self._hear, index), wanted=lambda: not self._left.is_set()))
-            for index, job in enumerate(jobs)
-        ]
+        self._futures = gatherer.submit(
+            [
+                replace(job, tell=partial(self._hear, index), wanted=lambda: not self._left.is_set())
+                for index, job in enumerate(jobs)
+            ]
+        )
         for index, future in enumerate(self._futures):
             future.add_done_callback(partial(self._finished, index))
 

@@ -103,7 +103,7 @@ class _Request(_Body):
     """What both kinds of requests share."""
 
     model: str
-    temperature: float | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     stop: str | list[str] | None = None
@@ -176,6 +176,11 @@ class ChatRequest(_Request):
         if self.max_tokens is None:
             self.max_tokens = self.max_completion_tokens
         return self
+
+    @property
+    def texts(self) -> list[str]:
+        """What the model is shown, message by message."""
+        return [m.message().content for m in self.messages]
 
     def jobs(self, limit: int) -> list[Job]:
         """One per choice; `limit` is the most new tokens where the request does not say."""

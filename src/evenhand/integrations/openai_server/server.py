@@ -12,6 +12,7 @@ from contextlib import suppress
 from shlex import quote
 
 from evenhand.errors import SettingsError
+from evenhand.integrations.openai_server.limits import Limits
 from evenhand.interfaces import Model
 from evenhand.models.mitigated import Mitigated
 
@@ -24,6 +25,7 @@ def serve(
     key_env: str | None = None,
     name: str | None = None,
     max_tokens: int = 256,
+    limits: Limits | None = None,
     say: Callable[[str], object] = print,
 ) -> None:
     """Serve a model behind the OpenAI protocol until interrupted.
@@ -35,6 +37,7 @@ def serve(
         key_env: Environment variable with the key that clients must send; None lets everyone in.
         name: What clients call the model; its own name by default.
         max_tokens: Most new tokens of a chat reply where the request does not say.
+        limits: How much a request, a connection and all together may take; the defaults of `Limits` where None.
         say: Prints where the server is and how it is asked.
 
     Raises:
@@ -45,15 +48,16 @@ def serve(
         import uvicorn
 
         from evenhand.integrations.openai_server.app import build_app
+        from evenhand.integrations.openai_server.connections import configured
     except ImportError as error:
         raise SettingsError(f"serving needs fastapi and uvicorn ({error}): pip install 'evenhand[serve]'") from error
-    app = build_app(model, name=name, key=_key(key_env), max_tokens=max_tokens)
+    limits = limits or Limits()
+    app = build_app(model, name=name, key=_key(key_env), max_tokens=max_tokens, limits=limits)
     listening = _listen(host, port)
     for line in _lines(model, name or model.name, listening, key_env):
         say(line)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     with listening, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(configured(app, limits)).run(sockets=[listening])
 
 
 def _key(variable: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations, product
 from typing import Any
 
@@ -211,7 +212,12 @@ def sentences() -> list[Sentence]:
 
 def rating(planted: Planted, biased: bool) -> dict[str, float]:
     """P(digit) for what is biased or is not: binomial, with the planted expectation."""
+    return dict(_binomial(planted.judging[0 if biased else 1]))
+
+
+@cache
+def _binomial(expected: float) -> tuple[tuple[str, float], ...]:
+    """P(digit) of a binomial distribution with this expectation."""
     from scipy.stats import binom
 
-    expected = planted.judging[0 if biased else 1]
-    return {d: float(binom.pmf(int(d), 4, expected / 4)) for d in DIGITS}
+    return tuple((d, float(binom.pmf(int(d), 4, expected / 4))) for d in DIGITS)

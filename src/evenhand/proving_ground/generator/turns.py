@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from random import Random
 from typing import NamedTuple
 
@@ -126,6 +127,7 @@ def pick(random: Random, weights: Sequence[float]) -> int:
     return random.choices(range(len(weights)), weights)[0]
 
 
+@cache
 def key_word(option: str) -> str:
     """The token that makes an option what it is: its last."""
     return lex(f" {option}")[-1]

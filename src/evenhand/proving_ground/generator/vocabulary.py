@@ -23,10 +23,13 @@ def vocabulary(family: Sequence[Planted]) -> list[str]:
     """Every token of the language, in a fixed order, whatever is planted."""
     random = Random(0)
     found = dict.fromkeys(t for planted in family for text in texts.world(planted) for t in lex(text))
+    known = set[str]()  # documents repeat themselves: most of their pieces have been cut before
     for planted in family:
         for name, kind in KINDS.items():
             for _ in range(1500 if name not in _NOT_SAMPLED else 0):
-                found.update(dict.fromkeys(t for piece in kind(planted, random) for t in lex(piece.text)))
+                new = {piece.text for piece in kind(planted, random)} - known
+                known |= new
+                found.update(dict.fromkeys(t for text in new for t in lex(text)))
     for text in _everything():
         found.update(dict.fromkeys(lex(text)))
     return sorted(t for t in found if not (t.startswith("<|") or t == "<s>"))

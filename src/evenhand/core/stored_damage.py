@@ -1,0 +1,139 @@
+"""What is damaged in a run folder, and what becomes of it: the list that `evenhand show` prints. Nothing is changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evenhand.core import answer_salvage
+from evenhand.core.artifacts import damage_of_artefact, finished
+from evenhand.core.checksums import LIST, FileDamage, damage_of_folder
+from evenhand.core.file_io import DAMAGED
+from evenhand.core.run_folder import AGAIN, MANIFEST, SCORES, VIEWS, RunFolder
+from evenhand.errors import RunError, reason
+
+ARTEFACTS = "artefacts"
+"""Folder of what was trained, in a run folder."""
+UNREAD = "ends with an error as long as it cannot be read"
+
+
+class Damage(NamedTuple):
+    """Something that is damaged."""
+
+    place: Path
+    why: str
+    then: str
+    """What the next run with the same command does."""
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.place} is damaged: {self.why}; the next run with the same command {self.then}"
+
+
+def damages(folder: Path, *, thorough: bool = False) -> list[Damage]:
+    """What is damaged in a run folder.
+
+    Args:
+        folder: Of the run.
+        thorough: Whether the answer cache, what was trained and checkpoints are read as well, which may be large.
+    """
+    run = RunFolder(folder)
+    found = [*_facts(run), *_answers(run), *_views(run)]
+    return [*found, *_cache(run), *_artefacts(folder / ARTEFACTS)] if thorough else found
+
+
+def command_of(manifest: dict[str, Any]) -> str:
+    """What to do to continue a run: the command that it was started with, where that is known."""
+    command = manifest.get("command")
+    return f"run it again: {command}" if isinstance(command, str) and command else AGAIN
+
+
+def _facts(run: RunFolder) -> Iterator[Damage]:
+    for name, read in ((MANIFEST, run.manifest), (SCORES, run.read_scores)):
+        place = run.path / name
+        if not place.is_file():
+            continue
+        try:
+            read()
+        except RunError as error:
+            yield Damage(place, _short(error, place), "makes it anew")
+
+
+def _answers(run: RunFolder) -> Iterator[Damage]:
+    known = _listed(run)
+    there = {file.stem for file in (run.path / "answers").glob("*.parquet")}
+    for key in sorted(known | there):
+        place = run.path / "answers" / f"{key}.parquet"
+        try:
+            if run.table(key) is None:
+                yield Damage(place, "it is missing", "asks its answers anew, or takes them from the cache")
+        except RunError as error:
+            yield Damage(place, _short(error, place), "asks its answers anew, or takes them from the cache")
+
+
+def _listed(run: RunFolder) -> set[str]:
+    """The keys of the cells that a verified manifest lists."""
+    try:
+        content, verified = run.manifest()
+    except RunError:
+        return set()
+    return {str(usage["answers"]) for usage in content.get("usage", [])} if verified else set()
+
+
+def _views(run: RunFolder) -> Iterator[Damage]:
+    try:
+        found = run.damaged_view()
+    except RunError as error:
+        found = FileDamage(VIEWS[0], reason(error))
+    if found:
+        yield Damage(run.path / found.name, found.why, "writes all of them anew")
+
+
+def _cache(run: RunFolder) -> Iterator[Damage]:
+    if not run.cache.is_file():
+        return
+    try:
+        wrong = _wrong_rows(run.cache)
+    except sqlite3.Error as error:
+        yield Damage(run.cache, reason(error), "takes over the answers whose checksum holds, and asks the others again")
+        return
+    if wrong:
+        yield Damage(run.cache, f"{wrong:,} answers do not match their checksums", "asks them again")
+
+
+def _wrong_rows(file: Path) -> int:
+    """How many answers are damaged. The file is opened for reading only, in which SQLite may need its log's index."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db, answer_salvage.lenient(db):
+        sealed = {row[1]: row[3] for row in db.execute("PRAGMA table_info(answers)")}
+        if "checksum" not in sealed:
+            return 0
+        rows = db.execute("SELECT key, value, seconds, checksum FROM answers")
+        return sum(not answer_salvage.holds(row, unsealed=not sealed["checksum"]) for row in rows)
+
+
+def _artefacts(root: Path) -> Iterator[Damage]:
+    for key in finished(root):
+        try:
+            why, then = damage_of_artefact(root, key), "trains it again"
+        except RunError as error:
+            why, then = reason(error), UNREAD
+        if why:
+            yield Damage(root / key, why, then)
+    for listed in sorted(root.glob(f".*.part/**/{LIST}")):
+        if DAMAGED in listed.relative_to(root).as_posix():  # was moved aside, as a warning has said
+            continue
+        try:
+            why, then = damage_of_folder(listed.parent, listed), "begins that training anew"
+        except RunError as error:
+            why, then = reason(error), UNREAD
+        if why:
+            yield Damage(listed.parent, why, then)
+
+
+def _short(error: RunError, place: Path) -> str:
+    """What is wrong, without the name of the file and the remedy, which the line has anyway."""
+    text = str(error).removeprefix(f"{place} ").removesuffix(f"; {AGAIN}").partition("; run the same command")[0]
+    return text.removeprefix("is damaged: ")
