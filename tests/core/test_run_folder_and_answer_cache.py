@@ -796,13 +796,13 @@ def test_answers_that_do_not_fit_into_memory_are_asked_anew_and_nothing_is_renam
 
 
 def test_views_that_are_not_what_was_saved_are_told(folder: RunFolder) -> None:
-    assert folder.damage_of_views() == ""
+    assert folder.damaged_view() is None
     for name in ("report.html", "summary.md", "intervals.png"):
         (folder.path / name).write_text(name)
     folder.seal_views()
-    assert folder.damage_of_views() == ""
+    assert folder.damaged_view() is None
     (folder.path / "summary.md").write_text("")
-    assert folder.damage_of_views() == "summary.md: its content is not what was written"
+    assert str(folder.damaged_view()) == "summary.md: its content is not what was written"
 
 
 def test_a_folder_of_an_earlier_version_says_once_that_it_has_no_checksums(

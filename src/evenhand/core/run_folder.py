@@ -32,7 +32,6 @@ from evenhand.core.checksums import (
     LATER,
     FileDamage,
     Unsealed,
-    damage_of_folder,
     damaged_file,
     seal_folder,
     sealed,
@@ -301,10 +300,6 @@ class RunFolder:
         with _helpful(self.path):
             listed.unlink(missing_ok=True)
         return there
-
-    def damage_of_views(self) -> str:
-        """What is damaged in the report's views; "" where they are as they were saved."""
-        return damage_of_folder(self.path, self.path / VIEWS_LIST)
 
     def damaged_view(self) -> FileDamage | None:
         """The first of the report's views that is damaged; None where they are as they were saved."""

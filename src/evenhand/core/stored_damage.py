@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,21 +117,20 @@ def _wrong_rows(file: Path) -> int:
 
 def _artefacts(root: Path) -> Iterator[Damage]:
     for key in finished(root):
-        try:
-            why, then = damage_of_artefact(root, key), "trains it again"
-        except RunError as error:
-            why, then = reason(error), UNREAD
-        if why:
-            yield Damage(root / key, why, then)
+        yield from _folder(root / key, partial(damage_of_artefact, root, key), "trains it again")
     for listed in sorted(root.glob(f".*.part/**/{LIST}")):
-        if DAMAGED in listed.relative_to(root).as_posix():  # was moved aside, as a warning has said
-            continue
-        try:
-            why, then = damage_of_folder(listed.parent, listed), "begins that training anew"
-        except RunError as error:
-            why, then = reason(error), UNREAD
-        if why:
-            yield Damage(listed.parent, why, then)
+        if DAMAGED not in listed.relative_to(root).as_posix():  # else it was moved aside, as a warning has said
+            folder = listed.parent
+            yield from _folder(folder, partial(damage_of_folder, folder, listed), "begins that training anew")
+
+
+def _folder(place: Path, damage: Callable[[], str], then: str) -> Iterator[Damage]:
+    try:
+        why = damage()
+    except RunError as error:
+        why, then = reason(error), UNREAD
+    if why:
+        yield Damage(place, why, then)
 
 
 def _short(error: RunError, place: Path) -> str:

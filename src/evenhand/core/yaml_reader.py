@@ -8,10 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from evenhand.core.nesting import DEEPEST
 from evenhand.errors import REASON, reason, short
 
-DEEPEST = 100
-"""Levels of nesting that no file of evenhand's reaches."""
 LARGEST = 1_000_000
 """Values that no file of evenhand's reaches; a few lines of anchors can stand for more."""
 FIELDS = 5

@@ -36,7 +36,7 @@ def supported() -> bool:
 
 
 def attended_with_normaliser(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scaling: float | None
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scaling: float | None, *, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Plain attention, and the log of the sum that its weights were divided by.
 
@@ -46,11 +46,12 @@ def attended_with_normaliser(
         v: The same shape as `k`; the operation takes no other width.
         bias: [batch, 1 or heads, queries, keys], added to the products; None adds nothing.
         scaling: Factor on the products; None is 1 / sqrt(width).
+        causal: Whether a query attends to the keys up to its own place only.
 
     Returns:
         [batch, heads, queries, width], and [batch, heads, queries] in float32; in float64 of such queries.
     """
     out, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, False, attn_mask=bias, scale=scaling
+        q, k, v, 0.0, causal, attn_mask=bias, scale=scaling
     )
     return out, normaliser

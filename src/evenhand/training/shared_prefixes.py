@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evenhand.core.sequences import common_prefix_length
-from evenhand.inference.prefix_trie import Pack
+from evenhand.inference.prefix_trie import Pack, sorted_with_shared
 from evenhand.training.trie_attention import parts_of
 from evenhand.training.trie_mask import TrieMask
 
@@ -59,15 +58,12 @@ def tries(sequences: Sequence[Ids], room: int) -> list[Pack]:
         Tries whose rows are indices of the sequences, each in one of them.
     """
     found: list[Pack] = []
-    before: Ids = ()
-    for row in sorted(range(len(sequences)), key=lambda n: tuple(sequences[n])):
+    for row, shared in sorted_with_shared(sequences):
         ids = sequences[row]
-        shared = common_prefix_length(before, ids)
         if not found or not _joins(len(found[-1].tokens), len(ids), shared, room):
             found.append(Pack())
             shared = 0
         found[-1].add(row, list(ids), shared)
-        before = ids
     return found
 
 

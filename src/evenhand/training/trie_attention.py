@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from evenhand.inference.attention_support import FAILURES
+from evenhand.inference.attention_support import FAILURES, attended_with_normaliser
 from evenhand.inference.blocks import Block, blocks
 from evenhand.inference.prefix_trie import Indices, Pack
 from evenhand.inference.stems import stems
@@ -120,12 +120,12 @@ class _Given(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
-    how: dict[str, Any]
+    bias: Tensor | None
 
 
-def _given(part: Part, scaling: float | None, query: Tensor, key: Tensor, value: Tensor) -> _Given:
+def _given(part: Part, query: Tensor, key: Tensor, value: Tensor) -> _Given:
     q, k, v = _at(query, part.row, part.queries), _at(key, part.row, part.keys), _at(value, part.row, part.keys)
-    return _Given(q, k, v, {"attn_mask": part.bias(query.dtype), "scale": scaling})
+    return _Given(q, k, v, part.bias(query.dtype))
 
 
 def _at(table: Tensor, row: int, places: slice | Tensor) -> Tensor:
@@ -143,8 +143,8 @@ class _Attended(torch.autograd.Function):
         out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         sums = out.new_full(out.shape[:3], -torch.inf, dtype=torch.promote_types(out.dtype, torch.float32))
         for part in parts:
-            q, k, v, how = _given(part, scaling, query, key, value)
-            made, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, part.causal, **how)
+            q, k, v, bias = _given(part, query, key, value)
+            made, weight = attended_with_normaliser(q, k, v, bias, scaling, causal=part.causal)
             if part.merged:
                 before, others = _at(out, part.row, part.queries), _at(sums, part.row, part.queries)
                 made = torch.lerp(before, made, torch.sigmoid(weight - others)[..., None].to(made.dtype))
@@ -160,11 +160,11 @@ class _Attended(torch.autograd.Function):
         *given, out, sums = ctx.saved_tensors
         found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in given]
         for part in ctx.parts:
-            q, k, v, how = _given(part, ctx.scaling, *given)
+            q, k, v, bias = _given(part, *given)
             upon = (_at(t, part.row, part.queries) for t in (above, out, sums))
             grad, made, weight = (t.contiguous() for t in upon)
             gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad, q, k, v, made, weight, 0.0, part.causal, **how
+                grad, q, k, v, made, weight, 0.0, part.causal, attn_mask=bias, scale=ctx.scaling
             )
             for total, more, places in zip(found, gradients, (part.queries, part.keys, part.keys), strict=True):
                 total[part.row, :, places] += more[0]
