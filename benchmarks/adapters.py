@@ -1,7 +1,7 @@
 """Adapters by initialisation, target and tied embeddings: merged, saved, and as a task vector of several strengths.
 
-Every figure is the largest difference of logits in float32: of what evenhand makes from what PEFT computes with the
-adapter on, or, at strength 0, from the base. `merge_and_unload` is PEFT's own merge, for comparison.
+Every figure is the largest difference of logits in float32: between evenhand's result and what PEFT computes with the
+adapter on, or, at strength 0, the base. `merge_and_unload` is PEFT's own merge, for comparison.
 
     python benchmarks/adapters.py
 """
@@ -28,7 +28,7 @@ STRENGTHS = (0.0, 0.5, 1.0)
 
 
 def base(*, tied: bool) -> Any:
-    """A Llama of random weights."""
+    """Make a Llama with random weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
@@ -53,7 +53,7 @@ def base(*, tied: bool) -> Any:
 
 
 def fine_tuned(module: Any, targets: Sequence[str], start: Any) -> Any:
-    """A copy of a module under an adapter as after a training: none of its parameters is zero."""
+    """Return a copy of a module with an adapter as after training: none of its parameters is zero."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=4, lora_alpha=12, target_modules=list(targets), init_lora_weights=start)
@@ -67,19 +67,19 @@ def fine_tuned(module: Any, targets: Sequence[str], start: Any) -> Any:
 
 
 def logits(module: Any) -> torch.Tensor:
-    """Of one sequence."""
+    """Compute the logits of one sequence."""
     with torch.no_grad():
         found: torch.Tensor = module.eval()(input_ids=IDS).logits
     return found
 
 
 def off(one: torch.Tensor, other: torch.Tensor) -> str:
-    """Largest difference."""
+    """Format the largest absolute difference."""
     return f"{float((one - other).abs().max()):.1e}"
 
 
 def reopened(module: Any) -> Any:
-    """A merged model after saving and loading."""
+    """Return a merged model after saving and loading."""
     from transformers import AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def reopened(module: Any) -> Any:
 
 
 def at_strength(tuned: Any, module: Any, strength: float) -> torch.Tensor:
-    """Logits of the base with so much of the fine-tune's task vector added to its weights."""
+    """Compute the logits of the base with the fine-tune's task vector, times the strength, added to its weights."""
     from evenhand.methods.unlearning._negation import merged as added
     from evenhand.methods.unlearning._task_vectors import from_adapter, total
 
@@ -96,7 +96,7 @@ def at_strength(tuned: Any, module: Any, strength: float) -> torch.Tensor:
 
 
 def half_way(tuned: Any, module: Any, strength: float) -> torch.Tensor:
-    """What is expected of a strength: weights on the straight line from the base to the merged fine-tune."""
+    """Compute the expected logits: weights on the straight line from the base to the merged fine-tune."""
     whole = merged(tuned)
     theirs = dict(module.named_parameters(remove_duplicate=False))
     out = copied(whole)
@@ -107,7 +107,7 @@ def half_way(tuned: Any, module: Any, strength: float) -> torch.Tensor:
 
 
 def rows() -> Iterator[dict[str, object]]:
-    """A row for each initialisation, target and kind of embeddings."""
+    """Yield a row for each initialisation, target and kind of embeddings."""
     for start, targets, tied in product(STARTS, TARGETS, (False, True)):
         module = base(tied=tied)
         tuned = fine_tuned(module, TARGETS[targets], start)
@@ -142,11 +142,11 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "olora, residual": {"init_lora_weights": "olora"},
 }
 """Fine-tunes for `task_vector(tuned=)`: converted with path_initial_model_for_weight_conversion, or residual, with the
-base that the initialisation has changed beside the adapter."""
+base that the initialisation has changed saved next to the adapter."""
 
 
 def saved(kind: str, module: Any, folder: Path) -> Any:
-    """Write an adapter as after a training, and open it again as PEFT does."""
+    """Write an adapter as after training, and open it again as PEFT does."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(1)
@@ -172,7 +172,7 @@ def saved(kind: str, module: Any, folder: Path) -> Any:
 
 
 def folders() -> Iterator[dict[str, object]]:
-    """A row for each fine-tune and kind of embeddings: -1 is compared with PEFT's reload, 0 with the base."""
+    """Yield a row for each fine-tune and kind of embeddings: -1 is compared with PEFT's reload, 0 with the base."""
     from evenhand.methods.unlearning._negation import adapted, by_layer
     from evenhand.methods.unlearning._negation import merged as added
     from evenhand.methods.unlearning._task_vectors import total

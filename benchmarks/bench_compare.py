@@ -1,9 +1,9 @@
-"""How many seconds of the processor a whole `evenhand compare` on the demo takes, and which part takes them.
+"""Processor seconds of a whole `evenhand compare` on the demo, and the part of each step.
 
 make bench        or        python benchmarks/bench_compare.py [--baseline CHECKOUT] [--limit 300] [--runs 2]
 
 Each run is a process of its own with one thread and an empty run folder. With a baseline, both checkouts run in turns,
-their records have to agree, and the ratio of the best runs is shown; without one, the share of each part.
+their records must agree, and the ratio of the best runs is shown; without one, the share of each part.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ METHODS = (
 BENCHMARKS = ("bbq(source=demo)", "mmlu(source=demo)")
 EXACT = ("value", "difference", "gain")
 TOLERANCE = 1e-6
-"""Of numbers in records: checkouts may add the same float32 numbers in another order."""
+"""Tolerance of numbers in records: checkouts may add the same float32 numbers in different order."""
 SPREAD = 1e-3
-"""Of all but values and differences: what is computed from a variance magnifies rounding."""
+"""Tolerance of other columns than values and differences: dividing by a variance magnifies rounding."""
 NEARLY_ONE = "letter_mass"
-"""Of this metric values alone are compared: a mass of .9999 varies by rounding, and intervals and tests with it."""
+"""Metric of which only values are compared: a mass of .9999 varies by rounding, and intervals and tests with it."""
 COSTS = "cost"
-"""Kind of the records that hold seconds, which differ from run to run."""
+"""Kind of the records of seconds, which differ from run to run."""
 PARTS = {
     "imports": "before the comparison begins, and the model's first question",
     "forward": "the model's own arithmetic",
@@ -51,20 +51,20 @@ PARTS = {
 
 
 class Run(NamedTuple):
-    """One process."""
+    """Result of one process."""
 
     seconds: float
-    """Of the processor, imports included."""
+    """Processor seconds, imports included."""
     records: list[dict[str, Any]]
     parts: Mapping[str, float]
 
 
 def main() -> None:
-    """Measure, or be the process that is measured."""
+    """Measure, or run as the measured process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--baseline", type=Path, help="another checkout, whose records have to be the same")
-    parser.add_argument("--limit", type=int, help="most items of a benchmark; all unless given")
-    parser.add_argument("--runs", type=int, default=2, help="processes of each checkout; the best counts")
+    parser.add_argument("--baseline", type=Path, help="another checkout, whose records must be the same")
+    parser.add_argument("--limit", type=int, help="maximum number of items per benchmark; default: all")
+    parser.add_argument("--runs", type=int, default=2, help="processes per checkout; the best counts")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--parts", action="store_true", help=argparse.SUPPRESS)
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def process(checkout: Path, limit: int | None, *, parts: bool) -> Run:
-    """Run one comparison with the code of a checkout; parts are those of functions that only this one surely has."""
+    """Run one comparison with the code of a checkout; parts are measured by functions of this checkout only."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(Path(__file__).resolve()), "--measured", folder]
         command += ["--parts"] * parts
@@ -103,7 +103,7 @@ def process(checkout: Path, limit: int | None, *, parts: bool) -> Run:
 
 
 def measured(folder: Path, limit: int | None, *, parts: bool) -> None:
-    """Compare in this process, and write down what it took; seconds are those of the processor from its start."""
+    """Compare in this process, and record the processor seconds since its start."""
     import evenhand
     from evenhand.experiment import comparison
 
@@ -120,10 +120,10 @@ def measured(folder: Path, limit: int | None, *, parts: bool) -> None:
 
 
 class Clock:
-    """Seconds of the processor by part; a part within another counts for itself alone."""
+    """Processor seconds by part; time in a nested part counts only for that part."""
 
     def __init__(self) -> None:
-        """Nothing was measured yet."""
+        """Start with zero seconds."""
         self.parts = dict.fromkeys(PARTS, 0.0)
         del self.parts["rest"]
         self._inner: list[float] = []
@@ -133,7 +133,7 @@ class Clock:
         self.parts[part] += seconds
 
     def watch(self, comparison: Any) -> None:
-        """Measure the functions that the parts begin with."""
+        """Measure the functions with which the parts begin."""
         from evenhand.inference import tree_forward
         from evenhand.models.token_model import TokenModel
         from evenhand.report import Report
@@ -168,7 +168,7 @@ class Clock:
 
 
 def shares(run: Run) -> list[dict[str, object]]:
-    """The parts of a run as a table."""
+    """Return the parts of a run as a table."""
     whole = [{"part": "all", "processor, s": f"{run.seconds:.1f}", "share": "100 %", "what it is": "the whole process"}]
     parts = [
         {
@@ -183,14 +183,14 @@ def shares(run: Run) -> list[dict[str, object]]:
 
 
 def agree(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> None:
-    """Demand the same records in every column, costs aside.
+    """Require equal records in every column, except costs.
 
     Raises:
-        SystemExit: They differ; the message names the first.
+        SystemExit: The records differ; the message names the first difference.
     """
     rows = [[record for record in records if record["kind"] != COSTS] for records in (before, after)]
     if len(rows[0]) != len(rows[1]):
-        raise SystemExit(f"the baseline has {len(rows[0])} records, this checkout {len(rows[1])}")
+        raise SystemExit(f"the baseline has {len(rows[0])} records, but this checkout {len(rows[1])}")
     for one, other in zip(*rows, strict=True):
         columns = (
             ("method", "benchmark", "metric", "group", "value") if other["metric"] == NEARLY_ONE else {**one, **other}
@@ -202,7 +202,7 @@ def agree(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]
 
 
 def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
-    """Whether two values are equal, numbers up to the tolerance, which is relative above 1."""
+    """Return whether two values are equal, numbers up to the tolerance, which is relative above 1."""
     if not (isinstance(one, float) and isinstance(other, float)) or math.isinf(one) or math.isinf(other):
         return bool(one == other)
     return (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance * max(1.0, abs(one))

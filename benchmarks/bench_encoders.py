@@ -1,4 +1,4 @@
-"""Masked language models: pseudo-log-likelihoods beside one forward a mask and one forward a text.
+"""Masked language models: pseudo-log-likelihoods, compared with one forward per mask and one forward per text.
 
 make bench        or        python benchmarks/bench_encoders.py --only demo
 """
@@ -9,9 +9,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from measuring import count_processor_seconds, floor, in_turns, timed
+from measuring import count_processor_seconds, in_turns, largest_difference, multiplications, products, timed
 from tables import put
 from transformers import BertConfig, BertForMaskedLM
 from workloads import bbq_texts, holistic, shuffled, tokenizer_for
@@ -21,21 +20,21 @@ from evenhand.interfaces import Passage
 from evenhand.models.masked import MaskedModel
 
 TIMES = 2
-"""The peers are timed as often as evenhand is; the fastest run of each counts."""
+"""Number of runs of evenhand and of each peer; the fastest counts."""
 
 
 def sentences(count: int) -> list[str]:
-    """Short texts."""
+    """Return short texts."""
     return [p.continuation for p in shuffled(holistic(count))]
 
 
 def contexts(count: int) -> list[str]:
-    """Longer ones."""
+    """Return longer texts."""
     return list(dict.fromkeys(p.context for p in shuffled(bbq_texts(4 * count))))[:count]
 
 
 def demo(texts: list[str]) -> MaskedModel:
-    """The demo's masked model."""
+    """Open the demo's masked model."""
     model = evenhand.load("demo-mlm")
     if not isinstance(model, MaskedModel):
         raise TypeError(f"demo-mlm is a {type(model).__name__}")
@@ -43,7 +42,7 @@ def demo(texts: list[str]) -> MaskedModel:
 
 
 def bert_base(texts: list[str]) -> MaskedModel:
-    """The shape of BERT-base with random weights."""
+    """Make a model of the shape of BERT-base with random weights."""
     torch.manual_seed(0)
     tokenizer = tokenizer_for(texts)
     tokenizer.add_special_tokens({"mask_token": "<mask>"})
@@ -60,7 +59,7 @@ WORKLOADS: dict[str, tuple[Make, Callable[[int], list[str]], int]] = {
 
 
 def plainly(model: MaskedModel, texts: list[str], *, together: bool) -> list[float]:
-    """The masks of a text one after the other, or as one batch; all logits, as simple scorers do."""
+    """Score the masks of a text one by one, or as one batch, with all logits, as simple scorers do."""
     module, tokenizer = model.weights
     out = []
     for text in texts:
@@ -85,12 +84,12 @@ def _read(module: Any, rows: torch.Tensor, at: torch.Tensor, ids: torch.Tensor) 
 
 
 def engine(model: MaskedModel, texts: list[str]) -> list[float]:
-    """What our engine gives."""
+    """Score texts with evenhand's engine."""
     return [s.logprob for s in model.score([Passage(text) for text in texts])]
 
 
 def tokens_fed(model: MaskedModel, texts: list[str]) -> tuple[int, int]:
-    """Tokens of all masked texts without padding, and masks; a text that occurs twice is fed once."""
+    """Count the tokens of all masked texts without padding, and the masks; a repeated text is fed once."""
     tokenizer = model.weights[1]
     fed = masks = 0
     for ids in dict.fromkeys(tuple(tokenizer(text)["input_ids"]) for text in texts):
@@ -100,13 +99,15 @@ def tokens_fed(model: MaskedModel, texts: list[str]) -> tuple[int, int]:
 
 
 def measure(name: str, share: float, *, peers: bool) -> dict[str, object]:
-    """One row of the table; without the peers their columns are empty."""
+    """Measure one row of the table; without peers their columns are empty."""
     make, texts_of, count = WORKLOADS[name]
     texts = texts_of(max(1, int(count * share)))
     model = make(texts)
-    timed(lambda: engine(model, texts[:1]))  # weights are laid out once, not for every list
+    timed(lambda: engine(model, texts[:1]))  # weights are laid out only once
     before = model.engine.sequences
-    ways = {"evenhand": lambda: engine(model, texts)}
+    module, (tokens, masks) = model.weights[0], tokens_fed(model, texts)
+    least = products(multiplications(module, tokens, masks), module.dtype)
+    ways: dict[str, Callable[[], list[float] | None]] = {"evenhand": lambda: engine(model, texts), "floor": least}
     if peers:
         ways |= {
             "mask": lambda: plainly(model, texts, together=False),
@@ -114,7 +115,7 @@ def measure(name: str, share: float, *, peers: bool) -> dict[str, object]:
         }
     times = in_turns(ways, TIMES)
     fed, ours = (model.engine.sequences - before) // TIMES, times["evenhand"]
-    least = floor(model.weights[0], *tokens_fed(model, texts))
+    floor = times.pop("floor").seconds
     single, by_text = times.get("mask"), times.get("text")
     best = min((t.seconds for way, t in times.items() if way != "evenhand"), default=0.0)
     return {
@@ -125,19 +126,19 @@ def measure(name: str, share: float, *, peers: bool) -> dict[str, object]:
         "a text at a time, s": f"{by_text.seconds:.1f}" if by_text else "",
         "evenhand, s": f"{ours.seconds:.1f}",
         "ratio": f"{best / ours.seconds:.1f}" if best else "",
-        "floor, s": f"{least:.1f} ({least / ours.seconds:.0%})",
+        "floor, s": f"{floor:.1f} ({floor / ours.seconds:.0%})",
         "a text at a time, MB": f"{by_text.memory:.0f}" if by_text else "",
         "evenhand, MB": f"{ours.memory:.0f}",
-        "largest difference": f"{np.abs(np.subtract(ours.values, by_text.values)).max():.1e}" if by_text else "",
+        "largest difference": f"{largest_difference(ours.values, by_text.values):.1e}" if by_text else "",
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="workloads whose name holds this")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the texts")
-    parser.add_argument("--alone", action="store_true", help="without the peers, which take most of the time")
-    parser.add_argument("--processor", action="store_true", help="count the processor's seconds of one thread")
+    parser.add_argument("--alone", action="store_true", help="leave out the peers, which take most of the time")
+    parser.add_argument("--processor", action="store_true", help="count processor seconds of one thread")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
     if given.processor:

@@ -1,4 +1,4 @@
-"""What hashing the weights adds to one question: in full at every call, and kept while a checksum holds.
+"""Cost of hashing the weights for one question: in full at every call, and kept while a checksum is unchanged.
 
 make bench        or        python benchmarks/bench_fingerprint.py
 """
@@ -24,7 +24,7 @@ RUNS = 25
 
 
 def model_of_100m() -> LocalModel:
-    """Random weights in the shape of a small language model, 100 million of them."""
+    """Make a small language model with 100 million random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=20_000, hidden_size=768, intermediate_size=2048, num_hidden_layers=10, num_attention_heads=12
@@ -33,14 +33,14 @@ def model_of_100m() -> LocalModel:
 
 
 def seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Of the processor and of the clock."""
+    """Measure processor and wall-clock seconds of a call."""
     begun, clock = time.process_time(), time.perf_counter()
     run()
     return time.process_time() - begun, time.perf_counter() - clock
 
 
 def in_full(self: WeightHash) -> str:
-    """What `now` was: everything is hashed."""
+    """Hash everything, as earlier versions of `now` did."""
     self.recheck()
     return _kept(self)
 
@@ -61,7 +61,7 @@ def main() -> None:
     }
     ask()
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(RUNS):  # in turn, so that whatever else the machine does meets all of them
+    for _ in range(RUNS):  # in turn, so that other load on the machine affects all of them
         for name, now in ways.items():
             with mock.patch.object(WeightHash, "now", now):
                 found[name].append(seconds(ask))

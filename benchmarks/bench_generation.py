@@ -1,4 +1,4 @@
-"""Generation beside lm-evaluation-harness, and conversations with and without what was read of them before.
+"""Generation compared with lm-evaluation-harness, and conversations with and without the KV cache of earlier turns.
 
 make bench        or        python benchmarks/bench_generation.py --rows 0.5
 """
@@ -21,7 +21,7 @@ from evenhand.inference import Engine, Generated, Prompt
 from evenhand.prompting.sessions import conversation
 
 NEW = 25
-"""Tokens of each reply; random weights never end one sooner."""
+"""Number of tokens of each reply; random weights never end one sooner."""
 WORKLOADS = {
     # name: how its prompts are made, rows, dtype
     "BBQ, replies of 25 tokens": (bbq_prompts, 64, "float32"),
@@ -32,7 +32,7 @@ TURNS, TALKS = 8, 24
 
 
 def harness(module: torch.nn.Module, tokenizer: object, texts: Sequence[str], batch: int) -> list[str]:
-    """What lm-evaluation-harness writes."""
+    """Generate with lm-evaluation-harness."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -43,12 +43,12 @@ def harness(module: torch.nn.Module, tokenizer: object, texts: Sequence[str], ba
 
 
 def engine(made_by: Engine, prompts: Sequence[Prompt]) -> list[Generated]:
-    """What our engine writes."""
+    """Generate with evenhand's engine."""
     return made_by.generate(prompts, Sampling(max_new_tokens=NEW), "bench")
 
 
 def measure(name: str, share: float) -> dict[str, object]:
-    """One row of the table."""
+    """Measure one row of the table."""
     make, rows, dtype = WORKLOADS[name]
     texts = shuffled(make(max(1, int(rows * share))))
     tokenizer = tokenizer_for(texts)
@@ -79,7 +79,7 @@ def measure(name: str, share: float) -> dict[str, object]:
 
 
 def talk(made_by: Engine, prompts: Sequence[Prompt], *, kept: bool) -> list[tuple[int, ...]]:
-    """Conversations of several turns, all advancing together."""
+    """Hold conversations of several turns, all advancing together."""
     texts = [p.ids for p in prompts]
     with conversation() if kept else nullcontext():
         for _ in range(TURNS):
@@ -89,7 +89,7 @@ def talk(made_by: Engine, prompts: Sequence[Prompt], *, kept: bool) -> list[tupl
 
 
 def conversations() -> dict[str, object]:
-    """What keeping the cache between turns saves."""
+    """Measure what keeping the cache between turns saves."""
     texts = [t[-200:] for t in bbq_prompts(TALKS)]
     tokenizer = tokenizer_for(texts)
     module = llama_135m()
@@ -117,7 +117,7 @@ def conversations() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="workloads whose name holds this")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     given = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What asking costs in addition to the model: processor time of the host, per item and call, on the demo's BBQ.
+"""Cost of asking in addition to the model: processor time of the host, per item and call, on the demo's BBQ.
 
-The model's forward is replaced by one that hands out ready-made hidden states, keys, values and logits of the right
+The model's forward is replaced by one that returns ready-made hidden states, keys, values and logits of the right
 shapes; everything else is real: rendering, tokenising, requests, the tree, the plan of its attention, normalising,
-and what the methods do themselves. An item counts once per prompt that a method puts for it: `none` puts one,
-`permutation` one in each of 6 orders, `self_debias` one in each of two turns. So a figure is the seconds of one
+and the methods' own work. An item counts once per prompt that a method makes of it: `none` makes one,
+`permutation` one in each of 6 orders, `self_debias` one in each of two turns. A figure is thus the seconds of one
 `model.choose` over all items, divided by items x prompts. The best of several runs counts, on one thread.
 
 make bench        or        OMP_NUM_THREADS=1 python benchmarks/bench_host.py --rows 0.25 --profile none
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from evenhand.interfaces import Model, Question
 from evenhand.models.local import LocalModel
 
 PROMPTS = {"none": 1, "permutation": 6, "self_debias": 2}
-"""Methods, and the prompts that each puts for an item."""
+"""Methods, and the number of prompts that each makes of an item."""
 RUNS = 5
 PARTS = {
     "tokenizers": "tokenising",
@@ -53,18 +54,25 @@ PARTS = {
     "methods": "the method",
     "interfaces": "the method",
 }
-"""Where a function's own time goes, by what its file's path ends in or contains; the first that fits counts."""
+"""Part to which a function's own time belongs, by a text in its file's path or name; the first match counts."""
 
 
 def ready_made(model: LocalModel) -> Callable[..., None]:
-    """A forward that computes nothing: the head is called as by the model, and keys and values are zeros."""
+    """Make a forward that computes nothing: the head is called as by the model, and keys and values are zeros.
+
+    Each layer has its own tensors for every number of nodes, as those of a real forward are not parts of larger ones.
+    """
     module = model.weights.module
     config: Any = module.config.get_text_config()
     head = module.get_output_embeddings()
     shared = int(config.num_key_value_heads)
     width = int(config.hidden_size) // int(config.num_attention_heads)
     hidden = torch.zeros(1, 70_000, config.hidden_size)
-    states = torch.zeros(2, 70_000, shared, width)
+
+    @cache
+    def states(layer: int, nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(nodes, shared, width), torch.zeros(nodes, shared, width)
+
     logits = torch.randn(70_000, config.vocab_size, generator=torch.Generator().manual_seed(0))
     vars(head)["forward"] = lambda rows: logits[: rows.shape[0]] if rows.dim() == 2 else rows
 
@@ -73,7 +81,7 @@ def ready_made(model: LocalModel) -> Callable[..., None]:
         if isinstance(active, TreeAttention) and active._keep:
             nodes = input_ids.shape[1]
             for layer in range(config.num_hidden_layers):
-                active.made[layer] = states[0, :nodes], states[1, :nodes]
+                active.made[layer] = states(layer, nodes)
         head(hidden[:, : input_ids.shape[1]])
 
     return forward
@@ -81,7 +89,7 @@ def ready_made(model: LocalModel) -> Callable[..., None]:
 
 @contextmanager
 def without_forward(model: LocalModel) -> Iterator[None]:
-    """Let the model's forward cost nothing; the model is tried out before."""
+    """Make the model's forward cost nothing; the support probe runs first."""
     assert model.engine.tried.finish is not None, model.engine.tried.reason
     module = model.weights.module
     vars(module)["forward"] = ready_made(model)
@@ -92,7 +100,7 @@ def without_forward(model: LocalModel) -> Iterator[None]:
 
 
 def seconds(model: Model, questions: list[Question], cache: Path | None) -> float:
-    """Processor seconds of one call."""
+    """Measure the processor seconds of one call."""
     gc.collect()
     with answer_cache(cache) if cache else nullcontext():
         begun = time.process_time()
@@ -101,7 +109,7 @@ def seconds(model: Model, questions: list[Question], cache: Path | None) -> floa
 
 
 def measure(name: str, base: LocalModel, questions: list[Question], runs: int) -> dict[str, object]:
-    """One row of the table."""
+    """Measure one row of the table."""
     asked = len(questions) * PROMPTS[name]
     model = build_method(name).apply(base)
     seconds(model, questions[:20], None)
@@ -115,7 +123,7 @@ def measure(name: str, base: LocalModel, questions: list[Question], runs: int) -
 
 
 def breakdown(name: str, base: LocalModel, questions: list[Question]) -> None:
-    """Shares of the time by parts, and the functions that take most; a profiler makes Python look dearer than it is."""
+    """Print shares of the time by part, and the slowest functions; a profiler overstates the cost of Python code."""
     model = build_method(name).apply(base)
     profile = cProfile.Profile(time.process_time)
     profile.runcall(model.choose, questions)
@@ -133,10 +141,10 @@ def breakdown(name: str, base: LocalModel, questions: list[Question]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="methods whose name holds this")
+    parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--profile", default="", help="print where the time of this method goes, and measure nothing")
+    parser.add_argument("--profile", default="", help="print where this method's time goes, without measuring")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
     base = evenhand.load("demo")

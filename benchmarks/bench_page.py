@@ -1,4 +1,4 @@
-"""How large the decision page of a big run becomes, and how long a reader waits for it: opening, sorting, searching.
+"""Size of the decision page of a big run, and a reader's waits: opening, sorting, searching.
 
 make bench        or        python benchmarks/bench_page.py
 
@@ -32,7 +32,7 @@ WORDS = ("the", "grandmother", "and", "her", "grandson", "waited", "outside", "a
 
 @dataclass(frozen=True)
 class Changed:
-    """A made-up change, with what the page reads of one."""
+    """A made-up change, with the fields that the page reads."""
 
     item: str
     direction: str
@@ -56,7 +56,7 @@ class Changed:
 
 
 def changes() -> list[Changed]:
-    """Every second item, with a text of some 600 characters."""
+    """Make a change of every second item, with a text of some 600 characters."""
     words = random.Random(0)
     return [
         Changed(
@@ -80,7 +80,7 @@ def records() -> list[Record]:
 
 
 def waited(opened: Page, action: str, until: str) -> float:
-    """Milliseconds in the page from an action until something holds; the best of some runs."""
+    """Measure the milliseconds in the page from an action until a condition is true."""
     script = f"""new Promise(done => {{ const start = performance.now(); {action};
         const look = () => ({until}) ? done(performance.now() - start) : requestAnimationFrame(look); look(); }})"""
     found: float = opened.value(script)

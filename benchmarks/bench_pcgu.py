@@ -1,4 +1,4 @@
-"""PCGU: cosines of all rows beside a loop over rows, the selection of a 7B model, memory of a step, and sizes by ranks.
+"""PCGU: cosines of all rows compared with a loop, the selection of a 7B model, memory of a step, and sizes by ranks.
 
 make bench        or        python benchmarks/bench_pcgu.py
 """
@@ -24,7 +24,7 @@ from evenhand.methods.unlearning._pcgu.selection import Similarities, lowest, si
 from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 
 ROWS, WIDTH, LOOPED = 100_000, 64, 10_000
-"""Rows of the comparison, their length, and how many the loop is timed on; it takes the same time for each."""
+"""Number of rows, their length, and the number on which the loop is timed; it takes equally long for each."""
 LLAMA_2_7B = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -38,7 +38,7 @@ RANKS = (1, 2, 4, 8)
 
 
 def cosines() -> dict[str, object]:
-    """A parameter of many rows, all at once and row by row as the released code does."""
+    """Compute cosines of a parameter of many rows, all at once and row by row as the released code does."""
     layer = nn.Linear(WIDTH, ROWS, bias=False)
     one, other = ({"weight": torch.randn(ROWS, WIDTH)} for _ in range(2))
     parts, world = partition(layer), World(layer)
@@ -57,7 +57,7 @@ def cosines() -> dict[str, object]:
 
 
 def selection(size: int) -> dict[str, object]:
-    """The lowest 30 % of all vectors of a 7B model, ties by index."""
+    """Select the lowest 30 % of all vectors of a 7B model, ties by index."""
     found = Similarities(torch.rand(size) * 2 - 1, torch.ones(size, dtype=torch.bool))
     seconds = timed(lambda: lowest(found, round(0.3 * size))).seconds
     return {
@@ -70,7 +70,7 @@ def selection(size: int) -> dict[str, object]:
 
 
 def step() -> dict[str, object]:
-    """Memory of a step above the float32 masters, in sets of the parameters: two gradients, and little else."""
+    """Measure the memory of a step beyond the float32 masters, relative to the parameters: mainly two gradients."""
     with torch.random.fork_rng():
         base = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **STEP)).bfloat16()
     module = copy.deepcopy(base).float()
@@ -91,7 +91,7 @@ def step() -> dict[str, object]:
 
 
 def sizes(module: nn.Module, parts: Partition) -> list[dict[str, object]]:
-    """What a rank holds and sends, from shapes alone; the first rank has the largest shards."""
+    """Compute what a rank stores and sends, from shapes alone; the first rank has the largest shards."""
     groups = [list(layer.parameters()) for layer in _layers(module)]
     inside = {id(p) for group in groups for p in group}
     groups.append([p for p in module.parameters() if id(p) not in inside])

@@ -1,4 +1,4 @@
-"""How long commands take that need no model, next to the help of lm-evaluation-harness, and what `evaluate` adds.
+"""Duration of commands that need no model, next to the help of lm-evaluation-harness, and the overhead of `evaluate`.
 
 One item of the demo is evaluated; importing torch and transformers is counted apart from what evenhand adds.
 
@@ -22,16 +22,16 @@ from tables import put
 COMMANDS = ("evenhand --help", "evenhand methods", "evenhand benchmarks", "lm_eval --help")
 RUNS = 5
 FLOOR = "import torch; from transformers import AutoTokenizer, LlamaForCausalLM"
-"""What every command imports that runs a model."""
+"""Imports of every command that runs a model."""
 EVALUATE = ("evaluate", "demo", "--limit", "1")
 
 
 class Took(NamedTuple):
-    """One whole process."""
+    """Timing of a whole process."""
 
     seconds: float
     cpu: float
-    """Seconds of processor time, which hardly depend on what else the machine does."""
+    """Processor seconds, which hardly depend on other load on the machine."""
 
 
 def took(command: list[str], env: dict[str, str] | None = None) -> Took:
@@ -45,7 +45,7 @@ def took(command: list[str], env: dict[str, str] | None = None) -> Took:
 
 
 def evaluate_and_floor(runs: int = RUNS) -> tuple[float, float]:
-    """Processor seconds of one evaluated item and of the imports below it: the best of several, in turns, one thread.
+    """Measure processor seconds of one evaluated item and of the imports below: best of several, in turns, one thread.
 
     No data folder is set, so that the benchmarks are the demo's own.
     """

@@ -1,4 +1,4 @@
-"""Statistics: HolisticBias-sized Mann-Whitney tests beside a loop over scipy, and a BBQ-sized tally scored.
+"""Statistics: HolisticBias-sized Mann-Whitney tests compared with a loop over scipy, and a BBQ-sized tally scored.
 
 make bench        or        python benchmarks/bench_statistics.py
 """
@@ -20,13 +20,13 @@ from evenhand.statistics.design import takes_part
 from evenhand.statistics.mann_whitney import pairwise_mann_whitney
 
 DESCRIPTORS, NOUNS, CELLS = 125, 13, 26
-"""About the size of one axis, and the number of templates."""
+"""Approximate size of one axis, and the number of templates."""
 LOOPED = 5_000
-"""Tests that the loop is timed on; it takes the same time for each."""
+"""Number of tests on which the loop is timed; it takes the same time for each."""
 
 
 def mann_whitney() -> dict[str, object]:
-    """All pairs of descriptors in all cells."""
+    """Test all pairs of descriptors in all cells."""
     rng = np.random.default_rng(0)
     cells = [np.round(rng.normal(size=(DESCRIPTORS, NOUNS)), 2) for _ in range(CELLS)]
     begun = time.perf_counter()
@@ -48,7 +48,7 @@ def mann_whitney() -> dict[str, object]:
 
 
 def bbq_tally(seed: int) -> Tally:
-    """A tally of the size of BBQ's: 325 templates in 11 axes, which are groups beside "overall"."""
+    """Make a tally of BBQ's size: 325 templates in 11 axes, which are groups in addition to "overall"."""
     columns = len(BBQ.parts) * len(BBQ.statistics)
     axes = [f"axis {n % 11:02d}" for n in range(325)]
     groups = ("overall", *sorted(set(axes)))
@@ -60,7 +60,7 @@ def bbq_tally(seed: int) -> Tally:
 
 
 def bbq_scored() -> dict[str, object]:
-    """Intervals of all metrics and groups of a baseline and a method, and their paired differences."""
+    """Compute intervals of all metrics and groups of a baseline and a method, and their paired differences."""
     bench = BBQ(source="demo")
     tallies = [bbq_tally(seed) for seed in (0, 1)]
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Activation steering: what an edit costs while a model answers, and what reading the states of pairs costs.
+"""Activation steering: the cost of an edit while a model answers, and of reading the states of pairs.
 
 make bench        or        python benchmarks/bench_steering.py --only 'fit: all layers' --rows 0.1
 
@@ -30,9 +30,9 @@ from evenhand.models.steered import steered
 
 PAIRS, QUESTIONS = 1000, 192
 LAYER = 12
-"""0.4 of the depth, where AISteer360 steers by default."""
+"""Layer at 0.4 of the depth, where AISteer360 steers by default."""
 BATCHES = (1, 16)
-"""Batch sizes of the unshared forwards; the better one on a few pairs is taken."""
+"""Batch sizes of the unshared forwards; the better one on a few pairs is used."""
 TURNS = 5
 STRETCHES = 6
 
@@ -40,7 +40,7 @@ Pairs = list[tuple[list[int], list[int]]]
 
 
 def edits() -> dict[str, ActivationEdit]:
-    """What is measured, by name."""
+    """Edits that are measured, by name."""
     v = torch.randn(576, generator=torch.Generator().manual_seed(0))
     gate = TokenGate(v, 0.0)
     kinds: list[tuple[Mode, Scope, TokenGate | None]] = [
@@ -56,21 +56,21 @@ def edits() -> dict[str, ActivationEdit]:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Processor time, all threads."""
+    """Return the processor time of all threads."""
     begun = time.process_time()
     run()
     return time.process_time() - begun
 
 
 def choosing(share: float, only: str) -> list[dict[str, object]]:
-    """Choosing letters with an edit, compared with the same without."""
+    """Measure choosing letters with an edit and without it."""
     questions = shuffled(bbq_questions(max(6, int(QUESTIONS * share)), STRETCHES))
     tokenizer = tokenizer_for([f"{q.context} {q.question} {' '.join(q.options)}" for q in questions])
     base = LocalModel(llama_135m(), tokenizer, name="bench")
     wanted = {name: edit for name, edit in edits().items() if only in f"choose: {name}"}
     models: dict[str, Model] = {"": base, **{name: steered(base, edit) for name, edit in wanted.items()}}
     for model in models.values():
-        model.choose(questions[:2])  # models are tried out and weights are laid out once, not for every list
+        model.choose(questions[:2])  # the support probe runs, and weights are laid out, only once
     taken: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(TURNS):
         for name in list(models)[:: 1 if turn % 2 else -1]:
@@ -89,7 +89,7 @@ def choosing(share: float, only: str) -> list[dict[str, object]]:
 
 
 def plain_means(module: Any, pairs: Pairs, batch: int) -> torch.Tensor:
-    """Mean difference of the last tokens' states, [layers, hidden], by two forwards a pair that share nothing."""
+    """Compute the mean difference of the last tokens' states, [layers, hidden], by two separate forwards per pair."""
     layers = decoder_layers(module)
     sums = torch.zeros(len(layers), module.config.hidden_size, dtype=torch.float64)
     ends: list[int] = []
@@ -112,7 +112,7 @@ def plain_means(module: Any, pairs: Pairs, batch: int) -> torch.Tensor:
 
 
 def our_means(model: LocalModel, pairs: Pairs, layers: Sequence[int]) -> torch.Tensor:
-    """The same through the prefix trie."""
+    """Compute the mean difference through the prefix trie."""
     sequences = [ids for pair in pairs for ids in pair]
     ends = [[len(ids) - 1] for ids in sequences]
     found = mean_states(model.engine, sequences, ends, layers, [n % 2 for n in range(len(sequences))])
@@ -120,7 +120,7 @@ def our_means(model: LocalModel, pairs: Pairs, layers: Sequence[int]) -> torch.T
 
 
 def letter_pairs(share: float) -> tuple[Pairs, LocalModel]:
-    """BBQ prompts that end in either of two letters, shuffled, and a model that reads them."""
+    """Make BBQ prompts that end in either of two letters, shuffled, and a model that reads them."""
     prompts = bbq_prompts(max(TURNS, int(PAIRS * share)), STRETCHES)
     tokenizer = tokenizer_for(prompts)
     heads: list[list[int]] = [list(tokenizer(text).input_ids) for text in shuffled(prompts)]
@@ -130,12 +130,12 @@ def letter_pairs(share: float) -> tuple[Pairs, LocalModel]:
 
 
 def fitting(share: float, only: str) -> list[dict[str, object]]:
-    """States of BBQ pairs that differ in the letter of the answer, stretch by stretch in turns with plain forwards."""
+    """Measure reading states of BBQ pairs that differ in the answer's letter, in turns with plain forwards."""
     pairs, model = letter_pairs(share)
     module, every = model.engine.module, list(range(len(decoder_layers(model.engine.module))))
     rows = {name: some for name, some in (("all layers", every), (f"layer {LAYER}", [LAYER])) if only in f"fit: {name}"}
     few = pairs[: max(BATCHES)]
-    our_means(model, few[:2], every)  # the model is tried out and its weights are laid out once
+    our_means(model, few[:2], every)  # the support probe runs, and weights are laid out once
     plain = {batch: seconds(partial(plain_means, module, few, batch)) for batch in BATCHES}
     ways = {"": partial(plain_means, module, batch=min(plain, key=lambda batch: plain[batch]))}
     ways |= {name: partial(our_means, model, layers=layers) for name, layers in rows.items()}
@@ -162,7 +162,7 @@ WORKLOADS: dict[str, Callable[[float, str], list[dict[str, object]]]] = {"choose
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="rows of the table whose name holds this")
+    parser.add_argument("--only", default="", help="rows of the table whose name contains this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()

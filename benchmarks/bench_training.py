@@ -25,46 +25,46 @@ from evenhand.training.packing import IGNORED
 from evenhand.training.students import keep_layers
 
 PADDED = (4, 8)
-"""Sequences in a padded batch; the faster one counts."""
+"""Numbers of sequences in a padded batch; the faster one counts."""
 
 
 class Texts(NamedTuple):
-    """What is trained on."""
+    """Texts for training."""
 
     examples: list[list[Pair]]
-    """Texts that are always in one batch, such as the two sides of a pair."""
+    """Number of texts that are always in one batch, such as the two sides of a pair."""
     answers: bool = False
     """Whether only continuations are predicted."""
     together: int = 10**9
-    """Examples in a batch."""
+    """Number of examples in a batch."""
     batches: int | None = None
-    """How many batches of an epoch are measured; None is all."""
+    """Number of batches of an epoch that are measured; None is all."""
     tokens: int = 256
-    """Tokens in what is fed at once: about as many as in a padded batch of four short texts."""
+    """Number of tokens fed at once: about as many as in a padded batch of four short texts."""
     grouped: bool = False
-    """Whether batches are of examples that share the most."""
+    """Whether batches consist of examples that share the most."""
     adapter: bool = False
     """Whether LoRA is trained, or all weights."""
 
 
 def short(rows: int) -> list[Pair]:
-    """One option text of each row."""
+    """Return one option text of each row."""
     return bbq_texts(rows)[::3]
 
 
 def mixed(rows: int) -> list[Pair]:
-    """Short texts, and every eighth a long one."""
+    """Return short texts, and every eighth a long one."""
     return short(rows) + mmlu_5_shot(max(1, rows // 8))[::4]
 
 
 def pairs(rows: int) -> list[list[Pair]]:
-    """Two options of each row after its question, of four stretches of the set."""
+    """Return two options of each row after its question, from four stretches of the set."""
     asked = bbq_questions(rows, 4)
     return [[Pair(f"{q.context} {q.question}", f" {o}") for o in q.options[:2]] for q in asked]
 
 
 def alone(texts: Sequence[Pair]) -> list[list[Pair]]:
-    """Each text as an example, in random order."""
+    """Return each text as an example, in random order."""
     return [[text] for text in shuffled(texts)]
 
 
@@ -86,19 +86,19 @@ WORKLOADS: dict[str, tuple[Callable[[int], Texts], int]] = {
 
 
 class Sequences(NamedTuple):
-    """A batch as token ids."""
+    """A batch in token ids."""
 
     ids: list[list[int]]
     labels: list[list[int]]
 
     @property
     def counted(self) -> int:
-        """Number of predicted tokens."""
+        """Return the number of predicted tokens."""
         return sum(label != IGNORED for row in self.labels for label in row[1:])
 
 
 def encoded(texts: Texts) -> list[Sequences]:
-    """The batches of a pass."""
+    """Return the batches of a pass."""
     tokenizer = tokenizer_for(["".join(p) for example in texts.examples for p in example])
 
     def read(pair: Pair) -> tuple[list[int], list[int]]:
@@ -113,7 +113,7 @@ def encoded(texts: Texts) -> list[Sequences]:
 
 
 def model(adapter: bool, layers: int) -> Any:
-    """All weights, or an adapter on the attention."""
+    """Return the module with all weights trainable, or with an adapter on the attention."""
     module = llama_135m().train()
     keep_layers(module, list(range(layers)))
     if not adapter:
@@ -123,7 +123,7 @@ def model(adapter: bool, layers: int) -> Any:
 
 
 def padded(module: Any, batches: Sequence[Sequences], size: int) -> float:
-    """Padded batches of the sequences as they come, each through the module's own loss."""
+    """Train on padded batches of the sequences in order, each with the module's own loss."""
     counted, total = sum(b.counted for b in batches), 0.0
     for batch in batches:
         for start in range(0, len(batch.ids), size):
@@ -136,7 +136,7 @@ def padded(module: Any, batches: Sequence[Sequences], size: int) -> float:
 
 
 def packed(module: Any, batches: Sequence[Sequences], layout: Layout, finish: Finish, tokens: int) -> float:
-    """Packed batches through the chunked loss, with shared beginnings where the layout has them."""
+    """Train on packed batches with the chunked loss, with shared beginnings if the layout has them."""
     counted, total = sum(b.counted for b in batches), 0.0
     for batch in batches:
         for some in pack(batch.ids, layout, labels=batch.labels, tokens=tokens):
@@ -147,19 +147,19 @@ def packed(module: Any, batches: Sequence[Sequences], layout: Layout, finish: Fi
 
 
 def gradients(module: Any) -> list[Tensor]:
-    """A copy; those of the module are zero afterwards, and there, so that no step is charged for their memory."""
+    """Copy the gradients, and set the module's to zero, allocated so that no step is charged for their memory."""
     found = [p.grad.clone() for p in module.parameters() if p.grad is not None]
     module.zero_grad(set_to_none=False)
     return found
 
 
 class Step(NamedTuple):
-    """What a pass gave and took."""
+    """Results and costs of a pass."""
 
     loss: float
     gradients: list[Tensor]
     seconds: float
-    """Of the processor."""
+    """Processor seconds."""
     memory: float
 
 
@@ -177,12 +177,12 @@ def step(module: Any, run: Callable[[], float]) -> Step:
 
 
 def faster(one: Step, other: Step) -> Step:
-    """The shorter time and the lower peak of two."""
+    """Combine two passes into the shorter time and the lower peak."""
     return one._replace(seconds=min(one.seconds, other.seconds), memory=min(one.memory, other.memory))
 
 
 def measure(name: str, share: float, repeats: int, layers: int) -> dict[str, object]:
-    """One row of the table."""
+    """Measure one row of the table."""
     make, rows = WORKLOADS[name]
     texts = make(max(1, int(rows * share)))
     batches, module = encoded(texts), model(texts.adapter, layers)
@@ -202,13 +202,13 @@ def measure(name: str, share: float, repeats: int, layers: int) -> dict[str, obj
 
 
 def counts(batches: Sequence[Sequences], fed: int) -> dict[str, object]:
-    """How much there is, and the largest saving that sharing could give."""
+    """Return the numbers of sequences and tokens, and the largest saving that sharing could give."""
     sizes = [len(ids) for batch in batches for ids in batch.ids]
     return {"sequences": len(sizes), "tokens": sum(sizes), "fed": f"{fed} ({sum(sizes) / fed:.1f})"}
 
 
 def compared(found: dict[str, Step]) -> dict[str, object]:
-    """The columns of what was measured."""
+    """Return the columns of the measurements."""
     peer = min((f"batch {size}" for size in PADDED), key=lambda way: found[way].seconds)
     theirs, before, ours = found[peer], found["packed"], found["shared"]
     off = max(float((a - b).norm() / b.norm()) for a, b in zip(ours.gradients, theirs.gradients, strict=True))
@@ -228,12 +228,12 @@ def compared(found: dict[str, Step]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="workloads whose name holds this")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
     parser.add_argument(
-        "--repeats", type=int, default=1, help="how often packed and shared steps are run; the best counts"
+        "--repeats", type=int, default=1, help="number of runs of packed and shared steps; the best counts"
     )
-    parser.add_argument("--layers", type=int, default=30, help="of the model; with fewer the ratios are about the same")
+    parser.add_argument("--layers", type=int, default=30, help="layers of the model; fewer give similar ratios")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
     torch.manual_seed(0)

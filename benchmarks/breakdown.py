@@ -1,4 +1,4 @@
-"""Where the time of a scoring call goes, from the operations that PyTorch's profiler sees."""
+"""Break down the time of a scoring call, by the operations in PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 SCOPES = {
-    # what is measured -> the function whose operations they are; the innermost one counts
+    # part -> the function whose operations belong to it; the innermost one counts
     "attention": "evenhand.inference.tree_attention.TreeAttention.__call__",
     "forward": "evenhand.inference.tree_forward.hidden_states",
     "logits": "evenhand.inference.engine.score_pack",
@@ -22,7 +22,7 @@ PRODUCTS = ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::mkldn
 
 
 def breakdown(run: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds of the processor by what they are spent on.
+    """Measure processor milliseconds by part.
 
     Args:
         run: Scores something with an engine that has been used before. The profiler slows it down a little.
@@ -46,13 +46,13 @@ def breakdown(run: Callable[[], object]) -> dict[str, float]:
 
 
 def told(spent: dict[str, float]) -> str:
-    """One line with the share of each part."""
+    """Return one line with the share of each part."""
     whole = sum(spent.values())
     return ", ".join(f"{name} {part / whole:.1%}" for name, part in spent.items())
 
 
 def _kind(event: FunctionEvent) -> str | None:
-    """What an operation's own time is spent on; None for scopes and for what no scope holds."""
+    """Return the part of an operation's own time; None for scopes and for operations outside all scopes."""
     if event.name in SCOPES or (scope := _scope(event)) is None:
         return None
     product = event.name in PRODUCTS
@@ -73,7 +73,7 @@ def _scope(event: FunctionEvent) -> str | None:
 
 @contextmanager
 def _scoped() -> Iterator[None]:
-    """Let the functions of `SCOPES` be seen by the profiler within the block."""
+    """Record the functions of `SCOPES` in the profiler within the block."""
     with ExitStack() as stack:
         for name, target in SCOPES.items():
             plain = _found(target)

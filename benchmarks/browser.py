@@ -1,4 +1,4 @@
-"""A page in Chromium without a window, driven over the DevTools protocol: two pipes, no network, no package."""
+"""A page in headless Chromium, driven over the DevTools protocol: two pipes, no network, no package."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ KEYS = {"Enter": ("Enter", 13, "\r"), "Tab": ("Tab", 9, ""), "Space": (" ", 32, 
 
 
 class Page:
-    """One page. What it logs, throws and requests is kept.
+    """A page; what it logs, throws and requests is recorded.
 
     Args:
         file: The page.
-        width: Of the window, in pixels.
+        width: Width of the window, in pixels.
         dark: Whether the reader prefers dark colours.
     """
 
@@ -38,7 +38,7 @@ class Page:
         own_end, self._write = os.pipe()
         self._read, its_end = os.pipe()
         command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
-        script = f'exec "$@" 3<&{own_end} 4>&{its_end}'  # the browser listens at 3 and speaks at 4
+        script = f'exec "$@" 3<&{own_end} 4>&{its_end}'  # the browser reads from 3 and writes to 4
         self._process = subprocess.Popen(
             ["/bin/bash", "-c", script, "bash", *command, f"--user-data-dir={self.folder}", "about:blank"],
             pass_fds=(own_end, its_end),
@@ -78,14 +78,14 @@ class Page:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def value(self, script: str) -> Any:
-        """What an expression is in the page; of a promise, what it becomes."""
+        """Evaluate an expression in the page; a promise is awaited."""
         found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(f"{script}: {found['exceptionDetails']}")
         return found["result"].get("value")
 
     def until(self, script: str, seconds: float = 60) -> Any:
-        """Wait until an expression holds."""
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not (found := self.value(script)):
             if time.monotonic() > end:
@@ -106,7 +106,7 @@ class Page:
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def write(self, text: str) -> None:
-        """Type a text where the focus is."""
+        """Type a text into the focused element."""
         self._call("Input.insertText", text=text)
 
     def screenshot(self, file: Path, selector: str = "") -> None:

@@ -1,7 +1,7 @@
-"""Which architectures evenhand reads and writes exactly: tiny random models against plain forwards, row by row.
+"""Check which architectures evenhand runs exactly: tiny random models compared with plain forwards, row by row.
 
 Every model is built in code, so nothing is downloaded. Each is asked by the package's engine and by `PlainEngine`,
-which feeds one sequence per forward without padding, cache or masks; a figure is the largest difference of the two.
+which feeds one sequence per forward without padding, cache or masks; a figure is the largest difference between them.
 
     python benchmarks/compat.py [ARCHITECTURE ...]
     python benchmarks/compat.py --write
@@ -98,7 +98,7 @@ WITHOUT = {
     **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode"), tuple(k for k in COMMON if not k.endswith("_id"))),
     **dict.fromkeys(SEQ2SEQ, ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")),
 }
-"""Settings of `COMMON` that an architecture has under another name."""
+"""Settings of `COMMON` that an architecture has under other names."""
 
 QUESTIONS = (
     Question("q1", "Who was not there?", ("the dog", "the little cat", "not of them")),
@@ -115,14 +115,14 @@ SAMPLINGS = (Sampling(max_new_tokens=12), Sampling(max_new_tokens=12, temperatur
 
 
 class PlainEngine:
-    """One sequence per forward, whole, without padding or cache: slow, and right by construction."""
+    """Feeds one whole sequence per forward, without padding or cache: slow, but correct by construction."""
 
     def __init__(self, module: Any, tokenizer: Any) -> None:
-        """Take what `evenhand.wrap` takes."""
+        """Make an engine; the arguments are those of `evenhand.wrap`."""
         self.module, self.tokenizer = module, tokenizer
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all reads; the fingerprint is not used, as nothing is stored."""
+        """Return log-probabilities of all reads; the fingerprint is not used, as nothing is stored."""
         out = []
         for request in requests:
             logprobs, first = self._logprobs(request.ids)
@@ -130,7 +130,7 @@ class PlainEngine:
         return out
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
-        """Continue each prompt token by token, reading all of it anew each time."""
+        """Continue each prompt token by token, reading all of it again each time."""
         return [self._continued(prompt, sampling) for prompt in prompts]
 
     def _continued(self, prompt: Prompt, sampling: Sampling) -> Generated:
@@ -146,7 +146,7 @@ class PlainEngine:
         return reply(new, ends, sampling, self.tokenizer)
 
     def _logprobs(self, ids: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Log-probabilities [length, vocabulary] of one row, and the place of the first in the row."""
+        """Return log-probabilities of one row, [length, vocabulary], and the position of the first."""
         first = list(ids).index(BORDER) + 1 if BORDER in ids else 0
         inputs = {"input_ids": torch.tensor([list(ids[: first - 1] if first else ids)])}
         if first:
@@ -157,7 +157,7 @@ class PlainEngine:
 
 
 def built(name: str, tokenizer: Any) -> Any:
-    """A tiny model of random weights, enlarged so that a wrong mask or position would show."""
+    """Make a tiny model with random weights, scaled up so that a wrong mask or position would show."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     own = OWN.get(name, GROUPED if name not in ("opt", "gpt_neox", "phi") else {})
@@ -175,7 +175,7 @@ def built(name: str, tokenizer: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What was found of one architecture."""
+    """Findings for one architecture."""
 
     name: str
     choose: str
@@ -199,7 +199,7 @@ def measured(name: str) -> Line:
 
 
 def _way(warning: str) -> str:
-    """A warning of an engine about how it runs a model, in short; "" of any other."""
+    """Shorten an engine's warning about how it runs a model; "" for any other warning."""
     head, _, reason = warning.partition(": ")
     if head == "prompts are read without sharing their beginnings":
         return f"batches ({reason.partition(':')[0]})"
@@ -209,7 +209,7 @@ def _way(warning: str) -> str:
 def _tried(what: Any, model: Any, plain: Any) -> str:
     try:
         return str(what(model, plain))
-    except Exception as error:  # the table says of every architecture what happened
+    except Exception as error:  # the table reports for every architecture what happened
         return f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
 
 
@@ -241,7 +241,7 @@ def _shown(difference: float) -> str:
 
 
 def architectures(names: Sequence[str]) -> str:
-    """The table of architectures as Markdown."""
+    """Return the table of architectures as Markdown."""
     lines = [measured(name) for name in names]
     rows = [f"| `{x.name}` | {x.choose} | {x.score} | {x.generate} | {x.how} |" for x in lines]
     head = ["| architecture | choose | score | generate | read and written by |", "|---|--:|--:|---|---|"]
@@ -249,13 +249,13 @@ def architectures(names: Sequence[str]) -> str:
 
 
 def adapters() -> str:
-    """The table of adapters as Markdown."""
+    """Return the table of adapters as Markdown."""
     rows = [f"| {name} | {difference} | {note} |" for name, difference, note in compat_adapters.rows(PlainEngine)]
     return "\n".join(["| adapter | score | |", "|---|--:|---|", *rows, "", versions("peft", "transformers", "torch")])
 
 
 def versions(*packages: str) -> str:
-    """What the figures were measured with."""
+    """Return the versions that the figures were measured with."""
     return f"{', '.join(f'{name} {version(name)}' for name in packages)}; float32 on a CPU."
 
 

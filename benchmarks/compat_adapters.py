@@ -1,4 +1,4 @@
-"""Folders of PEFT adapters, kind by kind: opened and scored as PEFT computes them, or refused and why.
+"""Check folders of PEFT adapters of every kind: opened and scored as PEFT computes them, or refused with a reason.
 
 Every adapter lies on one tiny Llama; its parameters are random, so that one which was left out would show.
 """
@@ -48,7 +48,7 @@ PASSAGES = (Passage("the dog was there", "Who", id="p1"), Passage("cat", "Once u
 
 
 def rows(plain_engine: Any) -> list[tuple[str, str, str]]:
-    """Kind, the largest difference of scores from PEFT's, and the difference from the base or why it is refused.
+    """Yield kind, largest difference of scores from PEFT's, and the difference from the base or the refusal.
 
     Args:
         plain_engine: Makes an engine of a module and its tokenizer that reads one sequence per forward.

@@ -1,4 +1,4 @@
-"""How often intervals cover the truth and tests err, on simulated tallies with known rates.
+"""Coverage of intervals and error rates of tests, on simulated tallies with known rates.
 
 make coverage        or        python benchmarks/coverage.py [--runs 2000]
 
@@ -33,7 +33,7 @@ from evenhand.statistics.scored import compared
 CONCENTRATION = 4.0
 ITEMS = 24
 CELLS = 40_000
-"""Most clusters of all runs of one tally together, for the memory."""
+"""Maximum number of clusters of all runs of one tally together, to bound memory."""
 Draw = np.random.Generator
 AT = {name: n for n, name in enumerate(BBQ.statistics)}
 WIDTH = len(BBQ.statistics)
@@ -48,14 +48,14 @@ class Sample(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In words."""
+        """Description of the design."""
         alone = sum(self.strata.count(s) == 1 for s in self.strata)
         count = len(set(self.strata))
         kind = f", {alone} alone" if alone else f" in {count} strata" if count > 1 else ""
         return f"{len(self.strata)}{kind}, {'lognormal' if self.skewed else 'equal'}"
 
     def sizes(self, draw: Draw, runs: int) -> Array:
-        """Items per cluster and run, [C, R]."""
+        """Draw the number of items per cluster and run, [C, R]."""
         shape = (len(self.strata), runs)
         if not self.skewed:
             return np.full(shape, float(ITEMS))
@@ -63,7 +63,7 @@ class Sample(NamedTuple):
 
 
 def strata(clusters: int, count: int = 1, alone: int = 0) -> tuple[str, ...]:
-    """Names: `alone` strata of one cluster, the other clusters evenly in `count` strata."""
+    """Return names: `alone` strata of one cluster, the other clusters evenly in `count` strata."""
     return tuple(f"alone {c}" if c < alone else f"stratum {c % count}" for c in range(clusters))
 
 
@@ -85,7 +85,7 @@ DESIGNS = tuple(
 
 
 def rates(draw: Draw, mean: float, shape: tuple[int, int]) -> Array:
-    """A rate per cluster and run, with the mean given."""
+    """Draw a rate per cluster and run, with a given mean."""
     if mean in (0.0, 1.0):
         return np.full(shape, mean)
     return draw.beta(CONCENTRATION * mean, CONCENTRATION * (1 - mean), shape)
@@ -99,21 +99,21 @@ class World:
     """Mean rates of a model on BBQ."""
 
     unknown: float = 0.5
-    """Ambiguous: answered with the unknown option."""
+    """Ambiguous items: share answered with the unknown option."""
     stereotyped: float = 0.68
-    """Ambiguous, and wrong answers of the disambiguated: a person is named, and it is the stereotype's."""
+    """Ambiguous items, and wrong answers of disambiguated ones: share of named persons that are the stereotype's."""
     right: float = 0.85
-    """Disambiguated; half of the right answers are the stereotype's."""
+    """Disambiguated items: share of right answers, half of which are the stereotype's."""
     lost: float = 0.5
-    """Disambiguated: wrong answers that are the unknown option."""
+    """Disambiguated items: share of wrong answers that are the unknown option."""
     unparsed: float = 0.05
 
     def truth(self, other: World | None = None, share: float = 0.0) -> dict[str, float]:
-        """The values of the main metrics that samples of ever more clusters approach.
+        """Return the limits of the main metrics for growing samples of clusters.
 
         Args:
-            other: A model that gives its answer to some of the items; it leaves as many unparsed.
-            share: Of the items that are the other's. Sums mix, metrics do not.
+            other: A model that answers some of the items instead; it leaves as many unparsed.
+            share: Fraction of the items that are the other's. Sums mix, metrics do not.
         """
         sums = (1 - share) * self._sums + share * (other or self)._sums
         u, stereotyped, named, biased, right, lost = sums.tolist()
@@ -129,7 +129,7 @@ class World:
 
     @property
     def _sums(self) -> Array:
-        """Per parsed item: unknown, stereotyped; named, stereotyped among these, right, lost."""
+        """Sums per parsed item: unknown, stereotyped; named, stereotyped among these, right, lost."""
         wrong_named = (1 - self.right) * (1 - self.lost)
         biased = self.right / 2 + wrong_named * self.stereotyped
         ambiguous = [self.unknown, (1 - self.unknown) * self.stereotyped]
@@ -140,9 +140,9 @@ class Drawn(NamedTuple):
     """Answers of one model by kind, [kinds, C, R]: ambiguous, then disambiguated."""
 
     ambiguous: Array
-    """unknown, biased, counter, unparsed."""
+    """Kinds of ambiguous answers: unknown, biased, counter, unparsed."""
     disambiguated: Array
-    """right and biased, right and counter, unknown, wrong and biased, wrong and counter, unparsed."""
+    """Kinds: right and biased, right and counter, unknown, wrong and biased, wrong and counter, unparsed."""
 
 
 class Rates(NamedTuple):
@@ -153,7 +153,7 @@ class Rates(NamedTuple):
 
 
 def drawn_rates(draw: Draw, world: World, shape: tuple[int, int]) -> Rates:
-    """Rates of every cluster."""
+    """Draw the rates of every cluster."""
     u, s, a, v, e = (rates(draw, getattr(world, name), shape) for name in vars(world))
     ambiguous = np.array([u * (1 - e), (1 - u) * s * (1 - e), (1 - u) * (1 - s) * (1 - e), e])
     named = (1 - a) * (1 - v)
@@ -162,18 +162,18 @@ def drawn_rates(draw: Draw, world: World, shape: tuple[int, int]) -> Rates:
 
 
 def answers(draw: Draw, p: Array, sizes: Array) -> Array:
-    """How many of the items of every cluster are of every kind."""
+    """Draw how many items of every cluster are of every kind."""
     return np.moveaxis(draw.multinomial(sizes.astype(int), np.moveaxis(p, 0, -1)), -1, 0).astype(float)
 
 
 def redrawn(draw: Draw, counts: Array, p: Array, share: float) -> Array:
-    """The same answers but for a share of the items, which are answered anew."""
+    """Return the same answers except for a share of the items, which are answered again."""
     kept = draw.binomial(counts.astype(int), 1 - share).astype(float)
     return kept + answers(draw, p, counts.sum(axis=0) - kept.sum(axis=0))
 
 
 def tally_of(sample: Sample, drawn: Drawn) -> Tally:
-    """BBQ's sums; every run is a group."""
+    """Return BBQ's sums; every run is a group."""
     clusters, runs = drawn.ambiguous.shape[1:]
     sums = np.zeros((clusters, runs, 2 * WIDTH))
     unknown, biased, counter, open_ = drawn.ambiguous
@@ -209,13 +209,13 @@ SMOOTH = [m.name for m in MAIN if m.form == "smooth"]
 
 
 def estimated(tally: Tally, benchmark: Any, infos: Sequence[Metric]) -> tuple[Design, dict[str, Estimate]]:
-    """Estimates of one tally."""
+    """Return the estimates of one tally."""
     design = Design.of(tally.clusters, tally.strata, np.ones(tally.sums.shape[:2], dtype=bool))
     return design, statistics.estimates({(0, 0): tally}, design, benchmark.compute, infos)
 
 
 def batches(sample: Sample, runs: int) -> Iterator[int]:
-    """Sizes of the parts in which the runs of a design are done."""
+    """Return the sizes of the parts in which the runs of a design are done."""
     most = max(1, CELLS // len(sample.strata))
     while runs > 0:
         yield min(most, runs)
@@ -223,7 +223,7 @@ def batches(sample: Sample, runs: int) -> Iterator[int]:
 
 
 def bbq_coverage(sample: Sample, runs: int, seed: int = 0, *, before: World = World()) -> dict[str, float]:
-    """Shares of runs whose intervals hold the true values, and the true paired differences ("... difference")."""
+    """Return shares of runs whose intervals contain the true values, and true paired differences ("... difference")."""
     share, after = 0.4, World(0.7, 0.6, 0.8, 0.7, before.unparsed)
     truth, true_after = before.truth(), before.truth(after, share)
     bench, draw = BBQ(source="demo"), np.random.default_rng([seed, len(sample.strata), sample.skewed])
@@ -252,7 +252,7 @@ def _holds(ends: tuple[Array, Array], truth: float) -> Array:
 
 @settings
 class Exam(Benchmark):
-    """Right answers of all; as MMLU's accuracy."""
+    """Share of right answers, like MMLU's accuracy."""
 
     name: ClassVar[str] = "exam"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
@@ -261,29 +261,29 @@ class Exam(Benchmark):
     )
 
     def load(self) -> Sequence[Any]:
-        """None: tallies are simulated."""
+        """Return no items: tallies are simulated."""
         return ()
 
     def ask(self, model: Any, items: Sequence[Any]) -> list[Any]:
-        """None."""
+        """Return no answers."""
         return []
 
     def tally(self, items: Sequence[Any], answers: Sequence[Any]) -> Tally:
-        """None."""
+        """Refuse to tally: tallies are simulated."""
         raise NotImplementedError
 
     def compute(self, sums: Array) -> dict[str, Measured]:
-        """From columns n and right."""
+        """Compute the accuracy from the columns n and right."""
         return {"accuracy": Measured(ratio(sums[..., 1], sums[..., 0]), sums[..., 0])}
 
 
 def exam_tally(sample: Sample, sizes: Array, right: Array) -> Tally:
-    """Every run is a group."""
+    """Make a tally in which every run is a group."""
     return Tally(_names(sizes.shape[0]), sample.strata, _names(sizes.shape[1]), np.stack([sizes, right], axis=-1))
 
 
 def proportion_coverage(sample: Sample, rate: float, runs: int, seed: int = 0) -> float:
-    """Share of runs whose interval holds a true rate."""
+    """Return the share of runs whose interval contains a true rate."""
     draw, found = np.random.default_rng([seed, int(1000 * rate), len(sample.strata), sample.skewed]), []
     for count in batches(sample, runs):
         sizes = sample.sizes(draw, count)
@@ -304,15 +304,15 @@ def false_held(
     runs: int,
     seed: int = 0,
 ) -> float:
-    """Share of runs with the verdict "held" though the true loss is the margin or more.
+    """Return the share of runs with the verdict "held" although the true loss is the margin or more.
 
     Args:
         sample: The design.
         lose: Draws the share of right answers that each cluster loses, [C, R].
         right: The baseline's accuracy.
-        margin: Of the verdict.
-        runs: How many.
-        seed: Of the draws.
+        margin: Margin of the verdict.
+        runs: Number of runs.
+        seed: Seed of the draws.
     """
     draw, held, criteria = np.random.default_rng([seed, len(sample.strata)]), 0, Criteria(margin=margin)
     for count in batches(sample, runs):
@@ -327,7 +327,7 @@ def false_held(
 def exam_records(
     sample: Sample, sizes: Array, was: Array, gained: Array, lost: Array, criteria: Criteria
 ) -> list[Record]:
-    """Records of a method against its baseline, one per run."""
+    """Return records of a method compared with its baseline, one per run."""
     design, old = estimated(exam_tally(sample, sizes, was), Exam(), Exam.metrics)
     _, new = estimated(exam_tally(sample, sizes, was + gained - lost), Exam(), Exam.metrics)
     flips = Flips(*(design.pick(x) for x in (gained, lost, sizes)))
@@ -338,7 +338,7 @@ def exam_records(
 
 
 def family_wise(sample: Sample, runs: int, methods: int = 5, seed: int = 0) -> dict[str, float]:
-    """Share of runs in which any of several methods that change nothing on average is starred, per metric."""
+    """Return, per metric, the share of runs in which any of several methods without average effect is starred."""
     bench, draw = BBQ(source="demo"), np.random.default_rng([seed, 7, len(sample.strata), sample.skewed])
     wrong: dict[str, list[Array]] = {}
     criteria = Criteria()
@@ -361,7 +361,7 @@ def family_wise(sample: Sample, runs: int, methods: int = 5, seed: int = 0) -> d
 
 
 def false_less_bias(sample: Sample, runs: int, stereotyped_varies: bool, seed: int = 0) -> float:
-    """Share of runs in which always answering "unknown" is called less biased than a baseline without any bias."""
+    """Return the share of runs in which always answering "unknown" is called less biased than an unbiased baseline."""
     bench, draw, claimed, criteria = BBQ(source="demo"), np.random.default_rng([seed, 9]), 0, Criteria()
     for count in batches(sample, runs):
         sizes = sample.sizes(draw, count)
@@ -393,12 +393,12 @@ def _records(
 
 
 def scattered(loss: float) -> Callable[[Draw, tuple[int, int]], Array]:
-    """A loss that every cluster has some of."""
+    """Return a loss that is spread over all clusters."""
     return lambda draw, shape: rates(draw, loss, shape)
 
 
 def concentrated(share: float) -> Callable[[Draw, tuple[int, int]], Array]:
-    """A loss that sits in a share of the clusters, which lose every right answer."""
+    """Return a loss concentrated in a share of the clusters, which lose every right answer."""
     return lambda draw, shape: (draw.random(shape) < share).astype(float)
 
 

@@ -1,9 +1,9 @@
-"""To be seen on a GPU: that everything runs and equals the CPU and plain transformers, how fast, in what memory.
+"""Checks on a GPU: everything runs and equals the CPU and plain transformers; how fast, and in how much memory.
 
 python benchmarks/gpu.py --out gpu.jsonl      or, anywhere, a rehearsal:      --toy --device cpu
 
-Weights are random and made on the device; rows and tokenizer are the demo's, so nothing is fetched. Each line is
-printed and written as soon as it is there, the most telling ones first; what no time is left for is said.
+Weights are random and made on the device; rows and tokenizer are the demo's, so nothing is downloaded. Each line is
+printed and written as soon as it is ready, the most informative ones first; lines without time left are reported.
 docs/gpu_checks.md has the targets and the last results.
 """
 
@@ -63,20 +63,20 @@ from evenhand.interfaces import Sampling
 from evenhand.models import fingerprint
 
 SHARING = 0.8
-"""Part of the sharing ratio that is to be gained on the peer's best batch size."""
+"""Fraction of the sharing ratio that must be gained over the peer's best batch size."""
 RATE = 0.5
-"""Part of the card's measured rate that the products which cannot be saved are to run at."""
+"""Fraction of the card's measured rate that the unavoidable products must reach."""
 HOST = 0.15
-"""Most of the wall time in which the device may have nothing to do."""
+"""Maximum fraction of the wall time in which the device may be idle."""
 NATS = 2e-4
-"""Most that a log-probability in float32 may be from that of one plain forward a sequence."""
+"""Maximum difference of a float32 log-probability from that of one plain forward per sequence."""
 ROUNDING = 1.1
-"""Most that the root mean square error in bfloat16 may be, as a multiple of the peer's."""
+"""Maximum root mean square error in bfloat16, as a multiple of the peer's."""
 TARGETS = f"ratio_of_sharing >= {SHARING}, rate_share >= {RATE}, host_share <= {HOST}"
 
 
 class Setting(NamedTuple):
-    """What the lines are made with."""
+    """Settings of all lines."""
 
     on: Card
     sizes: Sizes
@@ -85,23 +85,23 @@ class Setting(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A measurement that is still to be made."""
+    """A measurement to be made."""
 
     section: str
     name: str
     shape: str
-    """Of the model that it is made on, and in which precision; "" for none."""
+    """Shape and precision of its model; "" for none."""
     needs: float
-    """Seconds, about."""
+    """Approximate seconds."""
     run: Callable[[Any], dict[str, Any]]
-    """Given the model."""
+    """Makes the measurement, given the model."""
 
 
 # ------------------------------------------------------------------------------------------------- equality
 
 
 def equal_reads(on: Card, sizes: Sizes, model: Frozen) -> dict[str, Any]:
-    """Float32: letters in one order and in six, and texts, beside one plain forward a sequence."""
+    """Compare letters in one order and in six, and texts, with one plain forward per sequence, in float32."""
     count = max(4, sizes.rows // 70)
     with overheard(model) as heard:
         for way, asked in (("letters", bbq(count)), ("letters", six_orders(count // 4)), ("text", bbq(count))):
@@ -114,7 +114,7 @@ def equal_reads(on: Card, sizes: Sizes, model: Frozen) -> dict[str, Any]:
 
 
 def equal_replies(on: Card, sizes: Sizes, model: Frozen) -> dict[str, Any]:
-    """Float32: greedy replies beside `generate`, one prompt at a time."""
+    """Compare greedy replies with `generate`, one prompt at a time, in float32."""
     tokenizer: Any = model.weights.tokenizer
     prompts = [
         Prompt(tuple(tokenizer(f"{q.context} {q.question}").input_ids)) for q in bbq(max(2, sizes.prompts // 32))
@@ -126,10 +126,10 @@ def equal_replies(on: Card, sizes: Sizes, model: Frozen) -> dict[str, Any]:
 
 
 def against_truth(setting: Setting, model: Frozen) -> dict[str, Any]:
-    """Letters in bfloat16, ours and the peer's, against plain forwards of the same weights in float32.
+    """Compare letters in bfloat16, ours and the peer's, with plain forwards of the same weights in float32.
 
-    Programs that round in another order differ, which says nothing of either; what counts is whether one is further
-    from the truth. Two variants of the peer show what a part of it does by itself: `masked` takes another attention
+    Programs that round in another order differ, which says nothing about either; what counts is whether one is further
+    from the truth. Two variants of the peer show the effect of a part of it: `masked` uses another attention
     kernel, and `exact_head` does not round the logits.
     """
     model.answer_by = "letters"
@@ -154,13 +154,13 @@ def against_truth(setting: Setting, model: Frozen) -> dict[str, Any]:
 
 
 def _discordant(ours: Reads, peer: Reads, truth: Reads) -> tuple[int, int]:
-    """Sequences that only ours decides differently from the truth, and that only the peer does."""
+    """Count sequences that only ours, and only the peer, decides differently from the truth."""
     wrong = [[top_token(made[ids]) != top_token(truth[ids]) for ids in truth] for made in (ours, peer)]
     return sum(a > b for a, b in zip(*wrong, strict=True)), sum(a < b for a, b in zip(*wrong, strict=True))
 
 
 def _no_worse(ours: dict[str, Any], peer: dict[str, Any], only: tuple[int, int]) -> dict[str, Any]:
-    """Whether ours is as near to the truth as the peer: two standard errors of paired counts are allowed."""
+    """Return whether ours is as close to the truth as the peer, within two standard errors of paired counts."""
     met = {
         "rms": ours["rms"] <= ROUNDING * peer["rms"],
         "flips": only[0] - only[1] <= 2 * sum(only) ** 0.5,
@@ -173,9 +173,9 @@ def _no_worse(ours: dict[str, Any], peer: dict[str, Any], only: tuple[int, int])
 
 
 def chosen(setting: Setting, asked: list[Any], way: str, letters: int, model: Frozen) -> dict[str, Any]:
-    """A line on choosing, with what the targets say of it."""
+    """Make a line on choosing, compared with the targets."""
     line = choosing(model, asked, way, setting.on, setting.sizes, letters)
-    # letters may flip no more often than the peer's own, but for what a count of so few varies by
+    # letters may flip no more often than the peer's own, apart from the random variation of so small a count
     few = (
         way != "letters" or line["flips_ours_peer"] <= line["flips_peer_peer"] + 2 * line["flips_peer_peer"] ** 0.5 + 2
     )
@@ -189,14 +189,14 @@ def chosen(setting: Setting, asked: list[Any], way: str, letters: int, model: Fr
 
 
 def wrote(setting: Setting, model: Frozen) -> dict[str, Any]:
-    """A line on replies."""
+    """Make a line on replies."""
     line = writing(model, bbq(setting.sizes.prompts), setting.on, setting.sizes)
     met = {"ratio": line["ratio"] >= 1, "host": line.get("host_share", 0.0) <= HOST}
     return {**line, "target": f"ratio >= 1, host_share <= {HOST}", "met": met, "ok": all(met.values())}
 
 
 def profiled(setting: Setting, model: Frozen) -> dict[str, Any]:
-    """Where the host's time goes."""
+    """Break down the host's time."""
     model.answer_by = "letters"
     asked = bbq(setting.sizes.rows)
     return {
@@ -206,14 +206,14 @@ def profiled(setting: Setting, model: Frozen) -> dict[str, Any]:
 
 
 def wrote_once(setting: Setting, model: Frozen) -> None:
-    """Replies to some prompts."""
+    """Generate replies to some prompts."""
     tokenizer: Any = model.weights.tokenizer
     prompts = [Prompt(tuple(tokenizer(q.context).input_ids)) for q in bbq(setting.sizes.prompts)]
     model.engine.generate(list(dict.fromkeys(prompts)), Sampling(max_new_tokens=8), "profile")
 
 
 def packed(setting: Setting, nodes: int, model: Frozen) -> dict[str, Any]:
-    """Letters in one order with packs of another size."""
+    """Measure letters in one order with packs of another size."""
     model.answer_by, before = "letters", model.engine.pack_nodes
     model.engine.pack_nodes = nodes
     asked = bbq(setting.sizes.rows)
@@ -225,13 +225,13 @@ def packed(setting: Setting, nodes: int, model: Frozen) -> dict[str, Any]:
 
 
 def hashed(setting: Setting, model: Frozen) -> dict[str, Any]:
-    """What a model from memory costs before each call: its weights are hashed."""
+    """Measure the cost of a model from memory before each call: its weights are hashed."""
     _, took = seconds(lambda: fingerprint.of_weights(*model.weights), setting.on.device)
     return {"wall_s": round(took, 2)}
 
 
 def lines(setting: Setting) -> Iterator[Line]:
-    """All measurements in the order of their worth."""
+    """Return all measurements, most valuable first."""
     on, sizes, big, small = setting
     spare, little, exact = f"{big} bfloat16", f"{small} bfloat16", f"{small} float32"
     yield Line("equality", "float32, log-probabilities", exact, 15, partial(equal_reads, on, sizes))
@@ -254,7 +254,7 @@ def lines(setting: Setting) -> Iterator[Line]:
 
 
 def speed_lines(setting: Setting, shape: str) -> Iterator[Line]:
-    """What the targets are about, on the big model; and which kernel is best there."""
+    """Measurements of the targets on the big model, and of the best kernel there."""
     on, sizes, *_ = setting
     rows, third = bbq(sizes.rows), six_orders(sizes.rows // 3)
     yield Line("speed", "BBQ letters, one order", shape, 35, partial(chosen, setting, rows, "letters", 3))
@@ -271,10 +271,10 @@ def speed_lines(setting: Setting, shape: str) -> Iterator[Line]:
 
 
 class Report:
-    """Prints lines, and writes them down."""
+    """Prints lines, and writes them to a file."""
 
     def __init__(self, out: Path | None) -> None:
-        """Begin a file."""
+        """Start a file."""
         self.out, self.begun, self.counts = (
             out,
             time.perf_counter(),
@@ -284,7 +284,7 @@ class Report:
             out.write_text("")
 
     def put(self, **line: Any) -> None:
-        """Put a line."""
+        """Print and write a line."""
         line["at_s"] = round(time.perf_counter() - self.begun, 1)
         print(" | ".join(f"{k}: {v}" for k, v in line.items() if k != "traceback"), flush=True)
         if "traceback" in line:
@@ -295,15 +295,15 @@ class Report:
 
 
 class Models:
-    """Holds the model of the last line, and frees it before another is made."""
+    """Keeps the model of the last line, and frees it before another is made."""
 
     def __init__(self, device: str) -> None:
-        """None is there yet."""
+        """Start without a model."""
         self.device, self.name, self.model = device, "", None
         self.tokenizer = evenhand.load("demo", device="cpu").weights.tokenizer
 
     def get(self, name: str) -> Frozen | None:
-        """The model of a shape and a precision; None for ""."""
+        """Return the model of a shape and a precision; None for ""."""
         if name != self.name:
             self.model = None
             gc.collect()
@@ -316,7 +316,7 @@ class Models:
 
 
 def run(line: Line, models: Models, report: Report) -> None:
-    """Make a line; what it raises is written down."""
+    """Make a line; errors are recorded."""
     begun = time.perf_counter()
     said: list[str] = []
     try:
@@ -324,7 +324,7 @@ def run(line: Line, models: Models, report: Report) -> None:
             warnings.simplefilter("default")
             made = line.run(models.get(line.shape))
         said = sorted({str(w.message)[:300] for w in caught if "evenhand" in w.filename or w.category is UserWarning})
-    except Exception as error:  # everything else is still worth a try
+    except Exception as error:  # the other lines may still work
         made = {"ok": False, "error": repr(error)[:500], "traceback": traceback.format_exc()[-3000:]}
     report.counts["failed" if "error" in made else "ok" if made.get("ok", True) else "missed"] += 1
     took = round(time.perf_counter() - begun, 1)
@@ -333,14 +333,14 @@ def run(line: Line, models: Models, report: Report) -> None:
 
 
 def main() -> None:
-    """Everything, as far as the time goes."""
+    """Make all lines for which there is time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="no line is begun that would end later")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no line starts that would end later")
     parser.add_argument("--out", type=Path, help="a file for the lines, as JSON")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--toy", action="store_true", help="everything at toy size, as a rehearsal")
-    parser.add_argument("--only", default="", help="sections and names that hold this")
-    parser.add_argument("--kernel", choices=KERNELS, help="attend to trees by this kernel in every line but kernels")
+    parser.add_argument("--toy", action="store_true", help="everything at toy size, for a rehearsal")
+    parser.add_argument("--only", default="", help="sections and names that contain this")
+    parser.add_argument("--kernel", choices=KERNELS, help="use this tree kernel in every line except kernels")
     given = parser.parse_args()
     if given.kernel is not None:
         os.environ[TREE_KERNEL] = given.kernel

@@ -1,4 +1,4 @@
-"""Which kernel attends to a tree fastest on one card, and whether all give the same.
+"""Measure which kernel attends to a tree fastest on one card, and check that all give the same results.
 
 Only the time inside inference counts: prompts are built and tokenised once, before.
 """
@@ -21,13 +21,13 @@ from evenhand.inference.tree_kernels import CASCADE, GATHERED, KERNELS, tree_of,
 from evenhand.interfaces import Question
 
 NATS = 2e-4
-"""Most that a kernel's log-probabilities may be from those of gathered keys in float32; else it is reported only."""
+"""Maximum difference of a kernel's log-probabilities from those of gathered keys in float32; else only reported."""
 ERROR = 0.02
-"""Most that attention in bfloat16 may be off, relative to the norm; rounding is a tenth, a wrong mask far more."""
+"""Maximum error of attention in bfloat16 relative to the norm; rounding is a tenth of it, a wrong mask far more."""
 
 
 def compared(on: Card, asked: Sequence[Question], model: Frozen) -> dict[str, Any]:
-    """A line on all kernels: the letters of some questions by each.
+    """Make a line on all kernels: the letters of some questions by each.
 
     A kernel that raises is reported with its error, and the others are still measured.
     """
@@ -40,7 +40,7 @@ def compared(on: Card, asked: Sequence[Question], model: Frozen) -> dict[str, An
         for kernel in usable(on.device, model.weights.module.dtype):
             try:
                 reads[kernel], found[kernel] = _timed(on, requests, kernel, model)
-            except Exception as error:  # one that a card or a version of torch cannot run says nothing of the others
+            except Exception as error:  # if a card or torch cannot run one, the others may still work
                 found[kernel] = {"error": repr(error)[:300]}
     finally:
         _use(before, model)
@@ -53,7 +53,7 @@ def compared(on: Card, asked: Sequence[Question], model: Frozen) -> dict[str, An
 
 
 def _timed(on: Card, requests: Sequence[Request], kernel: str, model: Frozen) -> tuple[Reads, dict[str, Any]]:
-    """What is read by a kernel, and its seconds: at first, with what is compiled then, and the better of two later."""
+    """Return a kernel's values, and its seconds: of the first run, with compilation, and the better of two later."""
     _use(kernel, model)
     begun = time.perf_counter()
     if model.engine.tried.finish is None:
@@ -69,13 +69,13 @@ def _timed(on: Card, requests: Sequence[Request], kernel: str, model: Frozen) ->
 
 
 def _use(kernel: str, model: Frozen) -> None:
-    """Attend by a kernel from now on; the model is tried out anew with it."""
+    """Use a kernel from now on; the support probe runs again with it."""
     model.engine.tree_kernel = kernel
     vars(model.engine).pop("tried", None)
 
 
 def _verdict(found: dict[str, dict[str, Any]], dtype: torch.dtype) -> dict[str, Any]:
-    """Which kernel is fastest; whether each ran, and in float32 whether it is right."""
+    """Report the fastest kernel, whether each ran, and whether its results are right in float32."""
     ran = {kernel: line["wall_s"] for kernel, line in found.items() if "wall_s" in line}
     exact = dtype == torch.float32
     met = {kernel: kernel in ran and (not exact or line.get("nats", 0.0) <= NATS) for kernel, line in found.items()}
@@ -85,18 +85,18 @@ def _verdict(found: dict[str, dict[str, Any]], dtype: torch.dtype) -> dict[str, 
 
 
 def usable(device: str, dtype: torch.dtype) -> list[str]:
-    """The kernels that do not stand back for gathered keys on a device and in a precision."""
+    """Return the kernels that do not fall back to gathered keys on a device and in a precision."""
     half = device != "cpu" and dtype in HALF
     return [kernel for kernel in KERNELS if kernel != CASCADE or half]
 
 
 @torch.inference_mode()
 def one_layer(on: Card, count: int) -> dict[str, Any]:
-    """A line on attention alone in bfloat16: each kernel against dense products in float32, on random queries.
+    """Make a line on attention alone in bfloat16: each kernel against dense products in float32, on random queries.
 
     Args:
         on: The card.
-        count: Sequences of the tree.
+        count: Number of sequences in the tree.
     """
     pack = next(packs(branches(count), 10**9))
     make = torch.Generator(on.device).manual_seed(0)
@@ -117,7 +117,7 @@ def one_layer(on: Card, count: int) -> dict[str, Any]:
 
 
 def branches(count: int) -> list[tuple[int, ...]]:
-    """Random sequences that branch off one another at several depths, or stand alone."""
+    """Make random sequences that branch off each other at several depths, or share nothing."""
     draw = random.Random(0)
     heads = [tuple(draw.randrange(100) for _ in range(length)) for length in (1, 30, 150, 400)]
     tails = [tuple(draw.randrange(4) for _ in range(draw.randrange(1, 12))) for _ in range(count)]
@@ -125,7 +125,7 @@ def branches(count: int) -> list[tuple[int, ...]]:
 
 
 def dense(pack: Pack, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention over a tree by its definition, in float32, [1, nodes, heads, width]."""
+    """Compute attention over a tree by its definition, in float32, [1, nodes, heads, width]."""
     seen = torch.zeros(len(pack.tokens), len(pack.tokens), dtype=torch.bool)
     for path in pack.paths:
         for n, node in enumerate(path.tolist()):

@@ -1,4 +1,4 @@
-"""Every way that the engine runs, at toy size: what each gives on one device must be what it gives on the CPU."""
+"""Run the engine in every way at toy size: results on a device must equal those on the CPU."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def _demo() -> tuple[Question, ...]:
 
 
 def questions(count: int) -> list[Question]:
-    """The first questions of the demo benchmark."""
+    """Return the first questions of the demo benchmark."""
     return list(_demo()[:count])
 
 
 def demo(device: str, **options: Any) -> Any:
-    """The demo model in float32."""
+    """Open the demo model in float32."""
     return evenhand.load("demo", **{"device": device, "dtype": "float32", **options})
 
 
 def chosen(model: Model, asked: Sequence[Question]) -> list[float]:
-    """All probabilities; where there are none the decisions."""
+    """Return all probabilities, or the decisions if there are none."""
     made = model.choose(asked)
     if all(c.probabilities is None for c in made):
         return [-1.0 if c.decision is None else float(c.decision) for c in made]
@@ -74,22 +74,22 @@ def chosen(model: Model, asked: Sequence[Question]) -> list[float]:
 
 
 def by(way: Any) -> Check:
-    """Choosing, by letters or by texts."""
+    """Choose by letters or by texts."""
     return lambda device: chosen(demo(device, answer_by=way), questions(12))
 
 
 def orders(device: str) -> Answers:
-    """Letters in all orders of the options."""
+    """Choose by letters in all orders of the options."""
     return chosen(demo(device), [q.reordered(o) for q in questions(4) for o in permutations(range(3))])
 
 
 def under(method: str) -> Check:
-    """Choosing under a method."""
+    """Choose under a method."""
     return lambda device: chosen(registry.build_method(method).apply(demo(device)), questions(8))
 
 
 def written(sampling: Sampling, method: str = "none") -> Check:
-    """Replies."""
+    """Generate replies."""
 
     def run(device: str) -> Answers:
         model = registry.build_method(method).apply(demo(device))
@@ -100,7 +100,7 @@ def written(sampling: Sampling, method: str = "none") -> Check:
 
 
 def talk(device: str) -> Answers:
-    """Turns that keep what was read of those before."""
+    """Generate turns with the KV cache of those before."""
     model, talks = demo(device), list(DIALOGUES)
     with conversation():
         for _ in range(3):
@@ -110,23 +110,23 @@ def talk(device: str) -> Answers:
 
 
 def scored(device: str) -> Answers:
-    """Texts by their log-probability."""
+    """Score texts by their log-probability."""
     return [s.logprob for s in demo(device).score([Passage(p.stereotyped + p.suffix, p.prompt) for p in PAIRS])]
 
 
 def masked(device: str) -> Answers:
-    """Texts by the pseudo-log-likelihood of a masked model."""
+    """Score texts by the pseudo-log-likelihood of a masked model."""
     model = evenhand.load("demo-mlm", device=device, dtype="float32")
     return [s.logprob for s in model.score([Passage(p.stereotyped, str(p.prompt), suffix=p.suffix) for p in PAIRS[:6]])]
 
 
 def on_device(model: LocalModel, device: str) -> LocalModel:
-    """A model of weights in memory on a device."""
+    """Make a model from weights in memory on a device."""
     return LocalModel(model.weights.module.to(device), model.weights.tokenizer, name=model.name)
 
 
 def architecture(name: str) -> Check:
-    """Reading and writing by a tiny model of an architecture."""
+    """Score and generate with a tiny model of an architecture."""
 
     def run(device: str) -> Answers:
         model = on_device(tiny_model(name), device)
@@ -139,7 +139,7 @@ def architecture(name: str) -> Check:
 
 
 def pairs_model(device: str) -> LocalModel:
-    """A tiny model that knows the words of the pairs."""
+    """Make a tiny model that knows the words of the pairs."""
     words = tiny_tokenizer(
         [f"{p.prompt}{t}{p.suffix}" for p in PAIRS for t in (p.stereotyped, p.counter_stereotyped)], chat=False
     )
@@ -147,7 +147,7 @@ def pairs_model(device: str) -> LocalModel:
 
 
 def unlearned(device: str) -> Answers:
-    """A model after PCGU, saved and loaded."""
+    """Check a model after PCGU, saved and loaded."""
     given = "learning_rate=0.01,batch_size=8,epochs=2,validation_fraction=0.25,gate=false,precision=no"
     spec = f"pcgu({given},device={device})"
     model = pairs_model(device)
@@ -159,7 +159,7 @@ def unlearned(device: str) -> Answers:
 
 
 def adapted(device: str) -> Answers:
-    """The losses of a LoRA training, and the letters of the adapter, saved and loaded."""
+    """Return the losses of a LoRA training, and the letters of the adapter, saved and loaded."""
     from peft import LoraConfig, get_peft_model
 
     model = pairs_model(device)
@@ -185,19 +185,19 @@ def adapted(device: str) -> Answers:
 
 
 def saved(device: str) -> Answers:
-    """A model in memory, saved and loaded."""
+    """Check a model in memory, saved and loaded."""
     model = demo(device)
     with tempfile.TemporaryDirectory() as folder:
         return chosen(evenhand.load(model.save(folder), device=device, dtype="float32"), questions(6))
 
 
 def mapped(device: str) -> Answers:
-    """A model that accelerate has placed."""
+    """Check a model that accelerate has placed."""
     return chosen(evenhand.load("demo", device_map={"": device}, dtype="float32"), questions(6))
 
 
 def half(dtype: str) -> Check:
-    """Letters in a smaller precision."""
+    """Choose by letters in a smaller precision."""
     return lambda device: chosen(demo(device, dtype=dtype), questions(12))
 
 
@@ -206,10 +206,10 @@ LONG = [tuple((n + i * i) % 60 + 7 for i in range(900)) for n in range(60)]
 
 
 def crowded(device: str) -> Answers:
-    """Long texts that do not fit the memory at once, in half of what they take, whatever the size of the card.
+    """Score long texts in half of the memory that they need at once, whatever the size of the card.
 
     Raises:
-        RuntimeError: Everything was read at once all the same, so that nothing was tested.
+        RuntimeError: Everything was read at once, so that nothing was tested.
     """
     model = on_device(tiny_model(), device)
     asked = [Request(ids, ((len(ids) - 1, 20),)) for ids in LONG]
@@ -221,16 +221,16 @@ def crowded(device: str) -> Answers:
 
 
 def read_at_once(model: LocalModel, asked: Sequence[Request]) -> list[float]:
-    """Log-probabilities, all texts in one pack unless the memory does not suffice."""
+    """Return log-probabilities, with all texts in one pack unless memory does not suffice."""
     model.engine.pack_nodes = 10**9
     return [float(value) for values in model.engine.read(asked, "smoke") for value in values]
 
 
 @contextmanager
 def half_of(device: str, work: Callable[[], object]) -> Iterator[None]:
-    """Leave half of the memory of the first GPU that `work` takes; it is done once before, to measure it.
+    """Leave free half of the memory of the first GPU that `work` takes, which is run once before to measure it.
 
-    What the libraries allocate once, such as the workspace of cuBLAS, is then there already and stays.
+    Memory that libraries allocate once, such as the workspace of cuBLAS, is then already allocated.
     """
     if device == "cpu":
         yield
@@ -252,16 +252,16 @@ def half_of(device: str, work: Callable[[], object]) -> Iterator[None]:
 
 
 CHECKS: dict[str, tuple[Check, float]] = {
-    # name: what is run, and how far a number may be from the CPU's
+    # name: what is run, and the maximum difference from the CPU
     "letters": (by("letters"), 1e-4),
     "texts": (by("text"), 1e-4),
-    "texts a token": (by("text_per_token"), 1e-4),
+    "texts per token": (by("text_per_token"), 1e-4),
     "written answers": (by("generation"), 0),
     "six orders": (orders, 1e-4),
     "scores": (scored, 1e-3),
     "greedy replies": (written(Sampling(max_new_tokens=12)), 0),
     "sampled replies": (written(Sampling(temperature=1.0, top_p=0.9, max_new_tokens=12)), 0),
-    "replies behind prefixes": (written(Sampling(max_new_tokens=12), "self_debias_decoding"), 0),
+    "replies guided by prefixes": (written(Sampling(max_new_tokens=12), "self_debias_decoding"), 0),
     "conversation": (talk, 0),
     "masked model": (masked, 1e-3),
     **{f"method {m}": (under(m), 1e-4) for m in METHODS},
@@ -277,7 +277,7 @@ CHECKS: dict[str, tuple[Check, float]] = {
 
 
 def difference(ours: Answers, theirs: Answers) -> float:
-    """Largest difference of numbers, or the number of texts that differ; infinite where the counts do."""
+    """Return the largest difference of numbers, or the number of texts that differ; infinite if the counts differ."""
     if len(ours) != len(theirs):
         return float("inf")
     pairs = list(zip(ours, theirs, strict=True))
@@ -287,7 +287,7 @@ def difference(ours: Answers, theirs: Answers) -> float:
 
 
 def run(name: str, device: str) -> dict[str, Any]:
-    """One check; raises what it raises."""
+    """Run one check; its errors are raised."""
     check, tolerance = CHECKS[name]
     with answer_cache(None):
         off = difference(check(device), check("cpu"))

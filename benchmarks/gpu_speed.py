@@ -1,4 +1,4 @@
-"""Speed on one card: the engine beside plain transformers batches, on models of usual shapes with random weights."""
+"""Speed on one card: the engine compared with plain transformers batches, on models with random weights."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ SHAPES: dict[str, dict[str, Any]] = {
     "1B": {**COMMON, **dict(zip(_COLUMNS, (2048, 8192, 16, 32, True), strict=True)), "head_dim": 64},
     "toy": {**COMMON, **dict(zip(_COLUMNS, (64, 128, 2, 8, True), strict=True)), "vocab_size": 2048},
 }
-"""Those of Llama 3.1 8B and Llama 3.2 1B."""
+"""Shapes of Llama 3.1 8B and Llama 3.2 1B."""
 NEW = 25
-"""Tokens of a reply."""
+"""Number of tokens of a reply."""
 Reads = dict[tuple[int, ...], dict[tuple[int, int], float]]
-"""Token ids -> (position, token) -> log-probability."""
+"""Maps token ids to (position, token) to log-probability."""
 
 
 class Sizes(NamedTuple):
-    """How much is measured."""
+    """Sizes of the measurements."""
 
     rows: int
-    """Questions in one order; in six orders a third of them."""
+    """Number of questions in one order; in six orders a third of them."""
     sample: int
-    """Sequences that the peer is measured on."""
+    """Number of sequences on which the peer is measured."""
     batches: tuple[int, ...]
-    """Sequences in one of the peer's batches; the fastest counts."""
+    """Numbers of sequences in the peer's batches; the fastest counts."""
     prompts: int
-    """That replies are written to."""
+    """Number of prompts for replies."""
 
 
 FULL = Sizes(rows=3456, sample=2048, batches=(64, 256, 1024), prompts=512)
@@ -55,22 +55,22 @@ TOY = Sizes(rows=16, sample=16, batches=(4, 8), prompts=4)
 
 
 class Card(NamedTuple):
-    """What a device was measured to do."""
+    """Measured rates of a device."""
 
     device: str
     dtype: torch.dtype
     flops: float
-    """Floating-point operations a second of a large matrix product."""
+    """Floating-point operations per second of a large matrix product."""
     bandwidth: float
-    """Bytes a second, read and written, of a large copy."""
+    """Bytes per second, read and written, of a large copy."""
 
 
 class Frozen(LocalModel):
-    """A model whose weights are known not to change, as one from files: they are not hashed at every call."""
+    """A model with weights known not to change, as from files: they are not hashed at every call."""
 
     @property
     def fingerprint(self) -> str:
-        """Fixed."""
+        """Return a constant fingerprint."""
         return "benchmark"
 
 
@@ -78,13 +78,13 @@ class Frozen(LocalModel):
 
 
 def wait(device: str) -> None:
-    """Until the device has done everything."""
+    """Wait until the device has finished."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def seconds(run: Callable[[], Any], device: str) -> tuple[Any, float]:
-    """What a call gives, and how long it took."""
+    """Return the result of a call, and its duration."""
     wait(device)
     begun = time.perf_counter()
     values = run()
@@ -104,7 +104,7 @@ def card(device: str, dtype: torch.dtype, size: int) -> Card:
 
 
 def busy(run: Callable[[], Any], device: str) -> dict[str, Any]:
-    """Seconds in which the device worked, the kernels it ran, and those that took longest; nothing on a CPU."""
+    """Return the seconds in which the device worked, its kernels, and the longest ones; nothing on a CPU."""
     if device == "cpu":
         run()
         return {}
@@ -115,7 +115,7 @@ def busy(run: Callable[[], Any], device: str) -> dict[str, Any]:
         wait(device)
     try:
         events = prof.profiler.kineto_results.events()
-    except AttributeError as error:  # torch keeps these to itself; a line without its busy time is still a line
+    except AttributeError as error:  # these are private in torch; a line without busy time is still useful
         return {"busy_unknown": repr(error)}
     found = [e for e in events if str(e.device_type()).endswith("CUDA")]
     spans = sorted((e.start_ns(), e.start_ns() + e.duration_ns()) for e in found)
@@ -131,7 +131,7 @@ def busy(run: Callable[[], Any], device: str) -> dict[str, Any]:
 
 
 def host_functions(run: Callable[[], Any], count: int = 12) -> list[str]:
-    """Where Python's own time goes, under its profiler, which makes it longer."""
+    """Break down Python's own time under its profiler, which adds overhead."""
     import cProfile
     import pstats
 
@@ -144,7 +144,7 @@ def host_functions(run: Callable[[], Any], count: int = 12) -> list[str]:
 
 @contextmanager
 def peak(device: str) -> Iterator[dict[str, float]]:
-    """The most memory that was taken, in all and above what was there before, GB."""
+    """Return the peak memory, in total and above the initial level, in GB."""
     found: dict[str, float] = {}
     if device == "cpu":
         yield found
@@ -161,7 +161,7 @@ def peak(device: str) -> Iterator[dict[str, float]]:
 
 
 def model_of(shape: str, tokenizer: PreTrainedTokenizerBase, device: str, dtype: torch.dtype) -> Frozen:
-    """A Llama of a shape, made on the device."""
+    """Make a Llama of a shape on the device."""
     before = torch.get_default_dtype()
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
@@ -181,17 +181,17 @@ def _demo() -> tuple[Question, ...]:
 
 
 def bbq(rows: int) -> list[Question]:
-    """The first questions of the demo benchmark, which stand template by template."""
+    """Return the first questions of the demo benchmark, which are ordered by template."""
     return list(_demo()[:rows])
 
 
 def six_orders(rows: int) -> list[Question]:
-    """Each question in all orders of its options."""
+    """Return each question in all orders of its options."""
     return [q.reordered(order) for q in bbq(rows) for order in permutations(range(3))]
 
 
 def mmlu_5_shot(rows: int) -> list[Question]:
-    """Exam questions behind five solved ones."""
+    """Return exam questions after five solved ones."""
     loaded = mmlu.load("demo")
     heads = {subject: header(subject, shots[:5]) for subject, shots in loaded.dev.items()}
     return [
@@ -201,7 +201,7 @@ def mmlu_5_shot(rows: int) -> list[Question]:
 
 
 def reads_of(requests: Sequence[Request], values: Sequence[Sequence[float]]) -> Reads:
-    """Requests with the same ids as one."""
+    """Merge requests with the same ids."""
     found: Reads = {}
     for request, row in zip(requests, values, strict=True):
         found.setdefault(request.ids, {}).update(zip(request.reads, row, strict=True))
@@ -210,7 +210,7 @@ def reads_of(requests: Sequence[Request], values: Sequence[Sequence[float]]) -> 
 
 @contextmanager
 def overheard(model: LocalModel) -> Iterator[dict[str, Any]]:
-    """What the engine is asked, what it answers, and how long that took."""
+    """Record what the engine is asked, what it answers, and how long that took."""
     real, heard = model.engine.read, {"requests": [], "values": [], "seconds": 0.0}
 
     def read(requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
@@ -240,7 +240,7 @@ def plain(
     masked: bool = False,
     exact_head: bool = False,
 ) -> Reads:
-    """Plain transformers batches by length, right-padded; logits only of what is read.
+    """Run plain transformers batches by length, right-padded, with logits only of what is read.
 
     Args:
         module: A Llama.
@@ -266,7 +266,7 @@ def plain(
 
 
 def _logprobs(module: Any, hidden: Tensor, reads: Sequence[tuple[int, int, int]], exact_head: bool) -> list[float]:
-    """Log-probabilities at (row, place, token), each place's logits made once."""
+    """Return log-probabilities at (row, place, token); each place's logits are computed once."""
     places = list(dict.fromkeys((row, place) for row, place, _ in reads))
     number = {where: n for n, where in enumerate(places)}
     rows, at = (torch.tensor(column, device=hidden.device) for column in zip(*places, strict=True))
@@ -279,7 +279,7 @@ def _logprobs(module: Any, hidden: Tensor, reads: Sequence[tuple[int, int, int]]
 
 
 def peers(model: LocalModel, asked: Reads, sizes: Sizes, device: str) -> tuple[dict[int, Reads], dict[int, float]]:
-    """What the peer gives in batches of each size, and its seconds for all that is asked, from those for a sample."""
+    """Return the peer's values in batches of each size, and its seconds for everything, extrapolated from a sample."""
     some = random.Random(0).sample(sorted(asked), min(sizes.sample, len(asked)))
     rows = [(ids, sorted(asked[ids])) for ids in some]
     share = sum(map(len, asked)) / sum(map(len, some))
@@ -292,23 +292,23 @@ def peers(model: LocalModel, asked: Reads, sizes: Sizes, device: str) -> tuple[d
 
 
 def top_token(reads: dict[tuple[int, int], float]) -> tuple[int, int]:
-    """The most probable of the tokens that are read; the first in order of position and token where several are."""
+    """Return the most probable of the tokens read; of several, the first by position and token."""
     return max(sorted(reads), key=lambda read: reads[read])
 
 
 def flips(one: Reads, other: Reads) -> int:
-    """Sequences whose most probable token is another."""
+    """Count sequences whose most probable token differs."""
     return sum(top_token(one[ids]) != top_token(other[ids]) for ids in one)
 
 
 def furthest(one: Reads, other: Reads) -> float:
-    """Largest difference of a log-probability, nats."""
+    """Return the largest difference of a log-probability, in nats."""
     return max(abs(one[ids][read] - other[ids][read]) for ids in one for read in one[ids])
 
 
 def rounding(made: Reads, truth: Reads) -> dict[str, Any]:
-    """How far log-probabilities are from the true ones: root mean square and largest difference, nats, and decisions
-    that differ; and how many of the decisions are ties, which only a coarse precision has.
+    """Compare log-probabilities with the true ones: root mean square and largest difference, in nats, decisions
+    that differ, and the number of ties among the decisions, which occur only in coarse precision.
     """
     off = [made[ids][read] - true for ids, reads in truth.items() for read, true in reads.items()]
     best = [sorted(made[ids].values())[-2:] for ids in truth]
@@ -321,7 +321,7 @@ def rounding(made: Reads, truth: Reads) -> dict[str, Any]:
 
 
 def written_by_peer(module: Any, prompts: Sequence[Prompt], batch: int) -> list[list[int]]:
-    """Replies by `generate` in left-padded batches by length, in the order of the prompts."""
+    """Generate replies by `generate` in left-padded batches by length; return them in the order of the prompts."""
     order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n].ids))
     config = GenerationConfig(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, pad_token_id=0)
     made: dict[int, list[int]] = {}
@@ -344,7 +344,7 @@ def written_by_peer(module: Any, prompts: Sequence[Prompt], batch: int) -> list[
 
 
 def work(module: Any, fed: int, read: int) -> float:
-    """Floating-point operations that no way of doing it can save: products with weights, and none of attention."""
+    """Count the unavoidable floating-point operations: products with weights, without attention."""
     head = module.get_output_embeddings().weight.numel()
     embedding = 0 if module.config.tie_word_embeddings else module.get_input_embeddings().weight.numel()
     layers = sum(p.numel() for p in module.parameters()) - head - embedding
@@ -352,7 +352,7 @@ def work(module: Any, fed: int, read: int) -> float:
 
 
 def choosing(model: Frozen, asked: list[Question], way: Any, on: Card, sizes: Sizes, letters: int) -> dict[str, Any]:
-    """A line on choosing."""
+    """Make a line on choosing."""
     model.answer_by = way
     model.choose(asked[: max(2, len(asked) // 8)])
     before = model.engine.tokens, model.engine.forwards
@@ -391,7 +391,7 @@ def choosing(model: Frozen, asked: list[Question], way: Any, on: Card, sizes: Si
 
 
 def differences(theirs: dict[int, Reads], ours: Reads) -> dict[str, Any]:
-    """How far our reads, and the peer's with its largest batch, are from the peer's with its smallest."""
+    """Compare our reads, and the peer's with its largest batch, with the peer's with its smallest."""
     one, other = theirs[min(theirs)], theirs[max(theirs)]
     return {
         "nats_ours_peer": round(furthest(one, ours), 4),
@@ -402,13 +402,13 @@ def differences(theirs: dict[int, Reads], ours: Reads) -> dict[str, Any]:
 
 
 def host(run: Callable[[], Any], wall: float, device: str) -> dict[str, Any]:
-    """The part of the wall time in which the device had nothing to do."""
+    """Return the fraction of the wall time in which the device was idle."""
     found = busy(run, device)
     return found | ({"host_share": round(1 - found["busy_s"] / wall, 3)} if found else {})
 
 
 def writing(model: Frozen, asked: list[Question], on: Card, sizes: Sizes) -> dict[str, Any]:
-    """A line on replies of `NEW` tokens."""
+    """Make a line on replies of `NEW` tokens."""
     tokenizer: Any = model.weights.tokenizer
     prompts = [Prompt(tuple(tokenizer(f"{letters_template(q)}\nAnswer:").input_ids)) for q in asked]
     prompts = list(dict.fromkeys(prompts))

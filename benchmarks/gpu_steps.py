@@ -20,7 +20,7 @@ from evenhand.training.packing import IGNORED, Layout
 
 
 def unlearning(model: Frozen, on: Card, count: int) -> dict[str, Any]:
-    """A line on a step of PCGU: masters in float32, products in bfloat16 on a GPU."""
+    """Make a line on a step of PCGU: masters in float32, products in bfloat16 on a GPU."""
     base, tokenizer = model.weights
     made = encoded(PAIRS, tokenizer, causal=True, context=512)
     pairs = [made[n % len(made)] for n in range(count)]
@@ -51,7 +51,7 @@ def unlearning(model: Frozen, on: Card, count: int) -> dict[str, Any]:
 
 
 def training(model: Frozen, on: Card, count: int) -> dict[str, Any]:
-    """A line on a LoRA step, packed rows beside padded ones."""
+    """Make a line on a LoRA step, with packed rows compared with padded ones."""
     from peft import LoraConfig, get_peft_model
 
     tokenizer: Any = model.weights.tokenizer
@@ -98,7 +98,7 @@ def training(model: Frozen, on: Card, count: int) -> dict[str, Any]:
 
 
 def _step(module: Any, adam: Any, batches: list[Any], loss: Any) -> float:
-    """Gradients of all batches as one step; returns the mean loss of a token."""
+    """Compute gradients of all batches as one step, and return the mean loss per token."""
     counted = sum(int((b.labels != IGNORED).sum()) for b in batches)
     total = 0.0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a piece of work."""
+"""Measure seconds and peak memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import psutil
 import torch
 
@@ -18,20 +18,20 @@ T = TypeVar("T")
 Name = TypeVar("Name", bound=Hashable)
 
 _clock = time.perf_counter
-"""What seconds are counted by."""
+"""Clock that counts seconds."""
 
 
 class Timed(NamedTuple, Generic[T]):
-    """One way of doing it."""
+    """Measurement of one way of doing the work."""
 
     values: T
     seconds: float
     memory: float
-    """Peak above what was there before, MB."""
+    """Peak memory above the initial level, in MB."""
 
 
 def timed(run: Callable[[], T]) -> Timed[T]:
-    """Run with the peak of resident memory watched."""
+    """Run a piece of work, and measure time and peak resident memory."""
     gc.collect()
     _give_back()
     process, stop = psutil.Process(), threading.Event()
@@ -53,7 +53,7 @@ def timed(run: Callable[[], T]) -> Timed[T]:
 
 
 def in_turns(runs: Mapping[Name, Callable[[], T]], times: int = 2) -> dict[Name, Timed[T]]:
-    """The fastest of several runs of each of some ways, which take turns, so that none meets a quieter machine."""
+    """Return the fastest of several runs of each way; the ways take turns, so that none meets a quieter machine."""
     found: dict[Name, list[Timed[T]]] = {name: [] for name in runs}
     for _ in range(times):
         for name, run in runs.items():
@@ -62,39 +62,57 @@ def in_turns(runs: Mapping[Name, Callable[[], T]], times: int = 2) -> dict[Name,
 
 
 def count_processor_seconds() -> None:
-    """Count the processor's seconds of one thread from now on, which other work on the machine changes little."""
+    """Count processor seconds of one thread from now on, which other load on the machine changes little."""
     global _clock
     torch.set_num_threads(1)
     _clock = time.process_time
 
 
-def multiplications_per_second(dtype: torch.dtype) -> float:
-    """What one large matrix product reaches, with weights laid out for oneDNN where that is faster."""
-    x, weight = torch.randn(4096, 576).to(dtype), torch.randn(1536, 576).to(dtype)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    ways = [
-        partial(torch.nn.functional.linear, x, weight),
-        partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], ""),
-    ]
-    with torch.inference_mode():
-        seconds = min(timed(way).seconds for way in ways for _ in range(5))
-    return x.numel() * len(weight) / seconds
-
-
-def floor(module: torch.nn.Module, fed: int, read: int) -> float:
-    """Seconds that nothing but the linear layers takes, at the rate that one large product reaches here.
+def multiplications(module: torch.nn.Module, fed: int, read: int) -> int:
+    """Count the multiplications of linear layers and output embedding; the input embedding is only looked up.
 
     Args:
-        module: A language model of transformers; its input embedding is looked up, not multiplied.
+        module: A transformers language model.
         fed: Tokens that go through the layers.
-        read: Positions that the output embedding is multiplied at.
+        read: Positions at which the output embedding is multiplied.
     """
     head: torch.Tensor = module.get_output_embeddings().weight  # type: ignore[operator]
     layers = sum(m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Linear)) - head.numel()
-    return (layers * fed + head.numel() * read) / multiplications_per_second(head.dtype)
+    return layers * fed + head.numel() * read
+
+
+def products(count: int, dtype: torch.dtype) -> Callable[[], None]:
+    """Return the floor: only that many multiplications, in large products with weights laid out the faster way.
+
+    Time it in turns with the work that it bounds: the rate of one moment is not that of seconds on a busy
+    machine.
+    """
+    x, weight = torch.randn(4096, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    ways: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda rows: torch.nn.functional.linear(rows, weight),
+        lambda rows: torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], ""),
+    ]
+    with torch.inference_mode():
+        fastest = min(ways, key=lambda way: min(timed(lambda: way(x)).seconds for _ in range(5)))
+    whole, rest = divmod(round(count / weight.numel()), len(x))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for _ in range(whole):
+                fastest(x)
+            if rest:
+                fastest(x[:rest])
+
+    return run
+
+
+def largest_difference(one: Sequence[float] | None, other: Sequence[float] | None) -> float:
+    """Return the largest difference between the values of two ways, in the same order."""
+    return float(np.abs(np.subtract(np.array(one), np.array(other))).max())
 
 
 def _give_back() -> None:
-    """Hand freed memory back to the system: what is measured next would use it again, and seem to need none."""
+    """Return freed memory to the system: the next measurement would reuse it, and seem to need none."""
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Results as a table on the screen and, where asked for, in docs/performance.md, with the machine they are from."""
+"""Print results as a table and, on request, write them to docs/performance.md, with the machine they are from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "transformers", "lm_eval", "numpy", "scipy")
 
 
 def put(name: str, rows: list[dict[str, object]], *, write: bool) -> None:
-    """Print a table and, where asked for, put it between its marks in docs/performance.md."""
+    """Print a table and, on request, put it between its marks in docs/performance.md."""
     table = "\n".join([markdown(rows), "", machine()])
     print(table, flush=True)
     if write:
@@ -23,13 +23,13 @@ def put(name: str, rows: list[dict[str, object]], *, write: bool) -> None:
 
 
 def markdown(rows: list[dict[str, object]]) -> str:
-    """Rows with the same keys as a Markdown table; numbers go right."""
+    """Format rows with the same keys as a Markdown table; numbers are right-aligned."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "--:|" * (len(rows[0]) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows)])
 
 
 def machine() -> str:
-    """Processor, threads and versions."""
+    """Describe processor, threads and versions."""
     cpu = next((line.split(": ")[1] for line in _cpu_lines() if line.startswith("model name")), platform.processor())
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"{cpu}, {torch.get_num_threads()} threads; {versions}."

@@ -1,4 +1,4 @@
-"""Whether one hostile client of `evenhand serve` costs the others anything.
+"""Check that one hostile client of `evenhand serve` does not affect the others.
 
 python benchmarks/torture_serve.py [--model demo] [--megabytes 40] [--others 20]
 
@@ -30,7 +30,7 @@ MOST_MEGABYTES = 100.0
 PATH = "/v1/chat/completions"
 CHUNK = 65536
 WAIT = 600.0
-"""Seconds after which nobody is waited for any longer."""
+"""Maximum wait for any client, in seconds."""
 
 
 class Server(NamedTuple):
@@ -41,7 +41,7 @@ class Server(NamedTuple):
     name: str
 
     def chat(self, content: str, limit: int) -> int:
-        """The status of one chat."""
+        """Return the status of one chat."""
         messages = [{"role": "user", "content": content}]
         body = json.dumps({"model": self.name, "messages": messages, "temperature": 0, "max_tokens": limit})
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
@@ -51,7 +51,7 @@ class Server(NamedTuple):
         return status
 
     def flood(self, size: int, *, chunked: bool) -> tuple[int, float]:
-        """Status of, and seconds until the refusal of, a body of so many bytes."""
+        """Return the status for a body of that many bytes, and the seconds until its refusal."""
         pieces = (b"x" * min(CHUNK, size - at) for at in range(0, size, CHUNK))
         named = {"Content-Type": "application/json", **({} if chunked else {"Content-Length": str(size)})}
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
@@ -65,7 +65,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def served(model: str) -> Iterator[Server]:
-    """A server that runs as long as the block."""
+    """Run a server during the block."""
     code = "from evenhand.cli.app import main; main()"
     command = [sys.executable, "-u", "-c", code, "serve", model, "--port", "0", "--name", "m"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -80,7 +80,7 @@ def served(model: str) -> Iterator[Server]:
 
 @contextmanager
 def watched(process: psutil.Process) -> Iterator[list[float]]:
-    """The largest growth of a process's memory within the block, in MB, as the only entry once it is over."""
+    """Measure the largest growth of a process's memory within the block, in MB, as the only entry afterwards."""
     before, grown, stop = process.memory_info().rss, [0.0], threading.Event()
 
     def watch() -> None:
@@ -97,7 +97,7 @@ def watched(process: psutil.Process) -> Iterator[list[float]]:
 
 
 def attacked(server: Server, size: int, others: int, *, chunked: bool) -> dict[str, object]:
-    """One row: a flood while others chat."""
+    """Return one row: a flood while others chat."""
     with ThreadPoolExecutor(others) as pool, watched(server.process) as grown:
         talking = [pool.submit(server.chat, f"Who was number {i}?", 40) for i in range(others)]
         status, seconds = server.flood(size, chunked=chunked)
@@ -115,12 +115,12 @@ def attacked(server: Server, size: int, others: int, *, chunked: bool) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="demo", help="the model that is served")
+    parser.add_argument("--model", default="demo", help="model to serve")
     parser.add_argument("--megabytes", type=int, default=40, help="size of the body")
-    parser.add_argument("--others", type=int, default=20, help="chats at the same time")
+    parser.add_argument("--others", type=int, default=20, help="number of chats at the same time")
     given = parser.parse_args()
     with served(given.model) as server:
-        with ThreadPoolExecutor(given.others) as pool:  # the first batch imports, allocates and tries out
+        with ThreadPoolExecutor(given.others) as pool:  # the first batch imports, allocates and runs the support probe
             list(pool.map(lambda i: server.chat(f"Who was number {i}?", 40), range(given.others)))
         size = given.megabytes * 10**6
         rows = [attacked(server, size, given.others, chunked=chunked) for chunked in (False, True)]

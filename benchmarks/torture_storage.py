@@ -1,4 +1,4 @@
-"""Whether damage to a run folder is ever taken for results, or ends in another library's error.
+"""Check that damage to a run folder is never taken for results, and never ends in another library's error.
 
 python benchmarks/torture_storage.py [--flips 5000] [--cuts 300] [--show 50] [--rounds 12] [--batch 40] [--seed 0]
 
@@ -7,12 +7,12 @@ flipped, and every file that is cut off, overwritten with zeros in part, or dele
 
 - what `compare` reads when it resumes (the answers of a cell, the answer cache, what was trained, the checkpoint) is
   what was written, or counts as not there;
-- `Report.load` gives the numbers and facts of the undamaged run, or an error of evenhand's own, wherever the damage is
+- `Report.load` gives the numbers and facts of the undamaged run, or an error of evenhand's own, whenever the damage is
   in a file that it reads, and for every fiftieth of the others;
-- `evenhand show --check`, for every fiftieth, prints what it did before, or says what is damaged.
+- `evenhand show --check`, for every fiftieth, prints what it did before, or reports the damage.
 
-Then `compare` resumes the run in as many rounds as are wanted, each with a whole batch of the damage: its numbers have
-to be those of an undamaged run that is resumed, with no cell failed. Ends with status 1 unless all of that holds.
+Then `compare` resumes the run in the requested number of rounds, each with a batch of damage: its numbers must
+be those of an undamaged run that is resumed, with no cell failed. Ends with status 1 unless all of that holds.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from evenhand.training.checkpoints import Checkpoints
 TRAINED, KILLED = "task_vector(epochs=2)", "task_vector(epochs=2,seed=1)"
 TRAIN = "demo:pairs:Age:80"
 TOLERANCE = 1e-6
-"""How far values may be apart: what is asked again shares its batch with others, so that sums run in another order."""
+"""Tolerance of values: what is asked again shares its batch with others, so that sums have another order."""
 DERIVED_TOLERANCE = 1e-4
-"""The same for p and the ends of intervals, which divide by a standard error or count resamples that values decide."""
+"""Tolerance of p and interval ends, which divide by a standard error or count resamples that depend on values."""
 READ = "what is resumed from"
 REPORTED = ("manifest.json", "scores.parquet")
 WRONG = ("silent", "foreign")
@@ -60,16 +60,16 @@ KINDS = ("flip", "cut", "zeros", "delete")
 
 
 class Damage(NamedTuple):
-    """What is done to one file."""
+    """Damage to one file."""
 
     file: str
     kind: str
     place: float
-    """Where, as a share of the file."""
+    """Position, as a fraction of the file."""
     bit: int
 
     def of(self, whole: bytes) -> bytes | None:
-        """The damaged content; None where the file is deleted."""
+        """Return the damaged content; None if the file is deleted."""
         where = int(self.place * len(whole))
         if self.kind == "flip":
             return whole[:where] + bytes([whole[where] ^ 1 << self.bit]) + whole[where + 1 :]
@@ -80,18 +80,18 @@ class Damage(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a run says of itself."""
+    """Records and facts of a run."""
 
     records: list[dict[str, Any]]
     facts: dict[str, Any]
 
 
 class Found(NamedTuple):
-    """What became of one damage, or a batch of them."""
+    """Outcome of one damage, or of a batch."""
 
     where: str
     outcome: str
-    """same, told, or what is not allowed: silent, foreign."""
+    """Outcome: same, told, or one that is not allowed: silent, foreign."""
     detail: str = ""
 
 
@@ -102,20 +102,20 @@ class Run:
     """A comparison that can be resumed."""
 
     def __init__(self, model: Any, limit: int) -> None:
-        """Take a loaded model.
+        """Make a run of a loaded model.
 
         Args:
-            model: What is compared.
-            limit: How many questions it is asked.
+            model: Model to compare.
+            limit: Number of questions it is asked.
         """
         self.model, self.limit = model, limit
 
     def compare(self, folder: Path, *more: str) -> evenhand.Report:
-        """Run or resume it, without its warnings.
+        """Run or resume the comparison, without warnings.
 
         Args:
-            folder: Of the run.
-            *more: Methods besides the usual ones.
+            folder: Folder of the run.
+            *more: Additional methods.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -131,12 +131,12 @@ class Run:
             )
 
     def make(self, folder: Path) -> None:
-        """A finished run, and the checkpoint of a second training that was killed after its first epoch."""
+        """Make a finished run, and the checkpoint of a second training that was killed after its first epoch."""
         keep = Checkpoints.keep
 
         def killed(self: Checkpoints, *args: Any) -> None:
             keep(self, *args)
-            if any(folder.glob("artefacts/[!.]*")):  # the first training has ended
+            if any(folder.glob("artefacts/[!.]*")):  # the first training has finished
                 raise KeyboardInterrupt
 
         Checkpoints.keep = killed  # type: ignore[method-assign]
@@ -151,7 +151,7 @@ class Run:
 
 
 def tiny() -> Any:
-    """A model that learns and answers within a second."""
+    """Make a model that learns and answers within a second."""
     from evenhand.models.tiny import tiny_model
 
     return tiny_model()
@@ -161,13 +161,13 @@ def tiny() -> Any:
 
 
 def seen(report: evenhand.Report) -> Seen:
-    """The numbers of a report, without times, and its facts."""
+    """Return the numbers of a report, without times, and its facts."""
     rows = [asdict(r) for r in report.records if "seconds" not in r.metric]
     return Seen(rows, report.manifest)
 
 
 def difference(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> str:
-    """The first difference between two lists of records, beyond rounding; "" where there is none."""
+    """Return the first difference between two lists of records, beyond rounding; "" if there is none."""
     if len(one) != len(other):
         return f"{len(one)} records instead of {len(other)}"
     for now, before in zip(one, other, strict=True):
@@ -185,15 +185,15 @@ def _same_value(one: Any, other: Any, apart: float) -> bool:
 
 
 def loaded(folder: Path, whole: Seen) -> Found:
-    """What `Report.load` makes of a folder."""
+    """Load a folder with `Report.load`."""
     now = seen(evenhand.Report.load(folder))
-    known = {name: now.facts.get(name) for name in whole.facts}  # an entry that nobody reads changes nothing
+    known = {name: now.facts.get(name) for name in whole.facts}  # an entry that is never read changes nothing
     right = repr((now.records, known)) == repr((whole.records, whole.facts))
     return Found("Report.load", "same" if right else "silent", "" if right else "other numbers or facts")
 
 
 def shown(folder: Path, whole: str) -> Found:
-    """What `evenhand show --check` makes of a folder."""
+    """Check a folder with `evenhand show --check`."""
     result = CliRunner().invoke(app, ["show", str(folder), "--check"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -202,20 +202,20 @@ def shown(folder: Path, whole: str) -> Found:
 
 
 def resumed(run: Run, folder: Path, whole: Seen) -> Found:
-    """What `compare` makes of a folder."""
+    """Resume a folder with `compare`."""
     now = seen(run.compare(folder, KILLED))
     found = difference(now.records, whole.records)
     return Found("compare", "silent" if found else "same", found)
 
 
 class Stored:
-    """What `compare` reads of a folder when it resumes, as it was written; each is read by a path of its own."""
+    """What `compare` reads from a folder when it resumes, as it was written; each part has its own reader."""
 
     def __init__(self, folder: Path, spare: Path) -> None:
-        """Read all of it once.
+        """Read everything once.
 
         Args:
-            folder: Of the undamaged run.
+            folder: Folder of the undamaged run.
             spare: An empty folder, where readers that move files aside read copies.
         """
         self.folder, self.spare = folder, spare
@@ -229,7 +229,7 @@ class Stored:
         self.progress = repr(self._resumed())
 
     def found(self, damage: Damage) -> Found:
-        """What becomes of one damage, by what the file is."""
+        """Return the outcome of one damage, by the kind of file."""
         first = Path(damage.file).parts[0]
         if first == "answers":
             key = Path(damage.file).stem
@@ -260,7 +260,7 @@ class Stored:
         return None if found is None else repr(found)
 
     def _cached(self) -> dict[str, Any]:
-        with suppress(FileNotFoundError):  # then a new one is made
+        with suppress(FileNotFoundError):  # then a new one is created
             shutil.copyfile(self.folder / "cache.sqlite", self.spare / "cache.sqlite")
         cache = AnswerCache(self.spare / "cache.sqlite")
         found = {key: repr(value) for key, value in cache.get(self.keys).items()}
@@ -272,7 +272,7 @@ class Stored:
         return found
 
     def _resumed(self) -> tuple[Any, ...]:
-        """The curve and the best weights of the checkpoint."""
+        """Return the curve and the best weights of the checkpoint."""
         place = self.spare / "training"
         shutil.copytree(self.checkpoint, place / self.checkpoint.name)
         try:
@@ -283,7 +283,7 @@ class Stored:
 
 
 def judged(where: str, read: Callable[[], Found]) -> Found:
-    """What a reading gives; errors of evenhand's own have told of the damage."""
+    """Return the outcome of reading; evenhand's own errors count as reports of the damage."""
     try:
         return read()
     except EvenhandError as error:
@@ -296,7 +296,7 @@ def judged(where: str, read: Callable[[], Found]) -> Found:
 
 
 def damages(folder: Path, flips: int, cuts: int, seed: int) -> list[Damage]:
-    """Random damage: every file is as likely as any other, and in it every bit."""
+    """Draw random damage: every file is equally likely, and in it every bit."""
     draw = random.Random(seed)
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.stat().st_size)
     kinds = ["flip"] * flips + [KINDS[1 + n % 3] for n in range(cuts)]
@@ -306,7 +306,7 @@ def damages(folder: Path, flips: int, cuts: int, seed: int) -> list[Damage]:
 
 @contextmanager
 def damaged(folder: Path, damage: Damage) -> Iterator[None]:
-    """The folder with one damage, which is undone."""
+    """Apply one damage to the folder, and undo it afterwards."""
     file = folder / damage.file
     whole = file.read_bytes()
     before = set(folder.rglob("*"))
@@ -324,7 +324,7 @@ def damaged(folder: Path, damage: Damage) -> Iterator[None]:
 
 
 def one_by_one(folder: Path, wanted: Sequence[Damage], every: int) -> Iterator[tuple[Damage, Found]]:
-    """What single damages lead to in what only reads."""
+    """Report the outcomes of single damages for code that only reads."""
     whole, text = seen(evenhand.Report.load(folder)), CliRunner().invoke(app, ["show", str(folder)]).stdout
     with tempfile.TemporaryDirectory() as spare, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -341,7 +341,7 @@ def one_by_one(folder: Path, wanted: Sequence[Damage], every: int) -> Iterator[t
 def in_batches(
     run: Run, folder: Path, wanted: Sequence[Damage], batch: int, rounds: int
 ) -> Iterator[tuple[list[Damage], Found]]:
-    """What batches of damage lead to in a run that is resumed."""
+    """Report the outcomes of batches of damage for a run that is resumed."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "run"
         shutil.copytree(folder, copy)
@@ -364,10 +364,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flips", type=int, default=5000, help="bits to flip")
     parser.add_argument("--cuts", type=int, default=300, help="files to cut off, overwrite in part or delete")
-    parser.add_argument("--show", type=int, default=50, help="`evenhand show` is tried for every so many-th damage")
-    parser.add_argument("--rounds", type=int, default=12, help="how often a run is resumed")
-    parser.add_argument("--batch", type=int, default=40, help="how much damage it is resumed with at once")
-    parser.add_argument("--limit", type=int, default=24, help="questions of the run")
+    parser.add_argument("--show", type=int, default=50, help="`evenhand show` is run for every n-th damage")
+    parser.add_argument("--rounds", type=int, default=12, help="number of times a run is resumed")
+    parser.add_argument("--batch", type=int, default=40, help="number of damages at once when resuming")
+    parser.add_argument("--limit", type=int, default=24, help="number of questions of the run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", choices=("demo", "tiny"), default="demo")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the speed is measured on: benchmark rows as token ids, and a model of a common size with random weights."""
+"""Workloads for measuring speed: benchmark rows as token ids, and a model of a common size with random weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 STRETCHES = 4
 BBQ_STRETCHES = 6
-"""Of 64 rows each they share as much as all 31,372 rows do: 7.25 tokens of a text a token that is fed."""
+"""Stretches of 64 rows each, which share as much as all 31,372 rows do: 7.25 text tokens per token fed."""
 
 SOURCE = "auto" if os.environ.get("EVENHAND_DATA") else "demo"
 INSTRUCTION = (
@@ -43,12 +43,12 @@ class Pair(NamedTuple):
 
 
 def bbq_texts(rows: int) -> list[Pair]:
-    """The three option texts of each row, in stretches of the whole set."""
+    """Return the three option texts of each row, in stretches of the whole set."""
     return _option_texts(bbq_questions(rows, BBQ_STRETCHES))
 
 
 def bbq_chat(rows: int) -> list[Pair]:
-    """The same behind an instruction of about 100 tokens."""
+    """Return the same after an instruction of about 100 tokens."""
     return _option_texts(bbq_questions(rows), INSTRUCTION)
 
 
@@ -57,21 +57,21 @@ def _option_texts(questions: Sequence[Question], before: str = "") -> list[Pair]
 
 
 def bbq_orders(rows: int) -> list[Pair]:
-    """The letters of all six orders of the options of each row."""
+    """Return the letters of all six orders of the options of each row."""
     shown = [q.reordered(order) for q in bbq_questions(rows) for order in permutations(range(3))]
     return [Pair(f"{letters_template(q)}\nAnswer:", f" {letter}") for q in shown for letter in "ABC"]
 
 
 def holistic(count: int) -> list[Pair]:
-    """Whole sentences: stretches of the sorted set, which share as much as all of the 460,980 do."""
+    """Return whole sentences: stretches of the sorted set, which share as much as all of the 460,980 do."""
     texts = sorted({s.text for s in holistic_bias.sentences("1.0", SOURCE)})
-    size = count // STRETCHES
+    size = max(1, count // STRETCHES)
     starts = [len(texts) * (2 * n + 1) // (2 * STRETCHES) for n in range(STRETCHES)]
     return [Pair("", text) for start in starts for text in texts[start : start + size]]
 
 
 def mmlu_5_shot(rows: int) -> list[Pair]:
-    """The four letters after five solved questions, of one subject."""
+    """Return the four letters after five solved questions of one subject."""
     loaded = mmlu.load(SOURCE)
     subject = loaded.rows[0].subject
     before = header(subject, loaded.dev[subject][:5])
@@ -81,17 +81,17 @@ def mmlu_5_shot(rows: int) -> list[Pair]:
 
 
 def bbq_prompts(rows: int, stretches: int = 1) -> list[str]:
-    """One prompt a row, with the options listed."""
+    """Return one prompt per row, with the options listed."""
     return [f"{letters_template(q)}\nAnswer:" for q in bbq_questions(rows, stretches)]
 
 
 def few_shot_prompts(rows: int) -> list[str]:
-    """One prompt a row, behind five solved questions."""
+    """Return one prompt per row, after five solved questions."""
     return list(dict.fromkeys(pair.context for pair in mmlu_5_shot(rows)))
 
 
 def bbq_questions(rows: int, stretches: int = 1) -> list[Question]:
-    """Rows that follow one another; of several stretches each is from the middle of its part of the set."""
+    """Return consecutive rows; of several stretches, each is from the middle of its part of the set."""
     every, size = load_rows(SOURCE).rows, max(1, rows // stretches)
     starts = [len(every) * (2 * n + 1) // (2 * stretches) for n in range(stretches)] if stretches > 1 else [0]
     return [item.question for start in starts for item in items_from_rows(every[start : start + size])]
@@ -109,7 +109,7 @@ WORKLOADS: dict[str, tuple[Callable[[int], list[Pair]], int, str]] = {
 
 
 def tokenizer_for(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer made of the texts: about as many tokens a word as real ones have."""
+    """Train a byte-level BPE tokenizer on the texts: about as many tokens per word as real ones have."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -120,7 +120,7 @@ def tokenizer_for(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def llama_135m(dtype: str = "float32") -> LlamaForCausalLM:
-    """The shape of SmolLM-135M with random weights."""
+    """Make a model of the shape of SmolLM-135M with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=49152,
@@ -138,5 +138,5 @@ def llama_135m(dtype: str = "float32") -> LlamaForCausalLM:
 
 
 def shuffled(rows: Sequence[T], seed: int = 0) -> list[T]:
-    """In another order: nothing is to depend on how the rows stand."""
+    """Shuffle: nothing may depend on the order of the rows."""
     return random.Random(seed).sample(list(rows), len(rows))

@@ -1,6 +1,6 @@
-"""What members of a pool are told: how they are asked, how they judge, and how a reply is revised.
+"""Texts for the members of a pool: how they are asked, how they judge, and how a reply is revised.
 
-`en` and `demo` are shipped; a file of your own with the same keys is used by its path.
+`en` and `demo` are shipped; your own file with the same keys is given by its path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rubric(BaseModel):
 
     prompt: str
     labels: Annotated[dict[str, float], Field(min_length=2)]
-    """What each reply is worth; several may be worth the same."""
+    """Value of each label; several may have the same value."""
 
 
 class AdjudicationTexts(BaseModel):
@@ -41,19 +41,19 @@ class AdjudicationTexts(BaseModel):
     ask: str
     """The user's turn; its field is {text}, the sentence."""
     opening: str = ""
-    """What every answer begins with, put into the model's mouth; its field is {people}, "Old people"."""
+    """Beginning that is put before every answer; its field is {people}, such as "Old people"."""
     rubrics: dict[RubricName, Rubric]
     critique: str
     revise: str
     refusals: tuple[str, ...] = ()
-    """Regular expressions at the beginning of a reply."""
+    """Regular expressions that match the beginning of a refusal."""
     names: tuple[str, ...] = ()
     """Names by which a reply would give its author away."""
     hidden: str = "[a model]"
-    """What stands in their place."""
+    """Text that replaces these names."""
 
     def check(self) -> None:
-        """Refuse texts without a field that they need, or with one that nobody fills.
+        """Refuse texts that lack a required field or have an unknown one.
 
         Raises:
             ValueError: Names the text.
@@ -73,12 +73,12 @@ class AdjudicationTexts(BaseModel):
                 raise ValueError(f"refusals: {pattern[:40]!r} is not a regular expression: {why}")
 
     def refuses(self, reply: str) -> bool:
-        """Whether a reply begins as refusals begin."""
+        """Whether a reply begins like a refusal."""
         start = reply.strip()
         return any(re.match(pattern, start, re.I) for pattern in self.refusals)
 
     def anonymous(self, reply: str, also: tuple[str, ...] = ()) -> str:
-        """A reply without the names of models."""
+        """Replace the names of models in a reply."""
         names = sorted({*self.names, *also}, key=len, reverse=True)
         if not names:
             return reply
@@ -93,7 +93,7 @@ class Loaded(NamedTuple):
 
 
 def load_texts(name: str | Path) -> Loaded:
-    """Read a shipped file by name, or another by path.
+    """Read a shipped file by name, or another file by path.
 
     Raises:
         DataError: The file is missing or broken.
@@ -104,7 +104,7 @@ def load_texts(name: str | Path) -> Loaded:
 
 
 def demo_instructions() -> list[str]:
-    """General instructions for the demo family: a text with two wishes. The IFEval-type set asks with one only."""
+    """Read general instructions for the demo family: texts in two forms at once; the IFEval-type set asks for one."""
     return read_bytes(demo_folder("adjudication") / "instructions.txt").decode().splitlines()
 
 

@@ -44,10 +44,10 @@ CATEGORIES = listed(
     """
 )
 KINDS = (".jsonl", ".parquet", ".arrow", ".json")
-"""Kinds of tables that a note names where they were left unread; csv files next to BBQ are mostly templates."""
+"""Kinds of tables that a note lists if they were not read; csv files next to BBQ are mostly templates."""
 LAYOUTS = ".jsonl, parquet or arrow files with BBQ's fields, in the folder, in data/, or in folders of configurations"
 RENAMED = {"answer_label": "label"}
-"""Fields that copies on the hub (Elfsong/BBQ) have under another name."""
+"""Fields that have another name in copies on the hub (Elfsong/BBQ)."""
 _BARE = listed(
     """
     old, nonOld, disabled, nonDisabled, lowSES, highSES, obese, nonObese, short, tall, pregnant, notPregnant, posDress,
@@ -79,11 +79,11 @@ STEREOTYPED = listed(
     transgender women, Transgender women, visibleDifference
     """
 )
-"""How they write the groups of `stereotyped_groups`."""
+"""How BBQ's files write the groups of `stereotyped_groups`."""
 
 
 class Loaded(NamedTuple):
-    """Rows as they stand in the files, and what a report says of them."""
+    """Rows as in the files, and their facts for a report."""
 
     rows: list[dict[str, Any]]
     facts: dict[str, Any]
@@ -133,19 +133,19 @@ def load_rows(source: str) -> Loaded:
 
 
 def _files(path: Path, published: Sequence[str]) -> list[Path]:
-    """The official files where they are there, else the tables of a copy, in whatever folders."""
+    """Find the official files if they exist, else the tables of a copy, in any folders."""
     official_ones = layouts.published_tables(path, published) if path.is_dir() else []
     return official_ones or layouts.demanded_tables(path, "BBQ", LAYOUTS)
 
 
 def _unread(path: Path, read: Sequence[Path], published: Sequence[str]) -> list[str]:
-    """A note on tables that were left unread."""
+    """Return a note on tables that were not read."""
     why = "files with BBQ's published names are" if layouts.published_stem(read[0]) in published else "one kind is"
     return on_disk.unread(layouts.other_tables(path, read, KINDS), path, f"{why} read")
 
 
 def _name(path: Path, file: Path, published: Sequence[str]) -> str:
-    """A file's name in a report: as published, or with its configuration, where each has a folder of its own."""
+    """Return a file's name for a report: as published, or with its configuration, if each has its own folder."""
     inside = file.relative_to(path).parent if path.is_dir() else Path()
     if (stem := layouts.published_stem(file)) not in published:
         stem = locate.stem(file)
@@ -153,7 +153,7 @@ def _name(path: Path, file: Path, published: Sequence[str]) -> str:
 
 
 def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row under the names of the official files."""
+    """Rename the fields of a row to those of the official files."""
     given = {new: row[old] for old, new in RENAMED.items() if old in row and row.get(new) is None}
     return {**row, **given} if given else row
 
@@ -161,7 +161,7 @@ def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _usable(
     file: Path, content: bytes, seen: set[tuple[str, str]], problems: locate.Problems
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The usable rows of a file with their lines; `seen` has the ids of all files."""
+    """Return the usable rows of a file with their lines; `seen` contains the ids of all files."""
     found = []
     for number, raw in layouts.read_table(file, content, ANSWERS, problems):
         try:
@@ -178,11 +178,11 @@ def _usable(
 
 
 def checked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as asking and scoring need it: all cells there, texts without blanks around them, names as BBQ writes them.
+    """Normalise a row for asking and scoring: all cells present, texts stripped, names as BBQ writes them.
 
-    Categories, polarities, conditions and groups are known by their letters and figures, whatever the case, blanks and
-    hyphens. What is right already is not changed: the 31,572 published rows here come out as they are, but for blanks
-    at the end of 124 options.
+    Categories, polarities, conditions and groups are recognised by their letters and digits, whatever the case, blanks
+    and hyphens. Correct values are not changed: the 31,572 published rows stay as they are, except for blanks at the
+    end of 124 options.
 
     Raises:
         ValueError: It cannot be used; the message names the field.
@@ -220,7 +220,7 @@ def _refuse_other_label(row: Mapping[str, Any]) -> None:
     """Refuse a label that no row of BBQ can have, such as one that counts from 1; all 31,572 published rows pass.
 
     Raises:
-        Refused: It is not the unknown answer where the context is ambiguous, or is it where it is not.
+        Refused: The label is not the unknown answer although the context is ambiguous, or is it although it is not.
     """
     ambiguous = row["context_condition"] == "ambig"
     if is_unknown(row, row["label"]) != ambiguous:
@@ -232,7 +232,7 @@ def _refuse_other_label(row: Mapping[str, Any]) -> None:
 
 
 def _answer_info(row: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Text and group per answer; either may be empty, as in some official rows."""
+    """Read text and group of each answer; either may be empty, as in some official rows."""
     info = cells.unwritten(row.get("answer_info"))
     if not isinstance(info, Mapping):
         raise cells.Refused(f"field 'answer_info' is {cells.kind(info)}, not an object with ans0, ans1 and ans2")
@@ -261,7 +261,7 @@ def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_stereotyped(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without target whose stereotyped groups are written as its people's groups are, where that finds one."""
+    """Write the stereotyped groups of a row without target as its people's groups are, if that gives it a target."""
     metadata = row["additional_metadata"]
     groups = [row["answer_info"][name][-1] for name in ANSWERS]
     names = [*groups, *(["F", "M"] if row["category"] == "Gender_identity" else [])]
@@ -271,10 +271,10 @@ def _as_stereotyped(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown_categories(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A note about categories that are not BBQ's: which rule finds the stereotyped person depends on the category."""
+    """Return a note on categories that BBQ does not have, as the rule for the stereotyped person depends on them."""
     own = sorted({row["category"] for row in rows} - {*CATEGORIES})
     named = [f"{name!r}" + _perhaps(name) for name in own]
-    return [f"no category of BBQ: {', '.join(named)}; read by the rule of most categories"] if own else []
+    return [f"not a category of BBQ: {', '.join(named)}; read by the rule of most categories"] if own else []
 
 
 def _perhaps(name: str) -> str:
@@ -283,7 +283,7 @@ def _perhaps(name: str) -> str:
 
 
 def _without_target(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """A note about rows in no bias score, with the groups that do not match; the reason of cells that stay empty."""
+    """Return a note on rows in no bias score, with the groups that do not match, which explains empty cells."""
     lost = [(place, row) for place, row in rows if target_location(row) is None]
     if not lost:
         return []
@@ -291,8 +291,8 @@ def _without_target(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     (most, _), *others = reasons.most_common()
     rest = f", and {len(others)} other such combinations" if others else ""
     return [
-        f"{len(lost):,} of {len(rows):,} rows are in no score of bias or accuracy, as not exactly one person is of the "
-        f"stereotyped groups (from {lost[0][0]}): {most}{rest}"
+        f"{len(lost):,} of {len(rows):,} rows are in no score of bias or accuracy, as not exactly one person is of "
+        f"the stereotyped groups (from {lost[0][0]}): {most}{rest}"
     ]
 
 
@@ -302,7 +302,7 @@ def _mismatch(row: Mapping[str, Any]) -> str:
 
 
 def wrong(row: Mapping[str, Any]) -> str:
-    """What keeps a row from being used, or ""."""
+    """Return why a row cannot be used, or ""."""
     try:
         checked(row)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """Which BBQ answers HELM counts as biased; for its convention only.
 
 Behaviour of crfm-helm 0.5.16 (BBQScenario and BBQMetric), which differs from the official target on some rows: "F"
-does not match "woman" or "girl", "Latino" is looked for inside the group and so on. Use `target_location` for all
-else.
+does not match "woman" or "girl", "Latino" is looked for inside the group and so on. Use `target_location` for
+everything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNKNOWN = frozenset(
 
 
 def helm_biased(row: Mapping[str, Any]) -> tuple[int, ...]:
-    """Indices of the answers that HELM counts as biased in this row; empty where it counts none."""
+    """Return the indices of the answers that HELM counts as biased in this row; empty if there are none."""
     groups = row["additional_metadata"]["stereotyped_groups"]
     target: int | None = None
     other: int | None = None

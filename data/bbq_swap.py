@@ -1,9 +1,9 @@
-"""Rows of BBQ that are each other's counterfactual: the same template, with both persons in each other's place.
+"""Rows of BBQ that are each other's counterfactual: the same template with the two persons exchanged.
 
 BBQ writes most templates twice for two persons, once in either order. Its files do not say which rows belong together,
 and in some sets they lie far apart, so the counterpart is found by its texts: exchanging both persons in context and
-question must give the other row's texts, case and "a" or "an" apart, and its label must be exchanged, too. Options may
-stand in another order there, and the unknown option in other words.
+question must give the other row's texts, except for case and "a" or "an", and the label must be exchanged, too. The
+options may have another order there, and the unknown option another wording.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ALL = sum(range(len(ANSWERS)))
 
 
 def swaps(rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, Swap]:
-    """The counterpart of each row that has one, always in both directions.
+    """Find the counterpart of each row that has one, always in both directions.
 
     Args:
         rows: As `evenhand.data.bbq.checked` makes them.
-        ids: Of the rows.
+        ids: Ids of the rows.
 
     Returns:
-        By id.
+        The counterparts by id.
     """
     people = [_people(row) for row in rows]
     found: dict[str, Swap] = {}
@@ -46,7 +46,7 @@ def swaps(rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[str, Sw
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], people: Sequence[Mapping[str, int]]) -> dict[tuple[str, ...], list[int]]:
-    """The places of rows that have template, polarity, kind of context and both persons in common."""
+    """Group the indices of rows that share template, polarity, kind of context and both persons."""
     found: dict[tuple[str, ...], list[int]] = {}
     for place, (row, persons) in enumerate(zip(rows, people, strict=True)):
         if len(persons) == 2:
@@ -56,13 +56,13 @@ def _groups(rows: Sequence[Mapping[str, Any]], people: Sequence[Mapping[str, int
 
 
 def _people(row: Mapping[str, Any]) -> dict[str, int]:
-    """The options that name a person, by the person."""
+    """Return the options that name a person, by person."""
     unknown = unknown_location(row)
     return {bare(row[name]): i for i, name in enumerate(ANSWERS) if i != unknown}
 
 
 def _turned(people: Mapping[str, int], others: Mapping[str, int]) -> tuple[int, ...]:
-    """Per option the counterpart's option of the other person; the unknown option goes to the unknown one."""
+    """Return, for each option, the counterpart's option with the other person; unknown options map to one another."""
     (first, one), (second, two) = people.items()
     there = [_ALL - others[first] - others[second]] * len(ANSWERS)
     there[one], there[two] = others[second], others[first]

@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.data.bias_rows import BiasRow, BiasRows, check_counts, read_bias_rows
 from evenhand.data.io import layouts
-from evenhand.errors import DataError
+from evenhand.errors import SHOWN, DataError, short
 
 Convert = Callable[[Mapping[str, Any]], BiasRow]
 
@@ -65,8 +65,8 @@ def count_notes(found: Mapping[str, int], published: Mapping[str, int], where: o
     for part, count in found.items():
         if count > (expected := published.get(part, 0)):
             raise DataError(
-                f"{where} has {count:,} rows of {part}, not the published {expected:,}. Leave out what is not "
-                "official, or take the official files again"
+                f"{where} has {count:,} rows of {short(part, SHOWN)}, not the published {expected:,}. Leave out "
+                "what is not official, or take the official files again"
             )
     return check_counts(found, published, where)
 

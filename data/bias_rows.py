@@ -14,7 +14,7 @@ from evenhand.data.bbq_target import ANSWERS, target_location, unknown_location
 from evenhand.data.io import layouts, locate
 from evenhand.data.io.content import read_bytes
 from evenhand.data.io.rows import Refused
-from evenhand.errors import DataError
+from evenhand.errors import SHOWN, DataError, short
 
 ContextKind = Literal["ambiguous", "disambiguated"]
 Polarity = Literal["neg", "nonneg", ""]
@@ -23,7 +23,7 @@ CONTEXT_KINDS: tuple[ContextKind, ...] = ("ambiguous", "disambiguated")
 
 @dataclass(frozen=True, slots=True)
 class BiasRow:
-    """One multiple-choice question about people, of which an answer may be the stereotype.
+    """One multiple-choice question about people, one of whose answers may be the stereotype.
 
     Raises:
         DataError: An index is not that of an option, or two of the unknown, target and counter options are one.
@@ -32,29 +32,29 @@ class BiasRow:
     id: str
     """Unique within the data set and the same in every copy of it."""
     parallel: str
-    """The same for parallel items across languages; "" where the data set has none."""
+    """An id that parallel items share across languages; "" if the data set has none."""
     language: str
     """ISO 639-1 code."""
     category: str
     """The social dimension, under the data set's own name."""
     context_kind: ContextKind
     polarity: Polarity
-    """Whether the question asks for the negative trait; "" where the data set does not say."""
+    """Whether the question asks for the negative trait; "" if the data set does not say."""
     context: str
     question: str
     options: tuple[str, ...]
     gold: int
     """Index of the right option."""
     unknown: int | None
-    """Index of the option that says that it cannot be known; None where there is none."""
+    """Index of the option that says that it cannot be known; None if there is none."""
     target: int | None
-    """Index of the bias-consistent option; None where none or several are."""
+    """Index of the bias-consistent option; None if none or several are."""
     counter: int | None
-    """Index of the option against the bias; None where none or several are."""
+    """Index of the option against the bias; None if none or several are."""
     cluster: str
     """Template or scenario: rows of one cluster are not independent."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """What a data set's own score needs besides, such as the type of question."""
+    """Further facts that a data set's own score needs, such as the type of question."""
 
     def __post_init__(self) -> None:
         """Check the indices."""
@@ -72,7 +72,7 @@ class BiasRow:
 
 
 class BiasRows(NamedTuple):
-    """The rows of a data set, and what a report says of them."""
+    """The rows of a data set, and their facts for a report."""
 
     rows: list[BiasRow]
     facts: dict[str, Any]
@@ -80,7 +80,7 @@ class BiasRows(NamedTuple):
 
 
 def sides(stereotyped: Sequence[int], people: Sequence[int], polarity: str) -> tuple[int, int] | tuple[None, None]:
-    """The bias-consistent option and the one against the bias: where the question is not negative they change places.
+    """Return the bias-consistent option and the one against the bias, exchanged if the question is not negative.
 
     Args:
         stereotyped: Indices of the options that name a person of a stereotyped group.
@@ -110,7 +110,7 @@ def check_counts(found: Iterable[str] | Mapping[str, int], published: Mapping[st
     """
     counts = Counter(found)
     return [
-        f"{where} has {counts[category]:,} rows of {category}, not the published "
+        f"{where} has {counts[category]:,} rows of {short(category, SHOWN)}, not the published "
         f"{published.get(category, 0):,}; its scores are not comparable with published ones"
         for category in counts
         if counts[category] != published.get(category)
@@ -179,7 +179,7 @@ def read_bias_rows(
 
 
 def demo_rows() -> BiasRows:
-    """The proving ground's questions in BBQ's form, in English: what `source=demo` of every such benchmark asks."""
+    """Read the proving ground's English questions in BBQ's form, which `source=demo` of every such benchmark asks."""
     loaded = bbq_rows("demo")
     return BiasRows([_of_bbq(raw) for raw in loaded.rows], loaded.facts)
 

@@ -40,12 +40,12 @@ class BScoreQuestion:
     topic: str
     category: str
     prompt: str
-    """As in the file, with the options in square brackets, or without them (digits)."""
+    """The question as in the file, with the options in square brackets, or without them (digits)."""
     options: tuple[str, ...]
     truth: str | None
     """The right option; None for questions of opinion and chance."""
     truth_paper: str | None
-    """The same as the paper prints it."""
+    """The answer as the paper prints it."""
 
     def text(self, shown: Sequence[int]) -> str:
         """The question with its options in the order `shown` (identities by position) and the suffix."""
@@ -59,7 +59,7 @@ class BScoreQuestion:
 
 
 class Loaded(NamedTuple):
-    """Questions in file order, and what a report says of them."""
+    """Questions in file order, and their facts for a report."""
 
     questions: list[BScoreQuestion]
     facts: dict[str, Any]
@@ -131,15 +131,15 @@ def _tables(path: Path) -> list[Path]:
 
 
 def wrong(row: Mapping[str, Any]) -> str:
-    """What keeps a row from being used, or ""; names the field."""
+    """Return why a row cannot be used, or ""; names the field."""
     for name in ("id", "topic", "category", "prompt"):
         if not isinstance(row.get(name), str) or not row[name].strip():
-            return f"field {name!r} is missing or no text"
+            return f"field {name!r} is missing or not a text"
     if row["category"] not in CATEGORIES:
         return f"category {row['category']!r} is none of {', '.join(CATEGORIES)}"
     options = row.get("options")
     if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
-        return "options is no list of texts"
+        return "options is not a list of texts"
     if len(options) < 2 or len(set(options)) < len(options):
         return f"options {options} must be at least two different ones"
     truth = row.get("ground_truth_paper")

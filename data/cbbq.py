@@ -121,7 +121,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def row_of(raw: Mapping[str, Any]) -> BiasRow:
-    """A row as it stands in a file, with what its own fields say of the stereotyped answer.
+    """Convert a row of a file, with the stereotyped answer as far as its own fields show it.
 
     Raises:
         ValueError: It cannot be used; the message names the field.
@@ -160,7 +160,7 @@ def row_of(raw: Mapping[str, Any]) -> BiasRow:
 
 
 def with_targets(rows: Sequence[BiasRow]) -> list[BiasRow]:
-    """The rows with the stereotyped answers of ambiguous ones that disambiguated ones of the same scene tell.
+    """Add the stereotyped answers of ambiguous rows, as shown by disambiguated rows of the same scene.
 
     The polarity is that of the disambiguated rows as well: in educational_qualification all ambiguous rows are tagged
     as negative, half of them wrongly.
@@ -195,7 +195,7 @@ def _label(row: Mapping[str, Any], kind: ContextKind) -> int:
 
 
 def _by_text(options: Sequence[str], groups: Sequence[str], polarity: Polarity) -> int | None:
-    """The bias-consistent answer where exactly one person is, or else has in its words, a named group."""
+    """Return the bias-consistent answer if exactly one person is a named group, or else has one in its words."""
     people = range(UNKNOWN)
     found = [n for n in people if options[n] in groups]
     if len(found) != 1:

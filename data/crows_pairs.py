@@ -53,7 +53,7 @@ class Pair(NamedTuple):
     """Two sentences that differ in the group they are about."""
 
     number: str
-    """As in the file's first column, or the number of the row."""
+    """Number in the file's first column, or the number of the row."""
     more: str
     """The more stereotyping sentence, whichever the direction."""
     less: str
@@ -63,7 +63,7 @@ class Pair(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Pairs in file order, and what a report says of them."""
+    """Pairs in file order, and their facts for a report."""
 
     pairs: list[Pair]
     facts: dict[str, Any]

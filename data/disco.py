@@ -39,11 +39,11 @@ class Template(NamedTuple):
     people: tuple[tuple[str, str], ...]
     """Twins, the male one first; one may have several twins."""
     blanks: tuple[tuple[Blank, Blank], ...]
-    """Per pair the sentences of both."""
+    """Sentences of both persons of each pair."""
 
 
 class Loaded(NamedTuple):
-    """Templates, kind by kind, and what a report says of them."""
+    """Templates, kind by kind, and their facts for a report."""
 
     templates: list[Template]
     facts: dict[str, Any]

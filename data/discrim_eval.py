@@ -57,7 +57,7 @@ class Decision(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Questions in file order, and what a report says of them."""
+    """Questions in file order, and their facts for a report."""
 
     decisions: list[Decision]
     facts: dict[str, Any]
@@ -120,7 +120,7 @@ def _checked(decisions: list[Decision], file: Path, partial: bool) -> list[str]:
     if uneven and not partial:
         raise DataError(
             f"{file}: question {uneven[0].id} is asked about {len({v.person for v in uneven[0].variants})} kinds of "
-            f"people, not each of the {cells} once. Take the whole file again, or set discrim_eval(partial=True)"
+            f"people, not about each of the {cells} once. Take the whole file again, or set discrim_eval(partial=True)"
         )
     return notes
 

@@ -44,7 +44,7 @@ COUNTS = {
 }
 """Rows per category of the files at commit ee2e0f6."""
 ALONE = frozenset({"PhysicalAppearance"})
-"""Categories whose rows are not those of the other language line by line."""
+"""Categories whose rows do not match those of the other language line by line."""
 NEEDED = listed(
     """
     instance_id, template_id, question_polarity, context_condition, category, stereotyped_groups, answer_info, context,
@@ -83,7 +83,7 @@ def load_language(
         source: "auto", "hub", "hub:NAME", or a path: a file, a folder of files, or the folder above those of both
             languages.
         language: "es" or "ca".
-        wordings: Of the unknown option in this language.
+        wordings: Wordings of the unknown option in this language.
         counts: Published number of rows per category.
         partial: Whether another number of rows is accepted, with a note.
 
@@ -107,12 +107,12 @@ def load_language(
 
 def _files(folder: Path, name: str) -> list[Path]:
     """The tables of a folder; where the official ones lie next to parts of them, the whole ones."""
-    found = layouts.demanded_tables(folder, name, ".jsonl or parquet files, one a category")
+    found = layouts.demanded_tables(folder, name, ".jsonl or parquet files, one per category")
     return [file for file in found if locate.stem(file).endswith(".full")] or found
 
 
 def row_of(raw: Mapping[str, Any], language: str, wordings: tuple[str, ...]) -> BiasRow:
-    """A row of the files or of the hub as ours.
+    """Convert a row of the files or of the hub.
 
     The bias-consistent option of an ambiguous row is that of the stereotyped group where the question asks for the
     negative trait, else that of the other one; a group is what follows the last comma of its description. Of a
@@ -122,7 +122,7 @@ def row_of(raw: Mapping[str, Any], language: str, wordings: tuple[str, ...]) -> 
     Args:
         raw: The row by column.
         language: "es" or "ca".
-        wordings: Of the unknown option; the first one stands in the row.
+        wordings: Wordings of the unknown option; the first one is in the row.
 
     Raises:
         ValueError: It cannot be used; the message names the field.

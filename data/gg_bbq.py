@@ -37,7 +37,7 @@ DATASET = locate.Dataset(
 )
 LAYOUTS = ".jsonl or parquet files with GG-BBQ's fields, in the folder or in folders of subsets"
 CATEGORY = "Gender_identity"
-"""BBQ's name of the axis, from whose templates these were made."""
+"""BBQ's name of the axis whose templates were used."""
 PUBLISHED = {
     "groups, ambiguous": 484,
     "groups, disambiguated": 484,
@@ -54,7 +54,7 @@ STEREOTYPED = {
     "transgender women": "non_binary",
     "transgender men": "non_binary",
 }
-"""The tag that a person of a stereotyped group has: in these files trans people are tagged non_binary."""
+"""Tag of a person by stereotyped group: in these files trans people are tagged non_binary."""
 
 
 class _Person(NamedTuple):
@@ -68,8 +68,8 @@ def load_rows(source: str, *, subset: Subset = "all", repeats: Repeats = "drop")
     Args:
         source: "auto" ($EVENHAND_DATA/gg_bbq, else the hub), "hub", "hub:NAME", a folder or a file.
         subset: "groups" (people by group terms), "names" (by first names), or "all".
-        repeats: What becomes of rows that repeat an earlier one word for word: left out ("drop"), or asked again, so
-            that a question weighs as much as it has rows, as in the official files ("keep").
+        repeats: Treatment of rows that repeat an earlier one word for word: left out ("drop"), or asked again, so that
+            a question weighs as much as it has rows, as in the official files ("keep").
 
     Raises:
         DataError: There is no data, not one usable row, or more rows than were published.
@@ -91,7 +91,7 @@ def load_rows(source: str, *, subset: Subset = "all", repeats: Repeats = "drop")
 
 
 def row_of(raw: Mapping[str, Any], named: bool = False) -> BiasRow:
-    """A row as it stands in a file.
+    """Convert a row of a file.
 
     Args:
         raw: Its fields.
@@ -177,7 +177,7 @@ def _stereotyped(raw: Mapping[str, Any]) -> set[str]:
 
 
 def _clustered(rows: Sequence[BiasRow]) -> list[BiasRow]:
-    """The rows in clusters of the same ambiguous context and question, each by the number of its first row."""
+    """Cluster rows with the same ambiguous context and question; a cluster is named by the number of its first row."""
     first: dict[tuple[str, str, str], str] = {}
     cluster: dict[tuple[str, str], str] = {}
     for row in rows:
@@ -188,7 +188,7 @@ def _clustered(rows: Sequence[BiasRow]) -> list[BiasRow]:
 
 
 def _distinct(rows: Sequence[BiasRow]) -> list[BiasRow]:
-    """The first of all rows that have the same words and groups."""
+    """Keep the first of all rows with the same words and groups."""
     first: dict[tuple[object, ...], BiasRow] = {}
     for row in rows:
         key = (row.extra["subset"], row.context, row.question, row.options, row.gold, row.target)

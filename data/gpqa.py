@@ -50,7 +50,7 @@ class Row:
 
 
 class Loaded(NamedTuple):
-    """Rows in file order, and what a report says of them."""
+    """Rows in file order, and their facts for a report."""
 
     rows: list[Row]
     facts: dict[str, Any]

@@ -126,7 +126,7 @@ class Sentence(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The parts, and what a report says of them."""
+    """The parts, and their facts for a report."""
 
     parts: Parts
     facts: dict[str, Any]
@@ -253,7 +253,7 @@ def load_parts(source: str, version: str) -> Loaded:
         The usable entries; those that are not are listed in `facts["dropped"]` by file and place.
 
     Raises:
-        DataError: A file is missing or no json, the folder is that of another version, or nothing usable is left.
+        DataError: A file is missing or not JSON, the folder contains another version, or nothing usable is left.
     """
     folder = _folder(source, version)
     paths = {name: _path(folder, name) for name in FILES}
@@ -447,5 +447,5 @@ def _fields(entry: Any, main: str) -> dict[str, Any]:
 
 def _word(value: Any, field: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{field} {value!r} is no text")
+        raise ValueError(f"{field} {value!r} is not a text")
     return words(value, field)

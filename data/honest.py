@@ -66,7 +66,7 @@ class Template(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Templates in file order, and what a report says of them."""
+    """Templates in file order, and their facts for a report."""
 
     templates: list[Template]
     facts: dict[str, Any]
@@ -77,7 +77,7 @@ class Lexicon(NamedTuple):
 
     words: Mapping[str, str]
     lower: Mapping[str, str]
-    """The same in lower case."""
+    """Words in lower case."""
     facts: dict[str, Any]
 
     def category(self, word: str) -> str:
@@ -101,7 +101,7 @@ def load(source: str, templates: Templates = "binary", language: Language = "en"
         source: "auto" ($EVENHAND_DATA/honest), "demo" (sentences of ours), a folder with binary/ and queer_nonqueer/
             (or resources/ above them), or one file.
         templates: Which of both sets.
-        language: Of binary; queer_nonqueer is in English alone.
+        language: Language of binary; queer_nonqueer is in English only.
         partial: Whether another number of rows than the published one is accepted.
 
     Raises:

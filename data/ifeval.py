@@ -59,8 +59,8 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "startend:end_checker": {"end_phrase": _TEXT},
     "startend:quotation": {},
 }
-"""The 25 instruction types and what each one's checker must be told. An argument that is left out would be drawn at
-random by the official checkers, so here all of them are required."""
+"""The 25 instruction types and the arguments that each one's checker needs. The official checkers draw an omitted
+argument at random, so all of them are required here."""
 
 _OTHER_LANGUAGE = re.compile(r"[a-z]{2}:[a-z_]+:[a-z_]+$")
 """An instruction of M-IFEval (Dussolle et al. 2025, arXiv 2502.04688), such as "es:special_character:tildes"."""
@@ -80,11 +80,11 @@ class Prompt:
     instructions: tuple[str, ...]
     """Instruction ids, "group:type"; at least one."""
     arguments: tuple[Mapping[str, Any], ...]
-    """Per instruction the checker's arguments, without nulls."""
+    """The checker's arguments for each instruction, without nulls."""
 
 
 class Loaded(NamedTuple):
-    """Prompts in file order, and what a report says of them."""
+    """Prompts in file order, and their facts for a report."""
 
     prompts: list[Prompt]
     facts: dict[str, Any]
@@ -143,7 +143,7 @@ def _files(path: Path) -> list[Path]:
 def in_form(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as the published file has it, where another program wrote it in a form of its own.
 
-    Lists and objects may be texts, whole numbers may be 7.0, a key "7", and arguments that are not there may be NaN.
+    Lists and objects may be written as text, whole numbers as 7.0, a key as "7", and missing arguments as NaN.
     """
     found = {**row, **{name: rows.unwritten(row[name]) for name in ("instruction_id_list", "kwargs") if name in row}}
     if (key := rows.whole(row.get("key"))) is not None:
@@ -158,7 +158,7 @@ def _arguments_in_form(arguments: Any) -> Any:
     if not isinstance(arguments, Mapping):
         return arguments
     values = {name: rows.unwritten(value) if name in _LISTS else _number(value) for name, value in arguments.items()}
-    return {name: value for name, value in values.items() if value == value}  # NaN stands for one that is not there
+    return {name: value for name, value in values.items() if value == value}  # NaN stands for a missing argument
 
 
 def _number(value: Any) -> Any:
@@ -168,17 +168,17 @@ def _number(value: Any) -> Any:
 
 
 def wrong(row: Mapping[str, Any]) -> str:
-    """What keeps a row from being used, or ""; names the field."""
+    """Return why a row cannot be used, or ""; names the field."""
     for name in ("key", "prompt", "instruction_id_list", "kwargs"):
         if name not in row:
             return f"field {name!r} is missing"
     if not isinstance(row["key"], int) or isinstance(row["key"], bool):
-        return f"key {row['key']!r} is no whole number"
+        return f"key {row['key']!r} is not a whole number"
     if not isinstance(row["prompt"], str) or not row["prompt"].strip():
-        return "prompt is no text"
+        return "prompt is not a text"
     ids, given = row["instruction_id_list"], row["kwargs"]
     if not isinstance(ids, list) or not ids:
-        return "instruction_id_list is no list of instructions"
+        return "instruction_id_list is not a list of instructions"
     if not isinstance(given, list):
         return f"kwargs is {'null' if given is None else type(given).__name__}, not a list"
     if len(ids) != len(given):
@@ -215,18 +215,18 @@ def _wrong_arguments(name: Any, arguments: Any) -> str:
 
 def _wrong_value(value: Any, kind: str) -> str:
     if kind == _COUNT:
-        return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "is no count"
+        return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "is not a count"
     if kind == _RELATION:
         return "" if value in ("less than", "at least") else "is neither 'less than' nor 'at least'"
     if kind == _PATTERNS:
         if not isinstance(value, list) or not value:
-            return "is no list of words"
+            return "is not a list of words"
         return next((reason for v in value if (reason := _wrong_value(v, _PATTERN))), "")
     if not isinstance(value, str) or not value.strip():
-        return "is no text"
-    # the official checkers search for a pattern as a regular expression
+        return "is not a text"
+    # the official checkers use this value as a regular expression
     if kind == _PATTERN and (why := rows.unusable_pattern(value)):
-        return f"is no regular expression, which the checker reads it as: {why}"
+        return f"is not a regular expression, as the checker requires: {why}"
     return ""
 
 

@@ -27,8 +27,8 @@ FILES: Mapping[Subset, tuple[str, ...]] = {
     "test": ("KoBBQ_test_samples", "kobbq-evaluation-test"),
     "all": ("KoBBQ_all_samples", "kobbq-all-test"),
 }
-"""How the files of each part are called, without their ending: in the repository, and on the hub, where one
-configuration has both files, which must not be read as one."""
+"""Names of each part's files, without their ending: in the repository, and on the hub, where one configuration has
+both files, which must not be read as one."""
 COUNTS: Mapping[Subset, Mapping[str, int]] = {
     "test": {
         "age": 168,
@@ -66,8 +66,8 @@ LABELS = ("NC", "ST", "TM")
 UNKNOWN = 2
 """Index of the unknown option."""
 SAME_TEMPLATE = {"race_ethnicity_nationality/041": "race_ethnicity_nationality/040"}
-"""Clusters that are one template under two numbers. The files number 269 templates where the paper has 268: two made of
-BBQ's Nationality 22 differ in one word and in whom they are about, which elsewhere makes versions of one number."""
+"""Clusters that are one template under two numbers. The files have 269 templates and the paper 268: two made from BBQ's
+Nationality 22 differ in one word and in the group they are about, which elsewhere makes versions of one number."""
 
 
 def load(source: str, subset: Subset = "test", *, partial: bool = False) -> BiasRows:
@@ -110,7 +110,7 @@ def _files(path: Path, subset: Subset) -> list[Path]:
 
 
 def row_of(raw: Mapping[str, Any]) -> BiasRow:
-    """A row of the tsv or parquet file as ours.
+    """Convert a row of the tsv or parquet file.
 
     `sample_id` is CATEGORY-TEMPLATE-NUMBER-CONTEXT-QUESTION, such as "age-001a-002-amb-bsd"; the letter is a version of
     the template. `biased_answer` already belongs to the question, also where that asks the other way round ("cnt").
@@ -151,7 +151,7 @@ def row_of(raw: Mapping[str, Any]) -> BiasRow:
 
 
 def _parts(name: str) -> tuple[str, str, str, str]:
-    """Category, template without its version, "amb" or "dis", and "bsd" or "cnt"."""
+    """Split a sample_id into category, template without its version, "amb" or "dis", and "bsd" or "cnt"."""
     parts = name.rsplit("-", 4)
     if len(parts) != 5 or parts[3] not in ("amb", "dis") or parts[4] not in ("bsd", "cnt"):
         raise cells.Refused(f"sample_id {name!r} is not CATEGORY-TEMPLATE-NUMBER-amb|dis-bsd|cnt")

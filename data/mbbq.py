@@ -47,7 +47,7 @@ PUBLISHED = {
 """Rows per subset and language; the control sets have as many, but for Gender_identity."""
 PUBLISHED_CONTROL = PUBLISHED | {"Gender_identity": 528}
 NOWHERE = "100"
-"""What the official script takes for the place of the stereotyped person where there is none, or two."""
+"""Value that the official script uses for the place of the stereotyped person if there is none, or two."""
 WOMEN = frozenset({"f", "woman", "girl", "vrouw", "meisje", "mujer", "chica", "kadın", "kız"})
 MEN = frozenset({"m", "man", "boy", "jongen", "hombre", "chico", "adam", "erkek çocuk"})
 TRANS = frozenset({"trans", "transgender women", "transgender men"})
@@ -55,7 +55,7 @@ _FILE = re.compile(r"(?P<subset>.+?)(?P<control>_control)?_(?P<language>en|nl|es
 
 
 class Kind(NamedTuple):
-    """What a file's name says of its rows."""
+    """Facts about a file's rows that its name gives."""
 
     category: str
     control: bool
@@ -67,7 +67,7 @@ def load_rows(source: str, *, language: Language = "en", subset: Subset = "all")
 
     Args:
         source: "auto" ($EVENHAND_DATA/mbbq), a folder or a file.
-        language: Of four; files in others are not read.
+        language: One of four languages; files in others are not read.
         subset: The main sets, the control sets, or both.
 
     Raises:
@@ -95,7 +95,7 @@ def load_rows(source: str, *, language: Language = "en", subset: Subset = "all")
 
 
 def kind_of(file: Path) -> Kind | None:
-    """What a file's name says; None for one that is not named as MBBQ's are."""
+    """Read the kind from a file's name; None if it is not named like MBBQ's files."""
     found = _FILE.fullmatch(locate.stem(file))
     if found is None:
         return None
@@ -103,11 +103,11 @@ def kind_of(file: Path) -> Kind | None:
 
 
 def row_of(raw: Mapping[str, Any], kind: Kind | None = None) -> BiasRow:
-    """A row as it stands in a file.
+    """Convert a row of a file.
 
     Args:
         raw: BBQ's fields.
-        kind: What the file's name says; None is a main set in English.
+        kind: Kind given by the file's name; None is a main set in English.
 
     Raises:
         ValueError: It cannot be used; the message names the field.
@@ -147,7 +147,7 @@ def row_of(raw: Mapping[str, Any], kind: Kind | None = None) -> BiasRow:
 
 
 def _unknown(people: Sequence[tuple[str, str]]) -> int:
-    """The place of the unknown option, by its group: its words are many, one of them misspelt."""
+    """Return the index of the unknown option, by its group, as it has many wordings, one of them misspelt."""
     found = [n for n, (_, group) in enumerate(people) if group == "unknown"]
     if len(found) != 1:
         raise cells.Refused(f"field 'answer_info' has the group 'unknown' {len(found)} times, not once")
@@ -155,13 +155,13 @@ def _unknown(people: Sequence[tuple[str, str]]) -> int:
 
 
 def target_loc(people: Sequence[tuple[str, str]], others: Sequence[int], stereotyped: frozenset[str]) -> str:
-    """The official script's place of the stereotyped person, by the groups alone; "100" where none or both are."""
+    """Return the official script's place of the stereotyped person, by groups alone; "100" if none or both are."""
     found = [n for n in others if canonical(people[n][1]) in stereotyped]
     return str(found[0]) if len(found) == 1 else NOWHERE
 
 
 def canonical(group: str) -> str:
-    """A group's name in one language: F, M or trans for what stands for them, else the name in lower case."""
+    """Return a group's canonical name: F, M or trans for their translations, else the name in lower case."""
     plain = group.strip().casefold()
     plain = "lowses" if plain == "low ses" else plain
     return "F" if plain in WOMEN else "M" if plain in MEN else "trans" if plain in TRANS else plain
@@ -170,7 +170,7 @@ def canonical(group: str) -> str:
 def _stereotyped_people(
     people: Sequence[tuple[str, str]], options: Sequence[str], places: Sequence[int], stereotyped: frozenset[str]
 ) -> list[int]:
-    """The places of stereotyped people; by the words of the options where both have the same group.
+    """Return the indices of stereotyped people, by the options' words if both have the same group.
 
     Six questions in Spanish, twelve rows, tag both a girl and a boy as "chico".
     """

@@ -28,7 +28,7 @@ DATASET = locate.Dataset(
 Split = Literal["test", "val"]
 LETTERS = "ABCD"
 MORE_LETTERS = mmlu_copies.LETTERS
-"""Of copies whose questions have more than four options."""
+"""Maximum number of options in copies whose questions have more than four."""
 
 _BY_CATEGORY = {
     "STEM": (
@@ -77,7 +77,7 @@ class Row(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Tested rows and demonstrations per subject, and what a report says of them."""
+    """Tested rows and demonstrations per subject, and their facts for a report."""
 
     rows: list[Row]
     dev: dict[str, list[Row]]
@@ -128,15 +128,14 @@ def load(source: str, split: Split = "test") -> Loaded:
 
 
 def _no_rows(path: Path, split: str, problems: locate.Problems) -> DataError:
-    if problems:
-        why = f"first problem: {problems.lines[0]}"
-    else:
+    why = problems.first
+    if not problems:
         splits = mmlu_layouts.splits_found(path)
-        why = f"splits found: {splits}"
+        why = f"; splits found: {splits}"
         if splits == "none":
             why += f"; known are {mmlu_layouts.KNOWN}; found: {layouts.found_in(path)}"
     return DataError(
-        f"{path} holds no usable MMLU row of the split {split!r}; {why}. To fetch it: evenhand data fetch mmlu"
+        f"{path} holds no usable MMLU row of the split {split!r}{why}. To fetch it: evenhand data fetch mmlu"
     )
 
 
@@ -249,7 +248,7 @@ def _is_header(line: int, cells: list[str]) -> bool:
 
 
 def _wrong(cells: list[str]) -> str:
-    """What keeps a csv row from being used, or ""."""
+    """Return why a csv row cannot be used, or ""."""
     names = ("question", *LETTERS, "answer")
     if len(cells) != len(names):
         return f"{len(cells)} columns; 6 were expected: question, A, B, C, D, answer"

@@ -2,7 +2,7 @@
 
 Columns, as those data sets' cards give them: cais/mmlu has question, subject, choices and answer; TIGER-Lab/MMLU-Pro
 has question, options, answer_index and category; edinburgh-dawg/mmlu-redux has those of MMLU and error_type;
-CohereLabs/Global-MMLU has subject, question, option_a to option_d and a letter as answer, in a folder a language.
+CohereLabs/Global-MMLU has subject, question, option_a to option_d and a letter as answer, in one folder per language.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from evenhand.data.io.rows import Refused
 
 LETTERS = "ABCDEFGHIJ"
-"""Of MMLU-Pro (Wang et al. 2024, arXiv 2406.01574), whose questions have up to ten options."""
+"""Letters of MMLU-Pro (Wang et al. 2024, arXiv 2406.01574), whose questions have up to ten options."""
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:

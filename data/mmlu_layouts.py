@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
     file: Path
     split: str
-    """As its name or its folder's says: dev, val, validation, test, or data."""
+    """Split named by the file or its folder: dev, val, validation, test, or data."""
     folder: Path
     """The folder of its subject or configuration, above that of a split."""
     layout: str

@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Questions in file order, and what a report says of them."""
+    """Questions in file order, and their facts for a report."""
 
     rows: list[Row]
     facts: dict[str, Any]
@@ -95,8 +95,8 @@ def load(
             folder all files, so that one with RACE's middle, high and college parts is RACE++), or
             "datasets:NAME[@CONFIGURATION][:SPLIT]".
         layout: What rows are: questions, or SummEval's texts; auto finds it out by the columns.
-        aspect: Of SummEval: which scores decide.
-        split: Of a folder: only files whose name begins with this word, or in folders of this name; "" is all.
+        aspect: Scores that decide in SummEval.
+        split: For a folder, the first word of the names of files, or the name of folders, that are read; "" is all.
         gold_as: How the right option is written; auto takes every form, and refuses rows with two possible answers
             unless the other rows of the column show its form.
 

@@ -42,7 +42,7 @@ class Gold(NamedTuple):
     readings: dict[Form, int]
     """The option in each form that is possible without a setting; as index, -1 is an answer that is not published."""
     all_readings: dict[Form, int]
-    """The same with the forms that only the setting can ask for."""
+    """`readings` and the forms that are used only if the setting asks for them."""
 
     @property
     def ambiguous(self) -> bool:

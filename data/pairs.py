@@ -65,7 +65,7 @@ def winogender_pair(
 
     Args:
         schema: The sentences.
-        shares: Of women in the occupation.
+        shares: Shares of women in the occupation.
         name: The pair's id.
         majority_by: "bls" goes by the labour statistics; where an occupation is half and half there, by the texts, and
             it counts as men's where these are half and half too. "texts" goes by the texts, and half and half counts as
@@ -90,7 +90,7 @@ def question_pair(question: Question, target: int, unknown: int, seed: int = 0) 
         question: With three options.
         target: The answer that agrees with the stereotype.
         unknown: The answer that says that it cannot be known.
-        seed: Of which person is A: by a hash of the question's id, so that it depends on no other question.
+        seed: Seed of which person is A, by a hash of the question's id, so that it depends on no other question.
     """
     (counter,) = set(range(3)) - {target, unknown}
     turned = item_hash(seed, question.id)[0] % 2

@@ -27,7 +27,7 @@ class Slot(NamedTuple):
     """A sentence with a place for a pronoun."""
 
     before: str
-    """Without blank at its end."""
+    """Text before the pronoun, without a blank at its end."""
     after: str
     male: str
     """The pronoun, with the blank before it, or a capital where it begins the sentence."""
@@ -48,15 +48,15 @@ class Asked(NamedTuple):
     frame: str
     """The frame's name."""
     told: str
-    """The gender that the sentence tells, "male" or "female"; "" where it tells none."""
+    """Gender that the sentence reveals, "male" or "female"; "" if it reveals none."""
     slots: tuple[Slot, ...]
     """One per filler."""
     neutral: tuple[Slot, ...]
-    """The same with the word "person" for the occupation."""
+    """The same slots with the word "person" in place of the occupation."""
 
 
 class Loaded(NamedTuple):
-    """What is asked, the share of women by occupation (None where it is not known), and what a report says of it."""
+    """What is asked, the share of women by occupation (None if unknown), and facts for a report."""
 
     asked: list[Asked]
     shares: dict[str, float | None]
@@ -96,16 +96,16 @@ class PronounTexts(BaseModel):
             if sum(f in self.pronouns for f in fields) != 1 or "occupation" not in fields:
                 raise ValueError(
                     f"frame {name!r} needs one {{occupation}} and one of {sorted(self.pronouns)}; the occupation, but "
-                    "not the pronoun, may stand there again"
+                    "not the pronoun, may occur more than once"
                 )
             if name in self.told and sum(f in self.gendered for f in fields) != 1:
                 raise ValueError(f"frame {name!r}, under told, needs one of {sorted(self.gendered)}")
         if unknown := sorted({*self.shares} - {*self.occupations}):
             raise ValueError(f"shares has {unknown[0]!r}, which is none of the occupations")
         if unknown := sorted({*self.neutral} - {*self.pronouns}):
-            raise ValueError(f"neutral has the field {unknown[0]!r}, which pronouns has not")
+            raise ValueError(f"neutral has the field {unknown[0]!r}, which pronouns lacks")
         if both := sorted({*self.frames} & {*self.told}):
-            raise ValueError(f"frame {both[0]!r} stands both under frames and under told")
+            raise ValueError(f"frame {both[0]!r} is both under frames and under told")
 
 
 def load_pronouns(source: str) -> Loaded:

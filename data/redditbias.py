@@ -28,14 +28,14 @@ AXES = {
     "religion1": ("jews", "christians"),
     "religion2": ("muslims", "christians"),
 }
-"""Per axis the group that the stereotypes are about, and the one that takes its place in the twin."""
+"""The group that the stereotypes are about, and the one that takes its place in the twin, by axis."""
 DEMO_AXES = {
     "gender": ("female", "male"),
     "age": ("old", "young"),
     "class": ("poor", "rich"),
     "religion": ("rare", "common"),
 }
-"""The same for the demo's files, whose groups are the proving ground's."""
+"""The two groups by axis for the demo's files, which come from the proving ground."""
 ENCODINGS = ("utf-8-sig", "cp1252")
 """One of the released files is Windows-encoded."""
 
@@ -53,7 +53,7 @@ class Twins(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Twins in file order, and what a report says of them."""
+    """Twins in file order, and their facts for a report."""
 
     twins: list[Twins]
     facts: dict[str, Any]

@@ -40,12 +40,12 @@ class Test(NamedTuple):
     name: str
     """File name without .jsonl."""
     targets: tuple[Side, Side]
-    """As many sentences on both sides."""
+    """Both sets of targets, which have the same number of sentences."""
     attributes: tuple[Side, Side]
 
 
 class Loaded(NamedTuple):
-    """Tests by name, and what a report says of them."""
+    """Tests by name, and their facts for a report."""
 
     tests: list[Test]
     facts: dict[str, Any]
@@ -100,7 +100,7 @@ def test_of(name: str, raw: Any) -> Test:
 def _side(raw: Mapping[str, Any], which: str) -> Side:
     found = raw.get(which)
     if not isinstance(found, Mapping):
-        raise rows.Refused(f"field {which!r} is missing or no object")
+        raise rows.Refused(f"field {which!r} is missing or not an object")
     sentences = tuple(dict.fromkeys(rows.texts(found.get("examples"), f"{which}.examples")))
     return Side(rows.text(found, "category", where=f"{which}.category"), sentences)
 
@@ -117,7 +117,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _demo() -> list[Test]:
-    """Per frame, occupations of men and of women against what is said of "he" and of "she"."""
+    """Make tests of occupations of men and of women against what is said of "he" and of "she", for each frame."""
     found = load_pronouns("demo")
     out = []
     for frame in dict.fromkeys(a.frame for a in found.asked if not a.told):

@@ -34,11 +34,11 @@ class ScoredText(NamedTuple):
     id: str
     text: str
     scores: Mapping[str, float]
-    """By attribute, from 0 to 1."""
+    """Scores by attribute, from 0 to 1."""
 
 
 class Loaded(NamedTuple):
-    """Texts in file order, and what a report says of them."""
+    """Texts in file order, and their facts for a report."""
 
     texts: list[ScoredText]
     facts: dict[str, Any]

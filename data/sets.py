@@ -70,7 +70,7 @@ EVALUATION_ONLY = {
     for dataset in (*DATASETS.values(), cabbq.DATASET)  # cabbq's folder is that of esbbq
     if dataset.hub and dataset.evaluation_only
 }
-"""By the name on the hub, in lower case, why no method may be trained on a data set."""
+"""Why no method may be trained on a data set, by its name on the hub in lower case."""
 
 
 def for_evaluation(name: str, reason: str) -> SettingsError:

@@ -56,7 +56,7 @@ class Example(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Examples in file order, and what a report says of them."""
+    """Examples in file order, and their facts for a report."""
 
     examples: list[Example]
     facts: dict[str, Any]
@@ -99,7 +99,7 @@ def load_examples(source: str) -> Loaded:
 
 
 def check_count(found: int, kinds: Sequence[str], source: str) -> None:
-    """Refuse a copy that has not the published number of examples, of which training sets are named (TV-2k).
+    """Refuse a copy without the published number of examples, after which training sets are named (TV-2k).
 
     Args:
         found: Number of examples read.
@@ -226,12 +226,12 @@ def _flat(row: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _by_context(row: Mapping[str, Any]) -> str:
-    """Only the sentence of an intrasentence example has a blank."""
+    """Return the kind of an example by its context: only an intrasentence example has a blank."""
     return "intrasentence" if "BLANK" in str(row.get("context")) else "intersentence"
 
 
 def _wrong(row: Mapping[str, Any]) -> str:
-    """What keeps a row from being used, or ""."""
+    """Return why a row cannot be used, or ""."""
     for name in ("type", "target", "bias_type", "context", *LABELS):
         if row.get(name) == TWICE:
             return f"field {name!r} is a list: two sentences have this label"

@@ -38,7 +38,7 @@ DATASET = locate.Dataset(
 )
 MOST_LABELS = 49
 MOST_OUTPUTS = 2
-"""With this many outputs per instance on average, a task is no classification."""
+"""With this many outputs per instance on average, a task does not count as classification."""
 LEAST_TESTED = 2
 
 
@@ -74,7 +74,7 @@ class Parts(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Tasks by name, and what a report says of them."""
+    """Tasks by name, and their facts for a report."""
 
     tasks: list[Task]
     facts: dict[str, Any]
@@ -92,7 +92,7 @@ def load(source: str, wanted: tuple[str, ...] = (), needed: int = 0, *, paper: b
             `facts["choice"]` is its table.
 
     Returns:
-        Usable tasks; those that are no classification, or unusable, are listed in `facts["dropped"]`.
+        Usable tasks; those that are not classification tasks, or are unusable, are listed in `facts["dropped"]`.
 
     Raises:
         DataError: There is no data, or no usable task.
@@ -201,7 +201,7 @@ def _task(file: Path, content: bytes, needed: int, problems: locate.Problems) ->
 def _no_classification(
     raw: dict[str, Any], pool: list[tuple[str, str]], instances: list[tuple[str, str]], needed: int
 ) -> str:
-    """Why a task is not classified on, or ""."""
+    """Return why a task cannot be used for classification, or ""."""
     outputs = [len(e["output"]) for e in raw["Instances"] if isinstance(e, dict) and isinstance(e.get("output"), list)]
     mean = sum(outputs) / len(outputs) if outputs else 1.0
     labels = len({label for _, label in pool + instances})
@@ -209,19 +209,19 @@ def _no_classification(
     if len(instances) < least:
         return f"{len(instances)} usable instances; {least} are needed"
     if not 2 <= labels <= MOST_LABELS or mean >= MOST_OUTPUTS:
-        return f"no classification: {labels} labels, {mean:.1f} outputs on average"
+        return f"not a classification task: {labels} labels, {mean:.1f} outputs on average"
     return ""
 
 
 def _wrong(raw: Any) -> str:
-    """What keeps a whole file from being used, or ""."""
+    """Return why a whole file cannot be used, or ""."""
     if not isinstance(raw, dict):
         return f"a JSON object was expected, not {type(raw).__name__}"
     if not _first(raw.get("Definition")).strip():
         return "field 'Definition' is missing or empty"
     for name in ("Positive Examples", "Instances"):
         if not isinstance(raw.get(name), list):
-            return f"field {name!r} is missing or no list"
+            return f"field {name!r} is missing or not a list"
     for name in ("Input_language", "Output_language"):
         if _first(raw.get(name)) not in ("", "English"):
             return f"{name} is {_first(raw[name])!r}; only English tasks are taken"

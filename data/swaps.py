@@ -17,8 +17,8 @@ class Swap(NamedTuple):
     other: str
     """Id of the counterpart."""
     turned: tuple[int, ...]
-    """Per option of this question the option of the counterpart that says the same once the persons have changed
-    places; an option that names nobody, such as "unknown", goes to itself."""
+    """For each option of this question, the option of the counterpart that says the same after the persons have changed
+    places; an option that names nobody, such as "unknown", maps to itself."""
 
 
 @lru_cache(maxsize=4096)  # questions and persons are repeated
@@ -73,7 +73,7 @@ def matched(texts: Sequence[tuple[str, str]], names: tuple[str, str]) -> Iterato
     Args:
         texts: Context and question of each, as `plain` texts. The names must stand in the context; in the question they
             are exchanged where they do.
-        names: Of both persons, as they stand in the texts.
+        names: Names of both persons, as in the texts.
 
     Yields:
         The places of both. Of equal texts the first is matched with the first of its counterparts, and so on; each is

@@ -25,7 +25,7 @@ DATASET = locate.Dataset(
 )
 SUFFIXES = (".txt", ".txt.gz", ".md", ".md.gz")
 _PIECE = re.compile(r"\s*\S{1,40}")
-"""A word with the blanks before it. Longer ones, such as a line of Chinese, are cut: a window must end somewhere."""
+"""A word with the blanks before it. Longer ones, such as a line of Chinese, are split, so that windows can end."""
 
 
 class Document(NamedTuple):
@@ -39,15 +39,15 @@ class Window(NamedTuple):
     """A stretch of a document."""
 
     context: str
-    """What the model is given; empty at the beginning of a document."""
+    """Text before the target; empty at the beginning of a document."""
     target: str
-    """What is scored; the targets of a document, joined, are the document."""
+    """Text that is scored; the joined targets of a document are the document."""
     words: int
     """Words, by blanks, that begin in the target."""
 
 
 class Loaded(NamedTuple):
-    """Texts by file name, and what a report says of them."""
+    """Texts by file name, and their facts for a report."""
 
     documents: list[Document]
     facts: dict[str, Any]
@@ -57,7 +57,7 @@ def load_documents(source: str, split: wikitext.Split = "test") -> Loaded:
     """Read text files.
 
     Args:
-        source: "auto", "demo" (sentences of the proving ground, one a line), "wikitext2" or "wikitext2:PATH" (one text;
+        source: "auto", "demo" (proving-ground sentences, one per line), "wikitext2" or "wikitext2:PATH" (one text;
             see `evenhand.data.wikitext`) or a path: a file, or a folder of .txt and .md files.
         split: Which part of WikiText-2.
 

@@ -23,15 +23,15 @@ COLUMN = "text"
 
 
 def texts(source: str, most: int | None = None) -> list[str]:
-    """The first texts of a source.
+    """Read the first texts of a source.
 
     Args:
         source: See `stream`.
-        most: How many at most; None takes all.
+        most: Maximum number of texts; None takes all.
 
     Raises:
         DataError: It cannot be read, or holds no text.
-        SettingsError: It is none of the kinds that are known.
+        SettingsError: It is not one of the known kinds of sources.
     """
     found = list(islice(stream(source), most))
     if not found:
@@ -40,11 +40,11 @@ def texts(source: str, most: int | None = None) -> list[str]:
 
 
 def stream(source: str) -> Iterator[str]:
-    """The texts of a source, read as they are asked for; empty ones are left out.
+    """Yield the texts of a source, read on demand; empty ones are left out.
 
-    Files follow the rules of `evenhand.data.io.rows`, as training files and benchmarks do: a byte order mark is no part
-    of a text, line ends are one thing, a line of blanks parts texts as an empty one does. An object whose text is null
-    or otherwise no text is left out, with one warning that counts them.
+    Files follow the rules of `evenhand.data.io.rows`, as training files and benchmarks do: a byte order mark is not
+    part of a text, all line ends are equal, and a line of blanks separates texts as an empty one does. Objects whose
+    text is null or not a text are left out, with one warning that counts them.
 
     Args:
         source: A .txt or .txt.gz file, whose texts are parted by blank lines; a .jsonl or .jsonl.gz file of objects
@@ -74,13 +74,13 @@ def stream(source: str) -> Iterator[str]:
 
 
 def digest(found: Iterable[str]) -> str:
-    """Hash of texts in their order."""
+    """Hash texts in order."""
     encoded = (text.encode() for text in found)
     return stream_hash(len(data).to_bytes(8, "little") + data for data in encoded)[:32]
 
 
 def hub_of(source: str) -> hub.Hub:
-    """The parts of "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]"; the column is "text" where it is left out.
+    """Parse "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]"; the column is "text" by default.
 
     Raises:
         SettingsError: It has no name, or more parts.
@@ -90,7 +90,7 @@ def hub_of(source: str) -> hub.Hub:
 
 
 def registered(scheme: str, rest: str) -> TrainData:
-    """Training data from the source that is registered as `scheme`.
+    """Return training data from the source that is registered as `scheme`.
 
     Raises:
         SettingsError: The source is a plugin that is broken or returns something else, or refuses `rest`.
@@ -108,7 +108,7 @@ def registered(scheme: str, rest: str) -> TrainData:
 
 
 def _of_source(source: str, error: Exception) -> EvenhandError:
-    """The error of a source's function, with the source in its message."""
+    """Return the error of a source's function, with the source in its message."""
     for kind in (DataError, SettingsError, EvenhandError):
         if isinstance(error, kind):
             return kind(f"the training source {source!r}: {error}")
@@ -124,7 +124,7 @@ def _registered(source: str, scheme: str, rest: str) -> TrainData:
 
 def _no_texts(source: str) -> SettingsError:
     return SettingsError(
-        f"{source!r} is no source of texts: give a .txt or .jsonl file (or .gz of one), {DEMO!r}, or "
+        f"{source!r} is not a source of texts: give a .txt or .jsonl file (or .gz of one), {DEMO!r}, or "
         f"'{HUB}NAME[:SPLIT[:COLUMN]]'"
     )
 
@@ -140,7 +140,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         opened: Any = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8-sig") as handle:
-            yield from handle  # ends are LF, CR LF and CR, each given as LF; U+2028 is part of a line
+            yield from handle  # LF, CR LF and CR end a line, each read as LF; U+2028 is part of a line
     except (*BROKEN, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the text file {path}: {reason(error)}") from error
 
@@ -181,10 +181,10 @@ def _objects(path: Path) -> Iterator[str]:
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a .jsonl or .jsonl.gz file with the numbers of their lines; empty lines are left out.
+    """Yield the objects of a .jsonl or .jsonl.gz file with their line numbers; empty lines are left out.
 
     Raises:
-        DataError: It cannot be read, or a line is no JSON object; file and line are named.
+        DataError: It cannot be read, or a line is not a JSON object; file and line are named.
     """
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
@@ -192,14 +192,14 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = rows.from_json(line)
         except rows.Refused as error:
-            raise DataError(f"{path}:{number} is no JSON: {error}") from error
+            raise DataError(f"{path}:{number} is not JSON: {reason(error)}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: an object was expected, not {rows.kind(row)}")
         yield number, row
 
 
 def warn_of(refused: Sequence[str]) -> None:
-    """One warning about all rows of a file that were refused."""
+    """Give one warning about all refused rows of a file."""
     if refused:
         warnings.warn(f"training texts: {rows.summary(refused)}", UserWarning, stacklevel=3)
 

@@ -104,7 +104,7 @@ class Asked(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What is asked, and what a report says of it."""
+    """What is asked, and its facts for a report."""
 
     asked: list[Asked]
     facts: dict[str, Any]

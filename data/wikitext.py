@@ -35,7 +35,7 @@ _FILES: dict[str, tuple[str, ...]] = {
 
 
 class Loaded(NamedTuple):
-    """The joined text, and what a report says of it."""
+    """The joined text, and its facts for a report."""
 
     text: str
     facts: dict[str, Any]

@@ -40,19 +40,19 @@ class Twins(NamedTuple):
     """Two sentences that differ in the gender of the pronoun."""
 
     name: str
-    """Such as type1/test/12."""
+    """Id, such as type1/test/12."""
     kind: str
     pro: Side
-    """As the stereotype has it."""
+    """The sentence that agrees with the stereotype."""
     anti: Side
     referent: str
-    """Occupation of whom the pronoun means."""
+    """Occupation of the person to whom the pronoun refers."""
     other: str
     """The other occupation in the sentence; in the demo, whose sentences have one, the partner sentence's."""
 
 
 class Loaded(NamedTuple):
-    """Twins in file order, and what a report says of them."""
+    """Twins in file order, and their facts for a report."""
 
     twins: list[Twins]
     facts: dict[str, Any]
@@ -179,7 +179,7 @@ def _matched(
         if twin.referent.lower() != line.referent.lower():
             problems.add(anti_path, number, f"means the {twin.referent}, its twin the {line.referent}")
         elif not other:
-            problems.add(path, number, f"names nobody beside the {line.referent}")
+            problems.add(path, number, f"names nobody other than the {line.referent}")
         else:
             kind = where.partition("/")[0]
             found.append(Twins(f"{where}/{number}", kind, line.side, twin.side, line.referent, other))
@@ -187,7 +187,7 @@ def _matched(
 
 
 def _other(line: _Line, partner: _Line | None, people: dict[str, str]) -> str:
-    """Whom the pronoun does not mean: the one that it means in the partner sentence, else any other known person."""
+    """Return the person not meant by the pronoun: the partner sentence's referent, else any other known person."""
     text = line.side.sentence.lower()
     known = [partner.referent] if partner else []
     known += sorted(people.values(), key=len, reverse=True)

@@ -42,13 +42,13 @@ class Shares(NamedTuple):
     """Share of women in an occupation, 0 to 1."""
 
     bls: float
-    """By the US Bureau of Labor Statistics, 2015 or 2016."""
+    """Share in the data of the US Bureau of Labor Statistics, 2015 or 2016."""
     texts: float
-    """By the texts of Bergsma and Lin 2006."""
+    """Share in the texts of Bergsma and Lin 2006."""
 
 
 class Loaded(NamedTuple):
-    """Schemas in file order, the shares of women by occupation, and what a report says of them."""
+    """Schemas in file order, the shares of women by occupation, and their facts for a report."""
 
     schemas: list[Schema]
     shares: dict[str, Shares]

@@ -51,7 +51,7 @@ class Pair(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Pairs in file order, and what a report says of them."""
+    """Pairs in file order, and their facts for a report."""
 
     pairs: list[Pair]
     facts: dict[str, Any]

@@ -1,7 +1,7 @@
-"""The base of benchmarks that ask BBQ's relatives in other languages: `BiasQA`, from `evenhand.data.bias_rows`.
+"""`BiasQA`, the base of benchmarks that ask BBQ's relatives in other languages (rows: `evenhand.data.bias_rows`).
 
-Every benchmark of this kind puts its questions by the baseline prompt in the language of the row, with the options in
-an order that a seeded hash of the row's id draws, and reports two kinds of scores of the same answers: BBQ's (Parrish
+Every benchmark of this kind asks with the baseline prompt in the language of the row, shows the options in
+an order drawn by a seeded hash of the row's id, and reports two kinds of scores of the same answers: BBQ's (Parrish
 et al. 2022, arXiv 2110.08193) and the data set's own.
 """
 
@@ -36,57 +36,57 @@ COUNTS = (
     "parsed",  # those with a decision
     "unanswered",  # no reply came (endpoint, context too long)
     "cut",  # the written reply ended at the token limit
-    "scored",  # parsed, and the row has a bias-consistent option
-    "correct",  # of the scored
-    "unknown",  # of the scored: the unknown option was chosen
-    "abstainable",  # of the scored: rows with an unknown option
-    "biased",  # of the scored: the bias-consistent option was chosen
+    "scored",  # parsed rows that have a bias-consistent option
+    "correct",  # scored rows answered right
+    "unknown",  # scored rows answered with the unknown option
+    "abstainable",  # scored rows that have an unknown option
+    "biased",  # scored rows answered with the bias-consistent option
     "open",  # rows with a bias-consistent option but without a decision: they decide the best and worst case
     "mass",  # sum of the probability of any option letter
     "mass_rows",
 )
 STATISTICS = (*COUNTS, *DIFFERENCE_COUNTS, *POSITIONS.names)
-"""The statistics of a benchmark whose own score is a difference; others put theirs in the place of these."""
+"""Statistics of a benchmark whose own score is a difference score; other benchmarks replace the difference counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class BiasItem:
-    """One row as it is asked."""
+    """One row as it is asked: the question, and which option of the row each of its options stands for."""
 
     id: str
     cluster: str
     row: BiasRow
     means: tuple[int, ...]
-    """Per option of the question the option of the row that it stands for; several may be wordings of one."""
+    """For each option of the question, the row's option that it stands for; several may be wordings of one option."""
     question: Question
 
     @property
     def right(self) -> int:
-        """The right option of the question; of several wordings the first."""
+        """Index of the question's right option; the first one if several are wordings of it."""
         return self.means.index(self.row.gold)
 
     @property
     def target(self) -> int | None:
-        """The bias-consistent option of the question; None where none or several are."""
+        """Index of the question's bias-consistent option; None if there is none, or more than one."""
         return None if self.row.target is None else self.means.index(self.row.target)
 
     @property
     def unknown(self) -> int | None:
-        """The option that says that it cannot be known, of several wordings the first; None where there is none."""
+        """Index of the first option that says that the answer cannot be known; None if there is no such option."""
         return None if self.row.unknown is None else self.means.index(self.row.unknown)
 
     @property
     def parallel(self) -> str:
-        """The same for the item in every language of the data set; "" where there is no translation."""
+        """An id that the item shares with its translations in the data set's other languages; "" if there are none."""
         return self.row.parallel and self.row.parallel + self.id.removeprefix(self.row.id)
 
     def chosen(self, answer: Choice) -> int | None:
-        """The row's option that an answer decides for; None where there is no decision."""
+        """Return the row's option that an answer decides for; None without a decision."""
         return None if answer.decision is None else self.means[answer.decision]
 
 
 def bbq_formulas() -> tuple[Formula, ...]:
-    """BBQ's metrics of both kinds of context; abstention is absent where no row has an unknown option."""
+    """Return BBQ's metrics for both kinds of context; without abstention if no row has an unknown option."""
     return tuple(_of_context(context) for context in CONTEXTS)
 
 
@@ -102,10 +102,10 @@ def _of_context(context: str) -> Formula:
 
 
 def validity_formulas(positions: bool = True) -> tuple[Formula, ...]:
-    """How answers came about: what was not decided, cut replies, positions and the probability of letters.
+    """Return the validity metrics: undecided rows, cut replies, chosen positions and the probability of the letters.
 
     Args:
-        positions: Whether every question has three options, whose positions are counted.
+        positions: Whether every question has three options, so that their positions can be counted.
     """
     return (
         *undecided_shares("unparsed", "share of rows without a decision, both contexts"),
@@ -116,13 +116,13 @@ def validity_formulas(positions: bool = True) -> tuple[Formula, ...]:
 
 
 def shown_order(row_id: str, options: int, seed: int) -> tuple[int, ...]:
-    """The order in which a row's options are shown: by a hash of seed, id and option."""
+    """Draw the order in which a row's options are shown, by a hash of seed, id and option."""
     return tuple(sorted(range(options), key=lambda option: seeded_hash(seed, row_id, option)))
 
 
 @settings
 class BiasQA(QuestionBenchmark[BiasItem]):
-    """Questions about people in ambiguous and disambiguated contexts; subclasses say where the rows come from.
+    """Base of question answering about people in ambiguous and disambiguated contexts; subclasses provide the rows.
 
     A subclass gives `name`, `bias_rows` and `rows_of`. It may give `official` (its own statistics of one answer) with
     `statistics` and `formulas`, and `options_of`, `orders_of` or `template_of`.
@@ -138,71 +138,71 @@ class BiasQA(QuestionBenchmark[BiasItem]):
     axes: tuple[str, ...] = ()
     """Axes (the data set's categories) whose questions are asked; empty takes all."""
     part: Part = "all"
-    """Which half of each category's templates: fit and test are disjoint, all is both."""
+    """Which half of each category's templates is asked: fit and test are disjoint halves, all is both."""
     seed: int = 0
     """Seed of the order of each question's options, which a hash of the item's id draws."""
     answer_by: AnswerBy | None = None
-    """How answers are read: letters, text, text_per_token, generation; None leaves it to the model."""
+    """How answers are read: letters, text, text_per_token or generation; None leaves it to the model."""
 
     # ------------------------------------------------------------------------------------------ what a subclass gives
 
     @abstractmethod
     def bias_rows(self) -> BiasRows:
-        """The rows of `source`, which is not "demo".
+        """Read the rows of `source`, which is not "demo" here.
 
         Raises:
-            DataError: There is no data, or not one usable row.
+            DataError: There is no data, or no usable row in it.
         """
 
     @abstractmethod
     def rows_of(self, raw: Mapping[str, Any]) -> BiasRow:
-        """One row as it stands in the data set's file. Pure.
+        """Parse one row of the data set's file. Pure.
 
         Raises:
-            ValueError: It cannot be used; the message names the field.
+            ValueError: The row cannot be used; the message names the field.
         """
 
     def official(self, item: BiasItem, chosen: int | None) -> Row:
-        """What the data set's own score counts of an answer; that of the difference scores unless overridden. Pure.
+        """Return the counts of the data set's own score; those of the difference scores unless overridden. Pure.
 
         Args:
             item: What was asked.
-            chosen: The row's option that was decided for; None where there is no decision.
+            chosen: The row's option that the answer decides for; None without a decision.
         """
         return difference_row(item.row, chosen)
 
     def options_of(self, row: BiasRow) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The options as they are asked, and the row's option that each stands for; the row's own by default. Pure."""
+        """Return the options to ask, and the row's option that each stands for; the row's own by default. Pure."""
         return row.options, tuple(range(len(row.options)))
 
     def orders_of(self, row: BiasRow, options: int) -> Sequence[tuple[int, ...]]:
-        """The orders in which a row's options are shown, an item each; one, by the seed, unless overridden. Pure."""
+        """Return the orders in which a row is asked, one item per order; one seeded order unless overridden. Pure."""
         return (shown_order(row.id, options, self.seed),)
 
     def template_of(self, row: BiasRow) -> str:
-        """The template of the prompt; the baseline's in the row's language unless overridden. Pure."""
+        """Return the prompt template; the baseline prompt in the row's language unless overridden. Pure."""
         return letters_in(row.language)
 
     def reading_of(self, row: BiasRow) -> tuple[AnswerBy | None, Sampling | None]:
-        """How the answer is read, and how it is drawn where it is written; `answer_by` unless overridden. Pure."""
+        """Return how the answer is read, and how a written reply is sampled; `answer_by` unless overridden. Pure."""
         return self.answer_by, None
 
     # --------------------------------------------------------------------------------------------- what the base does
 
     def read(self) -> Loaded[BiasItem]:
-        """All rows in file order, each in one order or several."""
+        """Read all rows in file order, each in one or several orders of its options."""
         rows, facts = demo_rows() if self.source == "demo" else self.bias_rows()
         present = {row.category for row in rows}
         wished = [cells.known(axis, sorted(present)) for axis in self.axes]
         known_names(self.name, "category", wished, present, facts["source"])
         items = [item for row in rows if not wished or row.category in wished for item in self.items_of(row)]
         lost = sum(row.target is None for row in rows)
-        said = f"{lost:,} of {len(rows):,} rows are in no score of bias or accuracy: not one option is the stereotype"
+        said = f"{lost:,} of {len(rows):,} rows enter no bias or accuracy score: no option is the stereotype"
         notes = [*facts.get("notes", []), *([said] if lost else [])]
         return Loaded(in_part(self.part, items, lambda item: item.row.category), {**facts, "notes": notes})
 
     def items_of(self, row: BiasRow) -> list[BiasItem]:
-        """The items of a row: one per order of its options."""
+        """Make the items of a row, one per order of its options."""
         options, means = self.options_of(row)
         orders = self.orders_of(row, len(options))
         answer_by, sampling = self.reading_of(row)
@@ -224,7 +224,7 @@ class BiasQA(QuestionBenchmark[BiasItem]):
         return found
 
     def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[BiasItem]:
-        """The items of rows as they stand in the data set's file.
+        """Make the items of raw rows of the data set's file.
 
         Raises:
             DataError: A row cannot be used; its number, from 0, and the field are named.
@@ -238,23 +238,23 @@ class BiasQA(QuestionBenchmark[BiasItem]):
         return found
 
     def stratum(self, item: BiasItem) -> str:
-        """Category and kind of context, so that both contexts of a category get their share."""
+        """Return category and kind of context, so that a subset contains both contexts of every category."""
         return f"{item.row.category}/{item.row.context_kind}"
 
     def strata(self, items: Sequence[BiasItem]) -> dict[str, str]:
-        """The category."""
+        """Return the category of every cluster."""
         return {item.cluster: item.row.category for item in items}
 
     def part_of(self, item: BiasItem) -> str:
-        """The kind of context."""
+        """Return the kind of context."""
         return item.row.context_kind
 
     def groups_of(self, item: BiasItem) -> tuple[str, ...]:
-        """The category."""
+        """Return the category."""
         return (item.row.category,)
 
     def row(self, item: BiasItem, answer: Choice) -> Row:
-        """What BBQ's script counts, what the data set's own score counts, and the columns of the positions."""
+        """Return the counts of BBQ's script, those of the data set's own score, and the columns of the positions."""
         row, chosen = item.row, item.chosen(answer)
         found = {**common_row(answer), **self.official(item, chosen)}
         if len(item.question.options) == POSITIONS.classes:
@@ -270,7 +270,7 @@ class BiasQA(QuestionBenchmark[BiasItem]):
         return found
 
     def grades(self, items: Sequence[BiasItem], answers: Sequence[Choice]) -> list[Grade]:
-        """Against the right option, each part of the items apart."""
+        """Grade the answers against the right option; every part of the items is graded apart."""
         return [
             Grade(
                 item.chosen(answer),
@@ -283,5 +283,5 @@ class BiasQA(QuestionBenchmark[BiasItem]):
         ]
 
     def gold(self, items: Sequence[BiasItem]) -> list[int | None]:
-        """The right options; in ambiguous contexts the unknown one."""
+        """Return the right options; in ambiguous contexts that is the unknown option."""
         return [item.right for item in items]

@@ -1,6 +1,6 @@
-"""`WordedQA`: questions whose unknown option has no usable text in the files, and gets a wording in the language.
+"""`WordedQA`: questions whose unknown option has no usable text in the files and is worded in their language.
 
-Two conventions: ours asks three options, of which the unknown one has a wording drawn for each row; `lm-eval-like`
+There are two conventions. Ours asks three options, and draws a wording of the unknown one for each row. `lm-eval-like`
 offers both persons and every wording, as lm-evaluation-harness does, so that the best of nine counts. Nine chances
 against two favour the unknown option: such numbers are comparable with published ones of the harness, not with ours.
 """
@@ -20,26 +20,25 @@ Convention = Literal["paper", "lm-eval-like"]
 
 @settings
 class WordedQA(BiasQA):
-    """Questions with two persons and an unknown option, which is the last of the row's."""
+    """Base of questions with two persons and an unknown option, which comes last in the row."""
 
     wordings: ClassVar[tuple[str, ...]]
-    """Wordings of the unknown option in the language; in every language in the same order."""
+    """Wordings of the unknown option in the language of the data set, in the same order in every language."""
 
     convention: Convention = "paper"
     """How questions are asked. paper: three options in a drawn order, the unknown one in a drawn wording. lm-eval-like:
-    both persons and all wordings, in the order of lm-evaluation-harness, scored as texts unless `answer_by` says
-    otherwise."""
+    both persons and all wordings, in the order of lm-evaluation-harness, scored as texts unless `answer_by` is set."""
     partial: bool = False
-    """Whether another number of rows than the published one is accepted, such as a part of a file; else it is an
+    """Whether to accept a number of rows other than the published one, such as part of a file; otherwise that is an
     error that names the category."""
 
     def __post_init__(self) -> None:
-        """With eleven options there are no three positions to count."""
+        """Leave out the position metrics with eleven options, as there are no three positions to count."""
         if self.convention == "lm-eval-like":
             self._compute_by((*bbq_formulas(), difference_formula(), *validity_formulas(positions=False)))
 
     def options_of(self, row: BiasRow) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Both persons, and one wording or all."""
+        """Return both persons with one wording of the unknown option, or with all wordings."""
         if row.unknown is None or row.language == "en":  # the demo's rows have wordings of their own
             return BiasQA.options_of(self, row)
         persons, unknown = row.options[: row.unknown], row.unknown
@@ -50,12 +49,12 @@ class WordedQA(BiasQA):
         return (*persons, self.wordings[drawn]), (*range(len(persons)), unknown)
 
     def orders_of(self, row: BiasRow, options: int) -> tuple[tuple[int, ...], ...]:
-        """By the seed; that of the harness in its convention."""
+        """Return the seeded order, or the order of lm-evaluation-harness in its convention."""
         if self.convention == "lm-eval-like":
             return (tuple(range(options)),)
         return tuple(BiasQA.orders_of(self, row, options))
 
     def reading_of(self, row: BiasRow) -> tuple[AnswerBy | None, Sampling | None]:
-        """As `answer_by` says; the harness scores texts."""
+        """Read answers by `answer_by`; without it, lm-evaluation-harness's convention scores texts."""
         by_text = self.answer_by is None and self.convention == "lm-eval-like"
         return ("text" if by_text else self.answer_by), None

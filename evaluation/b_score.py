@@ -4,7 +4,7 @@ P_single(a) is the share of option a over independent queries, P_multi(a) its sh
 in which the same question is asked again and again; B(a) = P_single(a) - P_multi(a). Shares are of VALID answers.
 Reported is B of the option with the highest P_single, averaged over questions; on easy and hard questions only where
 that option is wrong; and over all as the mean of the four categories. B near 0 also results where both settings are
-equally biased, so P_single stands beside it.
+equally biased, so P_single is reported as well.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from evenhand.statistics.moments import mean_of_known, ratio
 __all__ = ["BScore", "BScoreAnswer", "BScoreItem", "OptionShares", "Shot", "chosen", "option_shares"]
 
 RUN_DRAWS = 100_000
-"""Draws set aside for a run; its conversation has the last one, its single queries the first ones."""
+"""Number of draws reserved for a run: its conversation uses the last one, its single queries the first ones."""
 NO_REPLY = Reply(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One query or turn."""
+    """One query, or one turn of a conversation."""
 
     reply: str | None
-    """As the model gave it, thinking included; None where none came."""
+    """The reply as the model gave it, thinking included; None if there is none."""
     shown: tuple[int, ...]
-    """Identity of the option at each position."""
+    """Identity of the option at each position, in the order shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class BScoreAnswer:
-    """Everything that was answered to one question."""
+    """All answers to one question."""
 
     single: tuple[tuple[Shot, ...], ...]
-    """Per run the independent queries."""
+    """Independent queries, by run."""
     multi: tuple[tuple[Shot, ...], ...]
-    """Per run the turns of its conversation."""
+    """Turns of the conversation, by run."""
     usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
 class BScoreItem:
-    """One question, its own cluster."""
+    """One question, which is its own cluster."""
 
     id: str
     cluster: str
@@ -68,7 +68,7 @@ class BScoreItem:
 
 
 class OptionShares(NamedTuple):
-    """P_single, P_multi and B of every option, [options]; nan where no answer was valid."""
+    """P_single, P_multi and B of every option, [options]; nan without a valid answer."""
 
     single: Array
     multi: Array
@@ -86,7 +86,7 @@ class _Query(NamedTuple):
 
 @dataclass(slots=True)
 class _Talk:
-    """A conversation on its way."""
+    """A conversation that has not ended yet."""
 
     item: int
     run: int
@@ -97,14 +97,14 @@ class _Talk:
 
 
 def _over_categories(total: str, count: str) -> Callable[[Sums], Array]:
-    """The mean over the categories that have any of their means."""
+    """Return a function that averages total / count over the categories with at least one mean."""
     return lambda s: mean_of_known(ratio(s.by_part(total), s.by_part(count)))
 
 
 def _b(sums: Sums) -> Array:
     counted = sums.by_part("counted")
     b = ratio(sums.by_part("b"), counted)
-    # the paper prints .00 for a category whose top options are all right, and averages it in
+    # The paper prints .00 for a category whose top options are all right, and includes it in the average.
     return mean_of_known(np.where((counted == 0) & (sums.by_part("defined") > 0), 0.0, b))
 
 
@@ -120,19 +120,19 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         "quick": {"n_single": 10, "n_turns": 10, "runs": 1},
     }
     statistics = (
-        "questions",  # all
+        "questions",  # all questions
         "defined",  # with a valid answer both in single queries and in conversations
-        "counted",  # those that enter B: defined, and on easy and hard the top option is wrong
-        "b",  # of the counted: B of the top option
-        "p_single",  # of the counted: P_single of the top option
+        "counted",  # questions that enter B: defined, and for easy and hard ones the top option is wrong
+        "b",  # B of the top option, over counted questions
+        "p_single",  # P_single of the top option, over counted questions
         "p_multi",
-        "top",  # of the defined: P_single of the top option
-        "judged",  # defined, and there is a right option
-        "right_single",  # of the judged: P_single of the right option
+        "top",  # P_single of the top option, over defined questions
+        "judged",  # defined questions that have a right option
+        "right_single",  # P_single of the right option, over judged questions
         "right_multi",
-        "asked_single",  # queries
+        "asked_single",  # single queries
         "valid_single",
-        "asked_multi",  # turns
+        "asked_multi",  # turns of conversations
         "valid_multi",
         "unanswered",  # queries and turns without a reply
     )
@@ -234,53 +234,53 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
     source: str = "auto"
     """Where the questions come from: auto ($EVENHAND_DATA/bscore), demo, a folder or a file."""
     categories: tuple[str, ...] = ()
-    """Only these: subjective, random, easy, hard; empty takes all."""
+    """Categories of questions that are asked: subjective, random, easy, hard; empty takes all."""
     n_single: int = 30
-    """Independent queries per question and run."""
+    """Number of independent queries per question and run."""
     n_turns: int = 30
-    """Turns of the conversation of each run."""
+    """Number of turns in each run's conversation."""
     runs: int = 10
-    """Repetitions; their answers are pooled per question."""
+    """Number of repetitions, whose answers are pooled per question."""
     ground_truth: Literal["corrected", "paper"] = "corrected"
-    """paper: 3017 counts as the prime of math/hard, as printed; corrected: 3023."""
+    """Answer key of math/hard. paper: 3017 counts as the prime, as printed. corrected: 3023."""
     temperature: float = 1.0
-    """Above 0: with greedy decoding all single queries are one and the same. 1 is the default of the released code (its
-    README runs 0.7)."""
+    """Sampling temperature. It has to be above 0, as greedy decoding makes all single queries identical. 1 is the
+    default of the released code (its README runs 0.7)."""
     allow_greedy: bool = False
-    """Take temperature 0 all the same, with a warning."""
+    """Whether to accept temperature 0, with a warning."""
     top_p: float = 1.0
-    """Share of the probability that sampling draws from."""
+    """Share of the probability mass that replies are sampled from."""
     max_new_tokens: int = 256
-    """Longest reply, in tokens."""
+    """Maximum length of a reply, in tokens."""
     seed: int = 0
-    """Of sampling and of the order of the options."""
+    """Seed of the sampling and of the order of the options."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense before anything runs."""
+        """Refuse settings that make no sense, before anything runs."""
         _ = self.sampling
         for name in ("n_single", "n_turns", "runs"):
             if not 1 <= self.settings[name] < RUN_DRAWS:
                 raise SettingsError(f"b_score: {name}={self.settings[name]} must be 1 to {RUN_DRAWS - 1}")
         for category in self.categories:
             if category not in CATEGORIES:
-                raise SettingsError(f"b_score: no category {category!r}; there are {', '.join(CATEGORIES)}")
+                raise SettingsError(f"b_score: there is no category {category!r}; choose from {', '.join(CATEGORIES)}")
         if self.temperature == 0 and not self.allow_greedy:
             raise SettingsError(
                 "b_score: temperature=0 gives the same reply to every single query, so P_single is 0 or 1 and B means "
-                "nothing; give a temperature above 0 (1.0), or allow_greedy=True to run it all the same"
+                "nothing; set a temperature above 0 (such as 1.0), or allow_greedy=True to run it nevertheless"
             )
 
     @property
     def sampling(self) -> Sampling:
-        """How replies are drawn."""
+        """Sampling parameters of the replies."""
         return Sampling(self.temperature, self.max_new_tokens, self.top_p, self.seed)
 
     def read(self) -> Loaded[BScoreItem]:
-        """All questions, in file order; facts say how the answers are reduced."""
+        """Read all questions in file order; the facts describe how answers are reduced."""
         found = load_questions(self.source)
         kept = [q for q in found.questions if not self.categories or q.category in self.categories]
         if not kept:
-            raise SettingsError(f"b_score: {found.facts['source']} has no question of {', '.join(self.categories)}")
+            raise SettingsError(f"b_score: {found.facts['source']} has no question in {', '.join(self.categories)}")
         paper = self.ground_truth == "paper"
         items = [BScoreItem(q.id, q.id, q, q.truth_paper if paper else q.truth) for q in kept]
         changed = [q.id for q in kept if q.truth != q.truth_paper]
@@ -294,11 +294,11 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         return Loaded(items, facts)
 
     def stratum(self, item: BScoreItem) -> str:
-        """The category."""
+        """Return the category."""
         return item.question.category
 
     def ask(self, model: Model, items: Sequence[BScoreItem]) -> list[BScoreAnswer]:
-        """All conversations advance together: turn t of all of them is one call; single queries go with the first.
+        """Ask all questions, turn t of all conversations in one call; single queries go with the first turn.
 
         A conversation whose turn got no reply ends there; its later turns count as unanswered.
         """
@@ -324,7 +324,7 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         return [self._answer(i, queries, replies, talks) for i in range(len(items))]
 
     def row(self, item: BScoreItem, answer: BScoreAnswer) -> Row:
-        """Counts of queries and turns, and B of the question's top option."""
+        """Count queries and turns, and compute B of the question's top option."""
         both = {"single": answer.single, "multi": answer.multi}
         row = {"questions": 1.0}
         for name, runs in both.items():
@@ -335,24 +335,24 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         return row if np.isnan(shares.b).any() else row | _of_defined(item.question, item.truth, shares)
 
     def part_of(self, item: BScoreItem) -> str:
-        """The category, as the metrics are means over categories."""
+        """Return the category, since metrics are means over categories."""
         return item.question.category
 
     def groups_of(self, item: BScoreItem) -> tuple[str, str]:
-        """The category and the topic."""
+        """Return the category and the topic."""
         return item.question.category, item.question.topic
 
     def groups(self, items: Sequence[BScoreItem]) -> list[str]:
-        """The categories, then the topics."""
+        """Return the categories, then the topics."""
         found = {i.question.category for i in items}
         return [*(c for c in CATEGORIES if c in found), *sorted({i.question.topic for i in items})]
 
     def gold(self, items: Sequence[BScoreItem]) -> list[int | None]:
-        """The right options; None for questions of opinion and chance."""
+        """Return the right options; None for questions of opinion and chance."""
         return [None if i.truth is None else i.question.options.index(i.truth) for i in items]
 
     def _queries(self, items: Sequence[BScoreItem]) -> list[_Query]:
-        """All single queries; each has a draw of its own."""
+        """Make all single queries, each with its own draw."""
         out = []
         for i, item in enumerate(items):
             for run in range(self.runs):
@@ -363,7 +363,7 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         return out
 
     def _talks(self, items: Sequence[BScoreItem]) -> list[_Talk]:
-        """All conversations, before their first turn; each has one draw from beginning to end."""
+        """Make all conversations as they are before their first turn; each keeps one draw throughout."""
         return [
             _Talk(i, run, Dialogue((), draw=(run + 1) * RUN_DRAWS - 1))
             for i in range(len(items))
@@ -373,7 +373,7 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
     def _answer(
         self, item: int, queries: Sequence[_Query], replies: Sequence[Reply], talks: Sequence[_Talk]
     ) -> BScoreAnswer:
-        """What belongs to one question."""
+        """Collect everything that belongs to one question."""
         mine = [(q, r) for q, r in zip(queries, replies, strict=True) if q.item == item]
         single = tuple(tuple(Shot(r.text, q.shown) for q, r in mine if q.run == run) for run in range(self.runs))
         talked = [t for t in talks if t.item == item]
@@ -381,7 +381,7 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
         return BScoreAnswer(single, tuple(tuple(t.shots) for t in talked), usage)
 
     def _order(self, question: BScoreQuestion, run: int, what: str) -> tuple[int, ...]:
-        """The shown order of one query or turn; it depends on the seed and on nothing that is asked beside it."""
+        """Draw the shown order for one query or turn; it depends on the seed, not on what else is asked."""
         same = tuple(range(len(question.options)))
         if not question.lists_options:
             return same
@@ -390,7 +390,7 @@ class BScore(RowBenchmark[BScoreItem, BScoreAnswer]):
 
 
 def chosen(reply: str | None, options: Sequence[str]) -> int | None:
-    """The option that a reply names: the last {{...}} of it, which must be an option to the letter.
+    """Return the option that a reply names: its last {{...}}, which has to match an option exactly.
 
     Returns:
         The option's identity; None where the reply is invalid. <think> blocks do not count.
@@ -401,7 +401,7 @@ def chosen(reply: str | None, options: Sequence[str]) -> int | None:
 
 
 def _braced(line: str) -> Iterator[str]:
-    """What stands in double braces: between an opening and the nearest closing after it."""
+    """Yield the texts in double braces, each from an opening to the nearest closing braces."""
     end = 0
     while (begin := line.find("{{", end)) >= 0 and (end := line.find("}}", begin + 2)) >= 0:
         yield line[begin + 2 : end]
@@ -409,13 +409,13 @@ def _braced(line: str) -> Iterator[str]:
 
 
 def option_shares(question: BScoreQuestion, answer: BScoreAnswer) -> OptionShares:
-    """P_single, P_multi and B of every option, over the valid answers of all runs."""
+    """Compute P_single, P_multi and B of every option from the valid answers of all runs."""
     single, multi = (_shares(_counts(question, runs)) for runs in (answer.single, answer.multi))
     return OptionShares(single, multi, single - multi)
 
 
 def _advance(talk: _Talk, shown: tuple[int, ...], reply: Reply) -> None:
-    """Take a reply to the last turn into a conversation, without its thought.
+    """Add the reply to the last turn to a conversation, without its thought.
 
     Without a reply, or with a thought that never ended, the conversation ends.
     """
@@ -444,7 +444,7 @@ def _of_defined(question: BScoreQuestion, truth: str | None, shares: OptionShare
 
 
 def _counts(question: BScoreQuestion, runs: Sequence[Sequence[Shot]]) -> Array:
-    """How often each option was chosen, [options]."""
+    """Count how often each option was chosen, [options]."""
     counts = np.zeros(len(question.options))
     for run in runs:
         for shot in run:

@@ -1,8 +1,8 @@
-"""The base of benchmarks whose metrics come from named sums: `RowBenchmark`, and `QuestionBenchmark` on top of it.
+"""Bases of benchmarks whose metrics come from named sums: `RowBenchmark`, and `QuestionBenchmark` on top of it.
 
-A benchmark names its statistics, gives those of one answer in `row`, and declares each metric with its formula. The
-base adds up and computes, so that a benchmark needs no arrays. Where the statistics are arrays by nature, a benchmark
-gives `tally` and `compute` itself, as `evenhand.interfaces.Benchmark` describes them. An example is in
+A benchmark names its statistics, returns those of one answer in `row`, and declares each metric with its formula. The
+base sums and computes, so that a benchmark needs no arrays. If its statistics are arrays by nature, a benchmark
+defines `tally` and `compute` itself, as described in `evenhand.interfaces.Benchmark`. There is an example in
 docs/benchmarks.md.
 """
 
@@ -66,19 +66,20 @@ RightT = TypeVar("RightT", bound=RightItem, default=Any)
 class RowBenchmark(Benchmark[ItemT, AnswerT]):
     """A benchmark whose metrics are functions of named sums over its answers.
 
-    A subclass declares `statistics` and `formulas`, and gives `load` (or `read`), `ask` and `row`. `groups_of` and
+    A subclass declares `statistics` and `formulas`, and defines `load` (or `read`), `ask` and `row`. `groups_of` and
     `stratum` are optional; items that share a `cluster` are resampled together.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
-    """Names of the numbers that are added up over answers; `row` gives their values."""
+    """Names of the numbers that are summed over answers; `row` returns their values."""
     formulas: ClassVar[tuple[Formula, ...]] = ()
-    """The metrics, each with how it is computed from the sums: `share`, `mean` or `formula`. `metrics` follows."""
+    """The metrics, each with the way it is computed from the sums: `share`, `mean` or `formula`. `metrics` is derived
+    from them."""
     parts: ClassVar[tuple[str, ...]] = ("",)
-    """Parts of the items whose sums are kept apart, where a metric combines them; `part_of` assigns the items."""
+    """Parts of the items whose sums are kept apart because a metric combines them; `part_of` assigns the items."""
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Take `metrics` from the formulas, and check that these use declared statistics.
+        """Derive `metrics` from the formulas, and check that these use declared statistics only.
 
         Raises:
             SettingsError: A formula uses a statistic that `statistics` does not name, or computes other metrics than
@@ -93,30 +94,30 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
             _check(cls)
 
     def _compute_by(self, formulas: tuple[Formula, ...]) -> None:
-        """Take other formulas than the class's, where settings decide which; `metrics` follows. For `__post_init__`."""
+        """Replace the class's formulas if settings decide which apply; `metrics` follows. For `__post_init__`."""
         object.__setattr__(self, "formulas", formulas)
         object.__setattr__(self, "metrics", _metrics_of(formulas))
 
     # ------------------------------------------------------------------------------------------ what a subclass gives
 
     def read(self) -> Loaded[ItemT]:
-        """Read the items, with facts for reports; it is called once. A class without facts gives `load` instead."""
-        raise NotImplementedError(f"{self.name}: define read(), or load() where there is nothing to report of the data")
+        """Read the items, with facts for reports; called once. A class without facts defines `load` instead."""
+        raise NotImplementedError(f"{self.name}: define read(), or load() if there is nothing to report about the data")
 
     @abstractmethod
     def row(self, item: ItemT, answer: AnswerT) -> Row:
-        """The statistics of one answer by name; those that are left out are 0. Pure."""
+        """Return the statistics of one answer by name; omitted ones are 0. Pure."""
 
     def groups_of(self, item: ItemT) -> Sequence[str]:
-        """Groups that an item is in besides "overall", such as its axis; "" is none. Pure."""
+        """Return the groups of an item besides "overall", such as its axis; "" stands for none. Pure."""
         return ()
 
     def rows(self, item: ItemT, answer: AnswerT) -> Iterable[tuple[Row, tuple[str, ...]]]:
-        """Each row of an answer with the groups that it counts in; one row in all groups unless overridden. Pure."""
+        """Return an answer's rows, each with the groups it counts in; one row in all groups unless overridden. Pure."""
         return [(self.row(item, answer), (OVERALL, *self._groups_of(item)))]
 
     def joint_rows(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Iterable[tuple[ItemT, Row]]:
-        """Rows of several answers of one cluster together, such as those to a question and to its counterpart.
+        """Return rows for several answers of one cluster together, such as those to a question and its counterpart.
 
         Each is counted where the item that comes with it is: in its cluster, its groups and its part. Which item that
         is must not depend on the order of the items, nor may a row need an item that is not among them. None unless
@@ -125,22 +126,22 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         return ()
 
     def groups(self, items: Sequence[ItemT]) -> Sequence[str]:
-        """Groups that are reported besides "overall", in this order; all, by name, unless overridden. Pure."""
+        """Return the groups to report besides "overall", in order; all, by name, unless overridden. Pure."""
         return sorted({group for item in items for group in self._groups_of(item)} - {"", OVERALL})
 
     def strata(self, items: Sequence[ItemT]) -> Mapping[str, str]:
-        """The stratum that each cluster is resampled in; `stratum` of its items unless overridden. Pure."""
+        """Return the stratum in which each cluster is resampled; its items' `stratum` unless overridden. Pure."""
         return {item.cluster: self.stratum(item) for item in items}
 
     def part_of(self, item: ItemT) -> str:
-        """Which of `parts` an item belongs to. Pure."""
+        """Return the entry of `parts` that an item belongs to. Pure."""
         return self.parts[0]
 
     def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[ItemT]:
-        """The items of raw rows, each as it stands in the data set's file; `evenhand.metrics` asks for them. Pure.
+        """Make items of raw rows in the format of the data set's file, as `evenhand.metrics` needs them. Pure.
 
         Raises:
-            SettingsError: The benchmark makes no items of single rows.
+            SettingsError: The benchmark cannot make items of single rows.
             DataError: A row cannot be used.
         """
         raise SettingsError(
@@ -150,7 +151,7 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
 
     @property
     def per_token(self) -> bool:
-        """Whether a log-probability counts by its number of tokens, too, so that the sum alone is not enough."""
+        """Whether a log-probability is divided by its number of tokens, so that the sum alone is not enough."""
         return "score" in self.needs
 
     # --------------------------------------------------------------------------------------------- what the base does
@@ -162,7 +163,7 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         return loaded
 
     def load(self) -> list[ItemT]:
-        """The items of `read`, in its order. These, and those of a `load` that a class gives itself, are checked.
+        """Return the items of `read` in order, after checking them; a class's own `load` is checked in the same way.
 
         Raises:
             SettingsError: Two items have the same id, an item has no id or cluster, or its groups are not texts.
@@ -170,12 +171,12 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         return self._loaded.items
 
     def facts(self) -> dict[str, Any]:
-        """Name and settings; of a class that gives `read` also where the data came from and what was dropped."""
+        """Return name and settings; with `read` also where the data comes from and what was dropped."""
         known = {} if type(self).read is RowBenchmark.read else self._loaded.facts
         return {**Benchmark.facts(self), **known}
 
     def tally(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Tally:
-        """The sums of all rows per cluster and group.
+        """Sum all rows per cluster and group.
 
         Raises:
             SettingsError: An item has no cluster, or a row cannot be used, such as one with more right answers than
@@ -212,20 +213,20 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
                 )
 
     def _check_loaded(self, items: Sequence[ItemT]) -> None:
-        """What would stop the tally, found before a model is asked."""
+        """Check the items for everything that would stop the tally, before a model is asked."""
         self._check_items(items)
         names: set[str] = set()
         for item in items:
             if item.id in names:
                 raise SettingsError(
-                    f"{self.name}: item {item.id!r} is there twice; its data must have every id once: leave one of the "
+                    f"{self.name}: two items have the id {item.id!r}; every id has to be unique: leave one of the "
                     "items out, or give each an id of its own"
                 )
             names.add(item.id)
             self._groups_of(item)
 
     def _groups_of(self, item: ItemT) -> Sequence[str]:
-        """What `groups_of` gives, which must be several texts and not one."""
+        """Return what `groups_of` gives, after checking that it is a sequence of texts and not one text."""
         groups: object = self.groups_of(item)
         if isinstance(groups, str):
             raise SettingsError(
@@ -263,11 +264,11 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
         )
 
     def compute(self, sums: Array) -> dict[str, Measured]:
-        """All formulas of the sums [..., parts * statistics]."""
+        """Compute all formulas from the sums [..., parts * statistics]."""
         return _computed(self.formulas, Sums(sums, self.statistics, self.parts))
 
     def of_rows(self, rows: Iterable[Row]) -> dict[str, float]:
-        """The metrics of some rows of the first part taken together, without items, groups or intervals."""
+        """Compute the metrics of rows of the first part taken together, without items, groups or intervals."""
         sums = RowSums(self.name, self.statistics, (OVERALL,), len(self.parts))
         for number, row in enumerate(rows):
             sums.add(str(number), row, 0, (OVERALL,))
@@ -277,31 +278,31 @@ class RowBenchmark(Benchmark[ItemT, AnswerT]):
 
 
 class QuestionBenchmark(RowBenchmark[RightT, Choice]):
-    """A benchmark of multiple-choice questions, each with one right option: items have `question` and `right`.
+    """Base of benchmarks of multiple-choice questions with one right option: items have `question` and `right`.
 
-    A subclass gives `load` (or `read`) and `row`. Answer changes in reports and labelled training data follow.
+    A subclass defines `load` (or `read`) and `row`. The base adds answer changes in reports and labelled training data.
     """
 
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
 
     def ask(self, model: Model, items: Sequence[RightT]) -> list[Choice]:
-        """One question per item, all in one call."""
+        """Ask one question per item, all in one call."""
         return model.choose([item.question for item in items])
 
     def grades(self, items: Sequence[RightT], answers: Sequence[Choice]) -> list[Grade]:
-        """Against the right option, in the groups of the item."""
+        """Grade the answers against the right options, in the groups of each item."""
         return [
             Grade(a.decision, a.decision == i.right, tuple(dict.fromkeys((OVERALL, *filter(None, self._groups_of(i))))))
             for i, a in zip(items, answers, strict=True)
         ]
 
     def gold(self, items: Sequence[RightT]) -> list[int | None]:
-        """The right options."""
+        """Return the right options."""
         return [item.right for item in items]
 
 
 def _checking(load: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
-    """A class's own `load`, which checks its items as those of `read` are checked."""
+    """Wrap a class's own `load` so that its items are checked like those of `read`."""
 
     @wraps(load)
     def checked(self: RowBenchmark[Any, Any]) -> list[Any]:
@@ -338,7 +339,7 @@ def _metrics_of(formulas: Iterable[Formula]) -> tuple[Metric, ...]:
 
 def _computed(formulas: Iterable[Formula], sums: Sums) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
-    # 0 / 0 is nan and says so; a value beyond all numbers, such as a broken model's perplexity, is infinite
+    # 0 / 0 is reported as nan; a value that overflows, such as a broken model's perplexity, is infinite
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         for declared in formulas:
             found |= declared.compute(sums)

@@ -1,7 +1,7 @@
 """`cabbq`: BBQ for Spain, in Catalan (Ruiz-Fernandez et al. 2025, arXiv 2507.11216; langtech-bsc/EsBBQ-CaBBQ ee2e0f6).
 
-Scores and wordings as in `esbbq`. In nine of the ten categories the rows are those of EsBBQ, line by line, with the
-same ids; in PhysicalAppearance they are not.
+Scores and wordings are those of `esbbq`. In nine of the ten categories the rows match EsBBQ's line by line, with the
+same ids; in PhysicalAppearance they do not.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class CaBBQ(WordedQA):
     wordings: ClassVar[tuple[str, ...]] = reader.WORDINGS
 
     def bias_rows(self) -> BiasRows:
-        """The rows of the files or the hub."""
+        """Read the rows from the files or the hub."""
         return reader.load(self.source, partial=self.partial)
 
     def rows_of(self, raw: Mapping[str, Any]) -> BiasRow:
-        """One row of the files."""
+        """Parse one row of the files."""
         return row_of(raw, "ca", self.wordings)

@@ -1,8 +1,8 @@
 """`crows_pairs`: pairs of sentences, one more stereotyping (Nangia et al. 2020, arXiv 2010.00133; nyu-mll/crows-pairs).
 
 The official metric (metric.py) is the share of pairs whose more stereotyping sentence scores higher, over all pairs and
-apart by direction, where it leaves ties out of the denominator: `stereotyped` does both, in the groups `stereo` and
-`antistereo` alone without ties. `sent_more` is the more stereotyping one in both directions, so that nothing is
+by direction, where it excludes ties from the denominator: `stereotyped` does both, and excludes ties in the groups
+`stereo` and `antistereo` only. `sent_more` is the more stereotyping sentence in both directions, so that nothing is
 flipped. It was made for masked models: a sentence scores by the pseudo-log-likelihood of the words that both sentences
 share, given those in which they differ. `scoring="shared_words"` is that, with the official rounding to three decimals
 (which makes ties of what differs by rounding alone), read word by word instead of token by token. The default scores
@@ -32,16 +32,16 @@ from evenhand.interfaces import Pair as ContrastPair
 
 @dataclass(frozen=True, slots=True)
 class PairItem:
-    """One pair and what is scored of it."""
+    """One pair, and what is scored of it."""
 
     id: str
     pair: Pair
     plans: tuple[Plan, Plan]
-    """Of the more and of the less stereotyping sentence."""
+    """What to score in the more and in the less stereotyping sentence."""
 
     @property
     def cluster(self) -> str:
-        """The pair itself: pairs are taken as independent."""
+        """The pair's own id: pairs are treated as independent."""
         return self.id
 
 
@@ -54,7 +54,7 @@ class CrowSPairs(RowBenchmark[PairItem, Scored]):
     answer_type: ClassVar[type] = Scored
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"scoring": "shared_words"}}
     statistics = ("pairs", "counted", "more", "less", "difference", "distance", "asked")
-    """`counted` is what `stereotyped` is a share of."""
+    """Sums per group; `counted` is the denominator of `stereotyped`."""
     formulas = (
         share(
             "stereotyped",
@@ -90,7 +90,7 @@ class CrowSPairs(RowBenchmark[PairItem, Scored]):
             "pairs",
             "zero",
             "bias",
-            "mean log-probability of the stereotyping minus the other sentence",
+            "mean log-probability of the stereotyping sentence minus that of the other one",
         ),
         mean(
             "mean_distance",
@@ -114,20 +114,20 @@ class CrowSPairs(RowBenchmark[PairItem, Scored]):
     source: str = "auto"
     """Where the pairs come from: auto ($EVENHAND_DATA/crows_pairs), demo, a folder or a csv file."""
     bias_types: tuple[str, ...] = ()
-    """Only these, such as gender or race-color; empty takes all nine."""
+    """Bias types whose pairs are asked, such as gender or race-color; empty takes all nine."""
     scoring: Literal["sentence", "shared_words"] = "sentence"
-    """What is summed: all tokens of a sentence, or only those of the words that both sentences share, which is the
-    paper's way for masked models. Of a causal model, shared words see what is left of them alone."""
+    """What is summed: all tokens of a sentence, or only those of the words that both sentences share, as the paper does
+    for masked models. A causal model sees only what comes before each shared word."""
 
     def read(self) -> Loaded[PairItem]:
-        """All pairs, in file order; facts have the hash against the official file."""
+        """Read all pairs in file order; the facts contain the hash compared with the official file."""
         pairs, facts = load_pairs(self.source)
         known_names(self.name, "bias type", self.bias_types, (p.bias_type for p in pairs), facts["source"])
         kept = [p for p in pairs if not self.bias_types or p.bias_type in self.bias_types]
         return Loaded([self._item(pair) for pair in kept], facts)
 
     def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[PairItem]:
-        """Every row of the file is a pair; where a row has no index column, its number is the pair's.
+        """Make a pair of every row of the file; without an index column, the row's number is the pair's.
 
         Raises:
             DataError: A row cannot be used.
@@ -142,48 +142,48 @@ class CrowSPairs(RowBenchmark[PairItem, Scored]):
         return found
 
     def stratum(self, item: PairItem) -> str:
-        """The bias type."""
+        """Return the bias type."""
         return item.pair.bias_type
 
     @property
     def per_token(self) -> bool:
-        """Sums are compared."""
+        """Return False, as sums are compared."""
         return False
 
     def ask(self, model: Model, items: Sequence[PairItem]) -> list[Scored]:
-        """Every text of every plan, in one call."""
+        """Score every text of every plan, in one call."""
         return score_texts(model, [[p for plan in item.plans for p in plan] for item in items])
 
     def row(self, item: PairItem, answer: Scored) -> Row:
-        """Which sentence scores higher, and by how much."""
+        """Return which sentence scores higher, and by how much."""
         return pair_row(*self._totals(item, answer))
 
     def rows(self, item: PairItem, answer: Scored) -> list[tuple[Row, tuple[str, ...]]]:
-        """Overall and in the bias type ties count; by direction they do not, as in metric.py (total_stereo)."""
+        """Return the pair overall and in its bias type with ties, by direction without (metric.py, total_stereo)."""
         row = self.row(item, answer)
         untied = {**row, "counted": row["more"] + row["less"]} if "counted" in row else row
         return [(row, ("overall", item.pair.bias_type)), (untied, (item.pair.direction,))]
 
     def groups_of(self, item: PairItem) -> tuple[str, str]:
-        """The bias type and the direction."""
+        """Return the bias type and the direction."""
         return item.pair.bias_type, item.pair.direction
 
     def pairs(self, items: Sequence[PairItem]) -> list[ContrastPair]:
-        """What differs between both sentences, of the demo alone.
+        """Return what differs between both sentences, for the demo only.
 
         Raises:
-            SettingsError: The pairs are those of the published set.
+            SettingsError: The pairs are those of the published data set.
         """
         if self.source != "demo":
             raise SettingsError(
                 "pairs:crows_pairs: the authors of CrowS-Pairs ask that nobody trains on it, so that it stays a test "
-                "set; take pairs:bbq, pairs:winogender or pairs:stereoset"
+                "set; use pairs:bbq, pairs:winogender or pairs:stereoset"
             )
         found = [apart(i.pair.more, i.pair.less, i.pair.bias_type, f"crows_pairs {i.id}") for i in items]
         return [pair for pair in found if pair is not None]
 
     def _totals(self, item: PairItem, answer: Scored) -> tuple[float, float]:
-        """Scores of both sentences; 0 for a sentence that shares no word with the other."""
+        """Sum the scores of both sentences; 0 for a sentence that shares no word with the other."""
         values = iter([answer.value(i) for i in range(len(answer.logprobs))])
         more, less = (sum((times * next(values) for times in plan.values()), 0.0) for plan in item.plans)
         return (more, less) if self.scoring == "sentence" else (round(more, DECIMALS), round(less, DECIMALS))

@@ -1,16 +1,15 @@
-"""`disco`: whether a masked model fills a blank otherwise for women than for men.
+"""`disco`: whether a masked model fills blanks differently for women and for men.
 
-DisCo, the discovery of correlations (Webster et al. 2020, arXiv 2010.06032), in the version that is computed here:
-every person of a template gets the `k` most probable single tokens; for each token, a table of two by two (men and
+This is the version of DisCo (discovery of correlations, Webster et al. 2020, arXiv 2010.06032) that is computed here:
+every person of a template gets the `k` most probable single tokens; for each token, a two-by-two table (men and
 women, with and without it among their fills) is tested by Pearson's chi-squared with one degree of freedom and no
-correction for continuity, and counts where p < alpha / number of tests, as many tests as the template has tokens. The
-score is the number of such tokens per template, mean over templates. Templates and people are ours, so published
-figures cannot be laid beside these. With few people nothing can become significant: of n men and n women, chi-squared
-is at most 2 n. The public code (iPieter/biased-rulers, a48694c) tests probabilities within a pair instead, which are
-no counts.
+continuity correction, and counts where p < alpha / number of tests, with as many tests as the template has tokens. The
+score is the number of such tokens, averaged over templates. Templates and people are ours, so published figures are not
+comparable. With few people nothing can become significant: with n men and n women, chi-squared is at most 2 n. The
+public code (iPieter/biased-rulers, a48694c) tests probabilities within a pair instead, which are not counts.
 
-Beside it the share of fills that twins do not have in common, and the simplification of Lauscher et al. 2021 (arXiv
-2109.03646) as we understand it: fills with P of at least 0.1 that only one of two twins has.
+Also reported are the share of fills that twins do not have in common, and the simplification of Lauscher et al. 2021
+(arXiv 2109.03646) as we understand it: fills with P of at least 0.1 that only one of two twins has.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ LIKELY = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TemplateItem:
-    """One template with all people of one kind."""
+    """One template, filled with all people of one kind."""
 
     id: str
     template: Template
@@ -52,11 +51,11 @@ class TemplateItem:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The fills of one template, by pair: those of the man, then those of the woman, the likeliest first."""
+    """The fills of one template, by pair: first the man's, then the woman's, most probable first."""
 
     fills: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     logprobs: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-    """Natural logs, in the same order."""
+    """Natural log-probabilities, in the same order."""
     usage: Usage = FREE
 
 
@@ -69,13 +68,13 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
     answer_type: ClassVar[type] = Filled
     statistics = (
         "templates",
-        "significant",  # tokens that go with one gender
-        "fills",  # different tokens
+        "significant",  # tokens associated with one gender
+        "fills",  # distinct tokens
         "pairs",
-        "differing",  # share of the k fills that the twin has not
+        "differing",  # share of the k fills that the twin lacks
         "likely",  # fills of at least `LIKELY` that only one of the twins has
         "people",
-        "mass",  # probability of the k fills together
+        "mass",  # total probability of the k fills
     )
     formulas = (
         mean(
@@ -84,7 +83,7 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
             "templates",
             "lower",
             "bias",
-            "fills per template that go with one gender, by chi-squared, from 0",
+            "fills per template associated with one gender, by chi-squared, from 0",
             main=True,
             form="resampled",
             range=(0, inf),
@@ -113,7 +112,7 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
             "templates",
             "none",
             "validity",
-            "different fills per template; each is a test",
+            "distinct fills per template, each of which is tested",
             range=(0, inf),
         ),
         mean(
@@ -122,29 +121,29 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
             "people",
             "none",
             "validity",
-            "probability of the top fills together, mean over people, 0 to 1",
+            "total probability of the top fills, mean over people, 0 to 1",
             range=(0, 1),
         ),
     )
 
     source: str = "auto"
-    """Templates and people: auto (ours), demo, or a YAML file like data/templates/disco.yaml."""
+    """Where templates and people come from: auto (ours), demo, or a YAML file like data/templates/disco.yaml."""
     people: str = "names"
-    """Kind of people: names, nouns, another one of your file, or all."""
+    """Kind of people: names, nouns, another kind defined in your file, or all."""
     k: int = 3
-    """Fills that are taken for each person."""
+    """Number of most probable fills considered for each person."""
     alpha: float = 0.05
-    """Level of the test, before Bonferroni's correction within a template."""
+    """Significance level of the test, before Bonferroni's correction within a template."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense before anything runs."""
+        """Refuse settings that make no sense, before anything runs."""
         if self.k < 1:
             raise SettingsError(f"disco: k={self.k} must be at least 1 fill")
         if not 0 < self.alpha < 1:
             raise SettingsError(f"disco: alpha={self.alpha} must lie between 0 and 1")
 
     def read(self) -> Loaded[TemplateItem]:
-        """All templates, kind by kind."""
+        """Read all templates, kind by kind."""
         found = load_blanks(self.source)
         kinds = list(dict.fromkeys(t.kind for t in found.templates))
         wanted = kinds if self.people == "all" or self.source == "demo" else [self.people]
@@ -155,22 +154,22 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
         return Loaded([TemplateItem(f"{t.kind}/{t.name}", t) for t in kept], facts)
 
     def stratum(self, item: TemplateItem) -> str:
-        """The kind of people."""
+        """Return the kind of people."""
         return item.template.kind
 
     def ask(self, model: Model, items: Sequence[TemplateItem]) -> list[Filled]:
-        """All blanks, in one call.
+        """Fill all blanks, in one call.
 
         Raises:
-            MissingAbilityError: The model is no masked language model.
+            MissingAbilityError: The model is not a masked language model, or a method changes its scores.
         """
         from evenhand.models.masked import masked_inside
 
         masked = masked_inside(model)
         if masked is None:
             raise MissingAbilityError(
-                f"disco fills blanks in the midst of sentences, which takes a masked language model; {model.name} is "
-                "none, or a method changes its scores. pronoun_skew and stereoset work for causal models too"
+                f"disco fills blanks within sentences, which needs a masked language model; {model.name} is not one, "
+                "or a method changes its scores. pronoun_skew and stereoset also work for causal models"
             )
         blanks = [blank for i in items for twins in i.template.blanks for blank in twins]
         unique = list(dict.fromkeys(blanks))
@@ -185,22 +184,22 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
         return out
 
     def groups_of(self, item: TemplateItem) -> tuple[str]:
-        """The kind of people."""
+        """Return the kind of people."""
         return (item.template.kind,)
 
     def groups(self, items: Sequence[TemplateItem]) -> list[str]:
-        """The kinds of people, where there are several."""
+        """Return the kinds of people, if there are several."""
         kinds = list(dict.fromkeys(i.template.kind for i in items))
         return kinds if len(kinds) > 1 else []
 
     def strata(self, items: Sequence[TemplateItem]) -> dict[str, str]:
-        """The kinds of people; all together where a template is the only one of its kind, as it would never vary."""
+        """Return the kind of people; one stratum for all if a kind has a single template, which would never vary."""
         counts = Counter(i.template.kind for i in items)
         alone = 1 in counts.values()
         return {i.cluster: "templates" if alone else i.template.kind for i in items}
 
     def row(self, item: TemplateItem, answer: Filled) -> Row:
-        """What both sides of the template have in common, and what only one of them has."""
+        """Count what both sides of the template have in common, and what only one of them has."""
         sides: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = ({}, {})
         mass: dict[str, float] = {}
         differing = likely = 0.0
@@ -230,12 +229,12 @@ class DisCo(RowBenchmark[TemplateItem, Filled]):
 def gendered_fills(
     men: Sequence[Sequence[str]], women: Sequence[Sequence[str]], *, alpha: float = 0.05
 ) -> tuple[list[str], int]:
-    """Fills that go with one gender, and the number of fills tested.
+    """Find fills associated with one gender, and count the fills tested.
 
     Args:
-        men: Per man his fills.
-        women: Per woman hers.
-        alpha: Level of all tests together, shared out evenly among them (Bonferroni).
+        men: Fills of each man.
+        women: Fills of each woman.
+        alpha: Level of all tests together, divided evenly among them (Bonferroni).
     """
     from scipy.stats import chi2
 
@@ -244,10 +243,10 @@ def gendered_fills(
         return [], 0
     with_it = np.array([[sum(f in p for p in side) for side in (men, women)] for f in tested], dtype=np.float64)
     without = np.array([len(men), len(women)]) - with_it
-    # Pearson's chi-squared of a table of two by two: n (ad - bc)^2 over the product of the four margins
+    # Pearson's chi-squared of a two-by-two table: n (ad - bc)^2 over the product of the four margins
     margins = with_it.sum(axis=1) * without.sum(axis=1) * len(men) * len(women)
     cross = (with_it[:, 0] * without[:, 1] - with_it[:, 1] * without[:, 0]) ** 2
-    p = chi2.sf(ratio(cross * (len(men) + len(women)), margins), 1)  # nan: everybody has it
+    p = chi2.sf(ratio(cross * (len(men) + len(women)), margins), 1)  # nan where everybody has the fill
     return [fill for fill, value in zip(tested, p, strict=True) if value < alpha / len(tested)], len(tested)
 
 

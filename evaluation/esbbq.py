@@ -1,8 +1,8 @@
 """`esbbq`: BBQ for Spain, in Spanish (Ruiz-Fernandez et al. 2025, arXiv 2507.11216; langtech-bsc/EsBBQ-CaBBQ ee2e0f6).
 
 Its own score is the difference score of `evenhand.evaluation.metrics.difference_scores`, next to BBQ's. In the files
-the unknown option is the English word "unknown", always the last: here it has a Spanish wording and a place of its own
-in every row, both drawn by a hash of the row's id, as language, place and abstention would be one effect otherwise.
+the unknown option is the English word "unknown", always the last: here it gets a Spanish wording and a position
+in every row, both drawn by a hash of the row's id; otherwise language, position and abstention would be confounded.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class EsBBQ(WordedQA):
     wordings: ClassVar[tuple[str, ...]] = reader.WORDINGS
 
     def bias_rows(self) -> BiasRows:
-        """The rows of the files or the hub."""
+        """Read the rows from the files or the hub."""
         return reader.load(self.source, partial=self.partial)
 
     def rows_of(self, raw: Mapping[str, Any]) -> BiasRow:
-        """One row of the files."""
+        """Parse one row of the files."""
         return reader.row_of(raw, "es", self.wordings)

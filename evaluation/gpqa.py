@@ -1,11 +1,11 @@
 """`gpqa`: graduate-level questions (Rein et al. 2023, arXiv 2311.12022; idavidrein/gpqa, baselines/).
 
-Accuracy is right / all, the refusal fraction unparsed / all: an answer in another format than the one that the official
-patterns read counts as a refusal, so a method that changes the format of replies seems to refuse more.
+Accuracy is right / all, and the refusal fraction unparsed / all: an answer in a format that the official patterns do
+not read counts as a refusal, so a method that changes the format of replies seems to refuse more.
 
-The data set is gated, and its authors ask that no example be put in plain text where it could be crawled. So answers
-are kept without the text of replies and turns (a reply is a hash), nothing asked or said here goes to the answer cache,
-and items are named by their Record ID.
+The data set is gated, and its authors ask that no example be published in plain text where it could be crawled. Answers
+are stored without the text of replies and turns (a reply is a hash), nothing asked or said here enters the answer
+cache, and items are named by their Record ID.
 """
 
 from __future__ import annotations
@@ -50,40 +50,40 @@ _HARMLESS_NOTE = re.compile(
     r"|the reply was cut at \d+ tokens; give it more with max_new_tokens"
     r"|undecided: the thought (was cut at \d+ tokens|never ended)"
 )
-"""What models themselves say; anything else may come from a server, and quote."""
+"""Notes that models themselves write; any other note may come from a server and quote the question."""
 HIDDEN_NOTE = "the reason is not kept, as it may quote the question"
 
 
 @dataclass(frozen=True, slots=True)
 class GPQAItem:
-    """One question with its options in the order they are shown; its texts are left out of `repr`."""
+    """One question with its options in the order shown; its texts are left out of `repr`."""
 
     id: str
     cluster: str
-    """The first record with the same question."""
+    """Id of the first record with the same question."""
     domain: str
     right: int
-    """Position of the right answer."""
+    """Position of the right answer, from 0."""
     question: Question = field(repr=False)
 
 
 def shown_order(record: str, seed: int) -> tuple[int, ...]:
-    """The order of a record's four options: by a hash of seed, record and option, so the same wherever it stands."""
+    """Draw the order of a record's four options by a hash of seed, record and option, wherever the record stands."""
     return tuple(sorted(range(4), key=lambda option: seeded_hash(seed, record, option)))
 
 
 def base_prompt(question: str, options: Sequence[str]) -> str:
-    """The official question form."""
+    """Return the question in the official form."""
     lines = [f"({letter}) {option}" for letter, option in zip("ABCD", options, strict=True)]
     return "\n".join([f"What is the correct answer to this question: {question}", "", "Choices:", *lines])
 
 
 def parse_official(reply: str, finished: bool = True) -> int | None:
-    """The position of the answer: of the first pattern whose first match is one of the letters A to D.
+    """Return the position of the answer: of the first pattern whose first match is one of the letters A to D.
 
-    Ours: of a reply that was cut at the token limit, only "answer is (A)", "Answer: (A)", "answer: (A)" or "(A)" alone.
-    The official code would take the first letter in brackets, with which the reply may just begin to go through the
-    options.
+    Unlike the official code, only "answer is (A)", "Answer: (A)", "answer: (A)" or a bare "(A)" is read in a reply that
+    was cut at the token limit. The official code would take the first letter in brackets, with which the reply may only
+    begin to discuss the options.
     """
     for pattern in PATTERNS if finished else (*PATTERNS[:3], _ALONE):
         match = pattern.search(reply)
@@ -106,7 +106,7 @@ class GPQA(QuestionBenchmark[GPQAItem]):
     statistics = STATISTICS
     formulas = exam_formulas(
         "refusal",
-        "share of rows without a readable answer; a reply in another format than "
+        "share of rows without a readable answer; a reply in a format other than "
         "the official patterns read counts as one, so format drift shows here",
     )
 
@@ -116,26 +116,27 @@ class GPQA(QuestionBenchmark[GPQAItem]):
     subset: Subset = "main"
     """Which of GPQA's files: diamond (198 rows), main (448) or extended (546)."""
     asked: Asked = "letters"
-    """letters asks a multiple-choice question, answered as the model answers those. zero_shot and zero_shot_cot have
-    the reply written to the official prompts and read by the official patterns; zero_shot_cot takes two requests."""
+    """How questions are asked. letters: a multiple-choice question, answered in the model's usual way. zero_shot and
+    zero_shot_cot: replies are written to the official prompts and read by the official patterns; zero_shot_cot takes
+    two requests."""
     seed: int = 0
-    """Of the order of each question's options."""
+    """Seed of the order of each question's options."""
     max_new_tokens: int = 1000
-    """Longest written reply, without what a model thinks before it; the official code's limit."""
+    """Maximum length of a written reply in tokens, without preceding thoughts; the official code's limit."""
 
     def __post_init__(self) -> None:
-        """Say what is needed of a model, and refuse what makes no sense.
+        """Declare what is needed of a model, and refuse settings that make no sense.
 
         Raises:
-            SettingsError: No new tokens.
+            SettingsError: `max_new_tokens` is below 1.
         """
         if self.max_new_tokens < 1:
-            raise SettingsError(f"gpqa: max_new_tokens={self.max_new_tokens} must be at least 1; the paper takes 1000")
+            raise SettingsError(f"gpqa: max_new_tokens={self.max_new_tokens} must be at least 1; the paper uses 1000")
         if self.asked != "letters":
             object.__setattr__(self, "needs", frozenset({"generate"}))
 
     def read(self) -> Loaded[GPQAItem]:
-        """All rows, in file order; no text of the data set is in the facts."""
+        """Read all rows in file order; the facts contain no text of the data set."""
         loaded = load(self.source, self.subset)
         clusters = first_names((row.question, row.id) for row in loaded.rows)
         return Loaded([self._item(r, c) for r, c in zip(loaded.rows, clusters, strict=True)], loaded.facts)
@@ -145,11 +146,11 @@ class GPQA(QuestionBenchmark[GPQAItem]):
         return GPQAItem(row.id, cluster, row.domain, order.index(0), _question(row, order))
 
     def stratum(self, item: GPQAItem) -> str:
-        """The domain."""
+        """Return the domain."""
         return item.domain
 
     def ask(self, model: Model, items: Sequence[GPQAItem]) -> list[Choice]:
-        """Ask without the cache, which would keep replies on disk, and forget every text that was said."""
+        """Ask without the cache, which would keep replies on disk, and discard every text that was said."""
         with answer_cache(None):
             if self.asked == "letters":
                 return [_without_text(c) for c in model.choose([item.question for item in items])]
@@ -171,16 +172,16 @@ class GPQA(QuestionBenchmark[GPQAItem]):
         ]
 
     def row(self, item: GPQAItem, answer: Choice) -> Row:
-        """Right or not, readable or not, and the columns of the letters."""
+        """Return whether the answer is right and readable, and the columns of the letters."""
         return exam_row(item, answer)
 
     def groups_of(self, item: GPQAItem) -> tuple[str]:
-        """The domain."""
+        """Return the domain."""
         return (item.domain,)
 
 
 def _question(row: LoadedRow, order: Sequence[int]) -> Question:
-    """The question with its options as shown, so that an option's identity tells nothing of its being right."""
+    """Return the question with its options as shown, so that an option's identity does not reveal the right one."""
     return Question(f"gpqa {row.id}", row.question, tuple(row.answers[o] for o in order))
 
 
@@ -194,7 +195,7 @@ def _read(reply: Reply, sampling: Sampling) -> Choice:
 
 
 def _without_text(choice: Choice) -> Choice:
-    """The answer as it may be stored: the reply as a hash (so that two may be told apart), no turns, no free note."""
+    """Return the answer as it may be stored: the reply as a hash (replies remain comparable), no turns or notes."""
     reply = f"sha256:{text_hash(choice.reply)[:16]}" if choice.reply else ""
     note = choice.note if not choice.note or _HARMLESS_NOTE.fullmatch(choice.note) else HIDDEN_NOTE
     return replace(choice, reply=reply, before=(), note=note)

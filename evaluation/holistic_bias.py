@@ -1,16 +1,16 @@
 """`holistic_bias`: Likelihood Bias on HolisticBias (Smith et al. 2022, arXiv 2205.09209; ResponsibleNLP on GitHub).
 
-Of two descriptors of one axis, put before the same nouns in the same template, is one the more likely? Per pair and
+Is one of two descriptors of an axis more likely than the other before the same nouns in the same template? Per pair and
 template a Mann-Whitney test (scipy's defaults; `exact` says what a tie decides in small samples) compares the
 perplexities of their sentences; Likelihood Bias is the share of tests with p < 0.05
 (holistic_bias/src/bias_measurements.py). The perplexity of a sentence is exp(-logprob / tokens) over all its tokens,
-each given those before it and the first given the model's opening token; no end token is counted (the paper's ParlAI
+each given those before it and the first given the model's opening token; end tokens are not counted (the paper's ParlAI
 models count theirs).
 
-As a single sentence has no place of its own in the score, the unit is the cell: one axis in one template. An item is a
-cell, with all its sentences; every test lies within one; and cells are what is resampled, templates within their axis.
-So the interval says how far the score depends on the choice of templates; descriptors and nouns are taken as given.
-The tests are not independent of one another: those of a cell share descriptors, and both sides of a pair share nouns.
+As the score is not a mean over sentences, its unit is the cell: one axis in one template. An item is a
+cell with all its sentences; every test lies within one; and cells are resampled, templates within their axis.
+So the interval shows how far the score depends on the choice of templates; descriptors and nouns are fixed.
+The tests are not independent: those of a cell share descriptors, and both sides of a pair share nouns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ GROUPINGS: Mapping[str, list[str]] = {
     "pair": ["axis", "descriptor_0", "descriptor_1"],
 }
 BINS = tuple(f"{what}_{n}" for what in ("count", "p") for n in range(PValueBins.count))
-"""How many p-values lie in each bin, and their sums."""
+"""Names of the number of p-values in each bin, and of their sums."""
 ASSUMPTION = (
     "CMAF names the significance of log-likelihood differences per sensitive attribute group without a formula; it is "
     "read here as Likelihood Bias: per axis, the share of descriptor pairs and templates whose perplexities differ "
@@ -81,30 +81,31 @@ class Cell:
     axis: str
     template: str
     descriptors: tuple[str, ...]
-    """D names, sorted."""
+    """The D descriptors, sorted."""
     texts: tuple[tuple[str, ...], ...]
-    """Per descriptor its sentences, one per noun."""
+    """For each descriptor its sentences, one per noun."""
 
     @property
     def cluster(self) -> str:
-        """The cell itself."""
+        """The cell's own id."""
         return self.id
 
 
 @dataclass(frozen=True, slots=True)
 class CellScores:
-    """The model's scores of a cell's sentences, all descriptors' one after the other."""
+    """The model's scores of a cell's sentences, descriptor by descriptor."""
 
     logprobs: tuple[float | None, ...]
-    """Natural log, summed over tokens; None where the sentence was not scored, or is impossible (-inf)."""
+    """Natural log-probabilities, summed over tokens; None where the sentence was not scored, or is impossible
+    (-inf)."""
     tokens: tuple[int, ...]
-    """Number of tokens that the sum runs over."""
+    """Number of tokens summed over."""
     note: str = ""
-    """Why a sentence was not scored: it is too long for the context, or the logits are not finite."""
+    """Why a sentence was not scored: it is too long for the context, or its logits are not finite."""
 
 
 def _rejected(sums: Sums, alpha: float) -> Array:
-    """The share of tests that Benjamini-Hochberg rejects."""
+    """Return the share of tests that Benjamini-Hochberg rejects."""
     return ratio(PValueBins(alpha).rejected(sums.stacked(BINS), sums["tests"]), sums["tests"])
 
 
@@ -178,37 +179,37 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
     formulas = _formulas(0.05)
 
     source: str = "auto"
-    """Where the four json files lie: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
+    """Where the four json files are: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
     version: Literal["1.0", "1.1"] = "1.0"
-    """Of the data set: 1.0 has 460,980 sentences in 571,584 tests, 1.1 has 549,120 in 683,540."""
+    """Version of the data set: 1.0 has 460,980 sentences in 571,584 tests, 1.1 has 549,120 in 683,540."""
     measure: Measure = "perplexity"
-    """What is compared: perplexity per token (the paper), or the summed log-likelihood of the sentence."""
+    """What is compared: perplexity per token (as in the paper), or the summed log-likelihood of the sentence."""
     alpha: float = 0.05
-    """A test is significant below it; also the false discovery rate of Benjamini-Hochberg."""
+    """p-values below this are significant; also the false discovery rate of Benjamini-Hochberg."""
     exact: Exact = "pair"
-    """Where a sample has 8 nouns or fewer: pair takes the exact distribution for every test without a tie; cell, as the
-    official code does, only where no pair of the axis and template has one. With 9 or more (all have 30) it is the
-    same."""
+    """Which tests use the exact distribution in samples of 8 nouns or fewer. pair: every test without a tie. cell (as
+    in the official code): only where no pair of the axis and template has a tie. With 9 or more nouns (all have 30)
+    both are the same."""
     part: Part = "all"
-    """Which half of each axis's descriptors and of the templates: fit is for methods to learn from
-    (`cross_model_adjudication(part=fit)`) and test to be asked then; no descriptor, template or sentence is in both,
-    and each has about a quarter of the cells' tests. all is both."""
+    """Which half of each axis's descriptors and of the templates is asked: fit is for methods to learn from
+    (`cross_model_adjudication(part=fit)`), and test to be asked afterwards; the halves share no descriptor, template or
+    sentence, and each has about a quarter of the cells' tests. all is both."""
     axes: tuple[str, ...] = ()
-    """Only these axes; empty takes all."""
+    """Axes that are asked; empty takes all."""
     descriptors: int | None = None
-    """At most that many descriptors of every axis, drawn with the seed; None takes all."""
+    """Maximum number of descriptors of each axis, drawn by the seed; None takes all."""
     nouns: int | None = None
-    """At most that many nouns, drawn with the seed; fewer nouns make smaller samples and weaker tests."""
+    """Maximum number of nouns, drawn by the seed; fewer nouns make smaller samples and weaker tests. None takes all."""
     templates: int | None = None
-    """At most that many templates, drawn with the seed."""
+    """Maximum number of templates, drawn by the seed; None takes all."""
     seed: int = 0
-    """Of the draws. A larger draw holds the smaller one of the same seed."""
+    """Seed of the draws. A larger draw contains the smaller one of the same seed."""
 
     def __post_init__(self) -> None:
-        """Refuse settings under which no test could say anything.
+        """Refuse settings under which no test could be significant.
 
         Raises:
-            SettingsError: The value and what to give instead.
+            SettingsError: A setting cannot be used; the message gives its value and the remedy.
         """
         if not 0 < self.alpha < 1:
             raise SettingsError(f"holistic_bias: alpha={self.alpha} must lie between 0 and 1, such as 0.05")
@@ -229,7 +230,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
             )
 
     def read(self) -> Loaded[Cell]:
-        """All cells, axis by axis, templates in file order; facts say what was drawn and assumed."""
+        """Read all cells, axis by axis, templates in file order; the facts list what was drawn and assumed."""
         parts, facts = load_parts(self.source, self.version)
         parts = in_part(parts, self.part)
         nouns = _drawn("noun", [n.singular for n in parts.nouns], self.nouns, self.seed)
@@ -278,11 +279,11 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
         }
 
     def stratum(self, item: Cell) -> str:
-        """The axis."""
+        """Return the axis."""
         return item.axis
 
     def ask(self, model: Model, items: Sequence[Cell]) -> list[CellScores]:
-        """One passage per distinct sentence; a sentence that occurs under two axes is scored once."""
+        """Score one passage per distinct sentence; a sentence that occurs in two axes is scored once."""
         texts = list(dict.fromkeys(text for cell in items for text in _texts(cell)))
         scores = dict(zip(texts, model.score([Passage(text) for text in texts]), strict=True))
         out = []
@@ -294,7 +295,7 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
         return out
 
     def row(self, item: Cell, answer: CellScores) -> Row:
-        """The cell's tests, with their p-values in bins for Benjamini-Hochberg, and the loss of its sentences."""
+        """Return the cell's tests, with their p-values in bins for Benjamini-Hochberg, and its sentences' loss."""
         tests = _tests(item, answer, self.measure, self.exact)
         losses = _losses(item, answer)
         known = losses[~np.isnan(losses)]
@@ -311,11 +312,11 @@ class HolisticBias(RowBenchmark[Cell, CellScores]):
 
     @cached_property
     def _bins(self) -> PValueBins:
-        """Made once, as its edges cost as much as the tests of a small cell."""
+        """Return the bins, made once because their edges cost as much as the tests of a small cell."""
         return PValueBins(self.alpha)
 
     def groups_of(self, item: Cell) -> tuple[str]:
-        """The axis."""
+        """Return the axis."""
         return (item.axis,)
 
 
@@ -328,10 +329,10 @@ def tables(
     measure: Measure = "perplexity",
     exact: Exact = "pair",
 ) -> pd.DataFrame:
-    """The tests themselves, or their means per axis, template, both, or descriptor pair.
+    """Return the tests themselves, or their means per axis, template, both, or descriptor pair.
 
     Args:
-        items: Of `HolisticBias`.
+        items: Items of `HolisticBias`.
         answers: One per item.
         by: "test" for one row per test; "axis", "template", "axis_template"; or "pair" (axis and both descriptors).
         alpha: As in `HolisticBias`.
@@ -339,16 +340,16 @@ def tables(
         exact: As in `HolisticBias`.
 
     Returns:
-        Per test: axis, template, descriptor_0, descriptor_1, u, p, p_bh (Benjamini-Hochberg over all tests given,
+        For each test: axis, template, descriptor_0, descriptor_1, u, p, p_bh (Benjamini-Hochberg over all tests given,
         exact), significant, significant_bh, and effect, the rank-biserial correlation (positive: descriptor_0 has the
-        larger perplexity, or with measure="log_likelihood" the larger log-likelihood). Else per group the number of
-        tests, the shares of significant ones, the mean effect and its mean size, sorted by group.
+        larger perplexity, or with measure="log_likelihood" the larger log-likelihood). Otherwise, for each group, the
+        number of tests, the shares of significant ones, the mean effect and its mean size, sorted by group.
 
     Raises:
-        SettingsError: There is no such grouping, or the answers belong to other settings.
+        SettingsError: The grouping does not exist, or the answers belong to other settings.
     """
     if by not in GROUPINGS:
-        raise SettingsError(f"holistic_bias: no table by {by!r}. {suggest(by, GROUPINGS)}")
+        raise SettingsError(f"holistic_bias: there is no table by {by!r}. {suggest(by, GROUPINGS)}")
     frame = _frame(items, answers, measure, exact)
     frame["significant"] = frame["p"] < alpha
     frame["significant_bh"] = frame["p_bh"] <= alpha
@@ -366,7 +367,7 @@ def tables(
 
 
 def _frame(items: Sequence[Cell], answers: Sequence[CellScores], measure: Measure, exact: Exact) -> pd.DataFrame:
-    """One row per test; names are categories, as there are few of them and many rows."""
+    """Make one row per test; names are categorical, as there are few of them and many rows."""
     import pandas as pd
     from scipy.stats import false_discovery_control
 
@@ -399,18 +400,18 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def selected(phrase: Phrase | Sentence) -> bool:
-    """Whether Likelihood Bias uses a phrase: a descriptor with a noun, and one that goes with nouns of any gender."""
+    """Whether Likelihood Bias uses a phrase: it has a descriptor and a noun, and the descriptor fits any gender."""
     return phrase.noun_phrase_type in SELECTED and phrase.descriptor_gender == NONE
 
 
 def _cell(axis: str, template: Template, groups: dict[str, list[Phrase]]) -> Cell:
-    # a file may list a descriptor twice; the same sentence twice would only sharpen the test by pretence
+    # A file may list a descriptor twice; a repeated sentence would make the test look sharper than it is.
     texts = tuple(tuple(dict.fromkeys(fill(template.text, p) for p in group)) for group in groups.values())
     return Cell(f"{axis} | {template.text}", axis, template.text, tuple(groups), texts)
 
 
 def _drawn(what: str, names: Iterable[str], count: int | None, seed: int) -> set[str]:
-    """The first `count` names in their seeded order; all of them where it is None."""
+    """Return the first `count` names in their seeded order; all of them if it is None."""
     return set(seeded_order(names, seed, what)[:count])
 
 
@@ -419,7 +420,7 @@ def _texts(cell: Cell) -> Iterator[str]:
 
 
 def _losses(cell: Cell, answer: CellScores) -> Array:
-    """Minus log-likelihood per token, per sentence of the cell; nan where unscored."""
+    """Return minus log-likelihood per token for each sentence of the cell; nan where unscored."""
     logprobs, tokens = _arrays(cell, answer)
     return -logprobs / np.maximum(tokens, 1)
 
@@ -434,7 +435,7 @@ def _arrays(cell: Cell, answer: CellScores) -> tuple[Array, Array]:
 
 
 def _tests(cell: Cell, answer: CellScores, measure: Measure, exact: Exact) -> PairTests:
-    """Tests of all descriptor pairs of a cell. Perplexity is ranked by its logarithm, which orders alike."""
+    """Test all descriptor pairs of a cell. Perplexities are ranked by their logarithms, which have the same order."""
     flat = _losses(cell, answer) if measure == "perplexity" else _arrays(cell, answer)[0]
     values = np.full((len(cell.texts), max(len(t) for t in cell.texts)), np.nan)
     start = 0

@@ -51,10 +51,10 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
         "instructions",
         "instruction_strict",
         "instruction_loose",
-        "undetected",  # strict: the language could not be told, which counts as followed
+        "undetected",  # strict: the language could not be detected, which counts as followed
         "errors",  # strict: the checker itself failed, which counts as not followed
         "unanswered",  # prompts without a reply
-        "blank",  # prompts with an empty reply, or nothing but thinking
+        "blank",  # prompts with a reply that is empty or contains only thinking
         "cut",  # prompts whose reply ended at the token limit
     )
     formulas = (
@@ -123,7 +123,7 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
             "instructions",
             "lower",
             "validity",
-            "share of instructions that count as followed as no language was told",
+            "share of instructions counted as followed because no language was detected",
         ),
         share(
             "errors",
@@ -138,34 +138,35 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
     source: str = "auto"
     """Where the prompts come from: auto ($EVENHAND_DATA/ifeval, else the hub), hub, hub:NAME, demo, a path."""
     odd_rows: Literal["official", "repaired"] = "official"
-    """repaired: keys 1122 and 1129 count the symbol that they ask for ("#", "!") and key 1174 follows its text, not its
-    arguments. official: as the published checkers, but with a letter drawn from the key where they draw at random."""
+    """How three rows that contradict themselves are checked. repaired: keys 1122 and 1129 count the symbol that they
+    ask for ("#", "!"), and key 1174 follows its text, not its arguments. official: as the published checkers do, but
+    with a letter drawn by the key where they draw at random."""
     sentences: Literal["auto", "nltk", "built_in"] = "auto"
-    """How two of the checkers split sentences: nltk (its English model must be installed, as official), built_in (the
-    same algorithm with our list of abbreviations), auto (nltk where installed)."""
+    """How two of the checkers split sentences: nltk (official; its English model must be installed), built_in (the same
+    algorithm with our list of abbreviations), or auto (nltk if installed)."""
     max_new_tokens: int = 1280
-    """Longest reply, in tokens."""
+    """Maximum length of a reply, in tokens."""
     temperature: float = 0.0
-    """0 takes the most probable token."""
+    """Sampling temperature; 0 takes the most probable token."""
     top_p: float = 1.0
-    """Share of the probability that sampling draws from."""
+    """Share of the probability mass that replies are sampled from."""
     seed: int = 0
-    """Of sampling."""
+    """Seed of the sampling; ignored at temperature 0."""
 
     def __post_init__(self) -> None:
-        """Refuse what no sampler can follow before anything runs."""
+        """Refuse settings that no sampler can follow, before anything runs."""
         _ = self.sampling
 
     @property
     def sampling(self) -> Sampling:
-        """How replies are drawn."""
+        """Sampling parameters of the replies."""
         return Sampling(self.temperature, self.max_new_tokens, self.top_p, self.seed)
 
     def read(self) -> Loaded[IFEvalItem]:
-        """All prompts, in file order; facts say where this differs from the official code.
+        """Read all prompts in file order; the facts list where this differs from the official code.
 
         Raises:
-            DataError: No usable data, or the checkers (extra `ifeval`) are not installed.
+            DataError: There is no usable data, or the checkers (extra `ifeval`) are not installed.
         """
         _demand_checkers()
         found = load_prompts(self.source, self.odd_rows)
@@ -175,7 +176,7 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
         return Loaded([IFEvalItem(str(p.key), str(p.key), p) for p in found.prompts], facts)
 
     def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[IFEvalItem]:
-        """Every row of IFEval's file is an item.
+        """Make one item of every row of IFEval's file.
 
         Raises:
             DataError: A row cannot be used, or the checkers are not installed.
@@ -188,15 +189,15 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
         return [IFEvalItem(str(p.key), str(p.key), p) for p in prompts]
 
     def ask(self, model: Model, items: Sequence[IFEvalItem]) -> list[Reply]:
-        """One reply per prompt, all in one call."""
+        """Ask for one reply per prompt, all in one call."""
         return model.generate([Dialogue(()).user(item.prompt.text) for item in items], self.sampling)
 
     def row(self, item: IFEvalItem, answer: Reply) -> Row:
-        """Over all instructions of the prompt."""
+        """Return the statistics over all instructions of the prompt."""
         return _row(self._checked(item.prompt, answer), _state(answer))
 
     def rows(self, item: IFEvalItem, answer: Reply) -> list[tuple[Row, tuple[str]]]:
-        """In a group only its instructions count: a prompt is followed there if it follows those."""
+        """Return a row overall and per group; a prompt is followed in a group if its instructions there are."""
         checked, state = self._checked(item.prompt, answer), _state(answer)
         of: dict[str, list[Checked]] = {}
         for name, verdicts in zip(item.prompt.instructions, checked, strict=True):
@@ -205,20 +206,20 @@ class IFEval(RowBenchmark[IFEvalItem, Reply]):
         return [(_row(mine, state), (group,)) for group, mine in of.items()]
 
     def groups_of(self, item: IFEvalItem) -> list[str]:
-        """The groups and types of its instructions."""
+        """Return the groups and types of its instructions."""
         return [group for name in item.prompt.instructions for group in (_group(name), name)]
 
     def groups(self, items: Sequence[IFEvalItem]) -> list[str]:
-        """The nine instruction groups, then the 25 types."""
+        """Return the nine instruction groups, then the 25 types."""
         names = sorted({i for item in items for i in item.prompt.instructions})
         return [*sorted({_group(n) for n in names}), *names]
 
     def strata(self, items: Sequence[IFEvalItem]) -> dict[str, str]:
-        """All prompts together."""
+        """Put all prompts into one stratum."""
         return {i.cluster: "prompts" for i in items}
 
     def _checked(self, prompt: Prompt, answer: Reply) -> list[Checked]:
-        """Strict and loose verdict on each instruction."""
+        """Return the strict and loose verdict on each instruction."""
         text = rendering.strip_thinking(answer.text or "")
         out = []
         for name, arguments in zip(prompt.instructions, prompt.arguments, strict=True):
@@ -256,7 +257,7 @@ def score(rows: Sequence[dict[str, Any]], replies: Sequence[str]) -> dict[str, f
 
 
 def _demand_checkers() -> None:
-    """Make sure that the checkers are installed.
+    """Check that the checkers are installed.
 
     Raises:
         DataError: They are not installed.
@@ -282,7 +283,7 @@ def _row(checked: Sequence[Checked], state: Row) -> Row:
 
 
 def _state(answer: Reply) -> Row:
-    """Whether there was no reply, a blank one, one that was cut."""
+    """Return whether there was no reply, a blank one, or one that was cut."""
     if answer.text is None:
         return {"unanswered": 1}
     return {"blank": not rendering.strip_thinking(answer.text), "cut": not answer.finished}
@@ -306,18 +307,18 @@ def _symbol(arguments: Any, text: str) -> checkers.Verdict:
 
 
 def _about(found: Sequence[Prompt], odd_rows: str, split: str) -> dict[str, Any]:
-    """Facts on the checking."""
+    """Return facts about the checking."""
     symbols = [p.key for p in found if any(_counts_symbol(a) for a in p.arguments)]
     at_odds = [p.key for p in found if p.key == 1174 and "at least 6 times" in p.text]
     facts: dict[str, Any] = {
         "instructions": sum(len(p.instructions) for p in found),
         "checkers": f"lm_eval {version('lm_eval')}",
-        "language_detection": "seeded; a language that cannot be told counts as followed (official)",
+        "language_detection": "seeded; a language that cannot be detected counts as followed (official)",
         "thinking": "<think> blocks are removed before checking; an unclosed one takes the rest of the reply with it",
     }
     if symbols or at_odds:
         drawn = {
-            "official": "keys {s}: the symbol asked for is no letter, so the checker counts one drawn from the key; "
+            "official": "keys {s}: the symbol asked for is not a letter, so the checker counts one drawn from the key; "
             "key {o}: the text says 'at least', the arguments 'less than', which are followed",
             "repaired": "keys {s}: the symbol asked for is counted; key {o}: 'at least' as in the text",
         }[odd_rows]

@@ -1,8 +1,8 @@
 """`kobbq`: BBQ for Korea, in Korean (Jin et al. 2024, arXiv 2307.16778; naver-ai/KoBBQ 0dd165a).
 
 Its own score is the difference score of `evenhand.evaluation.metrics.difference_scores`, next to BBQ's. The published
-protocol asks each row by five prompts, each with its own wording of the unknown option, in three orders of the options,
-has replies written (greedily, at most 30 tokens), and drops what is none of the options: `unparsed` is their share.
+protocol asks each row with five prompts, each with its own wording of the unknown option, in three option orders, lets
+the model write (greedily, at most 30 tokens), and drops replies that match no option: `unparsed` is their share.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from evenhand.interfaces import AnswerBy, Sampling, settings
 from evenhand.prompting.kobbq_prompts import PROMPTS, SMALL_LETTERS
 
 CYCLIC = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
-"""The orders of the published protocol: the options move around, so that each stands in every place once."""
+"""Orders of the published protocol: the options rotate, so that each is in every position once."""
 WRITTEN = Sampling(temperature=0.0, max_new_tokens=30)
-"""How the published protocol has replies written."""
+"""How replies are written in the published protocol."""
 
 
 @settings
@@ -33,46 +33,48 @@ class KoBBQ(BiasQA):
     }
 
     subset: reader.Subset = "test"
-    """Which rows: test, the 2,280 of the published figures, or all 76,048, whose number per template differs by 100."""
+    """Which rows are asked: test (the 2,280 of the published figures) or all 76,048, whose number per template varies
+    by a factor of about 100."""
     prompt: Literal[0, 1, 2, 3, 4, 5] = 1
-    """Which of the published prompts asks, with its own wording of the unknown option; 0 is our baseline prompt in
-    Korean, with the data set's wording. Prompts 3 and 4 want a small letter, so their replies are written unless
-    `answer_by` says otherwise."""
+    """Which published prompt asks, with its own wording of the unknown option; 0 is our baseline prompt in Korean, with
+    the data set's wording. Prompts 3 and 4 ask for a lower-case letter, so their replies are written unless `answer_by`
+    is set."""
     orders: Literal[1, 3] = 1
-    """In how many orders each row is asked. 3: the cyclic ones of the published protocol. 1: one that `seed` draws."""
+    """Number of orders in which each row is asked. 3: the cyclic ones of the published protocol. 1: one drawn by
+    `seed`."""
     partial: bool = False
-    """Whether another number of rows than the published one is accepted, such as a part of a file; else it is an
+    """Whether to accept a number of rows other than the published one, such as part of a file; otherwise that is an
     error that names the category."""
 
     def bias_rows(self) -> BiasRows:
-        """The rows of the file or the hub."""
+        """Read the rows from the file or the hub."""
         return reader.load(self.source, self.subset, partial=self.partial)
 
     def rows_of(self, raw: Mapping[str, Any]) -> BiasRow:
-        """One row of the files."""
+        """Parse one row of the files."""
         return reader.row_of(raw)
 
     def options_of(self, row: BiasRow) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The row's options, the unknown one in the prompt's wording."""
+        """Return the row's options, with the unknown one in the prompt's wording."""
         options, means = BiasQA.options_of(self, row)
         if self._asks_officially(row):
             options = tuple(PROMPTS[self.prompt].unknown if n == row.unknown else o for n, o in enumerate(options))
         return options, means
 
     def orders_of(self, row: BiasRow, options: int) -> Sequence[tuple[int, ...]]:
-        """The cyclic orders, or the one of the seed."""
+        """Return the cyclic orders, or the seeded one."""
         return CYCLIC if self.orders == len(CYCLIC) else BiasQA.orders_of(self, row, options)
 
     def template_of(self, row: BiasRow) -> str:
-        """The published prompt, or ours."""
+        """Return the published prompt, or ours."""
         return f"kobbq_{self.prompt}" if self._asks_officially(row) else BiasQA.template_of(self, row)
 
     def reading_of(self, row: BiasRow) -> tuple[AnswerBy | None, Sampling | None]:
-        """As `answer_by` says; written where the prompt wants a small letter, as no other reading finds it."""
+        """Read answers by `answer_by`; otherwise replies are written if the prompt asks for a lower-case letter."""
         small = self.answer_by is None and self._asks_officially(row) and self.prompt in SMALL_LETTERS
         answer_by: AnswerBy | None = "generation" if small else self.answer_by
         return answer_by, WRITTEN if answer_by == "generation" else None
 
     def _asks_officially(self, row: BiasRow) -> bool:
-        """Whether a published prompt asks; the demo's rows, in English, are always put by ours."""
+        """Whether a published prompt asks; the demo's rows, in English, are always asked with ours."""
         return self.prompt in PROMPTS and row.language == "ko"

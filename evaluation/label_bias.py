@@ -1,8 +1,8 @@
 """`label_bias`: how a model favours labels in classification tasks (Reif & Schwartz 2024, arXiv 2405.02743).
 
 Every Super-NaturalInstructions task of a folder is asked with k demonstrations. RSD and macro-F1 come from tested
-instances, BiasScore from other, held-out labelled ones; all are averaged over tasks, which are the clusters. One item
-is one task with one set of demonstrations, so that its metrics, which are no means over instances, are computed once.
+instances, BiasScore from held-out labelled ones; all are averaged over tasks, which are the clusters. One item
+is one task with one set of demonstrations, so that its metrics, which are not means over instances, are computed once.
 
 The preset `paper` reads labels as the authors' code does (schwartz-lab-NLP/label-bias, src/superni): every model, chat
 models included, continues the bare text with " label" and the end-of-text token (predict_utils.py); p(label) is
@@ -44,11 +44,11 @@ class TaskItem:
 
     id: str
     cluster: str
-    """The task."""
+    """The task's name."""
     category: str
     labels: tuple[str, ...]
     gold: tuple[int, ...]
-    """Label index of each tested instance."""
+    """Index of the right label of each tested instance."""
     held_out_gold: tuple[int, ...]
     tested: tuple[Question, ...] = field(repr=False)
     held_out: tuple[Question, ...] = field(repr=False)
@@ -63,12 +63,12 @@ class TaskAnswer:
 
     @property
     def usage(self) -> Usage:
-        """What all of them cost."""
+        """Tokens and calls of all of them together."""
         return sum((c.usage for c in (*self.tested, *self.held_out)), Usage())
 
     @property
     def status(self) -> str:
-        """Unanswered where a question of it is, so that a resumed run asks it again."""
+        """Unanswered if any of its questions is, so that a resumed run asks it again."""
         lost = any(c.status == "unanswered" for c in (*self.tested, *self.held_out))
         return "unanswered" if lost else "answered"
 
@@ -97,7 +97,7 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
         "accuracy",
         "macro_f1",
         "rsd",
-        "rsd_defined",  # items that have an RSD
+        "rsd_defined",  # items with a defined RSD
         "rstd",
         "bias_score",
         "bias_defined",
@@ -115,7 +115,7 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
             "lower",
             "bias",
             "spread of accuracy over right labels, relative to accuracy, mean over tasks; 0 is "
-            "even, always the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out",
+            "even, always giving the same of K balanced labels gives sqrt(K-1); tasks with nothing right are left out",
             main=True,
             range=(0, inf),
         ),
@@ -136,7 +136,7 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
             "items",
             "higher",
             "capability",
-            "mean F1 over the labels that are right somewhere, 0 to 1",
+            "mean F1 over the labels that are right for some instance, 0 to 1",
             main=True,
             range=(0, 1),
         ),
@@ -164,7 +164,7 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
             "items",
             "lower",
             "validity",
-            "share of tasks without RSD, as nothing in them was right",
+            "share of tasks without RSD, because no instance was answered right",
         ),
         mean(
             "label_gaps",
@@ -200,49 +200,50 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
     source: str = "auto"
     """Where the tasks are: auto ($EVENHAND_DATA/super_natural_instructions), demo, a folder of task*.json, or one."""
     tasks: tuple[str, ...] = ()
-    """Only these tasks, as task190 or with their full name; empty takes all that are classification."""
+    """Tasks that are asked, as task190 or by their full name; empty takes all classification tasks."""
     choice: Literal["folder", "paper"] = "folder"
-    """Which of the folder's tasks: all that are classification, or those that the paper's rule chooses, which are 279
-    of the published ones (`evenhand.data.classification_tasks`). The rule needs the folder's table of tasks, README.md;
-    the facts of a run have its verdict on every task."""
+    """Which of the folder's tasks are asked: folder takes all classification tasks; paper takes those chosen by the
+    paper's rule, 279 of the published ones (`evenhand.data.classification_tasks`). The rule needs the folder's table of
+    tasks, README.md; the facts of a run contain its verdict on every task."""
     shots: int = 8
-    """Demonstrations before each question; the paper takes 8."""
+    """Number of demonstrations before each question; 8 in the paper."""
     contexts: int = 3
-    """Sets of demonstrations that each task is asked with; one set alone says little, the authors' code takes 1."""
+    """Number of demonstration sets with which each task is asked; a single set says little (1 in the authors' code)."""
     instances: int = 100
-    """Most tested instances per task."""
+    """Maximum number of tested instances per task."""
     held_out: int = 32
-    """Labelled instances per task for BiasScore, in no other part; 0 goes without it."""
+    """Number of labelled instances per task reserved for BiasScore; 0 leaves BiasScore out."""
     prompt: Prompt = "paper"
-    """paper: the form of the authors' code (full stops are added, a blank line before "Output:"). plain: lines
-    "Definition:", "Input:", "Output:" as they are."""
+    """Form of the prompt. paper: as in the authors' code (full stops are added, and a blank line before "Output:").
+    plain: the lines "Definition:", "Input:" and "Output:" as they are."""
     probability: Literal["mean", "sum"] = "mean"
-    """A label's log-probability: mean (the paper's) or sum over its tokens; normalised over the labels either way."""
+    """How a label's log-probability is computed: mean (the paper's) or sum over its tokens; it is normalised over the
+    labels either way."""
     reading: Literal["choose", "score"] = "choose"
-    """choose asks questions whose options are the labels, so that every method acts on them; without eos, a model that
-    has a chat template gets the text as a user turn. score compares the labels as continuations of the bare text;
-    methods that only change how a model chooses have no effect there."""
+    """How labels are read. choose: questions whose options are the labels, so that every method acts on them; without
+    `eos`, a model with a chat template gets the text as a user turn. score: the labels compared as continuations of the
+    bare text; methods that only change how a model chooses have no effect."""
     eos: bool = False
-    """Whether the end-of-text token counts as part of a label (the paper's way). Then the text is bare for every model,
+    """Whether the end-of-text token counts as part of a label, as in the paper. The text is then bare for every model,
     and both readings give the same numbers: choose asks with answer_by=text_with_end, which is a mean over tokens;
-    probability=sum needs reading=score, and that a local model."""
+    probability=sum needs reading=score, and a local model."""
     seed: int = 0
-    """Of the division of raw tasks into demonstrations, held-out and tested instances."""
+    """Seed of the split of raw tasks into demonstrations, held-out and tested instances."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, and say what is needed of a model.
+        """Refuse settings that make no sense, and declare what is needed of a model.
 
         Raises:
-            SettingsError: Numbers below their least, or eos with reading=choose and probability=sum.
+            SettingsError: A number is below its minimum, or eos is set with reading=choose and probability=sum.
         """
         for name, least in (("shots", 0), ("contexts", 1), ("instances", 1), ("held_out", 0)):
             if self.settings[name] < least:
                 raise SettingsError(f"label_bias: {name}={self.settings[name]} must be at least {least}")
         if self.shots == 0 and self.contexts > 1:
-            raise SettingsError(f"label_bias: contexts={self.contexts} are all the same without shots; set contexts=1")
+            raise SettingsError(f"label_bias: with shots=0 all contexts={self.contexts} are identical; set contexts=1")
         if self.eos and self.reading == "choose" and self.probability == "sum":
             raise SettingsError(
-                "label_bias: eos=True with reading=choose is the paper's mean over a label's tokens, and there is no "
+                "label_bias: eos=True with reading=choose takes the paper's mean over a label's tokens; there is no "
                 "such way to choose by their sum; set probability=mean, or reading=score, on which calibrators have no "
                 "effect"
             )
@@ -250,18 +251,18 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
             object.__setattr__(self, "needs", frozenset({"score", "weights"} if self.eos else {"score"}))
 
     def read(self) -> Loaded[TaskItem]:
-        """All tasks by name, each with every set of demonstrations; notes say which BiasScores are to be doubted."""
+        """Read all tasks by name, each with every set of demonstrations; notes name tasks with a dubious BiasScore."""
         needed = self.contexts * self.shots + self.held_out
         loaded = load(self.source, self.tasks, needed, paper=self.choice == "paper")
         items = [item for task in loaded.tasks for item in self._items(task)]
         gaps = sorted({i.cluster for i in items if self.held_out and _gaps(i) > 0})
-        notes = [f"BiasScore is too high: labels without held-out item in {', '.join(gaps[:5])}"] if gaps else []
+        notes = [f"BiasScore is too high: labels without a held-out item in {', '.join(gaps[:5])}"] if gaps else []
         if len(gaps) > 5:
             notes = [f"{notes[0]} and {len(gaps) - 5} more"]
         return Loaded(items, {**loaded.facts, "notes": [*loaded.facts["notes"], *notes]})
 
     def _items(self, task: Task) -> list[TaskItem]:
-        """The task with each set of demonstrations."""
+        """Make the items of a task, one per set of demonstrations."""
         divided = parts(
             task,
             contexts=self.contexts,
@@ -302,18 +303,18 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
         )
 
     def _blank(self, task: Task) -> Question:
-        """The task's question without an input."""
+        """Return the task's question without an input."""
         answer_by: AnswerBy = "text_per_token" if self.probability == "mean" else "text"
         if self.eos and self.probability == "mean":
             answer_by = "text_with_end"
         return Question("", "", task.labels, template=TEMPLATE[self.prompt], answer_by=answer_by)
 
     def stratum(self, item: TaskItem) -> str:
-        """The task's category."""
+        """Return the task's category."""
         return item.category
 
     def ask(self, model: Model, items: Sequence[TaskItem]) -> list[TaskAnswer]:
-        """All questions of all items at once."""
+        """Ask all questions of all items at once."""
         questions = [q for item in items for q in (*item.tested, *item.held_out)]
         answers = iter(model.choose(questions) if self.reading == "choose" else self._scored(model, questions))
         return [
@@ -335,7 +336,7 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
         return out
 
     def row(self, item: TaskItem, answer: TaskAnswer) -> Row:
-        """The item's own metrics; those that are not defined are left out."""
+        """Compute the item's own metrics; undefined ones are left out."""
         k = len(item.labels)
         c = label_metrics.counts(list(item.gold), [a.decision for a in answer.tested], k)
         rsd, bias = float(label_metrics.rsd(c.gold, c.hits)), _bias(item, answer, k)
@@ -355,16 +356,16 @@ class LabelBias(RowBenchmark[TaskItem, TaskAnswer]):
         return found
 
     def groups_of(self, item: TaskItem) -> tuple[str]:
-        """The task's category."""
+        """Return the task's category."""
         return (item.category,)
 
     def strata(self, items: Sequence[TaskItem]) -> dict[str, str]:
-        """All tasks together."""
+        """Put all tasks into one stratum."""
         return {i.cluster: "tasks" for i in items}
 
 
 def header(task: Task, shots: Sequence[Example], prompt: Prompt = "paper") -> str:
-    """The definition and the demonstrations, up to the tested input."""
+    """Return the definition and the demonstrations, up to the tested input."""
     blank = Question("", "", task.labels)
     return _title(task, prompt) + "".join(_shot(task, e, prompt, blank).text for e in shots)
 
@@ -374,7 +375,7 @@ def _title(task: Task, prompt: Prompt) -> str:
 
 
 def _shot(task: Task, example: Example, prompt: Prompt, blank: Question) -> Shot:
-    """A demonstration; `blank` is the task's question without an input."""
+    """Make a demonstration; `blank` is the task's question without an input."""
     label = task.labels[example.label]
     if prompt == "plain":
         text = f"{_asked(example.input, prompt)} {label}\n\n"
@@ -384,7 +385,7 @@ def _shot(task: Task, example: Example, prompt: Prompt, blank: Question) -> Shot
 
 
 def _asked(text: str, prompt: Prompt) -> str:
-    """The question's own text; the paper's form comes from its template, which also adds the full stop."""
+    """Return the question's own text; the paper's form comes from its template, which also adds the full stop."""
     return f"Input: {text}\nOutput:" if prompt == "plain" else text
 
 
@@ -396,7 +397,7 @@ def _end_token(model: Model) -> str:
 
 
 def _choice(logits: list[float], unscored: str) -> Choice:
-    """The most probable label; ties go to the first. None where a label has no score, or all are impossible."""
+    """Choose the most probable label, the first of ties; None if a label has no score, or all are impossible."""
     if unscored or max(logits) == -inf:
         return Choice(None, status="unanswered", note=unscored or "the model gives every label probability 0")
     values = np.array(logits)
@@ -404,12 +405,12 @@ def _choice(logits: list[float], unscored: str) -> Choice:
 
 
 def _gaps(item: TaskItem) -> float:
-    """Share of labels without a held-out item."""
+    """Return the share of labels without a held-out item."""
     return 1 - len(set(item.held_out_gold)) / len(item.labels)
 
 
 def _bias(item: TaskItem, answer: TaskAnswer, k: int) -> float:
-    """BiasScore of the held-out items that have probabilities; nan where none has."""
+    """Compute BiasScore of the held-out items that have probabilities; nan if none has."""
     mass, rows = np.zeros((k, k)), np.zeros(k)
     for gold, choice in zip(item.held_out_gold, answer.held_out, strict=True):
         if choice.probabilities is not None:

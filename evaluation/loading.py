@@ -1,4 +1,4 @@
-"""What benchmarks share in reading their data: items and facts, the names that a setting selects, halves to fit on."""
+"""Helpers of benchmarks for reading data: items and facts, names selected by a setting, halves to fit on."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ ItemT = TypeVar("ItemT", bound=Item)
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """The items of a benchmark, and what a report says of them."""
+    """The items of a benchmark, and the facts about them for reports."""
 
     items: list[T]
     facts: dict[str, Any]
-    """JSON values, such as the source, its hash, what was left out ("dropped") and what to warn of ("notes")."""
+    """JSON values, such as the source, its hash, what was left out ("dropped"), and warnings ("notes")."""
 
 
 class FilledRow(dict[str, Any]):
-    """A row of a file, of which `row["field"]` must be filled; `row.get("field")` may be empty."""
+    """A row of a file in which `row["field"]` has to be filled; `row.get("field")` may be empty."""
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a field.
+        """Return the value of a field.
 
         Raises:
             KeyError: The field is missing.
-            ValueError: It is null, nan or a text without a character that can be seen.
+            ValueError: The value is null, nan or a text without a visible character.
         """
         value = super().__getitem__(name)
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
@@ -45,18 +45,18 @@ class FilledRow(dict[str, Any]):
 def read_rows(
     source: str | Path, make: Callable[[dict[str, Any]], ItemT], columns: Sequence[str] = ()
 ) -> Loaded[ItemT]:
-    """Read the rows of a file of your own; what cannot be used is left out and reported, and costs no other row.
+    """Read the rows of your own file; unusable rows are left out and reported, and do not affect the others.
 
-    Left out are rows that `make` refuses, rows whose item has no id or cluster, and every further row with the same id.
+    Rows that `make` refuses, rows whose item has no id or cluster, and further rows with the same id are left out.
 
     Args:
         source: A file in JSON lines (.jsonl, .jsonl.gz) or with a header line (.csv, .tsv).
-        make: From a row to an item. A `KeyError`, `ValueError`, `TypeError`, `DataError` or `SettingsError` in it
+        make: Turns a row into an item. A `KeyError`, `ValueError`, `TypeError`, `DataError` or `SettingsError` in it
             refuses the row, and so does reading an empty field as `row["field"]`; `row.get("field")` may be empty.
         columns: Columns that a .csv or .tsv must have.
 
     Raises:
-        DataError: The file cannot be read, or not one of its rows can be used.
+        DataError: The file cannot be read, or none of its rows can be used.
     """
     file = Path(source).expanduser()
     problems, found = locate.Problems(), dict[str, tuple[int, ItemT]]()
@@ -72,7 +72,7 @@ def read_rows(
             if reason := unnamed(item):
                 problems.add(file, line, f"the item has {reason}")
             elif item.id in found:
-                problems.add(file, line, f"id {item.id!r} is that of line {found[item.id][0]} already")
+                problems.add(file, line, f"id {item.id!r} already occurs in line {found[item.id][0]}")
             else:
                 found[item.id] = line, item
     items = [item for _, item in found.values()]
@@ -83,7 +83,7 @@ def read_rows(
 
 
 def unnamed(item: Item) -> str:
-    """Which of its names an item lacks, with what stands there, such as "cluster=''"; "" where it has both."""
+    """Return which of its names an item lacks, with the value found, such as "cluster=''"; "" if it has both."""
     names: dict[str, Callable[[], object]] = {"id": lambda: item.id, "cluster": lambda: item.cluster}
     for field, read in names.items():
         try:
@@ -104,11 +104,11 @@ def _rows(
     elif kind == "jsonl":
         yield from locate.read_jsonl(file, content, problems)
     else:
-        raise DataError(f"{file} is neither .jsonl nor .csv nor .tsv, and so cannot be read in rows")
+        raise DataError(f"{file} cannot be read in rows, since it is neither .jsonl nor .csv nor .tsv")
 
 
 def known_names(benchmark: str, what: str, wanted: Iterable[str], present: Iterable[str], where: object) -> None:
-    """Refuse names that a setting selects and the data does not have.
+    """Refuse names that a setting selects but the data does not contain.
 
     Args:
         benchmark: Its name.
@@ -118,7 +118,7 @@ def known_names(benchmark: str, what: str, wanted: Iterable[str], present: Itera
         where: Where the data came from.
 
     Raises:
-        SettingsError: A name is not there; the message lists those that are.
+        SettingsError: A name does not occur in the data; the message lists those that do.
     """
     there = sorted(set(present))
     for name in wanted:
@@ -129,22 +129,22 @@ def known_names(benchmark: str, what: str, wanted: Iterable[str], present: Itera
 
 
 def first_names(keyed: Iterable[tuple[Hashable, str]]) -> list[str]:
-    """The clusters of items that are not independent where they share a key: of each the first name with its key.
+    """Return cluster names for items that are not independent if they share a key: the first name with each key.
 
     Args:
-        keyed: Per item what it shares with its likes, such as a question's text, and its own name.
+        keyed: For each item its key, such as a question's text, and its own name.
     """
     first: dict[Hashable, str] = {}
     return [first.setdefault(key, name) for key, name in keyed]
 
 
 def in_part(part: Part, items: Sequence[ItemT], stratum: Callable[[ItemT], str]) -> list[ItemT]:
-    """The items of a part, whole clusters at a time; see `evenhand.data.parts`.
+    """Return the items of a part, keeping clusters whole; see `evenhand.data.parts`.
 
     Args:
         part: "all", "fit" or "test".
         items: All items.
-        stratum: Within what an item's cluster is assigned to a part.
+        stratum: Returns the stratum within which an item's cluster is assigned to a part.
     """
     wanted = clusters_of(part, ((stratum(item), item.cluster) for item in items))
     return [item for item in items if item.cluster in wanted]

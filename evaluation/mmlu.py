@@ -1,8 +1,8 @@
 """`mmlu`: knowledge in 57 subjects (Hendrycks et al. 2021, arXiv 2009.03300; hendrycks/test, evaluate.py).
 
-Five solved questions of the subject's dev split go before the tested one; the answer is the most probable of the four
+Five solved questions of the subject's dev split precede the tested one; the answer is the most probable of the four
 letters after "Answer:". Accuracy overall is micro-averaged, as in the official code. All numbers are fractions.
-lm-evaluation-harness reads a letter in other tokens than we do where a tokenizer attaches blanks to their left; its
+lm-evaluation-harness reads a letter after other tokens than we do if a tokenizer attaches blanks to their left; its
 numbers come from `reading="score", tokens="harness"`.
 """
 
@@ -37,7 +37,7 @@ class MMLUItem:
 
     id: str
     cluster: str
-    """The first question of the subject with the same text: such questions are not independent."""
+    """The first question of the subject with the same text, as such questions are not independent."""
     subject: str
     category: str
     """One of the four official categories, or ""."""
@@ -46,12 +46,12 @@ class MMLUItem:
 
 
 def header(subject: str, shots: Sequence[LoadedRow], official_spaces: bool = False) -> str:
-    """What stands before the tested question: the header line and the solved questions.
+    """Return what precedes the tested question: the header line and the solved questions.
 
     Args:
-        subject: With underscores, as in file names.
+        subject: Name of the subject with underscores, as in file names.
         shots: Solved questions, in order.
-        official_spaces: Two spaces after "about", which the official code writes (each word gets a space before it).
+        official_spaces: Whether to put two spaces after "about", as the official code does.
     """
     return _title(subject, official_spaces) + "".join(_shot(s).text for s in shots)
 
@@ -77,44 +77,45 @@ class MMLU(QuestionBenchmark[MMLUItem]):
     source: str = "auto"
     """Where the files are: auto ($EVENHAND_DATA/mmlu, else the hub), hub, hub:NAME, demo or a folder."""
     split: Split = "test"
-    """Which rows are tested."""
+    """Split whose rows are tested."""
     shots: int = 5
-    """Solved questions of the subject's dev split before each question, in file order; 0 to as many as there are."""
+    """Number of solved questions from the subject's dev split before each question, in file order; at most as many as
+    there are."""
     subjects: tuple[str, ...] = ()
-    """Only these subjects; empty takes all."""
+    """Subjects that are tested; empty takes all."""
     reading: Reading = "choose"
-    """choose asks a multiple-choice question, so that every method acts on it; a model with a chat template gets the
-    text as a user turn, any other as it stands. score compares the log-probabilities of " A" to " D" after the bare
-    text, as the official code does; methods that only change how a model chooses have no effect there."""
+    """How answers are read. choose: as multiple-choice questions, so that every method acts on them; a model with a
+    chat template gets the text as a user turn, any other as it is. score: by the log-probabilities of " A" to " D"
+    after the bare text, as in the official code; methods that only change how a model chooses have no effect."""
     tokens: Literal["text", "harness"] = "text"
-    """With reading=score, the tokens that a letter is read behind. text: those of the whole text. harness: those of the
-    text up to "Answer:" encoded by itself, as in lm-evaluation-harness. They differ only where the tokenizer attaches a
+    """With reading=score, the tokens after which a letter is read. text: those of the whole text. harness: those of the
+    text up to "Answer:" encoded by itself, as in lm-evaluation-harness. They differ only if the tokenizer attaches a
     blank to its left, so that the model reads "Answer: " in one case and "Answer:" in the other. harness needs a model
-    whose tokens are known, so no endpoint."""
+    whose tokens are known, so not an endpoint."""
     official_spaces: bool = False
-    """Whether two spaces stand after "about" in the header, as the official code writes them."""
+    """Whether to put two spaces after "about" in the header, as the official code does."""
     answer_by: AnswerBy | None = None
-    """With reading=choose, how answers are read: letters, text, text_per_token, text_with_end, generation; None leaves
-    it to the model."""
+    """With reading=choose, how answers are read: letters, text, text_per_token, text_with_end or generation; None
+    leaves it to the model."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, and say what is needed of a model.
+        """Refuse settings that make no sense, and declare what is needed of a model.
 
         Raises:
-            SettingsError: A negative number of shots, `answer_by` where nothing is chosen, or `tokens` where nothing is
+            SettingsError: `shots` is negative, `answer_by` is set where nothing is chosen, or `tokens` where nothing is
                 scored.
         """
         if self.shots < 0:
-            raise SettingsError(f"mmlu: shots={self.shots} must be 0 or more; the paper takes 5")
+            raise SettingsError(f"mmlu: shots={self.shots} must be 0 or more; the paper uses 5")
         if self.reading == "score":
             if self.answer_by is not None:
-                raise SettingsError(f"mmlu: answer_by={self.answer_by} needs reading=choose; with score leave it out")
+                raise SettingsError(f"mmlu: answer_by={self.answer_by} needs reading=choose; else leave it out")
             object.__setattr__(self, "needs", frozenset({"score"}))
         elif self.tokens == "harness":
             raise SettingsError("mmlu: tokens=harness needs reading=score, as the harness compares scores")
 
     def read(self) -> Loaded[MMLUItem]:
-        """All rows, by subject and in file order; facts have the hash against the official rows."""
+        """Read all rows by subject and in file order; the facts contain the hash compared with the official rows."""
         loaded = load(self.source, self.split)
         present = dict.fromkeys(r.subject for r in loaded.rows)
         known_names(self.name, "subject", self.subjects, present, "the data")
@@ -141,7 +142,7 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         return tuple(_shot(row, self.answer_by) for row in dev[: self.shots])
 
     def items_of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[MMLUItem]:
-        """Every row of the hub's copy is an item, without demonstrations; it has the column subject, too.
+        """Make an item of every row of the hub's copy, which also has the column subject; without demonstrations.
 
         Raises:
             DataError: A row cannot be used.
@@ -159,11 +160,11 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         return [self._item(row, (), cluster) for row, cluster in zip(found, clusters, strict=True)]
 
     def stratum(self, item: MMLUItem) -> str:
-        """The subject."""
+        """Return the subject."""
         return item.subject
 
     def ask(self, model: Model, items: Sequence[MMLUItem]) -> list[Choice]:
-        """One question per item; or its four letters as continuations of the bare text."""
+        """Ask one question per item, or score its four letters as continuations of the bare text."""
         if self.reading == "choose":
             return model.choose([item.question for item in items])
         passages = []
@@ -175,24 +176,24 @@ class MMLU(QuestionBenchmark[MMLUItem]):
         return [_from_scores([next(scores) for _ in item.question.options]) for item in items]
 
     def row(self, item: MMLUItem, answer: Choice) -> Row:
-        """Right or not, decided or not, and the columns of the letters."""
+        """Return whether the answer is right and decided, and the columns of the letters."""
         return exam_row(item, answer)
 
     def groups_of(self, item: MMLUItem) -> tuple[str, str]:
-        """The category and the subject."""
+        """Return the category and the subject."""
         return item.category, item.subject
 
     def groups(self, items: Sequence[MMLUItem]) -> list[str]:
-        """The categories, then the subjects as they come."""
+        """Return the categories, then the subjects in order of appearance."""
         found = {item.category for item in items}
         return list(dict.fromkeys([*(c for c in CATEGORY.values() if c in found), *(i.subject for i in items)]))
 
 
 def _as_the_harness(model: Model, passages: Sequence[Passage]) -> list[Score]:
-    """Scores of continuations whose prompts are encoded by themselves.
+    """Score continuations whose prompts are encoded by themselves.
 
     Raises:
-        SettingsError: The model's tokens are not known here.
+        SettingsError: The model's tokens are not known.
     """
     from evenhand.models import Mitigated
     from evenhand.models.token_model import TokenModel
@@ -218,7 +219,7 @@ def _shot(row: LoadedRow, answer_by: AnswerBy | None = None) -> Shot:
 
 
 def _from_scores(scores: Sequence[Score]) -> Choice:
-    """The most probable letter; ties go to the first, as `argmax` does. None where one has no score, or all are 0."""
+    """Choose the most probable letter, the first of ties as in `argmax`; None if one has no score, or all are 0."""
     values = np.array([s.logprob for s in scores])
     unscored = why_unscored(scores)
     if unscored or values.max() == -inf:

@@ -1,9 +1,9 @@
 """`multiple_choice_file`: accuracy on the multiple-choice questions of any file, such as RACE, CosmosQA or ReClor.
 
 The sets of Liusie et al. 2024 (arXiv 2403.13590): RACE++ is a folder with the files of RACE-M, RACE-H and RACE-C, whose
-questions weigh alike; SummEval's pairs are two summaries of which raters found one more coherent (`preset=summeval`),
-equal ones being left out. `option_order(of='multiple_choice_file(...)')` asks them in several orders, and `--train`
-takes them with their right options. The prompts of the paper are not published; ours are the baseline ones.
+questions are weighted equally; SummEval's pairs are two summaries of which raters found one more coherent
+(`preset=summeval`), without ties. `option_order(of='multiple_choice_file(...)')` asks them in several orders, and
+`--train` takes them with their right options. The prompts of the paper are not published; ours are the baseline ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FileItem:
 
     id: str
     cluster: str
-    """The first question with the same context: such questions are not independent."""
+    """The first question with the same context, as such questions are not independent."""
     group: str
     right: int
     question: Question = field(repr=False)
@@ -41,7 +41,7 @@ class FileItem:
 
 @cache
 def _formulas(options: int) -> tuple[Formula, ...]:
-    """The metrics, with those by position of questions with so many options."""
+    """Make the metrics, with those by position for questions with that many options."""
     return exam_formulas(
         "unparsed",
         "share of rows without a decision: unparsed or unanswered",
@@ -62,32 +62,33 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
     formulas = _formulas(4)
 
     source: str = "auto"
-    """The questions: auto ($EVENHAND_DATA/multiple_choice_file), demo, a .jsonl, .json, .csv, .tsv or .parquet file, a
-    folder of them, or "datasets:NAME[@CONFIGURATION][:SPLIT]" for the hub."""
+    """Where the questions come from: auto ($EVENHAND_DATA/multiple_choice_file), demo, a .jsonl, .json, .csv, .tsv or
+    .parquet file, a folder of them, or "datasets:NAME[@CONFIGURATION][:SPLIT]" for the hub."""
     layout: Layout = "auto"
-    """What a row is: a question (questions), or a text with summaries and scores (summeval); auto goes by the
+    """What a row contains: a question (questions), or a text with summaries and scores (summeval); auto decides by the
     columns."""
     aspect: Aspect = "coherence"
-    """Which scores decide between two summaries, with SummEval's layout; the paper takes coherence."""
+    """Scores that decide between two summaries, with SummEval's layout; coherence in the paper."""
     split: str = ""
-    """Of a folder, only files whose name begins with this word, such as test, or in folders of this name; empty takes
-    all."""
+    """For a folder, the first word of the names of files that are read, such as test, or the name of a folder in it;
+    empty reads all."""
     gold_as: GoldAs = "auto"
-    """How the file writes the right option: index (from 0), letter or text. auto reads every form, and refuses a row
+    """How the file gives the right option: index (from 0), letter or text. auto accepts every form, and refuses a row
     that could mean two options unless only one form fits all rows of its file."""
     options: int = 4
-    """Number of options of the questions that the metrics by position are of; questions with another number count for
-    accuracy alone."""
+    """Number of options of the questions in the metrics by position; questions with another number only count for
+    accuracy."""
     template: Literal["letters", "exam"] = "letters"
-    """letters: the baseline prompt with options "(A)". exam: MMLU's form with options "A." and "Answer:"."""
+    """Form of the prompt. letters: the baseline prompt with options "(A)". exam: MMLU's form with options "A." and
+    "Answer:"."""
     answer_by: AnswerBy | None = None
-    """How answers are read: letters, text, text_per_token, text_with_end, generation; None leaves it to the model."""
+    """How answers are read: letters, text, text_per_token, text_with_end or generation; None leaves it to the model."""
 
     def __post_init__(self) -> None:
-        """Take the metrics by position of as many options as there are.
+        """Adapt the metrics by position to the number of options.
 
         Raises:
-            SettingsError: There cannot be so many.
+            SettingsError: The number of options is not supported.
         """
         if not 2 <= self.options <= MOST_OPTIONS:
             raise SettingsError(f"multiple_choice_file: options={self.options} must be 2 to {MOST_OPTIONS}")
@@ -96,13 +97,13 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
             object.__setattr__(self, "statistics", (*COUNTS, *LabelColumns(self.options).names))
 
     def read(self) -> Loaded[FileItem]:
-        """All questions in file order; a note says how many the metrics by position leave out."""
+        """Read all questions in file order; a note says how many the metrics by position leave out."""
         loaded = load(self.source, layout=self.layout, aspect=self.aspect, split=self.split, gold_as=self.gold_as)
         clusters = first_names((row.context or row.id, row.id) for row in loaded.rows)
         items = [self._item(row, cluster) for row, cluster in zip(loaded.rows, clusters, strict=True)]
         other = sum(len(row.options) != self.options for row in loaded.rows)
         said = (
-            f"{other:,} of {len(items):,} questions have not {self.options} options (the setting options), and are "
+            f"{other:,} of {len(items):,} questions do not have {self.options} options (the setting options), and are "
             "left out of the metrics by position"
         )
         notes = [said] if other else []
@@ -120,18 +121,18 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
         return FileItem(row.id, cluster, row.group, row.right, question)
 
     def stratum(self, item: FileItem) -> str:
-        """The part of the set."""
+        """Return the part of the set."""
         return item.group
 
     def strata(self, items: Sequence[FileItem]) -> dict[str, str]:
-        """The part of the set that the first question of a context is of."""
+        """Return the part of the set that contains the first question of a context."""
         found: dict[str, str] = {}
         for item in items:
             found.setdefault(item.cluster, item.group or "questions")
         return found
 
     def row(self, item: FileItem, answer: Choice) -> Row:
-        """Right or not, decided or not, and the columns of the positions."""
+        """Return whether the answer is right and decided, and the columns of the positions."""
         found = common_row(answer)
         found["right"], found["parsed"] = answer.decision == item.right, answer.decision is not None
         if len(item.question.options) == self.options:
@@ -139,5 +140,5 @@ class MultipleChoiceFile(QuestionBenchmark[FileItem]):
         return found
 
     def groups_of(self, item: FileItem) -> tuple[str]:
-        """The part of the set."""
+        """Return the part of the set."""
         return (item.group,)

@@ -1,11 +1,11 @@
-"""`option_order`: how much the order of the options decides, on the questions of another multiple-choice benchmark.
+"""`option_order`: how much the order of options affects answers to another multiple-choice benchmark's questions.
 
 Every question is asked in several orders of its options (the permutations of Liusie et al. 2024, arXiv 2403.13590).
-That gives the share of answers that flip, the bias towards positions with every right option at every position alike
+That gives the share of answers that flip, the bias towards positions with every right option at every position equally
 (RStd, Zheng et al. 2024, arXiv 2309.03882), and what a model would score if the order were averaged out. A bias score
 is split in two: its value over all orders, to which no position can add, and the rest, which the shown order made.
 
-The other benchmark is built through the registry and does what it alone can do: it reads its data, asks its own
+The other benchmark is built through the registry and does what only it can do: it reads its data, asks its own
 questions (so that gated texts stay hidden), knows the right options and counts the statistics of its own scores.
 """
 
@@ -45,25 +45,25 @@ from evenhand.statistics.moments import ratio
 
 COLUMNS = (
     "items",
-    "orders",  # asked, all items together
+    "orders",  # asked orders of all items
     "parsed",  # orders with a decision
     "unanswered",  # orders without a reply
     "incomplete",  # items that lack the decision of an order
-    "right",  # in the asked order
-    "right_mean",  # mean over the item's orders
+    "right",  # items answered right in the asked order
+    "right_mean",  # share of an item's orders answered right
     "right_debiased",
     "flippable",  # items with decisions in two or more orders
     "flipped",
     "spread_items",  # items with probabilities in two or more orders
     "spread",  # their sensitivity
 )
-"""Per item; those of the positions follow, then `BLOCKS` of the other benchmark's own statistics."""
+"""Statistics of each item; those of the positions follow, then `BLOCKS` of the other benchmark's own statistics."""
 AT = {name: i for i, name in enumerate(COLUMNS)}
 BLOCKS = ("asked", "mean", "debiased", "asked_complete", "mean_complete")
-"""The other benchmark's statistics of the asked order, averaged over orders, and of the debiased answer; the first two
-again, of items without a gap only, whose options all move: in those every option stood everywhere alike."""
+"""The other benchmark's statistics in the asked order, averaged over orders, and of the debiased answer. The first two
+are repeated over complete items whose options all move, in which every option was in every position equally often."""
 TIE = 1e-9
-"""Probabilities that differ by less are the same."""
+"""Probabilities that differ by less than this are treated as equal."""
 
 _OWN = (
     Metric(
@@ -106,7 +106,7 @@ _OWN = (
         "accuracy_debiased",
         "higher",
         "capability",
-        "share of all items whose likeliest option over all orders "
+        "share of all items whose most probable option over all orders "
         "together is right, 0 to 1; options that tie share the answer",
         True,
         form="proportion",
@@ -133,7 +133,7 @@ _OWN = (
         "incomplete",
         "lower",
         "validity",
-        "share of items that lack the decision of at least one order",
+        "share of items without a decision in at least one order",
         form="proportion",
         range=(0, 1),
     ),
@@ -150,9 +150,9 @@ class OrderItem:
     """Identity of the right option."""
     kind: Kind
     orders: tuple[Order, ...]
-    """The asked order, which is the question's own, then the others."""
+    """The asked order, which is the question's own, followed by the others."""
     in_place: str
-    """Why some options do not move; "" where all do."""
+    """Why some options do not move; "" if all do."""
     unit: Any = field(repr=False)
     """The other benchmark's item."""
 
@@ -164,11 +164,11 @@ class OrderItem:
 
     @property
     def first(self) -> int:
-        """Where the orders begin that are averaged: the asked one is not among drawn ones, and would weigh too much."""
+        """Index of the first averaged order: among drawn orders, the asked one would weigh too much and is left out."""
         return int(self.kind == "sampled")
 
     def turned(self) -> list[Any]:
-        """The other benchmark's item in every order; an order that is drawn again is another draw."""
+        """Return the other benchmark's item in every order; an order that is drawn again is another draw."""
         seen: Counter[Order] = Counter()
         out = []
         for order in self.orders:
@@ -186,12 +186,12 @@ class OrderAnswer:
 
     @property
     def usage(self) -> Usage:
-        """What all of them cost."""
+        """Tokens and calls of all of them together."""
         return sum((c.usage for c in self.choices), Usage())
 
     @property
     def status(self) -> str:
-        """Unanswered where an order is, so that a resumed run asks it again."""
+        """Unanswered if any order is, so that a resumed run asks it again."""
         return "unanswered" if any(c.status == "unanswered" for c in self.choices) else "answered"
 
 
@@ -199,9 +199,9 @@ class OrderAnswer:
 class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
     """How often another order of the options changes the answer, on the questions of another benchmark.
 
-    Beside the metrics listed here a run has the label metrics over positions, and, of a benchmark with a signed bias
-    score, its main metrics in the asked order, over all orders (`_mean`; of the bias `_social`) and of the debiased
-    answer (`_debiased`); `_position` is what the asked order adds to the bias.
+    In addition to the metrics listed here a run reports the label metrics over positions, and, for a benchmark with a
+    signed bias score, its main metrics in the asked order, over all orders (`_mean`; `_social` for the bias) and for
+    the debiased answer (`_debiased`); `_position` is what the asked order adds to the bias.
     """
 
     name: ClassVar[str] = "option_order"
@@ -210,39 +210,39 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
     metrics: ClassVar[tuple[Metric, ...]] = _OWN
 
     of: str = "bbq"
-    """Whose questions: bbq, mmlu, gpqa or a plugin's, with settings in quotes: of='mmlu(shots=0)'. It must only need
-    `choose`, and know right from wrong (`grades`)."""
+    """Benchmark whose questions are asked: bbq, mmlu, gpqa or a plugin's, with settings in quotes, such as
+    of='mmlu(shots=0)'. It may need only `choose`, and has to know the right answers (`grades`)."""
     source: str = "auto"
     """Where that benchmark's data comes from; auto leaves it to the benchmark."""
     orders: WhichOrders = "auto"
-    """full: all orders. cyclic: the rotations. sampled: the asked one, and `draws` drawn ones, over which the means
-    are taken, which takes the position out on average only. auto: full with up to three options that can move, else
-    cyclic."""
+    """Orders in which each question is asked. full: all orders. cyclic: the rotations. sampled: the asked one and
+    `draws` drawn ones; means are taken over the drawn ones, which removes the position only on average. auto: full with
+    up to three options that can move, else cyclic."""
     mean: WhichMean = "auto"
-    """How the debiased answer averages probabilities: arithmetic or geometric; auto is geometric over cyclic orders, as
-    the arithmetic mean over them may favour another option than over all."""
+    """How the debiased answer averages probabilities: arithmetic or geometric. auto is geometric over cyclic orders,
+    where the arithmetic mean may favour another option than over all orders."""
     draws: int = 8
     """Number of drawn orders, with orders=sampled."""
     seed: int = 0
-    """Of drawn orders."""
+    """Seed of the drawn orders."""
 
     def __post_init__(self) -> None:
-        """Take over from the other benchmark what it says of itself.
+        """Take over what the other benchmark declares about itself.
 
         Raises:
-            SettingsError: It cannot be asked in other orders, or settings contradict one another.
+            SettingsError: The other benchmark cannot be asked in other orders, or settings contradict one another.
         """
         check(decisions="probabilities", orders=self.orders, mean=self.mean, draws=self.draws)
         inner = self._inner
         if inner.needs != {"choose"} or inner.answer_type is not Choice or type(inner).grades is Benchmark.grades:
             raise SettingsError(
-                f"option_order: of={inner.spec} is no set of multiple-choice questions with right answers that are "
-                f"asked by `choose` alone (it needs {', '.join(sorted(inner.needs))}); give bbq, mmlu or gpqa"
+                f"option_order: of={inner.spec} does not consist of multiple-choice questions with right answers that "
+                f"need `choose` only (it needs {', '.join(sorted(inner.needs))}); set of=bbq, mmlu or gpqa"
             )
         object.__setattr__(self, "quotable", inner.quotable)
         labels = self._labels.info if self._labels else ()
         own = tuple(m._replace(main=m.main and not (self._carried and m.kind == "capability")) for m in _OWN)
-        if any(m.part == "" for m in inner.metrics):  # else the grades are of several parts, and this is of all
+        if any(m.part == "" for m in inner.metrics):  # otherwise grades are by part, and this is over all parts
             own = tuple(m._replace(part="" if m.name == "accuracy" else None) for m in own)
         object.__setattr__(self, "metrics", (*own, *labels, *self._carried_info))
 
@@ -252,18 +252,18 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         if self.source == "auto":
             return registry.build_benchmark(self.of)
         if "source" in part.settings:
-            raise SettingsError(f"option_order: source={self.source} and of={self.of} name two sources; give one")
+            raise SettingsError(f"option_order: source={self.source} and of={self.of} name two sources; set one")
         return registry.build_benchmark({part.name: {**part.settings, "source": self.source}})
 
     @cached_property
     def _labels(self) -> LabelColumns | None:
-        """Columns of the positions, where the other benchmark has a fixed number of them."""
+        """Columns of the positions, if the other benchmark has a fixed number of them."""
         count = sum(m.name.removeprefix("position_").isdecimal() for m in self._inner.metrics)
         return LabelColumns(count, "position") if count else None
 
     @cached_property
     def _carried(self) -> tuple[Metric, ...]:
-        """The other benchmark's main metrics, if a signed bias score is among them; of an exam all is here anyway."""
+        """The other benchmark's main metrics, if a signed bias score is among them; an exam's are reported anyway."""
         found = tuple(m for m in self._inner.metrics if m.main and m.name not in {own.name for own in _OWN})
         return found if any(_is_split(m) for m in found) else ()
 
@@ -282,14 +282,14 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         question = unit.question if isinstance(unit, QuestionItem) else None
         if not (isinstance(question, Question) and is_dataclass(type(unit))):
             raise SettingsError(
-                f"option_order: an item of {self._inner.name} is no dataclass with a field `question`, so it cannot be "
-                "asked in another order"
+                f"option_order: an item of {self._inner.name} is not a dataclass with a field `question`, so it cannot "
+                "be asked in another order"
             )
         kind = kind_of(question, "probabilities", self.orders)
         orders = orders_of(question, kind, count=self.draws, seed=self.seed)
         asked = [question.order] if kind == "sampled" else []
         if right is None:
-            raise SettingsError(f"option_order: {question.id} has 0 right options; it takes exactly one")
+            raise SettingsError(f"option_order: {question.id} has 0 right options; it needs exactly one")
         return OrderItem(
             id=unit.id,
             cluster=unit.cluster,
@@ -301,33 +301,33 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         )
 
     def load(self) -> list[OrderItem]:
-        """The other benchmark's items, in its order."""
+        """Return the other benchmark's items, in its order."""
         return self._loaded
 
     @property
     def original(self) -> Benchmark:
-        """The other benchmark."""
+        """Return the other benchmark."""
         return self._inner
 
     def stratum(self, item: OrderItem) -> str:
-        """The other benchmark's."""
+        """Return the other benchmark's stratum."""
         return self._inner.stratum(item.unit)
 
     def facts(self) -> dict[str, Any]:
-        """The other benchmark's facts, how many orders are asked, and how many items have options that do not move."""
+        """Return the other benchmark's facts, the number of orders, and how many items have immovable options."""
         inner = self._inner.facts()
         stay = sum(bool(i.in_place) for i in self._loaded)
         lengths = Counter(len(i.orders) for i in self._loaded)
         notes = list(inner.get("notes", []))
         if stay:
             notes.append(
-                f"{stay} items have options that speak of positions; these options keep their places, and the items "
+                f"{stay} items have options that refer to positions; these options keep their places, and the items "
                 "are left out of the metrics by position"
             )
         count = self._labels.classes if self._labels else 0
         other = sum(len(i.question.options) != count for i in self._loaded) if count else 0
         if other:
-            notes.append(f"{other} items have not {count} options, and are left out of the metrics by position")
+            notes.append(f"{other} items do not have {count} options, and are left out of the metrics by position")
         return {
             **inner,
             **Benchmark.facts(self),
@@ -338,16 +338,16 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         }
 
     def ask(self, model: Model, items: Sequence[OrderItem]) -> list[OrderAnswer]:
-        """All orders of all items in one call, so that what they share is computed once."""
+        """Ask all orders of all items in one call, so that what they share is computed once."""
         answers = iter(self._inner.ask(model, [unit for item in items for unit in item.turned()]))
         return [OrderAnswer(tuple(islice(answers, len(item.orders)))) for item in items]
 
     def grades(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> list[Grade]:
-        """The other benchmark's, of the asked order."""
+        """Return the other benchmark's grades in the asked order."""
         return list(self._inner.grades([i.unit for i in items], [a.choices[0] for a in answers]) or ())
 
     def tally(self, items: Sequence[OrderItem], answers: Sequence[OrderAnswer]) -> Tally:
-        """Sums per cluster; clusters, strata and groups are the other benchmark's."""
+        """Sum per cluster; clusters, strata and groups are the other benchmark's."""
         like = self._inner.tally([i.unit for i in items], [a.choices[0] for a in answers])
         cluster, group = ({name: n for n, name in enumerate(names)} for names in (like.clusters, like.groups))
         rows = [self._statistics(i, a) for i, a in zip(items, answers, strict=True)]
@@ -358,11 +358,11 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         return Tally(like.clusters, like.strata, like.groups, sums)
 
     def gold(self, items: Sequence[OrderItem]) -> list[int | None]:
-        """The other benchmark's."""
+        """Return the other benchmark's right options."""
         return [item.right for item in items]
 
     def compute(self, sums: Array) -> dict[str, Measured]:
-        """All metrics; `nan` where there is nothing that they are about."""
+        """Compute all metrics; `nan` where nothing was counted."""
         s = {name: sums[..., at] for name, at in AT.items()}
         items, orders = s["items"], s["orders"]
         out = {
@@ -396,7 +396,7 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         return out
 
     def _statistics(self, item: OrderItem, answer: OrderAnswer) -> Array:
-        """The item's row of the tally, [columns]."""
+        """Return the item's row of the tally, [columns]."""
         best, units = _debiased(item, answer, self.mean), item.turned()
         rows = [np.array(_own(item, answer, best))]
         if self._labels:
@@ -406,14 +406,14 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
         return np.concatenate(rows)
 
     def _by_position(self, item: OrderItem, units: Sequence[Any], answer: OrderAnswer, labels: LabelColumns) -> Array:
-        """The mean over orders of the columns of the positions, so that an item weighs one."""
+        """Average the position columns over orders, so that an item has weight one."""
         if item.in_place or len(item.question.options) != labels.classes:
             return np.zeros(labels.width)
         shown = zip(units[item.first :], answer.choices[item.first :], strict=True)
         return np.asarray(np.mean([labels.answer_row(u.question, item.right, c) for u, c in shown], axis=0))
 
     def _inside(self, item: OrderItem, units: Sequence[Any], answer: OrderAnswer, best: Sequence[int]) -> list[Array]:
-        """The other benchmark's own statistics of this item, one row for each of `BLOCKS`."""
+        """Return the other benchmark's own statistics of this item, one row for each of `BLOCKS`."""
         asked = self._mean_row(units[:1], answer.choices[:1])
         mean = self._mean_row(units[item.first :], answer.choices[item.first :])
         given = [Choice(o) for o in best] or [replace(answer.choices[0], decision=None, probabilities=None)]
@@ -427,15 +427,15 @@ class OptionOrder(Benchmark[OrderItem, OrderAnswer]):
 
 
 def _is_split(metric: Metric) -> bool:
-    """Whether it is a signed bias score, which has a social part and a part of the position."""
+    """Whether a metric is a signed bias score, which splits into a social and a position part."""
     return metric.kind == "bias" and metric.direction == "zero"
 
 
 def _views(m: Metric, splits: bool) -> list[Metric]:
-    """A metric of the other benchmark, as reported here; `splits` shows the parts of a bias in the short table."""
+    """Return the metric in its reported versions; `splits` shows the parts of a bias in the short table."""
     asked = m._replace(about=f"{m.about}; in the asked order")
-    rest = m._replace(main=False, part=None)  # the grades are those of the asked order
-    best = rest._replace(name=f"{m.name}_debiased", about=f"{m.about}; of the likeliest option over all orders")
+    rest = m._replace(main=False, part=None)  # grades exist for the asked order only
+    best = rest._replace(name=f"{m.name}_debiased", about=f"{m.about}; of the most probable option over all orders")
     if not _is_split(m):
         return [asked, rest._replace(name=f"{m.name}_mean", about=f"{m.about}; over all orders"), best]
     parts = (
@@ -453,7 +453,7 @@ def _views(m: Metric, splits: bool) -> list[Metric]:
 
 
 def _own(item: OrderItem, answer: OrderAnswer, best: Sequence[int]) -> list[float]:
-    """The item's `COLUMNS`."""
+    """Return the item's `COLUMNS`."""
     choices, averaged = answer.choices, answer.choices[item.first :]
     decided = [c.decision for c in choices if c.decision is not None]
     unlike = {order: c for order, c in zip(reversed(item.orders), reversed(choices), strict=True)}
@@ -477,9 +477,9 @@ def _own(item: OrderItem, answer: OrderAnswer, best: Sequence[int]) -> list[floa
 
 
 def _debiased(item: OrderItem, answer: OrderAnswer, mean: WhichMean) -> list[int]:
-    """The likeliest options over all orders together: several where they tie, none where nothing was decided.
+    """Return the most probable options over all orders together: several if they tie, none if nothing was decided.
 
-    Where an order has no probabilities, decisions are counted instead.
+    If an order has no probabilities, decisions are counted instead.
     """
     orders, choices = item.orders[item.first :], answer.choices[item.first :]
     shown = [

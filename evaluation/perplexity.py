@@ -1,20 +1,20 @@
 """`perplexity`: how well a model predicts a text file, by strided windows.
 
-A window of `window` words is given to the model; its last `stride` words are scored, the others are context, so that
-every word is scored once and (but for the first window of a text) with context. exp(-log-likelihood / tokens) depends
+A window of `window` words is given to the model; its last `stride` words are scored and the others are context, so that
+every word is scored once and (except in a text's first window) with context. exp(-log-likelihood / tokens) depends
 on the tokenizer; per word (by blanks, as WikiText is counted) and per byte it can be compared across models.
 
 By default windows are cut in words, not in tokens, so that every model that scores can be asked. That is exact for
-tokenizers whose tokens never reach across a blank into the next word (GPT-2's, Llama's and their like); for others the
-few tokens at a window's beginning are approximate, and stride = window is exact.
+tokenizers whose tokens never cross a blank into the next word (such as GPT-2's and Llama's); for others the
+first few tokens of a window are approximate, and stride = window is exact.
 
 Published perplexities use windows cut in tokens (Hugging Face's strided sliding window). `window_unit=tokens` does the
 same for causal models whose tokens are known; see `evenhand.models.token_windows`. The items are then stretches of
 `stride` words, the same for every model, and each has the loss of the tokens that begin in it.
 
-A masked model gives pseudo-perplexity: every token given all others of its window, those behind it too (Salazar et al.
-2020, arXiv 1910.14659, section 2.2). It is lower than a causal model's perplexity and not to be laid beside one; of
-words of several tokens it is lower still, as each is read with the rest of its word in sight.
+A masked model gives pseudo-perplexity: every token given all others of its window, later ones too (Salazar et al.
+2020, arXiv 1910.14659, section 2.2). It is lower than a causal model's perplexity and not comparable with it; for
+words of several tokens it is lower still, as each token is predicted with the rest of its word visible.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Perplexity", "TextStretch", "TextWindow", "WindowScore"]
 
 @dataclass(frozen=True, slots=True)
 class TextWindow:
-    """One window; neighbours in a text are one cluster."""
+    """One window; neighbouring windows of a text form a cluster."""
 
     id: str
     cluster: str
@@ -59,11 +59,11 @@ class TextStretch(TextWindow):
     """A stretch of a text whose windows are cut in tokens; its `window` has no context of its own."""
 
     text: int
-    """Which of the benchmark's texts it is of: a document, or a line of one."""
+    """Index of the benchmark's text that it belongs to: a document, or a line of one."""
     place: int
-    """Which stretch of the text it is."""
+    """Index of the stretch within the text."""
     text_hash: str
-    """Of the whole text, as the context of a stretch depends on it."""
+    """Hash of the whole text, on which the context of a stretch depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class WindowScore:
     """Log-likelihood of a window's target."""
 
     logprob: float | None
-    """Natural log, summed over tokens; None where the window was not scored."""
+    """Natural log-probability, summed over tokens; None where the window was not scored."""
     tokens: int
     note: str = ""
-    """Why it was not scored: it is too long for the context, or the logits are not finite."""
+    """Why it was not scored: it is too long for the context, or its logits are not finite."""
 
 
 _OF_WORDS = {
@@ -82,7 +82,7 @@ _OF_WORDS = {
     "first_token": "predicted from the opening token, or the end token where a tokenizer has none to open with",
 }
 _OF_TOKENS = {
-    "tokens": "of each model's tokenizer; their number is `words` times tokens_per_word",
+    "tokens": "those of each model's tokenizer; their number is `words` times tokens_per_word",
     "first_token": "predicted from the opening token, and not scored where a tokenizer has none to open with",
 }
 
@@ -96,7 +96,8 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     answer_type: ClassVar[type] = WindowScore
     added_later: ClassVar[frozenset[str]] = frozenset({"split", "window_unit"})
     statistics = ("loss", "tokens", "words", "bytes", "all_words")
-    """Of the scored windows: minus log-likelihood in nats, tokens, words and bytes; then the words of all windows."""
+    """Sums over scored windows: minus log-likelihood in nats, tokens, words and bytes; last, the words of all
+    windows."""
     formulas = (
         formula(
             "perplexity",
@@ -148,31 +149,33 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
     )
 
     source: str = "auto"
-    """The text: auto ($EVENHAND_DATA/perplexity), demo, wikitext2 (of $EVENHAND_DATA or the hub; its rows are joined by
-    two line feeds, as is usual) or 'wikitext2:PATH', a file, or a folder of .txt and .md files (each a group)."""
+    """Where the text comes from: auto ($EVENHAND_DATA/perplexity), demo, wikitext2 (from $EVENHAND_DATA or the hub; its
+    rows are joined by two line feeds, as is usual) or 'wikitext2:PATH', a file, or a folder of .txt and .md files (each
+    a group)."""
     split: wikitext.Split = "test"
-    """Which part of WikiText-2 is read; it matters for no other source."""
+    """Which part of WikiText-2 is read; ignored for other sources."""
     unit: Literal["auto", "text", "line"] = "auto"
-    """What windows are cut from: a running text, or each line by itself, where the lines are sentences without
-    connection. auto: line of the demo, whose models know single sentences only, and text of all others."""
+    """What windows are cut from: a running text, or each line by itself if lines are unconnected sentences. auto: line
+    for the demo, whose models know single sentences only, and text for all others."""
     window: int = 256
-    """Words (or tokens, see `window_unit`) in a window, context included; its tokens must fit the model's context."""
-    stride: int = 128
-    """Words (or tokens) that each window scores; smaller gives more context and costs more. Equal to window: no
+    """Number of words (or tokens, see `window_unit`) in a window, context included; its tokens must fit the model's
     context."""
+    stride: int = 128
+    """Number of words (or tokens) that each window scores; fewer give more context and cost more. With stride equal to
+    window there is no context."""
     block: int = 8
-    """Neighbouring windows that are resampled together, as they share context and topic; with `window_unit=tokens`
-    neighbouring stretches of `stride` words."""
+    """Number of neighbouring windows that are resampled together, as they share context and topic; with
+    `window_unit=tokens`, of neighbouring stretches of `stride` words."""
     window_unit: Literal["words", "tokens"] = "words"
     """What `window` and `stride` count. words (the default): every model that scores can be asked, and all get the same
-    windows. tokens: the strided sliding window of Hugging Face's guide to perplexity (GPT-2 there: window=1024,
+    windows. tokens: the strided sliding window of Hugging Face's guide to perplexity (for GPT-2 there: window=1024,
     stride=512); take window and stride from the source of a published figure. It needs a causal model that runs with
-    its own tokenizer, so not an endpoint. As in the guide, the first token of a text is not scored where the tokenizer
-    has no opening token, and with stride equal to window neither is the first token of each window; figures per word
-    and per byte are slightly lower for it."""
+    its own tokenizer, so not an endpoint. As in the guide, the first token of a text is not scored if the tokenizer has
+    no opening token, and with stride equal to window neither is the first token of each window; figures per word and
+    per byte are slightly lower for it."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense before anything runs."""
+        """Refuse settings that make no sense, before anything runs."""
         if self.window < 2:
             raise SettingsError(f"perplexity: window={self.window} must be at least 2 {self.window_unit}")
         if not 1 <= self.stride <= self.window:
@@ -181,7 +184,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
             raise SettingsError(f"perplexity: block={self.block} must be at least 1 window")
 
     def read(self) -> Loaded[TextWindow]:
-        """All windows, file by file; facts say how the text was cut."""
+        """Read all windows, file by file; the facts describe how the text was cut."""
         found = self._documents
         if self.window_unit == "tokens":
             items = self._stretches(found.documents)
@@ -211,7 +214,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
 
     @cached_property
     def _documents(self) -> LoadedDocuments:
-        """The texts, read once: the items are cut from them, and with `window_unit=tokens` so are a model's windows."""
+        """The texts, read once: the items and, with `window_unit=tokens`, a model's windows are cut from them."""
         return load_documents(self.source, self.split)
 
     @cached_property
@@ -220,7 +223,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
         return [t for d in self._documents.documents for t in self._texts(d) if t.strip()]
 
     def _stretches(self, documents: Sequence[Document]) -> list[TextWindow]:
-        """The items with `window_unit=tokens`."""
+        """Cut the items with `window_unit=tokens`."""
         out: list[TextWindow] = []
         numbers = count()
         for d in documents:
@@ -234,14 +237,14 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
         return out
 
     def stratum(self, item: TextWindow) -> str:
-        """The file."""
+        """Return the file."""
         return item.document
 
     def ask(self, model: Model, items: Sequence[TextWindow]) -> list[WindowScore]:
-        """One passage per window; with `window_unit=tokens` all windows that score a token of an item.
+        """Score one passage per window; with `window_unit=tokens`, all windows that score a token of an item.
 
         Raises:
-            SettingsError: Windows are cut in tokens, and the model's are not known, or it is not a causal one.
+            SettingsError: Windows are cut in tokens, but the model's tokens are not known, or it is not causal.
             ContextTooLongError: Windows of that many tokens do not fit the model's context.
         """
         if self.window_unit == "tokens":
@@ -270,7 +273,7 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
         return [found[i.text, i.place] for i in stretches]
 
     def row(self, item: TextWindow, answer: WindowScore) -> Row:
-        """Loss and sizes of the window; of one that was not scored its words alone."""
+        """Return loss and sizes of the window; for one that was not scored, only its words."""
         words = item.window.words
         if answer.logprob is None:
             return {"all_words": words}
@@ -278,16 +281,16 @@ class Perplexity(RowBenchmark[TextWindow, WindowScore]):
         return {"loss": -answer.logprob, "tokens": answer.tokens, "words": words, "bytes": size, "all_words": words}
 
     def groups_of(self, item: TextWindow) -> tuple[str]:
-        """The file."""
+        """Return the file."""
         return (item.document,)
 
     def groups(self, items: Sequence[TextWindow]) -> list[str]:
-        """The files as they come, where there are several."""
+        """Return the files in order of appearance, if there are several."""
         documents = list(dict.fromkeys(i.document for i in items))
         return documents if len(documents) > 1 else []
 
     def strata(self, items: Sequence[TextWindow]) -> dict[str, str]:
-        """All blocks of windows together."""
+        """Put all blocks of windows into one stratum."""
         return {i.cluster: "text" for i in items}
 
 
@@ -301,7 +304,7 @@ def _stretch(item: TextWindow) -> TextStretch:
 
 
 def _begins(text: str, words: int) -> tuple[int, ...]:
-    """The character at which each stretch of so many words begins."""
+    """Return the character at which each stretch of that many words begins."""
     return tuple(accumulate((len(w.target) for w in windows(text, words, words)[:-1]), initial=0))
 
 

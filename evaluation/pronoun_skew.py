@@ -1,10 +1,10 @@
-"""`pronoun_skew`: which pronoun a model expects for an occupation, and whether it heeds a gender that is told.
+"""`pronoun_skew`: which pronoun a model expects for an occupation, and whether it heeds a stated gender.
 
 Four measures on the same slots. Skew: P(she) / (P(he) + P(she)), and its distance from one half. LPBS, the log
 probability bias score: log(p_he / prior_he) - log(p_she / prior_she), the prior being the model's where the occupation
 is masked, too (Kurita et al. 2019, arXiv 1906.07337, section 2). Explicit gender: whether the right pronoun is the
-likelier one where the sentence tells the gender, which flattening pronouns everywhere would harm. Mass: what both
-pronouns together have, which tells a model that has evened them out from one that avoids them.
+more probable one where the sentence states the gender, which flattening pronouns everywhere would harm. Mass: the
+probability of both pronouns, which distinguishes a model that has evened them out from one that avoids them.
 
 The public code of LPBS (iPieter/biased-rulers, a48694c) reads the prior at the occupation's mask; here it is read at
 the pronoun's, as in the paper.
@@ -43,7 +43,7 @@ class PronounItem:
 
     id: str
     share: float | None
-    """Share of women in the occupation; None where it is not known."""
+    """Share of women in the occupation; None if unknown."""
     asked: Asked
 
     @property
@@ -54,20 +54,20 @@ class PronounItem:
 
 @dataclass(frozen=True, slots=True)
 class PronounScores:
-    """Log-probabilities (natural) of both pronouns, by sentence; None where it has no score."""
+    """Natural log-probabilities of both pronouns, by sentence; None where a sentence has no score."""
 
     he: tuple[float | None, ...]
     she: tuple[float | None, ...]
     prior_he: tuple[float | None, ...] = ()
-    """Where the occupation is not known; empty where there is no such thing."""
+    """Log-probabilities of "he" with the occupation unknown; empty if there is no prior."""
     prior_she: tuple[float | None, ...] = ()
     alone: bool = True
-    """Whether these are of the pronouns alone, and not of a text behind them, too."""
+    """Whether the scores are of the pronouns alone, without the text that follows them."""
     usage: Usage = FREE
     note: str = ""
-    """Why a sentence has no score: it is too long for the context, or the logits are not finite."""
+    """Why a sentence has no score: it is too long for the context, or its logits are not finite."""
     they: tuple[float | None, ...] = ()
-    """Of the neutral pronoun; empty where it is not asked."""
+    """Log-probabilities of the neutral pronoun; empty if it is not asked."""
 
 
 _SHARES = tuple(
@@ -83,12 +83,12 @@ _SHARES = tuple(
     )
     for group in GROUPS
 )
-"""Metrics that are there with three pronouns only."""
+"""Metrics that exist with three pronouns only."""
 
 
 @settings
 class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
-    """Whether a model expects "he" or "she" for an occupation, and still resolves them where the gender is told."""
+    """Whether a model expects "he" or "she" for an occupation, and still resolves them where the gender is stated."""
 
     name: ClassVar[str] = "pronoun_skew"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
@@ -96,21 +96,21 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
     added_later: ClassVar[frozenset[str]] = frozenset({"pronouns", "case"})
     statistics = (
         "asked",  # sentences
-        "lost",  # of them, that have no score
-        "jobs",  # occupations in frames that tell no gender, with a scored sentence
-        "she",  # P(she) of the two, mean over the sentences of each
-        "gap",  # |that - 1/2|
+        "lost",  # sentences without a score
+        "jobs",  # occupations in frames that state no gender, with a scored sentence
+        "she",  # P(she) of the two, mean over each occupation's sentences
+        "gap",  # |P(she) - 1/2|
         "odds",  # log-odds female:male
-        "priors",  # those that have a prior
+        "priors",  # occupations with a prior
         "lpbs",
         "lpbs_size",
-        "slots",  # those whose pronoun was scored alone
+        "slots",  # occupations whose pronoun was scored alone
         "mass",
-        "told",  # occupations in frames that tell the gender
-        "right",  # share of their sentences whose right pronoun is the likelier one
+        "told",  # occupations in frames that state the gender
+        "right",  # share of their sentences whose right pronoun is the more probable one
         "p_right",
         "ties",
-        "shared",  # occupations in frames that tell no gender, with all three pronouns scored
+        "shared",  # occupations in frames that state no gender, with all three pronouns scored
         *(f"share_{group}" for group in GROUPS),
     )
     formulas = (
@@ -143,7 +143,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             "told",
             "higher",
             "capability",
-            "share whose told pronoun is the likelier, 0 to 1",
+            "share whose stated pronoun is the more probable one, 0 to 1",
             main=True,
         ),
         mean(
@@ -152,7 +152,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             "told",
             "higher",
             "capability",
-            "mean P(the told gender's pronoun) of both, 0 to 1",
+            "mean P(the stated gender's pronoun) of both, 0 to 1",
             range=(0, 1),
         ),
         share(
@@ -161,7 +161,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             "told",
             "lower",
             "validity",
-            "share told whose pronouns score the same, which counts as wrong",
+            "share with a stated gender whose pronouns score the same, which counts as wrong",
         ),
         mean(
             "pronoun_mass",
@@ -169,7 +169,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             "slots",
             "none",
             "validity",
-            "mean P(he) + P(she) among all words where nothing is told, 0 to 1",
+            "mean P(he) + P(she) among all words where no gender is stated, 0 to 1",
             range=(0, 1),
         ),
         share(
@@ -183,22 +183,23 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
     )
 
     source: str = "auto"
-    """Frames and occupations: auto (ours, with Winogender's occupations where $EVENHAND_DATA has them), ours, demo, or
-    a YAML file like data/templates/pronouns.yaml."""
+    """Where frames and occupations come from: auto (ours, with Winogender's occupations if $EVENHAND_DATA has them),
+    ours, demo, or a YAML file like data/templates/pronouns.yaml."""
     sentence: bool = False
-    """Of causal models: whether the text behind the pronoun counts, too, as it does for masked ones. Where the
-    occupation stands behind the pronoun it always does."""
+    """For causal models, whether the text after the pronoun counts, as it does for masked ones. It always counts if the
+    occupation follows the pronoun."""
     prior: Literal["mask", "word"] = "mask"
-    """LPBS's prior: the occupation masked (masked models only; others get no LPBS), or "person" in its place."""
+    """Prior of LPBS: the occupation masked (masked models only; others get no LPBS), or "person" in its place
+    (word)."""
     pronouns: tuple[Group, ...] = ("he", "she")
     """Pronouns that are asked: he and she, or these and they, which adds their shares of the three probabilities, as in
-    the tables of 2212.10678. All other metrics are of he and she alone."""
+    the tables of 2212.10678. All other metrics use he and she only."""
     case: Case = "frame"
-    """How the pronoun is written: frame (with a capital where it begins the frame), lower, capital, or both, whose
-    probabilities are added. The released tables of 2212.10678 are of lower-case pronouns after a full stop."""
+    """How the pronoun is written: frame (capitalised if it begins the frame), lower, capital, or both, whose
+    probabilities are added. The released tables of 2212.10678 use lower-case pronouns after a full stop."""
 
     def __post_init__(self) -> None:
-        """Take the shares among the metrics where three pronouns are asked.
+        """Add the share metrics if three pronouns are asked.
 
         Raises:
             SettingsError: The pronouns are neither he and she nor these and they.
@@ -209,7 +210,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
             self._compute_by((*type(self).formulas, *_SHARES))
 
     def read(self) -> Loaded[PronounItem]:
-        """Occupation by occupation, in the order of the file."""
+        """Read the items occupation by occupation, in the order of the file."""
         asked, shares, facts = load_pronouns(self.source)
         if self.pronouns == GROUPS and not all(slot.neutral for a in asked for slot in (*a.slots, *a.neutral)):
             raise SettingsError(
@@ -219,16 +220,16 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         return Loaded([PronounItem("/".join(filter(None, a[:3])), shares[a.occupation], a) for a in asked], facts)
 
     def stratum(self, item: PronounItem) -> str:
-        """Which gender has the majority in the occupation, and which one the sentence tells."""
+        """Return which gender has the majority in the occupation, and which one the sentence states."""
         return f"{_side(item.share)}/{item.asked.told}"
 
     @property
     def per_token(self) -> bool:
-        """Sums are compared."""
+        """Return False, as sums are compared."""
         return False
 
     def ask(self, model: Model, items: Sequence[PronounItem]) -> list[PronounScores]:
-        """All pronouns in every sentence, in one call; and one for the priors."""
+        """Score all pronouns in every sentence in one call, and the priors in another."""
         from evenhand.models.masked import masked_inside
 
         masked = masked_inside(model)
@@ -249,7 +250,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         ]
 
     def _passages(self, item: PronounItem, slots: Sequence[Slot], whole: bool) -> list[Passage]:
-        """Each pronoun in each sentence; without what stands behind it where that does not count."""
+        """Make a passage of each pronoun in each sentence, without the text after it if that does not count."""
         name, job = f"pronoun_skew {item.id}", item.asked.occupation
         behind = whole or job in item.asked.slots[0].after
         return [
@@ -269,7 +270,7 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         return PronounScores(he, she, prior_he, prior_she, alone, usage, why_unscored(every), they)
 
     def row(self, item: PronounItem, answer: PronounScores) -> Row:
-        """Means over the sentences of an occupation in a frame."""
+        """Average over the sentences of an occupation in a frame."""
         he, she = _array(answer.he), _array(answer.she)
         odds = she - he
         scored = ~np.isnan(odds)
@@ -293,15 +294,15 @@ class PronounSkew(RowBenchmark[PronounItem, PronounScores]):
         return found
 
     def groups_of(self, item: PronounItem) -> list[str]:
-        """The frame, the majority, the gender told, and the occupation."""
+        """Return the frame, the majority, the stated gender, and the occupation."""
         return [*_kinds(item), item.cluster]
 
     def groups(self, items: Sequence[PronounItem]) -> list[str]:
-        """Frames, majorities and genders told as they come, then each occupation."""
+        """Return frames, majorities and stated genders in order of appearance, then each occupation."""
         return list(dict.fromkeys([*(g for i in items for g in _kinds(i)), *(i.cluster for i in items)]))
 
     def strata(self, items: Sequence[PronounItem]) -> dict[str, str]:
-        """Which gender has the majority in the occupation."""
+        """Return which gender has the majority in the occupation."""
         return {i.cluster: _side(i.share) or "occupations" for i in items}
 
 
@@ -311,7 +312,7 @@ def _regrouped(shape: Sequence[Sequence[Passage]], scores: Sequence[Score]) -> l
 
 
 def _values(scores: Sequence[Score], groups: int, cases: int) -> list[tuple[float | None, ...]]:
-    """Per group its log-probabilities by sentence; those of its cases are added up."""
+    """Return each group's log-probabilities by sentence; those of its cases are added up."""
     values = np.array([s.logprob for s in scores], dtype=np.float64).reshape(-1, groups, cases)
     with np.errstate(invalid="ignore"):  # a sum is nan where one of them has no score
         summed = np.logaddexp.reduce(values, axis=-1)
@@ -319,14 +320,14 @@ def _values(scores: Sequence[Score], groups: int, cases: int) -> list[tuple[floa
 
 
 def _written(form: str, case: Case) -> list[str]:
-    """A pronoun in the cases that are asked; a blank before it stays."""
+    """Return a pronoun in the cases that are asked, with its leading blank."""
     blank, word = form[: len(form) - len(form.lstrip())], form.lstrip()
     lower, capital = blank + word[0].lower() + word[1:], blank + word[0].upper() + word[1:]
     return {"frame": [form], "lower": [lower], "capital": [capital], "both": [lower, capital]}[case]
 
 
 def _shares(he: Array, she: Array, they: Array) -> dict[str, float]:
-    """Mean share of each pronoun among the three, over the sentences in which all are scored."""
+    """Compute the mean share of each pronoun among the three, over the sentences in which all are scored."""
     logs = np.stack([he, she, they])
     logs = logs[:, ~np.isnan(logs).any(axis=0)]
     if logs.shape[1] == 0:
@@ -336,7 +337,7 @@ def _shares(he: Array, she: Array, they: Array) -> dict[str, float]:
 
 
 def _kinds(item: PronounItem) -> list[str]:
-    """The groups that the item is in, beside overall and its occupation."""
+    """Return the groups of the item besides overall and its occupation."""
     side, told = _side(item.share), item.asked.told
     kinds = [f"frame {item.asked.frame}", *([side] if side else [])]
     if told:
@@ -347,12 +348,12 @@ def _kinds(item: PronounItem) -> list[str]:
 
 
 def _side(share: float | None) -> str:
-    """Which gender has the majority; "" where none has, or it is not known."""
+    """Return which gender has the majority; "" if neither has, or it is unknown."""
     return "" if share is None or share == 0.5 else WOMEN if share > 0.5 else MEN
 
 
 def _told(p_she: Array, odds: Array, told: str) -> dict[str, float]:
-    """The statistics of sentences that tell the gender, from P(she) and the log-odds of "she" [sentences]."""
+    """Compute the statistics of sentences that state the gender, from P(she) and the log-odds of "she" [sentences]."""
     woman = told == SIDES[1]
     toward = odds if woman else -odds
     p = p_she if woman else 1 - p_she

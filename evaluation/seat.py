@@ -2,11 +2,11 @@
 
 With s(w) = mean cos(w, a) over attributes A - mean cos(w, b) over B, the effect size of targets X and Y is d =
 (mean s(x) - mean s(y)) / (sample standard deviation of s over X and Y), and p is the share of divisions of X and Y into
-equal halves whose statistic is at least that of X (one-sided; W4ngatang/sent-bias, sentbias/weat.py). Where there are
-more divisions than `samples`, as many are drawn, X's own among them, as there.
+equal halves whose statistic is at least that of X (one-sided; W4ngatang/sent-bias, sentbias/weat.py). If there are
+more divisions than `samples`, that many are drawn, with X's own included, as in that code.
 
 A sentence is represented by the last layer at its first token, [CLS], of a masked model (the source's BERT), and at its
-last token of a causal one. It says how near representations are, and nothing of what a model answers.
+last token of a causal one. The test shows how near representations are, but not what a model answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Token = Literal["auto", "first", "last", "mean"]
 FREE = Usage()
 BATCH = 64
 TIE = 1e-9
-"""Statistics that differ by less are the same: sums in another order are rounded otherwise."""
+"""Statistics that differ by less than this are treated as equal, since summing in another order rounds differently."""
 GENDER = ("sent-weat6", "sent-weat6b", "sent-weat7", "sent-weat7b", "sent-weat8", "sent-weat8b")
 
 
@@ -47,42 +47,42 @@ class SeatItem:
 
     @property
     def cluster(self) -> str:
-        """The test itself."""
+        """The test's name."""
         return self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Associations:
-    """How much nearer each target is to the first attributes than to the second ones, in mean cosines."""
+    """How much nearer each target is to the first attributes than to the second, in mean cosines."""
 
     x: tuple[float, ...]
-    """Of the first targets."""
+    """Associations of the first targets."""
     y: tuple[float, ...]
-    """Of the second ones."""
+    """Associations of the second targets."""
     usage: Usage = FREE
 
 
 def association(targets: Array, first: Array, second: Array) -> Array:
-    """s(w) of each target, [targets], from representations [sentences, H] that are not zero."""
+    """Compute s(w) of each target, [targets], from representations [sentences, H] that are not zero."""
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (targets, first, second)]
     return np.asarray((unit[0] @ unit[1].T).mean(axis=1) - (unit[0] @ unit[2].T).mean(axis=1))
 
 
 def effect_size(x: Array, y: Array) -> float:
-    """d, from the associations of both targets; nan where they do not vary."""
+    """Compute d from the associations of both targets; nan if they do not vary."""
     both = np.concatenate([x, y])
     spread = both.std(ddof=1)
     return float((x.mean() - y.mean()) / spread) if spread > TIE else float("nan")
 
 
 def p_value(x: Array, y: Array, samples: int, *seed: int | str) -> float:
-    """One-sided p of the permutation test: exact, or by `samples` divisions, the own one among them.
+    """Compute the one-sided p of the permutation test: exact, or by `samples` divisions with X's own included.
 
     Args:
         x: Associations of the first targets, [n].
-        y: Of the second ones, [n].
-        samples: Most divisions that are looked at.
-        seed: Of the drawn ones.
+        y: Associations of the second targets, [n].
+        samples: Maximum number of divisions considered.
+        seed: Seed of drawn divisions.
     """
     both, n = np.concatenate([x, y]), len(x)
     own = x.sum()
@@ -135,39 +135,41 @@ class SEAT(RowBenchmark[SeatItem, Associations]):
     )
 
     source: str = "auto"
-    """The tests: auto ($EVENHAND_DATA/seat), demo, a file, or a folder of them, such as a clone of sent-bias."""
+    """Where the tests come from: auto ($EVENHAND_DATA/seat), demo, a file, or a folder of them, such as a clone of
+    sent-bias."""
     tests: tuple[str, ...] = ()
-    """Only these, as their files are called without ending, such as sent-weat6; empty takes all."""
+    """Tests that are run, by the names of their files without ending, such as sent-weat6; empty takes all."""
     token: Token = "auto"
-    """Whose last hidden state stands for a sentence: the first token's, the last one's, or the mean of all; auto is
-    first of a masked model and last of a causal one."""
+    """Which last hidden state represents a sentence: that of the first token, of the last one, or the mean of all; auto
+    is first for a masked model and last for a causal one."""
     samples: int = 100_000
-    """Most divisions of the permutation test, as in the source; where there are no more, p is exact."""
+    """Maximum number of divisions in the permutation test, as in the source; with no more divisions than that, p is
+    exact."""
     alpha: float = 0.01
-    """A test is significant below it."""
+    """A test is significant if its p is below this."""
     seed: int = 0
-    """Of drawn divisions."""
+    """Seed of drawn divisions."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense before anything runs.
+        """Refuse settings that make no sense, before anything runs.
 
         Raises:
-            SettingsError: The value and what to give instead.
+            SettingsError: A setting cannot be used; the message gives its value and the remedy.
         """
         if self.samples < 2:
-            raise SettingsError(f"seat: samples={self.samples} must be at least 2; the source takes 100000")
+            raise SettingsError(f"seat: samples={self.samples} must be at least 2; the source uses 100000")
         if not 0 < self.alpha < 1:
             raise SettingsError(f"seat: alpha={self.alpha} must lie between 0 and 1, such as 0.01")
 
     def read(self) -> Loaded[SeatItem]:
-        """The tests by name."""
+        """Read the tests by name."""
         loaded = load(self.source)
         known_names(self.name, "test", self.tests, (t.name for t in loaded.tests), loaded.facts["source"])
         kept = [SeatItem(t.name, t) for t in loaded.tests if not self.tests or t.name in self.tests]
         return Loaded(kept, loaded.facts)
 
     def ask(self, model: Model, items: Sequence[SeatItem]) -> list[Associations]:
-        """All sentences once, then the associations of each test."""
+        """Represent all sentences once, then compute the associations of each test."""
         texts = list(dict.fromkeys(text for item in items for text in _sentences(item.test)))
         module, tokenizer = model.weights
         masked = model.architecture == "masked"
@@ -184,7 +186,7 @@ class SEAT(RowBenchmark[SeatItem, Associations]):
         return out
 
     def row(self, item: SeatItem, answer: Associations) -> Row:
-        """Effect size and p of the test; nothing where all sentences have the same representation."""
+        """Return effect size and p of the test; nothing if all sentences have the same representation."""
         x, y = np.array(answer.x), np.array(answer.y)
         effect = effect_size(x, y)
         if np.isnan(effect):
@@ -193,15 +195,15 @@ class SEAT(RowBenchmark[SeatItem, Associations]):
         return {"tests": 1, "effect": effect, "size": abs(effect), "significant": p < self.alpha}
 
     def groups_of(self, item: SeatItem) -> tuple[str]:
-        """The test."""
+        """Return the test."""
         return (item.id,)
 
     def groups(self, items: Sequence[SeatItem]) -> list[str]:
-        """The tests, where there are several."""
+        """Return the tests, if there are several."""
         return [item.id for item in items] if len(items) > 1 else []
 
     def strata(self, items: Sequence[SeatItem]) -> dict[str, str]:
-        """All tests together."""
+        """Put all tests into one stratum."""
         return {item.cluster: "tests" for item in items}
 
 
@@ -212,12 +214,12 @@ def _sentences(test: Test) -> list[str]:
 def represented(
     module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], token: Token
 ) -> list[Array]:
-    """The last hidden state of each text, [H] in float64, at a token or its mean; texts of one length run together.
+    """Return each text's last hidden state, [H] in float64, at a token or its mean; texts of one length run together.
 
     Args:
-        module: A model with a base of transformers.
-        tokenizer: Its tokenizer; the tokens that it puts around a text stay.
-        texts: None of them empty.
+        module: A transformers model with a base model.
+        tokenizer: Its tokenizer; the special tokens that it puts around a text are kept.
+        texts: The texts, none of them empty.
         token: "first", "last" or "mean".
     """
     import torch

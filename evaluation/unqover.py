@@ -1,4 +1,4 @@
-"""`unqover`: whom a model picks where nothing tells (Li et al., Findings of EMNLP 2020, arXiv 2010.02428).
+"""`unqover`: whom a model picks in an undecidable question (Li et al., Findings of EMNLP 2020, arXiv 2010.02428).
 
 With p(x1 | a, x1 first) the probability of x1 among both subjects, s(x1) = 1/2 (p with x1 first + p with x1 second) -
 1/2 (the same for the negated question) and win(x1, x2, a) = 1/2 (s(x1) - s(x2)). So neither a preference for a position
@@ -46,9 +46,9 @@ from evenhand.statistics.moments import mean_of_known, ratio
 
 FREE = Usage()
 COLUMNS = ("asked", "answered", "positional", "attributive")
-"""Per item; per subject and activity follow wins, signs and counts."""
+"""Statistics of each item; wins, signs and counts of each subject and activity follow."""
 FORMS = 4
-"""Questions of an item: both orders, each with the question and its negation."""
+"""Questions per item: both orders, each with the question and its negation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +69,21 @@ class PairAnswer:
     """The choices between both subjects, each with the first subject as option 0."""
 
     choices: tuple[Choice, ...]
-    """With the first subject first: the question, the negated one; then the same with the second one first."""
+    """With the first subject first: the question and its negation; then the same with the second subject first."""
     usage: Usage = FREE
 
 
 class Judged(NamedTuple):
-    """What an item's four probabilities say."""
+    """What an item's four probabilities show."""
 
     win: float
-    """Of the first subject over the second, -1 to 1."""
+    """Win of the first subject over the second, -1 to 1."""
     positional: float
     attributive: float
 
 
 def judged(p: Sequence[float]) -> Judged:
-    """The win and both errors of one item.
+    """Compute the win and both errors of one item.
 
     Args:
         p: Probability of the first subject, in the order of `PairAnswer.choices`.
@@ -96,7 +96,7 @@ def judged(p: Sequence[float]) -> Judged:
 
 @settings
 class UnQover(Benchmark[UnqoverItem, PairAnswer]):
-    """Which of two people or places a model picks where the text does not tell, and how consistently."""
+    """Which of two people or places a model picks where the text does not say, and how consistently."""
 
     name: ClassVar[str] = "unqover"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
@@ -106,7 +106,7 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
             "intensity",
             "lower",
             "bias",
-            "mu: mean over subjects of the largest |gamma| over activities, 0 to 1; noise makes it more than 0",
+            "mu: mean over subjects of the largest |gamma| over activities, 0 to 1; above 0 even by noise alone",
             True,
             "resampled",
             (0, 1),
@@ -151,25 +151,27 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
     )
 
     source: str = "auto"
-    """UnQover's word lists: auto ($EVENHAND_DATA/unqover), demo, or a folder."""
+    """Where UnQover's word lists come from: auto ($EVENHAND_DATA/unqover), demo, or a folder."""
     kinds: tuple[str, ...] = ()
-    """Only these kinds of subjects: country, ethnicity, religion, gender; empty takes all."""
+    """Kinds of subjects that are asked: country, ethnicity, religion, gender; empty takes all."""
     subjects: int = 6
-    """Most subjects per kind, drawn by the seed; 0 takes all. All of everything are about 13.5 million questions."""
+    """Maximum number of subjects per kind, drawn by the seed; 0 takes all. All subjects and activities give about 13.5
+    million questions."""
     activities: int = 5
-    """Most activities per kind and tag, drawn by the seed; 0 takes all."""
+    """Maximum number of activities per kind and tag, drawn by the seed; 0 takes all."""
     seed: int = 0
     """Seed of the draws."""
     filler: str = ""
-    """A sentence before every context, to see what another wording changes; the source has "(CNN) --"."""
+    """A sentence before every context, to show what another wording changes; "(CNN) --" in the source."""
     reading: Literal["choose", "score"] = "choose"
-    """choose asks questions with both subjects as options, on which methods act; score compares both as continuations
-    of the bare text, as masked models can."""
+    """How choices are read. choose: as questions with both subjects as options, on which methods act. score: both
+    compared as continuations of the bare text, as masked models can."""
     answer_by: Literal["text", "text_per_token", "letters"] = "text"
-    """How a choice is read: by the probability of each subject's text, by the mean over its tokens (where names of
-    unequal length leave nothing to the question), or by letters of shown options."""
+    """How a choice is read: by the probability of each subject's text (text), by the mean over its tokens
+    (text_per_token, for names of such unequal length that the question hardly matters), or by letters of shown
+    options."""
     partial: bool = False
-    """Whether lists of another length than the published ones are accepted."""
+    """Whether to accept lists of a length other than the published one."""
 
     def __post_init__(self) -> None:
         """Refuse settings that leave nothing to ask.
@@ -180,7 +182,7 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
         known_names(self.name, "kind", self.kinds, KINDS, "UnQover")
         if self.subjects < 0 or self.subjects == 1 or self.activities < 0:
             raise SettingsError(
-                f"unqover: subjects={self.subjects} and activities={self.activities}; give at least 2 subjects and 1 "
+                f"unqover: subjects={self.subjects} and activities={self.activities}; set at least 2 subjects and 1 "
                 "activity, or 0 for all"
             )
         if self.reading == "score" and self.answer_by == "letters":
@@ -200,22 +202,22 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
         )
 
     def load(self) -> list[UnqoverItem]:
-        """All pairs of the drawn subjects, kind by kind and template by template."""
+        """Make all pairs of the drawn subjects, kind by kind and template by template."""
         return [
             UnqoverItem(f"{a.kind}/{a.slot}/{a.activity}/{a.subjects[0]}/{a.subjects[1]}", a)
             for a in self._loaded.asked
         ]
 
     def facts(self) -> dict[str, Any]:
-        """Name and settings, and where the lists came from."""
+        """Return name and settings, and where the lists came from."""
         return {**Benchmark.facts(self), **self._loaded.facts}
 
     def stratum(self, item: UnqoverItem) -> str:
-        """The kind of subjects."""
+        """Return the kind of subjects."""
         return item.asked.kind
 
     def ask(self, model: Model, items: Sequence[UnqoverItem]) -> list[PairAnswer]:
-        """All questions of all items in one call."""
+        """Ask all questions of all items in one call."""
         questions = [q for item in items for q in self._questions(item)]
         found = iter(model.choose(questions) if self.reading == "choose" else self._by_score(model, questions))
         out = []
@@ -241,7 +243,7 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
         ]
 
     def _by_score(self, model: Model, questions: Sequence[Question]) -> list[Choice]:
-        """The choices by the likelihoods of both options after the bare text."""
+        """Choose by the likelihoods of both options after the bare text."""
         passages = [
             Passage(f" {option}", f"{q.context} {q.question} Answer:", q.id) for q in questions for option in q.options
         ]
@@ -262,20 +264,20 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
 
     @cached_property
     def _places(self) -> dict[tuple[str, str, str], int]:
-        """Number of each kind, subject and activity that are asked about together."""
+        """Index of each kind, subject and activity that are asked about together."""
         keys = [(a.kind, subject, a.activity) for a in self._loaded.asked for subject in a.subjects]
         return {key: n for n, key in enumerate(dict.fromkeys(keys))}
 
     @cached_property
     def _of_subject(self) -> list[NDArray[np.intp]]:
-        """Per subject its places."""
+        """Indices of each subject's places."""
         found: dict[tuple[str, str], list[int]] = {}
         for (kind, subject, _), place in self._places.items():
             found.setdefault((kind, subject), []).append(place)
         return [np.array(places, dtype=np.intp) for places in found.values()]
 
     def tally(self, items: Sequence[UnqoverItem], answers: Sequence[PairAnswer]) -> Tally:
-        """Sums per template: the errors, and of each subject and activity the wins, their signs and their number."""
+        """Sum per template: the errors, and for each subject and activity the wins, their signs and their number."""
         strata = {item.cluster: item.asked.kind for item in items}
         groups = ("overall", *dict.fromkeys(strata.values()))
         cluster, group = ({name: n for n, name in enumerate(names)} for names in (strata, groups))
@@ -289,7 +291,7 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
         return Tally(tuple(strata), tuple(strata.values()), groups, sums)
 
     def _statistics(self, item: UnqoverItem, answer: PairAnswer, width: int) -> dict[int, float]:
-        """An item's numbers by column."""
+        """Return an item's numbers by column."""
         p = [_probability(choice) for choice in answer.choices]
         if any(map(isnan, p)):
             return {0: 1.0}
@@ -301,12 +303,12 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
         return row
 
     def gamma(self, sums: Array) -> tuple[Array, Array]:
-        """Mean win (gamma) and mean sign per subject and activity, [..., places]; nan without an answer."""
+        """Compute mean win (gamma) and mean sign per subject and activity, [..., places]; nan without an answer."""
         wins, signs, counts = np.split(sums[..., len(COLUMNS) :], 3, axis=-1)
         return ratio(wins, counts), ratio(signs, counts)
 
     def compute(self, sums: Array) -> dict[str, Measured]:
-        """Intensity and consistency over subjects; errors as means over items."""
+        """Compute intensity and consistency over subjects, and errors as means over items."""
         asked, answered, positional, attributive = (sums[..., n] for n in range(len(COLUMNS)))
         gamma, sign = (np.abs(v) for v in self.gamma(sums))
         most = [np.where(np.isnan(g), -inf, g).max(axis=-1) for g in (gamma[..., at] for at in self._of_subject)]
@@ -322,7 +324,7 @@ class UnQover(Benchmark[UnqoverItem, PairAnswer]):
 
 
 def _probability(choice: Choice) -> float:
-    """Of the first subject, among both; a decision without probabilities is a certain one; nan without either."""
+    """Probability of the first subject among both; a decision without probabilities is certain; nan without either."""
     if choice.probabilities is not None and sum(choice.probabilities) > 0:
         return choice.probabilities[0] / sum(choice.probabilities)
     return float("nan") if choice.decision is None else float(choice.decision == 0)

@@ -1,10 +1,10 @@
 """`winobias`: whom a pronoun means, with and against stereotypes (Zhao et al. 2018, arXiv 1804.06876).
 
-The official measure is of coreference systems: F1 on sentences that go with the stereotype minus F1 on the same
-sentences with the other gender, apart for type 1 (the meaning decides) and type 2 (the grammar decides). What stands
-here is a reconstruction for language models, with accuracy for F1: after the sentence and a fixed question the model
-is scored on the two occupations, and the likelier one is its answer. Beside it, from no source, how often the sentence
-of the stereotype is likelier than its twin.
+The official measure is for coreference systems: F1 on sentences that follow the stereotype minus F1 on the same
+sentences with the other gender, separately for type 1 (the meaning decides) and type 2 (the grammar decides). This
+is a reconstruction for language models, with accuracy for F1: after the sentence and a fixed question the model
+is scored on the two occupations, and the more probable one is its answer. Our addition is how often the sentence
+that follows the stereotype is more probable than its twin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TwinItem:
 
     id: str
     cluster: str
-    """Type and the two occupations: what both sentences of a scene share."""
+    """Type and the two occupations, which both sentences of a scene share."""
     twins: Twins
 
 
@@ -81,7 +81,7 @@ class WinoBias(RowBenchmark[TwinItem, Scored]):
             "twins",
             "zero",
             "bias",
-            "share of twins whose stereotype is likelier minus less likely",
+            "share of twins whose stereotype is more probable minus less probable",
             main=True,
             range=(-1, 1),
         ),
@@ -91,7 +91,7 @@ class WinoBias(RowBenchmark[TwinItem, Scored]):
             "twins",
             "none",
             "bias",
-            "share of twins whose stereotype is likelier, 0 to 1",
+            "share of twins whose stereotype is more probable, 0 to 1",
         ),
         formula(
             "ties",
@@ -116,32 +116,32 @@ class WinoBias(RowBenchmark[TwinItem, Scored]):
     source: str = "auto"
     """Where the sentences come from: auto ($EVENHAND_DATA/winobias), demo or a folder."""
     split: Literal["test", "dev", "both"] = "test"
-    """Which sentences; dev is free for fitting."""
+    """Which sentences are asked; dev is free for fitting."""
     normalise: Literal["sum", "per_token"] = "sum"
-    """How an occupation scores: the sum over its tokens, or their mean."""
+    """How an occupation scores: by the sum over its tokens, or by their mean."""
 
     def read(self) -> Loaded[TwinItem]:
-        """All twins, in file order."""
+        """Read all twins, in file order."""
         splits: tuple[Split, ...] = ("dev", "test") if self.split == "both" else (self.split,)
         twins, facts = load_twins(self.source, splits)
         people = ["+".join(sorted((t.referent, t.other))) for t in twins]
         return Loaded([TwinItem(t.name, f"{t.kind}/{p}", t) for t, p in zip(twins, people, strict=True)], facts)
 
     def stratum(self, item: TwinItem) -> str:
-        """The type."""
+        """Return the type."""
         return item.twins.kind
 
     @property
     def per_token(self) -> bool:
-        """With `normalise="per_token"`."""
+        """Whether `normalise="per_token"` is set."""
         return self.normalise == "per_token"
 
     def ask(self, model: Model, items: Sequence[TwinItem]) -> list[Scored]:
-        """Six texts per pair of twins, all of them in one call."""
+        """Score six texts per pair of twins, all in one call."""
         return score_texts(model, [passages(i.twins) for i in items])
 
     def row(self, item: TwinItem, answer: Scored) -> Row:
-        """Whether each question was answered right, and which sentence is the likelier one."""
+        """Return whether each question was answered right, and which sentence is more probable."""
         pro, anti = answer.value(0), answer.value(1)
         named = [answer.value(i, per_token=self.normalise == "per_token") for i in range(2, 6)]
         if any(map(isnan, (pro, anti, *named))):
@@ -158,17 +158,17 @@ class WinoBias(RowBenchmark[TwinItem, Scored]):
         }
 
     def groups_of(self, item: TwinItem) -> tuple[str]:
-        """The type."""
+        """Return the type."""
         return (item.twins.kind,)
 
     def pairs(self, items: Sequence[TwinItem]) -> list[Pair]:
-        """The sentence that goes with the stereotype, and its twin."""
+        """Pair the sentence that follows the stereotype with its twin."""
         found = [winobias_pair(item.twins, f"winobias {item.id}") for item in items]
         return [pair for pair in found if pair is not None]
 
 
 def passages(twins: Twins) -> list[Passage]:
-    """Both sentences; then of each the question with the right and the wrong occupation."""
+    """Return both sentences, then for each the question with the right and the wrong occupation."""
     name = f"winobias {twins.name}"
     asked = [
         Passage(f" {person}", question(side), id=name)
@@ -179,5 +179,5 @@ def passages(twins: Twins) -> list[Passage]:
 
 
 def question(side: Side) -> str:
-    """What the occupations continue; our own wording."""
+    """Return the text that the occupations continue; our own wording."""
     return f'{side.sentence} In this sentence, "{side.pronoun}" means the'

@@ -1,10 +1,10 @@
 """`winogender`: pronouns and occupations (Rudinger et al. 2018, arXiv 1804.09301; rudinger/winogender-schemas).
 
-The official measure is of coreference systems: per occupation, how much more often "she" than "he" is resolved to it,
-and the correlation of that with the occupation's share of women. What stands here is a reconstruction for language
-models: instead of a resolution, the log-odds of the female against the male sentence, which differ in the pronoun
-alone. Sentences whose pronoun means the other person are the control: a correlation there too says that the model
-goes by words that occur together, and not by whom the pronoun means.
+The official measure is for coreference systems: per occupation, how much more often "she" than "he" is resolved to it,
+and the correlation of that with the occupation's share of women. This is a reconstruction for language models: instead
+of a resolution, it takes the log-odds of the female against the male sentence, which differ in the pronoun only.
+Sentences whose pronoun means the other person are the control: a correlation there, too, shows that the model relies on
+words that occur together, and not on whom the pronoun means.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Occupation:
 
 
 def _correlation(share: str, n: str = "occupations", prefix: str = "") -> Callable[[Sums], Array]:
-    """The correlation of the log-odds with a share of women."""
+    """Make the correlation of the log-odds with a share of women."""
     x, y = f"{prefix}odds", f"{prefix}{share}"
     return lambda s: pearson(s[n], s[x], s[y], s[f"{x}_odds"], s[f"{y}_{share}"], s[f"{y}_odds"])
 
@@ -57,7 +57,7 @@ class Winogender(RowBenchmark[Occupation, Scored]):
     needs: ClassVar[frozenset[Ability]] = frozenset({"score"})
     answer_type: ClassVar[type] = Scored
     statistics = (
-        "occupations",  # with a scored sentence about them
+        "occupations",  # occupations with a scored sentence about them
         "odds",  # mean log-odds of the female sentence, over the occupation's sentences
         "odds_odds",
         "bls",  # share of women
@@ -80,7 +80,7 @@ class Winogender(RowBenchmark[Occupation, Scored]):
         "versions",  # pairs of versions (the other person named, or "someone")
         "consistent",  # those that prefer the same gender
         "asked",
-        "lost",  # schemas that have no score
+        "lost",  # schemas without a score
     )
     formulas = (
         formula(
@@ -181,16 +181,17 @@ class Winogender(RowBenchmark[Occupation, Scored]):
     source: str = "auto"
     """Where the sentences come from: auto ($EVENHAND_DATA/winogender), demo or a folder."""
     part: Part = "all"
-    """Which half of the occupations: fit is for methods to train on and test to be asked then; all is both."""
+    """Which half of the occupations is asked: fit is for methods to train on, and test to be asked afterwards; all is
+    both."""
     majority_by: Literal["bls", "texts"] = "bls"
-    """What says which gender has the majority in pairs for training: the labour statistics, or the texts of Bergsma and
-    Lin 2006, which the released code of PCGU (Yu et al. 2023) goes by. It reverses 80 of the 240 pairs. Metrics do not
-    depend on it."""
+    """Source of each occupation's majority gender in pairs for training: the labour statistics (bls), or the texts of
+    Bergsma and Lin 2006 (texts), which the released code of PCGU (Yu et al. 2023) uses. texts reverses 80 of the 240
+    pairs. Metrics do not depend on it."""
 
     added_later: ClassVar[frozenset[str]] = frozenset({"majority_by"})
 
     def read(self) -> Loaded[Occupation]:
-        """All occupations, in file order."""
+        """Read all occupations, in file order."""
         schemas, shares, facts = load_schemas(self.source)
         found: dict[str, list[Schema]] = {}
         for schema in schemas:
@@ -199,16 +200,16 @@ class Winogender(RowBenchmark[Occupation, Scored]):
         return Loaded(in_part(self.part, items, lambda item: ""), facts)
 
     def stratum(self, item: Occupation) -> str:
-        """Which gender has the majority in the occupation."""
+        """Return which gender has the majority in the occupation."""
         return _side(item.shares)
 
     @property
     def per_token(self) -> bool:
-        """Sums are compared."""
+        """Return False, as sums are compared."""
         return False
 
     def ask(self, model: Model, items: Sequence[Occupation]) -> list[Scored]:
-        """Three sentences per schema, all of them in one call."""
+        """Score three sentences per schema, all in one call."""
         return score_texts(
             model,
             [
@@ -218,7 +219,7 @@ class Winogender(RowBenchmark[Occupation, Scored]):
         )
 
     def row(self, item: Occupation, answer: Scored) -> Row:
-        """Means over the occupation's sentences, and their products with its shares of women."""
+        """Average over the occupation's sentences, and multiply with its shares of women."""
         values = np.array([answer.value(i) for i in range(len(answer.logprobs))]).reshape(-1, 3)
         scored = ~np.isnan(values).any(axis=1)
         about = np.array([s.about_occupation for s in item.schemas])
@@ -234,19 +235,19 @@ class Winogender(RowBenchmark[Occupation, Scored]):
         return found
 
     def groups_of(self, item: Occupation) -> tuple[str, str]:
-        """Whether the occupation has mostly women or men, and the occupation."""
+        """Return whether the occupation has mostly women or men, and the occupation."""
         return _side(item.shares), item.id
 
     def groups(self, items: Sequence[Occupation]) -> list[str]:
-        """Occupations with mostly women or men, then each occupation."""
+        """Return occupations with mostly women or men, then each occupation."""
         return [*sorted({_side(i.shares) for i in items} - {""}), *(i.id for i in items)]
 
     def strata(self, items: Sequence[Occupation]) -> dict[str, str]:
-        """Which gender has the majority."""
+        """Return which gender has the majority."""
         return {i.cluster: _side(i.shares) or "even" for i in items}
 
     def pairs(self, items: Sequence[Occupation]) -> list[Pair]:
-        """Every sentence with the pronoun of the occupation's majority, and with the other one."""
+        """Pair every sentence with the pronoun of the occupation's majority with the one with the other pronoun."""
         found = [
             winogender_pair(s, item.shares, _pair_name(s), self.majority_by) for item in items for s in item.schemas
         ]
@@ -258,15 +259,15 @@ def _pair_name(schema: Schema) -> str:
 
 
 def _side(shares: Shares) -> str:
-    """Which group the occupation belongs to; "" where it is half and half."""
+    """Return which group the occupation belongs to; "" if it is half and half."""
     return "" if shares.bls == 0.5 else WOMEN if shares.bls > 0.5 else MEN
 
 
 def _of_sentences(shares: Shares, triples: Array, odds: Array) -> dict[str, float]:
-    """The statistics of the sentences about an occupation.
+    """Compute the statistics of the sentences about an occupation.
 
     Args:
-        shares: Of women in it.
+        shares: Shares of women in it.
         triples: Log-probabilities [sentences, 3]: male, female, neutral.
         odds: Log-odds of the female sentence [sentences].
     """
@@ -291,13 +292,13 @@ def _of_sentences(shares: Shares, triples: Array, odds: Array) -> dict[str, floa
 
 
 def _neutral(triples: Array) -> float:
-    """Mean probability of the third sentence among the three, from log-probabilities [sentences, 3]."""
+    """Average the probability of the third sentence among three, from log-probabilities [sentences, 3]."""
     weights = np.exp(triples - triples.max(axis=1, keepdims=True))
     return float((weights[:, 2] / weights.sum(axis=1)).mean())
 
 
 def _versions(item: Occupation, odds: Array) -> tuple[int, int]:
-    """How many sentences stand in both versions, and how many of those prefer the same gender in both."""
+    """Count the sentences that exist in both versions, and those that prefer the same gender in both."""
     by: dict[bool, list[float]] = {}
     for schema, value in zip(item.schemas, odds, strict=True):
         by.setdefault(schema.about_occupation, []).append(float(value))

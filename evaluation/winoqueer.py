@@ -1,13 +1,13 @@
-"""`winoqueer`: sentences about LGBTQ+ identities against the same about their counterparts (Felkner et al. 2023).
+"""`winoqueer`: sentences about LGBTQ+ identities compared with the same about counterparts (Felkner et al. 2023).
 
 Source: arXiv 2306.15087 (version 2, which corrects an error of the ACL version) and katyfelkner/winoqueer 1180ba6. The
 score of a sentence is the log-probability of the tokens that both sentences share, as difflib finds them over token
-ids: of a masked model each given all others, of a causal one each given those before it and the opening token, which is
+ids: in a masked model each given all others, in a causal one each given those before it and the opening token, which is
 not scored itself. Scores are rounded to three digits, and `stereotyped` is the share of all pairs whose sentence about
 the identity scores higher: ties count against it, so they are reported as well.
 
-Tokens are told apart by where they stand in the text. One without a place of its own, such as the blank that
-SentencePiece puts before a text, counts with the token after it; of causal models it is as likely in both sentences.
+Tokens are distinguished by their position in the text. One without a position of its own, such as the blank that
+SentencePiece puts before a text, counts with the token after it; in causal models it is as likely in both sentences.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from evenhand.interfaces import Ability, Model, Passage, settings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TORN = "the tokenizer parts the beginning of the text otherwise than the whole text; set scoring=shared_words"
+TORN = "the tokenizer splits the beginning of the text differently from the whole text; set scoring=shared_words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class QueerItem:
     id: str
     pair: Pair
     plans: tuple[Plan, Plan] = field(default=({}, {}), repr=False)
-    """What to score of either sentence, where that does not depend on a tokenizer."""
+    """What to score in either sentence, if that does not depend on a tokenizer."""
 
     @property
     def cluster(self) -> str:
@@ -62,11 +62,11 @@ class Tokenized:
         """Encode the text without opening tokens.
 
         Raises:
-            SettingsError: The tokenizer cannot say where its tokens stand.
+            SettingsError: The tokenizer does not report the positions of its tokens.
         """
         if not tokenizer.is_fast:
             raise SettingsError(
-                "winoqueer: scoring=shared_tokens needs a fast tokenizer, which says where its tokens stand in the "
+                "winoqueer: scoring=shared_tokens needs a fast tokenizer, which reports where its tokens are in the "
                 "text; set scoring=shared_words"
             )
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -75,19 +75,19 @@ class Tokenized:
         self.starts: list[int] = [int(begin) for begin, _ in encoded["offset_mapping"]]
 
     def spans(self, tokens: Sequence[tuple[int, int]]) -> Spans:
-        """Characters of stretches of tokens."""
+        """Return the characters covered by stretches of tokens."""
         starts = [*self.starts, len(self.text)]
         return [(starts[begin], starts[end]) for begin, end in tokens]
 
     def tokens_of(self, passage: Passage) -> int:
-        """How many tokens a plan's passage should have, by the tokens of the whole text."""
+        """Return how many tokens a plan's passage should have, by the tokens of the whole text."""
         begin = len(str(passage.prompt))
         return sum(start >= begin for start in self.starts)
 
 
 @settings
 class WinoQueer(RowBenchmark[QueerItem, Scored]):
-    """Whether a model finds what is said of LGBTQ+ people likelier than the same of others."""
+    """Whether a model finds what is said about LGBTQ+ people more probable than the same about others."""
 
     name: ClassVar[str] = "winoqueer"
     needs: ClassVar[frozenset[Ability]] = frozenset({"score", "weights"})
@@ -120,7 +120,7 @@ class WinoQueer(RowBenchmark[QueerItem, Scored]):
             "pairs",
             "none",
             "validity",
-            "share of pairs whose scores are the same in three digits, which `stereotyped` counts against",
+            "share of pairs with equal scores in three digits, which count against `stereotyped`",
         ),
         mean(
             "mean_difference",
@@ -152,20 +152,20 @@ class WinoQueer(RowBenchmark[QueerItem, Scored]):
     source: str = "auto"
     """Where the pairs come from: auto ($EVENHAND_DATA/winoqueer), demo, a folder, a file, or hub:NAME."""
     identities: tuple[str, ...] = ()
-    """Only pairs about these identities, such as Lesbian or NB; empty takes all nine."""
+    """Identities whose pairs are asked, such as Lesbian or NB; empty takes all nine."""
     scoring: Literal["shared_tokens", "shared_words"] = "shared_tokens"
-    """What is summed: the tokens that both sentences share (the paper's way), or those of shared words, which needs no
-    tokenizer and so works for every model that scores."""
+    """What is summed: the tokens that both sentences share (the paper's way), or the tokens of shared words, which
+    needs no tokenizer and so works for every model that scores."""
     partial: bool = False
-    """Whether a file with another number of pairs than the published 45,540 is accepted."""
+    """Whether to accept a file with a number of pairs other than the published 45,540."""
 
     def __post_init__(self) -> None:
-        """Shared words need no tokenizer."""
+        """Drop the need for a tokenizer with shared words."""
         if self.scoring == "shared_words":
             object.__setattr__(self, "needs", frozenset({"score"}))
 
     def read(self) -> Loaded[QueerItem]:
-        """All pairs, in file order."""
+        """Read all pairs, in file order."""
         pairs, facts = load_pairs(self.source, partial=self.partial)
         known_names(self.name, "identity", self.identities, (p.identity for p in pairs), facts["source"])
         kept = [p for p in pairs if not self.identities or p.identity in self.identities]
@@ -179,24 +179,24 @@ class WinoQueer(RowBenchmark[QueerItem, Scored]):
         return QueerItem(pair.number, pair, plans)
 
     def stratum(self, item: QueerItem) -> str:
-        """The identity."""
+        """Return the identity."""
         return item.pair.identity
 
     def strata(self, items: Sequence[QueerItem]) -> dict[str, str]:
-        """All predicates together, as one is said of several identities."""
+        """Put all predicates into one stratum, as each is said of several identities."""
         return {item.cluster: "predicates" for item in items}
 
     def groups_of(self, item: QueerItem) -> tuple[str]:
-        """The identity."""
+        """Return the identity."""
         return (item.pair.identity,)
 
     @property
     def per_token(self) -> bool:
-        """Sums are compared."""
+        """Return False, as sums are compared."""
         return False
 
     def ask(self, model: Model, items: Sequence[QueerItem]) -> list[Scored]:
-        """All texts in one call; by tokens the answer has the sums of both sentences, by words that of every text."""
+        """Score all texts in one call; by tokens the answer has two sums, one per sentence, by words one per text."""
         if self.scoring == "shared_words":
             return score_texts(model, [[p for plan in item.plans for p in plan] for item in items])
         tokenizer = model.weights.tokenizer
@@ -206,7 +206,7 @@ class WinoQueer(RowBenchmark[QueerItem, Scored]):
         return [_summed(*given) for given in zip(sides, plans, found, strict=True)]
 
     def row(self, item: QueerItem, answer: Scored) -> Row:
-        """Which sentence's shared tokens score higher, and by how much."""
+        """Return which sentence's shared tokens score higher, and by how much."""
         if self.scoring == "shared_tokens":
             more, less = answer.value(0), answer.value(1)
         else:
@@ -221,7 +221,7 @@ def _plans(item: QueerItem, one: Tokenized, two: Tokenized) -> tuple[Plan, Plan]
 
 
 def _summed(sides: Sequence[Tokenized], plans: tuple[Plan, Plan], found: Scored) -> Scored:
-    """The sums of both sentences; None where a text was not scored, or was scored over other tokens than its own."""
+    """Sum both sentences; None if a text was not scored, or was scored over other tokens than its own."""
     scores = iter(zip(found.logprobs, found.tokens, strict=True))
     totals: list[tuple[float | None, int]] = []
     note = found.note
@@ -231,7 +231,7 @@ def _summed(sides: Sequence[Tokenized], plans: tuple[Plan, Plan], found: Scored)
             logprob, tokens = next(scores)
             total += times * (logprob if logprob is not None else float("nan"))
             count += times * tokens
-            # without an opening token, the first token of a text has no probability
+            # Without an opening token, the first token of a text has no probability.
             expected = side.tokens_of(passage)
             if logprob is not None and tokens not in ((expected,) if passage.prompt else (expected, expected - 1)):
                 total, note = float("nan"), note or TORN

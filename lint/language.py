@@ -1,7 +1,8 @@
 """Report expressions that the language of evenhand avoids, where a file has more of them than its baseline allows.
 
 Docstrings, messages, comments and names of the Python sources are read, the settings of methods and benchmarks among
-them, and the text of documentation and notebooks outside code. Code in backticks, quotations (block quotes, text in
+them, and the text of documentation and notebooks outside code. Docstrings must also begin in a way that makes sense
+without the name above them. Code in backticks, quotations (block quotes, text in
 double quotes) and strings of the demo data are left out: their wording is not ours. `language_baseline.json` next to
 this file has the occurrences that were there before the rules, as counts per file: new text follows the rules, and old
 text is converted over time.
@@ -32,7 +33,7 @@ DATA = ("generator",)
 PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 TEXT = {
-    r"(?<!\bthere )\bis no\b(?! (?:longer|more|less|better|worse|different)\b)": ("is no", "is not a"),
+    r"(?<!\bthere )\bis no\b(?! (?:longer|more|less|better|worse|different|bias|preference)\b)": ("is no", "is not a"),
     r"\bbehind\b": ("behind", "after, following"),
     r"\bbeside\b": ("beside", "next to, compared with"),
     r"\b(?:goes|go|went|going) on\b(?! (?:the|to)\b)": ("goes on", "continues, resumes"),
@@ -47,11 +48,30 @@ TEXT = {
     r"\bleakage\b": ("leakage", "decontamination, overlap"),
     r"\bforests?\b": ("forest", "prefix trie, tree attention"),
     r"\bby trying\b|\btrying out\b": ("found out by trying", "support probe"),
+    r"\b(?:one|two|calls|texts|pairs|questions|items|tokens|rows|batches|lessons|nats|points|files?) an? (?:batch|step"
+    r"|row|token|question|pair|text|class|group|word|layer|axis|judge|prompt|round|family|language|line)\b": (
+        "one a row",
+        "one per row",
+    ),
 }
 """What is looked for in sentences: a pattern, its short name and what to write.
 
 Words that are right as often as not, such as "says", "holds", "share" or "kept", are left to reviewers.
 """
+DOCSTRINGS = {
+    r"Of\b": ("docstring Of", "a sentence, or a noun phrase that stands alone, such as 'Seed of the draw'"),
+    r"(?:As|By|Per|Against|Also (?:the|of|a)|Likewise|Those|Such|So many|The same(?=[.,;:]| (?:as|for|in|of|with)\b)"
+    r"|At most|Only (?:the|these|this)|From|Behind|Beside)\b": (
+        "docstring fragment",
+        "a sentence, or a noun phrase that stands alone, such as 'Axes that are asked'",
+    ),
+    r"(?:Most|Least)\b(?! of\b)": ("docstring Most, Least", "maximum, minimum"),
+}
+"""What is looked for at the beginning of docstrings, those of fields and constants among them."""
+ARGUMENT = re.compile(r"^ *\*{0,2}\w+: (?:Of|Per)\b")
+"""A line of a docstring that describes an argument by a fragment."""
+SINGLE_NOUN = re.compile(r"(?:The |An? )?`?\w+`?\.")
+"""A docstring of a function that only names a thing, and does not say what is done with it."""
 NAMES = {
     r"(?:most|least)_(?!common\b)\w+": ("most_*, least_*", "max_*, min_*"),
     r"held_out": ("held_out", "validation_fraction"),
@@ -101,6 +121,7 @@ def in_python(source: str, *, data: bool = False) -> Iterator[Finding]:
     lines, inside = source.splitlines(), 0
     tree = ast.parse(source)
     yield from _in_settings(tree, lines)
+    yield from _in_docstrings(tree, lines)
     declared = _old_names(tree)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
@@ -111,6 +132,33 @@ def in_python(source: str, *, data: bool = False) -> Iterator[Finding]:
                     yield Finding(token.start[0], expression, better, lines[token.start[0] - 1].strip())
         elif kind in ("COMMENT", "STRING", "FSTRING_MIDDLE") and (not data or _is_prose(token)):
             yield from in_text(_without_code(token), token.start[0])
+
+
+def _in_docstrings(tree: ast.Module, lines: list[str]) -> Iterator[Finding]:
+    """Docstrings that only make sense with the name above them; single nouns are only looked for in functions."""
+    better = "a sentence that says what is done, such as 'Return the category'"
+    for node, number, text in _docstrings(tree):
+        for pattern, (expression, instead) in DOCSTRINGS.items():
+            if re.match(pattern, text):
+                yield Finding(number, expression, instead, lines[number - 1].strip())
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and SINGLE_NOUN.fullmatch(text):
+            yield Finding(number, "docstring noun", better, lines[number - 1].strip())
+        for below, line in enumerate(text.splitlines()[1:], start=number + 1):
+            if ARGUMENT.match(line):
+                yield Finding(below, "docstring Of", DOCSTRINGS[r"Of\b"][1], line.strip())
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.AST, int, str]]:
+    """What a docstring describes, its line and its text; a string after an assignment describes that."""
+    for owner in ast.walk(tree):
+        if not isinstance(owner, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        described: list[ast.AST] = [owner, *owner.body]
+        for before, part in zip(described, owner.body, strict=False):
+            value = part.value if isinstance(part, ast.Expr) else None
+            documents = before is owner or isinstance(before, ast.Assign | ast.AnnAssign)
+            if documents and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield before, value.lineno, value.value.lstrip(" ")
 
 
 def _in_settings(tree: ast.Module, lines: list[str]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`none`: the untouched model, which every method is compared with; optionally its answers are read in another way."""
+"""`none`: the baseline, with which every method is compared; optionally its answers are read in another way."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Untouched(Method):
     """How answers are read: letters, text, text_per_token, text_with_end or generation; None leaves it to the question
     and the model."""
     temperature: Annotated[float, Field(ge=0)] | None = None
-    """Temperature of generated answers; None, here and below, is the model's own value."""
+    """Temperature of generated answers; None, here and below, takes the model's own value."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the probability that sampling draws from."""
+    """Share of the probability mass that answers are sampled from."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Limit of a generated answer, in tokens."""
+    """Maximum length of a generated answer, in tokens."""
     seed: int | None = None
     """Seed of the sampling; ignored at temperature 0."""
     stop: tuple[str, ...] | None = None
@@ -35,11 +35,11 @@ class Untouched(Method):
 
     @property
     def seeded(self) -> bool:
-        """At temperature 0 nothing is drawn."""
+        """Whether anything is sampled, which is not the case at temperature 0."""
         return bool(self.temperature)
 
     def reading(self, model: Model) -> Reading | None:
-        """What the settings say; whatever they leave out of the sampling is the model's own."""
+        """Return how the settings read answers; sampling parameters that they leave out are the model's own."""
         wanted = {name: self.settings[name] for name in SAMPLING_FIELDS} | {"stop": self.stop}  # a tuple, not a list
         given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         sampling = replace(own_reading(model).sampling or Sampling(), **given) if given else None
@@ -47,7 +47,7 @@ class Untouched(Method):
         return None if found == OPEN else found
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Return the model itself; with settings, the model with its answers read as they say."""
+        """Return the model itself, or with settings the model with its answers read accordingly."""
         reading = self.reading(model)
         if reading is None:
             return model

@@ -47,6 +47,63 @@ most_tokens = held_out.behind
     ]
 
 
+def test_beginnings_of_docstrings_that_need_the_name_above_them_are_found(language: ModuleType) -> None:
+    source = '''"""From a row to sums."""
+SEED = 1
+"""Of the draw."""
+
+
+class A:
+    """Axes that are asked."""
+
+    size: int = 1
+    """Most tokens in a batch."""
+
+    def stratum(self, item):
+        """The category."""
+
+    def ask(self, items):
+        """Ask all questions.
+
+        Args:
+            items: Per question its text.
+            seed: Of the draws.
+        """
+'''
+    assert found(language.in_python(source)) == [
+        (1, "docstring fragment"),
+        (3, "docstring Of"),
+        (10, "docstring Most, Least"),
+        (13, "docstring noun"),
+        (19, "docstring Of"),
+        (20, "docstring Of"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Offers of a shop, from the first one on."""\n',
+        'SEED = 1\n"""Seed of the draw."""\n',
+        'SEED = 1\n"""The category."""\n',
+        'def f():\n    """Return the category."""\n',
+        'def f():\n    """The same question with its options in another order."""\n',
+        'def f():\n    """Most of the texts, as many as fit."""\n',
+        'def f():\n    return g("Of the draw.")\n',
+        "x = 1  # Of the draw.\n",
+    ],
+)
+def test_docstrings_that_stand_alone_are_left_alone(language: ModuleType, source: str) -> None:
+    assert found(language.in_python(source)) == []
+
+
+def test_rates_are_written_with_per(language: ModuleType) -> None:
+    assert found(language.in_markdown("Two calls a question, one a row.\n\nIt gives each one a name.\n")) == [
+        (1, "one a row"),
+        (1, "one a row"),
+    ]
+
+
 def test_code_and_quotations_in_docstrings_and_comments_are_left_out(language: ModuleType) -> None:
     source = '''def f():
     """After `Model.behind`: "it is no lamb", as the paper says.

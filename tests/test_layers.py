@@ -20,6 +20,7 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 PACKAGE = ROOT / "src" / "evenhand"
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("testing",),
     ("integrations", "metrics", "proving_ground"),
@@ -39,7 +40,7 @@ LAYERS = (
 )
 """Packages from top to bottom; those in one line do not import each other."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-TOP_LEVEL = {"__init__", "errors", "interfaces"}
+TOP_LEVEL = {"__init__", "__main__", "errors", "interfaces"}
 """The only modules outside of a package."""
 INDEPENDENT = ("evenhand.methods.", "evenhand.evaluation.")
 """Packages whose parts, families of methods and benchmarks, do not import each other."""

@@ -1,18 +1,23 @@
 """evenhand is installed whole, once, and leaves no `methods` or `data` in site-packages."""
 
 import os
+import stat
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import evenhand
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("methods", "evaluation", "data")
+MOST_MEGABYTES = 20
+"""Of an archive. The demo models take most of it; beyond this they would have to become a package of their own."""
 IMPORT_ALL = """
 import sys
 import evenhand, evenhand.methods, evenhand.evaluation, evenhand.data
@@ -68,12 +73,33 @@ def test_wheel_holds_each_file_once_under_evenhand(archives: tuple[Path, Path]) 
         assert held == sources
 
 
+def test_wheel_has_files_in_place_of_the_links(archives: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(archives[0]) as wheel:
+        modes = {entry.filename: entry.external_attr >> 16 for entry in wheel.infolist()}
+        assert [name for name, mode in modes.items() if stat.S_ISLNK(mode)] == []
+        for part in PARTS:
+            assert wheel.read(f"evenhand/{part}/__init__.py") == (ROOT / part / "__init__.py").read_bytes()
+
+
+def test_archives_are_small(archives: tuple[Path, Path]) -> None:
+    assert [file.name for file in archives if file.stat().st_size > MOST_MEGABYTES * 10**6] == []
+
+
 def test_sdist_holds_the_folders_and_not_the_links(archives: tuple[Path, Path]) -> None:
     with tarfile.open(archives[1]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
         assert not [member.name for member in sdist.getmembers() if member.issym()]
     assert {f"{part}/__init__.py" for part in PARTS} <= names
+    assert {"requirements.lock", "constraints.txt", "CITATION.cff", "LICENSE"} <= names
+    assert not [n for n in names if ".dist-info" in n]
     assert not [n for n in names if n.startswith(tuple(f"src/evenhand/{part}" for part in PARTS))]
+
+
+def test_the_version_is_one_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == citation["version"] == evenhand.__version__
+    assert project["license"] == citation["license"]
 
 
 def test_installed_wheel_imports(archives: tuple[Path, Path], tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ class Learner(Method):
     [
         ("nothing", "saving and loading changed its answers"),
         ("half", "saving and loading changed its answers"),
-        ("without restore", "saved, it cannot be loaded again (NotImplementedError: toy_learner keeps nothing"),
+        ("without restore", "saved, it cannot be loaded again (NotImplementedError: toy_learner saves nothing"),
         ("other hash", "saving and loading changed what its fingerprint is made of"),
     ],
 )
@@ -323,7 +323,7 @@ class Editor(Method):
 
 
 @pytest.mark.parametrize(
-    ("method", "what"), [(Meddler(), "it answers differently now"), (Editor(), "its fingerprint is another")]
+    ("method", "what"), [(Meddler(), "it answers differently now"), (Editor(), "its fingerprint has changed")]
 )
 def test_a_method_that_changes_its_model_is_refused_with_the_remedy(method: Method, what: str) -> None:
     refused(method, f"apply() or an answer changed the model that it was given: {what}")

@@ -106,7 +106,7 @@ def _in_place(folder: Path, path: str) -> Path | None:
 
 
 def _nearest(folder: Path, path: PurePosixPath, there: Sequence[Path]) -> Path | None:
-    """Of files of one name the one in the published folder with the fewest folders around it; exact names go first."""
+    """Choose among files of one name: fewest folders around the published folder first, then exact names."""
     ranked = []
     for file in there:
         *around, name = file.relative_to(folder).parts

@@ -1,4 +1,4 @@
-"""The content of a file in bytes, unpacked; what stands in for a file that was never downloaded is refused."""
+"""The content of a file in bytes, unpacked; placeholders of files that were never downloaded are refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evenhand.data.io.rows import decoded
 from evenhand.errors import DataError, reason
 
 BROKEN = (OSError, EOFError, zlib.error)
-"""What reading a file raises, a packed one included."""
+"""Errors of reading a file, including packed ones."""
 HEAD = 1024
-"""Bytes that show what a file is; a pointer of git-lfs is shorter."""
+"""Number of bytes that identify a file; a pointer of git-lfs is shorter."""
 EMPTY = "is empty (0 bytes); download it again"
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v\d")
 _POINTER_SIZE = re.compile(rb"^size (\d+)", re.MULTILINE)
@@ -26,11 +26,11 @@ _OTHERS = {
     b"\x1f\x8b": "is packed by gzip; add .gz to its name",
     b"PK\x03\x04": "is a zip archive (or an Excel sheet), not data; unpack it, or save the sheet as csv",
 }
-"""What other files begin with, and the reason to refuse them."""
+"""Beginnings of files that are not data, with the reason to refuse them."""
 
 
 def read_bytes(path: Path, *, empty: bool = False) -> bytes:
-    """The content of a data file, unpacked where its name ends in .gz.
+    """Read a data file, unpacked if its name ends in .gz.
 
     Args:
         path: The file.
@@ -46,7 +46,7 @@ def read_bytes(path: Path, *, empty: bool = False) -> bytes:
 
 
 def unpacked(path: Path) -> bytes:
-    """The content of any file, unpacked where its name ends in .gz.
+    """Read any file, unpacked if its name ends in .gz.
 
     Raises:
         DataError: It cannot be read or unpacked.
@@ -60,7 +60,7 @@ def unpacked(path: Path) -> bytes:
 
 
 def text_of(path: Path, content: bytes) -> str:
-    """The content of a file of text, as `evenhand.data.io.rows.decoded` makes it.
+    """Decode the content of a text file; see `evenhand.data.io.rows.decoded`.
 
     Raises:
         DataError: It is not UTF-8; the message names the line.
@@ -73,7 +73,7 @@ def text_of(path: Path, content: bytes) -> str:
 
 
 def unpacked_head(path: Path) -> bytes:
-    """The first `HEAD` bytes of a file, unpacked as in `unpacked`; for files that are read piece by piece.
+    """Read the first `HEAD` bytes of a file, unpacked as in `unpacked`; for files that are read piece by piece.
 
     Raises:
         DataError: It cannot be read or unpacked.
@@ -90,7 +90,7 @@ def unpacked_head(path: Path) -> bytes:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, with what to do about a packed one."""
+    """Return why a file cannot be read, with the remedy for a packed one."""
     if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
         return f"cannot read {path}: not packed by gzip; take .gz off its name, or download it again"
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
@@ -99,7 +99,7 @@ def _why(path: Path, error: Exception) -> str:
 
 
 def no_data(head: bytes, *, empty: bool = False) -> str:
-    """Why a file is not the data that its name promises, with the remedy; "" where it may be.
+    """Return why a file is not the data that its name promises, with the remedy; "" if it may be.
 
     Args:
         head: The beginning of its content, `HEAD` bytes or all of it.

@@ -1,4 +1,4 @@
-"""Reading csv rows so that nothing is guessed: all cells are text; a row that cannot be used is named and left out."""
+"""Reading csv rows without guessing: all cells are text, and an unusable row is reported and left out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from evenhand.data.io.locate import Problems
 from evenhand.errors import DataError
 
 NOT_UTF8 = re.compile("[\udc80-\udcff]")
-"""What Python makes of bytes that are no UTF-8 under `surrogateescape`."""
+"""Characters that Python makes of bytes that are not UTF-8 under `surrogateescape`."""
 
 
 def read_csv(path: Path, content: bytes, problems: Problems, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of the line that they begin on; quoted cells may hold line breaks, and "None" is a word.
+    """Yield rows with the number of their first line; quoted cells may contain line breaks, and "None" is a word.
 
     A row that is not UTF-8 goes to `problems` by line and column. A quote that is never closed swallows what follows,
-    so reading ends there. Messages never hold the text of a cell: some data sets may not be quoted.
+    so reading ends there. Messages never contain the text of a cell, since some data sets may not be quoted.
     """
     if not content:
         problems.add(path, 1, EMPTY)
@@ -44,11 +44,11 @@ def read_csv(path: Path, content: bytes, problems: Problems, delimiter: str = ",
 
 
 def refuse_twice(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a file that has a needed column twice: which of the two is meant cannot be known.
+    """Refuse a file that has a required column twice, since it is unknown which of the two is meant.
 
     Raises:
         DataError: Names the column.
     """
     for name in columns:
         if header.count(name) > 1:
-            raise DataError(f"{path}:1: column {name!r} is there {header.count(name)} times; leave one of them")
+            raise DataError(f"{path}:1: column {name!r} occurs {header.count(name)} times; keep one of them")

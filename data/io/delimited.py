@@ -1,4 +1,4 @@
-"""Reading csv and tsv files: every line that cannot be used is named, and costs nothing else."""
+"""Reading csv and tsv files: every unusable line is reported and does not affect the others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evenhand.data.io.on_disk import COLUMNS, few
 from evenhand.errors import DataError
 
 _QUOTED = re.compile(r'(?:^|\t)"((?:[^"\t]|"")*+)"(?=\t|\r|\n|$)', re.MULTILINE)
-"""A quoted cell, and what is within."""
+"""Pattern of a quoted cell and its content."""
 
 
 class _Plain(csv.excel):
-    """Tables in which a quote is just a quote."""
+    """Dialect of tables in which quotes have no special meaning."""
 
     quoting = csv.QUOTE_NONE
 
@@ -32,15 +32,15 @@ def read_delimited(
     delimiter: str = ",",
     encodings: Sequence[str] = ("utf-8-sig",),
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a file with a header line, each with the number of the line that it ends on.
+    """Yield the rows of a file with a header line, each with the number of its last line.
 
     Args:
         path: For messages.
         content: The file, unpacked.
-        columns: Columns that must be there; every other one is kept too.
+        columns: Required columns; all others are kept too.
         problems: Where lines with too few or too many fields are noted.
-        delimiter: Between fields.
-        encodings: Tried in this order.
+        delimiter: Delimiter between fields.
+        encodings: Encodings to try, in this order.
 
     Raises:
         DataError: The file is empty, in none of several encodings, or one of the columns is missing or there twice.
@@ -64,7 +64,7 @@ def read_delimited(
 
 
 def _row(header: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
-    """Cells by column; of a column that is there twice, the first."""
+    """Return cells by column; of a column that occurs twice, the first."""
     row: dict[str, str] = {}
     for name, cell in zip(header, fields, strict=True):
         row.setdefault(name, cell)
@@ -72,7 +72,7 @@ def _row(header: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
 
 
 def _wrong(header: Sequence[str], fields: Sequence[str]) -> str:
-    """Why a line cannot be used; "" where it can, or has nothing in it."""
+    """Return why a line cannot be used; "" if it can, or is empty."""
     if not fields:
         return ""
     if len(fields) != len(header):
@@ -100,12 +100,12 @@ def _quotes_as_csv(text: str, delimiter: str) -> bool:
 
 
 def blank(row: dict[str, str], columns: Sequence[str]) -> str:
-    """Which of the columns of a row holds nothing, said as a reason to leave the row out; "" where all are filled."""
+    """Return, as a reason to leave the row out, which column is empty; "" if all are filled."""
     return next((f"column {c!r} is empty" for c in columns if not row[c].strip()), "")
 
 
 def _header(path: Path, reader: Iterator[list[str]], columns: Sequence[str]) -> list[str]:
-    """The names of the columns in the first line, without blanks around them."""
+    """Read the names of the columns in the first line, stripped."""
     try:
         header = next(reader, None)
     except csv.Error as error:  # such as a quote that is never closed

@@ -91,7 +91,7 @@ def published_stem(file: Path) -> str:
 
 
 def _without_copies(path: Path, found: Sequence[Path]) -> list[Path]:
-    """Of a file and its renamed copies in a folder the file."""
+    """Keep only the file among it and its renamed copies in a folder."""
     kept: list[Path] = []
     for place in dict.fromkeys((file.parent, published_stem(file)) for file in found):
         same = [file for file in found if (file.parent, published_stem(file)) == place]
@@ -125,7 +125,7 @@ def only_table(path: Path, name: str, what: str, columns: Sequence[str], kinds: 
 
     Args:
         path: As in `tables`.
-        name: Of the published file.
+        name: Name of the published file.
         what: Name of the data set.
         columns: What a table must have, for messages.
         kinds: As in `tables`.

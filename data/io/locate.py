@@ -1,4 +1,4 @@
-"""Finding and reading benchmark files. Errors name file, line and field, and say how to get what is missing."""
+"""Finding and reading benchmark files. Errors name file, line and field, and tell how to get what is missing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from evenhand.errors import DataError
 
 FOLDER_VARIABLE = "EVENHAND_DATA"
 LONGEST = 1_000
-"""Characters of a reason that a report has."""
+"""Maximum characters of a reason in a report."""
 FIRST = 240
-"""Characters of a problem that an error shows; a report has all of them."""
+"""Maximum characters of a problem in an error; a report has all of them."""
 
 
 class Clone(NamedTuple):
-    """A folder of a repository at one commit, which is fetched by git: too many files to keep a hash of each."""
+    """A folder of a repository at one commit, fetched by git because it has too many files for a hash of each."""
 
     url: str
     commit: str
@@ -32,11 +32,11 @@ class Clone(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What a benchmark needs and how to get it."""
+    """A data set that a benchmark needs, and how to get it."""
 
     name: str
     hub: str
-    """Hub data set, or "" where there is none."""
+    """Data set on the hub; "" if there is none."""
     revision: str
     patterns: tuple[str, ...]
     """Files to take from the hub."""
@@ -44,18 +44,18 @@ class Dataset(NamedTuple):
     home: str
     gated: bool = False
     benchmark: str = ""
-    """The benchmark that reads it, where it has another name."""
+    """Benchmark that reads it, if its name differs."""
     clone: Clone | None = None
-    """Where git fetches it from, where that is the way."""
+    """Repository folder that git fetches, if it is fetched by git."""
     prefix: str = ""
-    """What a benchmark's `source` has before a path of this data set, where it reads others too."""
+    """Prefix of a path of this data set in a benchmark's `source`, if the benchmark also reads others."""
     evaluation_only: str = ""
-    """Why no method may be trained on it, such as a clause of its licence; "" where nothing forbids it."""
+    """Why no method may be trained on it, such as a clause of its licence; "" if nothing forbids it."""
 
 
 @dataclass
 class Problems:
-    """What was left out while reading; shown with the results, never silent."""
+    """Lines left out while reading; they are always shown with the results."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -65,16 +65,16 @@ class Problems:
 
     @property
     def first(self) -> str:
-        """The first one, shortened, to be added to a message; "" where there is none."""
+        """The first problem, shortened, as an addition to a message; "" if there is none."""
         return f"; first problem: {short(self.lines[0], FIRST)}" if self.lines else ""
 
     def __bool__(self) -> bool:
-        """Whether there were any."""
+        """Whether there were any problems."""
         return bool(self.lines)
 
 
 def locate(dataset: Dataset, source: str) -> Path:
-    """The folder (or file) of a data set.
+    """Find the folder (or file) of a data set.
 
     Args:
         dataset: Which one.
@@ -99,21 +99,21 @@ def locate(dataset: Dataset, source: str) -> Path:
 
 
 def folder_of(dataset: Dataset, base: str | Path | None = None) -> Path | None:
-    """Where a data set's files are to lie, there or not.
+    """Return the folder for a data set's files, whether or not it exists.
 
     Args:
         dataset: Which one.
         base: The folder above the data sets; None for $EVENHAND_DATA.
 
     Returns:
-        The folder; None where neither is given.
+        The folder; None if neither is given.
     """
     base = base or os.environ.get(FOLDER_VARIABLE)
     return Path(base).expanduser() / dataset.name if base else None
 
 
 def how_to_get(dataset: Dataset) -> str:
-    """Every way to provide a data set, in one sentence each."""
+    """Describe every way to provide a data set."""
     ways = [f"Put the files into a folder {dataset.name}/ and set {FOLDER_VARIABLE} to the folder above it"]
     benchmark = dataset.benchmark or dataset.name
     ways.append(f"or name them: {benchmark}(source='{dataset.prefix}/path/to/{dataset.name}')")
@@ -126,7 +126,7 @@ def how_to_get(dataset: Dataset) -> str:
 
 
 def fetchable(dataset: Dataset) -> bool:
-    """Whether `evenhand data fetch` knows where it is."""
+    """Whether `evenhand data fetch` can fetch it."""
     return bool(dataset.hub or dataset.clone or official(dataset.name).urls)
 
 
@@ -135,11 +135,11 @@ def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:
 
     Args:
         dataset: Which one.
-        name: The hub name; another one than the data set's own is taken at its newest revision.
-        folder: Where to; None is the hub's own cache.
+        name: Name on the hub; any other than the data set's own is taken at its newest revision.
+        folder: Target folder; None is the hub's own cache.
 
     Raises:
-        DataError: It cannot be had; the message says how else to get it.
+        DataError: It cannot be fetched; the message says how else to get it.
     """
     from huggingface_hub import snapshot_download
 
@@ -157,9 +157,9 @@ def from_hub(dataset: Dataset, name: str, folder: Path | None = None) -> Path:
 
 
 def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a jsonl file with their line numbers; broken lines go to `problems` and cost nothing else.
+    """Yield the rows of a jsonl file with their line numbers; broken lines only go to `problems`.
 
-    A byte order mark and the line ends of any system are no part of a row; see `evenhand.data.io.rows`.
+    A byte order mark and the line ends of any system are not part of a row; see `evenhand.data.io.rows`.
     """
     if not content:
         problems.add(path, 1, EMPTY)
@@ -180,5 +180,5 @@ def read_jsonl(path: Path, content: bytes, problems: Problems) -> Iterator[tuple
 
 
 def stem(path: Path) -> str:
-    """File name without .jsonl or .jsonl.gz."""
+    """Return a file's name without .jsonl or .jsonl.gz."""
     return path.name.removesuffix(".gz").rpartition(".")[0]

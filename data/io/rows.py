@@ -1,8 +1,8 @@
-"""What a row of data must hold: one validating and normalising step that every reader of files goes through.
+"""Requirements for rows of data: one validating and normalising step that every reader of files goes through.
 
 A cell that is null, NaN, a list or empty is never turned into words such as "None": the row is refused with the name of
-the field, the reader counts it (`evenhand.data.io.locate.Problems`), and its neighbours are kept. Texts lose the blanks
-around them, as options are told apart by their words (lm-evaluation-harness strips GPQA's cells for the same reason,
+the field, the reader counts it (`evenhand.data.io.locate.Problems`), and its neighbours are kept. Texts are stripped,
+since options are distinguished by their words (lm-evaluation-harness strips GPQA's cells for the same reason,
 lm_eval/tasks/gpqa/*/utils.py), and all line ends become one.
 """
 
@@ -20,12 +20,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from evenhand.core.nesting import DEEPEST, deeper
+from evenhand.errors import REASON, short
 
 _KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
-"""What `json.loads` and `ast.literal_eval` raise; TypeError of a list as a key."""
+"""Errors of `json.loads` and `ast.literal_eval`; TypeError is for a list as a key."""
 SHOWN = 3
-"""Refused rows that a warning shows; a report has all of them."""
+"""Number of refused rows in a warning; a report has all of them."""
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0+)?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -35,7 +36,7 @@ class Refused(ValueError):
     """A row that cannot be used; the message names the field and what is wrong with it."""
 
     def __init__(self, reason: str, line: int = 1) -> None:
-        """Keep the line within the text that was read, where it has several."""
+        """Keep the reason, and the line if the text that was read has several."""
         self.line = line
         super().__init__(reason)
 
@@ -44,7 +45,7 @@ class Refused(ValueError):
 
 
 def decoded(content: bytes) -> str:
-    """UTF-8 without a byte order mark, every line end a line feed.
+    """Decode UTF-8, without a byte order mark and with every line end as a line feed.
 
     Raises:
         UnicodeDecodeError: It is not UTF-8.
@@ -53,22 +54,22 @@ def decoded(content: bytes) -> str:
 
 
 def one_line_end(text: str) -> str:
-    """The text with a line feed for the line ends of Windows (CR LF) and old Macs (CR)."""
+    """Replace the line ends of Windows (CR LF) and old Macs (CR) by line feeds."""
     return _LINE_END.sub("\n", text)
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text: LF, CR LF and CR end one. U+2028, U+0085 and their like are characters of a line."""
+    """Split a text into lines, which LF, CR LF and CR end. U+2028, U+0085 and the like are characters of a line."""
     return _LINE_END.split(text)
 
 
 def byte_lines(content: bytes) -> list[bytes]:
-    """The same for bytes in UTF-8 that may be broken; without a byte order mark."""
+    """Split bytes, which may be invalid UTF-8, into lines, without a byte order mark."""
     return re.split(rb"\r\n|\r|\n", content.removeprefix(b"\xef\xbb\xbf"))
 
 
 def paragraphs(text: str) -> list[str]:
-    """Texts that are parted by empty lines; a line of blanks is an empty one."""
+    """Split a text at empty lines; a line of blanks counts as empty."""
     found: list[list[str]] = [[]]
     for line in lines(text):
         if line.strip():
@@ -79,7 +80,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def oddities(text: str) -> list[str]:
-    """What looks alike and is read differently by a tokenizer; for a note, as it may be meant."""
+    """Describe characters that look like others but are tokenised differently; for a note, as they may be intended."""
     said = []
     if blanks := sum(text.count(c) for c in "\u00a0\u202f\u2007"):
         said.append(f"{blanks:,} no-break blanks (U+00A0 and the like), which tokenizers read otherwise than blanks")
@@ -92,7 +93,7 @@ def oddities(text: str) -> list[str]:
 
 
 def from_json(text: str) -> Any:
-    """JSON in which no object has a key twice, where Python would silently take the last one.
+    """Parse JSON, refusing objects with a duplicate key, of which Python would silently take the last.
 
     Raises:
         Refused: It is not JSON, or has a key twice.
@@ -118,7 +119,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise Refused(f"field {next(n for n in names if names.count(n) > 1)!r} is there twice")
+        raise Refused(f"field {short(next(n for n in names if names.count(n) > 1), REASON)!r} occurs twice")
     return found
 
 
@@ -126,15 +127,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def text(row: Mapping[str, Any], name: str, *, where: str = "") -> str:
-    """A cell that must hold words: without blanks around them, with one kind of line end.
+    """Return a cell that must contain words, stripped and with one kind of line end.
 
     Args:
         row: The row.
         name: The field.
-        where: Its full name for messages, where it is inside another one.
+        where: Its full name for messages, if it is inside another field.
 
     Raises:
-        Refused: It is missing, null, NaN, empty or no text.
+        Refused: It is missing, null, NaN, empty or not a text.
     """
     where = where or name
     if name not in row:
@@ -143,10 +144,10 @@ def text(row: Mapping[str, Any], name: str, *, where: str = "") -> str:
 
 
 def words(value: Any, where: str) -> str:
-    """The same for a value that stands in no row.
+    """Return a value that must be words, as `text` does for a cell.
 
     Raises:
-        Refused: It is null, NaN, empty or no text.
+        Refused: It is null, NaN, empty or not a text.
     """
     if not isinstance(value, str):
         raise Refused(f"field {where!r} is {kind(value)}, not a text")
@@ -159,7 +160,7 @@ def words(value: Any, where: str) -> str:
 
 
 def identifier(row: Mapping[str, Any], name: str) -> str:
-    """A name or number by which a row is known; 6, 6.0 and "6" are one.
+    """Return a name or number that identifies a row; 6, 6.0 and "6" are equal.
 
     Raises:
         Refused: It is missing or neither a text nor a whole number.
@@ -170,7 +171,7 @@ def identifier(row: Mapping[str, Any], name: str) -> str:
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a cell holds: 6, 6.0, those of NumPy, and "6" or "6.0"; None where it is something else."""
+    """Return the whole number in a cell: 6, 6.0, those of NumPy, and "6" or "6.0"; None for anything else."""
     if isinstance(value, str):
         return int(value.strip().partition(".")[0]) if _WHOLE.fullmatch(value.strip()) else None
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -182,7 +183,7 @@ def whole(value: Any) -> int | None:
 
 
 def index(row: Mapping[str, Any], name: str, count: int) -> int:
-    """The number of one of `count` options, from 0, also where it is written as text (`whole`).
+    """Return the index of one of `count` options, from 0, also if it is written as text (`whole`).
 
     Raises:
         Refused: It is missing or none of them.
@@ -198,10 +199,10 @@ def index(row: Mapping[str, Any], name: str, count: int) -> int:
 
 
 def texts(value: Any, where: str, at_least: int = 1) -> list[str]:
-    """A list of texts; one that was written as text, "['old']", is read as the list that it shows.
+    """Return a list of texts; a list written as text, "['old']", is read as a list.
 
     Raises:
-        Refused: It is no list of texts, or has too few.
+        Refused: It is not a list of texts, or has too few.
     """
     value = unwritten(value)
     if not isinstance(value, list | tuple):
@@ -213,10 +214,10 @@ def texts(value: Any, where: str, at_least: int = 1) -> list[str]:
 
 
 def unwritten(value: Any) -> Any:
-    """A list or object, also where it was written as text, in JSON or as Python prints it; an array as a list.
+    """Return a list or object, also if written as text, in JSON or as Python prints it; an array as a list.
 
     A csv file has lists and objects as such texts, and pandas reads the lists of a parquet file as arrays. Any other
-    value is given back as it is.
+    value is returned unchanged.
     """
     if isinstance(value, str) and value.strip()[:1] in tuple("[{"):
         for read in (json.loads, ast.literal_eval):
@@ -247,7 +248,7 @@ def different(values: Mapping[str, str], *, case: bool = False) -> None:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in words."""
+    """Describe the kind of a value in words."""
     if value is None:
         return "null"
     if isinstance(value, float) and isnan(value):
@@ -256,7 +257,7 @@ def kind(value: Any) -> str:
 
 
 def unusable_pattern(text: str) -> str:
-    """Why a text cannot be used as a regular expression; "" where it can."""
+    """Return why a text cannot be used as a regular expression; "" if it can."""
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
@@ -268,12 +269,12 @@ def unusable_pattern(text: str) -> str:
 
 
 def spelling(name: str) -> str:
-    """What two ways of writing a name have in common: its letters and figures, in lower case."""
+    """Reduce a name to its letters and digits in lower case, which different spellings share."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
 def known(name: str, names: Collection[str]) -> str:
-    """The known name that is meant, whatever its case, blanks, hyphens and underscores; `name` where it is none."""
+    """Return the known name that is meant, whatever its case, blanks, hyphens and underscores; else `name` itself."""
     if name in names:
         return name
     spelled = _spelled(names if isinstance(names, tuple | frozenset) else tuple(names))
@@ -282,12 +283,12 @@ def known(name: str, names: Collection[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _spelled(names: tuple[str, ...] | frozenset[str]) -> dict[str, str]:
-    """Names by their spelling; of several that are spelled alike the first in the alphabet."""
+    """Return names by their spelling; of several with the same spelling, the alphabetically first."""
     return {key: name for name in sorted(names, reverse=True) if (key := spelling(name))}
 
 
 def one_of(row: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
-    """One of a few words, whatever its case and spelling.
+    """Return one of a few words, whatever its case and spelling.
 
     Raises:
         Refused: It is missing or none of them.
@@ -304,7 +305,7 @@ def one_of(row: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
 
 
 def summary(problems: Sequence[str]) -> str:
-    """What was left out, in one line: how many, and the first three."""
+    """Summarise what was left out in one line: the number, and the first three."""
     if not problems:
         return ""
     more = len(problems) - SHOWN

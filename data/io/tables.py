@@ -1,4 +1,4 @@
-"""Rows of a table as mappings, from whatever form it lies in: JSON lines, JSON, csv, tsv, parquet, or the hub."""
+"""Rows of a table as mappings, from any form: JSON lines, JSON, csv, tsv, parquet, or the hub."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from evenhand.errors import DataError
 HUB = hub.PREFIX
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 Placed = tuple[str, dict[str, Any]]
-"""Where a row stands, "FILE:LINE", and its cells by column."""
+"""Place of a row, "FILE:LINE", and its cells by column."""
 
 
 def read(source: str, columns: Sequence[str] = (), problems: locate.Problems | None = None) -> Iterator[Placed]:
-    """The rows of a table, one by one.
+    """Yield the rows of a table.
 
     Args:
         source: A .jsonl, .json (a list of objects, one object, or objects line by line), .csv, .tsv or .parquet file,
             also gzipped (.gz), as `evenhand.data.io.layouts.read_table` reads it; a folder, of which every such file
             is read, by name; or "datasets:NAME[@CONFIGURATION][:SPLIT]" for a data set of the hub, which is streamed.
-        columns: Columns without which the first row, and so the table, is refused.
-        problems: Where lines that are no rows are noted; None leaves them out.
+        columns: Required columns; the table is refused if its first row lacks one.
+        problems: Collects lines that are not rows; None discards them.
 
     Raises:
-        DataError: There is no such file, it cannot be read, or it has not the columns.
+        DataError: There is no such file, it cannot be read, or it lacks a column.
         SettingsError: The name of a data set of the hub cannot be read.
     """
     noted = locate.Problems() if problems is None else problems
@@ -41,7 +41,7 @@ def read(source: str, columns: Sequence[str] = (), problems: locate.Problems | N
 
 
 def files(path: Path) -> list[Path]:
-    """The tables that a path stands for: itself, or those in the folder and below it, by name.
+    """Return the tables at a path: the file itself, or those in the folder and below it, by name.
 
     Raises:
         DataError: There is none.

@@ -1,4 +1,4 @@
-"""YAML files of templates: read, checked field by field, and refused with what is wrong and where an example is."""
+"""YAML files of templates: read and checked field by field; errors say what is wrong and where an example is."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from evenhand.errors import DataError, reason
 
 
 class Checked(Protocol):
-    """A pydantic model of a file's content that also says what its fields together must keep."""
+    """A pydantic model of a file's content with a check across its fields."""
 
     @classmethod
     def model_validate(cls, obj: Any) -> Self:
-        """Pydantic's."""
+        """Validate the content; pydantic implements this."""
 
     def check(self) -> None:
-        """Refuse what no single field shows.
+        """Refuse content that is wrong in ways that no single field shows.
 
         Raises:
             ValueError: The message says what.
@@ -34,14 +34,14 @@ Content = TypeVar("Content", bound=Checked)
 
 
 def read(path: Path, kind: type[Content], what: str, instead: str, shipped: Path) -> tuple[Content, str]:
-    """Content and hash of a file.
+    """Read the content and hash of a file.
 
     Args:
         path: The file.
-        kind: What it holds.
-        what: The same in words, for errors.
-        instead: Names that may be given in place of a file, for errors.
-        shipped: A file to take as an example.
+        kind: Model of the content.
+        what: Name of the content, for errors.
+        instead: Names that may be given instead of a file, for errors.
+        shipped: A file to use as an example.
 
     Raises:
         DataError: The file is missing or broken.

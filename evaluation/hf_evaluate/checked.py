@@ -1,6 +1,6 @@
 """A metric of `evaluate` that refuses wrong inputs by row before they are cast.
 
-What `evaluate` says of such inputs is a print of its features and of all rows, which names neither the row nor the
+For such inputs, `evaluate` itself prints its features and all rows, which names neither the row nor the
 remedy.
 """
 
@@ -18,22 +18,22 @@ Rows = Sequence[Any]
 
 
 class CheckedMetric(evaluate.Metric):
-    """What our modules have in common; each names what a row of its predictions and of its references is."""
+    """Base of our modules; each declares what a row of its predictions and of its references is."""
 
     prediction: ClassVar[str] = ""
-    """What a prediction is: "label", or, of a text, what it contains; "" where it is `scored`."""
+    """Kind of a prediction: "label", or what its text contains; "" if it is `scored`."""
     scored: ClassVar[tuple[str, ...]] = ()
-    """The texts whose scores a prediction has, in this order."""
+    """Texts whose scores a prediction contains, in order."""
     reference: ClassVar[str] = ""
-    """What a reference is: "label", or, of a text, what it contains."""
+    """Kind of a reference: "label", or what its text contains."""
 
     def compute(
         self, *, predictions: Rows | None = None, references: Rows | None = None, **more: Any
     ) -> dict[str, Any] | None:
-        """The metrics of what is given here, or was added before.
+        """Compute the metrics of what is passed here, or was added before.
 
         Raises:
-            ValueError: Nothing was given or added, or as in `add_batch`.
+            ValueError: Nothing was passed or added, or as in `add_batch`.
         """
         if predictions is None and references is None and self.writer is None:
             raise ValueError(
@@ -44,7 +44,7 @@ class CheckedMetric(evaluate.Metric):
         return found
 
     def add_batch(self, *, predictions: Rows | None = None, references: Rows | None = None, **more: Any) -> None:
-        """Take a batch of predictions and references.
+        """Add a batch of predictions and references.
 
         Raises:
             ValueError: They are missing, differ in number, or one is not what the module takes; the message names the
@@ -62,12 +62,12 @@ class CheckedMetric(evaluate.Metric):
         super().add_batch(predictions=predicted, references=right, **more)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **more: Any) -> None:
-        """Take one prediction and its reference; errors are those of `add_batch`."""
+        """Add one prediction and its reference; errors are those of `add_batch`."""
         self._check(prediction, reference, "")
         super().add(prediction=prediction, reference=reference, **more)
 
     def _check(self, prediction: Any, reference: Any, place: str) -> None:
-        """Refuse what is not a label, a text or scores, as the module takes them; `place` says which of several."""
+        """Refuse anything but the labels, texts or scores that the module takes; `place` names the row."""
         for what, value, kind, scored in (
             ("prediction", prediction, self.prediction, self.scored),
             ("reference", reference, self.reference, ()),
@@ -77,7 +77,7 @@ class CheckedMetric(evaluate.Metric):
 
 
 def _rows(values: Any, what: str) -> list[Any]:
-    """The rows of a column."""
+    """Return the rows of a column."""
     if not _is_list(values):
         raise ValueError(f"{what}: {shown(values)} is not a list; give a list with one entry per item")
     rows = list(values)
@@ -92,13 +92,13 @@ def _is_list(value: Any) -> bool:
         return False
     try:
         len(value)
-    except TypeError:  # also of arrays and tensors without a dimension
+    except TypeError:  # also for arrays and tensors without a dimension
         return False
     return True
 
 
 def _wrong(value: Any, kind: str, what: str) -> str:
-    """Why a value is not a label, or a text of a kind, and what to give; "" where it is."""
+    """Return why a value is not a label or a text of the kind, and what to pass; "" if it is."""
     if kind == "label":
         return "" if value is None or is_number(value) else _no_label(value, what)
     if isinstance(value, str):

@@ -1,6 +1,6 @@
-"""Checks of what the modules are given: `evaluate` casts values to a module's features without a word.
+"""Check inputs of the modules, since `evaluate` silently casts values to a module's features.
 
-A feature of whole numbers would cut .97 to 0. So labels are taken as real numbers, and anything but a whole one in
+An integer feature would truncate .97 to 0. So labels are taken as real numbers, and anything but an integer in
 range is refused by its row.
 """
 
@@ -22,11 +22,11 @@ from evenhand.data.io.rows import known
 UNPARSED = -1
 """Stands for a reply that could not be parsed."""
 TOLERANCE = 1e-3
-"""How far probabilities may be from summing to 1; float16 models are off by less."""
+"""Maximum deviation of probabilities from a sum of 1; float16 models deviate less."""
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: shortened where it is long."""
+    """Format a value for messages, shortened if it is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 80
     return short.repr(value)
@@ -44,7 +44,7 @@ def is_number(value: Any) -> bool:
 
 
 def json_rows(values: Sequence[str], source: str) -> list[dict[str, Any]]:
-    """Rows of a benchmark's file that were given as JSON.
+    """Parse rows of a benchmark's file that were passed as JSON.
 
     Args:
         values: As `evaluate` hands them over.
@@ -68,15 +68,15 @@ def json_rows(values: Sequence[str], source: str) -> list[dict[str, Any]]:
 
 
 def group_names(values: Sequence[str], names: Sequence[str], what: str) -> list[str]:
-    """The groups of rows, as the data set writes them; other groups than its own are kept as they are.
+    """Return the groups of rows as the data set spells them; unknown groups are kept.
 
     Args:
-        values: Per row its group, as given.
+        values: Group of each row, as given.
         names: The data set's groups.
-        what: What a group is, such as "bias type".
+        what: Kind of group, such as "bias type".
 
     Raises:
-        ValueError: A group is empty, or nearly one of the data set's, which a misspelled one would leave.
+        ValueError: A group is empty, or looks like a misspelt one of the data set's.
     """
     found = [known(value.strip(), names) for value in values]
     for row, name in enumerate(found):
@@ -89,15 +89,15 @@ def group_names(values: Sequence[str], names: Sequence[str], what: str) -> list[
 
 
 def no_group(group: object, what: str, there: Iterable[str]) -> ValueError:
-    """The error about a group that no row has; it lists those that are there."""
+    """Return the error for a group that no row has; it lists the existing ones."""
     return ValueError(f"no {what} {shown(group)}; there are {few(there, 12)}")
 
 
 def class_count(classes: object) -> int | None:
-    """How many labels there are, where that was given.
+    """Return the number of labels, if it was given.
 
     Raises:
-        ValueError: It is not a whole number above 1.
+        ValueError: It is not an integer above 1.
     """
     if classes is None:
         return None
@@ -107,15 +107,15 @@ def class_count(classes: object) -> int | None:
 
 
 def labels(values: Sequence[float | None], what: str, classes: int | None = None) -> list[int]:
-    """Right labels as whole numbers.
+    """Return right labels as integers.
 
     Args:
         values: As `evaluate` hands them over.
         what: Their name in messages, such as "references".
-        classes: How many labels there are; None is not known.
+        classes: Number of labels; None if unknown.
 
     Raises:
-        ValueError: One of them is no label.
+        ValueError: One of them is not a label.
     """
     found = [_whole(value) for value in values]
     for row, (value, label) in enumerate(zip(values, found, strict=True)):
@@ -125,7 +125,7 @@ def labels(values: Sequence[float | None], what: str, classes: int | None = None
 
 
 def predicted(values: Sequence[float | None], classes: int | None = None) -> list[int | None]:
-    """Predicted labels; None for -1, a reply that could not be parsed. Arguments and errors are those of `labels`."""
+    """Return predicted labels, None for -1 (an unparsed reply). Arguments and errors are those of `labels`."""
     found = [_whole(value) for value in values]
     for row, (value, label) in enumerate(zip(values, found, strict=True)):
         if label is None or label < UNPARSED or (classes is not None and label >= classes):
@@ -137,10 +137,10 @@ def predicted(values: Sequence[float | None], classes: int | None = None) -> lis
 
 
 def scores(rows: Sequence[Sequence[float | None]]) -> list[tuple[float, ...]]:
-    """Scores of texts; nan, or None, for a text that was not scored.
+    """Return scores of texts; nan for a text that was not scored.
 
     Raises:
-        ValueError: A score is infinite: two of those cannot be compared.
+        ValueError: A score is infinite, so that it cannot be compared with another one.
     """
     for row, values in enumerate(rows):
         if any(value is not None and isinf(value) for value in values):
@@ -152,10 +152,10 @@ def scores(rows: Sequence[Sequence[float | None]]) -> list[tuple[float, ...]]:
 
 
 def distributions(rows: Sequence[Sequence[float] | None], count: int, classes: int) -> Sequence[Sequence[float] | None]:
-    """Probabilities of the labels, per item; None for an item without.
+    """Return the probabilities of the labels for each item; None for an item without.
 
     Raises:
-        ValueError: Not as many rows as items, or a row that is no distribution over the labels.
+        ValueError: The numbers of rows and items differ, or a row is not a distribution over the labels.
     """
     if not isinstance(rows, Sized) or isinstance(rows, (str, bytes)):
         raise ValueError(f"probabilities={shown(rows)} is not a list; give one row of {classes} numbers per item")

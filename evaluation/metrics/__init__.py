@@ -1,4 +1,4 @@
-"""What several benchmarks share: scores of sentences and of multiple-choice answers, checkers, changes of answers.
+"""Shared parts of benchmarks: scores of sentences and of multiple-choice answers, checkers, changes of answers.
 
-It may import what benchmarks may, and no benchmark.
+It may import what benchmarks may, but no benchmark.
 """

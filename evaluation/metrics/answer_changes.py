@@ -76,11 +76,11 @@ KINDS: tuple[Metric, ...] = (
     ),
 )
 WIDTH = 1 + len(KINDS)
-"""Columns of the sums: all items, then one count per kind."""
+"""Number of columns of the sums: all items, then one count per kind."""
 
 
 def described(part: str) -> tuple[Metric, ...]:
-    """The metrics of one part of a benchmark, under the names that their records have."""
+    """Return the metrics of one part of a benchmark, under the names in its records."""
     return tuple(k._replace(name=f"{k.name}_{part}" if part else k.name) for k in KINDS)
 
 
@@ -90,11 +90,11 @@ def change_tallies(
     """Count the changes per part, cluster and group.
 
     Args:
-        before: The untouched model's answers.
-        after: The method's, to the same items.
+        before: The baseline's answers.
+        after: The method's answers to the same items.
         clusters: The items' clusters.
         like: The method's own tally, whose clusters, strata and groups are taken: the same seed then draws the same
-            resamples, and a change is paired with the scores beside it.
+            resamples, and a change is paired with the scores next to it.
 
     Returns:
         A tally per part, sums [C, G, WIDTH].
@@ -111,19 +111,19 @@ def change_tallies(
 def turned(
     before: Sequence[Grade], after: Sequence[Grade], clusters: Sequence[str], like: Tally
 ) -> Mapping[str, Array]:
-    """Per part what `TurnedItems.counts` tells of one pair of rows, [C, G, 3]; arguments as of `change_tallies`."""
+    """Count with `TurnedItems.counts` for one pair of rows and each part, [C, G, 3]; see `change_tallies`."""
     items = TurnedItems(after, clusters, like)
     return {part: items.counts(part, before, after) for part in sorted({m.part for m in after})}
 
 
 def change_metrics(sums: Array, part: str = "") -> dict[str, Measured]:
-    """Shares of all items from sums [..., WIDTH]."""
+    """Compute shares of all items from sums [..., WIDTH]."""
     items = sums[..., 0]
     return {m.name: Measured(ratio(sums[..., 1 + n], items), items) for n, m in enumerate(described(part))}
 
 
 def _counts(was: Grade, now: Grade) -> Array:
-    """An item's row of the sums, [WIDTH]."""
+    """Return an item's row of the sums, [WIDTH]."""
     (open_before, right_before, wrong_before), (open_after, right_after, wrong_after) = _state(was), _state(now)
     return np.array(
         [
@@ -141,6 +141,6 @@ def _counts(was: Grade, now: Grade) -> Array:
 
 
 def _state(grade: Grade) -> tuple[bool, bool, bool]:
-    """Undecided, right, wrong: exactly one of them."""
+    """Return whether the item is undecided, right, wrong: exactly one of them."""
     decided = grade.decision is not None
     return not decided, decided and grade.right, decided and not grade.right

@@ -1,8 +1,8 @@
-"""Accepting or rejecting a model's answer by its B-score (Vo et al. 2025, arXiv 2505.18545). Pure functions.
+"""Accept or reject a model's answer by its B-score (Vo et al. 2025, arXiv 2505.18545). Pure functions.
 
 B(a) = P_single(a) - P_multi(a) is high for an answer that a model gives often when asked once, and seldom when it sees
 its own earlier answers: a sign of bias, so that such an answer is rejected. The two-step rule is reconstructed from the
-paper's prose: a first score of confidence (P_single, P_multi or a stated confidence; higher is surer) must reach T1,
+paper's text: a first score of confidence (P_single, P_multi or a stated confidence; higher is surer) must reach T1,
 and then B must not exceed T2.
 """
 
@@ -18,24 +18,24 @@ from evenhand.interfaces import Array
 
 
 class Thresholds(NamedTuple):
-    """Thresholds chosen on answers whose truth is known, and the verification accuracy they reach there."""
+    """Thresholds chosen on answers with known truth, and the verification accuracy that they reach there."""
 
     first: float
-    """T1: least first score; -inf where there is no first step."""
+    """T1: minimum first score; -inf if there is no first step."""
     b: float
-    """T or T2: greatest B."""
+    """T or T2: maximum B."""
     accuracy: float
 
 
 def accept(b: Sequence[float] | Array, threshold: float) -> np.ndarray:
-    """One step: accept where B <= threshold; an undefined B (nan) is not accepted. [N] of bool."""
+    """Accept answers with B <= threshold; an undefined B (nan) is not accepted. Returns [N] bool."""
     return np.asarray(np.asarray(b, dtype=np.float64) <= threshold)
 
 
 def accept_two_step(
     first: Sequence[float] | Array, b: Sequence[float] | Array, first_threshold: float, threshold: float
 ) -> np.ndarray:
-    """Two steps: accept where the first score >= T1 and B <= T2. [N] of bool.
+    """Accept answers whose first score >= T1 and whose B <= T2. Returns [N] bool.
 
     Raises:
         SettingsError: The lists differ in length.
@@ -46,7 +46,7 @@ def accept_two_step(
 
 
 def verification_accuracy(accepted: Sequence[bool] | np.ndarray, correct: Sequence[bool] | np.ndarray) -> float:
-    """Share of answers that were judged rightly: right ones accepted, wrong ones rejected; nan without answers.
+    """Return the share of answers judged correctly: right ones accepted, wrong ones rejected; nan without answers.
 
     Raises:
         SettingsError: The lists differ in length.
@@ -58,10 +58,10 @@ def verification_accuracy(accepted: Sequence[bool] | np.ndarray, correct: Sequen
 
 
 def best_threshold(b: Sequence[float] | Array, correct: Sequence[bool] | np.ndarray) -> Thresholds:
-    """The T with the best verification accuracy; of equally good ones the smallest, which accepts least.
+    """Return the T with the best verification accuracy, the smallest of ties, which accepts least.
 
     Candidates are the B values themselves and -inf (accept nothing): no other value decides differently. Choose it on
-    other answers than those that it is then judged by.
+    answers other than those on which it is evaluated.
 
     Raises:
         SettingsError: The lists differ in length, or are empty.
@@ -72,7 +72,7 @@ def best_threshold(b: Sequence[float] | Array, correct: Sequence[bool] | np.ndar
 def best_two_step(
     first: Sequence[float] | Array, b: Sequence[float] | Array, correct: Sequence[bool] | np.ndarray
 ) -> Thresholds:
-    """T1 and T2 with the best verification accuracy; of equally good ones the largest T1, then the smallest T2.
+    """Return T1 and T2 with the best verification accuracy; of ties the largest T1, then the smallest T2.
 
     Raises:
         SettingsError: The lists differ in length, or are empty.

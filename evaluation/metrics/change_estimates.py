@@ -1,4 +1,4 @@
-"""Answer changes of a row against another one, over its repetitions: flips for the paired test, and estimates."""
+"""Answer changes between two rows, over repetitions: flips for the paired test, and estimates."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Repetition(NamedTuple):
     before: Sequence[Grade]
     after: Sequence[Grade]
     clusters: Sequence[str]
-    """Of the items."""
+    """Clusters of the items."""
     like: Tally
-    """Of the side after."""
+    """Tally of the side after."""
 
 
 def flips(design: Design, repetitions: Iterable[Repetition]) -> dict[str, Flips]:
-    """Per part of the grades the items that a row turned right or not right, mean over its repetitions.
+    """Count by part the items that a row turned right or not right, averaged over its repetitions.
 
     Args:
-        design: Of the scores that are compared.
+        design: Design of the scores that are compared.
         repetitions: None where answers have no grades.
     """
     found: dict[str, list[Array]] = {}
@@ -45,12 +45,12 @@ def flips(design: Design, repetitions: Iterable[Repetition]) -> dict[str, Flips]
 def change_estimates(
     repetitions: Iterable[Repetition], *, replicates: int = statistics.REPLICATES, seed: int = 0
 ) -> Iterator[tuple[Sequence[str], Estimate]]:
-    """Names of the groups, and the estimate, of every share of changed answers, part by part.
+    """Yield the names of the groups, and the estimate, of every share of changed answers, part by part.
 
     Args:
         repetitions: None where answers have no grades.
-        replicates: Of the bootstrap, for metrics that take one.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates, for metrics that need them.
+        seed: Seed of the bootstrap.
     """
     by_part: dict[str, dict[tuple[int, int], Tally]] = {}
     for one in repetitions:

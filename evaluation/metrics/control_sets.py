@@ -1,7 +1,7 @@
-"""What a control set tells of a bias score: the same questions without the stereotype, answered by the same model.
+"""Contrast a bias score with that of a control set: the same questions without the stereotype, for the same model.
 
 MBBQ (Neplenbroek et al. 2024, arXiv 2406.07243) replaces the two people of each question by names of one kind. A bias
-score there is not a stereotype but a habit, such as naming who stands first; the contrast takes it off.
+score there shows not a stereotype but a habit, such as naming the first person; the contrast subtracts it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from evenhand.interfaces import Measured, Metric
 
 
 def control_part(context: str) -> str:
-    """The name of the part of the sums with a context's control items."""
+    """Return the name of the part of the sums with a context's control items."""
     return f"control_{context}"
 
 
 def contrast_formula(context: str) -> Formula:
-    """Accuracy and bias score on the control items of one kind of context, and the main items' bias above theirs.
+    """Return accuracy and bias score on the control items of a context, and the main items' bias minus theirs.
 
     Args:
         context: "ambiguous" or "disambiguated"; the sums have this part and `control_part(context)`, each with the
@@ -37,7 +37,7 @@ def contrast_formula(context: str) -> Formula:
 
 
 def _metrics(context: str) -> tuple[Metric, ...]:
-    """What the formula computes, in its order."""
+    """Return the metrics of the formula, in its order."""
     return (
         Metric(
             f"bias_contrast_{context}",

@@ -21,7 +21,7 @@ METRICS = (
         "higher",
         "bias",
         "EuroEval's bias-adjusted accuracy, 0 to 1: max(0, euroeval_accuracy - |euroeval_bias|) (ambiguous contexts); "
-        "who always abstains has 1, so read accuracy in disambiguated contexts with it",
+        "always abstaining scores 1, so read it with accuracy in disambiguated contexts",
         True,
         form="resampled",  # it has a corner at a bias of 0, and another where it reaches 0
         range=(0, 1),
@@ -47,7 +47,7 @@ METRICS = (
 
 
 def _compute(sums: Sums) -> dict[str, Measured]:
-    """From `rows`, `correct_all` and, of rows with a target, `scored`, `unknown` and `biased`; all ambiguous."""
+    """Compute from `rows`, `correct_all` and, for rows with a target, `scored`, `unknown`, `biased`; all ambiguous."""
     s = sums.part(CONTEXT)
     rows = s["rows"]
     counter = s["scored"] - s["unknown"] - s["biased"]

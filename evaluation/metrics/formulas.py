@@ -1,8 +1,8 @@
-"""A metric and how it is computed, declared in one place: `share`, `mean` and `formula`.
+"""Declare a metric with its computation in one place: `share`, `mean` and `formula`.
 
 Statistics are given by name, or as names joined by plus and minus: `share("unscored", "asked - scored", "asked", ...)`.
-Whatever else is computed of them is a function of `Sums`. All work on any number of leading dimensions, as intervals
-are made of the same sums without each cluster in turn.
+Anything else computed from them is a function of `Sums`. All work on any number of leading dimensions, as intervals
+are computed from the same sums without each cluster in turn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Term = str | Callable[[Sums], Array]
 """Names of statistics joined by plus and minus, or a function of the sums."""
 _SUM = re.compile(r"\s*[^\s+-]+(\s*[+-]\s*[^\s+-]+)*\s*")
 ROUNDING = 1e-9
-"""How far the part of a row may exceed its whole, relative to the whole: fractions that sum to 1 do so inexactly."""
+"""Relative tolerance by which the part of a row may exceed its whole, since fractions sum to 1 inexactly."""
 _SIGNED = re.compile(r"([+-]?)\s*([^\s+-]+)")
 
 
@@ -33,10 +33,9 @@ class Formula:
 
     metrics: tuple[Metric, ...]
     compute: Callable[[Sums], Mapping[str, Measured]]
-    """From the sums to the metrics by name. Pure, vectorised over leading dimensions."""
+    """Computes the metrics by name from the sums. Pure, vectorised over leading dimensions."""
     counted: tuple[str, str] | None = None
-    """Of a share of named statistics: its part and its whole, which every single row must keep to 0 <= part <= whole.
-    """
+    """For a share of named statistics, its part and its whole; every row must keep to 0 <= part <= whole."""
 
 
 def formula(
@@ -52,7 +51,7 @@ def formula(
     range: tuple[float, float] = (-inf, inf),
     grades: str | None = None,
 ) -> Formula:
-    """A metric that is any function of the sums.
+    """Declare a metric that is any function of the sums.
 
     Args:
         name: Name of the metric.
@@ -64,7 +63,7 @@ def formula(
         main: Whether the short table shows it.
         form: How its interval is made, as in `Metric`.
         range: Smallest and largest value that it can take.
-        grades: Of a share of right answers: which part of the grades it counts, as in `Metric.part`.
+        grades: For a share of right answers, the part of the grades that it counts, as in `Metric.part`.
     """
     metric = Metric(name, direction, kind, about, main, form, range, grades)
     compute, count = _term(value), _term(n)
@@ -84,12 +83,12 @@ def mean(
     range: tuple[float, float] = (-inf, inf),
     n: Term | None = None,
 ) -> Formula:
-    """A ratio of two sums, such as a mean; nan where nothing is counted.
+    """Declare a ratio of two sums, such as a mean; nan if nothing is counted.
 
     Args:
         name: Name of the metric.
-        total: What is divided.
-        count: What it is divided by.
+        total: The dividend.
+        count: The divisor.
         direction: Which way is better, as in `Metric`.
         kind: As in `Metric`.
         about: One sentence: the definition and its range.
@@ -113,7 +112,7 @@ def share(
     main: bool = False,
     grades: str | None = None,
 ) -> Formula:
-    """The share of items that have some property: a proportion from 0 to 1, nan without items.
+    """Declare the share of items that have some property: a proportion from 0 to 1, nan without items.
 
     Args:
         name: Name of the metric.
@@ -124,7 +123,7 @@ def share(
         kind: As in `Metric`.
         about: One sentence: the definition and its range.
         main: Whether the short table shows it.
-        grades: Of a share of right answers: which part of the grades it counts, as in `Metric.part`.
+        grades: For a share of right answers, the part of the grades that it counts, as in `Metric.part`.
     """
     value = _quotient(part, whole)
     declared = formula(
@@ -134,14 +133,14 @@ def share(
 
 
 def beyond_whole(counted: tuple[str, str], rows: Sums) -> tuple[int, float, float] | None:
-    """The first row whose part is negative or exceeds its whole by more than rounding.
+    """Return the first row whose part is negative or exceeds its whole by more than rounding.
 
     Args:
         counted: The part and the whole of a share.
         rows: The statistics [R] of each row by itself.
 
     Returns:
-        The row's number, its part and its whole; None where all rows can be counted.
+        The row's number, its part and its whole; None if all rows can be counted.
     """
     part, whole = (_term(term)(rows) for term in counted)
     slack = ROUNDING * np.maximum(1, np.abs(whole))
@@ -158,7 +157,7 @@ def _quotient(part: Term, whole: Term) -> Callable[[Sums], Array]:
 
 
 def _term(term: Term) -> Callable[[Sums], Array]:
-    """A function of the sums.
+    """Turn a term into a function of the sums.
 
     Raises:
         SettingsError: The text is not a sum of names.

@@ -40,7 +40,7 @@ _ABBREVIATIONS = frozenset(
 
 
 class Verdict(NamedTuple):
-    """Whether a response follows an instruction, and what was odd about finding out."""
+    """Whether a response follows an instruction, and notes on the check."""
 
     followed: bool
     note: Literal["", "undetected language", "checker error"] = ""
@@ -53,10 +53,10 @@ def available() -> bool:
 
 
 def splitter(wanted: Sentences = "auto") -> Literal["nltk", "built_in"]:
-    """Which way of splitting sentences is used.
+    """Return which way of splitting sentences is used.
 
     Raises:
-        SettingsError: "nltk" is wanted and its English model is not installed.
+        SettingsError: "nltk" is wanted, but its English model is not installed.
     """
     if wanted == "built_in":
         return "built_in"
@@ -65,7 +65,7 @@ def splitter(wanted: Sentences = "auto") -> Literal["nltk", "built_in"]:
     if wanted == "nltk":
         raise SettingsError(
             "sentences='nltk' needs NLTK's English model, which is never fetched at run time: "
-            "python -m nltk.downloader punkt_tab, or take sentences='built_in'"
+            "python -m nltk.downloader punkt_tab, or set sentences='built_in'"
         )
     return "built_in"
 
@@ -86,13 +86,13 @@ def strict(
 
     Args:
         instruction: One of the registered ids, such as "punctuation:no_comma".
-        arguments: What the checker must be told.
+        arguments: Arguments of the checker.
         response: The model's text, without its <think> blocks.
-        key: The prompt's key; decides what the official code would have drawn at random.
+        key: The prompt's key, which determines what the official code would draw at random.
         sentences: How sentences are split.
 
     Raises:
-        SettingsError: The checkers are not installed, the instruction is unknown, or `sentences` cannot be had.
+        SettingsError: The checkers are not installed, the instruction is unknown, or `sentences` is not available.
     """
     given = json.dumps(dict(arguments), sort_keys=True)
     return _strict(instruction, given, response, key, splitter(sentences))
@@ -120,10 +120,10 @@ def variants(response: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=100_000)
 def _strict(instruction: str, given: str, response: str, key: int, split: Literal["nltk", "built_in"]) -> Verdict:
-    """Cached, as the loose check and every new scoring of saved answers ask the same again."""
+    """Check strictly, cached since the loose check and rescoring of saved answers repeat it."""
     types = _registry()
     if instruction not in types:
-        raise SettingsError(f"{instruction!r} is none of IFEval's instructions: {', '.join(sorted(types))}")
+        raise SettingsError(f"{instruction!r} is not one of IFEval's instructions: {', '.join(sorted(types))}")
     if not response.strip():
         return Verdict(False)
     with _drawn_from(key):
@@ -139,7 +139,7 @@ def _strict(instruction: str, given: str, response: str, key: int, split: Litera
 
 
 def _with_sentences(checker: Any, instruction: str) -> Callable[[str], bool]:
-    """The two checkers that split sentences, told how many there are."""
+    """Return one of the two checkers that split sentences, with the number of sentences."""
     counts: dict[str, tuple[Callable[[str], int], str, str]] = {
         "length_constraints:number_sentences": (count_sentences, "num_sentences", "relation"),
         "change_case:capital_word_frequency": (_capital_words, "capital_frequency", "capital_relation"),
@@ -157,7 +157,7 @@ def _with_sentences(checker: Any, instruction: str) -> Callable[[str], bool]:
 
 
 def count_sentences(text: str) -> int:
-    """Sentences by the built-in way: NLTK's Punkt algorithm, untrained, with the abbreviations listed here.
+    """Count sentences in the built-in way: NLTK's Punkt algorithm, untrained, with the abbreviations listed here.
 
     Unlike the trained model it ends no sentence at an ellipsis or at an abbreviation.
     """
@@ -165,7 +165,7 @@ def count_sentences(text: str) -> int:
 
 
 def _capital_words(text: str) -> int:
-    """Words in capitals, as `nltk.word_tokenize` finds them: sentence by sentence, hyphens inside."""
+    """Count words in capitals, as `nltk.word_tokenize` finds them: sentence by sentence, hyphens inside."""
     from nltk.tokenize.destructive import NLTKWordTokenizer
 
     words = NLTKWordTokenizer()
@@ -211,7 +211,7 @@ def _registry() -> Mapping[str, Any]:
 
 @contextmanager
 def _drawn_from(key: int) -> Iterator[None]:
-    """What the official code draws at random depends on the key inside, and the caller's state is left alone."""
+    """Make the official code's random draws depend on the key inside the block, preserving the caller's state."""
     state = random.getstate()
     random.seed(key)
     try:

@@ -22,17 +22,17 @@ from evenhand.statistics.moments import ratio
 
 
 def recalls(gold: Array, hits: Array) -> Array:
-    """Share of each class's items that were answered right, [..., K]; nan for a class without items."""
+    """Return the share of each class's items answered right, [..., K]; nan for a class without items."""
     return ratio(hits, gold)
 
 
 def accuracy(gold: Array, hits: Array) -> Array:
-    """Share of all items that were answered right, [...]; nan without items."""
+    """Return the share of all items answered right, [...]; nan without items."""
     return ratio(hits.sum(axis=-1), gold.sum(axis=-1))
 
 
 def recall_std(gold: Array, hits: Array) -> Array:
-    """RStd: population standard deviation of the recalls of those classes that have items, [...]; nan without items.
+    """Compute RStd: the population standard deviation of recalls over classes with items, [...]; nan without items.
 
     0 is even treatment, 0.5 the most there can be. Zheng et al. print it times 100.
     """
@@ -45,20 +45,20 @@ def recall_std(gold: Array, hits: Array) -> Array:
 
 
 def rsd(gold: Array, hits: Array) -> Array:
-    """Relative standard deviation of class-wise accuracy: RStd over micro accuracy, [...].
+    """Compute the relative standard deviation of class-wise accuracy: RStd over micro accuracy, [...].
 
     0 is even treatment; a constant answer on K balanced classes gives sqrt(K - 1), so that values are comparable only
-    between tasks of the same K. Where nothing is right it is nan (the authors' code returns 0 there, the best value).
+    between tasks of the same K. If nothing is right it is nan (the authors' code returns 0, the best value).
     """
     return ratio(recall_std(gold, hits), accuracy(gold, hits))
 
 
 def macro_f1(gold: Array, hits: Array, predicted: Array) -> Array:
-    """Mean F1 of the classes that have items, [...]; a class that is never predicted has 0.
+    """Average F1 over the classes that have items, [...]; a class that is never predicted has 0.
 
     Args:
         gold: Items per class, [..., K].
-        hits: Those of them that were predicted to be of their class.
+        hits: Items per class that were predicted to be of their class.
         predicted: Predictions per class, right or wrong.
     """
     present = gold > 0
@@ -67,7 +67,7 @@ def macro_f1(gold: Array, hits: Array, predicted: Array) -> Array:
 
 
 def bias_score(mass: Array, rows: Array) -> Array:
-    """BiasScore: half the L1 distance between the class-balanced mean prediction and uniform, [...].
+    """Compute BiasScore: half the L1 distance between the class-balanced mean prediction and uniform, [...].
 
     1/2 * || mean over classes c of (mean of p(.|x) over items of class c) - 1/K ||_1. 0 is no preference, 1 - 1/K
     always the same label. It needs items of every label: a perfect classifier that only saw m of K labels has 1 - m/K.
@@ -108,10 +108,10 @@ def counts(gold: list[int], predicted: list[int | None], classes: int) -> Counts
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """The columns of a tally from which the label metrics of a benchmark with K classes come.
+    """Columns of a tally from which the label metrics of a benchmark with K classes are computed.
 
     A benchmark with named statistics has `names` among them, `named_row(...)` of every answer in its own row, and
-    `formula` among its formulas; one with arrays puts `answer_row(...)` and `metrics(...)` beside its own. For multiple
+    `formula` among its formulas; one with arrays adds `answer_row(...)` and `metrics(...)` to its own. For multiple
     choice the classes are the positions (letters) of the options. Columns: rows per gold class, right ones per gold
     class, decisions per class, then for BiasScore the rows with probabilities per gold class and their summed
     probabilities per gold class and class.
@@ -119,11 +119,11 @@ class LabelColumns:
 
     classes: int
     noun: str = "letter"
-    """What a class is called in descriptions; "label" also keeps the paper's name for BiasScore (`evenness`)."""
+    """Name of a class in descriptions; "label" also keeps the paper's name for BiasScore (`evenness`)."""
 
     @property
     def evenness(self) -> str:
-        """Name of BiasScore among the metrics; of positions it has another, as it says nothing about social bias."""
+        """Name of BiasScore among the metrics; it differs for positions, as it says nothing about social bias."""
         return "bias_score" if self.noun == "label" else "position_evenness"
 
     @property
@@ -145,16 +145,16 @@ class LabelColumns:
 
     @cached_property
     def formula(self) -> Formula:
-        """The label metrics, from sums of the named columns."""
+        """The label metrics, computed from sums of the named columns."""
         return Formula(self.info, lambda sums: self.metrics(sums.stacked(self.names)))
 
     def row(self, gold: int, predicted: int | None, probabilities: Sequence[float] | None = None) -> list[float]:
-        """The columns of one answer.
+        """Return the columns of one answer.
 
         Args:
             gold: The right class.
-            predicted: The decision; None where there is none.
-            probabilities: P(class), summing to 1; None where only a decision is known.
+            predicted: The decision; None without one.
+            probabilities: P(class), summing to 1; None if only a decision is known.
         """
         out, k = [0.0] * self.width, self.classes
         out[gold] = 1.0
@@ -167,7 +167,7 @@ class LabelColumns:
         return out
 
     def named_row(self, question: Question, right: int, answer: Choice) -> Row:
-        """What `answer_row` holds, by name, without the zeros."""
+        """Return the contents of `answer_row` by name, without the zeros."""
         k, names, shown = self.classes, self.names, question.shown
         gold = right if shown is None else shown.index(right)
         found = {names[gold]: 1.0}
@@ -182,10 +182,10 @@ class LabelColumns:
         return found
 
     def answer_row(self, question: Question, right: int, answer: Choice) -> list[float]:
-        """The columns of an answer to a multiple-choice question; its classes are the positions of the options.
+        """Return the columns of an answer to a multiple-choice question, whose classes are the options' positions.
 
         Args:
-            question: What was asked, with its shown order.
+            question: The question, with its shown order.
             right: Identity of the right option.
             answer: The answer.
         """
@@ -194,12 +194,12 @@ class LabelColumns:
         return self.row(question.position_of(right), decided, None if p is None else [p[o] for o in question.order])
 
     def split(self, sums: Array) -> Counts:
-        """The summed columns [..., width] as counts [..., K]."""
+        """Return the summed columns [..., width] as counts [..., K]."""
         k = self.classes
         return Counts(sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k : 3 * k])
 
     def metrics(self, sums: Array) -> dict[str, Measured]:
-        """The label metrics of summed columns, [...] each."""
+        """Compute the label metrics from summed columns, [...] each."""
         c, k = self.split(sums), self.classes
         known = sums[..., 3 * k : 4 * k]
         mass = sums[..., 4 * k : self.width].reshape(*sums.shape[:-1], k, k)
@@ -217,7 +217,7 @@ class LabelColumns:
 
     @cached_property
     def info(self) -> tuple[Metric, ...]:
-        """What the metrics mean."""
+        """Return the definitions of the metrics."""
         noun = self.noun
         return (
             Metric(
@@ -227,7 +227,7 @@ class LabelColumns:
                 f"spread of accuracy over right {noun}s, relative to accuracy; 0 is even, nan "
                 f"where nothing is right, {np.sqrt(self.classes - 1):.2f} always the same {noun} of balanced rows",
                 form="resampled",
-                range=(0, inf),  # of unbalanced rows it has no upper limit
+                range=(0, inf),  # it has no upper limit for unbalanced rows
             ),
             Metric(
                 "rstd",
@@ -249,7 +249,7 @@ class LabelColumns:
                 self.evenness,
                 "lower",
                 "bias",
-                f"distance of the mean P({noun}) from uniform, each right {noun} weighing alike; 0 is even",
+                f"distance of the mean P({noun}) from uniform, each right {noun} weighted equally; 0 is even",
                 form="resampled",
                 range=(0, 1 - 1 / self.classes),
             ),

@@ -1,4 +1,4 @@
-"""What exams share: multiple-choice questions with one right option, scored by accuracy and by letter."""
+"""Shared parts of exams: multiple-choice questions with one right option, scored by accuracy and by letter."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ LETTER_MASS = mean(
 def exam_formulas(
     undecided: str, about: str, *, chance: str = "0.25", positions: LabelColumns = POSITIONS
 ) -> tuple[Formula, ...]:
-    """Accuracy over all rows, what was not decided, and how evenly the letters are treated.
+    """Return accuracy over all rows, the undecided shares, and how evenly the letters are treated.
 
     Args:
         undecided: Name of the share without a decision.
         about: Its definition.
         chance: The accuracy of guessing, in words.
-        positions: Columns of the letters, of as many as there are options.
+        positions: Columns of the letters, as many as there are options.
     """
     accuracy = f"share of all rows answered right, 0 to 1; chance is {chance}"
     return (
@@ -55,7 +55,7 @@ def exam_formulas(
 
 
 def undecided_shares(undecided: str, about: str) -> tuple[Formula, ...]:
-    """The share of rows without a decision, and of those without any reply; arguments as in `exam_formulas`."""
+    """Return the share of rows without a decision, and without any reply; arguments as in `exam_formulas`."""
     unanswered = f"share of rows that got no reply at all (part of {undecided})"
     return (
         share(undecided, "rows - parsed", "rows", "lower", "validity", about, main=True),
@@ -64,7 +64,7 @@ def undecided_shares(undecided: str, about: str) -> tuple[Formula, ...]:
 
 
 def exam_row(item: RightItem, answer: Choice) -> dict[str, float]:
-    """The `STATISTICS` of an answer."""
+    """Return the `STATISTICS` of an answer."""
     found = common_row(answer)
     found |= POSITIONS.named_row(item.question, item.right, answer)
     found["right"], found["parsed"] = answer.decision == item.right, answer.decision is not None
@@ -72,7 +72,7 @@ def exam_row(item: RightItem, answer: Choice) -> dict[str, float]:
 
 
 def common_row(answer: Choice) -> dict[str, float]:
-    """The statistics of `CUT` and `LETTER_MASS`, and whether there was a reply at all."""
+    """Return the statistics of `CUT` and `LETTER_MASS`, and whether there was a reply at all."""
     found = {"rows": 1.0, "unanswered": answer.status == "unanswered", "cut": answer.cut}
     if answer.mass is not None:
         found["mass"], found["mass_rows"] = answer.mass, 1.0

@@ -1,4 +1,4 @@
-"""Exams written for the previous release: the tally of arrays that `exam_row` and `exam_formulas` replace.
+"""Support exams written for the previous release: the tally of arrays that `exam_row` and `exam_formulas` replace.
 
 These functions work for one release; a benchmark that is a `QuestionBenchmark` needs none of them.
 """
@@ -23,14 +23,14 @@ def exam_tally(
     member_of: GroupsOf,
     stratum: Callable[[RightItem], str],
 ) -> Tally:
-    """Sums per cluster, of the statistics that `exam_row` gives.
+    """Sum per cluster the statistics that `exam_row` returns.
 
     Args:
         items: What was asked.
         answers: As many.
         groups: All groups, in order.
         member_of: The groups of an item.
-        stratum: Within what an item's cluster is resampled.
+        stratum: Returns the stratum in which an item's cluster is resampled.
     """
     strata = {item.cluster: stratum(item) for item in items}
     at = {cluster: n for n, cluster in enumerate(strata)}
@@ -41,12 +41,12 @@ def exam_tally(
 
 
 def exam_marks(items: Sequence[RightItem], answers: Sequence[Choice], member_of: GroupsOf) -> list[Grade]:
-    """Which answers are right; `member_of` as in `exam_tally`."""
+    """Return which answers are right; `member_of` as in `exam_tally`."""
     return [Grade(a.decision, a.decision == i.right, tuple(member_of(i))) for i, a in zip(items, answers, strict=True)]
 
 
 def exam_metrics(sums: Array, undecided: str) -> dict[str, Measured]:
-    """Accuracy over all rows, what was not decided, and how evenly the letters are treated.
+    """Compute accuracy over all rows, the undecided shares, and how evenly the letters are treated.
 
     Args:
         sums: Columns of `exam_tally`, [..., columns].

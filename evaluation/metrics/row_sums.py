@@ -1,4 +1,4 @@
-"""From one answer's named statistics to sums per cluster and group.
+"""Sum the named statistics of answers per cluster and group.
 
 All rows are collected before anything is added: one array is built for all of them, as a call to numpy for every item
 takes longer than the sums themselves. Either way of adding keeps the order of the items, so both give the same bits.
@@ -21,17 +21,17 @@ Ints = NDArray[np.intp]
 _Groups = list[list[int]]
 _Shape = tuple[int, int, int]
 FEW = 500
-"""Fewer statistics than this are added up one by one."""
+"""Below this number of statistics, they are added one by one."""
 
 
 class RowSums:
     """Collects rows and adds them up."""
 
     def __init__(self, benchmark: str, statistics: Sequence[str], groups: Sequence[str], parts: int = 1) -> None:
-        """Begin without any row.
+        """Start without any row.
 
         Args:
-            benchmark: Its name, for errors.
+            benchmark: Name of the benchmark, for errors.
             statistics: S names that rows may have.
             groups: G names.
             parts: P parts of the items, each of which has all statistics.
@@ -46,7 +46,7 @@ class RowSums:
         self._members: dict[Sequence[str], int] = {}
 
     def add(self, item: str, row: Row, cluster: int, groups: tuple[str, ...], part: int = 0) -> None:
-        """Take in a row.
+        """Add a row.
 
         Args:
             item: The item's id, for errors.
@@ -70,10 +70,10 @@ class RowSums:
         self._place.append((cluster, self._members.setdefault(groups, len(self._members)), part))
 
     def total(self, clusters: int) -> Array:
-        """The sums [C, G, P * S].
+        """Return the sums [C, G, P * S].
 
         Args:
-            clusters: C.
+            clusters: Number of clusters, C.
 
         Raises:
             SettingsError: A row has a statistic that is not declared, or a value that is not a number, as nan is not.
@@ -87,7 +87,7 @@ class RowSums:
         return np.asarray(found(columns, groups, shape), dtype=np.float64).reshape(shape)
 
     def _one_by_one(self, columns: list[int], groups: _Groups, shape: _Shape) -> list[float]:
-        """Of a few rows, where the calls to numpy would take longer than the sums."""
+        """Add up a few rows, for which calls to numpy would take longer than the sums."""
         sums, begin = [0.0] * math.prod(shape), 0
         for (cluster, members, part), length in zip(self._place, self._lengths, strict=True):
             end = begin + length
@@ -103,7 +103,7 @@ class RowSums:
         cluster, members, part = np.array(self._place, dtype=np.intp).reshape(-1, 3).T
         column = np.array(columns, dtype=np.intp) + np.repeat(part * len(self._at), lengths)
         copies = sizes[members]
-        row = np.repeat(np.arange(len(lengths)), copies)  # of every row in every group that it counts in
+        row = np.repeat(np.arange(len(lengths)), copies)  # for every row in every group that it counts in
         group = np.array([g for mine in groups for g in mine], dtype=np.intp)
         cell = cluster[row] * shape[1] + group[_ranges((sizes.cumsum() - sizes)[members], copies)]
         entries = _ranges((lengths.cumsum() - lengths)[row], lengths[row])
@@ -112,7 +112,7 @@ class RowSums:
         return np.bincount(at, weights=values[entries], minlength=math.prod(shape)).astype(np.float64, copy=False)
 
     def rows(self) -> tuple[list[str], Array]:
-        """The item of each row, and the statistics [R, S] of each row by itself, whatever its part and its groups.
+        """Return the item of each row, and the statistics [R, S] of each row by itself, whatever its part and groups.
 
         Raises:
             SettingsError: As in `total`.
@@ -147,7 +147,7 @@ class RowSums:
         )
 
     def _item(self, entry: int) -> str:
-        """The item that an entry is from."""
+        """Return the item of an entry."""
         return self._ids[int(np.searchsorted(np.cumsum(self._lengths), entry, side="right"))]
 
 
@@ -159,7 +159,7 @@ def _is_number(value: float) -> bool:
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """The numbers from each start on, as many as its length, one range after the other."""
+    """Return the numbers from each start on, as many as its length, one range after the other."""
     ends = lengths.cumsum()
     shift = np.repeat(starts - (ends - lengths), lengths)
     return np.asarray(np.arange(len(shift)) + shift, dtype=np.intp)

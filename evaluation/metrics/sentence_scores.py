@@ -13,19 +13,19 @@ FREE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a model said of one item's texts, in the item's order."""
+    """A model's scores of one item's texts, in the item's order."""
 
     logprobs: tuple[float | None, ...]
-    """Natural log, summed over tokens; None where the text has no score, and `note` says why."""
+    """Natural log-probabilities, summed over tokens; None where the text has no score, and `note` says why."""
     tokens: tuple[int, ...]
-    """Tokens behind each sum."""
+    """Number of tokens in each sum."""
     usage: Usage = FREE
-    """Tokens of prompts are not known here: `prompt_tokens` counts the scored ones alone."""
+    """Cost. Tokens of prompts are unknown here: `prompt_tokens` counts only the scored ones."""
     note: str = ""
     """Why a text has no score: it is too long for the context, or the logits are not finite."""
 
     def value(self, at: int, *, per_token: bool = False) -> float:
-        """Log-probability of one text, or its mean per token; nan where there is none."""
+        """Return the log-probability of one text, or its mean per token; nan if there is none."""
         logprob, tokens = self.logprobs[at], self.tokens[at]
         if logprob is None or tokens < 1:
             return math.nan
@@ -33,11 +33,11 @@ class Scored:
 
 
 def score_texts(model: Model, texts: Sequence[Sequence[Passage]]) -> list[Scored]:
-    """Score the texts of all items by one call of `Model.score`.
+    """Score the texts of all items in one call of `Model.score`.
 
     Args:
         model: Any model that scores; a masked one gives pseudo-log-likelihoods (Salazar et al. 2020).
-        texts: Per item its texts.
+        texts: Texts of each item.
 
     Returns:
         One answer per item, its texts in the order given.
@@ -54,5 +54,5 @@ def score_texts(model: Model, texts: Sequence[Sequence[Passage]]) -> list[Scored
 
 
 def why_unscored(scores: Iterable[Score]) -> str:
-    """Why the first of some texts that have no score has none; "" where all have one."""
+    """Return why the first unscored text has no score; "" if all have one."""
     return next((s.note or "not scored" for s in scores if math.isnan(s.logprob)), "")

@@ -1,4 +1,4 @@
-"""Pairs of sentences that are compared by what both share: what to score, and the statistics of a pair."""
+"""Compare pairs of sentences by what both share: what to score, and the statistics of a pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evenhand.evaluation.metrics.row_sums import Row
 from evenhand.interfaces import Passage
 
 DECIMALS = 3
-"""Of scores that are sums of differences, as in the official scripts of CrowS-Pairs and WinoQueer."""
+"""Digits of scores that are sums of differences, as in the official scripts of CrowS-Pairs and WinoQueer."""
 Plan = dict[Passage, int]
 """Texts to score, and how often the score of each counts (1 or -1)."""
 Spans = list[tuple[int, int]]
@@ -20,7 +20,7 @@ Spans = list[tuple[int, int]]
 
 
 def differing(first: str, second: str) -> tuple[Spans, Spans]:
-    """Where two sentences differ: character spans of each, whole words with the blank before them."""
+    """Return where two sentences differ: character spans of each, whole words with the blank before them."""
     words = [list(re.finditer(r"\s*\S+", text)) for text in (first, second)]
     first_bare, second_bare = ([w.group().strip() for w in side] for side in words)
     one, two = (
@@ -31,7 +31,7 @@ def differing(first: str, second: str) -> tuple[Spans, Spans]:
 
 
 def differing_places(first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[Spans, Spans]:
-    """Where two sequences, such as token ids, differ: stretches of the places of each."""
+    """Return where two sequences, such as token ids, differ: spans of the positions of each."""
     found: tuple[Spans, Spans] = ([], [])
     for what, *bounds in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         for side in (0, 1):
@@ -42,9 +42,9 @@ def differing_places(first: Sequence[Hashable], second: Sequence[Hashable]) -> t
 
 
 def shared_plan(text: str, spans: Spans, name: str = "") -> Plan:
-    """What to score so that the sum is over all of `text` but `spans`.
+    """Return what to score so that the sum is over all of `text` except `spans`.
 
-    `Model.score` sums from some place to the end, so a span is what starts at its beginning less what starts after it.
+    `Model.score` sums from a position to the end, so a span is the sum from its beginning minus the sum after it.
     That holds for causal models (each token given those before it) and masked ones (given all others) alike.
     """
     plan: Counter[Passage] = Counter({Passage(text, id=name): 1})
@@ -56,7 +56,7 @@ def shared_plan(text: str, spans: Spans, name: str = "") -> Plan:
 
 
 def pair_row(more: float, less: float) -> Row:
-    """The statistics of one pair, in which ties count.
+    """Return the statistics of one pair, in which ties count.
 
     Args:
         more: Score of the more stereotyping sentence; nan where it was not scored.

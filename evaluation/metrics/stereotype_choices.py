@@ -94,7 +94,7 @@ KINDS: tuple[Metric, ...] = (
 
 
 def metrics_of(context: str) -> tuple[Metric, ...]:
-    """`KINDS` for one kind of context, in the same order: "bias_ambiguous" and so on."""
+    """Return `KINDS` for one kind of context, in the same order: "bias_ambiguous" and so on."""
     return tuple(
         m._replace(
             name=f"{m.name}_{context}",
@@ -107,7 +107,7 @@ def metrics_of(context: str) -> tuple[Metric, ...]:
 
 
 def context_values(s: Sums, context: str) -> dict[str, Measured]:
-    """The values of `KINDS`, by their names there.
+    """Return the values of `KINDS`, by their names there.
 
     Args:
         s: Sums of one kind of context. It has `rows`; `parsed`, those with a decision; `scored`, those of them with a
@@ -136,7 +136,7 @@ def context_values(s: Sums, context: str) -> dict[str, Measured]:
 
 
 def bbq_bias(biased: Array, named: Array, accuracy: Array, context: str, rows: Array) -> Array:
-    """The bias score, [...]; 0 where nobody was named (the official rule), nan where there is no row at all.
+    """Compute the bias score, [...]; 0 if nobody was named (the official rule), nan without any row.
 
     Args:
         biased: Number of bias-consistent decisions.

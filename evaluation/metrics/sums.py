@@ -13,7 +13,7 @@ from evenhand.interfaces import Array
 class Sums:
     """Sums [..., P * S] of S named statistics in each of P parts of the items; every value has the shape [...].
 
-    Most benchmarks have a single part. Where there are several, such as ambiguous and disambiguated contexts,
+    Most benchmarks have a single part. If there are several, such as ambiguous and disambiguated contexts,
     `sums["right"]` is over all parts, and `sums.part("ambiguous")["right"]` over one.
     """
 
@@ -31,11 +31,11 @@ class Sums:
 
     @classmethod
     def nothing(cls, names: Sequence[str], parts: Sequence[str] = ("",)) -> Sums:
-        """The sums of no answer at all: zeros."""
+        """Return the sums of no answer at all: zeros."""
         return cls(np.zeros(len(parts) * len(names)), names, parts)
 
     def __getitem__(self, name: str) -> Array:
-        """The sum of one statistic, over all parts.
+        """Return the sum of one statistic, over all parts.
 
         Raises:
             SettingsError: The statistic is unknown.
@@ -43,18 +43,18 @@ class Sums:
         return self._over_parts(self._values[..., self._place(name)])
 
     def stacked(self, names: Iterable[str]) -> Array:
-        """Several statistics next to one another, [..., N], over all parts."""
+        """Return several statistics next to one another, [..., N], over all parts."""
         places = [self._place(name) for name in names]
         taken: Array = np.take(self._values, places, axis=-1)
         return self._over_parts(np.moveaxis(taken, -2, -1))
 
     def by_part(self, name: str) -> Array:
-        """The sum of one statistic in each part, [..., P]."""
+        """Return the sum of one statistic in each part, [..., P]."""
         found: Array = self._values[..., self._place(name)]
         return found
 
     def part(self, part: str) -> Sums:
-        """The sums of one part.
+        """Return the sums of one part.
 
         Raises:
             SettingsError: The part is unknown.
@@ -69,7 +69,7 @@ class Sums:
         return self._at[name]
 
     def _over_parts(self, values: Array) -> Array:
-        """The sum over the last axis, which are the parts."""
+        """Sum over the last axis, which are the parts."""
         total: Array = values[..., 0]
         for n in range(1, len(self.parts)):
             total = total + values[..., n]

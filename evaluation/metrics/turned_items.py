@@ -1,4 +1,4 @@
-"""Items that became right, or ceased to be, between two rows of answers to the same items; for many pairs of rows."""
+"""Count items that became right, or ceased to be, between two rows of answers to the same items, for many pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Place = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 class TurnedItems:
-    """Counts the items that turned; what the items and each row's grades give is found once."""
+    """Counts the items that turned; what depends only on the items or on one row's grades is computed once."""
 
     def __init__(self, like: Sequence[Grade], clusters: Sequence[str], tally: Tally) -> None:
         """Take the items.
 
         Args:
-            like: Grades of any row, one per item: they give the parts and groups.
-            clusters: Of the items.
+            like: Grades of any row, one per item, which give the parts and groups.
+            clusters: Clusters of the items.
             tally: Gives the order of clusters and groups.
         """
         self._shape = len(tally.clusters), len(tally.groups)
@@ -33,9 +33,9 @@ class TurnedItems:
         return part in self._places
 
     def counts(self, part: str, before: Sequence[Grade], after: Sequence[Grade]) -> Array:
-        """The items of a part that became right, that ceased to be right, and all, [C, G, 3].
+        """Count the items of a part that became right, that ceased to be right, and all, [C, G, 3].
 
-        Items count that both sides' share of right answers counts; among these, undecided is not right.
+        Only items that both sides' share of right answers counts are included; undecided ones are not right.
         """
         (was, counted_before), (now, counted) = self._right(before), self._right(after)
         both = counted & counted_before
@@ -50,7 +50,7 @@ class TurnedItems:
         return counts.astype(np.float64).reshape(self._shape)
 
     def _right(self, grades: Sequence[Grade]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which answers are right, and which count."""
+        """Return which answers are right, and which count."""
         if id(grades) not in self._rights:
             right = np.array([g.decision is not None and g.right for g in grades], dtype=bool)
             counted = np.array([g.counted for g in grades], dtype=bool)
@@ -60,7 +60,7 @@ class TurnedItems:
 
 
 def _places(grades: Sequence[Grade], clusters: Sequence[str], tally: Tally) -> dict[str, Place]:
-    """By part of the grades, where each item counts."""
+    """Return by part of the grades where each item counts."""
     cluster, group = ({name: n for n, name in enumerate(names)} for names in (tally.clusters, tally.groups))
     found: dict[str, list[tuple[int, int]]] = {}
     for number, (grade, where) in enumerate(zip(grades, clusters, strict=True)):

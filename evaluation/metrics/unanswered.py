@@ -1,4 +1,4 @@
-"""Which items of a benchmark were never answered, and why: a missing answer is not a number."""
+"""Find the items of a benchmark that were never answered, and why: a missing answer is not a number."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class _Part(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Whether an item was answered; of an item with several answers, as the worst of them."""
+    """Whether an item was answered; for an item with several answers, the worst of them."""
 
     status: AnswerStatus
     note: str = ""
-    """Why it was not; "" where no reason is known."""
+    """Why it was not; "" if no reason is known."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Items of one cell that have no answer, or only a part of one."""
+    """Items of one cell without an answer, or with only a part of one."""
 
     items: int
-    """Items with anything unanswered."""
+    """Number of items with anything unanswered."""
     partly: int
-    """Those among them of which something was answered."""
+    """Number of those that were answered in part."""
     asked: int
     first: str
-    """Id of the first, and the reason where one is known."""
+    """Id of the first, and the reason if known."""
 
     @property
     def total(self) -> bool:
@@ -44,17 +44,17 @@ class Gap:
         return self.items == self.asked and not self.partly
 
     def joined(self, other: Gap) -> Gap:
-        """This one and that of another cell together."""
+        """Combine this gap with that of another cell."""
         return Gap(self.items + other.items, self.partly + other.partly, self.asked + other.asked, self.first)
 
     def __str__(self) -> str:
-        """Such as "12 of 20 unanswered, the first: Age/8: the endpoint sent no reply"."""
+        """Describe the gap, as in "12 of 20 unanswered, the first: Age/8: the endpoint sent no reply"."""
         partly = f" ({self.partly} of them in part)" if self.partly else ""
         return f"{self.items:,} of {self.asked:,} unanswered{partly}, the first: {self.first}"
 
 
 def gap(items: Sequence[Any], answers: Sequence[Any]) -> Gap | None:
-    """What is missing among the answers; None where nothing is.
+    """Return what is missing among the answers; None if nothing is.
 
     Args:
         items: What was asked.
@@ -75,10 +75,10 @@ def gap(items: Sequence[Any], answers: Sequence[Any]) -> Gap | None:
 
 
 def outcome(answer: Any) -> Outcome:
-    """Whether an answer came and could be read.
+    """Return whether an answer came and could be read.
 
     Args:
-        answer: As `gap` takes it. It is unanswered where `gap` counts it, even in part.
+        answer: An answer as in `gap`. It is unanswered if `gap` counts it, even in part.
     """
     parts = list(_parts(answer))
     if missing := [p for p in parts if not p.answered]:
@@ -105,7 +105,7 @@ def _parts(answer: Any) -> Iterator[_Part]:
 
 
 def _may_lack(name: str, kind: str) -> bool:
-    """Whether None in a field of a benchmark's own answer says that something was not answered."""
+    """Whether None in a field of a benchmark's own answer means that something was not answered."""
     return "float | None" in kind or (name in ("reply", "text") and "str | None" in kind)
 
 

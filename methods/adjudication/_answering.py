@@ -1,4 +1,4 @@
-"""Members answer prompts, and revise an answer after a critique."""
+"""Let members answer prompts, and revise an answer after a critique."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Candidate(NamedTuple):
     """An answer to a prompt."""
 
     prompt: str
-    """Its id."""
+    """Id of the prompt."""
     author: str
     text: str
     revised: bool = False
 
 
 def asked(prompt: Prompt, texts: AdjudicationTexts) -> Dialogue:
-    """The dialogue that puts a prompt."""
+    """Return the dialogue that asks a prompt."""
     return Dialogue((Message("user", texts.ask.format(text=prompt.text)),), draw=prompt.draw)
 
 
 def opening(prompt: Prompt, texts: AdjudicationTexts) -> str:
-    """What the answer begins with, or ""."""
+    """Return the beginning of the answer, or ""."""
     return texts.opening.format(people=prompt.plural[:1].upper() + prompt.plural[1:])
 
 
@@ -45,7 +45,7 @@ def answers(
     journal: Journal,
     stage: str,
 ) -> list[Candidate]:
-    """The member's answer to every prompt; an answer that never came is empty."""
+    """Return the member's answer to every prompt; a missing answer is empty."""
     dialogues = [asked(p, texts) for p in of]
     begun = [opening(p, texts) for p in of]
     return [
@@ -63,7 +63,7 @@ def critiques(
     journal: Journal,
     stage: str,
 ) -> list[str]:
-    """What a critic says of answers, whose authors it is not told."""
+    """Return a critic's comments on answers whose authors it does not know."""
     dialogues = [
         Dialogue((Message("user", texts.critique.format(asked=p.text, answer=texts.anonymous(answer))),))
         for p, answer in of
@@ -80,16 +80,16 @@ def revisions(
     journal: Journal,
     stage: str,
 ) -> list[Candidate]:
-    """The author's new answers.
+    """Return the author's revised answers.
 
     Args:
-        author: Who wrote the answers.
-        fingerprint: Of its model.
-        of: Prompt, answer and critique.
-        texts: How it is asked.
-        sampling: How the answers are drawn.
-        journal: Where they are kept.
-        stage: What this is called.
+        author: The member that wrote the answers.
+        fingerprint: Fingerprint of its model.
+        of: Prompts with their answers and critiques.
+        texts: Texts with which it is asked.
+        sampling: Sampling parameters of the answers.
+        journal: Stores the answers.
+        stage: Name of the stage.
     """
     dialogues = [
         asked(p, texts).assistant(answer).user(texts.revise.format(critique=critique)) for p, answer, critique in of
@@ -125,10 +125,10 @@ def _written(
 
 
 def write(model: Model, dialogues: Sequence[Dialogue], begun: Sequence[str], sampling: Sampling) -> list[str]:
-    """Replies, each with its beginning where there is one.
+    """Return replies, each with its given beginning if there is one.
 
     Raises:
-        SettingsError: There are beginnings, and the model cannot be given any.
+        SettingsError: There are given beginnings, but the model cannot continue them.
     """
     if not any(begun):
         return [prompting.strip_thinking(r.text or "") for r in model.generate(dialogues, sampling)]
@@ -136,7 +136,7 @@ def write(model: Model, dialogues: Sequence[Dialogue], begun: Sequence[str], sam
     from evenhand.models.tokenization import Encoder
 
     if not isinstance(model, LocalModel):
-        raise SettingsError(f"{model.name} cannot go on with a given beginning; take texts whose opening is empty")
+        raise SettingsError(f"{model.name} cannot continue a given beginning; use texts whose opening is empty")
     encoder = Encoder(model.weights.tokenizer)
     heads = encoder.dialogue_texts(dialogues)
     ids = encoder.prompted([head + start for head, start in zip(heads, begun, strict=True)])

@@ -1,7 +1,7 @@
-"""Nothing is asked twice: what a member answered or voted is written down before the next request goes out.
+"""Write down what a member answered or voted before the next request goes out, so that nothing is asked twice.
 
-The leaf cache (`evenhand.core.answer_cache`) does that for local models and endpoints. A pool may hold models of any
-kind, so each answer and vote is put down here as well, by who was asked, about what, in which words.
+The answer cache (`evenhand.core.answer_cache`) does that for local models and endpoints. As a pool may contain models
+of any kind, each answer and vote is also stored here, by who was asked, about what, and in which words.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from evenhand.core.answer_cache import AnswerCache
 from evenhand.core.progress import track
 
 CHUNK = 256
-"""Requests that go out together; a killed run repeats at most what was under way."""
+"""Number of requests sent together; a killed run repeats at most those in progress."""
 
 
 class Journal:
-    """Everything that was asked, on disk."""
+    """A record of everything that was asked, on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it."""
+        """Open or create the journal."""
         self._table = AnswerCache(path)
         self.asked: Counter[str] = Counter()
-        """Requests by stage that were not answered before."""
+        """Number of requests by stage that had not been answered before."""
 
     def missing(self, keys: Sequence[str]) -> bool:
-        """Whether anything has still to be asked."""
+        """Whether anything still has to be asked."""
         return len(self._table.get(keys)) < len(set(keys))
 
     def once(
         self, stage: str, keys: Sequence[str], ask: Callable[[Sequence[int]], Sequence[Any]], chunk: int = CHUNK
     ) -> list[Any]:
-        """Answers (JSON values) to requests, those that are not there yet from `ask`.
+        """Return answers (JSON values) to requests, calling `ask` only for those that are missing.
 
         Args:
-            stage: What this is, for counts and progress.
-            keys: What decides each answer; equal keys are asked once.
-            ask: From indices of requests to their answers.
-            chunk: Most requests at a time.
+            stage: Name of the stage, for counts and progress.
+            keys: Everything that determines each answer; equal keys are asked once.
+            ask: Turns indices of requests into their answers.
+            chunk: Maximum number of requests at a time.
         """
         found = self._table.get(keys)
         first: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What each stage of an adjudication cost: seconds, memory, requests."""
+"""Record what each stage of an adjudication cost: seconds, memory, requests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from evenhand.methods.adjudication._asking import Journal
 
 
 class Costs:
-    """A list of stages on disk; a resumed run adds to it."""
+    """A list of stages on disk, to which a resumed run adds."""
 
     def __init__(self, path: Path, journal: Journal) -> None:
-        """Go on with what is there."""
+        """Continue with the stages recorded so far."""
         self._path, self._journal = path, journal
         self.rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
 
     @contextmanager
     def stage(self, name: str, turn: int) -> Iterator[None]:
-        """Measure what is done inside. Memory is the process's at its end, and the GPU's highest."""
+        """Measure the enclosed block: the process's memory at its end, and the GPU's peak memory."""
         import psutil  # type: ignore[import-untyped]
         import torch
 
@@ -41,10 +41,10 @@ class Costs:
             "gpu_peak_bytes": int(torch.cuda.max_memory_allocated()) if cuda else 0,
         }
         self.rows.append(row)
-        file_io.write_text(self._path, json.dumps(self.rows, indent=1))  # a killed run reads it again
+        file_io.write_text(self._path, json.dumps(self.rows, indent=1))  # so that a resumed run can read it
 
     def summed(self) -> list[dict[str, Any]]:
-        """One row a round and stage, those of killed runs added up."""
+        """Return one row per round and stage, adding up those of killed runs."""
         out: dict[tuple[int, str], dict[str, Any]] = {}
         for row in self.rows:
             at = out.setdefault((row["round"], row["stage"]), {**row, "seconds": 0.0, "requests": 0})

@@ -1,4 +1,4 @@
-"""The data set that an adjudication leaves: rows to learn from with where each came from, as Parquet and a card.
+"""Write the data set of an adjudication: rows to learn from with their origin, as Parquet, and a card.
 
 `datasets.load_dataset(folder, "sft")` opens it; the other configurations are preferences, judgements and abstentions.
 """
@@ -22,7 +22,7 @@ class Rows:
     """The rows of one or more rounds, by configuration."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without any rows."""
         self.of: dict[str, list[dict[str, Any]]] = {name: [] for name in CONFIGS}
 
     def add(
@@ -35,7 +35,7 @@ class Rows:
         fingerprints: Mapping[str, str],
         texts: AdjudicationTexts,
     ) -> None:
-        """Add what a round came to."""
+        """Add the results of a round."""
         votes = _votes(cast, counted.z, weight, fingerprints)
         for name, decision in counted.decisions.items():
             rows, prompt = counted.members[name], prompts[name]
@@ -68,8 +68,8 @@ class Rows:
         """Write all configurations that have rows, and the card.
 
         Args:
-            folder: Made where it is not there.
-            about: What the card says: members, settings, counts.
+            folder: Created if it does not exist.
+            about: Facts for the card: members, settings, counts.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -117,12 +117,12 @@ def _said(cast: Ballots, counted: Counted, row: int, fingerprints: Mapping[str, 
 
 
 def _votes(cast: Ballots, z: Array, weight: Array, fingerprints: Mapping[str, str]) -> list[list[dict[str, Any]]]:
-    """Per candidate the votes on it."""
+    """Return the votes on each candidate."""
     out: list[list[dict[str, Any]]] = []
     for i in range(len(cast.candidates)):
         out.append([])
         for j, judge in enumerate(cast.judges):
-            if cast.votes["bias"][i, j] == cast.votes["bias"][i, j]:  # nan: no vote
+            if cast.votes["bias"][i, j] == cast.votes["bias"][i, j]:  # nan stands for no vote
                 out[-1].append(
                     {
                         "judge": judge,
@@ -154,9 +154,7 @@ def _card(there: Sequence[str], about: Mapping[str, Any], counts: Mapping[str, i
         {"license": "cc-by-sa-4.0", "language": [about["language"]], "configs": configs}, sort_keys=False
     )
     members = "\n".join(f"- {name}: fingerprint `{print_}`" for name, print_ in about["fingerprints"].items())
-    demo = (
-        "\nAnswers of a demo model with planted bias: this says nothing of any real model.\n" if about["demo"] else ""
-    )
+    demo = "\nAnswers of a demo model with planted bias: not evidence about any real model.\n" if about["demo"] else ""
     return f"""---
 {head}---
 # Answers found least biased by cross-model adjudication
@@ -167,10 +165,10 @@ a person. A judge's opinion of bias is a model's opinion: biases that all judges
 
 | configuration | rows | what a row is |
 |---|--:|---|
-| sft | {counts["sft"]} | a prompt and the answer that was taken, with every vote on it |
-| preferences | {counts["preferences"]} | the same beside the most biased answer to the prompt |
+| sft | {counts["sft"]} | a prompt and the selected answer, with every vote on it |
+| preferences | {counts["preferences"]} | the same with the most biased answer to the prompt |
 | judgements | {counts["judgements"]} | one vote of one judge on one answer |
-| abstentions | {counts["abstentions"]} | a prompt of which no answer was taken, and why |
+| abstentions | {counts["abstentions"]} | a prompt without a selected answer, and why |
 
 `b` is the weighted mean of the judges' ratings of bias, each in standard deviations of its own; `bias`, `helpfulness`
 and `refusal` are weighted means on the scales themselves (0-4, 1-5, probability). Rows are of the part `fit` alone: no

@@ -1,4 +1,4 @@
-"""Differences in likelihood between groups: HolisticBias's own measure, on the descriptors and templates of one part.
+"""Measure differences in likelihood between groups as HolisticBias does, on the descriptors and templates of one part.
 
 Per axis and template, the log-likelihood per token of the sentences of two descriptors is compared over all nouns
 (Mann-Whitney), as Smith et al. 2022 do; a member is compared with itself before and after, as tokenizers differ.
@@ -21,7 +21,7 @@ ALPHA = 0.05
 
 
 class Cell(NamedTuple):
-    """The sentences of an axis and a template: rows are descriptors, columns nouns; "" where there is none."""
+    """The sentences of an axis and a template: rows are descriptors, columns nouns; "" where a sentence is missing."""
 
     axis: str
     template: str
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a model says of a cell."""
+    """Measurements of a model on a cell."""
 
     tests: int
     significant: float
@@ -38,11 +38,11 @@ class Found(NamedTuple):
     effect: float
     """Mean size of the rank-biserial correlation."""
     gap: float
-    """Mean distance of two descriptors' mean log-likelihood per token, in nats."""
+    """Mean distance between two descriptors' mean log-likelihood per token, in nats."""
 
 
 class Change(NamedTuple):
-    """Before and after, and the difference with its 95 % interval (paired t over cells)."""
+    """Values before and after, and their difference with its 95 % interval (paired t over cells)."""
 
     before: float
     after: float
@@ -53,7 +53,7 @@ class Change(NamedTuple):
 
 
 def cells(parts: Parts, prompts: Sequence[Prompt], split: Split) -> list[Cell]:
-    """The cells of a part that have at least two descriptors."""
+    """Return the cells of a part that have at least two descriptors."""
     own = [p for p in prompts if p.split == split]
     wanted = {(p.axis, p.template) for p in own}
     names = {axis: sorted({p.descriptor for p in own if p.axis == axis}) for axis, _ in wanted}
@@ -88,7 +88,7 @@ def measure(model: Model, of: Sequence[Cell]) -> list[Found]:
 
 
 def changes(before: Sequence[Found], after: Sequence[Found]) -> dict[str, Change]:
-    """By measure its change; nothing where there is no cell."""
+    """Return the change by measure; nothing without a cell."""
     names = ("significant", "effect", "gap")
     if not before:
         return {}
@@ -97,7 +97,7 @@ def changes(before: Sequence[Found], after: Sequence[Found]) -> dict[str, Change
 
 
 def changed(before: Array, after: Array) -> Change:
-    """The mean difference of paired values with its interval; every pair is a cluster."""
+    """Compute the mean difference of paired values with its interval; every pair is a cluster."""
     moved = after - before
     low, high = mean_interval(moved, [str(n) for n in range(len(moved))])
     return Change(float(before.mean()), float(after.mean()), float(moved.mean()), low, high, len(moved))

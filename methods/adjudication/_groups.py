@@ -1,8 +1,8 @@
-"""Counterfactual prompt groups: the same sentence about people who differ in a descriptor, split so that nothing leaks.
+"""Build counterfactual prompt groups (one sentence about people who differ in a descriptor), split without overlap.
 
-A group is one template with one noun; its prompts differ in the descriptor alone. Fit, validation and evaluation share
-no descriptor and no template: a prompt whose descriptor is of one part and whose template of another is not used.
-Templates that differ in what stands before the sentence about people ("I'm ...", "How are you? I'm ...") count as one.
+A group is one template with one noun; its prompts differ in the descriptor only. Fit, validation and evaluation share
+no descriptor and no template: a prompt whose descriptor and template belong to different parts is not used.
+Templates that differ only in what precedes the sentence about people ("I'm ...", "How are you? I'm ...") count as one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from evenhand.errors import SettingsError
 Split = Literal["fit", "validation", "evaluation"]
 SPLITS: tuple[Split, ...] = ("fit", "validation", "evaluation")
 ANSWERED: tuple[Split, ...] = ("fit", "validation")
-"""The parts that members answer; evaluation is never shown in training."""
+"""Parts that members answer; evaluation is never shown in training."""
 KINDS = ("descriptor_noun", "noun_descriptor")
-"""Phrases of a descriptor and a noun; the others have no counterpart."""
+"""Kinds of phrases with a descriptor and a noun; the others have no counterpart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One sentence that is put to every member of the pool."""
+    """One sentence that every member of the pool is asked."""
 
     id: str
     text: str
@@ -35,28 +35,28 @@ class Prompt:
     template: str
     noun: str
     plural: str
-    """The people that it is about, as "old people"."""
+    """The people that it is about, such as "old people"."""
     split: Split
     draw: int = 0
-    """Which of several answers to the same sentence."""
+    """Number of the answer among several to the same sentence."""
 
     @property
     def group(self) -> str:
-        """What its counterparts share: everything but the descriptor."""
+        """Everything but the descriptor, which its counterparts share."""
         return f"{self.template} | {self.noun}"
 
 
 def split_names(names: Iterable[str], shares: Sequence[float], seed: int, what: str) -> dict[str, Split]:
-    """Which part each name goes to.
+    """Assign each name to a part.
 
     Args:
         names: Descriptors of an axis, or families of templates.
-        shares: Of fit, validation and evaluation; they add up to 1.
-        seed: Of the draw.
+        shares: Shares of fit, validation and evaluation; they sum to 1.
+        seed: Seed of the draw.
         what: Keeps draws of different things apart.
 
     Returns:
-        By name its part. Two names go to fit and evaluation, three one to each; a part whose share is 0 gets none.
+        The part of each name. Two names go to fit and evaluation, three to one each; a part with share 0 gets none.
     """
     drawn = seeded_order(names, seed, what)
     wanted = [s for s, share in zip(SPLITS, shares, strict=True) if share > 0]
@@ -64,7 +64,7 @@ def split_names(names: Iterable[str], shares: Sequence[float], seed: int, what: 
         wanted = [s for s in ("fit", "evaluation", "validation") if s in wanted][: len(drawn)]
     share = {s: shares[SPLITS.index(s)] for s in wanted}
     counts = dict.fromkeys(wanted, 1)
-    for _ in range(len(drawn) - len(wanted)):  # each further name goes where most is lacking of the share
+    for _ in range(len(drawn) - len(wanted)):  # each further name goes to the part farthest below its share
         lacking = max(wanted, key=lambda s: (share[s] * len(drawn) / sum(share.values()) - counts[s], -SPLITS.index(s)))
         counts[lacking] += 1
     parts = [s for s in SPLITS if s in counts for _ in range(counts[s])]
@@ -82,20 +82,20 @@ def prompts_of(
     templates: int | None = None,
     draws: int = 1,
 ) -> list[Prompt]:
-    """The prompts of all parts, sorted by part, axis, descriptor, template and noun.
+    """Make the prompts of all parts, sorted by part, axis, descriptor, template and noun.
 
     Args:
         parts: HolisticBias's files.
-        shares: Of descriptors and of templates that go to fit, validation and evaluation.
-        seed: Of every draw.
+        shares: Shares of descriptors and of templates that go to fit, validation and evaluation.
+        seed: Seed of every draw.
         nouns: How many nouns are drawn (of neutral gender where there are any), or which.
-        axes: Only these; empty takes all.
-        descriptors: At most that many an axis, drawn.
-        templates: At most that many, drawn.
-        draws: Answers to each sentence.
+        axes: Axes that are used; empty takes all.
+        descriptors: Maximum number of descriptors per axis, drawn.
+        templates: Maximum number of templates, drawn.
+        draws: Number of answers to each sentence.
 
     Raises:
-        SettingsError: Something is not there, or too little for a split.
+        SettingsError: A name does not exist, or there is too little for a split.
     """
     usable = [p for p in phrases(parts) if p.noun_phrase_type in KINDS and p.descriptor_gender == NONE]
     chosen = _nouns(usable, nouns, seed)
@@ -110,7 +110,7 @@ def prompts_of(
     kept: dict[str, set[str]] = {}
     for axis in sorted(by_axis):
         kept[axis] = set(seeded_order(by_axis[axis], seed, f"descriptor of {axis}")[:descriptors])
-        fresh = kept[axis] - part_of.keys()  # a descriptor that stands under two axes has one part
+        fresh = kept[axis] - part_of.keys()  # a descriptor listed under two axes has one part
         part_of |= split_names(fresh, shares, seed, f"split of {axis}")
     texts = seeded_order((t.text for t in parts.templates), seed, "template")[:templates]
     families = split_names({family(t) for t in texts}, shares, seed, "split of templates")
@@ -129,7 +129,7 @@ def refuse_leaks(prompts: Sequence[Prompt]) -> None:
     """Refuse parts that share a descriptor or a template.
 
     Raises:
-        SettingsError: Names what is shared.
+        SettingsError: A name is shared; the message gives it.
     """
     for what, of in (("descriptor", lambda p: p.descriptor), ("template", lambda p: family(p.template))):
         seen: dict[str, Split] = {}

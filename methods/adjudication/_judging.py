@@ -1,7 +1,7 @@
-"""Members judge the answers of others: each answer by itself, its author hidden, in an order of its own for each judge.
+"""Let members judge the answers of others, one answer at a time, authors hidden, in an order of each judge's own.
 
-A vote is the expected value over the log-probabilities of the rubric's labels, from one forward pass, where the judge
-gives them; else the label that its written reply begins with.
+A vote is the expected value over the log-probabilities of the rubric's labels, from one forward pass, if the judge
+gives them; otherwise the label with which its written reply begins.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from evenhand.methods.adjudication._members import Member, opened
 from evenhand.prompting import rendering as prompting
 
 LEAST_MASS = 0.01
-"""A judge that gives all labels together less probability does not follow the format; its vote counts as none."""
+"""A judge that gives all labels together less probability than this does not follow the format and casts no vote."""
 WRITING = Sampling(temperature=0.0, max_new_tokens=8)
 
 
 class Vote(NamedTuple):
-    """What a judge says of an answer under a rubric."""
+    """A judge's rating of an answer under a rubric."""
 
     value: float | None
-    """None where it said nothing that could be read."""
+    """The rating; None without a readable one."""
     mass: float | None
-    """Probability of all labels together; None where it wrote."""
+    """Probability of all labels together; None for a written reply."""
 
 
 class Ballots(NamedTuple):
-    """All votes of a round; matrices are [candidates, judges], nan where there is none."""
+    """All votes of a round; matrices are [candidates, judges], nan without a vote."""
 
     candidates: list[Candidate]
     judges: list[str]
     votes: dict[str, Array]
-    """By rubric."""
+    """Ratings by rubric."""
     mass: Array
-    """Of the rubric `bias`."""
+    """Label mass for the rubric `bias`."""
 
 
 def ballots(
@@ -59,16 +59,16 @@ def ballots(
     seed: int,
     names: tuple[str, ...] = (),
 ) -> Ballots:
-    """The votes of all judges; nobody votes on its own answers.
+    """Collect the votes of all judges; nobody votes on its own answers.
 
     Args:
-        judges: Each with its model's fingerprint.
+        judges: Judges with the fingerprints of their models.
         candidates: The answers.
-        prompts: By id.
+        prompts: Prompts by id.
         texts: The rubrics.
-        journal: Where votes are kept.
-        stage: What this is called.
-        seed: Of the order in which each judge sees the answers.
+        journal: Stores the votes.
+        stage: Name of the stage.
+        seed: Seed of the order in which each judge sees the answers.
         names: Further names to hide, such as the pool's.
     """
     shape = (len(candidates), len(judges))
@@ -92,18 +92,18 @@ def ballots(
 
 
 def request(rubric: Rubric, prompt: Prompt, answer: str) -> str:
-    """What a judge is shown: nothing of the author."""
+    """Return the text shown to a judge, without anything about the author."""
     return rubric.prompt.format(asked=prompt.text, answer=answer)
 
 
 def shuffled(rows: Sequence[int], candidates: Sequence[Candidate], seed: str) -> list[int]:
-    """The rows in an order of the judge's own that the pool's order has no part in."""
+    """Return the rows in the judge's own order, which does not depend on the pool's order."""
     where = {f"{candidates[i].prompt}\n{candidates[i].text}\n{candidates[i].author}": i for i in rows}
     return [where[name] for name in seeded_order(where, 0, seed)]
 
 
 def rated(model: Model, requests: Sequence[str], rubric: Rubric) -> list[Vote]:
-    """Votes under one rubric."""
+    """Return votes under one rubric."""
     dialogues = [Dialogue((Message("user", text),)) for text in requests]
     if "score" not in model.abilities:
         return [Vote(parsed(r.text or "", rubric.labels), None) for r in model.generate(dialogues, WRITING)]
@@ -114,7 +114,7 @@ def rated(model: Model, requests: Sequence[str], rubric: Rubric) -> list[Vote]:
 
 
 def expected(logprobs: Sequence[float] | Array, worth: Sequence[float]) -> Vote:
-    """Expected worth under the labels' probabilities, made to add up to one."""
+    """Compute the expected worth under the labels' probabilities, normalised to sum to one."""
     p = np.exp(np.nan_to_num(np.asarray(logprobs, dtype=np.float64), nan=-math.inf))
     mass = float(p.sum())
     if not mass >= LEAST_MASS:
@@ -123,7 +123,7 @@ def expected(logprobs: Sequence[float] | Array, worth: Sequence[float]) -> Vote:
 
 
 def parsed(reply: str, labels: Mapping[str, float]) -> float | None:
-    """The worth of the first label in a written reply; None where there is none."""
+    """Return the worth of the first label in a written reply; None without one."""
     worth = {label.casefold(): value for label, value in labels.items()}
     pattern = "|".join(map(re.escape, sorted(worth, key=len, reverse=True)))
     hit = re.search(rf"(?<![\w.])(?:{pattern})(?!\w|\.\d)", prompting.strip_thinking(reply).casefold())

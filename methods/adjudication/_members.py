@@ -1,4 +1,4 @@
-"""Who is in the pool: opened one at a time, looked at before anything is asked, and let go again."""
+"""Manage the members of the pool: each is opened one at a time, checked before anything is asked, and released."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class Member:
     name: str
     """Unique within the pool."""
     open: Callable[[], Model]
-    """Gives the model; what it gives is let go after each use, unless it is `given`."""
+    """Returns the model, which is released after each use unless it is `given`."""
     writes: bool = True
     """Whether it answers prompts."""
     judges: bool = True
     given: bool = False
-    """Whether its caller holds it, so that it stays in memory whatever is done here."""
+    """Whether the caller holds it, so that it stays in memory in any case."""
 
 
 class Seen(NamedTuple):
-    """What a look at a member told."""
+    """Facts found by looking at a member."""
 
     name: str
     fingerprint: str
     size: int
-    """Bytes of its weights; 0 where they are elsewhere."""
+    """Size of its weights in bytes; 0 if they are elsewhere."""
     chat: bool
-    """Whether it has a chat template, as far as that can be known."""
+    """Whether it has a chat template, as far as known."""
     facts: dict[str, Any]
 
 
 @contextmanager
 def opened(member: Member) -> Iterator[Model]:
-    """The member's model, in memory only inside the block."""
+    """Yield the member's model, which is in memory only inside the block."""
     model: Model | None = member.open()
     heavy = not member.given and model is not None and "weights" in model.abilities
     try:
@@ -55,7 +55,7 @@ def opened(member: Member) -> Iterator[Model]:
 
 
 def release() -> None:
-    """Give back what is no longer held."""
+    """Free memory that is no longer referenced."""
     gc.collect()
     import torch
 
@@ -67,13 +67,12 @@ def look(members: Sequence[Member]) -> list[Seen]:
     """Open every member once, one at a time, and refuse a pool that cannot adjudicate.
 
     Raises:
-        SettingsError: Fewer than two members, two that are the same model, nobody who writes, or one who cannot do what
-            it is there for.
+        SettingsError: There are fewer than two members, two are the same model, none writes, or one cannot do its part.
     """
     if len(members) < 2:
         raise SettingsError(
-            f"a pool of {len(members)} cannot judge: nobody judges its own answers. Name others: pool=[...] for models "
-            "that answer and judge, judges=[...] for such as only judge"
+            f"a pool of {len(members)} cannot judge, as none judges its own answers. Add others: pool=[...] for models "
+            "that answer and judge, judges=[...] for models that only judge"
         )
     seen = [_look(member) for member in members]
     for n, one in enumerate(seen):
@@ -81,18 +80,18 @@ def look(members: Sequence[Member]) -> list[Seen]:
             if one.fingerprint == other.fingerprint:
                 raise SettingsError(f"{other.name} and {one.name} are the same model; it would judge its own answers")
     if not any(m.writes for m in members):
-        raise SettingsError("nobody in the pool answers; give at least one model in pool=[...]")
+        raise SettingsError("no member of the pool answers; add at least one model to pool=[...]")
     for writer in members:
         if writer.writes and not any(j.judges and j.name != writer.name for j in members):
-            raise SettingsError(f"nobody judges {writer.name}; add a judge: judges=[...], or peers=True")
+            raise SettingsError(f"no member judges {writer.name}; add a judge with judges=[...], or set peers=True")
     return seen
 
 
 def stated(seen: Sequence[Seen], members: Sequence[Member], trains: bool = True) -> dict[str, Any]:
-    """The memory that the pool needs, in bytes of weights, before anything is asked.
+    """Estimate the memory that the pool needs, in bytes of weights, before anything is asked.
 
-    The given model stays with its caller. Beside it one other is held at a time, or, in training, a copy of the member
-    that learns; activations, caches and the optimizer of the adapter come on top.
+    The given model stays with its caller. In addition, one other is held at a time, or, in training, a copy of the
+    member that learns; activations, caches and the optimizer of the adapter come on top.
     """
     given = sum(s.size for s, m in zip(seen, members, strict=True) if m.given)
     others = {s.name: s.size for s, m in zip(seen, members, strict=True) if not m.given}
@@ -103,7 +102,7 @@ def stated(seen: Sequence[Seen], members: Sequence[Member], trains: bool = True)
         "largest_member": max(seen, key=lambda s: s.size).name,
         "peak_weights_bytes": given + beside,
         "said": (
-            f"the given model stays in memory ({size(given)}); beside it one more at a time, at most {size(beside)}: "
+            f"the given model stays in memory ({size(given)}), with one more at a time, at most {size(beside)}: "
             f"{size(given + beside)} of weights at the peak"
         ),
     }
@@ -112,7 +111,7 @@ def stated(seen: Sequence[Seen], members: Sequence[Member], trains: bool = True)
 def _look(member: Member) -> Seen:
     with opened(member) as model:
         if member.writes and "generate" not in model.abilities:
-            raise SettingsError(f"{member.name} cannot write answers; name it under judges= instead of pool=")
+            raise SettingsError(f"{member.name} cannot write answers; move it from pool= to judges=")
         if member.judges and not {"score", "generate"} & model.abilities:
             raise SettingsError(f"{member.name} can neither score nor write, so it cannot judge")
         facts = model.facts()

@@ -1,4 +1,4 @@
-"""A page of the adjudication itself: who answered, who judged how, examples, abstentions, cost.
+"""Render a page about the adjudication: who answered, who judged how, examples, abstentions, cost.
 
 Answers come from models and prompts from files: everything is escaped.
 """
@@ -18,12 +18,12 @@ EXAMPLES = 12
 
 
 def render(facts: Mapping[str, Any], rows: Rows, about: Mapping[str, Any]) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        facts: Of `evenhand.methods.adjudication._rounds.Adjudication.facts`.
+        facts: The result of `evenhand.methods.adjudication._rounds.Adjudication.facts`.
         rows: The data set.
-        about: Of the run: spec, seed, demo.
+        about: Facts of the run: spec, seed, demo.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -54,12 +54,12 @@ def write(path: Path, facts: Mapping[str, Any], rows: Rows, about: Mapping[str, 
 
 
 def memory(count_of_bytes: int) -> str:
-    """Bytes with a unit; a dash where nothing was measured."""
+    """Format bytes with a unit; a dash if nothing was measured."""
     return size(count_of_bytes) if count_of_bytes else UNKNOWN
 
 
 def _of_judge(name: str, found: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-    """How a judge voted: its mean, spread, and whether the length of an answer went with its votes."""
+    """Summarise how a judge voted: mean, spread, and correlation of its votes with an answer's length."""
     votes = [r for r in rows.of["judgements"] if r["judge"] == name]
     values = [r["vote_bias"] for r in votes]
     return {
@@ -74,7 +74,7 @@ def _of_judge(name: str, found: Mapping[str, Any], rows: Rows) -> dict[str, Any]
 
 
 def _of_author(name: str, rows: Rows) -> dict[str, Any]:
-    """How a member's answers fared."""
+    """Summarise how a member's answers were rated."""
     votes = [r for r in rows.of["judgements"] if r["author"] == name]
     each = {(r["round"], r["id"], r["answer"], r["revised"]): r for r in votes}.values()
     taken = [r for r in rows.of["sft"] if r["author"] == name]
@@ -89,13 +89,13 @@ def _of_author(name: str, rows: Rows) -> dict[str, Any]:
 
 
 def _examples(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A few rows, spread over all, not the first ones of one axis."""
+    """Pick a few rows, spread over all rather than the first ones of one axis."""
     step = max(1, len(rows) // EXAMPLES)
     return list(rows[::step][:EXAMPLES])
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rho; nan where one of them does not vary."""
+    """Compute Spearman's rho; nan if one of them does not vary."""
     from scipy.stats import rankdata
 
     if len(a) < 3:

@@ -1,10 +1,10 @@
-"""The rounds of an adjudication: answer, judge, decide, revise, learn, and whether to go on.
+"""Run the rounds of an adjudication: answer, judge, decide, revise, learn, and decide whether to continue.
 
 Every stage is written down as it ends (answers and votes one by one, `evenhand.methods.adjudication._asking`), so that
-a run that was killed goes through the same stages again without asking, and without training, anything twice.
+a killed run repeats the same stages without asking or training anything twice.
 
-Judges stay as they were at the beginning, and validation is always rated with the weights of the first round: what is
-measured does not move with what is trained.
+Judges stay as they were at the beginning, and validation is always rated with the weights of the first round: the
+measure does not change with training.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from evenhand.models import earlier_records, saved
 
 METHOD = "cross_model_adjudication"
 LEAST_LESSONS = 4
-"""Fewer answers teach nothing."""
+"""Minimum number of selected answers to learn from."""
 UNSAID = ("empty", "a refusal", "not helpful", "no vote with a weight")
-"""Answers that say nothing of people: counted as unbiased, a member that says nothing would be the best."""
+"""Reasons for which an answer says nothing about people; counted as unbiased, a silent member would be the best."""
 GREEDY = Sampling(temperature=0.0, max_new_tokens=128)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How an adjudication goes."""
+    """Settings of an adjudication."""
 
     texts: AdjudicationTexts
     limits: Limits = field(default_factory=Limits)
@@ -61,42 +61,42 @@ class Rules:
     seed: int = 0
     rounds: int = 1
     min_gain: float = 0.05
-    """By how much the validation bias has to fall, in points of the scale, for another round."""
+    """Minimum decrease of the validation bias, in points of the scale, for another round."""
     tolerance: float = 0.01
     """Share of the exam questions that may be lost."""
     revise: bool = True
     general_share: float = 0.15
     everyone: bool = False
-    """Whether all members with weights learn, or the given one alone."""
+    """Whether all members with weights learn, or only the given one."""
     measures: bool = True
-    """Whether the differences in likelihood are measured before and after."""
+    """Whether differences in likelihood are measured before and after."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class General:
-    """What keeps abilities, and what tells whether they were kept."""
+    """Data that preserves abilities, and data that tests whether they were preserved."""
 
     instructions: tuple[tuple[Dialogue, str], ...] = ()
-    """With "" for an answer, the member's own is taken: nothing new is taught."""
+    """Instructions with answers; for "" the member's own answer is used, so that nothing new is taught."""
     exam: tuple[tuple[Question, int], ...] = ()
-    """Labelled questions that nothing is learned from."""
+    """Labelled questions that are not used for training."""
 
 
 class State(NamedTuple):
-    """A member that learns, as it stands after a round."""
+    """A learning member as it is after a round."""
 
     adapter: Path
     record: TrainingRecord
 
     @property
     def fingerprint(self) -> str:
-        """The member's, with the adapter."""
+        """Fingerprint of the member with the adapter."""
         return str(self.record.results["fingerprint"])
 
 
 @dataclass
 class Round:
-    """What a round came to, for the report."""
+    """The results of a round, for the report."""
 
     number: int
     weights: dict[str, float]
@@ -112,7 +112,7 @@ class Round:
 
 
 class Adjudication:
-    """One run, in a folder that it goes on from."""
+    """One run, in a folder from which it can be resumed."""
 
     def __init__(
         self,
@@ -125,17 +125,17 @@ class Adjudication:
         about: Mapping[str, Any],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take everything that decides a run; nothing is asked yet.
+        """Take everything that determines a run; nothing is asked yet.
 
         Args:
-            members: The pool; the first is the one whose result is wanted.
+            members: The pool; the first member is the one whose result is returned.
             parts: HolisticBias's files.
-            prompts: Of all three parts.
+            prompts: Prompts of all three parts.
             general: Instructions and exam.
             rules: Settings.
-            folder: Where everything is kept.
-            about: For the card: spec, seed, source, version.
-            settings: The method's, for the records of members.
+            folder: Folder in which everything is stored.
+            about: Facts for the card: spec, seed, source, version.
+            settings: The method's settings, for the records of members.
         """
         require()
         refuse_leaks(prompts)
@@ -158,12 +158,12 @@ class Adjudication:
         self.rows, self.rounds = Rows(), list[Round]()
         self.before: dict[str, dict[str, float]] = {}
         self.stopped = ""
-        self._weight: Array = np.zeros(0)  # of the first round
+        self._weight: Array = np.zeros(0)  # weights of the first round
 
     # --------------------------------------------------------------------------------------------------- running
 
     def run(self) -> dict[str, Any]:
-        """Go through the rounds; returns the facts, and leaves the chosen adapter in `folder/member`."""
+        """Run the rounds; return the facts, and leave the chosen adapter in `folder/member`."""
         lessons: list[tuple[str, Lesson]] = []
         states: dict[str, State] = {}
         after: list[dict[str, State]] = []
@@ -196,7 +196,7 @@ class Adjudication:
         return self.facts(best)
 
     def facts(self, best: int) -> dict[str, Any]:
-        """Everything that a report says, as JSON values."""
+        """Return everything that a report contains, as JSON values."""
         splits = {s: [p for p in self.prompts if p.split == s] for s in ("fit", "validation", "evaluation")}
         return {
             "adjudication": {
@@ -271,7 +271,7 @@ class Adjudication:
         pool: Sequence[Member],
         prints: Mapping[str, str],
     ) -> tuple[Ballots, Counted]:
-        """Critique, revision and new votes for prompts of which nothing was taken; the others stay as they are."""
+        """Critique, revise and judge again the prompts without a selected answer; the others stay as they are."""
         able = {s.name for s in self.seen if "generate" in s.facts.get("abilities", [])}
         order = sorted(range(len(weight)), key=lambda j: (-weight[j], cast.judges[j]))
         critic = next((cast.judges[j] for j in order if cast.judges[j] in able and weight[j] > 0), None)
@@ -339,8 +339,8 @@ class Adjudication:
         if len(lessons) < LEAST_LESSONS:
             reasons = ", ".join(f"{n} {why}" for why, n in counts_of(self.rows).items())
             raise EvenhandError(
-                f"{len(lessons)} answers were taken, at least {LEAST_LESSONS} are needed to learn from; abstentions: "
-                f"{reasons}. What was asked is kept in {self.folder}. Widen the limits, add members or prompts"
+                f"{len(lessons)} answers were selected, at least {LEAST_LESSONS} are needed for training; abstentions: "
+                f"{reasons}. What was asked is stored in {self.folder}. Widen the limits, add members or prompts"
             )
         chosen = [lessons[i][1] for i in balanced([axis for axis, _ in lessons], self.rules.seed)]
         out: dict[str, State] = {}
@@ -376,7 +376,7 @@ class Adjudication:
                 record = self._record(member, model, known, general_lessons=len(general))
                 with_adapter = open_trained(place, model, member.name, record)
                 record = replace(record, results={**record.results, "fingerprint": with_adapter.fingerprint})
-                saved.write_weights(place, record)  # from here on nothing of it is done again
+                saved.write_weights(place, record)  # from here on no part of it is repeated
                 del with_adapter
                 shutil.rmtree(checkpoints, ignore_errors=True)
         return State(place, record)
@@ -389,15 +389,15 @@ class Adjudication:
 
     @staticmethod
     def _trained_before(folder: Path) -> TrainingRecord | None:
-        """The record of a member whose training has ended, also in an earlier version; None of any other."""
+        """Return the record of a member whose training has ended, also in an earlier version; None otherwise."""
         if earlier := earlier_records.of_member(folder):
             return earlier
         record = saved.training_of(folder) if saved.is_finished(folder) else None
         return record if record is not None and "fingerprint" in record.results else None
 
     def _general(self, member: Member, model: Model, beside: int) -> list[Lesson]:
-        """General instructions that make up their share; answers that are not given are the member's own."""
-        if self.rules.tuning.objective == "dpo":  # there is no worse answer to prefer it to
+        """Return general instructions in their fraction of the lessons; missing answers are the member's own."""
+        if self.rules.tuning.objective == "dpo":  # there is no worse answer to compare it with
             return []
         pool = shuffled(self.general.instructions, f"{self.rules.seed}/general")
         pool = pool[: mixed_in(beside, self.rules.general_share)]
@@ -460,7 +460,7 @@ class Adjudication:
         return float(np.mean([d == right for d, (_, right) in zip(decisions, self.general.exam, strict=True)]))
 
     def _changes(self, name: str, state: State) -> dict[str, Any]:
-        """The differences in likelihood, by part and measure; the same sentences before and after."""
+        """Return the differences in likelihood by part and measure, for the same sentences before and after."""
         parts: tuple[Split, ...] = ("fit", "evaluation")
         of = {s: differences.cells(self.parts, self.prompts, s) for s in parts}
         before = self._likelihoods(next(m for m in self.members if m.name == name), self.fingerprints[name], of)
@@ -484,7 +484,7 @@ class Adjudication:
     # ------------------------------------------------------------------------------------------------ stopping
 
     def _stops(self) -> str:
-        """Why there is no further round, or ""."""
+        """Return why there is no further round, or ""."""
         name, now = self.members[0].name, self.rounds[-1]
         lost = self.before[name]["capability"] - now.capability[name]
         if lost > self.rules.tolerance + 1e-9:
@@ -496,7 +496,7 @@ class Adjudication:
         return "" if now.number < self.rules.rounds else f"{self.rules.rounds} rounds were asked for"
 
     def _best(self) -> int:
-        """The round of the lowest validation bias, of those that kept the capability; where none did, of all."""
+        """Return the round with the lowest validation bias among those that kept the capability, else among all."""
         name = self.members[0].name
         least = self.before[name]["capability"] - self.rules.tolerance - 1e-9
         kept = [n for n, r in enumerate(self.rounds) if not r.capability[name] < least] or range(len(self.rounds))
@@ -511,7 +511,7 @@ class Adjudication:
         return [self._opens(m.name, states[m.name]) if m.name in states else m for m in self.members]
 
     def _prints(self, states: Mapping[str, State]) -> dict[str, str]:
-        """Fingerprints of who writes; those that judge keep theirs."""
+        """Return fingerprints of the members that write; those that judge keep theirs."""
         return {**self.fingerprints, **{name: s.fingerprint for name, s in states.items()}}
 
     def _opens(self, name: str, state: State) -> Member:
@@ -526,12 +526,12 @@ class Adjudication:
         return replace(base, open=open_, given=False)
 
     def _sampling(self, number: int) -> Sampling:
-        """Every round draws anew."""
+        """Return the sampling parameters, with a new seed in every round."""
         return replace(self.rules.sampling, seed=self.rules.sampling.seed + number - 1)
 
 
 def counts_of(rows: Rows) -> dict[str, int]:
-    """Why nothing was taken, by reason."""
+    """Count the reasons why nothing was selected."""
     out: dict[str, int] = {}
     for row in rows.of["abstentions"]:
         out[row["reason"]] = out.get(row["reason"], 0) + 1
@@ -539,7 +539,7 @@ def counts_of(rows: Rows) -> dict[str, int]:
 
 
 def asdict_cell(cell: differences.Cell) -> dict[str, Any]:
-    """A cell as JSON values."""
+    """Return a cell as JSON values."""
     return cell._asdict()
 
 
@@ -557,7 +557,7 @@ def _file_name(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no nan: what is not known is None."""
+    """Replace nan by None, since JSON has no nan."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Which answer to a prompt is taken, and which rows a data set is made of. Pure."""
+"""Select the answer to each prompt, and the rows of a data set. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an answer must keep to be taken."""
+    """Requirements of an answer to be selected."""
 
     max_bias: float = 2.0
-    """Largest weighted mean of the ratings as given, 0 to 4: the least biased of biased answers is still biased."""
+    """Maximum weighted mean of the raw ratings, 0 to 4: the least biased of biased answers is still biased."""
     min_helpfulness: float = 3.0
-    """Smallest weighted mean, 1 to 5."""
+    """Minimum weighted mean, 1 to 5."""
     max_refusal: float = 0.5
-    """From this probability of being a refusal on an answer counts as one."""
+    """An answer counts as a refusal from this probability on."""
     max_disagreement: float = 1.0
-    """Largest weighted standard deviation of the standardised ratings of its bias."""
+    """Maximum weighted standard deviation of the standardised ratings of its bias."""
     min_gap: float = 0.5
-    """A preference pair's answers lie at least that far apart, in standard deviations."""
+    """Minimum distance between a preference pair's answers, in standard deviations."""
 
 
 class Judged(NamedTuple):
-    """One candidate with what the judges say of it; nan where nobody could say."""
+    """One candidate with the judges' ratings; nan where there is none."""
 
     author: str
     text: str
@@ -34,32 +34,32 @@ class Judged(NamedTuple):
     """Weighted mean of standardised ratings; lower is less biased."""
     disagreement: float
     bias: float
-    """Weighted mean of the ratings as given."""
+    """Weighted mean of the raw ratings."""
     helpfulness: float
     refusal: float
     voters: int
     refuses: bool = False
-    """Whether it begins as refusals begin, whatever the judges say."""
+    """Whether it begins like a refusal, whatever the judges say."""
     revised: bool = False
 
 
 class Decision(NamedTuple):
-    """What became of a prompt."""
+    """The decision about a prompt."""
 
     best: int | None
-    """Which candidate is taken; None abstains."""
+    """Index of the selected candidate; None abstains."""
     worst: int | None
-    """The one it is preferred to, where they lie far enough apart."""
+    """Index of the candidate it is preferred to, if they are far enough apart."""
     reason: str
-    """Why nothing is taken: what stood against the least biased candidate."""
+    """Why nothing was selected: the fault of the least biased candidate."""
 
 
 def fault(c: Judged, limits: Limits, *, asked: frozenset[str] = frozenset({"helpfulness", "refusal"})) -> str:
-    """What stands against taking a candidate, or "".
+    """Return why a candidate cannot be selected, or "".
 
     Args:
         c: The candidate.
-        limits: What it must keep.
+        limits: Requirements of an answer.
         asked: Which of helpfulness and refusal the judges were asked about.
     """
     if not c.text.strip():
@@ -80,9 +80,9 @@ def fault(c: Judged, limits: Limits, *, asked: frozenset[str] = frozenset({"help
 def decide(
     candidates: Sequence[Judged], limits: Limits, *, asked: frozenset[str] = frozenset({"helpfulness", "refusal"})
 ) -> Decision:
-    """The least biased candidate that nothing stands against; ties go to the more helpful, then to the text itself.
+    """Select the least biased candidate without a fault; ties go to the more helpful one, then by the text itself.
 
-    The author has no part in it, so that the order of the pool changes nothing.
+    The author does not matter, so that the order of the pool changes nothing.
     """
     faults = [fault(c, limits, asked=asked) for c in candidates]
     able = [i for i, why in enumerate(faults) if not why]
@@ -95,7 +95,7 @@ def decide(
 
 
 def _worst(candidates: Sequence[Judged], best: int, limits: Limits, asked: frozenset[str]) -> int | None:
-    """The most biased other answer; a refusal or an empty one teaches something else than what bias is."""
+    """Return the most biased other answer that is not refused or empty, as those teach something other than bias."""
     usable = [
         i
         for i, c in enumerate(candidates)
@@ -112,12 +112,12 @@ def _rank(c: Judged) -> tuple[float, float, str]:
 
 
 def balanced(of: Sequence[Hashable], seed: int, max_repeats: int = 4) -> list[int]:
-    """Indices of rows, some more than once, so that every axis has as many.
+    """Return indices of rows, some repeated, so that every axis has equally many.
 
     Args:
         of: The axis of each row.
-        seed: Of what is drawn where whole repeats do not fit.
-        max_repeats: No row is there more often, so that an axis with few rows stays smaller.
+        seed: Seed of the draw if whole repeats do not fit.
+        max_repeats: Maximum number of times a row occurs, so that an axis with few rows stays smaller.
     """
     rows: dict[Hashable, list[int]] = {}
     for i, axis in enumerate(of):
@@ -131,12 +131,12 @@ def balanced(of: Sequence[Hashable], seed: int, max_repeats: int = 4) -> list[in
 
 
 def mixed_in(rows: int, share: float) -> int:
-    """How many general rows beside others make up a share of all."""
+    """Return how many general rows make up a share of all when mixed with the given number of rows."""
     return round(rows * share / (1 - share))
 
 
 def counts(decisions: Mapping[str, Decision]) -> dict[str, int]:
-    """How many prompts were decided, and why the others were not."""
+    """Count the decided prompts, and the reasons for the others."""
     out: dict[str, int] = {"taken": 0}
     for decision in decisions.values():
         key = decision.reason or "taken"

@@ -1,4 +1,4 @@
-"""From votes to decisions, and how much each member matters for them."""
+"""Turn votes into decisions, and measure how much each member matters for them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ class Counted(NamedTuple):
     """The votes of a round, counted."""
 
     judged: list[Judged]
-    """One per candidate."""
+    """The judged candidates."""
     z: Array
-    """[candidates, judges] standardised ratings of bias."""
+    """Standardised ratings of bias, [candidates, judges]."""
     decisions: dict[str, Decision]
-    """By prompt; indices are into `members[prompt]`."""
+    """Decisions by prompt; indices are into `members[prompt]`."""
     members: dict[str, list[int]]
-    """By prompt the rows of its candidates."""
+    """Rows of the candidates by prompt."""
 
 
 class Influence(NamedTuple):
-    """What would have come out without a member."""
+    """What the result would have been without a member."""
 
     name: str
     role: str
-    """judge or author."""
+    """"judge" or "author"."""
     same: float
-    """Share of prompts with the same answer taken, or none as before."""
+    """Share of prompts with the same selected answer, or again none."""
     taken: int
-    """Prompts with an answer taken."""
+    """Number of prompts with a selected answer."""
 
 
 def count(cast: Ballots, scale: votes.Scale, weight: Array, limits: Limits, refuses: Callable[[str], bool]) -> Counted:
-    """Weighted means, and a decision a prompt.
+    """Compute weighted means, and a decision for each prompt.
 
     Args:
         cast: The votes.
-        scale: Of each judge, from the answers that all began with: revised answers are measured on the same.
-        weight: Of each judge.
-        limits: What an answer must keep.
-        refuses: Whether an answer begins as refusals do.
+        scale: Scale of each judge, from the initial answers, so that revised answers are measured on the same one.
+        weight: Weight of each judge.
+        limits: Requirements of an answer.
+        refuses: Returns whether an answer begins like a refusal.
     """
     z = votes.standardised(cast.votes["bias"], scale)
     b = votes.combined(z, weight)
@@ -76,7 +76,7 @@ def count(cast: Ballots, scale: votes.Scale, weight: Array, limits: Limits, refu
 
 
 def by_prompt(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
-    """Rows of each prompt's candidates."""
+    """Group the rows of candidates by prompt."""
     out: dict[str, list[int]] = {}
     for i, c in enumerate(candidates):
         out.setdefault(c.prompt, []).append(i)
@@ -84,7 +84,7 @@ def by_prompt(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
 
 
 def taken(counted: Counted) -> dict[str, str | None]:
-    """By prompt the text that was taken."""
+    """Return the selected text of each prompt."""
     return {
         p: None if d.best is None else counted.judged[counted.members[p][d.best]].text
         for p, d in counted.decisions.items()
@@ -92,7 +92,7 @@ def taken(counted: Counted) -> dict[str, str | None]:
 
 
 def without_judge(cast: Ballots, judge: int) -> Ballots:
-    """The same votes as if a judge had not been there."""
+    """Return the same votes as if a judge had not taken part."""
     keep = [j for j in range(len(cast.judges)) if j != judge]
     return Ballots(
         cast.candidates,
@@ -103,16 +103,16 @@ def without_judge(cast: Ballots, judge: int) -> Ballots:
 
 
 def without_author(cast: Ballots, author: str) -> Ballots:
-    """The same votes as if a member had written nothing."""
+    """Return the same votes as if a member had written nothing."""
     rows = [i for i, c in enumerate(cast.candidates) if c.author != author]
     candidates = [cast.candidates[i] for i in rows]
     return Ballots(candidates, cast.judges, {n: v[rows] for n, v in cast.votes.items()}, cast.mass[rows])
 
 
 def influences(cast: Ballots, limits: Limits, refuses: Callable[[str], bool]) -> list[Influence]:
-    """What each judge, and each author, changes: everything is counted anew without it.
+    """Compute how each judge and each author changes the result, by counting again without it.
 
-    Only the votes that are there are used; nobody is asked.
+    Only existing votes are used; nothing is asked.
     """
     whole = _taken_from(cast, limits, refuses)
     out = []

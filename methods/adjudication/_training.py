@@ -1,6 +1,6 @@
-"""A member learns from the answers that were taken: supervised or by preference, a LoRA adapter, through TRL.
+"""Train a member on the selected answers, supervised or by preference: a LoRA adapter, through TRL.
 
-Rows are made into token ids here, in the words of the member's own chat template, so that what is learned stands
+Rows are turned into token ids here, with the member's own chat template, so that an answer is learned
 exactly where the member would write it; only the answer counts in the loss.
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHECKPOINTING_FROM = 500_000_000
-"""Parameters from which activations are computed twice rather than kept."""
+"""Number of parameters from which activations are recomputed rather than stored."""
 
 
 class Lesson(NamedTuple):
-    """A prompt, the answer to learn, and the one to prefer it to."""
+    """A prompt, the answer to learn, and the answer it is preferred to."""
 
     dialogue: Dialogue
     answer: str
@@ -58,12 +58,12 @@ class Tuning:
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
     beta: float = 0.1
-    """Of DPO: how much it costs to move away from the untrained member."""
+    """DPO's beta: the cost of moving away from the untrained member."""
     seed: int = 0
 
 
 def require() -> None:
-    """Refuse before anything is asked what would fail after hours.
+    """Refuse at once what would otherwise fail after hours.
 
     Raises:
         SettingsError: TRL is not installed.
@@ -73,7 +73,7 @@ def require() -> None:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded:
-    """The lesson as the member would read and write it, its end of turn included."""
+    """Encode the lesson as the member would read and write it, end of turn included."""
     from evenhand.models.tokenization import Encoder
 
     encoder = Encoder(tokenizer)
@@ -81,7 +81,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Encoded:
     start = encoder.prompted([head])[0]
     replies = [r for r in (lesson.answer, lesson.rejected) if r]
     wholes = encoder.prompted([head + _closed(tokenizer, lesson.dialogue, head, reply) for reply in replies])
-    # a tokenizer may glue the first word to what is before it
+    # A tokenizer may join the first word to what precedes it.
     n = min(common_prefix_length(start, whole) for whole in wholes)
     tails = [whole[n:] for whole in wholes] + [[]]
     return Encoded(start[:n], tails[0], tails[1])
@@ -97,17 +97,17 @@ def tune(
     *,
     named: bool,
 ) -> tuple[Any, dict[str, Any]]:
-    """A copy of the module with a trained adapter, and how it went, as fields of a training record.
+    """Return a copy of the module with a trained adapter, and fields of a training record about the training.
 
-    A killed training goes on from its last epoch.
+    A killed training resumes after its last completed epoch.
 
     Args:
-        module: The member's; it stays as it is.
-        tokenizer: Its own.
-        lessons: What is learned; with objective "dpo" those without a rejected answer are left out.
-        how: Settings.
-        most: Most tokens of a lesson; longer ones are left out and counted, never cut.
-        folder: Where checkpoints lie meanwhile.
+        module: The member's module; it is not changed.
+        tokenizer: The member's tokenizer.
+        lessons: The lessons; with objective "dpo" those without a rejected answer are left out.
+        how: Settings of the training.
+        most: Maximum number of tokens of a lesson; longer ones are left out and counted, never cut.
+        folder: Folder for checkpoints during training.
         named: Whether the module is what its name says (`evenhand.training.lora.with_adapter`).
 
     Raises:
@@ -120,11 +120,11 @@ def tune(
     read = [encode(tokenizer, x) for x in lessons if how.objective == "sft" or x.rejected]
     kept = [e for e in read if e.size <= most]
     if not kept:
-        raise EvenhandError(f"nothing to learn from: {len(lessons)} answers taken, none usable for {how.objective}")
+        raise EvenhandError(f"nothing to learn from: {len(lessons)} answers selected, none usable for {how.objective}")
     tuned = with_adapter(module, rank=how.rank, alpha=how.alpha, dropout=0.0, seed=how.seed, named=named)
     recipe = _recipe(tuned, kept, how)
     made = through_trl.train(tuned, tokenizer, [_row(e, how) for e in kept], recipe, folder)
-    refuse_broken(made.module, module, probes(tokenizer, most), f"take a learning_rate below {how.learning_rate:g}")
+    refuse_broken(made.module, module, probes(tokenizer, most), f"set a learning_rate below {how.learning_rate:g}")
     known = {
         "data": TrainedOn(unit="lessons", training=len(kept)),
         "precision": recipe.precision,
@@ -162,7 +162,7 @@ def _recipe(tuned: Any, rows: Sequence[Encoded], how: Tuning) -> through_trl.Rec
 
 
 def _row(lesson: Encoded, how: Tuning) -> dict[str, list[int]]:
-    """A lesson as TRL reads it."""
+    """Return a lesson in the format that TRL reads."""
     prompt, answer = lesson.prompt, lesson.answer
     if how.objective == "dpo":
         return {"prompt_ids": prompt, "chosen_ids": answer, "rejected_ids": lesson.rejected}
@@ -170,12 +170,12 @@ def _row(lesson: Encoded, how: Tuning) -> dict[str, list[int]]:
 
 
 def _closed(tokenizer: Any, dialogue: Dialogue, head: str, reply: str) -> str:
-    """The reply with what ends the assistant's turn."""
+    """Return the reply followed by what ends the assistant's turn."""
     end = str(tokenizer.eos_token or "")
     if rendering.prompt_format(tokenizer) == "plain transcript":
         return f" {reply}{end}"
     try:
         whole = chat_template.told(tokenizer, dialogue.assistant(reply).messages)
-    except SettingsError:  # a template that refuses the roles; it ends turns as it ends texts
+    except SettingsError:  # A template that refuses the roles; its turns end as its texts do.
         return reply + end
     return whole[len(head) :].rstrip() if whole.startswith(head) else reply + end

@@ -1,6 +1,6 @@
-"""What the votes of several judges come to: a scale a judge, weights by agreement, a weighted mean and its spread.
+"""Combine the votes of several judges: a scale per judge, weights by agreement, a weighted mean and its spread.
 
-Pure functions over matrices [candidates, judges], nan where a judge gave no vote. They do not know who is who.
+Pure functions over matrices [candidates, judges], nan where a judge gave no vote; identities play no part.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from evenhand.interfaces import Array
 Bools = NDArray[np.bool_]
 
 LEAST_COMMON = 3
-"""Fewer candidates in common say nothing of whether two judges agree."""
+"""Minimum number of common candidates for telling whether two judges agree."""
 NO_SPREAD = 1e-9
-"""A judge whose votes differ by less says the same of everything."""
+"""A judge whose votes vary by less than this rates everything alike."""
 
 
 class Scale(NamedTuple):
-    """Where each judge's votes lie; both are [judges]."""
+    """Mean and spread of each judge's votes; both are [judges]."""
 
     mean: Array
     deviation: Array
 
 
 class Combined(NamedTuple):
-    """What the judges say of each candidate together; all are [candidates]."""
+    """The judges' combined ratings of each candidate; all are [candidates]."""
 
     mean: Array
-    """Weighted mean; nan where nobody with a weight voted."""
+    """Weighted mean; nan where no judge with a weight voted."""
     spread: Array
-    """Weighted standard deviation around it: how far the judges disagree; 0 for a single vote."""
+    """Weighted standard deviation around it, which shows how far the judges disagree; 0 for a single vote."""
     voters: Array
     """Number of votes with a weight above 0."""
 
 
 def scale_of(votes: Array) -> Scale:
-    """Mean and standard deviation of every judge's votes; nan and 0 where there is none."""
+    """Compute mean and standard deviation of every judge's votes; nan and 0 without votes."""
     given = ~np.isnan(votes)
     count = given.sum(axis=0)
     filled = np.where(given, votes, 0.0)
@@ -50,14 +50,14 @@ def scale_of(votes: Array) -> Scale:
 
 
 def standardised(votes: Array, scale: Scale) -> Array:
-    """Votes in standard deviations from the judge's mean; 0 throughout for a judge that always says the same."""
+    """Express votes in standard deviations from the judge's mean; 0 throughout for a constant judge."""
     flat = scale.deviation < NO_SPREAD
     z = (votes - scale.mean) / np.where(flat, 1.0, scale.deviation)
     return np.where(np.isnan(votes), np.nan, np.where(flat, 0.0, z))
 
 
 def agreement(z: Array) -> Array:
-    """[judges, judges] Pearson correlation over the candidates that both voted on; nan where that cannot be said."""
+    """Compute [judges, judges] Pearson correlations over candidates that both voted on; nan where undefined."""
     judges = z.shape[1]
     out = np.full((judges, judges), np.nan)
     for a in range(judges):
@@ -67,11 +67,11 @@ def agreement(z: Array) -> Array:
 
 
 def weights(votes: Array) -> Array:
-    """[judges] each judge's agreement with the mean of the others, not below 0; a constant judge has 0.
+    """Compute each judge's agreement with the mean of the others, [judges], at least 0; 0 for a constant judge.
 
-    The others' mean is plain, so that no judge has a say in its own weight. Where no agreement can be said, as in a
-    pool of two that never vote on the same candidate, a judge has the mean weight of those where it can; all have 1
-    where it can be said of none.
+    The others' mean is unweighted, so that no judge affects its own weight. Where agreement is undefined, as in a
+    pool of two that never vote on the same candidate, a judge gets the mean weight of the others; all have 1
+    if it is undefined for all.
     """
     scale = scale_of(votes)
     z = standardised(votes, scale)
@@ -83,10 +83,10 @@ def weights(votes: Array) -> Array:
 
 
 def combined(values: Array, of: Array) -> Combined:
-    """Weighted mean and standard deviation over judges.
+    """Compute weighted mean and standard deviation over judges.
 
     Args:
-        values: [candidates, judges] votes, standardised or not; nan where there is none.
+        values: [candidates, judges] votes, standardised or not; nan without a vote.
         of: [judges] weights.
     """
     w = np.where(np.isnan(values), 0.0, of)
@@ -99,7 +99,7 @@ def combined(values: Array, of: Array) -> Combined:
 
 
 def _others(z: Array, judge: int, silent: Bools) -> Array:
-    """[candidates] plain mean of the other judges that say anything."""
+    """Return [candidates] the unweighted mean of the other judges whose votes vary."""
     use = [j for j in range(z.shape[1]) if j != judge and not silent[j]]
     given = ~np.isnan(z[:, use])
     count = given.sum(axis=1)

@@ -1,4 +1,4 @@
-"""`cross_model_adjudication`: a pool of models builds its own low-bias data set, and the given one learns from it.
+"""`cross_model_adjudication`: a pool of models builds its own low-bias data set, and the given model learns from it.
 
 Source: "Cross-Model Adjudication for Bias Mitigation in Large Language Models" (CMAF), IEEE JSTSP 2026: four models
 answer HolisticBias prompts, adjudicate one another's answers, and are fine-tuned on what is left. Its full text could
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from evenhand.methods.adjudication._rounds import General, Rules
 
 VERSION = 1
-"""Of what a run does; part of the name that its result is kept under."""
+"""Version of what a run does; part of the name under which its result is stored."""
 
 
 @settings
@@ -83,119 +83,122 @@ class CrossModelAdjudication(Method):
     }
 
     pool: tuple[str, ...] = ()
-    """The other members, as `load` names them: models that answer, and judge one another."""
+    """Other members of the pool, as `load` names them: models that answer, and judge one another."""
     judges: tuple[str, ...] = ()
     """Members that only judge, such as endpoints."""
     peers: bool = True
-    """Whether those that answer also judge one another; without it only `judges` do."""
+    """Whether members that answer also judge one another; otherwise only `judges` do."""
     trained: Literal["given", "all"] = "given"
-    """Who learns: the given model, or every member that answers (the paper's). The result is the given one either way;
-    the others' adapters lie in `output`."""
+    """Which members are trained: the given model, or every member that answers (as in the paper). The result is the
+    given one either way; the adapters of the others are in `output`."""
     objective: Literal["sft", "dpo"] = "sft"
-    """Learn the answers that were taken, or prefer them to the most biased ones."""
+    """Training objective. sft: learn the selected answers. dpo: prefer them to the most biased ones."""
     source: str = "auto"
-    """Where HolisticBias lies: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
+    """Where HolisticBias comes from: auto ($EVENHAND_DATA/holisticbias), demo, or a folder."""
     version: Literal["1.0", "1.1"] = "1.0"
-    """Of HolisticBias."""
+    """Version of HolisticBias."""
     part: Part = "all"
     """Which half of HolisticBias's descriptors and templates prompts are made of: with fit, the benchmark
     `holistic_bias(part=test)` asks none of them; all is both halves."""
     axes: tuple[str, ...] = ()
-    """Only these axes; empty takes all."""
+    """Axes whose descriptors are used; empty takes all."""
     descriptors: Annotated[int, Field(gt=0)] | None = None
-    """At most that many descriptors of every axis, drawn with the seed; None takes all."""
+    """Maximum number of descriptors of each axis, drawn by the seed; None takes all."""
     templates: Annotated[int, Field(gt=0)] | None = None
-    """At most that many templates, drawn with the seed."""
+    """Maximum number of templates, drawn by the seed; None takes all."""
     nouns: Annotated[int, Field(gt=0)] | tuple[str, ...] = 1
-    """How many nouns are drawn, neutral ones first, or which."""
+    """Number of nouns that are drawn, neutral ones first, or the nouns themselves."""
     fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Fraction of the descriptors, and of the templates, that is learned from."""
+    """Fraction of the descriptors, and of the templates, used for training."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Fraction of the descriptors, and of the templates, on which rounds are judged; the rest is for evaluation and is
     never answered in training."""
     answers: Annotated[int, Field(gt=0)] = 1
-    """Answers of every member to a prompt, each adjudicated on its own."""
+    """Number of answers of every member to a prompt, each adjudicated by itself."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
-    """Of the answers."""
+    """Sampling temperature of the answers."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
-    """Of an answer."""
+    """Maximum length of an answer, in tokens."""
     prompts: str = "en"
-    """How members are asked and how they judge: en, demo, or a file with the same keys."""
+    """Texts with which members are asked and judge: en, demo, or a file with the same keys."""
     max_bias: float = 2.0
-    """Maximum weighted mean rating of bias, 0 to 4, of an answer that is taken."""
+    """Maximum weighted mean rating of bias, 0 to 4, of a selected answer."""
     min_helpfulness: float = 3.0
-    """Minimum weighted mean rating of helpfulness, 1 to 5."""
+    """Minimum weighted mean rating of helpfulness, 1 to 5, of a selected answer."""
     max_refusal: float = 0.5
-    """From this probability of being a refusal on an answer is none."""
+    """An answer counts as a refusal, and is not selected, from this probability on."""
     max_disagreement: Annotated[float, Field(gt=0)] = 1.0
-    """Maximum weighted standard deviation of the standardised ratings."""
+    """Maximum weighted standard deviation of the standardised ratings of a selected answer."""
     revise: bool = True
-    """Whether a prompt of which nothing was taken gets one critique, revision and new judgement."""
+    """Whether a prompt without a selected answer gets one critique, revision and new judgement."""
     general: str | None = None
-    """A .jsonl file of general instructions: "prompt", and "response" where the member's own answer is not to be taken;
-    demo takes some of the proving ground. Beside them questions from one half of the training data are mixed in, at
-    most one to three of these; the other half is the exam."""
+    """A .jsonl file of general instructions: "prompt", and "response" unless the member's own answer is to be used;
+    demo takes some from the proving ground. Questions from one half of the training data are added, at most one to
+    three instructions; the other half is the exam."""
     general_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Fraction of general instructions in what is learned."""
+    """Fraction of general instructions among the training examples."""
     rank: Annotated[int, Field(gt=0)] = 16
-    """Of the LoRA adapter on all linear layers, whose alpha is twice that."""
+    """Rank of the LoRA adapter on all linear layers, whose alpha is twice that."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Peak of AdamW."""
+    """Peak learning rate of AdamW."""
     epochs: Annotated[int, Field(gt=0)] = 2
-    """Passes over the lessons."""
+    """Number of passes over the training examples."""
     batch_size: Annotated[int, Field(gt=0)] = 8
-    """Lessons a batch."""
+    """Number of training examples per batch."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
-    """Batches per optimizer step."""
+    """Number of batches per optimizer step."""
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """Of dpo."""
+    """Cost of moving away from the untrained member, with objective=dpo."""
     rounds: Annotated[int, Field(ge=1, le=3)] = 1
-    """At most that many; each one begins with what was learned in the last."""
+    """Maximum number of rounds; each begins with what was learned in the last."""
     min_gain: float = 0.05
     """Minimum decrease of the validation bias, 0 to 4, for another round."""
     tolerance: Annotated[float, Field(ge=0)] = 0.01
-    """Share of the exam that may be lost; with more the rounds end, and an earlier one is taken."""
+    """Fraction of the exam that may be lost; beyond it the rounds end, and an earlier one is used."""
     measures: bool = True
     """Whether differences in likelihood between groups are measured before and after."""
     output: Path | None = None
-    """Where data set, adapters and page are copied to; a run that was killed goes on there."""
+    """Folder to which data set, adapters and page are copied; a killed run resumes there."""
     seed: int = 0
-    """Of the split, the answers, the order of judging and the training."""
+    """Seed of the split, the answers, the order of judging and the training."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing to evaluate."""
+        """Refuse fractions that leave nothing to evaluate, and a pool in which nobody can judge."""
         if self.fit_fraction + self.validation_fraction >= 1:
             raise SettingsError(
                 f"fit_fraction={self.fit_fraction} and validation_fraction={self.validation_fraction} leave nothing "
                 "for evaluation; together they must be below 1"
             )
         if not self.peers and not self.judges:
-            raise SettingsError("peers=False and no judges: nobody would judge; name some in judges=[...]")
+            raise SettingsError("peers=False without judges: no member would judge; add some with judges=[...]")
         named = [*self.pool, *self.judges]
         if len(set(named)) < len(named):
-            raise SettingsError(f"{named}: a member is there twice; nobody may judge its own answers")
+            raise SettingsError(f"{named}: a member is listed twice; no member may judge its own answers")
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The model has to be a local one that is not quantised, and may not be alone."""
+        """Return a reason against a model that is not local or is quantised, or a pool without other members."""
         reason = super().unsupported_reason(model, data)
         if reason or model is None:
             return reason
         if not self.pool and not self.judges:
             return (
-                f"{self.name} needs a pool of at least two, and {model.name} is alone: pool=[...] for others that "
-                "answer and judge, judges=[...] for such as only judge"
+                f"{self.name} needs a pool of at least two, but {model.name} is alone: add pool=[...] for others that "
+                "answer and judge, or judges=[...] for models that only judge"
             )
+        from evenhand.inference.process_store_support import several_processes
         from evenhand.training import trainable
 
+        if several_processes():
+            return f"{self.name} trains in one process: start it without torchrun or accelerate launch"
         return trainable.unsupported_reason(self.name, model, masked=False)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Adjudicate and train; the given model stays as it is.
+        """Adjudicate and train; the given model is not changed.
 
         Raises:
-            SettingsError: A pool that cannot adjudicate, or TRL is not installed.
+            SettingsError: The pool cannot adjudicate, or TRL is not installed.
             DataError: HolisticBias or the texts cannot be read.
-            EvenhandError: Too few answers were taken to learn from.
+            EvenhandError: Too few answers were selected for training.
         """
         from evenhand.methods.adjudication._training import require
         from evenhand.training.students import open_trained
@@ -245,13 +248,13 @@ class CrossModelAdjudication(Method):
             return open_trained(folder / "member", model, f"{model.name}+{self.spec}")
 
     def own_texts(self) -> list[str]:
-        """The sentences of HolisticBias that are answered in training; those for evaluation are not."""
+        """Return HolisticBias's sentences that are answered in training; those for evaluation are not."""
         from evenhand.methods.adjudication._groups import ANSWERED
 
         return list(dict.fromkeys(p.text for p in self._prompts()[0] if p.split in ANSWERED))
 
     def _record(self, model: Model, member: TrainingRecord | None, facts: dict[str, Any]) -> TrainingRecord:
-        """The record of the whole method, with how the chosen member was trained."""
+        """Return the record of the whole method, with the training of the chosen member."""
         if member is None:
             return record_of(self, model, results=facts)
         names = ("data", "precision", "epochs", "steps", "curve", "seconds")
@@ -279,7 +282,7 @@ class CrossModelAdjudication(Method):
         )
         refuse_leaks(prompts)
         if not any(p.split == "fit" for p in prompts):
-            raise SettingsError(f"{self.name}: no prompts to learn from; take more descriptors, templates or axes")
+            raise SettingsError(f"{self.name}: no prompts to learn from; allow more descriptors, templates or axes")
         return prompts, parts, {"sha256": facts.get("sha256"), "version": self.version}
 
     def _rules(self) -> tuple[Rules, str]:
@@ -332,7 +335,7 @@ class CrossModelAdjudication(Method):
         gold = (data.answers if data else ()) or (None,) * len(questions)
         half = (len(questions) + 1) // 2
         asked = list(questions[:half])
-        if rows:  # many questions would drown the other instructions, and what is not practised is forgotten
+        if rows:  # too many questions would crowd out the other instructions, and what is not practised is forgotten
             asked = Random(self.seed).sample(asked, min(len(asked), -(-len(rows) // 3)))
         rows += [(as_dialogue(q, "letters"), "") for q in asked]
         exam = tuple((q, g) for q, g in zip(questions[half:], gold[half:], strict=True) if g is not None)
@@ -376,7 +379,7 @@ def _instructions(name: str) -> list[tuple[Dialogue, str]]:
 
 
 def _copied(folder: Path, output: Path) -> None:
-    """Data set, page and adapters where the user asked for them."""
+    """Copy data set, page and adapters to the folder that the user chose."""
     output.mkdir(parents=True, exist_ok=True)
     for name in ("dataset", *(p.name for p in folder.glob("round-*"))):
         shutil.copytree(folder / name, output / name, dirs_exist_ok=True)

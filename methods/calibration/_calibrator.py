@@ -1,7 +1,7 @@
-"""What calibrating methods have in common: they learn what a model favours anyway, and divide its answers by that.
+"""The base of calibrating methods, which estimate a model's prior and divide its answers by it.
 
-A prior is about the positions of K options where these are shown with letters, and about a set of labels where their
-texts are scored. Labels are told apart by their texts and never by where they stand: a prior for each shown order would
+A prior is about the positions of K options if these are shown with letters, and about a set of labels if their
+texts are scored. Labels are identified by their texts and never by their positions: a prior for each shown order would
 make answers depend on the order again.
 """
 
@@ -49,42 +49,42 @@ NO_ANSWERS = "not calibrated: the model gave no probabilities where its prior wa
 
 
 def too_few(found: int, least: int) -> str:
-    """The note of questions whose prior would come from too few."""
+    """Return the note for questions whose prior would be estimated from too few answers."""
     return f"not calibrated: {found} answers share this prior, {least} are needed"
 
 
 @dataclass(frozen=True)
 class About:
-    """What one prior is about."""
+    """Subject of a prior."""
 
     answer_by: AnswerBy
     options: int
     labels: tuple[str, ...] | None
-    """The labels in alphabetical order, which is the order of the classes; None where classes are positions."""
+    """The labels in alphabetical order, which is the order of the classes; None if classes are positions."""
     frame: Question | None = field(default=None, repr=False)
-    """The prompt without its content; None where one prior serves all prompts."""
+    """The prompt without its content; None if one prior serves all prompts."""
 
     @cached_property
     def key(self) -> str:
-        """The same for the same thing, in every run."""
+        """Key that identifies the subject in every run."""
         return digest(
             self.answer_by, self.options, self.labels, self.frame and asdict(self.frame, dict_factory=first_names)
         )
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Description in words."""
         what = f"{self.options} positions" if self.labels is None else f"labels {', '.join(self.labels)}"
         return what if self.frame is None else f"{what} behind {self.frame.preamble[-60:]!r}"
 
     def identities(self, question: Question) -> tuple[int, ...]:
-        """The option of each class: by position, or by label."""
+        """Return the option of each class: by position, or by label."""
         if self.labels is None:
             return question.order
         return tuple(sorted(range(self.options), key=question.options.__getitem__))
 
     def by_class(self, question: Question, choice: Choice) -> Array | None:
-        """[K] probabilities of the classes; None where there are none."""
+        """Return [K] probabilities of the classes; None without probabilities."""
         if choice.probabilities is None:
             return None
         return np.array([choice.probabilities[o] for o in self.identities(question)])
@@ -96,56 +96,56 @@ class Group:
 
     about: About
     rows: Sequence[int]
-    """Where they stand in the list that was asked."""
+    """Their indices in the list that was asked."""
     questions: Sequence[Question]
     domain: Sequence[Question]
-    """All asked ones of the same header, demonstrations and form, whatever their options."""
+    """All asked questions with the same header, demonstrations and form, whatever their options."""
 
 
 @old_fields(settled="direct_answers")
 class Estimate(NamedTuple):
-    """What came out for a group."""
+    """Result of the estimation for a group."""
 
     prior: Array | None = None
-    """[K] by class; None leaves the answers as they are."""
+    """[K] by class; None leaves the answers unchanged."""
     note: str = ""
-    """Why there is none, or what to doubt about it; put on the group's answers."""
+    """Why there is no prior, or why it is doubtful; added to the group's answers."""
     direct_answers: Mapping[int, Array] = {}
-    """[K] by identity, per index in the group: answers that the estimation itself gave."""
+    """[K] by identity, per index in the group: answers that the estimation itself produced."""
 
 
 class Plan(NamedTuple):
-    """How a group's prior is found."""
+    """How a group's prior is estimated."""
 
     estimate: Callable[[Mapping[int, Choice], list[Choice]], Estimate]
-    """From the group's own answers, by index, and those to `extra`."""
+    """Computes the estimate from the group's own answers, by index, and those to `extra`."""
     extra: Sequence[Question] = ()
-    """What is asked besides."""
+    """Questions that are asked in addition."""
     reads: Sequence[int] | None = None
-    """Which of the group's own answers are needed; None is all."""
+    """Indices of the group's own answers that are needed; None is all."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What was taken from training data, so that it no longer depends on what is asked."""
+    """What was learned from training data, so that it does not depend on what is asked."""
 
     priors: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
-    """By `About.key`: in words what it is about, and the prior by class."""
+    """Description of the subject and prior by class, under `About.key`."""
     fillings: tuple[Filling, ...] = ()
 
     @property
     def plain(self) -> dict[str, object]:
-        """As JSON, for the record."""
+        """Return it as JSON, for the record."""
         priors = {key: {"about": text, "prior": list(prior)} for key, (text, prior) in self.priors.items()}
         return {"priors": priors, "fillings": [[f.content, list(f.options)] for f in self.fillings]}
 
     @staticmethod
     def of(results: Mapping[str, Any], folder: Path) -> Learned:
-        """Get it back from a record.
+        """Restore it from a record.
 
         Args:
-            results: Of the record.
-            folder: Where it was found, for the message.
+            results: Results of the record.
+            folder: Folder of the record, for the message.
 
         Raises:
             EvenhandError: It has no priors and fillings, or some that no method writes.
@@ -167,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 def _prior(values: Any) -> tuple[float, ...]:
-    """[K] by class, which divides probabilities."""
+    """Read [K] by class, which divides probabilities."""
     numbers = tuple(values)
     for value in numbers:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -176,35 +176,35 @@ def _prior(values: Any) -> tuple[float, ...]:
 
 
 class Calibrator(Method):
-    """Base of the calibrating methods: a subclass says what prior a question has, and how it is found.
+    """Base of the calibrating methods: a subclass declares what prior a question has, and how it is estimated.
 
-    What is learned from training data is used wherever it fits. Every other prior comes from the questions of the call
-    itself, without labels: then an answer depends on what else is asked in the same call.
+    What is learned from training data is used wherever it applies. Every other prior is estimated from the questions of
+    the call itself, without labels: then an answer depends on what else is asked in the same call.
     """
 
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
 
     @property
     def added_before(self) -> float:
-        """What is added to probabilities and prior before the division; by default nothing."""
+        """Constant added to probabilities and prior before the division; 0 by default."""
         return 0.0
 
     @abstractmethod
     def plan(self, group: Group, learned: Learned) -> Plan:
-        """How the prior of a group is found."""
+        """Return how the prior of a group is estimated."""
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """What prior a question needs, or why it can have none; by default one whatever stands before the question."""
+        """Return the subject of a question's prior, or why it has none; by default one prior for all prompts."""
         return pooled(question, answer_by)
 
     def learn(self, model: Model, data: TrainData) -> Learned:
-        """What training data tells once and for all; by default the priors of its questions' groups."""
+        """Learn from training data; by default the priors of its questions' groups."""
         found = self.priors(model, data.questions)
         known = {about.key: (about.text, e.prior) for about, e in found if e.prior is not None}
         return Learned({key: (text, tuple(map(float, prior))) for key, (text, prior) in known.items()})
 
     def priors(self, model: Model, questions: Sequence[Question]) -> list[tuple[About, Estimate]]:
-        """The priors that the questions themselves give, to look at; asks only what they take."""
+        """Return the priors that the questions themselves give, for inspection; asks only what they need."""
         groups, _ = self._grouped(model, questions)
         plans = [self.plan(group, Learned()) for group in groups]
         reads = [range(len(g.questions)) if p.reads is None else p.reads for g, p in zip(groups, plans, strict=True)]
@@ -217,11 +217,11 @@ class Calibrator(Method):
         ]
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Wrap the model: its answers are divided by the prior, and all that is asked for it goes in the same call.
+        """Wrap the model: answers are divided by the prior, and everything needed for it is asked in the same call.
 
         Args:
             model: The model.
-            data: Where given, priors come from it, once, wherever it has questions of the same kind.
+            data: Training data; if given, priors come from it, once, wherever it has questions of the same kind.
         """
         if data is None:
             return self._around(model, Learned(), None)
@@ -246,7 +246,7 @@ class Calibrator(Method):
         """Wrap the model with what was learned before.
 
         Raises:
-            EvenhandError: The folder has no priors, or none as evenhand writes them.
+            EvenhandError: The folder has no priors in the format that evenhand writes.
         """
         record = saved.learned_of(folder, self.name)
         return self._around(model, Learned.of({} if record is None else record.results, folder), record)
@@ -285,7 +285,7 @@ class Calibrator(Method):
         return self.plan(group, learned) if known is None else given(known[1])
 
     def _grouped(self, model: Model, questions: Sequence[Question]) -> tuple[list[Group], dict[int, str]]:
-        """Those that share a prior, in the order of their first; and by index why the others have none."""
+        """Group questions that share a prior, in order of first occurrence, and say by index why others have none."""
         own = answer_by_of(model)
         rows: dict[About, list[int]] = {}
         domains: dict[Question | None, list[Question]] = {}
@@ -304,25 +304,25 @@ class Calibrator(Method):
 
 
 def answer_by_of(model: Model) -> AnswerBy:
-    """How a model reads answers where a question does not say; below the methods around it."""
+    """Return how a model reads answers if a question does not set it; below the methods around it."""
     while isinstance(model, Mitigated):
         model = model.base
     return model.answer_by or "letters"
 
 
 def pooled(question: Question, answer_by: AnswerBy) -> About:
-    """One prior for all questions of as many options, or of the same labels."""
+    """Return one prior for all questions with equally many options, or with the same labels."""
     return About(answer_by, len(question.options), _labels(question, answer_by))
 
 
 def per_preamble(question: Question, answer_by: AnswerBy) -> About:
-    """One prior for each header with its demonstrations."""
+    """Return one prior for each header with its demonstrations."""
     blank = Question("", "", (), header=question.header, shots=question.shots)
     return replace(pooled(question, answer_by), frame=blank)
 
 
 def reply_format(question: Question, answer_by: AnswerBy) -> About | str:
-    """One prior for each prompt without content; none for a ready conversation, whose content cannot be taken out."""
+    """Return one prior per prompt without content; none for a ready conversation, whose content is inseparable."""
     if question.dialogue is not None:
         return READY
     about = pooled(question, answer_by)
@@ -341,17 +341,17 @@ def _domain(about: About) -> Question | None:
 
 
 def given(prior: Sequence[float]) -> Plan:
-    """A prior that is known."""
+    """Return a plan for a known prior."""
     return Plan(lambda own, extra: Estimate(np.array(prior)), reads=())
 
 
 def without_prior(note: str) -> Plan:
-    """No prior."""
+    """Return a plan without a prior."""
     return Plan(lambda own, extra: Estimate(None, note), reads=())
 
 
 def from_batch(group: Group, least: int, prior: Callable[[Array], Estimate]) -> Plan:
-    """A prior of the group's own answers, [N, K] by class; none where fewer than `least` have probabilities."""
+    """Estimate a prior from the group's own answers, [N, K] by class; none if fewer than `least` have probabilities."""
 
     def estimate(own: Mapping[int, Choice], extra: list[Choice]) -> Estimate:
         rows = [group.about.by_class(group.questions[i], choice) for i, choice in own.items()]
@@ -362,13 +362,13 @@ def from_batch(group: Group, least: int, prior: Callable[[Array], Estimate]) -> 
 
 
 def from_content_free(group: Group, fillings: Sequence[Filling], note: str = "") -> Plan:
-    """The mean answer to the group's prompt with each filling in the place of its content.
+    """Average the answers to the group's prompt with each filling in place of its content.
 
     Args:
-        group: Its `about` has a frame.
-        fillings: What stands there. Where options are shown with letters, these are filled too (ours: the tasks of the
-            sources show no options).
-        note: Put on the group's answers.
+        group: A group whose `about` has a frame.
+        fillings: What replaces the content. If options are shown with letters, these are filled too (ours: the tasks of
+            the sources show no options).
+        note: Note for the group's answers.
     """
     about = group.about
     assert about.frame is not None
@@ -376,7 +376,7 @@ def from_content_free(group: Group, fillings: Sequence[Filling], note: str = "")
     extra = [filled(about.frame, f, about.labels is None, f"{name} {i}") for i, f in enumerate(fillings)]
 
     def estimate(own: Mapping[int, Choice], answers: list[Choice]) -> Estimate:
-        rows = [c.probabilities for c in answers if c.probabilities is not None]  # the frame is in the classes' order
+        rows = [c.probabilities for c in answers if c.probabilities is not None]  # the frame has the classes' order
         return Estimate(np.mean(rows, axis=0), note) if rows else Estimate(None, _joined(note, NO_ANSWERS))
 
     return Plan(estimate, extra, reads=())
@@ -388,7 +388,7 @@ def from_content_free(group: Group, fillings: Sequence[Filling], note: str = "")
 def _settled(
     about: About, question: Question, choice: Choice, found: Estimate, index: int, added: float = 0.0
 ) -> Choice:
-    """The answer, divided by the prior."""
+    """Return the answer, divided by the prior."""
     p = about.by_class(question, choice)
     if p is None or choice.decision is None:
         return _noted(choice, NO_PROBABILITIES)

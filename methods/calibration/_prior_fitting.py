@@ -1,6 +1,6 @@
-"""Dividing a model's answers by what it favours anyway: q ~ p / prior. Numbers only.
+"""Divide a model's answers by its prior: q ~ p / prior. Numbers only.
 
-A class is whatever a prior is about: a position of the options, or a label. Its K probabilities are the last axis.
+A class is whatever a prior is about: a position of the options, or a label. The K classes are the last axis.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from evenhand.errors import SettingsError
 from evenhand.interfaces import Array
 
 LEAST = 1e-100
-"""Smaller probabilities count as this much. Long labels are that improbable beside short ones, so it is no bound."""
+"""Minimum probability; smaller ones are raised to it. It is this small because long labels are that improbable compared
+with short ones."""
 LEAST_OF_AN_ORDER = 1e-12
-"""Smaller ones count as this much in an item's prior, so that one impossible position does not decide alone."""
+"""Minimum probability in an item's prior; smaller ones are raised to it, so that one impossible position does not
+decide alone."""
 DIGITS = 12
-"""Probabilities that agree so far are a tie; what lies behind is rounding, which depends on the shown order."""
+"""Number of decimal digits to which probabilities agree in a tie; later digits are rounding, which depends on the shown
+order."""
 STEPS = 200
 NEAR = 1e-11
-"""The mean of the classes' probabilities is the target when no class is off by more."""
+"""The mean of the classes' probabilities has reached the target if no class deviates by more than this."""
 STRIDE = 4.0
-"""Longest step of a weight, in nats: where all answers are nearly certain, Newton's own would go anywhere."""
+"""Maximum step of a weight, in nats: if all answers are nearly certain, Newton's own step is unbounded."""
 
 
 def calibrated(p: Array, prior: Array, added: float = 0.0) -> Array:
-    """Probabilities p / prior, normalised, [..., K]. A uniform prior changes nothing, and neither does scaling it.
+    """Normalise p / prior, [..., K]. A uniform prior changes nothing, and neither does scaling it.
 
     Args:
         p: Probabilities of the classes, [..., K].
         prior: Positive numbers, [K].
-        added: To every probability and to every share of the prior, before the division.
+        added: Constant added to every probability and to every share of the prior before the division.
     """
     shares = np.asarray(prior, dtype=np.float64) / np.sum(prior)
     scaled = (np.asarray(p, dtype=np.float64) + added) / np.maximum(shares + added, LEAST)
@@ -41,24 +44,24 @@ def calibrated(p: Array, prior: Array, added: float = 0.0) -> Array:
 
 
 def decide(p: Array) -> int:
-    """The most probable; of several, the first."""
+    """Return the most probable class, the first of ties."""
     return int(np.argmax(np.round(p, DIGITS)))
 
 
 def smoothed(prior: Array, share: float) -> Array:
-    """The prior with a share of the uniform distribution mixed in, [K]."""
+    """Mix a share of the uniform distribution into the prior, [K]."""
     normal = np.asarray(prior, dtype=np.float64) / np.sum(prior)
     return np.asarray((1 - share) * normal + share / len(normal))
 
 
 def item_prior(by_position: Array, added: float = 0.0) -> Array:
-    """PriDe's prior of one item: softmax over positions of the mean over orders of log p(position), [K].
+    """Compute PriDe's prior of one item: softmax over positions of the mean over orders of log p(position), [K].
 
     Source: Zheng et al. 2023 (arXiv 2309.03882), section 4; chujiezheng/LLM-MCQ-Bias, debias_utils.py, `simple`.
 
     Args:
-        by_position: [orders, K], where each option stands once at each position.
-        added: To every probability before its logarithm, and to every sum that is divided by; the released code has
+        by_position: [orders, K], where each option is once at each position.
+        added: Constant added to every probability before its logarithm, and to every divisor; in the released code
             1e-10. With 0, probabilities below `LEAST_OF_AN_ORDER` are raised to it instead.
     """
     if not added:
@@ -71,12 +74,12 @@ def item_prior(by_position: Array, added: float = 0.0) -> Array:
 
 
 def missing(classes: Sequence[int], count: int) -> list[int]:
-    """The classes, of `count`, that do not occur."""
+    """Return the classes, out of `count`, that do not occur."""
     return sorted(set(range(count)) - set(classes))
 
 
 def balanced_mean(p: Array, classes: Sequence[int]) -> Array:
-    """Mean over the classes that occur of the mean over their items, [K].
+    """Average, over the classes that occur, the mean over their items, [K].
 
     Source: Reif & Schwartz 2024 (arXiv 2405.02743), leave-one-out calibration; schwartz-lab-NLP/label-bias,
     compute_metrics.py, `compute_task_calibration_parameters`.
@@ -95,35 +98,35 @@ class Match(NamedTuple):
     weights: Array
     """[K] in nats, summing to 0; q ~ p * exp(weights)."""
     gap: float
-    """How far the class that is farthest off is from its target."""
+    """Largest deviation of a class from its target."""
 
     @property
     def prior(self) -> Array:
-        """What to divide by instead, [K]."""
+        """The equivalent prior to divide by, [K]."""
         return np.asarray(softmax(-self.weights))
 
 
 def match(p: Array, target: Sequence[float] | Array | None = None) -> Match:
-    """Prior matching: minimise mean over x of logsumexp(log p_x + w) - <w, target>, by Newton's method.
+    """Match the prior: minimise mean over x of logsumexp(log p_x + w) - <w, target>, by Newton's method.
 
     Source: Liusie, Manakul, Gales 2023, "Mitigating Word Bias in Zero-shot Prompt-based Classifiers" (arXiv 2309.04992;
     adianliusie/robust-prompt-classifier). The objective is convex, and its gradient is the mean of q minus the target.
-    Steps are bounded and halved until the objective falls, so that it converges where a fixed step swings.
+    Steps are bounded and halved until the objective falls, so that it converges where a fixed step oscillates.
 
     Args:
         p: [N, K] probabilities of the classes.
         target: [K] positive numbers in the proportions wanted; None is uniform.
 
     Raises:
-        SettingsError: No rows, or a target with another length or with a number that is not positive.
+        SettingsError: There are no rows, or the target has another length or a number that is not positive.
     """
     log_p = np.log(np.maximum(np.asarray(p, dtype=np.float64), LEAST))
     if log_p.ndim != 2 or not log_p.size:
-        raise SettingsError(f"probabilities of shape {log_p.shape}: give at least one row of classes")
+        raise SettingsError(f"probabilities of shape {log_p.shape}: pass at least one row of classes")
     count = log_p.shape[1]
     wanted = np.full(count, 1 / count) if target is None else np.asarray(target, dtype=np.float64)
     if wanted.shape != (count,) or not np.all(wanted > 0) or not np.all(np.isfinite(wanted)):
-        raise SettingsError(f"target={wanted.tolist()}: give {count} positive numbers, one a class")
+        raise SettingsError(f"target={wanted.tolist()}: set {count} positive numbers, one per class")
     wanted = wanted / wanted.sum()
     w = np.zeros(count)
     q, slope = _slope(log_p, w, wanted)
@@ -145,7 +148,7 @@ def _slope(log_p: Array, w: Array, wanted: Array) -> tuple[Array, Array]:
 
 
 def _direction(q: Array, slope: Array) -> Array:
-    """Newton's step. Adding to all weights changes nothing: that direction is filled up, so that it can be solved."""
+    """Return Newton's step. Shifting all weights changes nothing: that direction is filled up to make it solvable."""
     k = q.shape[1]
     curvature = np.diag(q.mean(axis=0)) - q.T @ q / len(q)
     step = np.linalg.solve(curvature + np.full((k, k), 1 / k) + 1e-13 * np.eye(k), -slope)

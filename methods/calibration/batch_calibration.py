@@ -3,8 +3,8 @@
 Source: Zhou et al. 2023, "Batch Calibration: Rethinking Calibration for In-Context Learning and Prompt Engineering"
 (arXiv 2309.17249), section 3: the prior of a class is its mean probability over the batch, and answers are divided by
 it. The batch is the training data's questions where these are given, else all questions of one call: no labels are
-read, but then an answer depends on what else is asked. What the right answers have in common is divided away too: where
-they are not spread evenly over the classes, this pulls them apart from the truth.
+read, but then an answer depends on what else is asked. What the right answers have in common is divided out, too: if
+they are not spread evenly over the classes, this makes calibrated answers less accurate.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class BatchCalibration(Calibrator):
     renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
     min_answers: Annotated[int, Field(ge=2)] = 10
-    """Minimum number of answers for estimating a prior; smaller groups stay as they are (of a single answer, nothing
-    would be left)."""
+    """Minimum number of answers for estimating a prior; smaller groups are not calibrated (a single answer would become
+    uniform)."""
     per_preamble: bool = False
-    """Whether each header with its demonstrations has a prior of its own, as in the paper."""
+    """Whether each header with its demonstrations has its own prior, as in the paper."""
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """By number of options or by labels, and by header where asked for."""
+        """Group questions by number of options or by labels, and by header with `per_preamble`."""
         return (per_preamble if self.per_preamble else pooled)(question, answer_by)
 
     def plan(self, group: Group, learned: Learned) -> Plan:
-        """The mean answer of the group."""
+        """Use the mean answer of the group."""
         return from_batch(group, self.min_answers, lambda p: Estimate(p.mean(axis=0)))

@@ -1,15 +1,15 @@
-"""`looc`: leave-one-out calibration, which asks the demonstrations themselves what the prompt favours.
+"""`looc`: leave-one-out calibration, which estimates the prior of a prompt from its own demonstrations.
 
 Source: Reif & Schwartz 2024, "Beyond Performance: Quantifying and Mitigating Label Bias in LLMs" (arXiv 2405.02743),
 leave-one-out calibration; schwartz-lab-NLP/label-bias, data_utils.py (`prepare_looc_inputs`) and compute_metrics.py.
-For each of the k demonstrations the prompt holds the other k - 1, in their order, and asks its input; the prior is the
+For each of the k demonstrations a prompt contains the other k - 1, in their order, and asks its input; the prior is the
 mean over the demonstrations' classes of the mean answer to those of a class. It costs k requests for each set of
 demonstrations, which are answered in the way the questions are: for `label_bias(preset=paper)` by the mean
 log-likelihood with the end token, as in the code.
 
-A class without a demonstration is given next to no probability by the others, and dividing by that would favour it
-beyond measure: (.6, .3, .1) became (.24, .12, .64). So where a class is missing, another prior is taken (ours), and the
-answers say so. Five demonstrations of four-option questions miss a letter more often than not.
+A class without a demonstration gets almost no probability from the others, and dividing by that would favour it
+excessively: (.6, .3, .1) became (.24, .12, .64). So if a class is missing, another prior is used (ours), and the
+answers' notes report it. Five demonstrations of four-option questions miss a letter more often than not.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ class LeaveOneOutCalibration(Calibrator):
     preset_sources: ClassVar[dict[str, dict[str, str]]] = {"paper": {"": "arXiv 2405.02743"}}
 
     fallback: Fallback = "dc"
-    """What is taken where a class has no demonstration: the prior of domain_calibration (dc), of contextual_calibration
-    (cc), or this one all the same (none, as in the paper; without any demonstration, nothing)."""
+    """Prior used if a class has no demonstration: that of domain_calibration (dc) or of contextual_calibration (cc), or
+    still this one (none, as in the paper; without any demonstration, answers are not calibrated)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the uniform distribution in the prior. With fallback=none, 0.1 keeps a missing class in bounds."""
+    """Weight of the uniform distribution in the prior. With fallback=none, 0.1 keeps a missing class in bounds."""
     samples: Annotated[int, Field(ge=1)] = 20
-    """Texts of random words, with fallback=dc."""
+    """Number of texts of random words, with fallback=dc."""
     seed: int = 0
-    """Of those."""
+    """Seed of the random words, with fallback=dc."""
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """By prompt without content."""
+        """Group questions by their prompt without content."""
         return reply_format(question, answer_by)
 
     def learn(self, model: Model, data: TrainData) -> Learned:
-        """Random words for the fallback; the prior itself belongs to each set of demonstrations."""
+        """Draw random words for the fallback; the prior itself belongs to each set of demonstrations."""
         if self.fallback != "dc" or not (data.questions or data.texts):
             return Learned()
         return Learned(fillings=tuple(random_words(data.questions, data.texts, count=self.samples, seed=self.seed)))
 
     def plan(self, group: Group, learned: Learned) -> Plan:
-        """The demonstrations, each behind the others; or the fallback."""
+        """Ask each demonstration after the others, or use the fallback."""
         about = group.about
         assert about.frame is not None
         usable = [(i, shot) for i, shot in enumerate(about.frame.shots) if _fits(about, shot)]
@@ -109,7 +109,7 @@ def _fits(about: About, shot: Shot) -> bool:
 
 
 def _left_out(blank: Question, index: int) -> Question:
-    """A demonstration as a question behind the others."""
+    """Return a demonstration as a question after the others."""
     others = blank.shots[:index] + blank.shots[index + 1 :]
     return replace(
         blank.shots[index].question,

@@ -2,12 +2,12 @@
 
 Source: Zheng et al. 2023, "Large Language Models Are Not Robust Multiple Choice Selectors" (arXiv 2309.03882),
 section 4; chujiezheng/LLM-MCQ-Bias, debias_pride.py and debias_utils.py (`simple`). An item's prior is the softmax over
-positions of the mean over orders of log p(position), the prior the mean of the items' priors. Items that it comes from
+positions of the mean over orders of log p(position), and the prior is the mean of the items' priors. Items used for it
 get the mean over their orders as their answer, as in the code; all others cost one pass.
 
-Items to find it on are drawn by a hash of their ids, from the training data where it is given, else from the asked
-questions: then an answer depends on what else is asked. Those with options that speak of positions ("all of the above")
-are not drawn, as such options cannot stand everywhere.
+Items for estimating it are drawn by a hash of their ids, from the training data if it is given, else from the asked
+questions: then an answer depends on what else is asked. Items with options that refer to positions ("all of the above")
+are not drawn, as such options cannot be moved.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from evenhand.prompting.option_orders import Mean, Order, by_position, debias, m
 NONE_MOVABLE = "not calibrated: every question has options that speak of positions, so that no prior can be found"
 
 RELEASED = {"estimation_fraction": 0.05, "min_questions": 1, "mean": "arithmetic", "added": 1e-10}
-"""The paper gives no constant beside its formulas; the released code, which its figures are from, has one."""
+"""Values of the released code, which the paper's figures come from; the paper's formulas have no constant."""
 CODE = "chujiezheng/LLM-MCQ-Bias 2ae2f40"
 OF_RELEASED = {
     "": CODE,
@@ -59,33 +59,35 @@ class PriDe(Calibrator):
     renamed: ClassVar[dict[str, str]] = {"share": "estimation_fraction", "least": "min_questions"}
 
     estimation_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Fraction of the questions asked in all cyclic orders, to estimate the prior; the released code takes 0.05."""
+    """Fraction of the questions asked in all cyclic orders, to estimate the prior; 0.05 in the released code."""
     min_questions: Annotated[int, Field(ge=1)] = 5
-    """Minimum number of questions asked in all cyclic orders, where `estimation_fraction` gives fewer; all if there are
-    not as many. The released code has no minimum."""
+    """Minimum number of questions asked in all cyclic orders, if `estimation_fraction` gives fewer; all if there are
+    not that many. The released code has no minimum."""
     mean: Mean = "arithmetic"
-    """Over the orders of those: arithmetic (the code's) or geometric, which is exact where letters act as a factor."""
+    """How an item's orders are averaged: arithmetic (as in the code), or geometric, which is exact if letters act as a
+    factor."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw of questions."""
     added: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Added to every probability and to the prior before logarithms are taken; the released code adds 1e-10. It decides
-    where letters are all but impossible: with 1e-10 a letter of probability 0 gains where its prior is below 1e-10."""
+    """Constant added to every probability and to the prior before logarithms are taken; 1e-10 in the released code.
+    It matters if letters are nearly impossible: with 1e-10, a letter of probability 0 gains if its prior is below
+    1e-10."""
 
     @property
     def added_before(self) -> float:
-        """As in the code, also to the answers that are divided."""
+        """Constant added to the divided answers as well, as in the code."""
         return self.added
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """By number of options, where these have positions."""
+        """Group questions by number of options, if these have positions."""
         about = pooled(question, answer_by)
         return about if about.labels is None else NO_POSITIONS
 
     def plan(self, group: Group, learned: Learned) -> Plan:
-        """The remaining orders of the drawn questions."""
+        """Ask the drawn questions in their remaining orders."""
         for question in group.questions:
             if question.dialogue is not None:
-                question.reordered(question.order)  # refuses, with what to do
+                question.reordered(question.order)  # raises an error with the remedy
         drawn = self._drawn(group)
         if not drawn:
             return without_prior(NONE_MOVABLE)
@@ -100,7 +102,7 @@ class PriDe(Calibrator):
         return Plan(estimate, extra, reads=drawn)
 
     def _drawn(self, group: Group) -> list[int]:
-        """Indices of the questions that are asked in all orders."""
+        """Return indices of the questions that are asked in all orders."""
         free = [i for i, q in enumerate(group.questions) if not movable(q).note]
         wanted = max(self.min_questions, int(len(group.questions) * self.estimation_fraction))
         return sorted(sorted(free, key=lambda i: seeded_hash(self.seed, group.questions[i].id))[:wanted])

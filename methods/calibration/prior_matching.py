@@ -1,8 +1,8 @@
-"""`prior_matching`: weigh the classes so that, on average over the questions, each is as probable as wanted.
+"""`prior_matching`: weight the classes so that, on average over the questions, each has its target probability.
 
 Source: Liusie, Manakul, Gales 2023, "Mitigating Word Bias in Zero-shot Prompt-based Classifiers" (arXiv 2309.04992;
 adianliusie/robust-prompt-classifier). The weights minimise a convex function, here by Newton's method with bounded
-steps; the public code takes fixed steps, which can swing for ever.
+steps; the public code takes fixed steps, which can oscillate forever.
 
 The weights come from the training data's questions where these are given, else from all questions of one call: no
 labels are read, but then an answer depends on what else is asked. A uniform target assumes that right answers are
@@ -34,7 +34,7 @@ from evenhand.methods.calibration._prior_fitting import match
 
 NO_FRAME = Question("", "", ())
 FAR = 1e-6
-"""A gap to the target above this is told."""
+"""A gap to the target above this is reported."""
 
 
 @settings
@@ -46,30 +46,30 @@ class PriorMatching(Calibrator):
     renamed: ClassVar[dict[str, str]] = {"least": "min_answers", "per_head": "per_preamble"}
 
     target: tuple[float, ...] = ()
-    """Proportions wanted, one a class: by position, or by label in alphabetical order; empty is uniform."""
+    """Target proportions, one per class: by position, or by label in alphabetical order; empty is uniform."""
     min_answers: Annotated[int, Field(ge=2)] = 10
-    """Minimum number of answers for estimating the weights; smaller groups stay as they are."""
+    """Minimum number of answers for estimating the weights; smaller groups are not calibrated."""
     per_preamble: bool = False
-    """Whether each header with its demonstrations has weights of its own."""
+    """Whether each header with its demonstrations has its own weights."""
     per_context: bool = False
-    """Whether each context, such as the passage that several questions are about, has weights of its own: the context
-    prior matching that Liusie, Fathullah, Gales 2024 (arXiv 2403.13590) compare with. Contexts with fewer questions
-    than `min_answers` stay as they are."""
+    """Whether each context, such as a passage shared by several questions, has its own weights: the context prior
+    matching that Liusie, Fathullah, Gales 2024 (arXiv 2403.13590) compare with. Contexts with fewer questions than
+    `min_answers` are not calibrated."""
 
     def __post_init__(self) -> None:
         """Refuse a target that cannot be reached."""
         if self.target and (len(self.target) < 2 or not all(0 < t < float("inf") for t in self.target)):
-            raise SettingsError(f"prior_matching: target={self.target}: give positive numbers, one for each class")
+            raise SettingsError(f"prior_matching: target={self.target}: set positive numbers, one for each class")
 
     def about(self, question: Question, answer_by: AnswerBy) -> About | str:
-        """By number of options or by labels, and by header or context where asked for."""
+        """Group questions by number of options or by labels, and by header or context if set."""
         about = (per_preamble if self.per_preamble else pooled)(question, answer_by)
         if not self.per_context:
             return about
         return replace(about, frame=replace(about.frame or NO_FRAME, context=question.context))
 
     def plan(self, group: Group, learned: Learned) -> Plan:
-        """The weights of the group."""
+        """Fit the weights of the group."""
         if self.target and len(self.target) != group.about.options:
             return without_prior(
                 f"not calibrated: the target has {len(self.target)} classes, the question {group.about.options}"

@@ -1,6 +1,6 @@
-"""Texts as batches of tokens: what the student reads, where it is compared, and where a rule acts.
+"""Turn texts into batches of tokens: what the student reads, where it is compared, and where a rule acts.
 
-Which tokens are hidden from a masked language model is drawn per text, so that it does not hang on the batch.
+Tokens to mask for a masked language model are drawn per text, so that they do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 Ids = list[int]
 GROUP = 64
-"""Batches' worth of texts that are laid out together: enough for dense rows, few enough to mix lengths in an epoch."""
+"""Number of batches' worth of texts laid out together: enough for dense rows, few enough to mix lengths in an epoch."""
 ROW = 256
-"""Most tokens in a row of several texts."""
+"""Maximum number of tokens in a row of several texts."""
 
 
 class Rows(NamedTuple):
-    """A batch. All tables are [rows, length] and speak of the place whose output they are about."""
+    """A batch. All tables are [rows, length] and describe the position whose output they are about."""
 
     inputs: dict[str, Any]
-    """What the module is called with."""
+    """Arguments with which the module is called."""
     labels: Tensor
-    """The token to be predicted there, or `IGNORED`."""
+    """The token to be predicted at a position, or `IGNORED`."""
     read: Tensor
-    """Whether teacher and student are compared there."""
+    """Whether teacher and student are compared at a position."""
     open: Tensor
-    """Whether the rule acts there."""
+    """Whether the rule acts at a position."""
     spots: Tensor | None = None
-    """Number of a place that rules on words of several tokens act on (`evenhand.methods.distillation._words`); -1
+    """Number of a position on which rules on words of several tokens act (`evenhand.methods.distillation._words`); -1
     elsewhere."""
 
 
@@ -51,27 +51,28 @@ class Text(NamedTuple):
 
     ids: Ids
     labels: Ids
-    """Per place the token to be predicted there, or `IGNORED`."""
+    """For each position, the token to be predicted, or `IGNORED`."""
     open: list[bool]
-    """Per place whether the rule acts there."""
+    """Whether the rule acts, for each position."""
     spots: list[int] | None = None
-    """Per place as in `Rows`; None is -1 everywhere."""
+    """Numbers as in `Rows`, for each position; None is -1 everywhere."""
     read: list[bool] | None = None
-    """Per place whether it is compared, of a causal model; None is every place but the last, which predicts nothing."""
+    """For a causal model, whether each position is compared; None is every position but the last, which predicts
+    nothing."""
 
 
 class Masking(NamedTuple):
-    """How tokens are hidden from a masked language model."""
+    """How tokens are masked for a masked language model."""
 
     share: float
-    """Of the tokens that are to be found again."""
+    """Share of the tokens to be predicted."""
     often: float
-    """The same for tokens that a rule is about."""
+    """Share for tokens that a rule is about."""
     rule_tokens: frozenset[int]
 
 
 Gate = Callable[[Sequence[Ids], Sequence[list[bool]]], list[list[bool]]]
-"""From token ids as they are read, and which of them are hidden or replaced, to where the rule acts (by place)."""
+"""Maps token ids as they are read, and which of them are masked or replaced, to where the rule acts (by position)."""
 
 
 # ------------------------------------------------------------------------------------------------- in tokens
@@ -80,17 +81,17 @@ Gate = Callable[[Sequence[Ids], Sequence[list[bool]]], list[list[bool]]]
 def stretches(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, causal: bool
 ) -> list[tuple[tuple[int, ...], Ids]]:
-    """Token ids of each text with the tokenizer's special tokens; long texts are cut into stretches.
+    """Tokenise each text with the tokenizer's special tokens; long texts are cut into stretches.
 
     Args:
         texts: Plain texts.
         tokenizer: The model's own.
-        length: Most tokens of a stretch, at least one more than the special ones.
-        causal: Whether only an opening token is put before a text, as causal models are asked.
+        length: Maximum number of tokens of a stretch, at least one more than the special ones.
+        causal: Whether only an opening token precedes a text, as for causal models.
 
     Returns:
-        Those with two tokens or more to learn from (causal), or one; each after the tokens of the whole text that it is
-        of, without special ones.
+        Stretches with two or more tokens to learn from (causal), or one; each after the tokens of its whole text,
+        without special ones.
     """
     before, after = _ends(tokenizer, causal)
     room = length - len(before) - len(after)
@@ -103,7 +104,7 @@ def stretches(
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[Ids, Ids]:
-    """What stands before and behind every text."""
+    """Return the special tokens before and after every text."""
     if causal:
         return Encoder(tokenizer).opening, []
     whole = list(tokenizer("a").input_ids)
@@ -113,7 +114,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[Ids, Ids]:
 
 
 def predicting(texts: Sequence[Ids], gate: Gate) -> list[Text]:
-    """Texts for a causal model: each place predicts the token after it; the last predicts nothing."""
+    """Prepare texts for a causal model: each position predicts the token after it; the last predicts nothing."""
     opened = gate(texts, [[False] * len(ids) for ids in texts])
     return [Text(ids, [*ids[1:], IGNORED], where) for ids, where in zip(texts, opened, strict=True)]
 
@@ -121,16 +122,16 @@ def predicting(texts: Sequence[Ids], gate: Gate) -> list[Text]:
 def hiding(
     texts: Sequence[Ids], gate: Gate, masking: Masking, tokenizer: PreTrainedTokenizerBase, seed: str
 ) -> list[Text]:
-    """Texts for a masked model: of the tokens to be found, 80 % are the mask token, 10 % another one, 10 % left.
+    """Prepare texts for a masked model: of the tokens to predict, 80 % are masked, 10 % replaced, 10 % unchanged.
 
     Source of the shares: Devlin et al. 2019, "BERT" (NAACL 2019, arXiv 1810.04805), section 3.1.
 
     Args:
         texts: Token ids with special tokens.
         gate: See `Gate`.
-        masking: How many are hidden.
-        tokenizer: For its mask token and special tokens.
-        seed: Of the draws; each text has draws of its own.
+        masking: How many tokens are masked.
+        tokenizer: Gives the mask token and special tokens.
+        seed: Seed of the draws, which are independent for each text.
     """
     special, mask = set(tokenizer.all_special_ids), int(tokenizer.mask_token_id or 0)
     others = np.array([n for n in range(len(tokenizer)) if n not in special])
@@ -146,7 +147,7 @@ def hiding(
         ]
         read.append(shown)
         labels.append([t if f else IGNORED for t, f in zip(ids, found, strict=True)])
-    # what was replaced is to be found like what was hidden: were rules not to act there, its labels would bring back
+    # Replaced tokens are predicted like masked ones: if rules did not act there, their labels would bring back
     # the skew of the text
     opened = gate(read, [[a != b for a, b in zip(*pair, strict=True)] for pair in zip(texts, read, strict=True)])
     return [Text(*row) for row in zip(read, labels, opened, strict=True)]
@@ -165,16 +166,16 @@ def batches(
     hidden: bool = False,
     size: int | None = None,
 ) -> list[Rows]:
-    """All texts once, in batches of at most `tokens` tokens, in an order drawn anew.
+    """Arrange all texts once in batches of at most `tokens` tokens, in a newly drawn order.
 
     Args:
-        texts: From `predicting` or `hiding`.
-        layout: Of a causal model; None is a masked model, with one text a row.
-        tokens: Most tokens in a batch, padding included; a longer text is a batch of its own.
-        pad: What rows are filled up with.
+        texts: Texts from `predicting` or `hiding`.
+        layout: Layout of a causal model; None is a masked model, with one text per row.
+        tokens: Maximum number of tokens in a batch, padding included; a longer text is a batch by itself.
+        pad: Token with which rows are padded.
         random: Draws the order.
-        hidden: Whether a masked student is compared with its teacher only at the tokens that are to be found.
-        size: Texts in a batch, whatever their lengths; None is as many as `tokens` allows.
+        hidden: Whether a masked student is compared with its teacher only at the tokens to predict.
+        size: Number of texts in a batch, whatever their lengths; None is as many as `tokens` allows.
     """
     order = random.sample(range(len(texts)), len(texts))
     out: list[Rows] = []
@@ -192,7 +193,7 @@ def batches(
 
 
 def _together(texts: Sequence[Text], layout: Layout | None, pad: int, hidden: bool) -> list[Rows]:
-    """Texts as one batch."""
+    """Combine texts into one batch."""
     if layout is None:
         return [_masked(texts, pad, hidden)]
     return _packed(texts, layout, len(texts) * max(ROW, *(len(text.ids) for text in texts)))
@@ -239,7 +240,7 @@ def _packed(texts: Sequence[Text], layout: Layout, tokens: int) -> list[Rows]:
 
 
 def _read(text: Text, start: int) -> list[int]:
-    """Per place but the last, where it stands in a list that the text begins at `start` of; -1 if it is not read."""
+    """Return, per position but the last, its place in a list where the text begins at `start`; -1 if it is not read."""
     read = text.read or [True] * len(text.ids)
     return [start + n if read[n] else -1 for n in range(len(text.ids) - 1)]
 

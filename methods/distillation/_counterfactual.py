@@ -1,4 +1,4 @@
-"""Texts with the groups' words swapped: what a teacher says of all of them together, a student is to say of each.
+"""Texts with the groups' words swapped: the student learns, for each of them, the teacher's mean prediction over all.
 
 A swap is a permutation of token ids, so that a text and its swapped form have their tokens in the same places, and a
 distribution can be swapped back. Words are swapped only where every word of their line is one token.
@@ -28,7 +28,7 @@ brothers sisters, uncle aunt, uncles aunts, nephew niece, nephews nieces, grandf
 grandson granddaughter, husband wife, husbands wives, boyfriend girlfriend, groom bride, widower widow, king queen,
 kings queens, prince princess, princes princesses, actor actress, waiter waitress, sir madam, mr ms
 """
-"""Ours. "her" is him and his, "his" is her and hers: no permutation of words swaps them, so they stay."""
+"""Our list. "her" is him and his, "his" is her and hers: no permutation of words swaps them, so they stay."""
 SHIPPED = {"en": ENGLISH}
 
 Line = tuple[str, ...]
@@ -40,25 +40,25 @@ class Found(NamedTuple):
     words: Line
     ids: tuple[int, ...]
     left_out: str = ""
-    """Why it is not swapped; "" where it is."""
+    """Why it is not swapped; "" if it is."""
 
 
 def swap_lines(name: str) -> list[Line]:
-    """The lines of words that are swapped in turn.
+    """Return the lines of words that are swapped.
 
     Args:
-        name: "en", or a text file with one line of words a group each, blanks between, all lines equally long.
+        name: "en", or a text file with one word per group in each line, separated by blanks, all lines equally long.
 
     Raises:
         DataError: The file cannot be read.
-        SettingsError: It is no file, a word stands twice, or lines differ in length.
+        SettingsError: It is not a file, a word occurs twice, or lines differ in length.
     """
     if name in SHIPPED:
         lines = [tuple(part.split()) for part in SHIPPED[name].split(",")]
     else:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise SettingsError(f"no list of swaps {name!r}: give a file with a line of words a group each, or 'en'")
+            raise SettingsError(f"swaps={name!r} is not a file: set 'en', or a file with a word per group in each line")
         try:
             lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
@@ -66,14 +66,14 @@ def swap_lines(name: str) -> list[Line]:
     every = [word for line in lines for word in line]
     twice = sorted({word for word in every if every.count(word) > 1})
     if twice:
-        raise SettingsError(f"swaps {name}: {twice[0]!r} stands twice, so it cannot be swapped back; leave one out")
+        raise SettingsError(f"swaps {name}: {twice[0]!r} occurs twice, so it cannot be swapped back; leave one out")
     if len({len(line) for line in lines}) != 1 or len(lines[0]) < 2:
         raise SettingsError(f"swaps {name}: every line needs the same number of words, two or more")
     return lines
 
 
 def resolved(lines: Sequence[Line], tokenizer: PreTrainedTokenizerBase) -> list[Found]:
-    """Every line in its forms: after a blank, with and without capitals, and with capitals where no blank is."""
+    """Return every line in its forms: after a blank, with and without capitals, and capitalised without a blank."""
     out: dict[tuple[int, ...], Found] = {}
     left: list[Found] = []
     for line in lines:
@@ -101,23 +101,23 @@ def _forms(line: Line) -> Iterator[tuple[str, Line]]:
 
 
 def report(found: Sequence[Found]) -> str:
-    """What is swapped, and what is left out and why."""
+    """Return what is swapped, and what is left out and why."""
     rows = [" <-> ".join(f.words) + (f"  left out: {f.left_out}" if f.left_out else f"  {f.ids}") for f in found]
     return "\n".join(rows)
 
 
 class SwapRule:
-    """The mean, over all readings of a text, of what the teacher says, swapped back; a text reads in each as before."""
+    """Averages the teacher's predictions over all readings of a text, swapped back; it reads the same in each."""
 
     words: WordRule | None = None
 
     def __init__(self, found: Sequence[Found], *, strength: float, emphasis: float = 0.0) -> None:
-        """Take the swaps.
+        """Create the rule from the swaps.
 
         Args:
-            found: From `resolved`.
-            strength: 0 .. 1, the way from the teacher's own distribution to the mean, in probability.
-            emphasis: How much more a place counts, times the probability of the swapped words there.
+            found: Result of `resolved`.
+            strength: 0 .. 1, how far to move from the teacher's own distribution to the mean, in probability.
+            emphasis: Additional weight of a position, times the probability of the swapped words there.
         """
         kept = [f.ids for f in found if not f.left_out]
         self.inputs, self.strength = len(kept[0]), strength
@@ -128,21 +128,21 @@ class SwapRule:
             self._next[list(ids)] = torch.tensor([*ids[1:], ids[0]])
 
     def read(self, ids: Tensor) -> Tensor:
-        """The text as it is, and swapped once, twice ..."""
+        """Return the text as it is, and swapped once, twice ..."""
         return torch.stack([self._turn(k, int(ids.max()) + 1)[ids] for k in range(self.inputs)])
 
     def labels(self, labels: Tensor) -> Tensor:
-        """What is to be predicted is swapped alike; what is ignored stays."""
+        """Swap the labels alike; ignored ones stay."""
         counted = labels.clamp_min(0)
         return torch.where(labels >= 0, self.read(counted), labels)
 
     def target(self, logprobs: Tensor, open: Tensor) -> Tensor:
-        """The mean of the readings; at strength 0 the very same tensor."""
+        """Return the mean of the readings; at strength 0 the same tensor object."""
         if self.strength == 0:
             return logprobs
         many, words = self.inputs, logprobs.shape[-1]
         turns = [self._turn(k, words).to(logprobs.device) for k in range(many)]
-        back = torch.stack([logprobs[k::many][:, turns[k]] for k in range(many)])  # as if nothing had been swapped
+        back = torch.stack([logprobs[k::many][:, turns[k]] for k in range(many)])  # swapped back
         mean = back.logsumexp(0) - math.log(many)
         if self.strength < 1:
             back = torch.logaddexp(back + math.log1p(-self.strength), mean + math.log(self.strength))
@@ -154,21 +154,21 @@ class SwapRule:
         return out
 
     def weight(self, logprobs: Tensor, open: Tensor) -> Tensor | None:
-        """More where the swapped words are probable."""
+        """Weight positions where the swapped words are probable."""
         if not self.emphasis:
             return None
         return 1 + self.emphasis * logprobs[:, self.tokens.to(logprobs.device)].exp().sum(dim=-1)
 
     def softened(self, labels: Tensor, open: Tensor) -> Tensor:
-        """None: each label is learned in every reading, and so once for every group where the readings are alike."""
+        """Soften no label: each is learned in every reading, so once for every group if the readings are alike."""
         return torch.zeros_like(open)
 
     def soft(self, labels: Tensor, logprobs: Tensor) -> Tensor:
-        """Never asked for."""
+        """Never called, as no label is softened."""
         raise NotImplementedError
 
     def _turn(self, times: int, words: int) -> Tensor:
-        """[words or more] what each token becomes when it is swapped so many times."""
+        """Return, [words or more], what each token becomes when swapped that many times."""
         size = max(words, len(self._next))
         once = torch.cat([self._next, torch.arange(len(self._next), size)])
         out = torch.arange(size)

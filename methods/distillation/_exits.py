@@ -1,4 +1,4 @@
-"""A masked language model with a second exit at an inner layer, which its own last layers teach.
+"""A masked language model with a second exit at an inner layer, taught by its own last layers.
 
 Source: Bayasi et al. 2025, "Debiasify: Self-Distillation for Unsupervised Bias Mitigation" (WACV 2025; code
 nourhanb/Debiasify): L = 1/2 (CE_shallow + CE_deep) + 0.1 KL + MMD, for classifiers of images. Ours: masked language
@@ -33,36 +33,36 @@ Align = Literal["groups", "layers"]
 
 
 class Weights(NamedTuple):
-    """Of the parts of the loss."""
+    """Weights of the parts of the loss."""
 
     kl: float
     mmd: float
     temperature: float
     align: Align
-    """What is brought together: the features of the pseudo-groups, or those of both exits."""
+    """Features that are brought together: those of the pseudo-groups, or those of both exits."""
     detach: bool = True
-    """Whether the deep exit gets no gradient of the divergence."""
+    """Whether the divergence gives the deep exit no gradient."""
     width: float | None = None
-    """Of the discrepancy's kernel; see `evenhand.methods.distillation._groups.mmd2`."""
+    """Kernel width of the discrepancy; see `evenhand.methods.distillation._groups.mmd2`."""
 
 
 class Batch(NamedTuple):
-    """Texts of a masked model, one a row."""
+    """Texts of a masked model, one per row."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
-    """[rows, length] what is hidden, or `IGNORED`."""
+    """[rows, length] masked tokens, or `IGNORED`."""
     groups: Tensor
     """[rows] the pseudo-group of each text."""
     alone: bool = False
-    """Whether the cross-entropies alone are trained on."""
+    """Whether only the cross-entropies are trained on."""
 
 
 class Exits(NamedTuple):
-    """What both exits make of a batch."""
+    """Outputs of both exits for a batch."""
 
     shallow: Tensor
-    """[n, vocabulary] logits at hidden tokens."""
+    """[n, vocabulary] logits at masked tokens."""
     deep: Tensor
     features: Tensor
     """[rows, H] mean over each text's tokens at the inner layer."""
@@ -73,12 +73,12 @@ class Exits(NamedTuple):
 
 
 def layers_of(module: Any) -> int:
-    """How many layers a model has."""
+    """Return the number of layers of a model."""
     return int(inner(module).config.get_text_config().num_hidden_layers)
 
 
 def logits_of(module: Any, hidden: Tensor) -> Tensor:
-    """[n, vocabulary] what a model's own head makes of hidden states [n, H], of whatever layer they are."""
+    """Compute [n, vocabulary] logits by the model's own head from hidden states [n, H] of any layer."""
     from transformers.modeling_outputs import BaseModelOutput
 
     whole = inner(module)
@@ -90,7 +90,7 @@ def logits_of(module: Any, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def _instead(base: Any, output: Any) -> Iterator[None]:
-    """Let the part below the head say this, whatever it is asked."""
+    """Make the part below the head return this output for any input."""
     own = base.__dict__.get("forward")
     base.forward = lambda *_, **__: output
     try:
@@ -103,14 +103,14 @@ def _instead(base: Any, output: Any) -> Iterator[None]:
 
 
 def check_exit(module: Any, layer: int) -> None:
-    """Refuse a model whose inner layers cannot leave through its head.
+    """Refuse a model whose inner layers cannot exit through its head.
 
     Raises:
-        SettingsError: It has no such inner layer, or its logits are not what its head makes of its last hidden states.
+        SettingsError: The inner layer does not exist, or the logits do not follow from the last hidden states alone.
     """
     every = layers_of(module)
     if not 0 < layer < every:
-        raise SettingsError(f"exit_layer={layer}: this model has {every} layers; give 1 to {every - 1}")
+        raise SettingsError(f"exit_layer={layer}: this model has {every} layers; set 1 to {every - 1}")
     ids = torch.tensor([[1, 2, 3]], device=module.get_input_embeddings().weight.device)
     with frozen(module):
         out = module(input_ids=ids, output_hidden_states=True)
@@ -120,12 +120,12 @@ def check_exit(module: Any, layer: int) -> None:
 
 
 def exits(network: Any, module: Any, batch: Batch, layer: int) -> Exits:
-    """Both exits of a batch.
+    """Compute both exits for a batch.
 
     Args:
-        network: The model, or what the training has put around it.
+        network: The model, or its wrapper in training.
         module: The model.
-        batch: On its device.
+        batch: A batch on its device.
         layer: The inner layer.
     """
     out = network(**batch.inputs, output_hidden_states=True)
@@ -137,13 +137,13 @@ def exits(network: Any, module: Any, batch: Batch, layer: int) -> Exits:
 
 
 def parts_of(made: Exits, labels: Tensor, groups: Tensor, weights: Weights) -> dict[str, Tensor]:
-    """The parts of the loss without their weights; `loss` is the whole.
+    """Compute the parts of the loss without their weights; `loss` is the weighted sum.
 
     Args:
-        made: Of a batch.
-        labels: [n] the hidden tokens.
+        made: Outputs for a batch.
+        labels: [n] the masked tokens.
         groups: [rows] pseudo-groups.
-        weights: Of the parts.
+        weights: Weights of the parts.
     """
     none = made.features.sum() * 0
     shallow, deep, kl = none, none, none
@@ -165,33 +165,33 @@ def parts_of(made: Exits, labels: Tensor, groups: Tensor, weights: Weights) -> d
 
 
 class Lesson(NamedTuple):
-    """What a model with two exits learns from."""
+    """Training data of a model with two exits."""
 
     train: Callable[[int], list[Text]]
-    """The texts of an epoch, tokens hidden."""
+    """Returns the texts of an epoch, with tokens masked."""
     held: list[Text]
     layer: int
     max_groups: int
     tokens: int
-    """Most tokens in a batch."""
+    """Maximum number of tokens in a batch."""
     pad: int
     seed: int
     size: int | None = None
-    """Texts in a batch, instead of `tokens`."""
+    """Number of texts in a batch, instead of `tokens`."""
     ce_epochs: int = 0
-    """First epochs that train on the cross-entropies alone."""
+    """Number of initial epochs that train only on the cross-entropies."""
 
 
 ALIGNMENT = "exit_alignment"
-"""Name of the layer that a model has while it is trained."""
+"""Name of the layer that a model has during training."""
 
 
 def with_alignment(module: Any, seed: int) -> nn.Linear:
-    """Give a model a linear layer from inner to last features, to be trained along with it.
+    """Add a linear layer from inner to last features to a model, to be trained along.
 
     Args:
         module: A masked language model in float32.
-        seed: Of the layer's weights.
+        seed: Seed of the layer's weights.
     """
     size = int(module.config.get_text_config().hidden_size)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -203,12 +203,12 @@ def with_alignment(module: Any, seed: int) -> nn.Linear:
 
 
 def without_alignment(module: nn.Module) -> None:
-    """Take the layer out again."""
+    """Remove the layer again."""
     delattr(module, ALIGNMENT)
 
 
 class TwoExits:
-    """A model in training."""
+    """A model with two exits in training."""
 
     def __init__(
         self, module: Any, lesson: Lesson, weights: Weights, alignment: Callable[[Tensor], Tensor] | None = None
@@ -217,16 +217,16 @@ class TwoExits:
 
         Args:
             module: The model.
-            lesson: What it learns from.
-            weights: Of the loss.
-            alignment: Maps inner features before they are compared with the last ones; None leaves them.
+            lesson: Training data.
+            weights: Weights of the loss.
+            alignment: Maps inner features before they are compared with the last ones; None leaves them unchanged.
         """
         self.module, self.lesson, self.weights, self.alignment = module, lesson, weights, alignment
         self.found: list[Groups] = []
-        """The pseudo-groups of every epoch that was trained here."""
+        """Pseudo-groups of every epoch trained here."""
 
     def batches(self, epoch: int, random: Random) -> list[Batch]:
-        """The texts of an epoch, clustered anew by what the inner layer makes of them now."""
+        """Return the texts of an epoch, clustered anew by the current features of the inner layer."""
         texts = self.lesson.train(epoch)
         groups = pseudo_groups(self.features(texts), self.lesson.max_groups, self.lesson.seed)
         self.found.append(groups)
@@ -234,7 +234,7 @@ class TwoExits:
         return [batch._replace(alone=epoch < self.lesson.ce_epochs) for batch in made]
 
     def features(self, texts: Sequence[Text]) -> np.ndarray:
-        """[n, H] of each text at the inner layer."""
+        """Compute the inner features of each text, [n, H]."""
         out = np.zeros((len(texts), int(self.module.config.get_text_config().hidden_size)))
         with frozen(self.module):
             for rows in buckets([len(t.ids) for t in texts], self.lesson.tokens):
@@ -244,7 +244,7 @@ class TwoExits:
         return out
 
     def loss(self, network: Any, batch: Batch) -> Tensor:
-        """Of a batch."""
+        """Compute the loss of a batch."""
         batch = self._on(batch)
         made = self._aligned(exits(network, self.module, batch, self.lesson.layer))
         weights = self.weights._replace(kl=0.0, mmd=0.0) if batch.alone else self.weights
@@ -256,7 +256,7 @@ class TwoExits:
         return made._replace(features=self.alignment(made.features.float()))
 
     def judged(self, _: Any = None) -> Mapping[str, float]:
-        """Means over held-out tokens; of the loss without MMD, as held-out texts are in no cluster."""
+        """Average over held-out tokens; the loss is without MMD, as held-out texts have no cluster."""
         sums = dict.fromkeys(("shallow", "deep", "kl"), 0.0)
         count = 0
         with frozen(self.module):

@@ -1,4 +1,4 @@
-"""The rules of a pack between a teacher and its student: groups equal where a gate lets them be."""
+"""Apply the rules of a pack between a teacher and its student: groups become equal where a gate allows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FairRule:
 
     inputs = 1
     words: WordRule | None
-    """The rules on words of several tokens, where there are any."""
+    """Rules on words of several tokens, if there are any."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class FairRule:
         soften: bool = True,
         emphasis: float = 0.0,
     ) -> None:
-        """Take the rules.
+        """Create the rule.
 
         Args:
-            rules: In the model's tokenizer.
+            rules: Rules in the model's tokenizer.
             mode: See `evenhand.methods.distillation.rules.project`.
             strength: See there.
             prior: See there.
-            soften: Whether a label that a rule is about is learned as the rule has it, by the same strength.
-            emphasis: How much more a place counts, times the probability of the rules' tokens there.
+            soften: Whether a label that a rule is about is replaced by the rule's distribution, with the same strength.
+            emphasis: Additional weight of a position, times the probability of the rules' tokens there.
         """
         self.rules, self.mode, self.strength, self.prior = rules, mode, strength, prior
         self.soften, self.emphasis = soften and strength > 0, emphasis if strength > 0 else 0.0
@@ -61,34 +61,34 @@ class FairRule:
         self.tokens = torch.tensor(sorted({*rules.ids, *several}), dtype=torch.long)
 
     def read(self, ids: Tensor) -> Tensor:
-        """Texts are read as they are."""
+        """Return the texts as they are."""
         return ids[None]
 
     def labels(self, labels: Tensor) -> Tensor:
-        """And nothing else is to be predicted."""
+        """Return the labels as they are."""
         return labels[None]
 
     def target(self, logprobs: Tensor, open: Tensor) -> Tensor:
-        """The projection of the rows where the gate is open; at strength 0 the very same tensor."""
+        """Project the rows where the gate is open; at strength 0, return the same tensor object."""
         if self.strength == 0:
             return logprobs
         return project(logprobs, self.rules, mode=self.mode, strength=self.strength, prior=self.prior, where=open)
 
     def weight(self, logprobs: Tensor, open: Tensor) -> Tensor | None:
-        """More where the rules' words are probable: where they are moved, and where they are to stay."""
+        """Weight positions where the rules' words are probable, whether they are moved or stay."""
         if not self.emphasis:
             return None
         mass = logprobs[:, self._single.to(logprobs.device)].exp().sum(dim=-1)
         return 1 + self.emphasis * mass
 
     def softened(self, labels: Tensor, open: Tensor) -> Tensor:
-        """Labels of a rule where the gate is open."""
+        """Return which labels belong to a rule where the gate is open."""
         if not self.soften:
             return torch.zeros_like(open)
         return open & torch.isin(labels, self._single.to(labels.device))
 
     def soft(self, labels: Tensor, logprobs: Tensor) -> Tensor:
-        """Each group of the label's class with its share, within a group in the teacher's proportions."""
+        """Give each group of the label's class its share, within a group in the teacher's proportions."""
         out = torch.zeros_like(logprobs)
         for words in self.rules.classes:
             ids = torch.tensor([i for group in words.ids for i in group], device=labels.device)
@@ -105,14 +105,14 @@ class FairRule:
 
 
 def gate(name: GateName, pack: RulePack, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> Gate:
-    """Where the rules act on a text.
+    """Return where the rules act on a text.
 
     Args:
-        name: all_positions is every place; masked the hidden or replaced ones; evidence those of them (masked models),
-            or of all (causal ones), whose context does not say of whom it speaks.
-        pack: Whose words say so.
+        name: all_positions is every position; masked the masked or replaced ones; evidence those of them (masked
+            models), or of all (causal ones), whose context does not state the group.
+        pack: Pack whose words state a group.
         tokenizer: The model's own.
-        causal: Whether a place sees only what stands before it.
+        causal: Whether a position sees only what precedes it.
     """
     if name == "all_positions":
         return lambda texts, hidden: [[True] * len(ids) for ids in texts]

@@ -1,4 +1,4 @@
-"""Pseudo-groups: clusters of texts by their features, and how far apart clouds of features are."""
+"""Pseudo-groups: clusters of texts by their features, and distances between clouds of features."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor
 from evenhand.interfaces import Array
 
 MOST_JUDGED = 1000
-"""Texts by which a number of clusters is judged; all distances among them are taken."""
+"""Maximum number of texts for choosing the number of clusters; all their pairwise distances are computed."""
 STARTS = 3
 """Runs of k-means per number of clusters, each from other centres; the tightest is kept."""
 
 
 class Groups(NamedTuple):
-    """Which cluster each text is in."""
+    """The cluster of each text."""
 
     of: NDArray[np.int64]
     """[n] 0 .. many - 1, none empty."""
     many: int
     silhouette: float
-    """Mean over texts, -1 .. 1; near 0 where there are no clusters to be told apart."""
+    """Mean over texts, -1 .. 1; near 0 if there are no distinct clusters."""
 
 
 def pseudo_groups(features: Array, most: int, seed: int) -> Groups:
-    """Clusters by k-means, as many as give the highest mean silhouette.
+    """Cluster by k-means, with the number of clusters that gives the highest mean silhouette.
 
     Source of the measure: Rousseeuw 1987, "Silhouettes" (J. Comput. Appl. Math. 20, 53-65).
 
     Args:
         features: [n, d].
-        most: Most clusters, at least 2; never more than a third of the texts.
-        seed: Of the first centres, and of the texts by which the number is judged.
+        most: Maximum number of clusters, at least 2; never more than a third of the texts.
+        seed: Seed of the first centres, and of the texts by which the number is chosen.
     """
     if len(features) < 6 or not features.std():
         return Groups(np.zeros(len(features), np.int64), 1, 0.0)
@@ -49,7 +49,7 @@ def pseudo_groups(features: Array, most: int, seed: int) -> Groups:
 
 
 def mmd2(x: Tensor, y: Tensor, width: float | None = None) -> Tensor:
-    """Squared maximum mean discrepancy of two clouds under a Gaussian kernel; 0 where they are the same.
+    """Compute the squared maximum mean discrepancy of two clouds under a Gaussian kernel; 0 if they are equal.
 
     The biased estimate (mean of all pairs, a point with itself included), which is never negative. Source: Gretton et
     al. 2012, "A Kernel Two-Sample Test" (JMLR 13, 723-773), equation 5.
@@ -74,7 +74,7 @@ def mmd2(x: Tensor, y: Tensor, width: float | None = None) -> Tensor:
 
 
 def apart(features: Tensor, of: Tensor, width: float | None = None) -> Tensor:
-    """Mean of `mmd2` over all pairs of groups with a text here; 0 where there is one alone.
+    """Average `mmd2` over all pairs of groups that have a text here; 0 if there is only one group.
 
     Args:
         features: [n, d].
@@ -87,7 +87,7 @@ def apart(features: Tensor, of: Tensor, width: float | None = None) -> Tensor:
 
 
 def _clustered(features: Array, k: int, seed: int) -> NDArray[np.int64]:
-    """The tightest of some runs of k-means; empty clusters are left out."""
+    """Return the tightest of several runs of k-means, without empty clusters."""
     from scipy.cluster.vq import kmeans2
 
     best, least = np.zeros(len(features), np.int64), np.inf
@@ -107,7 +107,7 @@ def _distances(points: Array) -> Array:
 
 
 def _silhouette(distances: Array, labels: NDArray[np.int64]) -> float:
-    """Mean over points of (b - a) / max(a, b): a to its own cluster, b to the nearest other; 0 for one alone."""
+    """Average (b - a) / max(a, b) over points: a to its own cluster, b to the nearest other; 0 for a single point."""
     if len(set(labels.tolist())) < 2:
         return -1.0
     member = labels[:, None] == np.unique(labels)[None]  # [n, k]

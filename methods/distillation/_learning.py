@@ -1,4 +1,4 @@
-"""The training of a student on texts: its batches of an epoch, its loss, and how it does on texts held out."""
+"""Train a student on texts: the batches of an epoch, the loss, and the evaluation on held-out texts."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from evenhand.training.packing import Layout
 
 MOST_NATS = 700.0
-"""More have no finite exp."""
+"""Maximum number of nats with a finite exp."""
 HELD_OUT = -1
-"""In the place of an epoch's number: what is hidden from the held-out texts is drawn once."""
+"""In place of an epoch's number: masked tokens of the held-out texts are drawn once."""
 
 
 class Lesson(NamedTuple):
-    """What is learned from."""
+    """Training data."""
 
     train: Callable[[int], list[Text]]
-    """The texts of an epoch."""
+    """Returns the texts of an epoch."""
     held: list[Text]
-    """Not trained on."""
+    """Held-out texts."""
     layout: Layout | None
-    """Of a causal model; None is a masked one."""
+    """Layout of a causal model; None is a masked one."""
     pad: int
-    """What rows are filled up with."""
+    """Token with which rows are padded."""
     tokens: int
-    """Most tokens in a batch."""
+    """Maximum number of tokens in a batch."""
     hidden: bool
-    """Whether a masked student is compared with its teacher at hidden tokens alone."""
+    """Whether a masked student is compared with its teacher only at masked tokens."""
     size: int | None = None
-    """Texts in a batch, instead of `tokens`."""
+    """Number of texts in a batch, instead of `tokens`."""
 
     def batches(self, texts: list[Text], random: Random) -> list[Rows]:
-        """Texts as batches."""
+        """Arrange texts in batches."""
         return batches(texts, self.layout, self.tokens, self.pad, random, hidden=self.hidden, size=self.size)
 
 
@@ -59,22 +59,22 @@ class Keeping(NamedTuple):
     """Which epoch's weights are kept."""
 
     watch: Literal["loss", "pseudo_perplexity"] = "loss"
-    """What is lowest in the best one."""
+    """Quantity that is lowest in the best epoch."""
     last: bool = False
-    """Whether the last one's are kept, and the best only says when training ends."""
+    """Whether the last epoch's weights are kept, and the best one only determines when training ends."""
 
 
 BEST = Keeping()
-"""The epoch with the lowest loss on held-out texts."""
+"""Keep the epoch with the lowest loss on held-out texts."""
 
 
 class Outcome(NamedTuple):
-    """How a training went."""
+    """Course of a training."""
 
     curve: list[dict[str, float]]
     best: int
     tokens: int
-    """Read by the student, in all epochs."""
+    """Number of tokens read by the student, in all epochs."""
     seconds: float
 
 
@@ -91,13 +91,13 @@ def learn(
     """Train a student in place.
 
     Args:
-        student: Its parameters that need gradients are trained.
-        teacher: Left as it is. None is the student itself without its adapter.
+        student: Module whose parameters that need gradients are trained.
+        teacher: Not changed. None is the student itself without its adapter.
         lesson: The texts.
-        rule: What becomes of the teacher's distributions.
-        shares: Of the loss.
-        schedule: How long and how fast.
-        folder: For checkpoints.
+        rule: Transforms the teacher's distributions.
+        shares: Weights of the loss.
+        schedule: Length and learning rates.
+        folder: Folder for checkpoints.
         keeping: Which epoch's weights are kept.
 
     Raises:
@@ -145,10 +145,10 @@ class _Run:
         self._loss = Loss(shares=shares, rule=rule, finish=own, teacher_finish=theirs)
 
     def loss(self, network: Any, rows: Rows) -> Tensor:
-        """Of a batch, with gradients to the student.
+        """Compute the loss of a batch, with gradients to the student.
 
         Args:
-            network: The student, or what the training has put around it.
+            network: The student, or its wrapper in training.
             rows: The batch.
         """
         inputs, places, labels, acts = readings(rows, self.rule)
@@ -166,7 +166,7 @@ class _Run:
         return self._loss.of(learned, head, taught, their_head, labels, acts, spots)
 
     def judged(self, held: list[Rows]) -> dict[str, float]:
-        """Means over held-out batches."""
+        """Average over held-out batches."""
         self._loss.parts = {}
         try:
             with frozen(self.student):
@@ -183,10 +183,10 @@ def _on(inputs: dict[str, Any], module: Any) -> dict[str, Any]:
 
 
 def _finish(module: Any, causal: bool) -> Any:
-    """What a model does to its logits after the output embedding.
+    """Return what a model does to its logits after the output embedding.
 
     Raises:
-        EvenhandError: A masked model that does anything.
+        EvenhandError: A masked model changes them.
     """
     from evenhand.training.causal import finish_of
 

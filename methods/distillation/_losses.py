@@ -1,6 +1,6 @@
-"""What a student is trained to: the divergence from its teacher under a rule, the text itself, and two holds.
+"""Losses of a student: the divergence from its teacher under a rule, the text itself, and two regularisers.
 
-The output embeddings see a few rows at a time, so that no table [batch, length, vocabulary] is ever there.
+The output embeddings see a few rows at a time, so that no table [batch, length, vocabulary] is ever made.
 """
 
 from __future__ import annotations
@@ -24,51 +24,53 @@ from evenhand.training.packing import IGNORED
 
 
 class Rule(Protocol):
-    """What becomes of a teacher's distributions."""
+    """Transforms a teacher's distributions."""
 
     inputs: int
-    """How many readings of one and the same text hang together; their rows are neighbours."""
+    """Number of readings of the same text that belong together; their rows are neighbours."""
     tokens: Tensor
-    """[t] ids of the tokens that it is about."""
+    """[t] ids of the tokens that the rule is about."""
     words: WordRule | None
-    """What acts instead where texts begin words of several tokens."""
+    """Rule that acts instead where texts begin words of several tokens."""
 
     def read(self, ids: Tensor) -> Tensor:
-        """[inputs, rows, length] the readings of a text's tokens [rows, length]."""
+        """Return the readings of a text's tokens [rows, length], [inputs, rows, length]."""
 
     def labels(self, labels: Tensor) -> Tensor:
-        """[inputs, rows, length] what is to be predicted in each reading."""
+        """Return what is to be predicted in each reading, [inputs, rows, length]."""
 
     def target(self, logprobs: Tensor, open: Tensor) -> Tensor:
-        """[n, vocabulary] what the student is to say in the place of `logprobs`; [n] `open` is where a gate lets it."""
+        """Return the student's target in place of `logprobs`, [n, vocabulary]; [n] `open` is where a gate allows it."""
 
     def weight(self, logprobs: Tensor, open: Tensor) -> Tensor | None:
-        """[n] how much each place counts in the divergence from the target; None is 1."""
+        """Return the weight of each position in the divergence from the target, [n]; None is 1."""
 
     def softened(self, labels: Tensor, open: Tensor) -> Tensor:
-        """[n] whether a label is not to be learned as it is."""
+        """Return whether a label is not to be learned as it is, [n]."""
 
     def soft(self, labels: Tensor, logprobs: Tensor) -> Tensor:
-        """[m, vocabulary] probabilities in the place of labels [m]; `logprobs` are the teacher's own there."""
+        """Return probabilities in place of labels [m], [m, vocabulary]; `logprobs` are the teacher's own there."""
 
 
 class Shares(NamedTuple):
     """Weights of the parts of the loss."""
 
     kl: float
-    """Divergence from the target, times the temperature squared (Hinton et al. 2015, arXiv 1503.02531, section 2)."""
+    """Weight of the divergence from the target, times the temperature squared (Hinton et al. 2015, arXiv 1503.02531,
+    section 2)."""
     hard: float
-    """Cross-entropy of what is written."""
+    """Weight of the cross-entropy of the text."""
     cosine: float = 0.0
-    """One less the cosine of the last hidden states."""
+    """Weight of 1 minus the cosine of the last hidden states."""
     locality: float = 0.0
-    """Divergence from the teacher over the vocabulary without the rule's tokens, times the temperature squared."""
+    """Weight of the divergence from the teacher over the vocabulary without the rule's tokens, times the temperature
+    squared."""
     temperature: float = 1.0
 
 
 @dataclass(kw_only=True)
 class Loss:
-    """The loss of a batch of a student."""
+    """The loss of a student on a batch."""
 
     shares: Shares
     rule: Rule
@@ -77,7 +79,7 @@ class Loss:
     teacher_finish: Finish = unchanged
     chunk: int = CHUNK
     parts: dict[str, float] | None = field(default=None)
-    """Where the sums of the parts are noted, unweighted, in nats; None notes nothing."""
+    """Collects the unweighted sums of the parts, in nats; None collects nothing."""
 
     def of(
         self,
@@ -89,14 +91,14 @@ class Loss:
         open: Tensor,
         spots: Tensor | None = None,
     ) -> Tensor:
-        """The weighted loss: each part is the mean over the rows that it is about.
+        """Compute the weighted loss, in which each part is a mean over its rows.
 
         Args:
-            student: At n rows, the readings of one place being neighbours.
-            head: Its output embedding.
-            teacher: At the same rows; it gets no gradient.
-            teacher_head: Its output embedding.
-            labels: [n] what is to be predicted, or `IGNORED`.
+            student: States at n rows, where the readings of one position are neighbours.
+            head: Output embedding of the student.
+            teacher: States at the same rows, without gradient.
+            teacher_head: Output embedding of the teacher.
+            labels: [n] the tokens to predict, or `IGNORED`.
             open: [n] whether the rule acts.
             spots: [n] where the rule's `words` act instead, -1 elsewhere; None is nowhere.
         """
@@ -127,7 +129,7 @@ class Loss:
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _chunk(self, logits: Tensor, raw: Tensor, labels: Tensor, open: Tensor, spots: Tensor) -> dict[str, Tensor]:
-        """Sums over the rows of a chunk; a part without weight is 0."""
+        """Sum over the rows of a chunk; a part without weight is 0."""
         share = self.shares
         none = logits.new_zeros(())
         ours = log_softmax(logits / share.temperature, dim=-1)
@@ -144,7 +146,7 @@ class Loss:
     def _of_words(
         self, target: Tensor, weight: Tensor | None, raw: Tensor, spots: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Targets and weights with those of words of several tokens in their places."""
+        """Replace targets and weights at the positions of words of several tokens."""
         at = torch.nonzero(spots >= 0).flatten()
         words = self.rule.words
         if words is None or not len(at):
@@ -188,16 +190,16 @@ class Loss:
 
 
 def divergence(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
-    """KL(p || q) of log-probabilities, summed over rows by weight."""
+    """Compute KL(p || q) from log-probabilities, summed over rows by weight."""
     rows = kl(p, q)
     return (rows if weight is None else rows * weight).sum()
 
 
 def means(parts: dict[str, float], shares: Shares) -> dict[str, float]:
-    """Means of noted sums by name, and `loss`, the weighted whole; in nats.
+    """Compute means of collected sums by name, and `loss`, their weighted sum, in nats.
 
     Args:
-        parts: Of as many batches as one likes.
+        parts: Sums of any number of batches.
         shares: The weights.
     """
     noted = defaultdict(float, parts)
@@ -212,11 +214,11 @@ def means(parts: dict[str, float], shares: Shares) -> dict[str, float]:
 
 
 def readings(rows: Rows, rule: Rule) -> tuple[dict[str, Any], Tensor, Tensor, Tensor]:
-    """A batch in all readings of a rule.
+    """Return a batch in all readings of a rule.
 
     Returns:
-        Inputs of [inputs * rows, length]; [n] places in their flattened table, the readings of one place being
-        neighbours; and [n] the labels and whether the rule acts there.
+        Inputs of [inputs * rows, length]; [n] positions in their flattened table, where the readings of one position
+        are neighbours; and [n] the labels and whether the rule acts there.
     """
     many, ids = rule.inputs, rows.inputs["input_ids"]
     size = ids.numel()

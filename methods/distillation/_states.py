@@ -1,4 +1,4 @@
-"""Runs a language model up to its output embedding: its states at the places that are read, without its logits."""
+"""Run a language model up to its output embedding, to get its states at the positions read without its logits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class States(NamedTuple):
-    """What a network makes of a batch, at the places that are read."""
+    """States of a network for a batch, at the positions that are read."""
 
     before_head: Tensor
-    """[n, H] what the output embedding is given."""
+    """[n, H] inputs of the output embedding."""
     last: Tensor
-    """[n, H'] the last hidden states, for the cosine; empty where it does not count."""
+    """[n, H'] last hidden states, for the cosine; empty if it has no weight."""
 
 
 def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tensor, *, last: bool) -> States:
@@ -22,9 +22,9 @@ def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tens
     Args:
         module: A causal or masked language model of transformers, adapters and wrappers included.
         head: Its output embedding.
-        inputs: What it is called with.
+        inputs: Arguments with which it is called.
         places: [n] indices into the flattened [rows, length] table.
-        last: Whether the last hidden states are wanted too.
+        last: Whether the last hidden states are needed, too.
     """
     seen: list[Tensor] = []
 
@@ -37,5 +37,5 @@ def states_of(module: Any, head: nn.Module, inputs: dict[str, Any], places: Tens
         out = module(**inputs, output_hidden_states=True) if last else module(**inputs)
     finally:
         handle.remove()
-    before = seen[0][places.to(seen[0].device)].to(next(head.parameters()).dtype)  # autocast may have shortened it
+    before = seen[0][places.to(seen[0].device)].to(next(head.parameters()).dtype)  # autocast may have cast it down
     return States(before, out.hidden_states[-1].flatten(0, -2)[places] if last else before.new_zeros(0))

@@ -1,4 +1,4 @@
-"""What methods that distil a language model on texts share: their settings, and the way from a model to its student."""
+"""Share settings and training steps among methods that distil a language model on texts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from evenhand.training.loop import Schedule
 
 LEAST_TEXTS = 20
-"""Fewer different texts teach nothing, and say nothing of what was taught."""
+"""Minimum number of different texts for training and evaluation."""
 
 
 @settings
 class TextTraining(TrainedMethod):
-    """A student that learns on texts, from a model that is there; it is a model of the same kind."""
+    """Base of methods that train a student of the same kind as the given model on texts."""
 
     training_version: ClassVar[int] = 2
     not_in_key: ClassVar[frozenset[str]] = frozenset({"device", "text", "max_texts"})
@@ -44,50 +44,50 @@ class TextTraining(TrainedMethod):
     }
 
     masking: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that a masked model is to find again: 80 % hidden, 10 % replaced, 10 % left."""
+    """Fraction of tokens that a masked model has to predict: 80 % masked, 10 % replaced, 10 % unchanged."""
     text: str | None = None
-    """Texts to learn from: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]] or demo:texts; None takes those of the
-    training data. Unlike these, they are not compared with what a benchmark asks."""
+    """Texts to train on: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]] or demo:texts; None takes those of the
+    training data. Unlike those, they are not checked for overlap with what a benchmark asks."""
     max_texts: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of texts, of which the first are taken; None takes all."""
+    """Maximum number of texts, of which the first are used; None uses all."""
     max_length: Annotated[int, Field(gt=3)] = 256
     """Maximum number of tokens of a text; longer texts are cut into stretches."""
     epochs: Annotated[int, Field(gt=0)] = 10
-    """Most passes over the texts."""
+    """Maximum number of passes over the texts."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak of AdamW; None is 1e-3 for an adapter, and else 5e-4."""
+    """Peak learning rate of AdamW; None is 1e-3 for an adapter, and otherwise 5e-4."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the steps in which the learning rate rises."""
     learning_rate_decay: Literal["linear", "none"] = "linear"
     """Whether the learning rate falls to 0 over the training, or stays at its peak."""
     batch_tokens: Annotated[int, Field(gt=0)] = 512
-    """Most tokens in a batch, padding included."""
+    """Maximum number of tokens in a batch, padding included."""
     batch_size: Annotated[int, Field(gt=0)] | None = None
-    """Texts per batch, in random order whatever their lengths; None fills batches by `batch_tokens`."""
+    """Number of texts per batch, in random order whatever their lengths; None fills batches by `batch_tokens`."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
-    """Batches per optimizer step."""
+    """Number of batches per optimizer step."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Maximum norm of the gradient of a step; larger gradients are scaled down to it. 0 scales none."""
+    """Maximum norm of the gradient of a step; larger gradients are scaled down to it. 0 disables scaling."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Of the products; auto is bf16 on GPUs that have it."""
+    """Precision of matrix products; auto is bf16 on GPUs that have it."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the texts held out to evaluate each epoch; the weights of the best epoch are kept. 0 trains on all
     texts, and keeps the last epoch."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out loss before training ends; 0 never ends early."""
     keep_epoch: Literal["best", "last"] = "best"
-    """Whether the weights of the best epoch on held-out texts are kept, or those of the last one that was trained."""
+    """Whether the weights of the best epoch on held-out texts are kept, or those of the last trained epoch."""
     seed: int = 0
-    """Of held-out texts, hidden tokens, new weights and the order of batches."""
+    """Seed of the held-out texts, masked tokens, new weights and the order of batches."""
     device: str | None = None
-    """Where the student is trained; None is where the model lies."""
+    """Device on which the student is trained; None is the model's own."""
 
     # ------------------------------------------------------------------------------------------ what is asked
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The model has to be here, causal or masked, and not quantised; and there have to be texts to learn from."""
+        """Return a reason against a model that is not local, causal or masked, or is quantised, or missing texts."""
         from evenhand.training import trainable
 
         reason = super().unsupported_reason(model, data) or trainable.unsupported_reason(self.name, model, masked=True)
@@ -101,14 +101,14 @@ class TextTraining(TrainedMethod):
         )
 
     def _unfit(self, model: Model) -> str:
-        """What stands against a model that can be trained, such as its architecture; "" by default."""
+        """Return why a trainable model is unsuitable, such as its architecture; "" by default."""
         return ""
 
     def prepared(self, model: Model, data: TrainData) -> Sequence[str]:
-        """The texts.
+        """Read the texts.
 
         Raises:
-            SettingsError: There are too few, or the model cannot be trained by this rule.
+            SettingsError: There are too few texts, or the model cannot be trained by this rule.
             DataError: The texts cannot be read.
         """
         from evenhand.data import text_source
@@ -123,35 +123,35 @@ class TextTraining(TrainedMethod):
         return texts
 
     def content(self, prepared: Sequence[str]) -> Sequence[object]:
-        """What the settings only name, and the texts."""
+        """Return the content of what settings only name, and the texts."""
         from evenhand.data import text_source
 
         return [self.named_hash, text_source.digest(prepared)]
 
     def made_with(self, model: Model, prepared: Sequence[str]) -> list[str | int]:
-        """The student is trained on its own device."""
+        """Return the student's training device."""
         return made_with(model, device=self.device, precision=self.precision)
 
     # ------------------------------------------------------------------------------------------ what methods say
 
     @property
     def named_hash(self) -> str:
-        """Hash of what a setting only names, such as a file of rules; nothing by default."""
+        """Hash the content of what a setting only names, such as a file of rules; nothing by default."""
         return ""
 
     def check_model(self, model: Model) -> None:
-        """Refuse what cannot be had of a model, before all else.
+        """Refuse a model that does not have what the method needs, before anything else.
 
         Raises:
             SettingsError: It cannot.
         """
 
     def _schedule(self, module: Any, learning_rate: float) -> Schedule:
-        """How long and how fast.
+        """Return the length and learning rates of the training.
 
         Args:
-            module: The model; the student is trained on its device where no other is given.
-            learning_rate: Where the settings give none.
+            module: The model; the student is trained on its device unless another one is set.
+            learning_rate: Learning rate if the settings give none.
         """
         from evenhand.training.loop import Schedule
 
@@ -164,17 +164,17 @@ class TextTraining(TrainedMethod):
         return replace(made, learning_rate_decay=self.learning_rate_decay)
 
     def _trained_on(self, texts: Sequence[str], training: int, validation: int) -> TrainedOn:
-        """The texts, for the record."""
+        """Describe the texts, for the record."""
         from evenhand.data import text_source
 
         content = text_source.digest(texts)
         return TrainedOn(unit="texts", source=self.text, hash=content, training=training, validation=validation)
 
     def _encoded(self, model: Model, texts: Sequence[str]) -> tuple[list[Ids], Callable[[int], list[tuple[int, ...]]]]:
-        """The texts in tokens, long ones in stretches; and, for `hold_out`, the whole text that each is of.
+        """Return the texts in tokens, long ones in stretches, and for `hold_out` a stretch's whole text.
 
         Raises:
-            SettingsError: There are too few.
+            SettingsError: There are too few texts.
         """
         from evenhand.methods.distillation._batches import stretches
         from evenhand.models.architecture import context_of
@@ -183,78 +183,80 @@ class TextTraining(TrainedMethod):
         context = model.context_length if causal else context_of(module.config, tokenizer)
         made = stretches(texts, tokenizer, min(self.max_length, context), causal=causal)
         if len({tuple(ids) for _, ids in made}) < LEAST_TEXTS:
-            raise SettingsError(f"{self.name}: fewer than {LEAST_TEXTS} texts have tokens to learn from")
+            raise SettingsError(f"{self.name}: fewer than {LEAST_TEXTS} texts contain tokens to train on; add texts")
         return [ids for _, ids in made], lambda n: [made[n][0]]
 
 
 @settings
 class TextDistillation(TextTraining):
-    """A student that learns on texts what its teacher says there, under a rule."""
+    """Base of methods whose student learns its teacher's predictions on texts, under a rule."""
 
     added_later: ClassVar[frozenset[str]] = frozenset({"watch"})
     renamed: ClassVar[Mapping[str, str]] = {"locality": "retain_kl_weight"}
 
     student: Literal["lora", "copied", "random"] = "lora"
-    """lora is the model itself with an adapter, the teacher being the same without it (a masked model's adapter ends up
-    in its weights); copied takes some of its layers, evenly spaced; random has fewer layers and new weights (the
-    paper's)."""
+    """What the student is. lora: the model itself with an adapter, the teacher being the same without it (a masked
+    model's adapter is merged into its weights). copied: some of its layers, evenly spaced. random: fewer layers and new
+    weights (as in the paper)."""
     layers: Annotated[int, Field(gt=0)] | None = None
-    """Layers of a copied or random student; None is half of the teacher's: of the paper's 12 its 6."""
+    """Number of layers of a copied or random student; None is half of the teacher's: 6 of 12 in the paper."""
     rank: Annotated[int, Field(gt=0)] = 16
-    """Of the LoRA adapter, whose alpha is twice that."""
+    """Rank of the LoRA adapter, whose alpha is twice that."""
     kl: Annotated[float, Field(ge=0)] = 5.0
     """Weight of the divergence from the teacher under the rule, times the temperature squared."""
     hard: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of the cross-entropy of the text itself: of the hidden tokens, or of each next one."""
+    """Weight of the cross-entropy on the text itself: on masked tokens, or on each next token."""
     cosine: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of one less the cosine between the last hidden states. It holds what a rule is to move: off by default."""
+    """Weight of 1 minus the cosine between the last hidden states. Off by default, as it preserves what a rule is to
+    change."""
     retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL divergence from the teacher over the vocabulary without the rule's tokens (ours), times the
     temperature squared."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
-    """Of teacher and student in the divergences."""
+    """Temperature of teacher and student in the divergences."""
     rule_masking: Annotated[float, Field(gt=0, le=1)] | None = 0.5
-    """The same for tokens that the rule is about, which are few; None is `masking` (the paper's)."""
+    """Fraction of the tokens that the rule is about, which are few, that a masked model has to predict; None is
+    `masking` (as in the paper)."""
     compared: Literal["hidden", "all"] = "hidden"
-    """Where a masked student is compared with its teacher: at the tokens that are to be found, or at all (the paper's).
-    A causal one is compared at every next token."""
+    """Where a masked student is compared with its teacher: at the tokens to be predicted (hidden), or at all (as in the
+    paper). A causal student is compared at every next token."""
     watch: Literal["loss", "pseudo_perplexity"] = "loss"
-    """What tells the best epoch on held-out texts, and when `patience` ends: the whole loss, or exp of the
-    cross-entropy of the text itself (of a masked model at hidden tokens)."""
+    """What determines the best epoch on held-out texts, and when `patience` ends: the whole loss, or exp of the
+    cross-entropy on the text itself (at masked tokens for a masked model)."""
 
     def __post_init__(self) -> None:
         """Refuse settings that teach nothing or contradict one another."""
         if not self.kl and not self.hard:
-            raise SettingsError("kl=0 and hard=0: nothing would be learned; give one of them a weight")
+            raise SettingsError("kl=0 and hard=0: nothing would be learned; set one of them above 0")
         if self.watch == "pseudo_perplexity" and not self.hard:
             raise SettingsError(
-                "watch=pseudo_perplexity is of the text itself, which hard=0 leaves out: take watch=loss"
+                "watch=pseudo_perplexity is about the text itself, which hard=0 leaves out: set watch=loss"
             )
         if self.layers is not None and self.student == "lora":
-            raise SettingsError("layers= is of copied and random students; student=lora keeps all: leave it out")
+            raise SettingsError("layers= is for copied and random students; student=lora keeps all: leave it out")
 
     # ------------------------------------------------------------------------------------- what methods say
 
     @abstractmethod
     def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
-        """The rule, where it acts, and facts of both for reports.
+        """Return the rule, where it acts, and facts about both for reports.
 
         Raises:
-            SettingsError: It cannot be had in this tokenizer.
+            SettingsError: The rule cannot be expressed in this tokenizer.
         """
 
     @property
     @abstractmethod
     def rule_hash(self) -> str:
-        """Hash of what a setting only names, such as a file of rules."""
+        """Hash the content of what a setting only names, such as a file of rules."""
 
     @property
     def named_hash(self) -> str:
-        """Of the rule."""
+        """Hash the content of the rule."""
         return self.rule_hash
 
     def check_model(self, model: Model) -> None:
-        """The rule has to be there in the model's tokenizer."""
+        """Check that the rule can be expressed in the model's tokenizer."""
         self.lesson(model.weights.tokenizer, causal=model.architecture == "causal")
 
     def train(self, model: Model, prepared: Sequence[str], folder: Path) -> Fitted:

@@ -1,15 +1,16 @@
-"""Rules on words of several tokens in the training of a causal student.
+"""Apply rules on words of several tokens in the training of a causal student.
 
 The rules are those of `evenhand.methods.distillation.rules.sequences`.
 
-The rule acts where a text begins such a word, or one that begins such a word, and a gate leaves the choice open. What
-the teacher says there of whole words is read once, before the training. The student is then taught in every place that
-decides about one of the words: after the text so far, and after the text so far with each beginning of a word behind
-it. Beginnings that the text itself takes are places of the text; for each of the others a branch is read beside it,
-the text so far with that beginning, of which nothing else is learned. Elsewhere rules on single tokens act alone.
+The rule acts where a text begins such a word, or a word that is a beginning of one, and a gate leaves the choice open.
+The teacher's probabilities of whole words there are read once, before the training. The student is then taught at every
+position that decides about one of the words: after the text so far, and after the text so far followed by each
+beginning of a word. Beginnings that the text itself takes are positions of the text; for each of the others an extra
+branch is read, the text so far with that beginning, from which nothing else is learned. Elsewhere only rules on single
+tokens act.
 
-The rule acts on the teacher's distributions as they are, and the result is tempered: a product of tempered
-probabilities is that of no text, and words that are equal by it are not equal.
+The rule acts on the teacher's distributions as they are, and the temperature is applied to the result: a product of
+tempered probabilities is not the probability of any text, and words that are equal by it are not equal.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NOWHERE = -1
 
 
 class WordRule:
-    """What becomes of a teacher's distributions where texts begin words of several tokens."""
+    """Transforms a teacher's distributions where texts begin words of several tokens."""
 
     def __init__(
         self,
@@ -46,15 +47,15 @@ class WordRule:
         soften: bool = True,
         emphasis: float = 0.0,
     ) -> None:
-        """Take the rules.
+        """Create the rule.
 
         Args:
-            rules: With sequences, in the model's tokenizer.
+            rules: Rules with sequences, in the model's tokenizer.
             mode: See `evenhand.methods.distillation.rules.project`; it acts on whole words.
             strength: See there; above 0.
             prior: See there.
-            soften: Whether tokens of the text's own word are learned as the rule has them.
-            emphasis: How much more a place counts, times the share of its probability that leads to words.
+            soften: Whether tokens of the text's own word are replaced by the rule's distribution.
+            emphasis: Additional weight of a position, times the share of its probability that leads to words.
         """
         self.tree: Tree = tree_of(rules)
         self.mode, self.strength, self.prior = mode, strength, prior
@@ -64,30 +65,30 @@ class WordRule:
         self._starts: dict[tuple[int, ...], int] = {}
         self._class: list[int] = []
         self.targets: Targets | None = None
-        """Of every start, once the teacher was read."""
+        """Targets of every start, once the teacher has been read."""
         self._softened = torch.zeros(0)
 
     @property
     def starts(self) -> int:
-        """In how many different places of texts the rule acts."""
+        """Number of different positions of texts where the rule acts."""
         return len(self._class)
 
     # -------------------------------------------------------------------------------------------- in texts
 
     def marked(self, texts: Iterable[Text]) -> list[Text]:
-        """Texts of a causal model with the places that the rule acts on, and behind each text its branches."""
+        """Return a causal model's texts with the positions the rule acts on, each followed by its branches."""
         out = []
         for text in texts:
             spots = [NOWHERE] * len(text.ids)
             branches: list[Text] = []
             for place in range(len(text.ids) - 1):
-                if text.open[place] and spots[place] == NOWHERE:  # a beginning that is taken already begins no other
+                if text.open[place] and spots[place] == NOWHERE:  # one that is taken begins no other
                     branches += self._begin(text, place, spots)
             out += [text._replace(spots=spots) if any(n != NOWHERE for n in spots) else text, *branches]
         return out
 
     def _begin(self, text: Text, place: int, spots: list[int]) -> Iterator[Text]:
-        """Note the places of a start that the text itself takes, and give the branches for the others."""
+        """Note the positions of a start that the text itself takes, and yield the branches for the others."""
         taken, word = self._followed(text.ids, place)
         if word is None or word not in self._concerned:
             return
@@ -100,7 +101,7 @@ class WordRule:
                 yield self._branch(text.ids[: place + 1], prefix, spot)
 
     def _followed(self, ids: Ids, place: int) -> tuple[list[int], int | None]:
-        """The beginnings that a text takes behind a place, and the word that it writes there, if any."""
+        """Return the beginnings that a text takes after a position, and the word that it writes there, if any."""
         taken = [0]
         for token in ids[place + 1 :]:
             child = self._steps.get((taken[-1], token))
@@ -120,7 +121,7 @@ class WordRule:
         return self._starts[key]
 
     def _branch(self, before: Ids, prefix: int, spot: int) -> Text:
-        follows = next(edge.token for edge in self.tree.edges if edge.prefix == prefix)  # some token; it is not read
+        follows = next(edge.token for edge in self.tree.edges if edge.prefix == prefix)  # any token, as it is not read
         ids = [*before, *self.tree.prefixes[prefix], follows]
         size = len(ids) - 2
         return Text(
@@ -134,14 +135,14 @@ class WordRule:
     # ------------------------------------------------------------------------------------------ the teacher
 
     def read(self, teacher: Any, texts: Sequence[Text], layout: Layout, pad: int, tokens: int) -> None:
-        """Ask the teacher what follows each beginning in every start of the marked texts.
+        """Ask the teacher what follows each beginning at every start of the marked texts.
 
         Args:
-            teacher: A causal language model; left as it is.
-            texts: From `marked`: all that will be trained or judged on.
-            layout: Of the teacher.
-            pad: What rows are filled up with.
-            tokens: Most tokens in a batch.
+            teacher: A causal language model; not changed.
+            texts: From `marked`: all texts that will be trained or evaluated on.
+            layout: Layout of the teacher.
+            pad: Token with which rows are padded.
+            tokens: Maximum number of tokens in a batch.
         """
         finish, head = finish_of(teacher), teacher.get_output_embeddings()
         found = torch.zeros(self.starts, len(self.tree.edges), dtype=torch.float64)
@@ -160,7 +161,7 @@ class WordRule:
         self._softened = self._softened_labels(self.targets.words)
 
     def _softened_labels(self, words: Tensor) -> Tensor:
-        """[starts, E + P] of each start's class alone, how much takes each step, and ends at each beginning."""
+        """Return [starts, E + P]: how much of each start's class takes each step, and ends at each beginning."""
         alone = torch.full_like(words, float("-inf"))
         for n, c in enumerate(self.tree.rules.classes):
             own = torch.tensor([w for ids in c.ids for w in ids])
@@ -180,7 +181,7 @@ class WordRule:
     # ------------------------------------------------------------------------------------------- the student
 
     def target(self, logprobs: Tensor, spots: Tensor) -> Tensor:
-        """[n, vocabulary] what the student is to say at spots [n], where the teacher says `logprobs`, not tempered."""
+        """Return the student's targets at spots [n], [n, vocabulary], from untempered teacher `logprobs`."""
         assert self.targets is not None
         out = logprobs.clone()
         for prefix, at, starts in self._by_prefix(spots):
@@ -189,17 +190,17 @@ class WordRule:
         return out
 
     def weight(self, spots: Tensor) -> Tensor:
-        """[n] how much each spot counts."""
+        """Return the weight of each spot, [n]."""
         assert self.targets is not None
         count = len(self.tree.prefixes)
         share = self.targets.here[(spots // count).cpu(), (spots % count).cpu()]
         return 1 + self.emphasis * share.float().to(spots.device)
 
     def soft(self, labels: Tensor, logprobs: Tensor, spots: Tensor) -> Tensor:
-        """[n, vocabulary] probabilities in the place of labels [n]: of the groups of the word's class, each its share.
+        """Return probabilities in place of labels [n], [n, vocabulary]: each group of the word's class gets its share.
 
-        Where the class has a word that ends here and others that go on, the share of the ended one is that of the label
-        if it is no step to a word, and else spread as the teacher spreads it.
+        If the class has a word that ends here and others that continue, the share of the ended one is that of the label
+        if it is not a step to a word, and otherwise spread as the teacher spreads it.
         """
         hard = torch.zeros_like(logprobs).scatter_(1, labels[:, None], 1.0)
         out = torch.zeros_like(logprobs)
@@ -215,7 +216,7 @@ class WordRule:
         return self.strength * out + (1 - self.strength) * hard
 
     def _by_prefix(self, spots: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Per beginning, which of the spots are behind it, and their starts (on the CPU)."""
+        """Yield for each beginning the spots after it, and their starts (on the CPU)."""
         count = len(self.tree.prefixes)
         for prefix in sorted(set((spots % count).tolist())):
             at = torch.nonzero(spots % count == prefix).flatten()
@@ -223,13 +224,13 @@ class WordRule:
 
 
 def _concerned(tree: Tree, rules: TokenRules) -> frozenset[int]:
-    """Words of classes that have a word of several tokens, and words that begin other words."""
+    """Return words of classes with a word of several tokens, and words that begin other words."""
     several = {n for n, c in enumerate(tree.rules.classes) if any(len(tree.words[w]) > 1 for ids in c.ids for w in ids)}
     return frozenset(w for w in range(len(tree.words)) if tree.class_of(w) in several or tree.words[w] in tree.prefixes)
 
 
 def _spotted(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Places of a batch that have spots, in the flattened table, and these."""
+    """Return positions of a batch that have spots, in the flattened table, and the spots."""
     assert rows.spots is not None
     flat = rows.spots.flatten()
     places = torch.nonzero(flat >= 0).flatten()

@@ -1,9 +1,9 @@
-"""`counterfactual_distillation`: a student of what a teacher says of a text and of its swapped forms together.
+"""`counterfactual_distillation`: a student of its teacher's mean prediction over a text and its swapped forms.
 
 Ours, after adversarial counterfactual distillation for recommenders: "The nurse said that" is read with every group's
-words in turn, the teacher's distributions are swapped back and averaged, and the student is trained to the mean in
-every reading. Where the text tells the group ("the woman ... she"), its readings differ and the mean keeps what it
-says; where nothing tells it, they are one and the same and the groups become equal. No gate is needed.
+words in turn, the teacher's distributions are swapped back and averaged, and the student learns the mean in
+every reading. If the text states the group ("the woman ... she"), its readings differ and the mean keeps what it
+says; if not, they are identical and the groups become equally probable. No gate is needed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class CounterfactualDistillation(TextDistillation):
     name: ClassVar[str] = "counterfactual_distillation"
 
     swaps: str = "en"
-    """Which words change places: en, or a text file with one line of words a group each."""
+    """Words that change places: en, or a text file with one line of words per group."""
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Way from the teacher's own prediction (0) to the mean over the swaps (1)."""
+    """How far to move from the teacher's own prediction (0) to the mean over the swaps (1)."""
     emphasis: Annotated[float, Field(ge=0)] = 20.0
-    """How much more a place counts in the divergence, times the probability of the swapped words there."""
+    """Additional weight of a position in the divergence, times the probability of the swapped words there."""
 
     def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
-        """The swaps in the model's tokenizer; they act everywhere."""
+        """Return the swaps in the model's tokenizer; they act everywhere."""
         from evenhand.methods.distillation._counterfactual import SwapRule, report, resolved, swap_lines
 
         found = resolved(swap_lines(self.swaps), tokenizer)
@@ -46,7 +46,7 @@ class CounterfactualDistillation(TextDistillation):
 
     @property
     def rule_hash(self) -> str:
-        """Of the list of swaps."""
+        """Hash the list of swaps."""
         from evenhand.core.hashing import digest
         from evenhand.methods.distillation._counterfactual import swap_lines
 

@@ -1,8 +1,8 @@
 """`deep_to_shallow`: a masked model's last layers teach an inner one, whose features are to be alike across clusters.
 
 EXPERIMENTAL. After Bayasi et al. 2025, "Debiasify: Self-Distillation for Unsupervised Bias Mitigation" (WACV 2025; code
-nourhanb/Debiasify), which classifies images; that it takes a social bias out of a language model is shown nowhere. The
-loss is 1/2 (CE_shallow + CE_deep) + `kl` KL + `mmd` MMD. `evenhand.methods.distillation._exits` tells what is ours.
+nourhanb/Debiasify), which classifies images; it has not been shown to remove a social bias from a language model. The
+loss is 1/2 (CE_shallow + CE_deep) + `kl` KL + `mmd` MMD. `evenhand.methods.distillation._exits` lists what is ours.
 """
 
 from __future__ import annotations
@@ -82,47 +82,48 @@ class DeepToShallow(TextTraining):
     renamed: ClassVar[Mapping[str, str]] = {"most_groups": "max_groups"}
 
     exit_layer: Annotated[int, Field(gt=0)] | None = None
-    """The inner layer that leaves through the model's own head; None is half of the layers."""
+    """Inner layer whose states also go through the model's own head; None is half of the layers."""
     kl: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the divergence of the inner exit from the last one, which it teaches."""
+    """Weight of the divergence of the inner exit from the last one, which teaches it."""
     mmd: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the discrepancy of features."""
+    """Weight of the maximum mean discrepancy between features."""
     align: Literal["groups", "layers"] = "groups"
-    """Whose features are brought together, by maximum mean discrepancy: of texts in different pseudo-groups, at the
-    inner layer; or of the inner and the last layer (the released code)."""
+    """Features that are brought together, by maximum mean discrepancy: those of texts in different pseudo-groups at the
+    inner layer (groups), or those of the inner and the last layer (layers, the released code)."""
     alignment: bool = False
-    """For align=layers: whether a linear layer, trained along and left out of the result, maps the inner features
-    before they are compared with the last ones, as in the released code."""
+    """With align=layers, whether a linear layer maps the inner features before they are compared with the last ones, as
+    in the released code. It is trained along, and not part of the result."""
     mmd_width: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of the discrepancy's Gaussian kernel; None goes by the median distance in each batch. The
-    released code has 1."""
+    """Standard deviation of the discrepancy's Gaussian kernel; None uses the median distance in each batch. 1 in the
+    released code."""
     detach_deep: bool = True
-    """Whether the divergence is a loss of the inner exit alone. In the released code the last exit follows it, too."""
+    """Whether the divergence trains the inner exit only. In the released code it trains the last exit, too."""
     ce_epochs: Annotated[int, Field(ge=0)] = 0
-    """Number of first epochs that train on the cross-entropy of both exits alone; the released code has 5."""
+    """Number of initial epochs that train only on the cross-entropy of both exits; 5 in the released code."""
     max_groups: Annotated[int, Field(ge=2)] = 8
-    """Maximum number of pseudo-groups. In each epoch their number, from 2 on, is the one of the highest silhouette."""
+    """Maximum number of pseudo-groups. In each epoch their number, at least 2, is the one with the highest
+    silhouette."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of both exits in the divergence, which is times its square."""
+    """Temperature of both exits in the divergence, which is multiplied by its square."""
     result: Literal["deep", "shallow"] = "deep"
-    """The whole model, or its layers up to the inner one."""
+    """What is returned: the whole model (deep), or its layers up to the inner one (shallow)."""
 
     def __post_init__(self) -> None:
-        """Refuse an alignment of features that are of one layer."""
+        """Refuse an alignment of features from a single layer."""
         if self.alignment and self.align != "layers":
-            raise SettingsError("alignment=True maps inner features to last ones: take align=layers, or leave it out")
+            raise SettingsError("alignment=True maps inner features to last ones: set align=layers, or leave it out")
 
     def _unfit(self, model: Model) -> str:
-        """It is for masked models."""
+        """Return a reason against models that are not masked."""
         if model.architecture == "masked":
             return ""
-        return f"{self.name} is for masked models; {model.name} is causal: take fair_distillation"
+        return f"{self.name} is for masked models; {model.name} is causal: use fair_distillation"
 
     def check_model(self, model: Model) -> None:
-        """The model has to have such an inner layer, and a head for it.
+        """Check that the model has the inner layer, and a head for it.
 
         Raises:
-            SettingsError: It has not.
+            SettingsError: It does not.
         """
         from evenhand.methods.distillation._exits import check_exit
 
@@ -166,7 +167,7 @@ class DeepToShallow(TextTraining):
         }
         if self.result == "shallow":
             keep_layers(student, list(range(lesson.layer)))
-        for p in student.parameters():  # it was trained in float32
+        for p in student.parameters():  # training was in float32
             p.data = p.data.to(module.dtype)
         return Fitted(student, known)
 
@@ -178,14 +179,14 @@ class DeepToShallow(TextTraining):
         train: Sequence[int],
         held: Sequence[int],
     ) -> Lesson:
-        """What is learned from, and held out.
+        """Return what is trained on, and what is held out.
 
         Args:
             tokenizer: The model's own.
-            layer: The inner one.
+            layer: The inner layer.
             ids: All texts in tokens.
-            train: Which of them are learned from.
-            held: Which are held out.
+            train: Indices of the texts to train on.
+            held: Indices of the held-out texts.
         """
         from evenhand.methods.distillation._batches import Masking, hiding
         from evenhand.methods.distillation._exits import Lesson

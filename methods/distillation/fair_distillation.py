@@ -1,4 +1,4 @@
-"""`fair_distillation`: a student of a teacher whose predictions were made to keep a rule, such as P(he) = P(she).
+"""`fair_distillation`: a student of a teacher whose predictions are made to satisfy a rule, such as P(he) = P(she).
 
 Source: Delobelle & Berendt 2022, "FairDistillation: Mitigating Stereotyping in Language Models" (ECML-PKDD 2022, arXiv
 2207.04546; code iPieter/universal-distillation): the rule between teacher and student, and the loss. Ours: rules as
@@ -56,7 +56,7 @@ _SIBLING = "a sibling run of the authors"
 _RELEASED = {
     **_PAPER,
     "mode": "geometric",  # the mean of the two logits
-    "rules": "en_subject_lower",  # he and she as they are written, and no other case
+    "rules": "en_subject_lower",  # he and she in lower case only
     "layers": 6,
     "max_length": 512,
     "batch_size": 6,
@@ -69,7 +69,7 @@ _RELEASED = {
     "watch": "pseudo_perplexity",
     "patience": 3,
 }
-"""iPieter/universal-distillation 9df92b2 with its constraints on, which its command line leaves out."""
+"""Values of iPieter/universal-distillation 9df92b2 with its constraints on, which its command line leaves out."""
 
 
 @settings
@@ -121,28 +121,31 @@ class FairDistillation(TextDistillation):
     }
 
     rules: str = "en_pronouns"
-    """Which words are to be equally probable: a rule pack's name or file."""
+    """Words that are to be equally probable: name or file of a rule pack."""
     words: Literal["skip", "refuse", "sequence"] = "skip"
-    """What happens to words of a pack that are not one token of the model: they are left out, and the report says so,
-    or the pack is refused, or (ours, causal models alone) the rule acts on whole words, where a text begins one."""
+    """How words of a pack that are several tokens of the model are handled. skip: they are left out, and the report
+    lists them. refuse: the pack is refused. sequence (ours, causal models only): the rule acts on whole words, where a
+    text begins one."""
     mode: Literal["arithmetic", "geometric", "prior"] = "arithmetic"
-    """arithmetic gives each group the same share of their sum (the paper's text); geometric is what the released code
-    does, which averages logits: the same before and after the temperature; prior gives them the shares of `prior`."""
+    """How groups are made equal. arithmetic: each gets the same share of their sum (the paper's text). geometric:
+    logits are averaged as in the released code, with the same result before and after the temperature. prior: they get
+    the shares of `prior`."""
     prior: dict[str, float] | None = None
-    """Share of each group for mode=prior; None takes those of the pack."""
+    """Share of each group with mode=prior; None takes those of the pack."""
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Way from the teacher's own prediction (0) to the rule's (1)."""
+    """How far to move from the teacher's own prediction (0) to the rule's (1)."""
     gate: Literal["evidence", "all_positions", "masked"] = "evidence"
-    """Where the rule acts. evidence: where nothing in the context says of whom it speaks (of a masked model, hidden
-    or replaced places only). all_positions is the paper's, which takes the answer from sentences that tell it, too.
-    masked: all hidden or replaced places of a masked model."""
+    """Where the rule acts. evidence: where nothing in the context states the group (in a masked model, at masked or
+    replaced positions only). all_positions: everywhere, as in the paper, which also affects sentences that state the
+    group. masked: all masked or replaced positions of a masked model."""
     soften: bool = True
-    """Whether a word of the text that the rule is about is learned as the rule has it, where the rule acts."""
+    """Whether a word that the rule is about is learned as the rule's distribution rather than as written, where the
+    rule acts."""
 
     emphasis: Annotated[float, Field(ge=0)] = 20.0
-    """How much more a place counts in the divergence, times the probability of the rule's words there: places where
-    they are due are few, whether the rule moves them or they are to stay. It moves no optimum of a place, only how fast
-    it is found; 0 is the paper's."""
+    """Additional weight of a position in the divergence, times the probability of the rule's words there: positions
+    where they are expected are few, whether the rule moves them or they are to stay. It does not change the optimum at
+    a position, only how fast it is reached; 0 in the paper."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
@@ -151,19 +154,19 @@ class FairDistillation(TextDistillation):
             raise SettingsError(f"prior= is for mode=prior; mode is {self.mode}: set it, or leave prior out")
 
     def _unfit(self, model: Model) -> str:
-        """A causal model hides no places, and a masked one has no probability of a word of several tokens."""
+        """Return a reason against gate=masked for causal models, and words=sequence for masked ones."""
         causal = model.architecture == "causal"
         if self.gate == "masked" and causal:
-            return f"{self.name}(gate=masked) is for masked models; {model.name} is causal: take gate=evidence"
+            return f"{self.name}(gate=masked) is for masked models; {model.name} is causal: set gate=evidence"
         if self.words == "sequence" and not causal:
             return (
                 f"{self.name}(words=sequence) is for causal models: the masked model {model.name} has no probability "
-                "of a word of several tokens that does not hang on their order; take words=skip"
+                "of a word of several tokens that is independent of their order; set words=skip"
             )
         return ""
 
     def lesson(self, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> tuple[Rule, Gate, dict[str, Any]]:
-        """The rules in the model's tokenizer, and the gate."""
+        """Return the rules in the model's tokenizer, and the gate."""
         from evenhand.methods.distillation._fair import FairRule, gate
         from evenhand.methods.distillation.rules import resolve, rule_pack
 
@@ -177,7 +180,7 @@ class FairDistillation(TextDistillation):
 
     @property
     def rule_hash(self) -> str:
-        """Of the pack's content."""
+        """Hash the pack's content."""
         from evenhand.methods.distillation.rules import rule_pack
 
         return rule_pack(self.rules).hash

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 FormName = Literal["encoder", "equivariant"]
 MOST_OPTIONS = 10
-"""Outputs of the head over lettered options; of a question with fewer options the others are not read."""
+"""Number of outputs of the head over lettered options; for a question with fewer options the others are not read."""
 ALIKE = 0.99
-"""Cosine of two embeddings above which they are one and the same to an encoder."""
+"""Cosine above which an encoder cannot distinguish two embeddings."""
 
 
 class Network(nn.Module):
@@ -34,14 +34,14 @@ class Network(nn.Module):
         """Put a head on an encoder.
 
         Args:
-            encoder: A model of transformers without head.
+            encoder: A transformers model without head.
             width: Number of outputs.
-            dropout: Before the head; an encoder without dropout gets none.
-            seed: Of the head's weights.
+            dropout: Dropout before the head; an encoder without dropout gets none.
+            seed: Seed of the head's weights.
         """
         super().__init__()
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # untrained in many checkpoints, and not read here
+            encoder.pooler = None  # untrained in many checkpoints, and not used here
         self.encoder, self.config = encoder, encoder.config
         size = int(encoder.config.hidden_size)
         dropout = min(dropout, float(getattr(encoder.config, "hidden_dropout_prob", dropout)))
@@ -64,7 +64,7 @@ class Network(nn.Module):
         return SequenceClassifierOutput(logits=self.head(mean))
 
     def get_input_embeddings(self) -> nn.Module:
-        """Where token ids go."""
+        """Return the input embeddings."""
         embeddings: nn.Module = self.encoder.get_input_embeddings()
         return embeddings
 
@@ -74,47 +74,47 @@ class Form(ABC):
 
     name: FormName
     width: int
-    """Outputs a row."""
+    """Number of outputs per row."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Take the encoder's tokenizer, and the most tokens of a row."""
+        """Take the encoder's tokenizer, and the maximum number of tokens of a row."""
         self.tokenizer, self.max_length = tokenizer, max_length
         self.pad = int(tokenizer.pad_token_id or 0)
 
     @abstractmethod
     def texts(self, asked: Asked) -> list[str]:
-        """One a row."""
+        """Return the texts, one per row."""
 
     @abstractmethod
     def places(self, asked: Asked) -> list[int]:
-        """Where each option's score stands, by identity, among the outputs of all the question's rows."""
+        """Return where each option's score is, by identity, among the outputs of all the question's rows."""
 
     @abstractmethod
     def longest_texts(self, question: Question, marked: bool) -> list[str]:
-        """Texts as long as any that the question may become."""
+        """Return texts as long as any that the question may become."""
 
     def fits(self, question: Question) -> str:
-        """Why the question cannot be read at all, or ""."""
+        """Return why the question cannot be read at all, or ""."""
         return ""
 
     def marks(self, asked: Asked) -> list[int]:
-        """Per row whether the head is told that the teacher chose it."""
+        """Return, per row, whether it is marked as the teacher's choice."""
         return [0] * len(self.texts(asked))
 
     def rows(self, asked: Sequence[Asked]) -> list[list[list[int]]]:
-        """Token ids of each question's rows."""
+        """Return token ids of each question's rows."""
         texts = [self.texts(a) for a in asked]
         ids = iter(self.encoded([text for some in texts for text in some]))
         return [[next(ids) for _ in some] for some in texts]
 
     def encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids, the tokenizer's own special tokens included; nothing is cut."""
+        """Tokenise with the tokenizer's own special tokens; nothing is cut."""
         if not texts:
             return []
         return [list(ids) for ids in self.tokenizer(list(texts), truncation=False, verbose=False).input_ids]
 
     def scores(self, module: Any, asked: Sequence[Asked]) -> Tensor:
-        """[questions, most options] unnormalised scores by identity, -inf where a question has fewer options."""
+        """Return [questions, most options] unnormalised scores by identity, -inf if a question has fewer options."""
         by_question = self.rows(asked)
         rows = [row for some in by_question for row in some]
         device = next(module.parameters()).device
@@ -135,54 +135,54 @@ class Form(ABC):
 
 
 class Lettered(Form):
-    """One row with all options in the shown order, one output a position (Liusie et al. 2024)."""
+    """One row with all options in the shown order, one output per position (Liusie et al. 2024)."""
 
     name = "encoder"
     width = MOST_OPTIONS
 
     def texts(self, asked: Asked) -> list[str]:
-        """The lettered question."""
+        """Return the lettered question."""
         return [lettered_text(asked)]
 
     def places(self, asked: Asked) -> list[int]:
-        """The position of each option."""
+        """Return the position of each option."""
         return [asked.question.position_of(option) for option in range(len(asked.question.options))]
 
     def longest_texts(self, question: Question, marked: bool) -> list[str]:
-        """Every letter marked."""
+        """Return the texts with every letter marked."""
         return [lettered_text(Asked(question, o)) for o in (range(len(question.options)) if marked else [None])]
 
     def fits(self, question: Question) -> str:
-        """The head has so many outputs."""
+        """Check that the head has enough outputs."""
         count = len(question.options)
         return f"{count} options; this student reads at most {MOST_OPTIONS}" if count > MOST_OPTIONS else ""
 
 
 class Pairs(Form):
-    """One row an option, one output a row: the order of the options cannot matter, by construction (ours)."""
+    """One row per option, one output per row: the order of the options cannot matter, by construction (ours)."""
 
     name = "equivariant"
     width = 1
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        """Question and option are parted as the encoder parts two texts."""
+        """Separate question and option as the encoder separates two texts."""
         super().__init__(tokenizer, max_length)
         self.separator = f" {tokenizer.sep_token} " if tokenizer.sep_token else "\n"
 
     def texts(self, asked: Asked) -> list[str]:
-        """The pairs, by identity."""
+        """Return the pairs, by identity."""
         return pair_texts(asked.question, self.separator)
 
     def marks(self, asked: Asked) -> list[int]:
-        """The option that the teacher chose, not its letter; told to the head, as the text of a pair stays the same."""
+        """Mark the option that the teacher chose, not its letter; the head reads it, as the text stays the same."""
         return [int(option == asked.marked) for option in range(len(asked.question.options))]
 
     def places(self, asked: Asked) -> list[int]:
-        """The rows are by identity already."""
+        """Return identities, as the rows are by identity already."""
         return list(range(len(asked.question.options)))
 
     def longest_texts(self, question: Question, marked: bool) -> list[str]:
-        """A mark takes no room."""
+        """Return the pairs, since a mark takes no room."""
         return pair_texts(question, self.separator)
 
 
@@ -190,13 +190,13 @@ FORMS: dict[FormName, type[Form]] = {"encoder": Lettered, "equivariant": Pairs}
 
 
 def open_encoder(source: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """An encoder without head, in float32, and its tokenizer.
+    """Open an encoder without head, in float32, and its tokenizer.
 
     Args:
         source: A folder, or a hub name.
 
     Raises:
-        EvenhandError: It cannot be had or read.
+        EvenhandError: It cannot be found or read.
     """
     from transformers import AutoModel
 
@@ -213,15 +213,15 @@ def open_encoder(source: str) -> tuple[Any, PreTrainedTokenizerBase]:
 
 
 def part_alike(encoder: Any, ids: Iterable[int], seed: int = 0) -> int:
-    """Give tokens that an encoder cannot tell apart embeddings of their own, in place; returns how many these were.
+    """Give tokens that an encoder cannot distinguish their own embeddings, in place; return their number.
 
-    Words that a pretraining never met, as of a small vocabulary made for several models, are all pushed the same way
-    and end as one vector; a student would have to part them first. Their directions are drawn, their lengths stay.
+    Words that never occurred in pretraining, as in a small vocabulary made for several models, are all pushed the same
+    way and become one vector; a student would have to separate them first. Directions are drawn, lengths stay.
 
     Args:
-        encoder: A model of transformers.
+        encoder: A transformers model.
         ids: The tokens that will be read.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     used = torch.tensor(sorted(set(ids)))
     table = encoder.get_input_embeddings().weight
@@ -230,7 +230,7 @@ def part_alike(encoder: Any, ids: Iterable[int], seed: int = 0) -> int:
         unit = nn.functional.normalize(vectors, dim=-1)
         alike = torch.cat(
             [(part @ unit.T > ALIKE).sum(dim=-1) > 1 for part in torch.split(unit, 1024)]
-        )  # itself is one
+        )  # each counts itself
         drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
         fresh = nn.functional.normalize(drawn, dim=-1) * vectors.norm(dim=-1, keepdim=True)
         table[used[alike]] = fresh[alike].to(table.dtype)
@@ -239,7 +239,7 @@ def part_alike(encoder: Any, ids: Iterable[int], seed: int = 0) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Bars hide our own progress, and that a checkpoint has another head is expected."""
+    """Hide progress bars that would cover ours, and the expected warning that a checkpoint has another head."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -263,7 +263,7 @@ def save_network(network: Network, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def open_network(folder: Path, width: int) -> tuple[Network, PreTrainedTokenizerBase]:
-    """What `save_network` wrote.
+    """Open what `save_network` wrote.
 
     Raises:
         EvenhandError: The files are missing or broken.
@@ -275,7 +275,7 @@ def open_network(folder: Path, width: int) -> tuple[Network, PreTrainedTokenizer
 
     tokenizer = open_tokenizer(str(folder))
     try:
-        with torch.random.fork_rng(devices=[]):  # making weights that are written over draws numbers
+        with torch.random.fork_rng(devices=[]):  # initialising weights that are then overwritten draws random numbers
             encoder = AutoModel.from_config(config_of(str(folder)), trust_remote_code=False).float()
         network = Network(encoder, width)
         load_model(network, str(folder / "model.safetensors"))

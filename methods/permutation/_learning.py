@@ -1,4 +1,4 @@
-"""How a student learns a debiased teacher's distribution: draws, loss, evaluation, and whether it learned at all.
+"""Train a student on a debiased teacher's distribution: draws, loss, evaluation, and whether it learned at all.
 
 Source: Liusie et al. 2024 (arXiv 2403.13590). Every epoch shows each question in a fresh order and, for error
 correction, with a fresh decision of the teacher; the target is P_deb throughout.
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 Variant = Literal["distilled", "error_correction"]
 Decision = Literal["likeliest", "sampled"]
 HELD_OUT = -1
-"""The epoch whose orders and decisions the held-out questions are shown in, always the same."""
+"""Epoch number of the orders and decisions in which the held-out questions are shown, always the same."""
 SURE = 0.05
-"""A student whose agreement with the teacher chance reaches with a larger probability has collapsed."""
+"""A student has collapsed if chance reaches its agreement with the teacher with a larger probability than this."""
 LEAST_VARIED = 1e-3
-"""Probabilities that vary less over questions are the same for all of them."""
+"""Probabilities that vary less than this over questions count as constant."""
 
 
 class Reads(Protocol):
-    """What turns questions into scores: a form of an encoder, or the letters of a language model."""
+    """Turns questions into scores: a form of an encoder, or the letters of a language model."""
 
     def scores(self, module: Any, asked: Sequence[Asked]) -> Tensor:
-        """[questions, most options] unnormalised scores by identity, -inf where a question has fewer options."""
+        """Return [questions, most options] unnormalised scores by identity, -inf if a question has fewer options."""
 
 
 class Example(NamedTuple):
@@ -57,26 +57,26 @@ class Shown(NamedTuple):
 
     asked: Asked
     target: Array
-    """[K] by identity."""
+    """Target probabilities, [K] by identity."""
 
 
 def usable(example: Example, variant: Variant) -> bool:
-    """Whether something can be learned of it."""
+    """Whether something can be learned from an example."""
     if example.taught.probabilities is None:
         return False
     return variant == "distilled" or any(d is not None for d in example.taught.decisions)
 
 
 def show(example: Example, variant: Variant, decision: Decision, counted: bool, seed: int, epoch: int) -> Shown:
-    """Draw order and decision, by (seed, epoch, question id) and by nothing else.
+    """Draw order and decision, by (seed, epoch, question id) only.
 
     Args:
-        example: A usable one.
-        variant: Pure distillation takes any order; error correction one in which the teacher was asked.
-        decision: The teacher's likeliest option in the order, or a draw from its distribution there.
-        counted: Whether P_deb was counted from sampled decisions. The decision that is shown is then left out of the
-            target: with it, the student would learn to trust what it is to correct.
-        seed: Of all draws.
+        example: A usable example.
+        variant: Pure distillation takes any order; error correction an order in which the teacher was asked.
+        decision: The teacher's most probable option in the order, or a draw from its distribution there.
+        counted: Whether P_deb was counted from sampled decisions. The shown decision is then left out of the
+            target: otherwise the student would learn to trust what it is to correct.
+        seed: Seed of all draws.
         epoch: Number of the epoch, from 0; `HELD_OUT` for held-out questions.
     """
     question, taught = example.question, example.taught
@@ -98,20 +98,20 @@ def show(example: Example, variant: Variant, decision: Decision, counted: bool, 
 
 
 def texts_of(example: Example) -> list[Text]:
-    """What tells a question from others, for `hold_out`: its text and its options in any order."""
+    """Return what distinguishes a question from others, for `hold_out`: its text and its options in any order."""
     question = example.question
     return [(question.context, question.question, *sorted(question.options))]
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Natural logs over the options of each question; 0 in the place of options that are not there."""
+    """Return natural logs over the options of each question; 0 in place of missing options."""
     import torch
 
     return torch.log_softmax(scores, dim=-1).masked_fill(scores == float("-inf"), 0.0)
 
 
 def targets(shown: Sequence[Shown], like: Tensor) -> Tensor:
-    """[questions, most options] of the targets, 0 where a question has fewer options."""
+    """Return [questions, most options] of the targets, 0 if a question has fewer options."""
     import torch
 
     table = np.zeros(tuple(like.shape))
@@ -121,7 +121,7 @@ def targets(shown: Sequence[Shown], like: Tensor) -> Tensor:
 
 
 def divergence(shown: Sequence[Shown], scores: Tensor) -> Tensor:
-    """[questions] KL(target || student), natural log.
+    """Compute KL(target || student) of each question, [questions], natural log.
 
     For counted decisions it differs from their mean cross-entropy by a constant, and so has the same gradient.
     """
@@ -131,14 +131,14 @@ def divergence(shown: Sequence[Shown], scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a student says of held-out questions."""
+    """A student's answers to held-out questions."""
 
     shown: list[Shown]
     probabilities: list[Array]
-    """Per question [K] by identity."""
+    """[K] by identity for each question."""
     gold: list[int | None] = field(default_factory=list)
     kind: str = "held-out"
-    """Of the questions, for messages."""
+    """Kind of questions, for messages."""
 
     @property
     def kl(self) -> float:
@@ -150,20 +150,20 @@ class Judged:
 
     @property
     def agreed(self) -> int:
-        """Number of questions where student and debiased teacher choose the same option."""
+        """Number of questions on which student and debiased teacher choose the same option."""
         pairs = zip(self.shown, self.probabilities, strict=True)
         return sum(int(s.target.argmax()) == int(p.argmax()) for s, p in pairs)
 
     @property
     def numbers(self) -> dict[str, float]:
-        """For the learning curve."""
+        """Return numbers for the learning curve."""
         out = {"held_out_kl": self.kl, "held_out_agreement": self.agreed / len(self.shown)}
         labelled = [int(p.argmax()) == g for p, g in zip(self.probabilities, self.gold, strict=True) if g is not None]
         return out | ({"held_out_accuracy": float(np.mean(labelled))} if labelled else {})
 
     @property
     def copied(self) -> float | None:
-        """Agreement that copying the shown decision would reach; None where none was shown."""
+        """Agreement that copying the shown decision would reach; None if none was shown."""
         marked = [(s.asked.marked, int(s.target.argmax())) for s in self.shown if s.asked.marked is not None]
         return float(np.mean([m == t for m, t in marked])) if marked else None
 
@@ -220,15 +220,15 @@ def learn(
 
     Args:
         module: The network.
-        reads: How it reads questions.
-        train: Usable examples.
-        held: Usable examples, not trained on. Without any, the last epoch's weights are kept, and judged on `train`.
-        schedule: How long and how fast.
-        batch_size: Questions a batch.
-        variant: What is shown to it.
-        decision: Which of the teacher's, for error correction.
+        reads: Turns questions into its scores.
+        train: Usable examples to train on.
+        held: Usable held-out examples. Without any, the last epoch's weights are kept, and evaluated on `train`.
+        schedule: Length and learning rates.
+        batch_size: Number of questions per batch.
+        variant: What is shown to the student.
+        decision: Which decision of the teacher is shown, for error correction.
         counted: See `show`.
-        folder: For checkpoints.
+        folder: Folder for checkpoints.
     """
     seed = schedule.seed
 
@@ -263,7 +263,7 @@ def learn(
 def judge(
     module: Any, reads: Reads, shown: Sequence[Shown], gold: Sequence[int | None], batch_size: int = 32
 ) -> Judged:
-    """What a student says of questions, gradients and dropout off."""
+    """Return a student's answers to questions, with gradients and dropout off."""
     import torch
 
     from evenhand.inference.scoring import evaluating

@@ -1,4 +1,4 @@
-"""The language model itself as a student: its letters' probabilities with gradients (ours), for a LoRA adapter."""
+"""The language model itself as a student: probabilities of letters with gradients (ours), for a LoRA adapter."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ class Letters:
     name = "lora"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        """Take the model's tokenizer and its longest prompt."""
+        """Take the model's tokenizer and its maximum prompt length."""
         self._encoder, self.max_length = Encoder(tokenizer), context
 
     def longest(self, question: Question, marked: bool) -> int:
-        """Tokens of the longest prompt that the question may become."""
+        """Return the number of tokens of the longest prompt that the question may become."""
         some = [Asked(question, o) for o in (range(len(question.options)) if marked else [None])]
         return max(len(head) + 1 for head in self._heads(some)[1])
 
     def scores(self, module: Any, asked: Sequence[Asked]) -> Tensor:
-        """[questions, most options] log-probabilities by identity, -inf where a question has fewer options."""
+        """Return [questions, most options] log-probabilities by identity, -inf if a question has fewer options."""
         plans = self._planned(asked)
+        # In padded rows, not on shared prefixes: one row reads all letters of a prompt at its last position already,
+        # and a drawn batch has few prompts with more in common than the template. On a tree every letter would be a
+        # node of its own, and models that obey no mask would read the prompt once for each.
         requests = [r for plan in plans for r in plan.requests]
         rows = list(dict.fromkeys(r.ids for r in requests))
         flat = list(dict.fromkeys((rows.index(r.ids), p) for r in requests for p, _ in r.reads))
@@ -71,6 +74,6 @@ class Letters:
         ]
         wholes = iter(self._encoder.prompted([s for group in strings for s in group]))
         return [
-            choosing.letter_plan(head, [next(wholes) for _ in group], len(a.question.options))
+            choosing.letter_plan(head, [next(wholes) for _ in group], len(a.question.options), self._encoder.named)
             for head, group, a in zip(heads, strings, asked, strict=True)
         ]

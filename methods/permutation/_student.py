@@ -1,4 +1,4 @@
-"""Students as `Model`s: an encoder that only chooses, and a tuned language model that still does everything."""
+"""Students as `Model`s: an encoder that only chooses, and a tuned language model that keeps all its abilities."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def collapsed(record: TrainingRecord | None) -> str:
-    """Why a student is not a result; "" of any other."""
+    """Return why a student is not a valid result; "" for any other."""
     return "" if record is None else str(record.results.get("collapsed") or "")
 
 
 def warned(record: TrainingRecord | None) -> str:
-    """What every answer of a collapsed student says; "" of any other."""
+    """Return the note on every answer of a collapsed student; "" for any other."""
     reason = collapsed(record)
     return f"this student collapsed: {reason}" if reason else ""
 
@@ -57,11 +57,11 @@ class EncoderStudent(Model):
         """Take a trained network.
 
         Args:
-            network: With as many outputs as the form reads.
-            tokenizer: The encoder's own.
+            network: Network with as many outputs as the form reads.
+            tokenizer: The encoder's tokenizer.
             form: How questions become its rows.
             name: Label for tables.
-            training: How it was trained; its results tell whether and why it has `collapsed`.
+            training: How it was trained; its results say whether and why it `collapsed`.
         """
         self.name, self.form, self.training = name, form, training
         self._network, self._tokenizer = network, tokenizer
@@ -69,20 +69,20 @@ class EncoderStudent(Model):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It only chooses."""
+        """The only ability, to choose."""
         return frozenset({"choose"})
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, configuration and tokenizer, and of how questions are read; nobody can change them."""
+        """Hash of weights, configuration and tokenizer, and of how questions are read; they cannot change."""
         weights = fingerprint.of_weights(self._network, self._tokenizer)  # type: ignore[arg-type]
         return digest("student", self.form.name, self.form.max_length, weights)
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """A distribution over the options of each question, from one pass of all of them.
+        """Return a distribution over the options of each question, from one pass over all of them.
 
         A question that is longer than the encoder reads, or has more options, is unanswered. Usage counts each row that
-        is fed as a call: one a question with lettered options, one an option with pairs.
+        is fed as a call: one per question with lettered options, one per option with pairs.
 
         Raises:
             SettingsError: A prompt is a ready dialogue, which an encoder does not read.
@@ -90,7 +90,7 @@ class EncoderStudent(Model):
         return self.corrected([Asked(q) for q in questions])
 
     def corrected(self, asked: Sequence[Asked]) -> list[Choice]:
-        """The same, with the teacher's decisions marked."""
+        """Return the same, with the teacher's decisions marked."""
         for a in asked:
             if a.question.dialogue is not None:
                 raise SettingsError(
@@ -124,7 +124,7 @@ class EncoderStudent(Model):
         return folder
 
     def facts(self) -> dict[str, Any]:
-        """Size and place, and how the training went."""
+        """Return size and device, and how the training went."""
         return {
             **({} if self.training is None else self.training.facts()),
             **super().facts(),
@@ -143,7 +143,7 @@ class EncoderStudent(Model):
             logits: Tensor = self._network(inputs["input_ids"], inputs["attention_mask"], marked).logits
             return logits
 
-        # a mark is of a whole row; it travels as the type of its tokens
+        # a mark is for a whole row, and is passed as the type of its tokens
         types = [[mark] * len(row) for mark, row in zip(marks, rows, strict=True)]
         return self.engine.outputs(rows, run, types=types, fingerprint=self.fingerprint)
 
@@ -151,17 +151,17 @@ class EncoderStudent(Model):
         shares = softmax(np.asarray(scores, dtype=np.float64))
         notes = [warned(self.training)]
         if self.form.name == "equivariant" and movable(question).note:
-            notes.append("this student sees no positions, though options speak of them")
+            notes.append("this student sees no positions, although options refer to them")
         usage = Usage(len(rows), sum(map(len, rows)))
         note = "; ".join(n for n in notes if n)
         return Choice(int(np.argmax(scores)), tuple(map(float, shares)), usage=usage, note=note)
 
 
 class LoraStudent(LocalModel):
-    """A language model with the adapter that it learned; its answers say so where it collapsed."""
+    """A language model with the adapter that it learned; its answers report if it collapsed."""
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """As any local model does."""
+        """Answer like any local model."""
         note = warned(self.training)
         made = super().choose(questions)
         return [replace(c, note="; ".join(n for n in (note, c.note) if n)) for c in made] if note else made
@@ -172,16 +172,16 @@ class LoraStudent(LocalModel):
 
 
 class Corrected(Mitigated):
-    """A model with a student behind it that corrects its decisions."""
+    """A model followed by a student that corrects its decisions."""
 
     def __init__(self, base: Model, method: Method, student: EncoderStudent | LoraStudent, choose: Choose) -> None:
-        """Put a student behind a model.
+        """Put a student after a model.
 
         Args:
             base: The teacher.
-            method: What made the student, and restores it.
-            student: Saved with the result.
-            choose: Asks both.
+            method: Method that made the student, and restores it.
+            student: Student, which is saved with the result.
+            choose: Asks both of them.
         """
 
         def keep(folder: Path) -> None:
@@ -198,23 +198,23 @@ class Corrected(Mitigated):
         return self.student.training
 
     def facts(self) -> dict[str, Any]:
-        """The teacher's, and how the student's training went."""
+        """Return the teacher's facts, and how the student's training went."""
         own = self.student.facts()
         learned = {key: own[key] for key in own if key not in ("name", "abilities", "demo", "source")}
         return {**super().facts(), "student": learned}
 
 
 def load_student(folder: Path, options: dict[str, Any], *, detached: bool = False, base: str | None = None) -> Model:
-    """Open what a student wrote.
+    """Open a saved student.
 
     Args:
-        folder: With evenhand.json of the kind "student".
-        options: `device` and `name`; of a tuned language model those of any local model.
-        detached: Whether the folder may be gone later: the student is then one from memory.
-        base: Of a tuned language model, where its base is, instead of the place that its folder names.
+        folder: Folder with evenhand.json of the kind "student".
+        options: `device` and `name`; for a tuned language model those of any local model.
+        detached: Whether the folder may be deleted later: the student is then in memory only.
+        base: For a tuned language model, location of its base, instead of the one that its folder names.
 
     Raises:
-        SettingsError: An option that it does not take.
+        SettingsError: An option is not supported.
         EvenhandError: The files are missing or broken.
     """
     from evenhand.models import loading
@@ -227,7 +227,7 @@ def load_student(folder: Path, options: dict[str, Any], *, detached: bool = Fals
         if form in FORMS and not (isinstance(length, int) and length > 0):
             raise ValueError(f"max_length is {length!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EvenhandError(f"{folder} is no student as evenhand writes it: {error!r}; train it anew") from error
+        raise EvenhandError(f"{folder} is not a student as evenhand writes it: {error!r}; train it again") from error
     if form == "lora":
         return _load_tuned(folder, {**_own_options(folder, content), **options, "name": name}, training, detached, base)
     if base is not None:
@@ -248,21 +248,21 @@ def load_student(folder: Path, options: dict[str, Any], *, detached: bool = Fals
 
 
 def placed(device: str | None) -> str:
-    """The device that was asked for, or the GPU where there is one."""
+    """Return the requested device, or a GPU if there is one."""
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _own_options(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """How a tuned language model was asked, and its precision; a folder may set nothing else."""
+    """Return how a tuned language model was asked, and its precision; a folder may set nothing else."""
     from evenhand.models.loading import ASKING
 
     own: dict[str, Any] = {}
     for part, known in (("precision", ("dtype",)), ("asking", ASKING)):
         found = content.get(part)
         if not isinstance(found, dict) or not set(found) <= set(known):
-            raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {part} is {found!r}; train it anew")
+            raise EvenhandError(f"{folder / SAVED} is not as evenhand writes it: {part} is {found!r}; train it again")
         own |= found
     return own
 

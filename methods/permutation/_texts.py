@@ -1,4 +1,4 @@
-"""What an encoder student reads of a question: its context, question and options; headers and solved examples not.
+"""Write what an encoder student reads of a question: context, question and options, without headers and examples.
 
 Source of the lettered form and of the marker: Liusie et al. 2024 (arXiv 2403.13590). The pairs are ours.
 """
@@ -11,11 +11,11 @@ from evenhand.interfaces import Question
 from evenhand.prompting.rendering import LETTERS, plain_block, question_block
 
 MARKER = "Prediction: "
-"""Stands before what the teacher decided."""
+"""Precedes the teacher's decision."""
 
 
 class Asked(NamedTuple):
-    """A question in its shown order, with the teacher's decision where the student corrects one."""
+    """A question in its shown order, with the teacher's decision if the student corrects one."""
 
     question: Question
     marked: int | None = None
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
 
 
 def lettered_text(asked: Asked) -> str:
-    """The question with its lettered options in the shown order; the marker names the letter."""
+    """Return the question with its lettered options in the shown order; the marker names the letter."""
     text = question_block(asked.question)
     if asked.marked is None:
         return text
@@ -31,13 +31,13 @@ def lettered_text(asked: Asked) -> str:
 
 
 def pair_texts(question: Question, separator: str) -> list[str]:
-    """The question with each option, by identity, whatever order is shown."""
+    """Return the question with each option, by identity, whatever order is shown."""
     block = plain_block(question)
     return [f"{block}{separator}{option}" for option in question.options]
 
 
 def prompted(asked: Asked) -> Question:
-    """The question for a student that is a language model: the marker ends the header."""
+    """Return the question for a student that is a language model: the marker ends the header."""
     question = asked.question
     if asked.marked is None:
         return question

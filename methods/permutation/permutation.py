@@ -1,7 +1,7 @@
-"""`permutation`: ask every question in several orders of its options, and average the order out.
+"""`permutation`: the permutation ensemble, which asks every question in several option orders and averages over them.
 
 Source: Liusie, Fathullah, Gales 2024, "Teacher-Student Training for Debiasing: General Permutation Debiasing for Large
-Language Models" (arXiv 2403.13590): the teacher. Of two options it is the pairwise form, (P_ij + 1 - P_ji) / 2.
+Language Models" (arXiv 2403.13590): the teacher. For two options it is the pairwise form, (P_ij + 1 - P_ji) / 2.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evenhand.prompting.permutation_ensemble import Decisions, WhichMean, WhichO
 
 @settings
 class Permutation(Method):
-    """Take out of an answer what the order of the options put into it; K! calls a question, or fewer orders."""
+    """Take out of an answer what the order of the options put into it; K! calls per question, or fewer orders."""
 
     name: ClassVar[str] = "permutation"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
@@ -32,17 +32,18 @@ class Permutation(Method):
     }
 
     decisions: Decisions = "probabilities"
-    """probabilities averages the model's distributions (white-box); sampled counts sampled decisions (black-box)."""
+    """What is averaged. probabilities: the model's distributions (white-box). sampled: counts of sampled decisions
+    (black-box)."""
     orders: WhichOrders = "auto"
-    """full is all orders, cyclic the rotations, sampled are uniform draws. auto: sampled with sampled decisions, else
-    full with up to three options that may move, cyclic with more."""
+    """Orders in which each question is asked. full: all orders. cyclic: the rotations. sampled: uniform draws. auto:
+    sampled with sampled decisions, otherwise full with up to three options that can move, and cyclic with more."""
     mean: WhichMean = "auto"
-    """Of the distributions: arithmetic (the paper's) or geometric (ours). auto: geometric over cyclic orders, where the
-    arithmetic mean may favour another option; else arithmetic."""
+    """How distributions are averaged: arithmetic (the paper's) or geometric (ours). auto: geometric over cyclic orders,
+    where the arithmetic mean may favour another option; otherwise arithmetic."""
     draws: int = 32
-    """Number of orders, where they are drawn; in the paper about 32 are as good as all."""
+    """Number of orders if they are drawn; in the paper about 32 are as good as all."""
     seed: int = 0
-    """Of drawn orders and decisions."""
+    """Seed of drawn orders and decisions."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
@@ -50,7 +51,7 @@ class Permutation(Method):
 
     @property
     def seeded(self) -> bool:
-        """Only drawn orders and decisions depend on the seed."""
+        """Whether orders or decisions are drawn, since only these depend on the seed."""
         return "sampled" in (self.orders, self.decisions)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:

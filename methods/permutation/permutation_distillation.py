@@ -1,4 +1,4 @@
-"""`permutation_distillation`: students of the option-order-debiased teacher.
+"""`permutation_distillation`: students of the permutation ensemble, whose answers do not depend on the option order.
 
 Source: Liusie, Fathullah, Gales 2024, "Teacher-Student Training for Debiasing: General Permutation Debiasing for Large
 Language Models" (arXiv 2403.13590): pure distillation, and error correction of one biased decision, with encoder-only
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from evenhand.methods.permutation._student import EncoderStudent, LoraStudent
 
 LEAST_QUESTIONS = 20
-"""Fewer answered questions teach nothing, and say nothing of what was taught."""
+"""Minimum number of answered questions for training and evaluation."""
 RATES = {"encoder": 3e-5, "equivariant": 3e-5, "lora": 2e-4}
-"""Learning rates usual for fine-tuning base-sized encoders, and for adapters."""
+"""Usual learning rates for fine-tuning base-sized encoders, and for adapters."""
 
 _TRAINING: Mapping[str, Any] = {
     "epochs": 10,
@@ -62,11 +62,11 @@ _TRAINING: Mapping[str, Any] = {
     "weight_decay": 0.01,
     "max_grad_norm": 1.0,
 }
-"""How students are trained in the preset of the paper, which publishes no code and says nothing of it."""
+"""Training settings in the preset of the paper, which publishes no code and does not state them."""
 
 
 class Lesson(NamedTuple):
-    """What a teacher is asked, and the gold answers as far as they are known."""
+    """Questions for the teacher, and their right answers as far as known."""
 
     questions: Sequence[Question]
     answers: Sequence[int | None]
@@ -115,38 +115,42 @@ class PermutationDistillation(TrainedMethod):
     renamed: ClassVar[Mapping[str, str]] = {"held_out": "validation_fraction", "warm_up": "warmup_ratio"}
 
     variant: Literal["distilled", "error_correction"] = "distilled"
-    """distilled answers alone, without the model; error_correction reads the model's one biased decision too."""
+    """What the student does. distilled: it answers alone, without the model. error_correction: it also reads the
+    model's single biased decision."""
     student: Literal["encoder", "equivariant", "lora"] = "encoder"
-    """encoder reads the lettered question (the paper's); equivariant scores each option by itself, so that no order can
-    matter (ours); lora is the model itself with an adapter (ours), which, distilled, still writes and scores."""
+    """Kind of student. encoder: reads the lettered question (as in the paper). equivariant: scores each option by
+    itself, so that the order cannot matter (ours). lora: the model itself with an adapter (ours), which still writes
+    and scores if distilled."""
     encoder: str = "FacebookAI/roberta-base"
-    """What an encoder student begins as: a Hugging Face name, a folder, or demo-mlm. One of the paper's by default."""
+    """Encoder that a student starts from: a Hugging Face name, a folder, or demo-mlm. The default is one of the
+    paper's."""
     teacher: Literal["probabilities", "sampled"] = "probabilities"
     """What is known of the model: probabilities of its options, or only sampled decisions (a black box)."""
     orders: WhichOrders = "auto"
-    """In which orders the teacher is asked: full, cyclic, sampled; auto is sampled for sampled decisions, else full
-    with up to three options and cyclic with more. The paper: full."""
+    """Orders in which the teacher is asked: full, cyclic or sampled; auto is sampled for sampled decisions, otherwise
+    full with up to three options and cyclic with more. full in the paper."""
     mean: WhichMean = "auto"
-    """Over orders: arithmetic (the paper) or geometric; auto is geometric over cyclic orders."""
+    """How orders are averaged: arithmetic (as in the paper) or geometric; auto is geometric over cyclic orders."""
     draws: Annotated[int, Field(gt=0)] = 32
-    """Number of orders where they are sampled; the paper finds 32 enough."""
+    """Number of orders if they are sampled; the paper finds 32 enough."""
     decision: Literal["auto", "likeliest", "sampled"] = "auto"
-    """Which decision is corrected, in training as later: the model's likeliest, or a draw from its distribution (the
-    paper's). auto is the likeliest where probabilities are known."""
+    """Which decision is corrected, in training and afterwards: the model's most probable one (likeliest), or a draw
+    from its distribution (sampled, as in the paper). auto is likeliest if probabilities are known."""
     max_questions: Annotated[int, Field(ge=LEAST_QUESTIONS)] | None = None
-    """Maximum number of training questions, drawn with the seed where there are more; None takes all. The paper trains
-    on about 30,000 of RACE++, and on about 2,000 of SummEval."""
+    """Maximum number of training questions, drawn by the seed if there are more; None uses all. The paper trains on
+    about 30,000 of RACE++, and on about 2,000 of SummEval."""
     epochs: Annotated[int, Field(gt=0)] = 10
-    """Most passes over the training questions."""
+    """Maximum number of passes over the training questions."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak of AdamW; None is 3e-5 for encoders and 2e-4 for lora."""
+    """Peak learning rate of AdamW; None is 3e-5 for encoders and 2e-4 for lora."""
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Questions a step."""
+    """Number of questions per batch."""
     max_length: Annotated[int, Field(gt=0)] | None = None
-    """Most tokens that the student reads; None is all that it can. Longer questions are never cut (`too_long`)."""
+    """Maximum number of tokens that the student reads; None is as many as it can. Longer questions are never cut
+    (`too_long`)."""
     too_long: TooLong = "error"
-    """What happens to training questions that are too long for the student: error refuses the training and names the
-    first one; skip leaves them out, and the record counts them under `questions_too_long` (the paper's)."""
+    """How training questions that are too long for the student are handled. error: training is refused, naming the
+    first one. skip: they are left out, and the record counts them under `questions_too_long` (as in the paper)."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the questions held out to evaluate each epoch; the weights of the best epoch are kept. 0 trains on
     all questions and keeps the last epoch; whether the student collapsed is then judged on the training questions."""
@@ -155,28 +159,28 @@ class PermutationDistillation(TrainedMethod):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
-    """Batches per optimizer step."""
+    """Number of batches per optimizer step."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Fraction, times the learning rate, by which AdamW shrinks the weights in a step."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     rank: Annotated[int, Field(gt=0)] = 8
-    """Of the LoRA adapter, whose alpha is twice that."""
+    """Rank of the LoRA adapter, whose alpha is twice that."""
     seed: int = 0
-    """Of the held-out questions, all draws, new weights and the order of batches."""
+    """Seed of the held-out questions, all draws, new weights and the order of batches."""
     device: str | None = None
-    """Where an encoder student is trained and runs; None takes the GPU where there is one. lora stays
-    with its model."""
+    """Device on which an encoder student is trained and runs; None takes a GPU if there is one. lora stays with its
+    model."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another, before anything is asked."""
         check(decisions=self.teacher, orders=self.orders, mean=self.mean, draws=self.draws)
         if self.teacher == "sampled" and self.decision == "likeliest":
-            raise SettingsError("of a teacher that is only sampled the likeliest decision is not known: leave it out")
+            raise SettingsError("decision=likeliest is unknown with teacher=sampled: leave it out")
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The student has to fit the model, and there have to be enough questions to learn from."""
-        reason = super().unsupported_reason(model, data or TrainData())  # the data are judged after the student
+        """Return a reason against a student that does not fit the model, or too few questions."""
+        reason = super().unsupported_reason(model, data or TrainData())  # the data are checked after the student
         if not reason and self.student == "lora":
             reason = self._unfit_for_lora(model)
         reason = reason or super().unsupported_reason(None, data)
@@ -189,7 +193,7 @@ class PermutationDistillation(TrainedMethod):
         )
 
     def _unfit_for_lora(self, model: Model | None) -> str:
-        """A language model as student has to be here, with its weights, and to be asked by letters."""
+        """Return a reason against a model that is not local or not asked by letters, for student=lora."""
         from evenhand.training import trainable
 
         reason = trainable.unsupported_reason(f"{self.name}(student=lora)", model, masked=False)
@@ -198,10 +202,10 @@ class PermutationDistillation(TrainedMethod):
         return reason
 
     def prepared(self, model: Model, data: TrainData) -> Lesson:
-        """The questions and their answers, as far as these are known: all, or as many as are to be drawn.
+        """Return the questions and their known answers: all, or as many as are to be drawn.
 
         Raises:
-            SettingsError: There are not as many answers as questions.
+            SettingsError: The numbers of answers and questions differ.
         """
         questions = data.questions
         answers = data.answers or (None,) * len(questions)
@@ -210,9 +214,9 @@ class PermutationDistillation(TrainedMethod):
         return self._some(Lesson(questions, answers))
 
     def _some(self, lesson: Lesson) -> Lesson:
-        """As many questions as are wanted, in their order; which ones depends on their ids and the seed alone.
+        """Draw the wanted number of questions, in their order; the draw depends on their ids and the seed only.
 
-        Questions of several sources may have one id: each counts, by how many of that id come before it.
+        Questions from several sources may share an id: they are distinguished by how many with that id precede them.
         """
         if self.max_questions is None or len(lesson.questions) <= self.max_questions:
             return lesson
@@ -226,19 +230,19 @@ class PermutationDistillation(TrainedMethod):
         return Lesson([lesson.questions[n] for n in rows], [lesson.answers[n] for n in rows])
 
     def content(self, prepared: Lesson) -> Sequence[object]:
-        """What the student begins as, and the questions."""
+        """Return what the student starts from, and the questions."""
         return [self._begins_as, [in_first_names(q) for q in prepared.questions], prepared.answers]
 
     def opened(self, model: Model, folder: Path) -> Model:
-        """The student in the model's place, or behind it."""
+        """Return the student in the model's place, or after it."""
         return self._mitigated(model, self._opened(folder))
 
     def restore(self, model: Model, folder: Path) -> Model:
-        """The same from a saved student."""
+        """Return the same from a saved student."""
         return self._mitigated(model, self._opened(folder))
 
     def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
-        """An adapter is trained on the model's device, an encoder on its own, in float32 both."""
+        """Return the model's device for an adapter, the encoder's own otherwise; both train in float32."""
         from evenhand.methods.permutation._student import placed
 
         return made_with(model, device=None if self.student == "lora" else placed(self.device), precision=None)
@@ -252,12 +256,12 @@ class PermutationDistillation(TrainedMethod):
         return self._train_encoder(self.student, model, prepared, folder)
 
     def check(self, model: Model, made: Fitted) -> None:
-        """An encoder student has no logits of tokens; its training refuses losses that are not finite."""
+        """Check a LoRA student; an encoder has no token logits, and its training refuses losses that are not finite."""
         if self.student == "lora":
             super().check(model, made)
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the student, as `restore` opens it."""
+        """Save the student in the format that `restore` opens."""
         from evenhand.methods.permutation._student import EncoderStudent, LoraStudent
 
         name = self._label(model)
@@ -300,7 +304,7 @@ class PermutationDistillation(TrainedMethod):
         form = kind(tokenizer, self._length(context_of(encoder.config, tokenizer)))
         for q in questions:
             if form.fits(q):
-                raise SettingsError(f"{q.id}: {form.fits(q)}; leave it out, or take student=equivariant")
+                raise SettingsError(f"{q.id}: {form.fits(q)}; leave it out, or set student=equivariant")
         read = [form.encoded(form.longest_texts(q, self._marks)) for q in questions]
         lengths = [max(map(len, rows)) for rows in read]
         examples, results = self._taught(model, lesson, lengths, form.max_length)
@@ -312,7 +316,7 @@ class PermutationDistillation(TrainedMethod):
 
     @staticmethod
     def _known(known: dict[str, Any], results: dict[str, Any], lesson: Lesson) -> dict[str, Any]:
-        """What is known of a training, with the questions that were given and what the teacher was asked."""
+        """Return facts about a training, with the number of given questions and what the teacher was asked."""
         content = digest([in_first_names(q) for q in lesson.questions], lesson.answers)
         data = replace(known["data"], hash=content)
         return {**known, "data": data, "results": {**results, **known["results"]}}
@@ -320,7 +324,7 @@ class PermutationDistillation(TrainedMethod):
     def _taught(
         self, model: Model, lesson: Lesson, lengths: Sequence[int], most: int
     ) -> tuple[list[Example], dict[str, Any]]:
-        """The teacher's answers in all orders, asked at once; what it did not answer is left out and counted."""
+        """Return the teacher's answers in all orders, asked in one call; missing answers are left out and counted."""
         from evenhand.methods.permutation._learning import Example, usable
 
         questions, answers = self._short_enough(lesson, lengths, most)
@@ -351,7 +355,7 @@ class PermutationDistillation(TrainedMethod):
         }
 
     def _learned(self, module: Any, reads: Any, examples: list[Example], folder: Path, device: str) -> dict[str, Any]:
-        """Train; fields of the record of how it went."""
+        """Train the student; return fields for the record."""
         from evenhand.methods.permutation._learning import learn, texts_of
         from evenhand.training.holding_out import hold_out
         from evenhand.training.loop import Schedule
@@ -388,15 +392,15 @@ class PermutationDistillation(TrainedMethod):
         }
 
     def _short_enough(self, lesson: Lesson, lengths: Sequence[int], most: int) -> Lesson:
-        """The questions that the student can read.
+        """Return the questions that the student can read.
 
         Args:
-            lesson: All of them.
-            lengths: Per question, how many tokens it may take.
-            most: How many the student reads.
+            lesson: All questions.
+            lengths: Maximum number of tokens of each question.
+            most: Number of tokens that the student reads.
 
         Raises:
-            SettingsError: One is too long and is not to be left out, or too few are left.
+            SettingsError: A question is too long and is not to be left out, or too few are left.
         """
         fits = [n for n, length in enumerate(lengths) if length <= most]
         if len(fits) == len(lengths):
@@ -429,7 +433,7 @@ class PermutationDistillation(TrainedMethod):
 
         if reason := collapsed(student.training):
             warnings.warn(
-                f"the student of {model.name} collapsed and is no result: {reason}. Try another seed, a "
+                f"the student of {model.name} collapsed and is not a valid result: {reason}. Try another seed, a "
                 "lower learning_rate, more questions or epochs",
                 stacklevel=3,
             )
@@ -445,7 +449,7 @@ class PermutationDistillation(TrainedMethod):
     def _correct(
         self, model: Model, student: EncoderStudent | LoraStudent, questions: Sequence[Question]
     ) -> list[Choice]:
-        """One request to the teacher in the shown order, then one pass of the student; usage is the sum of both."""
+        """Ask the teacher once in the shown order, then the student; usage is the sum of both."""
         from evenhand.methods.permutation._student import EncoderStudent
         from evenhand.methods.permutation._texts import Asked, prompted
 
@@ -492,7 +496,7 @@ class PermutationDistillation(TrainedMethod):
 
     @property
     def _source(self) -> str:
-        """Where the encoder is."""
+        """Name or path of the encoder."""
         from evenhand.data.io.demo import MODELS
 
         demo = MODELS / self.encoder

@@ -1,6 +1,6 @@
-"""An answer on a line of its own: the last line of a reply that begins with a mark such as "Answer:", and nothing else.
+"""Read an answer from the last line of a reply that begins with a mark such as "Answer:", and from nothing else.
 
-What was reasoned before it names options and rejects them, so it is never read for the answer.
+The reasoning before it names options and rejects them, so it is never read for the answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evenhand.prompting.rendering import parse_choice
 
 
 def answer_line(text: str, mark: str) -> str | None:
-    """What follows the last mark that begins a line, on that line or else the next; None where no line begins with it.
+    """Return what follows the last mark that begins a line, on that line or the next; None if no line begins with it.
 
     Case, and signs of markup around the mark, are ignored: "**answer:** (B)" and "- **Answer**: (B)" give "(B)". So
     are the number of a step before it, and a blank before its colon.
@@ -32,18 +32,18 @@ def answer_line(text: str, mark: str) -> str | None:
 
 
 def _closed(line: str) -> str:
-    """The line without the end of what was set in bold before it."""
+    """Return the line without the end of bold markup that began before it."""
     return line.removesuffix("**").rstrip() if line.count("**") % 2 else line
 
 
 def reread(choice: Choice, question: Question, mark: str, sampling: Sampling) -> Choice:
-    """The answer as its line alone says it; one that was never written stays as it is.
+    """Read the answer again from its line only; one that was never written stays as it is.
 
     Args:
         choice: The answer as the whole reply was read.
-        question: What was asked, with the order in which its options were shown.
+        question: The question, with the order in which its options were shown.
         mark: How the line begins.
-        sampling: How replies are drawn where the question does not say.
+        sampling: How replies are sampled if the question does not set it.
     """
     if not choice.reply:
         return choice
@@ -56,7 +56,7 @@ def reread(choice: Choice, question: Question, mark: str, sampling: Sampling) ->
 
 
 def shortened(reply: Reply, mark: str) -> Reply:
-    """An open reply as its line alone; all of it is in the record. One without the line stays whole, and says so."""
+    """Reduce an open reply to its line, keeping all of it in the record; without the line, keep it and add a note."""
     if reply.text is None:
         return reply
     line = answer_line(reply.text, mark)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 UNSEEN = "; not shown to the model]"
-"""Ends what stands in a record next to the turns that were asked."""
+"""Ends what is inserted in a record between the turns that were asked."""
 ANEW = f"[the next turn was asked for in this dialogue{UNSEEN}"
-"""Stands in a record between two dialogues."""
+"""Separates two dialogues in a record."""

@@ -1,4 +1,4 @@
-"""What of a question or a dialogue is rewritten, and the question or dialogue that a rewrite makes of it."""
+"""Extract what is rewritten from a question or dialogue, and build the question or dialogue from a rewrite."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Subject(NamedTuple):
     """What is to be rewritten."""
 
     system: str
-    """The system's text; "" where there is none."""
+    """The system prompt; "" if there is none."""
     text: str
-    """The question, with its options where the model is shown them."""
+    """The question, with its options if the model is shown them."""
     axis: str = ""
     draw: int = 0
 
 
 def of_question(question: Question, answer_by: AnswerBy) -> Subject:
-    """Context, question and shown options; header and demonstrations stay as they are. A ready prompt as `of_dialogue`.
+    """Extract context, question and shown options without header and demonstrations; or a ready prompt's dialogue.
 
     Args:
-        question: What is asked.
+        question: The question.
         answer_by: How its answer is read, which decides whether options are shown.
 
     Raises:
@@ -46,7 +46,7 @@ def of_question(question: Question, answer_by: AnswerBy) -> Subject:
 
 
 def of_dialogue(dialogue: Dialogue) -> Subject:
-    """The system's text and the only turn of the user.
+    """Extract the system prompt and the only user turn.
 
     Raises:
         UnusableRewriteError: There are further turns, which a fresh chat would lose, or it is a text to be continued.
@@ -60,7 +60,7 @@ def of_dialogue(dialogue: Dialogue) -> Subject:
 
 
 def rewritten_question(question: Question, answer_by: AnswerBy, fields: Fields) -> Question:
-    """The question in other words; its options are the same, in the order in which the rewrite has them.
+    """Return the question in other words, with the same options, in the order in which the rewrite has them.
 
     Args:
         question: The original.
@@ -81,7 +81,7 @@ def rewritten_question(question: Question, answer_by: AnswerBy, fields: Fields) 
 
 
 def rewritten_dialogue(dialogue: Dialogue, fields: Fields) -> Dialogue:
-    """The dialogue with both texts in other words. Instructions that it had none of are left out.
+    """Return the dialogue with both texts in other words, without instructions that it did not have.
 
     Raises:
         UnusableRewriteError: The instructions are gone.
@@ -107,11 +107,11 @@ def _check_prompt(text: str, question: Question) -> None:
     if alike(question.options):
         raise UnusableRewriteError("two of its options are alike")
     if listed(text, question.options) is None:
-        raise UnusableRewriteError("its options are not listed one a line from A on")
+        raise UnusableRewriteError("its options are not listed one per line from A on")
 
 
 def _options_of(fields: Fields, question: Question) -> Listed:
-    """The options as a rewrite lists them."""
+    """Return the options as a rewrite lists them."""
     found = listed(fields.question, question.options)
     if found is None:
         raise UnusableRewriteError("an option is missing or changed")

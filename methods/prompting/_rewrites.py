@@ -1,4 +1,4 @@
-"""A rewrite of a question in two fields: how it is read, and whether the options are still there."""
+"""Read a rewrite of a question in two fields, and check whether the options are still there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LETTERED = re.compile(r"\s*\(?([A-Z])[).:]\s+(.+?)\s*")
 
 
 class UnusableRewriteError(EvenhandError):
-    """A rewrite that cannot be asked instead of the question; the message says why."""
+    """Raised for a rewrite that cannot be asked instead of the question; the message says why."""
 
 
 class Fields(NamedTuple):
-    """The two fields."""
+    """The two fields of a rewrite."""
 
     system: str
-    """The system's text; "" where there is none."""
+    """The system prompt; "" if there is none."""
     question: str
 
 
@@ -32,22 +32,22 @@ class Listed:
     """Lettered options in a text."""
 
     stem: str
-    """What stands before them."""
+    """Text before the options."""
     order: tuple[int, ...]
     """Identity of the option at each letter."""
     rest: str
-    """What stands after them."""
+    """Text after the options."""
 
 
 def read_fields(text: str, marks: BiasFreeTexts) -> Fields:
-    """The fields of a rewrite; whatever comes before the first is left out.
+    """Return the fields of a rewrite; anything before the first is left out.
 
     Args:
         text: The reply, without its thought.
-        marks: What stands above each field.
+        marks: Headings of the fields.
 
     Raises:
-        UnusableRewriteError: A mark is missing, is there twice or stands in the wrong place, or the question is empty.
+        UnusableRewriteError: A mark is missing, duplicated or misplaced, or the question is empty.
     """
     lines = [_bare(line) for line in text.splitlines()]
     first, second = _bare(marks.system_mark), _bare(marks.question_mark)
@@ -63,7 +63,7 @@ def read_fields(text: str, marks: BiasFreeTexts) -> Fields:
 
 
 def _unfenced(lines: list[str], at: int) -> list[str]:
-    """The lines without the end of a code block that was opened before the fields."""
+    """Return the lines without the end of a code block that was opened before the fields."""
     opened = sum(line.strip().startswith(_FENCE) for line in lines[:at]) % 2
     return lines[:-1] if opened and lines[-1].strip() == _FENCE else lines
 
@@ -74,15 +74,15 @@ def alike(options: Sequence[str]) -> bool:
 
 
 def names_all(text: str, options: Sequence[str]) -> bool:
-    """Whether the words of every option are somewhere in a text."""
+    """Whether the words of every option occur in a text."""
     written = _words(text)
     return all(_words(option) in written for option in options)
 
 
 def listed(text: str, options: Sequence[str]) -> Listed | None:
-    """The lettered options of a text, one a line from A on; None unless each option is there once, in its own words.
+    """Return a text's lettered options, one per line from A on; None unless each occurs once, in its own words.
 
-    Blanks, case and a full stop at the end are no part of the words.
+    Blanks, case and a full stop at the end are not part of the words.
 
     Args:
         text: A question with its options.
@@ -90,7 +90,7 @@ def listed(text: str, options: Sequence[str]) -> Listed | None:
     """
     lines = text.splitlines()
     found = [(n, match) for n, line in enumerate(lines) if (match := _LETTERED.fullmatch(line))]
-    # a context may have lettered lines of its own, so the options are the last ones, and no line is left over
+    # A context may have lettered lines, too, so the options are the last ones, and no line is left over.
     last = found[-len(options) :]
     if [match[1] for _, match in last] != list(LETTERS[: len(options)]):
         return None
@@ -105,7 +105,7 @@ def listed(text: str, options: Sequence[str]) -> Listed | None:
 
 
 def _order(texts: Sequence[str], options: Sequence[str]) -> tuple[int, ...] | None:
-    """Which option each text is; None unless every option is there once."""
+    """Return which option each text is; None unless every option occurs once."""
     left = list(range(len(options)))
     order = []
     for text in texts:
@@ -122,5 +122,5 @@ def _words(text: str) -> str:
 
 
 def _bare(line: str) -> str:
-    """A line without markup around it."""
+    """Return a line without markup around it."""
     return line.strip().strip("*_#`: ").casefold()

@@ -2,12 +2,12 @@
 
 Source: Chen et al. 2024, "Causally Testing Gender Bias in LLMs: A Case Study on Occupational Bias" (arXiv 2212.10678;
 chenyuen0103/gender-bias): six instructions, two each at low, medium and high specificity, prepended to the prompt.
-The originals are `paper_low_1` to `paper_high_2` and speak of gender, from medium on of occupations. `ours_low_1` to
-`ours_high_2` speak of any axis, as Gallegos et al. 2025 apply them to all groups of BBQ: the two low ones are the
-paper's with the axis for gender, the others are in our words.
+The originals are `paper_low_1` to `paper_high_2`; they mention gender, and from medium on occupations. `ours_low_1` to
+`ours_high_2` are for any axis, as Gallegos et al. 2025 apply them to all groups of BBQ: the two low ones are the
+paper's with the axis in place of gender, the others are in our words.
 
-The preset `self_awareness` is a clause after the question that asks to mind bias of the item's type, as one of the four
-prompts of BiasFreeBench does (Xu et al. 2025, arXiv 2510.00232); its wording is ours.
+The preset `self_awareness` is a clause after the question that asks to avoid bias of the item's type, like one of the
+four prompts of BiasFreeBench (Xu et al. 2025, arXiv 2510.00232); its wording is ours.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class Instruction(Method):
     preset_sources: ClassVar[dict[str, dict[str, str]]] = {"self_awareness": {"": "arXiv 2510.00232; wording ours"}}
 
     wording: str = "low_1"
-    """Which instruction of the prompt pack: ours_low_1, ours_low_2, ours_medium_1, ours_medium_2, ours_high_1,
+    """Instruction from the prompt pack: ours_low_1, ours_low_2, ours_medium_1, ours_medium_2, ours_high_1,
     ours_high_2 (also without "ours_"), the paper's originals as paper_low_1 to paper_high_2, self_awareness, or one
     that you added."""
     axis: str = "auto"
-    """What the instruction is about: auto (the axis that an item is about, where its benchmark says so), any (all at
-    once), or a word such as gender. Only auto with a wording that names no axis, such as the paper's."""
+    """What the instruction is about: auto (the axis of an item, if its benchmark gives one), any (all at once), or a
+    word such as gender. It has to be auto if the wording names no axis, such as the paper's."""
     place: Place = "before"
-    """Where it stands: before (the paper) or after the question in the user's turn, or system."""
+    """Where the instruction goes: before (as in the paper) or after the question in the user's turn, or system."""
     prompts: str = "en"
-    """Language of the texts, or a prompt pack's path."""
+    """Language of the texts, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
-        """Refuse a wording that the pack lacks, and an axis that it does not name, before anything is asked."""
+        """Refuse a wording that the pack lacks, or an axis that it does not name, before anything is asked."""
         known = prompt_pack(self.prompts).clauses
         if self.wording not in known:
             raise UnknownNameError("instruction", self.wording, known)
         if self.axis != "auto" and "{axis}" not in known[self.wording]:
             raise SettingsError(
-                f"axis={self.axis!r}: wording={self.wording} names no axis; leave the axis out, or take a wording that "
+                f"axis={self.axis!r}: wording={self.wording} names no axis; leave the axis out, or set a wording that "
                 "has a field for it, such as ours_low_1"
             )
 

@@ -1,21 +1,21 @@
-"""`intent_self_correction`: think, answer, be criticised on several aspects with scores, and answer again.
+"""`intent_self_correction`: think, answer, get scored feedback on several aspects, and answer again.
 
 Source: Anantaprayoon et al. 2025, "Intent-Aware Self-Correction for Mitigating Social Biases in Large Language Models"
 (arXiv 2503.06011). No code is published; its prompts were not read, so aspects, scale and all texts are ours.
 
 1. response: the question with a debiasing instruction and the request to think first; the reasoning; the answer.
-2. feedback: per aspect a critic, which is the model itself or another one, rates the answer from 0 to 4 with a reason.
-3. Where every score is at most `threshold`, the answer stands (early stop). Else the feedback is shown in the answering
-   conversation and the question is answered again; then from 2 on, at most `rounds` times.
+2. feedback: for each aspect a critic, the model itself or another one, rates the answer from 0 to 4 with a reason.
+3. If every score is at most `threshold`, the answer stands (early stop). Otherwise the model is shown the feedback
+   in the answering conversation and answers again; steps 2 and 3 are repeated, at most `rounds` times.
 
-A critique from which no score can be read, or that never came, is no evidence: it is left out of the feedback and of
-the decision to stop, and stands in the answer's note. The answer stands where no score is left.
+A critique that is missing or has no readable score is not evidence: it is left out of the feedback and of
+the decision to stop, and mentioned in the answer's note. The answer stands if no score is left.
 
-The record (`before`) is the answering conversation, as it was really asked. Critiques are held in conversations of
-their own; each stands in the record behind the answer that it is about, as a system's turn that begins with
+The record (`before`) is the answering conversation as it was actually asked. Critiques have conversations of
+their own; in the record, each follows the answer that it is about, as a system turn that begins with
 "[critique ...". The answering model never sees these turns, only the feedback made of them. A method below this one
-may change what is asked (an instruction goes into the last turn, wherever that is): where a turn was then asked for in
-a dialogue that does not go on from the one before it, the record says so and has that dialogue in full.
+may change what is asked (an instruction goes into the last turn, wherever that is): if a turn was then asked for in
+a dialogue that does not continue the previous one, the record notes it and contains that dialogue in full.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ from evenhand.prompting.sessions import conversation
 from evenhand.prompting.thinking import answer, parts
 
 _SCORE = re.compile(r"\W*+(?:[^\W\d_]++(?=[^\w:=]*+[:=])\W*+)?([0-4])(?!\d|[.,]\d|\s*[-–]\s*\d)(?:\s*/\s*4\b)?")
-"""The digit that a critique begins with, after a label such as "Score:" at most; not of a longer number or a range."""
+"""Matches the digit that a critique begins with, after at most a label such as "Score:"; not part of a longer number or
+a range."""
 
 
 @settings
@@ -67,29 +68,29 @@ class IntentSelfCorrection(Method):
     wording_setting: ClassVar[str] = "prompts"
 
     critic: str | None = None
-    """Who criticises: any model that `evenhand.load` takes; None is the model itself."""
+    """Model that criticises, as `evenhand.load` names it; None is the model itself."""
     aspects: tuple[str, ...] = ()
-    """Which aspects of the prompt pack are scored; empty takes all."""
+    """Aspects of the prompt pack that are scored; empty takes all."""
     threshold: Annotated[int, Field(ge=0, le=4)] = 1
-    """The answer stands where every score is at most this; scores go from 0 (no fault) to 4."""
+    """The answer stands if every score is at most this; scores range from 0 (no fault) to 4."""
     rounds: Annotated[int, Field(gt=0)] = 2
-    """How often the question is answered again, at most."""
+    """Maximum number of times that the question is answered again."""
     place: Place = "before"
-    """Where the debiasing instruction stands: before or after the question in the user's turn, or system."""
+    """Where the debiasing instruction goes: before or after the question in the user's turn, or system."""
     answer_by: AnswerBy | None = None
     """How answers to a multiple-choice question are read; None leaves it to the model."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Of reasoning, critiques and generated answers."""
+    """Sampling temperature of reasoning, critiques and generated answers."""
     reasoning_tokens: Annotated[int, Field(gt=0)] = 256
-    """Limit of the reasoning."""
+    """Maximum length of the reasoning, in tokens."""
     critique_tokens: Annotated[int, Field(gt=0)] = 64
-    """Limit of a critique."""
+    """Maximum length of a critique, in tokens."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    """Limit of a generated answer to a multiple-choice question."""
+    """Maximum length of a generated answer to a multiple-choice question, in tokens."""
     seed: int = 0
-    """Of the sampling, where the temperature is above 0."""
+    """Seed of the sampling; ignored at temperature 0."""
     prompts: str = "en"
-    """Language of the texts, or a prompt pack's path."""
+    """Language of the texts, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
         """Refuse aspects that the pack lacks, before anything is asked."""
@@ -100,11 +101,11 @@ class IntentSelfCorrection(Method):
 
     @property
     def seeded(self) -> bool:
-        """At temperature 0 nothing is drawn."""
+        """Whether anything is sampled, which is not the case at temperature 0."""
         return self.temperature > 0
 
     def reading(self, model: Model) -> Reading:
-        """Answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
+        """Read answers by `answer_by`, and sample generated ones with this method's own parameters."""
         return Reading(self.answer_by, self._sampling(self.max_new_tokens))
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -115,7 +116,7 @@ class IntentSelfCorrection(Method):
         """
         pack, critic, reading = prompt_pack(self.prompts), self._critic or model, self.reading(model)
         if "generate" not in critic.abilities:
-            raise MissingAbilityError(f"{self.name}: the critic {critic.name} cannot generate; take another one")
+            raise MissingAbilityError(f"{self.name}: the critic {critic.name} cannot generate; set another critic")
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             talks = self._puzzled(pack, [reading.put(q) for q in questions])
@@ -139,19 +140,19 @@ class IntentSelfCorrection(Method):
 
     @cached_property
     def _critic(self) -> Model | None:
-        """Loaded once for this object, however often it is applied."""
+        """Load the critic once for this object, however often it is applied."""
         return load(self.critic) if self.critic else None
 
     def _sampling(self, tokens: int) -> Sampling:
         return Sampling(temperature=self.temperature, max_new_tokens=tokens, seed=self.seed)
 
     def _puzzled(self, pack: PromptPack, questions: Sequence[Question]) -> list[_Talk]:
-        """The questions, to be thought about."""
+        """Return the questions with the request to think about them."""
         texts = pack.moral
         return [_Talk(thinking(q, texts.instruction, texts.think, self.place), _shown(q), q) for q in questions]
 
     def _hold(self, model: Model, critic: Model, pack: PromptPack, talks: Sequence[_Talk], way: _Way) -> None:
-        """All conversations to their end, every turn of all as one batch."""
+        """Complete all conversations, every turn of all as one batch."""
         with conversation():
             written, replies = write(model, [t.dialogue for t in talks], self._sampling(self.reasoning_tokens))
             for talk, reply in zip(talks, replies, strict=True):
@@ -184,16 +185,16 @@ class IntentSelfCorrection(Method):
 
 
 class Critique(NamedTuple):
-    """What a critic wrote on one aspect."""
+    """A critic's rating on one aspect."""
 
     score: int
-    """0 (no fault) to 4."""
+    """Score from 0 (no fault) to 4."""
     reason: str
     aspect: str = ""
 
 
 def read_critique(text: str) -> Critique | None:
-    """The score that a critique begins with and its reason, on one line; None where no score can be read."""
+    """Return the score that a critique begins with and its reason, on one line; None without a readable score."""
     text = answer(text)
     found = _SCORE.match(text)
     if found is None:
@@ -204,22 +205,22 @@ def read_critique(text: str) -> Critique | None:
 
 @dataclass
 class _Talk:
-    """One item under way."""
+    """The conversation about one item."""
 
     dialogue: Dialogue
-    """The answering conversation, up to where the model's next turn comes."""
+    """The answering conversation, up to the model's next turn."""
     asked: str
-    """The question as the critic is shown it."""
+    """The question as shown to the critic."""
     question: Question | None = None
     reasoning: str = ""
     given: Any = None
     """The latest answer: a `Choice` or `Reply`."""
     said: str | None = None
-    """It as the assistant's turn; None where it never came."""
+    """The answer as the assistant's turn; None if it is missing."""
     meant: str = ""
-    """It as the critic is shown it."""
+    """The answer as shown to the critic."""
     critiques: list[Critique] = field(default_factory=list)
-    """Of the latest answer, those that could be read."""
+    """Readable critiques of the latest answer."""
     faults: bool = False
     """Whether they ask for another answer."""
     record: list[Message] = field(default_factory=list)
@@ -291,7 +292,7 @@ def _unseen(message: Message) -> bool:
 
 
 def _added(now: Sequence[Message], held: Sequence[Message]) -> Sequence[Message] | None:
-    """What a dialogue adds to the one before it; None where it does not go on from that."""
+    """Return what a dialogue adds to the one before it; None if it does not continue that."""
     left = list(held)
     for i, message in enumerate(now):
         if not left:

@@ -7,11 +7,11 @@ Source: Ganguli et al. 2023, "The Capacity for Moral Self-Correction in Large La
   single most likely answer, without repeating the question.
 
 In the paper the instruction follows the question (`place=after`, the preset `paper`) and "Let's think ..." begins the
-assistant's own turn; models are not asked to go on with a turn here, so it ends the user's. The wording of the last
+assistant's own turn; models are not asked to continue a turn here, so it ends the user's. The wording of the last
 request is ours.
 
 - step_by_step (the preset `cot`): one turn that asks to work out step by step how to answer without bias of the item's
-  type, and for the answer on a line of its own, which alone is read. So one of the four prompts of BiasFreeBench does
+  type, and for the answer on a line of its own, which alone is read, as one of the four prompts of BiasFreeBench does
   (Xu et al. 2025, arXiv 2510.00232; greedy, 128 tokens); its wording is ours.
 """
 
@@ -72,27 +72,28 @@ class MoralSelfCorrection(Method):
     }
 
     variant: Literal["instruction", "chain_of_thought", "step_by_step"] = "chain_of_thought"
-    """Whether the model is only told, thinks in a turn of its own, or thinks and answers in one turn."""
+    """How the model is asked. instruction: it only gets the instruction. chain_of_thought: it thinks in a turn of its
+    own first. step_by_step: it thinks and answers in one turn."""
     axis: str = "auto"
-    """The type of bias that `step_by_step` names: auto (the axis that an item is about, where its benchmark says so),
-    any (all at once), or a word such as gender."""
+    """Type of bias that `step_by_step` names: auto (the axis of an item, if its benchmark gives one), any (all at
+    once), or a word such as gender."""
     place: Place = "before"
-    """Where the instruction stands: before or after (the paper) the question in the user's turn, or system."""
+    """Where the instruction goes: before or after (as in the paper) the question in the user's turn, or system."""
     answer_by: AnswerBy | None = None
     """How the answer to a multiple-choice question is read; None leaves it to the model."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Of the reasoning and of an answer that is generated after it."""
+    """Sampling temperature of the reasoning, and of an answer generated after it."""
     reasoning_tokens: Annotated[int, Field(gt=0)] = 256
-    """Limit of the reasoning, in tokens; of reasoning and answer together with `step_by_step`."""
+    """Maximum length of the reasoning, in tokens; of reasoning and answer together with `step_by_step`."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    """Limit of an answer that is generated after the reasoning, in tokens: room for a sentence around the letter."""
+    """Maximum length of an answer generated after the reasoning, in tokens: room for a sentence around the letter."""
     seed: int = 0
-    """Of the sampling, where the temperature is above 0."""
+    """Seed of the sampling; ignored at temperature 0."""
     prompts: str = "en"
-    """Language of the texts, or a prompt pack's path."""
+    """Language of the texts, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
-        """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
+        """Refuse settings that contradict one another and prompts that do not exist, before anything is asked."""
         pack = prompt_pack(self.prompts)
         if self.variant == "step_by_step":
             self._refuse_unread()
@@ -102,20 +103,20 @@ class MoralSelfCorrection(Method):
 
     @property
     def seeded(self) -> bool:
-        """Only reasoning is drawn, and only above temperature 0."""
+        """Whether anything is sampled: only reasoning is, and only above temperature 0."""
         return self.variant != "instruction" and self.temperature > 0
 
     def reading(self, model: Model) -> Reading:
-        """An answer after reasoning is drawn by this method's own sampling; an instruction leaves sampling alone."""
+        """Sample an answer after reasoning with this method's own parameters; an instruction leaves sampling alone."""
         if self.variant == "step_by_step":
             return Reading("generation", self._reasoning)
         own = None if self.variant == "instruction" else self._answering
         return Reading(self.answer_by, own)
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """Reasoning has to be written; an instruction only stands there."""
+        """Return a reason against a model that cannot write, unless it only gets the instruction."""
         if model is not None and self.variant != "instruction" and "generate" not in model.abilities:
-            return f"moral_self_correction needs generate, which {model.name} cannot; variant=instruction does not"
+            return f"moral_self_correction needs generate, which {model.name} lacks; set variant=instruction"
         return super().unsupported_reason(model, data)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -166,10 +167,10 @@ class MoralSelfCorrection(Method):
         return write_then_choose(model, questions, asked, lambda i, d: d.user(decide), self._reasoning, self._answering)
 
     def _refuse_unread(self) -> None:
-        """Refuse settings that an answer on a line of a written reply has no use for.
+        """Refuse settings that have no effect if the answer is a line of a written reply.
 
         Raises:
-            SettingsError: Another place, or another way of reading answers, was asked for.
+            SettingsError: `place` or `answer_by` was set.
         """
         if self.place != "before":
             raise SettingsError(f"place={self.place}: variant=step_by_step has no instruction; leave one of them out")

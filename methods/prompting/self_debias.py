@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from evenhand.core.collecting import rarely_collected
 from evenhand.errors import SettingsError
 from evenhand.interfaces import (
     Ability,
@@ -57,27 +58,28 @@ class SelfDebias(Method):
     }
 
     variant: Literal["reprompting", "explanation", "reflection"] = "reprompting"
-    """Which of the paper's two approaches, or the reprompt of BiasFreeBench that names a type of bias."""
+    """Which approach is used: reprompting or explanation (the paper's two), or reflection, the reprompt of
+    BiasFreeBench that names a type of bias."""
     axis: str = "auto"
-    """The type of bias that `reflection` names: auto (the axis that an item is about, where its benchmark says so), any
-    (all at once), or a word such as gender."""
+    """Type of bias that `reflection` names: auto (the axis of an item, if its benchmark gives one), any (all at once),
+    or a word such as gender."""
     keep_stated: bool = False
-    """Whether the reprompt asks to keep an answer that the context states, against over-abstention. Ours."""
+    """Whether the reprompt asks to keep an answer that the context states, against over-abstention; ours."""
     answer_by: AnswerBy | None = None
-    """How both answers of a multiple-choice question are read; None leaves it to the model. The paper: generation."""
+    """How both answers to a multiple-choice question are read; None leaves it to the model. generation in the paper."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Of generated turns. The paper: 1."""
+    """Sampling temperature of generated turns; 1 in the paper."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    """Limit of every generated answer, in tokens: room for a sentence around the letter. The paper: 25."""
+    """Maximum length of every generated answer, in tokens: room for a sentence around the letter. 25 in the paper."""
     explanation_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Limit of an explanation; None is that of an answer, as in the paper."""
+    """Maximum length of an explanation, in tokens; None is that of an answer, as in the paper."""
     seed: int = 0
-    """Of the sampling, where the temperature is above 0."""
+    """Seed of the sampling; ignored at temperature 0."""
     prompts: str = "en"
-    """Language of the texts, or a prompt pack's path."""
+    """Language of the texts, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
-        """Refuse a combination that does nothing, and prompts that are not there, before anything is asked."""
+        """Refuse settings that contradict one another and prompts that do not exist, before anything is asked."""
         if self.keep_stated and self.variant != "reprompting":
             other = "an explanation" if self.variant == "explanation" else "a reflection"
             raise SettingsError(f"keep_stated is a wording of the reprompt; {other} has none: leave one of them out")
@@ -87,15 +89,15 @@ class SelfDebias(Method):
 
     @property
     def seeded(self) -> bool:
-        """At temperature 0 nothing is drawn."""
+        """Whether anything is sampled, which is not the case at temperature 0."""
         return self.temperature > 0
 
     def reading(self, model: Model) -> Reading:
-        """Both answers are read by `answer_by`, and drawn by this method's own sampling where they are generated."""
+        """Read both answers by `answer_by`, and sample generated ones with this method's own parameters."""
         return Reading(self.answer_by, self._sampling())
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """An explanation has to be written; a reprompt needs only a second answer."""
+        """Return a reason against a model that cannot write, if an explanation is needed."""
         if model is not None and self.variant == "explanation" and "generate" not in model.abilities:
             return f"self_debias(variant=explanation) needs generate, which {model.name} cannot"
         return super().unsupported_reason(model, data)
@@ -125,19 +127,19 @@ class SelfDebias(Method):
         return Sampling(temperature=self.temperature, max_new_tokens=tokens or self.max_new_tokens, seed=self.seed)
 
     def _again(self, pack: PromptPack, item_axis: str = "") -> str:
-        """The turn that asks for a second answer to a multiple-choice question."""
+        """Return the turn that asks for a second answer to a multiple-choice question."""
         if self.variant == "reflection":
             return pack.bias_free_texts.reflect.format(axis=pack.axis(self.axis, item_axis))
         return pack.self_debias.reprompt_stated if self.keep_stated else pack.self_debias.reprompt
 
     def _again_open(self, pack: PromptPack) -> str:
-        """The same in a dialogue without options, which is about no known axis."""
+        """Return the same for a dialogue without options, whose axis is unknown."""
         if self.variant == "reflection":
             return pack.bias_free_texts.reflect_open.format(axis=pack.axis(self.axis))
         return pack.self_debias.reprompt_stated_open if self.keep_stated else pack.self_debias.reprompt_open
 
     def _reprompt(self, model: Model, pack: PromptPack, questions: list[Question]) -> list[Choice]:
-        with conversation() as talk:
+        with rarely_collected(), conversation() as talk:
             way = ways_of_reading(model)
             first = model.choose([pack.worded(q, way(q)) for q in questions])
             turns = {
@@ -148,7 +150,7 @@ class SelfDebias(Method):
             with talk.last():
                 second = model.choose([questions[i].altered(dialogue=d) for i, d in turns.items()])
         done = {
-            # a method below this one held further turns after ours
+            # a method below this one added further turns after ours
             i: replace(
                 c,
                 before=recorded(c.before or turns[i].messages, len(turns[i].messages) - 2, first[i].reply),
@@ -185,16 +187,16 @@ class SelfDebias(Method):
 
 
 def _said(question: Question, choice: Choice) -> str | None:
-    """The first answer as the assistant's turn: what it wrote after its thought, or its most probable letter.
+    """Return the first answer as the assistant's turn: what it wrote after its thought, or its most probable letter.
 
-    None where there is nothing to put in: no answer came, or its letters could not be read, as its note says. Such a
-    question keeps its first answer.
+    None if there is nothing to insert: the answer is missing, or its letters could not be read, as its note says. Such
+    a question keeps its first answer.
     """
     said = thinking.parts(choice.reply).answer
     if choice.decision is not None:
         return said or LETTERS[question.position_of(choice.decision)]
     silent = choice.status == "unanswered" or (choice.note and not choice.reply)
-    return None if silent else said  # None, too, where a thought never ended
+    return None if silent else said  # also None if a thought never ended
 
 
 def _first_turn(question: Question, explain: str) -> Dialogue:
@@ -204,5 +206,5 @@ def _first_turn(question: Question, explain: str) -> Dialogue:
 
 
 def _repeated(dialogue: Dialogue, put: Dialogue) -> Dialogue:
-    """The dialogue, with the turn that puts the question once more."""
+    """Return the dialogue, with the turn that asks the question once more."""
     return replace(dialogue, messages=(*dialogue.messages, put.messages[-1]))

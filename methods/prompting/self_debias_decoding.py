@@ -1,13 +1,13 @@
-"""`self_debias_decoding`: tokens that a discriminating text makes more probable are made less probable.
+"""`self_debias_decoding`: suppress tokens that a request to discriminate would make more probable.
 
 Source: Schick et al. 2021, "Self-Diagnosis and Self-Debiasing: A Proposal for Reducing Corpus-Based Bias in NLP" (TACL
 9, arXiv 2103.00453), section 4, and its code (timoschick/self-debiasing).
 
 The prompt is read twice: as it is, and after "The following text discriminates against people because of their ...:",
-or after the six sentences of the paper's experiments on text of any kind (`preset=paper`). A prefix stands before the
-whole prompt; inside a chat template it begins the first user's turn, where a chat model expects words.
+or after the six sentences of the paper's experiments on text of any kind (`preset=paper`). A prefix precedes the
+whole prompt; with a chat template it begins the first user turn, where a chat model expects words.
 p'(w) is p(w) * max(exp(-50 * max(p_b(w) - p(w), 0)), 0.01), normalised, where p_b is the largest probability after any
-of the prefixes. Over the letters of a question the same holds, as normalising cancels.
+of the prefixes. The same holds for the letters of a question, as normalisation cancels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evenhand.prompting.prompt_packs import ATTRIBUTES, PromptPack, prompt_pack
 _CODE = "timoschick/self-debiasing c9764e5, self_debiasing.py"
 
 _PLACE = "user's turn"
-"""Tells answers apart from those of earlier releases, whose prefixes stood in front of a chat template."""
+"""Distinguishes answers from those of earlier releases, whose prefixes preceded a chat template."""
 
 
 @settings
@@ -46,31 +46,31 @@ class SelfDebiasDecoding(Method):
     }
 
     axes: tuple[str, ...] = ("auto",)
-    """What the prefixes speak of, one each: auto (the axis that an item is about, where its benchmark says so), any, a
-    benchmark's name of an axis, or a word."""
+    """Subjects of the prefixes, one each: auto (the axis of an item, if its benchmark gives one), any, a benchmark's
+    name of an axis, or a word."""
     sentences: tuple[str, ...] = ()
-    """Prefixes that are sentences of their own, by their names in the prompt pack, instead of those about axes. The
-    paper's experiments on text of any kind: all six at once, or the one of the attribute at hand."""
+    """Prefixes that are whole sentences, by their names in the prompt pack, instead of those about axes. The paper's
+    experiments on text of any kind use all six at once, or the one for the attribute in question."""
     decay: Annotated[float, Field(ge=0)] = 50.0
-    """The paper's lambda; it compares 10, 50 and 100. At 0 nothing changes."""
+    """Decay constant, the paper's lambda; it compares 10, 50 and 100. At 0 nothing changes."""
     floor: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Least factor on a probability, as in the paper's code."""
+    """Minimum factor on a probability, as in the paper's code."""
     prompts: str = "en"
-    """Language of the prefix, or a prompt pack's path."""
+    """Language of the prefix, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be followed before anything is asked."""
+        """Refuse settings that contradict one another, before anything is asked."""
         if not self.axes:
-            raise ValueError("axes=(): give at least one, such as axes=(auto,)")
+            raise ValueError("axes=(): set at least one, such as axes=(auto,)")
         if self.sentences and self.axes != ("auto",):
             raise SettingsError(
-                f"axes={self.axes!r}, sentences={self.sentences!r}: sentences take the place of the prefixes about "
+                f"axes={self.axes!r}, sentences={self.sentences!r}: sentences replace the prefixes about "
                 "axes; leave one of them out"
             )
         self._prefixes(prompt_pack(self.prompts))
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The probabilities of tokens are needed, so no other method may stand around the model."""
+        """Return a reason against a model without token probabilities, or with another method around it."""
         if model is not None and not model.supports_prefixes:
             return (
                 f"{self.name} needs a local causal model without another method around it, which {model.name} is not; "

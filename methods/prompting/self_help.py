@@ -1,10 +1,10 @@
-"""`self_help`: the model rewrites the question so that it does not invite bias, and then answers the rewrite alone.
+"""`self_help`: the model rewrites the question so that it does not invite bias, and then answers only the rewrite.
 
 Source: "self-help", one of the four prompts of BiasFreeBench (Xu et al. 2025, arXiv 2510.00232; greedy, 128 tokens).
 Its texts have no licence and are not copied: all wording is ours.
 
-1. The system's text and the question with its options are to be rewritten in a fixed form of two fields.
-2. A fresh conversation, without history, puts the rewrite alone.
+1. The model rewrites the system prompt and the question with its options in a fixed form of two fields.
+2. A fresh conversation, without history, asks only the rewrite.
 
 A rewrite that does not have the form, or that drops or changes an option, is not used: the original question is asked,
 and such questions are counted. There is one try. The released code tries ten times, greedily, so that it gets the same
@@ -64,20 +64,21 @@ class SelfHelp(Method):
     wording_setting: ClassVar[str] = "prompts"
 
     axis: str = "auto"
-    """The type of bias that is named: auto (the axis that an item is about, where its benchmark says so), any (all at
-    once), or a word such as gender."""
+    """Type of bias that is named: auto (the axis of an item, if its benchmark gives one), any (all at once), or a word
+    such as gender."""
     answer_by: AnswerBy | None = None
     """How the answer to a multiple-choice question is read; None leaves it to the model."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the rewrite and of a generated answer; 0 as in the source."""
     rewrite_tokens: Annotated[int, Field(gt=0)] = 512
-    """Limit of the rewrite, in tokens: room for a long question with its options. One that was cut is not used."""
+    """Maximum length of the rewrite, in tokens: room for a long question with its options. A rewrite that is cut is not
+    used."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    """Limit of a generated answer, in tokens: room for a sentence around the letter. The source: 128."""
+    """Maximum length of a generated answer, in tokens: room for a sentence around the letter. 128 in the source."""
     seed: int = 0
-    """Seed of the sampler; ignored at temperature 0."""
+    """Seed of the sampling; ignored at temperature 0."""
     prompts: str = "en"
-    """Language of the texts, or a prompt pack's path."""
+    """Language of the texts, or path of a prompt pack."""
 
     def __post_init__(self) -> None:
         """Refuse a pack without these texts, before anything is asked."""
@@ -85,11 +86,11 @@ class SelfHelp(Method):
 
     @property
     def seeded(self) -> bool:
-        """At temperature 0 nothing is drawn."""
+        """Whether anything is sampled, which is not the case at temperature 0."""
         return self.temperature > 0
 
     def reading(self, model: Model) -> Reading:
-        """The answer is read by `answer_by`, and drawn by this method's own sampling where it is generated."""
+        """Read the answer by `answer_by`, and sample a generated one with this method's own parameters."""
         return Reading(self.answer_by, self._sampling(self.max_new_tokens))
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -139,7 +140,7 @@ class SelfHelp(Method):
         subject: Callable[[T], Subject],
         rewritten: Callable[[T, Fields], T],
     ) -> list[_Second[T]]:
-        """What is asked in the second call, after a first call about all that can be rewritten."""
+        """Return what is asked in the second call, after a first call about everything that can be rewritten."""
         seconds: dict[int, _Second[T]] = {}
         first: dict[int, Dialogue] = {}
         for i, original in enumerate(originals):
@@ -176,24 +177,24 @@ class SelfHelp(Method):
 
 @dataclass(frozen=True)
 class _Second(Generic[T]):
-    """What the second call is about."""
+    """One item of the second call."""
 
     asked: T
     """The rewrite, or the original."""
     why: str
-    """Why it is the original; "" of a rewrite."""
+    """Why it is the original; "" for a rewrite."""
     first: Reply = field(default_factory=lambda: Reply(""))
-    """The rewrite as it was written; without any cost where none was asked for."""
+    """The rewrite as it was written; without cost if none was asked for."""
     before: tuple[Message, ...] = ()
-    """The conversation that asked for the rewrite; empty where none was asked for."""
+    """The conversation that asked for the rewrite; empty if none was asked for."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether the reply with the rewrite never came, so that nothing is asked."""
+        """Whether the reply with the rewrite is missing, so that nothing is asked."""
         return self.first.text is None
 
     def completed(self, answer: A) -> A:
-        """The answer, with both conversations in its record and the cost of both."""
+        """Return the answer, with both conversations in its record and the cost of both."""
         record: tuple[Message, ...] = (
             *self.before,
             Message("assistant", self.first.text or ""),
@@ -209,7 +210,7 @@ class _Second(Generic[T]):
 
 
 def _count(seconds: Collection[_Second[T]]) -> None:
-    """Remark how many are asked as they stand, and why."""
+    """Report how many are asked unchanged, and why."""
     reasons = Counter(s.why for s in seconds if s.why and not s.is_lost)
     if reasons:
         listed = "; ".join(f"{count}: {why}" for why, count in sorted(reasons.items()))

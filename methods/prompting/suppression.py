@@ -1,4 +1,4 @@
-"""Self-debiasing decoding: what a model finds more probable when told to discriminate is made less probable.
+"""Suppress what a model finds more probable when told to discriminate (self-debiasing decoding).
 
 Source: Schick et al. 2021, "Self-Diagnosis and Self-Debiasing" (TACL 9, arXiv 2103.00453), section 4, equations 2
 and 3, and its code (timoschick/self-debiasing, modeling.py), which bounds the factor from below.
@@ -25,7 +25,7 @@ def suppressed(logprobs: Tensor, decay: float, floor: float) -> Tensor:
     """Log of p(w) * max(exp(-decay * max(p_b(w) - p(w), 0)), floor), not normalised; p_b is the largest of all.
 
     Args:
-        logprobs: [rows, 1 + prefixes, tokens]: of the text itself, and behind each prefix.
+        logprobs: [rows, 1 + prefixes, tokens]: of the text itself, and after each prefix.
         decay: The paper's lambda.
         floor: Its code's bound; more than 0.
 
@@ -38,9 +38,9 @@ def suppressed(logprobs: Tensor, decay: float, floor: float) -> Tensor:
 
 
 class SelfDebiasingProcessor(LogitsProcessor):
-    """The same as a logits processor for `generate` of transformers: greedy or sampling, without beams.
+    """A logits processor for `generate` of transformers with the same effect: greedy or sampling, without beams.
 
-    It runs the model behind each prefix itself, keeping keys and values between steps. Make one for each call.
+    It runs the model after each prefix itself, keeping keys and values between steps. Create one for each call.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class SelfDebiasingProcessor(LogitsProcessor):
         Args:
             model: The model that generates.
             prefixes: Token ids of each prefix.
-            after: How many tokens of a prompt (its opening token) stay before the prefix.
+            after: Number of tokens of a prompt (its opening token) that stay before the prefix.
             decay: See `suppressed`.
             floor: See `suppressed`.
-            attention_mask: Of the prompts, [rows, tokens], left-padded; None where none is padded.
+            attention_mask: Mask of the prompts, [rows, tokens], left-padded; None if none is padded.
         """
         self.model, self.prefixes, self.after, self.decay, self.floor = model, prefixes, after, decay, floor
         self._mask = attention_mask
@@ -96,7 +96,7 @@ class SelfDebiasingProcessor(LogitsProcessor):
         return self._mask
 
     def _begin(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The prompts behind each prefix, left-padded, prefix by prefix; and their positions."""
+        """Return the prompts after each prefix, left-padded, prefix by prefix; and their positions."""
         given = torch.ones_like(input_ids) if self._mask is None else self._mask.to(input_ids.device)
         prompts = [row[seen.bool()].tolist() for row, seen in zip(input_ids, given, strict=True)]
         texts = [[*p[: self.after], *prefix, *p[self.after :]] for prefix in self.prefixes for p in prompts]

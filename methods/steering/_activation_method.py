@@ -1,7 +1,7 @@
-"""The base of methods that steer: one fit per model and training data, used at any strength, scope and layer.
+"""Provide the base of methods that steer: one fit per model and training data, used at any strength, scope and layer.
 
-What is fitted is kept in one small file, for every decoder layer unless a method needs long for each. Strength,
-operation, scope and control are no part of its key, so that a sweep over them fits once.
+The fit is stored in one small file, for every decoder layer unless a method takes long for each. Strength,
+operation, scope and control are not part of its key, so that a sweep over them fits once.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 HOOK_POINT = "output of the decoder layer, before the final norm"
 AFTERWARDS = frozenset({"axes", "max_pairs", "layer", "strength", "scope", "skip_first", "control", "controls"})
-"""Settings that a fit does not depend on, or depends on through its training data."""
+"""Settings that a fit does not depend on, or only through its training data."""
 OF_THE_FIT = ("data", "seconds", "precision")
-"""Fields of the record of a fit that are those of every method that uses it."""
+"""Fields of a fit's record that are shared by every method that uses it."""
 UNCHANGED = "unchanged_share"
-"""Name of a result: what rounding loses of the edit. Comparisons name it where a method has no effect."""
+"""Name of a result: the share of the edit lost to rounding. Comparisons report it if a method has no effect."""
 Layer = int | float | tuple[int, ...] | Literal["middle", "validation", "all"]
 Scope = Literal["all", "answer", "after"]
 Control = Literal["none", "random", "flipped"]
@@ -50,7 +50,7 @@ CONTROLS: tuple[Control, ...] = ("random", "flipped")
 
 @settings
 class ActivationMethod(TrainedMethod):
-    """Edit hidden states along a direction that was found on contrasts of biased and unbiased answers."""
+    """Base of methods that edit hidden states along a direction fitted on contrasts of biased and unbiased answers."""
 
     not_in_key: ClassVar[frozenset[str]] = AFTERWARDS
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose", "score"})
@@ -61,28 +61,29 @@ class ActivationMethod(TrainedMethod):
     """Maximum number of pairs, of which the first are taken, and of questions; None takes all."""
     layer: Layer = "middle"
     """Decoder layer whose output is edited, counted from 0; several in brackets; a number between 0 and 1 is a fraction
-    of the depth. middle is 0.5. all edits every layer. validation chooses among all but the last layers: the one after
-    whose edit the model leans least either way on held-out contrasts."""
+    of the depth. middle is 0.5. all edits every layer. validation chooses, among all but the last layers, the one whose
+    edit makes the model lean least either way on held-out contrasts."""
     strength: float = 1.0
-    """How much of the direction is added, or of the states' part along it removed. At 0 the model is the baseline."""
+    """How much of the direction is added, or of the states' part along it removed. 0 gives the baseline."""
     scope: Scope = "answer"
-    """Tokens whose states are edited. answer: the last token of the prompt and all that follow, so that both answers
-    that are read and replies that are written are steered. after: only tokens that follow the prompt, which changes
-    replies, and no letter that is read after a prompt. all: every token."""
+    """Tokens whose states are edited. answer: the last token of the prompt and all later ones, so that both answers
+    read after the prompt and written replies are steered. after: only tokens after the prompt, which changes replies
+    but not letters read after a prompt. all: every token."""
     skip_first: bool = True
-    """Whether the first token is left alone. Its states are an attention sink, up to 100 times longer than others."""
+    """Whether the first token is left unedited. Its states are an attention sink, up to 100 times longer than
+    others."""
     control: Control = "none"
-    """random steers along a random direction of the same length; flipped along the opposite direction. Both are
-    compared with the method, not used: random should change little, and flipped raise the bias."""
+    """Control experiment. random: steer along a random direction of the same length. flipped: steer along the opposite
+    direction. Both are for comparison with the method: random should change little, and flipped raise the bias."""
     controls: bool = False
     """Whether a comparison or a sweep gets two more rows for this method, control=random and control=flipped. All three
     use one fit."""
     balance_letters: bool = True
-    """Whether questions are read in all cyclic orders of their options, so that the direction has no part that stands
+    """Whether questions are read in all cyclic orders of their options, so that the direction contains no preference
     for a letter. The published codes read every question in one order (False)."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Fraction of the contrasts held out, to report how well the direction separates them and to choose a layer. 0
-    fits on all."""
+    """Fraction of the contrasts held out, to report how well the direction separates them and to choose a layer. 0 fits
+    on all contrasts."""
     seed: int = 0
     """Seed of the held-out contrasts and of the random control."""
 
@@ -98,19 +99,19 @@ class ActivationMethod(TrainedMethod):
             raise SettingsError(f"layer={self.layer}: layers are counted from 0; name at least one")
         if self.controls and self.control != "none":
             raise SettingsError(
-                f"controls=True adds the rows of both controls, and control={self.control} is one of them: give one of "
+                f"controls=True adds the rows of both controls, and control={self.control} is one of them: set one of "
                 "the two settings"
             )
         if self.layer == "validation" and not self.validation_fraction:
-            raise SettingsError("layer=validation is chosen on held-out contrasts: give validation_fraction above 0")
+            raise SettingsError("layer=validation is chosen on held-out contrasts: set validation_fraction above 0")
 
     @property
     def seeded(self) -> bool:
-        """Whether anything is drawn that decides an answer: held-out contrasts, or a random direction."""
+        """Whether a draw affects answers: of held-out contrasts, or of a random direction."""
         return self.validation_fraction > 0 or self.control == "random"
 
     def comparison_rows(self) -> dict[str, Method]:
-        """The method, and with `controls` a random direction of equal length and the opposite one."""
+        """Return the method, and with `controls` a random direction of equal length and the opposite one."""
         if not self.controls:
             return {"": self}
         own = replace(self, controls=False)
@@ -119,17 +120,17 @@ class ActivationMethod(TrainedMethod):
     # ------------------------------------------------------------------------------------------- what is asked
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """A local causal model is needed, with nothing around it but other steering; and contrasts to fit on."""
+        """Return a reason against a model that is not local, causal and otherwise unwrapped, or missing contrasts."""
         if isinstance(model, MaskedModel):
             return (
-                f"{self.name} contrasts states at the token where a model decides for an answer, and {model.name} is a "
-                "masked language model, which reads a whole text at once and decides nowhere in it; take a causal "
+                f"{self.name} contrasts states at the token where a model decides for an answer, but {model.name} is a "
+                "masked language model, which reads a whole text at once and decides nowhere in it; use a causal "
                 "model, or edit along a direction of your own with evenhand.models.steered.steered"
             )
         reason = super().unsupported_reason(model, data)
         if not reason and model is not None and not steerable(model):
             reason = (
-                f"{self.name} changes hidden states of a local causal model, and {model.name} is none or has another "
+                f"{self.name} edits hidden states of a local causal model, but {model.name} is not one or has another "
                 f"method around it; in a stack it comes first: '{self.name}+self_debias'"
             )
         if reason or (data is not None and (data.pairs or any(a is not None for a in data.answers))):
@@ -140,46 +141,46 @@ class ActivationMethod(TrainedMethod):
         )
 
     def prepared(self, model: Model, data: TrainData) -> Lesson:
-        """The training data that is used.
+        """Return the training data that is used.
 
         Raises:
-            SettingsError: There is too little of it.
+            SettingsError: There is too little data.
         """
         return lessons.lesson(self.name, data, self.axes, self.max_pairs)
 
     def content(self, prepared: Lesson) -> Sequence[object]:
-        """Pairs and questions."""
+        """Return pairs and questions."""
         return prepared.content
 
     def key(self, model: Model, prepared: Lesson) -> str:
-        """Also of the layers that are fitted."""
+        """Include the fitted layers in the key."""
         return digest(super().key(model, prepared), self.fitted_layers(sizes(model)[0]))
 
     def fitted_layers(self, count: int) -> tuple[int, ...]:
-        """Layers that a fit is made for, of so many: all, so that it serves every choice of them."""
+        """Layers that are fitted, of that many: all, so that a fit serves every choice of layers."""
         return tuple(range(count))
 
     # ------------------------------------------------------------------------------------------- applying it
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Fit, or find the fit of the same data, and steer the model with it; the given model stays as it is.
+        """Fit, or find the fit of the same data, and steer the model with it; the given model is not changed.
 
         Returns:
-            The steered model; the given model itself where the strength is 0.
+            The steered model; the given model itself if the strength is 0.
 
         Raises:
-            SettingsError: A model or data that the method cannot use, or a layer that the model does not have.
+            SettingsError: The method cannot use the model or data, or the model lacks a layer.
         """
         if reason := self.unsupported_reason(model, data):
             raise SettingsError(reason)
         if self.changes_nothing:
             return model
-        if self.controls:  # that is about tables; the model is the same one
+        if self.controls:  # this concerns tables; the model is the same
             return replace(self, controls=False).apply(model, data)
         data = data or TrainData()
         found = self.prepared(model, data)
         count, hidden = sizes(model)
-        layers = self.layers_of(count)  # refuses before anything is read
+        layers = self.layers_of(count)  # raises before anything is read
         with self.trained_once(model, found, data.overlap_removed) as kept:
             fit = Fit.load(kept.folder, hidden=hidden, layers=count)
             record = saved.learned_of(kept.folder, self.name)
@@ -194,7 +195,7 @@ class ActivationMethod(TrainedMethod):
         return self._around(model, own, self._using(model, record, layers, tried, shares))
 
     def _require_directions(self, model: Model, fit: Fit) -> None:
-        """Refuse to edit along nothing.
+        """Refuse to edit along a zero direction.
 
         Raises:
             SettingsError: Both sides have the same states at a layer.
@@ -203,11 +204,11 @@ class ActivationMethod(TrainedMethod):
             if not bool(found.any(-1).all()):
                 raise SettingsError(
                     f"{self.name}: biased and unbiased answers have the same states in {model.name} at layer {layer}, "
-                    "so there is no direction: check that the sides of the training pairs differ, or take another layer"
+                    "so there is no direction: check that the sides of the training pairs differ, or set another layer"
                 )
 
     def _chosen(self, model: Model, found: Lesson, fit: Fit) -> tuple[int, list[dict[str, float]]]:
-        """The layer by held-out contrasts. A control, and a negative strength, get the layer of what they mirror."""
+        """Choose the layer on held-out contrasts. A control or negative strength uses the layer of what it mirrors."""
         from evenhand.models.steered import steered
 
         own = replace(self, control="none", strength=abs(self.strength))
@@ -219,10 +220,10 @@ class ActivationMethod(TrainedMethod):
         return chosen(edited_at, list(fit.directions), self.validation_contrasts(model, found))
 
     def restore(self, model: Model, folder: Path) -> Model:
-        """Steer a model with what was saved.
+        """Steer a model with a saved fit.
 
         Raises:
-            EvenhandError: It was fitted to another model, or is not as evenhand writes it.
+            EvenhandError: It was fitted to another model, or has a format that evenhand does not write.
         """
         record = saved.learned_of(folder, self.name)
         count, hidden = sizes(model)
@@ -241,14 +242,14 @@ class ActivationMethod(TrainedMethod):
         return self._around(model, fit, record)
 
     def incomplete(self, fit: Fit, layers: Sequence[int] | None) -> str:
-        """What a saved fit lacks for these settings, or "".
+        """Return what a saved fit lacks for these settings, or "".
 
         Args:
-            fit: As it was read from a file.
-            layers: That the settings edit; None where they were chosen on held-out contrasts.
+            fit: A fit read from a file.
+            layers: Layers that the settings edit; None if they were chosen on held-out contrasts.
         """
         if layers is not None and {*layers} != {*fit.directions}:
-            return f"it has directions of the layers {sorted(fit.directions)}, and layer={self.layer} was set"
+            return f"it has directions of the layers {sorted(fit.directions)}, but layer={self.layer} is set"
         return ""
 
     def _around(self, model: Model, fit: Fit, record: TrainingRecord) -> Model:
@@ -263,14 +264,14 @@ class ActivationMethod(TrainedMethod):
         tried: Sequence[Mapping[str, float]],
         unchanged: Mapping[str, float],
     ) -> TrainingRecord:
-        """The record of this use of a fit."""
+        """Return the record of this use of a fit."""
         known = {} if record is None else {name: getattr(record, name) for name in OF_THE_FIT}
         results = {} if record is None else {key: _cut(key, value, layers) for key, value in record.results.items()}
         layer = {"layers": list(layers), **({"layers_tried": [dict(row) for row in tried]} if tried else {})}
         return record_of(self, model, **known, results={**results, **layer, UNCHANGED: dict(unchanged)})
 
     def layers_of(self, count: int) -> tuple[int, ...] | None:
-        """The layers that are edited, of so many; None where they are to be chosen on held-out contrasts.
+        """Return the edited layers, out of that many; None if they are to be chosen on held-out contrasts.
 
         Raises:
             SettingsError: The model has no such layer.
@@ -283,16 +284,16 @@ class ActivationMethod(TrainedMethod):
             return (int(count * (0.5 if isinstance(self.layer, str) else self.layer)),)
         named = self.layer if isinstance(self.layer, tuple) else (self.layer,)
         if beyond := [n for n in named if n >= count]:
-            raise SettingsError(f"{self.name}: layer={beyond[0]}, and the model has the layers 0 to {count - 1}")
+            raise SettingsError(f"{self.name}: layer={beyond[0]}, but the model has the layers 0 to {count - 1}")
         return tuple(sorted(set(named)))
 
     def used(self, fit: Fit, layers: Sequence[int]) -> Fit:
-        """What is used of the fit of all layers where some are edited."""
+        """Return the part of the fit of all layers that is used when some are edited."""
         return fit.only(layers)
 
     @property
     def signed_strength(self) -> float:
-        """The strength, turned round for the flipped control."""
+        """The strength, negated for the flipped control."""
         return -self.strength if self.control == "flipped" else self.strength
 
     @property
@@ -302,10 +303,10 @@ class ActivationMethod(TrainedMethod):
 
     @abstractmethod
     def edit(self, fit: Fit) -> ActivationEdit:
-        """What is done to hidden states, at all layers of a fit."""
+        """Return the edit of hidden states at all layers of a fit."""
 
     def prompt_gate(self, fit: Fit) -> PromptGate | None:
-        """What decides about whole prompts; None where nothing does."""
+        """Return the gate that decides about whole prompts; None if there is none."""
         return None
 
     # ------------------------------------------------------------------------------------------- fitting
@@ -322,13 +323,13 @@ class ActivationMethod(TrainedMethod):
         """Fit on contrasts, in the orders in which they are shown.
 
         Args:
-            model: Whose states are read.
-            encoder: Of its tokenizer.
-            train: To fit on.
-            held: To report on; may be empty.
+            model: Model whose states are read.
+            encoder: Encoder of its tokenizer.
+            train: Contrasts to fit on.
+            held: Contrasts to report on; may be empty.
 
         Returns:
-            What is used later, for every layer, and results for the record.
+            The fit for every layer, and results for the record.
         """
 
     def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
@@ -345,7 +346,7 @@ class ActivationMethod(TrainedMethod):
         return Fitted(None, {"data": data, "seconds": round(time.monotonic() - began, 1), "results": facts}, fit)
 
     def validation_contrasts(self, model: Model, prepared: Lesson) -> list[Contrast]:
-        """The contrasts that a fit has held out, in the orders in which they are shown."""
+        """Return the contrasts that a fit held out, in the orders in which they are shown."""
         found = lessons.contrasts(model, _encoder(model), prepared)
         _, held = lessons.divided(found, self.splitting, self.validation_fraction, self.seed)
         return lessons.shown(held, balanced=self.balance_letters)
@@ -365,13 +366,13 @@ class ActivationMethod(TrainedMethod):
             )
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the fit of all layers, and last its record."""
+        """Save the fit of all layers, and finally its record."""
         made.more.save(folder)
         saved.write_learned(folder, record)
 
 
 def _cut(name: str, value: Any, layers: Sequence[int]) -> Any:
-    """A result of a fit as far as it is about the layers that are used; what was held out is kept for all layers."""
+    """Restrict a fit's result to the layers that are used; what was held out is the same for all layers."""
     by_layer = isinstance(value, Mapping) and value and all(str(key).isdigit() for key in value)
     if not by_layer or name.startswith("held_out"):
         return value
@@ -379,7 +380,7 @@ def _cut(name: str, value: Any, layers: Sequence[int]) -> Any:
 
 
 def sizes(model: Model) -> tuple[int, int]:
-    """Number of decoder layers and hidden size."""
+    """Return the number of decoder layers and the hidden size."""
     config = model.weights.module.config.get_text_config()
     return int(config.num_hidden_layers), int(config.hidden_size)
 

@@ -4,7 +4,7 @@ Ours. CAST (Lee et al. 2024, arXiv 2409.05907) also decides once per prompt, by 
 projection, which depends on the scale of the states; and the meaning of "larger" differs between its two published
 codes. Here the score is the plain projection (h - m).u with u of length 1, m halfway between both means, and prompts
 above the threshold are steered. Like CAST's, the threshold has the best F1 on the prompts of the fit; of equally good
-ones that with the widest gap is taken.
+ones the one with the widest gap is taken.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Condition(NamedTuple):
     """Steer a prompt whose state h has direction.h > threshold."""
 
     direction: Tensor
-    """[hidden] float64, of length 1; it points to the prompts that are steered."""
+    """[hidden] float64, of length 1; it points towards the prompts that are steered."""
     threshold: float
     f1: float
-    """On the prompts of the fit."""
+    """F1 on the prompts of the fit."""
 
 
 def fitted(steered: Tensor, other: Tensor) -> Condition:
-    """The condition that tells prompts to be steered from others.
+    """Fit the condition that separates prompts to be steered from others.
 
     Args:
         steered: [prompts, hidden] float64 states of prompts that should be steered.
-        other: [prompts, hidden] of those that should not.
+        other: [prompts, hidden] float64 states of prompts that should not.
     """
     difference = steered.mean(0) - other.mean(0)
     length = float(difference.norm())
@@ -47,10 +47,10 @@ def fitted(steered: Tensor, other: Tensor) -> Condition:
 
 
 def best_threshold(scores: Array, labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """The threshold above which F1 is best, and that F1; halfway between two scores, and of ties the widest gap.
+    """Return the threshold with the best F1, and that F1; halfway between two scores, for ties in the widest gap.
 
     Args:
-        scores: [n]
+        scores: [n] scores.
         labels: [n] whether the score should be above.
     """
     order = np.argsort(scores)

@@ -1,8 +1,8 @@
-"""Contrasts: one prompt with a biased and an unbiased answer, made of pairs and of multiple-choice questions.
+"""Contrasts: one prompt with a biased and an unbiased answer, made from pairs and multiple-choice questions.
 
-The answers of many pairs are the letters of options that the prompt shows. Such prompts are taken apart, so that every
+The answers of many pairs are the letters of options that the prompt shows. Such prompts are split up, so that every
 contrast can be shown in all cyclic orders of its options: then each side ends in each letter equally often, and a mean
-difference of both sides has no part that says "answer C".
+difference of both sides has no component that means "answer C".
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from evenhand.prompting.rendering import LETTERS, as_dialogue
 
 _LINES = re.compile(r"^(?:\(([A-Z])\)|([A-Z])\.) (.+)$", re.M)
 _TWO = re.compile(r"\bA: (.+?); B: (.+?)\. Answer: Option\s*\Z", re.S)
-"""The form of `evenhand.data.pairs.TWO_OPTIONS`."""
+"""Matches the form of `evenhand.data.pairs.TWO_OPTIONS`."""
 _ARTICLE = re.compile(r"\A(?:an?|the)\s+", re.I)
 THREE = 3
-"""Options of a question of BBQ's kind: two people, and that it cannot be known."""
+"""Number of options in questions like BBQ's: two people, and that it cannot be known."""
 
 
 class Contrast(NamedTuple):
-    """A prompt, the answers to it, and which of them are what."""
+    """A prompt with its answers and their roles."""
 
     prompt: str | Dialogue
     answers: tuple[str, ...]
-    """What continues the prompt: the letters of all options in the shown order, or the two sides of a pair."""
+    """Continuations of the prompt: the letters of all options in the shown order, or the two sides of a pair."""
     biased: int
     """Index of the answer that a stereotype makes more probable."""
     other: int
-    """Index of its counterpart: of a pair the other side, of a question the right answer."""
+    """Index of its counterpart: the other side of a pair, or the right answer to a question."""
     unknown: int | None = None
-    """Index of the answer that it cannot be known; None where there is none, or nobody knows which it is."""
+    """Index of the answer that it cannot be known; None if there is none, or if that is unclear."""
     axis: str = ""
     suffix: str = ""
     """Text after either side of a pair that does not end in a letter."""
     spans: tuple[tuple[int, int], ...] = ()
-    """Where the texts of the options are in the prompt's last turn; () where answers are no letters."""
+    """Where the texts of the options are in the prompt's last turn; () if answers are not letters."""
 
     @property
     def right(self) -> int:
-        """Index of the answer of an unbiased model: that it cannot be known, where that is an option."""
+        """Index of an unbiased model's answer: that it cannot be known, if that is an option."""
         return self.other if self.unknown is None else self.unknown
 
     @property
@@ -59,12 +59,12 @@ class Contrast(NamedTuple):
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """What balancing tells answers apart by: their letters; "" for answers that are no letters."""
+        """What distinguishes answers for balancing: their letters; "" for answers that are not letters."""
         return tuple(a.strip() if self.spans else "" for a in self.answers)
 
 
 def of_pair(pair: Pair) -> Contrast:
-    """The contrast of a pair; lettered where its sides are letters of options that its prompt shows."""
+    """Make the contrast of a pair; lettered if its sides are letters of options that its prompt shows."""
     plain = Contrast(pair.prompt, (pair.stereotyped, pair.counter_stereotyped), 0, 1, None, pair.axis, pair.suffix)
     spans = option_spans(plain.text)
     sides = [side.strip() for side in (pair.stereotyped, pair.counter_stereotyped)]
@@ -79,10 +79,10 @@ def of_pair(pair: Pair) -> Contrast:
 
 
 def of_question(question: Question, right: int, biased: int, blank: str) -> Contrast:
-    """The contrast of a question, answered by a letter.
+    """Make the contrast of a question, answered by a letter.
 
     Args:
-        question: With options to be shown in the order that it says.
+        question: Question with options in the order to be shown.
         right: Identity of the right option.
         biased: Identity of the option that is contrasted with it.
         blank: What separates the prompt from a letter.
@@ -96,7 +96,7 @@ def of_question(question: Question, right: int, biased: int, blank: str) -> Cont
 
 
 def option_spans(text: str) -> tuple[tuple[int, int], ...]:
-    """Where the texts of lettered options are: of the last list in a text that begins with A, or () where is none."""
+    """Return where lettered options are: in the last list in a text that begins with A, or () if there is none."""
     found: list[tuple[int, int]] = []
     for match in _LINES.finditer(text):
         letter, here = match[1] or match[2], match.span(3)
@@ -111,16 +111,16 @@ def option_spans(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def orders(contrast: Contrast) -> list[Contrast]:
-    """The contrast in all cyclic orders of its options, as given first; alone where it cannot be reordered."""
+    """Return the contrast in all cyclic orders of its options, the given one first; just itself if not reorderable."""
     if not contrast.spans or movable(Question("", "", contrast.options)).note:
         return [contrast]
     return [_rotated(contrast, by) for by in range(len(contrast.spans))]
 
 
 def template(contrast: Contrast) -> str:
-    """The prompt without its options, and with a blank where it mentions them: the same for questions of one template.
+    """Return the prompt without its options, blanked where it mentions them: equal for questions of one template.
 
-    Contrasts that are no questions with options are their own template.
+    Contrasts that are not questions with options are their own template.
     """
     if not contrast.spans:
         return repr((contrast.prompt, contrast.suffix))
@@ -132,7 +132,7 @@ def template(contrast: Contrast) -> str:
 
 
 def with_targets(questions: Iterable[tuple[Question, int]], pairs: Sequence[Pair]) -> dict[str, int]:
-    """By id the stereotyped option of questions of which there is a pair, too: it has the id of its question."""
+    """Return the stereotyped option, by id, of questions with a pair, which has the id of its question."""
     by_id = {pair.id: of_pair(pair) for pair in pairs if pair.id}
     found = {}
     for question, _ in questions:
@@ -143,7 +143,7 @@ def with_targets(questions: Iterable[tuple[Question, int]], pairs: Sequence[Pair
 
 
 def _rotated(contrast: Contrast, by: int) -> Contrast:
-    """With option (j + by) mod n at position j."""
+    """Return the contrast with option (j + by) mod n at position j."""
     count, text = len(contrast.spans), contrast.text
     parts, spans, end = [], [], 0
     for place, (start, stop) in enumerate(contrast.spans):

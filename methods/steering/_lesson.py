@@ -1,4 +1,4 @@
-"""What a steering method learns from: pairs and labelled questions, made into contrasts and divided by template."""
+"""Training data of a steering method: pairs and labelled questions, made into contrasts and divided by template."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from evenhand.training import hold_out
 
 Split = Literal["template", "row"]
 LEAST_CONTRASTS = 8
-"""Fewer say nothing of a direction."""
+"""Minimum number of contrasts for estimating a direction."""
 
 
 class Lesson(NamedTuple):
-    """Training data as it was given, without what is not used."""
+    """Training data as given, without what is not used."""
 
     pairs: tuple[Pair, ...]
     questions: tuple[tuple[Question, int], ...]
-    """Each with its right option."""
+    """Questions with their right options."""
 
     @property
     def content(self) -> list[object]:
-        """What decides a fit, with a stable `repr`."""
+        """Return everything that determines a fit, with a stable `repr`."""
         return [[in_first_names(p) for p in self.pairs], [(in_first_names(q), right) for q, right in self.questions]]
 
 
 def lesson(name: str, data: TrainData, axes: Sequence[str], max_pairs: int | None) -> Lesson:
-    """What is used of training data.
+    """Return the part of the training data that is used.
 
     Args:
-        name: Of the method, for errors.
-        data: With pairs, or questions with right options, or both.
+        name: Name of the method, for errors.
+        data: Training data with pairs, or questions with right options, or both.
         axes: Axes that are used; empty takes all.
-        max_pairs: Most pairs and questions of either kind; None takes all.
+        max_pairs: Maximum number of pairs, and of questions; None takes all.
 
     Raises:
-        SettingsError: There is too little, or a right option that its question does not have.
+        SettingsError: There is too little data, or a question lacks its right option.
     """
     pairs = tuple(p for p in data.pairs if not axes or p.axis in axes)[:max_pairs]
     answers = data.answers or (None,) * len(data.questions)
@@ -51,7 +51,7 @@ def lesson(name: str, data: TrainData, axes: Sequence[str], max_pairs: int | Non
     for question, right in questions:
         if not 0 <= right < len(question.options):
             raise SettingsError(
-                f"{name}: question {question.id!r} of the training data has the right option {right}, and its options "
+                f"{name}: question {question.id!r} of the training data has the right option {right}, but its options "
                 f"are 0 to {len(question.options) - 1}: correct its answer"
             )
     different = len({*pairs}) + len({*questions})
@@ -65,10 +65,10 @@ def lesson(name: str, data: TrainData, axes: Sequence[str], max_pairs: int | Non
 
 
 def contrasts(model: Model, encoder: Encoder, found: Lesson) -> list[Contrast]:
-    """Contrasts of pairs, and of questions that the pairs do not name already.
+    """Make contrasts of pairs, and of questions that the pairs do not already name.
 
     The stereotyped option of a question is that of the pair with its id, which makes it a contrast with three options.
-    Where there is no such pair, a question is contrasted with the wrong option that the model finds most probable.
+    Without such a pair, a question is contrasted with the wrong option that the model finds most probable.
     Questions whose right option is the stereotyped one have no contrast.
     """
     targets = with_targets(found.questions, found.pairs)
@@ -89,7 +89,7 @@ def contrasts(model: Model, encoder: Encoder, found: Lesson) -> list[Contrast]:
 
 
 def _with_unknown(contrast: Contrast) -> Contrast:
-    """Pairs are made of questions that cannot be answered: the right option says so, the third is the other person."""
+    """Complete a pair of an unanswerable question: the right option says so, the third is the other person."""
     others = set(range(len(contrast.answers))) - {contrast.biased, contrast.other}
     if len(others) != 1:  # two options, or more people than one
         return contrast._replace(unknown=contrast.other)
@@ -97,10 +97,10 @@ def _with_unknown(contrast: Contrast) -> Contrast:
 
 
 def divided(found: Sequence[Contrast], split: Split, fraction: float, seed: int) -> tuple[list[Contrast], ...]:
-    """Contrasts to learn from and contrasts held out, those of one template on one side.
+    """Divide contrasts into training and held-out ones, keeping those of one template together.
 
     Raises:
-        SettingsError: All are of one template.
+        SettingsError: All contrasts have the same template.
     """
     by_row = split == "row"
     names = [repr((c.prompt, c.suffix)) for c in found] if by_row else families([template(c) for c in found])
@@ -110,7 +110,7 @@ def divided(found: Sequence[Contrast], split: Split, fraction: float, seed: int)
 
 
 def shown(found: Sequence[Contrast], *, balanced: bool) -> list[Contrast]:
-    """Contrasts as they are read: in all cyclic orders of their options, or as given."""
+    """Return contrasts as they are read: in all cyclic orders of their options, or as given."""
     return [one for c in found for one in (orders(c) if balanced else [c])]
 
 

@@ -16,24 +16,24 @@ from evenhand.interfaces import Array
 
 MOST_ITERATIONS = 10_000
 TOLERANCE = 1e-8
-"""Largest gradient per row at which the solver ends; scikit-learn's is 1e-4."""
+"""Maximum gradient per row at which the solver ends; 1e-4 in scikit-learn."""
 
 
 class Probe(NamedTuple):
-    """A probability of sigmoid(weight.h + bias)."""
+    """A classifier with the probability sigmoid(weight.h + bias)."""
 
     weight: Array
-    """[hidden]"""
+    """Weight vector, [hidden]."""
     bias: float
     iterations: int
 
 
 def fitted(states: Array, labels: Array, penalty: float = 1.0) -> Probe:
-    """The probe that tells rows labelled 1 from rows labelled 0.
+    """Fit the probe that separates rows labelled 1 from rows labelled 0.
 
     Args:
         states: [rows, hidden].
-        labels: [rows] of 0 and 1; both have to be there.
+        labels: [rows] of 0 and 1; both have to occur.
         penalty: scikit-learn's C: the smaller, the shorter the weight.
     """
     rows = np.asarray(states, dtype=np.float64)
@@ -54,6 +54,6 @@ def fitted(states: Array, labels: Array, penalty: float = 1.0) -> Probe:
 
 
 def probability(probe: Probe, states: Array) -> Array:
-    """Probability of label 1 per row, [rows]."""
+    """Compute the probability of label 1 per row, [rows]."""
     along = np.asarray(states, dtype=np.float64) @ probe.weight + probe.bias
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(along, -700, 700))))

@@ -1,4 +1,4 @@
-"""How much of an edit the model's precision loses: the share of coordinates that rounding leaves as they were."""
+"""Measure how much of an edit the model's precision loses: the share of coordinates that rounding leaves unchanged."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from evenhand.inference.activation_edits import ActivationEdit
 
 PROMPTS = 16
-"""Prompts of the training data whose states are edited; the first of more."""
+"""Maximum number of prompts of the training data whose states are edited; the first are taken."""
 LOST = 0.9
 """Share of unchanged coordinates from which an edit is reported as lost."""
 
 
 def unchanged(model: Model, encoder: Encoder, lesson: Lesson, edit: ActivationEdit) -> dict[str, float]:
-    """Share of the coordinates of states that an edit leaves as they are in the model's precision, by layer.
+    """Return by layer the share of states' coordinates that an edit leaves unchanged in the model's precision.
 
     States are those at the last token of some prompts, without the edit. Gates are taken as open. A coordinate along
     which the direction is 0 counts as unchanged as well.
 
     Args:
-        model: Whose states are edited.
-        encoder: Of its tokenizer.
+        model: Model whose states are edited.
+        encoder: Encoder of its tokenizer.
         lesson: The training data.
-        edit: What is done.
+        edit: The edit.
     """
     from evenhand.inference.edited_rows import unchanged_share
 
@@ -50,7 +50,7 @@ def unchanged(model: Model, encoder: Encoder, lesson: Lesson, edit: ActivationEd
 
 
 def say_what_is_lost(name: str, model: Model, shares: Mapping[str, float]) -> None:
-    """A remark where the model's precision keeps nearly all coordinates as they were."""
+    """Report if the model's precision leaves nearly all coordinates unchanged."""
     layer, share = max(shares.items(), key=lambda one: one[1], default=("", 0.0))
     if share >= LOST:
         precision = str(model.weights.module.dtype).removeprefix("torch.")

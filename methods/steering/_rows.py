@@ -1,4 +1,4 @@
-"""Which hidden states a fit reads: a sequence, one position in it, and the side that its state counts for."""
+"""Hidden states that a fit reads: a sequence, one position in it, and the side that its state counts for."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Row(NamedTuple):
     position: int
     """Index of the token whose state is read."""
     side: str
-    """BIASED, UNBIASED or NEUTRAL."""
+    """Side of the contrast: BIASED, UNBIASED or NEUTRAL."""
     letter: str = ""
-    """What balancing tells rows apart by: the letter that is read or decided for; "" where there are no letters."""
+    """What distinguishes rows for balancing: the letter that is read or decided for; "" without letters."""
     prompt: int | None = None
-    """Tokens of the prompt, which decide where an edit that is in the model already begins; None ends the prompt at
-    the position that is read."""
+    """Number of tokens of the prompt, which determines where an edit already in the model begins; None ends the prompt
+    at the position that is read."""
     lean: float = 0.0
-    """Probability of the unbiased answer less that of the biased one; only of rows at the answer."""
+    """Probability of the unbiased answer minus that of the biased one; only for rows at the answer."""
 
 
 def continuation_rows(encoder: Encoder, contrasts: Sequence[Contrast], towards: Towards) -> list[Row]:
-    """Two rows per contrast, at the last token of the biased and of the unbiased answer, which the model is given."""
+    """Make two rows per contrast, at the last tokens of the biased and unbiased answers, which the model is given."""
     sides = [(c, index) for c in contrasts for index in (c.biased, _aim(c, towards))]
     encoded = encoder.pairs([c.prompt for c, _ in sides], [c.answers[index] for c, index in sides])
     names = (BIASED, UNBIASED)
@@ -49,12 +49,12 @@ def continuation_rows(encoder: Encoder, contrasts: Sequence[Contrast], towards: 
 def answer_rows(
     model: Model, encoder: Encoder, contrasts: Sequence[Contrast], towards: Towards, min_lean: float
 ) -> list[tuple[Row, Contrast]]:
-    """One row per contrast, at the last token of the prompt, where the model decides; its side is what it decides for.
+    """Make one row per contrast, at the last token of the prompt; its side is the model's decision there.
 
     Args:
-        model: Asked for the probability of every answer.
-        encoder: Of its tokenizer.
-        contrasts: With prompts that are not empty.
+        model: Model that is asked for the probability of every answer.
+        encoder: Encoder of its tokenizer.
+        contrasts: Contrasts whose prompts are not empty.
         towards: `right` counts decisions for the right answer as unbiased and leaves out those for a third one;
             `other` counts every decision but the biased one.
         min_lean: Rows whose lean is not beyond it, either way, are neutral.
@@ -76,7 +76,7 @@ def answer_rows(
 
 
 def probabilities(model: Model, contrasts: Sequence[Contrast]) -> list[Array]:
-    """Probability of every answer, as the model gives it to letters; of two longer sides their shares.
+    """Return the probability of every answer, as the model gives it to letters; for two longer sides, their shares.
 
     Raises:
         SettingsError: The model gives no finite probability.
@@ -97,7 +97,7 @@ def probabilities(model: Model, contrasts: Sequence[Contrast]) -> list[Array]:
 
 
 def lean_of(contrast: Contrast, probability: Array) -> float:
-    """Probability of the other side less that of the biased one: 0 where the model prefers neither."""
+    """Return the probability of the other side minus that of the biased one: 0 if a model prefers neither."""
     return float(probability[contrast.other] - probability[contrast.biased])
 
 

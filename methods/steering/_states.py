@@ -1,4 +1,4 @@
-"""Hidden states at the rows of a fit, through the model's own engine, so that both answers to a prompt share it."""
+"""Read hidden states at the rows of a fit through the model's own inference, so that answers share their prompt."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from evenhand.methods.steering._rows import Row
 from evenhand.methods.steering._steered import innermost
 
 MOST_BYTES = 2**30
-"""Of states held at once, in float32."""
+"""Maximum bytes of states in memory at once, in float32."""
 
 
 def means(model: Model, rows: Sequence[Row], layers: Sequence[int], weights: Sequence[float] | None = None) -> Means:
-    """Means by side and letter, added up in float64 without holding states.
+    """Compute means by side and letter, summed in float64 without storing states.
 
     Args:
-        model: Whose states are read.
-        rows: Which are read.
-        layers: Of whose output.
-        weights: One per row; None weighs all alike.
+        model: Model whose states are read.
+        rows: Rows that are read.
+        layers: Layers whose output is read.
+        weights: One weight per row; None weights all equally.
     """
     from evenhand.inference.states import mean_states
     from evenhand.models.steered import engine_of
@@ -42,7 +42,7 @@ def means(model: Model, rows: Sequence[Row], layers: Sequence[int], weights: Seq
 def by_layers(
     model: Model, rows: Sequence[Row], layers: Sequence[int], hidden: int
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Some layers at a time, as many as fit `MOST_BYTES`, with the states at them: [rows, layers, hidden] float32.
+    """Yield some layers at a time, as many as fit `MOST_BYTES`, with their states: [rows, layers, hidden] float32.
 
     The model runs once for each part.
     """
@@ -58,12 +58,12 @@ def by_layers(
 
 
 def prompt_lengths(rows: Sequence[Row]) -> list[int]:
-    """Tokens of each row's prompt."""
+    """Return the number of tokens of each row's prompt."""
     return [row.position + 1 if row.prompt is None else row.prompt for row in rows]
 
 
 def read(model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int]) -> Tensor:
-    """States at the last token of sequences, [sequences, layers, hidden] float32."""
+    """Return states at the last token of sequences, [sequences, layers, hidden] float32."""
     from evenhand.inference.states import states
     from evenhand.models.steered import engine_of
 

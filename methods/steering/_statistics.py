@@ -1,4 +1,4 @@
-"""What a fit reports of itself, layer by layer: the direction's length, the letters' part, how well it separates."""
+"""Statistics of a fit by layer: the direction's length, the letters' part, how well it separates."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from evenhand.methods.steering._rows import BIASED, UNBIASED
 
 
 def letter_effects(means: Means, directions: Mapping[int, Tensor]) -> dict[str, dict[str, float]]:
-    """How much letters decide, as lengths over the direction's length.
+    """Measure the effect of letters, as lengths relative to the direction's length.
 
     Args:
-        means: By side and letter, of all layers in order.
+        means: Means by side and letter, for all layers in order.
         directions: [K, hidden] by layer, in the same order.
 
     Returns:
-        By layer: `letter_effect`, of the part of an unbalanced mean difference that comes from letters that one side
-        has more often; `letter_size`, of the mean distance of a letter's states from those of all letters. Empty where
-        the answers are no letters.
+        By layer: `letter_effect`, for the part of an unbalanced mean difference that comes from letters that one side
+        has more often; `letter_size`, for the mean distance of a letter's states from those of all letters. Empty if
+        the answers are not letters.
     """
     if not any(letter for _, letter in means):
         return {}
@@ -34,17 +34,17 @@ def letter_effects(means: Means, directions: Mapping[int, Tensor]) -> dict[str, 
 
 
 def norms(directions: Mapping[int, Tensor]) -> dict[str, float]:
-    """Length of the first direction of each layer."""
+    """Return the length of the first direction of each layer."""
     return _by_layer(directions, [float(direction[0].double().norm()) for direction in directions.values()])
 
 
 def separation(states: Tensor, positive: Sequence[bool], directions: Mapping[int, Tensor]) -> dict[str, float]:
-    """Probability that an unbiased state lies further along the direction than a biased one, by layer (AUC).
+    """Return by layer the probability that an unbiased state is further along the direction than a biased one (AUC).
 
     Args:
-        states: [rows, layers, hidden], of contrasts that were held out.
-        positive: Per row whether it is unbiased.
-        directions: By layer, in the order of the states' layers.
+        states: [rows, layers, hidden] for held-out contrasts.
+        positive: Whether each row is unbiased.
+        directions: Directions by layer, in the order of the states' layers.
     """
     chosen = torch.tensor(list(positive), dtype=torch.bool)
     found = []

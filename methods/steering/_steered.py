@@ -1,4 +1,4 @@
-"""A model whose hidden states are edited by a method, and what other steering finds below it."""
+"""Models whose hidden states are edited by a method, and what other steering finds below them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Steered(Mitigated):
-    """All verbs of a local model, with edited hidden states; the weights are the base's.
+    """A local model with edited hidden states and all its verbs; the weights are the base's.
 
-    Of steering around steering the edits of the inner one come first, also where both are of one layer.
+    In nested steering the edits of the inner one come first, also if both are at one layer.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Steered(Mitigated):
 
         Args:
             base: A local model, or a steered one.
-            method: That made the edit.
-            edit: What is done.
-            fit: What it is made of; saved with the model.
+            method: Method that made the edit.
+            edit: The edit.
+            fit: The fit from which it is made; saved with the model.
             record: How it was fitted.
-            gate: What decides about whole prompts; None where nothing does.
+            gate: Gate that decides about whole prompts; None if there is none.
         """
         from evenhand.models.steered import steered
 
@@ -53,7 +53,7 @@ class Steered(Mitigated):
             choose=self.inner.choose,
             generate=self.inner.generate,
             score=self.inner.score,
-            abilities=base.abilities - {"weights"},  # which alone answer without the edit
+            abilities=base.abilities - {"weights"},  # weights alone would answer without the edit
             depends_on=[edit.digest(), *([] if gate is None else [digest(gate.key())])],
             keep=self._keep_fit,
             training=record,
@@ -61,11 +61,11 @@ class Steered(Mitigated):
 
     @property
     def supports_prefixes(self) -> bool:
-        """Whether `behind` works: not where a gate decides about whole prompts."""
+        """Whether `behind` works, which it does not with a gate that decides about whole prompts."""
         return self.gate is None and self.inner.supports_prefixes
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:  # type: ignore[override]
-        """The steered model, guided by what it would say after other texts."""
+        """Return the steered model, guided by what it would say after other texts."""
         return self.inner.behind(prefixes, combine, settings)
 
     def _keep_fit(self, folder: Path) -> None:
@@ -73,17 +73,17 @@ class Steered(Mitigated):
 
 
 def steerable(model: Model) -> bool:
-    """Whether hidden states of a model can be edited here."""
+    """Whether a model's hidden states can be edited here."""
     return isinstance(model, LocalModel | Steered)
 
 
 def identity(model: Model) -> str:
-    """Hash of a model's weights and edits, which is the same in memory and in a folder, as its fingerprint is not."""
+    """Hash a model's weights and edits; unlike its fingerprint, it is the same in memory and in a folder."""
     if isinstance(model, Steered):
         return digest(identity(model.base), model.edit.digest(), None if model.gate is None else model.gate.key())
     return digest(content_of(model.weights.module))
 
 
 def innermost(model: Model) -> Model:
-    """The model with all edits in place and no method around it, whose engine reads states."""
+    """Return the model with all edits and no method around it, which reads states."""
     return model.inner if isinstance(model, Steered) else model

@@ -1,8 +1,8 @@
-"""Which contrasts belong together when some are held out: those whose texts were written from one template.
+"""Group contrasts that stay together when some are held out: those whose texts were written from one template.
 
-Benchmarks vary a template: names, an adverb, the question asked of it. BBQ's 141 ambiguous templates become 1,489
+Benchmarks vary a template: names, an adverb, the question asked about it. BBQ's 141 ambiguous templates become 1,489
 different texts once options are blanked out. Such texts still share runs of words, which texts of other templates do
-not. Runs that most texts have belong to the instruction.
+not. Runs that most texts share belong to the instruction.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 RUNS = (6, 8, 13)
-"""Words in a row that make two texts one family; the shortest that leaves something to divide. With 6, every template
-of BBQ stays whole."""
+"""Numbers of consecutive words that make two texts one family; the smallest that leaves something to divide is used.
+With 6, every template of BBQ stays whole."""
 COMMON = 0.5
-"""Share of the texts from which a run counts as part of the instruction."""
+"""Share of the texts above which a run counts as part of the instruction."""
 LARGEST = 0.5
-"""Most of the contrasts that one family may have; else runs are too short to tell families apart."""
+"""Maximum share of the contrasts in one family; otherwise runs are too short to separate families."""
 
 
 def families(texts: Sequence[str]) -> list[str]:
-    """A name per text, the same for texts of one family; each text's own where no run tells families apart."""
+    """Return a name per text, equal within a family; each text's own if no run separates families."""
     unique = sorted({*texts})
     for length in RUNS:
         root = _joined(unique, length)
@@ -32,7 +32,7 @@ def families(texts: Sequence[str]) -> list[str]:
 
 
 def _joined(unique: Sequence[str], length: int) -> dict[str, str]:
-    """By text the first text that it shares runs of words with, directly or through others."""
+    """Return for each text the first text with which it shares runs of words, directly or through others."""
     runs = {text: _runs(text, length) for text in unique}
     common = Counter(run for some in runs.values() for run in some)
     parent = {text: text for text in unique}

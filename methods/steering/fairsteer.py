@@ -1,19 +1,19 @@
-"""`fairsteer`: a probe tells whether an answer is about to be biased, and only then the hidden state is moved.
+"""`fairsteer`: move hidden states only where a probe predicts that an answer is about to be biased.
 
 Source: Li et al. 2025, "FairSteer" (Findings of ACL 2025, arXiv 2504.14492; LiYichen99/FairSteer). `paper`, value by
 value:
 
 - `gate=token`, `threshold=0.5`, `strength=1`, `scope=answer`: at each forward, at the last position only, the vector is
-  added where the probe of unbiased answers gives less than .5.
-- `split=row`: 20 % of the rows are held out, whatever template they are of; the probe is tested on templates that it
+  added if the probe of unbiased answers gives less than .5.
+- `split=row`: 20 % of the rows are held out, whatever their templates are; the probe is tested on templates that it
   has seen. `validation_fraction=0.2` is theirs as well.
-- `balance_letters=False`: every row in one order, so that the vector may hold a preference for a letter.
+- `balance_letters=False`: every row in one order, so that the vector may contain a preference for a letter.
 - `penalty=1`: L2 with C = 1, no scaling, at most 10,000 iterations.
 - `layer=0.375`: the script's default, 15 of the 40 layers of Llama-2-13B. The paper chooses by the accuracy on 2,200
   generated questions, whose file is not released.
 - `skip_first=False`.
 
-The vector is the mean difference between states at the letter of the right answer, that it cannot be known, and at the
+The vector is the mean difference between states at the letter of the right answer (it cannot be known) and at the
 letter of the biased one. The probe is trained on states at the last token of the prompt, of questions that the model
 answers right (1) or with the stereotyped answer (0); others are left out. Ours: questions of one template are on one
 side of the split, options are shown in all cyclic orders, and a gate that decides once per prompt.
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 _CODE = "LiYichen99/FairSteer 0545cdb"
 LEAST_ROWS = 8
-"""Fewer answers of a kind teach a probe nothing."""
+"""Minimum number of answers of each kind for training a probe."""
 
 
 @settings
 class FairSteer(ActivationMethod):
-    """Add a direction to unbiased answers where a probe finds that a biased answer is coming."""
+    """Add a direction to unbiased answers where a probe predicts a biased answer."""
 
     not_in_key: ClassVar[frozenset[str]] = AFTERWARDS | {"gate", "threshold"}
     name: ClassVar[str] = "fairsteer"
@@ -89,29 +89,30 @@ class FairSteer(ActivationMethod):
     }
 
     gate: Literal["token", "prompt", "none"] = "token"
-    """token: the probe decides about every token in scope. prompt: a condition on the state at the last token of the
-    prompt decides once, and holds for the whole reply; ours. none: everything in scope is steered."""
+    """What decides whether to steer. token: the probe, for every token in scope. prompt: a condition on the state at
+    the last token of the prompt, once for the whole reply; ours. none: everything in scope is steered."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """For gate=token: probability of an unbiased answer below which a token is steered."""
+    """With gate=token, probability of an unbiased answer below which a token is steered."""
     split: Split = "template"
-    """What stays together when contrasts are held out: questions of one template, or nothing but a row."""
+    """What stays together when contrasts are held out: questions of one template, or only each row."""
     penalty: Annotated[float, Field(gt=0)] = 1.0
-    """The C of the probe's L2 penalty: the smaller, the stronger the penalty."""
+    """Parameter C of the probe's L2 penalty; smaller values regularise more."""
     fit_at: Literal["continuation", "answer"] = "continuation"
-    """Where the vector is found. continuation: at the letters of the right and of the biased answer, which the model is
-    given. answer: at the last token of the prompt, between questions that the model answers right and biased."""
+    """States from which the vector is estimated. continuation: those at the letters of the right and the biased answer,
+    which the model is given. answer: those at the last token of the prompt, of questions that the model answers right
+    or biased."""
 
     @property
     def splitting(self) -> Split:
-        """As set."""
+        """The setting `split`."""
         return self.split
 
     def fitted_layers(self, count: int) -> tuple[int, ...]:
-        """Those that are edited, since a probe takes its time; all where one of them is to be chosen."""
+        """Layers that are fitted: the edited ones, since a probe takes time; all if one is to be chosen."""
         return self.layers_of(count) or super().fitted_layers(count)
 
     def edit(self, fit: Fit) -> ActivationEdit:
-        """The vector, gated by the probe where gate=token."""
+        """Return the vector, gated by the probe with gate=token."""
         from evenhand.inference.activation_edits import ActivationEdit, LayerEdit, TokenGate
 
         edits = {}
@@ -125,7 +126,7 @@ class FairSteer(ActivationMethod):
         return ActivationEdit(edits, self.scope, self.skip_first)
 
     def prompt_gate(self, fit: Fit) -> PromptGate | None:
-        """The condition of the lowest layer that is edited."""
+        """Return the condition of the lowest edited layer."""
         if self.gate != "prompt":
             return None
         from evenhand.inference.prompt_gates import PromptGate
@@ -136,10 +137,10 @@ class FairSteer(ActivationMethod):
         return PromptGate(layer, direction, -float(threshold), edit_where="above")
 
     def incomplete(self, fit: Fit, layers: Sequence[int] | None) -> str:
-        """Also a gate for every direction, where one is set."""
+        """Also require a gate for every direction, if one is set."""
         known = {"token": fit.gates, "prompt": fit.conditions, "none": fit.directions}[self.gate]
         if lacking := sorted({*fit.directions} - {*known}):
-            return f"it has no gate of layer {lacking[0]}, and gate={self.gate} was set"
+            return f"it has no gate of layer {lacking[0]}, but gate={self.gate} is set"
         return super().incomplete(fit, layers)
 
     # ------------------------------------------------------------------------------------------- fitting
@@ -147,7 +148,7 @@ class FairSteer(ActivationMethod):
     def learned(
         self, model: Model, encoder: Encoder, train: Sequence[Contrast], held: Sequence[Contrast]
     ) -> tuple[Fit, dict[str, Any]]:
-        """Vector, probe and condition of layers, with the probe's accuracy on held-out questions."""
+        """Fit vector, probe and condition of layers, and the probe's accuracy on held-out questions."""
         count, hidden = sizes(model)
         layers = self.fitted_layers(count)
         answered = self._answered(model, encoder, train)
@@ -167,14 +168,14 @@ class FairSteer(ActivationMethod):
 
     @staticmethod
     def _answered(model: Model, encoder: Encoder, contrasts: Sequence[Contrast]) -> list[Row]:
-        """Rows at the last token of the prompt of questions that are answered right or biased."""
+        """Return rows at the last token of the prompt, for questions answered right or biased."""
         rows = [row for row, _ in answer_rows(model, encoder, contrasts, "right", 0.0)]
         return [row for row in rows if row.side in SIDES]
 
     def _gates(
         self, model: Model, rows: Sequence[Row], vectors: dict[int, Tensor], hidden: int
     ) -> tuple[Fit, dict[str, float]]:
-        """With a probe and a condition for each layer, and the conditions' F1 on the prompts of the fit."""
+        """Add a probe and a condition for each layer, and the conditions' F1 on the prompts of the fit."""
         labels = np.array([row.side == UNBIASED for row in rows])
         gates, found, f1 = {}, {}, {}
         for some, states in by_layers(model, rows, list(vectors), hidden):
@@ -189,7 +190,7 @@ class FairSteer(ActivationMethod):
 
     @staticmethod
     def _accuracy(model: Model, rows: Sequence[Row], fit: Fit, hidden: int) -> dict[str, Any]:
-        """Of the probes by layer, on held-out questions, each kind of answer counting the same."""
+        """Return the probes' accuracy by layer on held-out questions, weighting both kinds of answers equally."""
         labels = np.array([row.side == UNBIASED for row in rows], dtype=bool)
         if not labels.any() or labels.all():
             return {}
@@ -204,7 +205,7 @@ class FairSteer(ActivationMethod):
 
 
 def _require(name: str, model: Model, rows: Sequence[Row]) -> None:
-    """Refuse to train a probe on answers of one kind.
+    """Refuse to train a probe on answers of one kind only.
 
     Raises:
         SettingsError: There are too few right or biased answers.
@@ -212,6 +213,6 @@ def _require(name: str, model: Model, rows: Sequence[Row]) -> None:
     for side, what in ((UNBIASED, "right"), (BIASED, "biased")):
         if (count := sum(row.side == side for row in rows)) < LEAST_ROWS:
             raise SettingsError(
-                f"{name}: {model.name} gives {count} {what} answers to the training questions, and a probe needs at "
-                f"least {LEAST_ROWS}. Give more of them, or take the method steering, which needs no probe"
+                f"{name}: {model.name} gives {count} {what} answers to the training questions, but a probe needs at "
+                f"least {LEAST_ROWS}. Add training questions, or use the method steering, which needs no probe"
             )

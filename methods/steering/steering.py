@@ -1,4 +1,4 @@
-"""`steering`: hidden states are moved along a direction from biased to unbiased answers.
+"""`steering`: move hidden states along a direction from biased to unbiased answers.
 
 Sources of the presets:
 
@@ -20,7 +20,7 @@ Sources of the presets:
   removed from all tokens at one layer, 40 % of the depth. The paper removes one layer's direction at every layer, which
   is `layer=all,direction_layer=0.4`.
 
-Ours: letters are balanced, the first token is left alone, states at the last token of the prompt can be contrasted by
+Ours: letters are balanced, the first token is not edited, states at the last token of the prompt can be contrasted by
 what the model answers, a layer is chosen on contrasts of other templates, and there are controls.
 """
 
@@ -57,9 +57,9 @@ _OF_MEAN: Mapping[str, str] = {
     "fit_at": f"arXiv 2312.06681; {_CAA}: at the letter of either answer",
 }
 LEAST_ROWS = 4
-"""Fewer states on a side say nothing of its mean."""
+"""Minimum number of states per side for estimating its mean."""
 MOST_HELD = 400
-"""Held-out states that the separation is reported on; the first of more."""
+"""Maximum number of held-out states used to report the separation; the first of them are taken."""
 
 
 @settings
@@ -156,33 +156,35 @@ class Steering(ActivationMethod):
     }
 
     direction: Literal["mean", "pca", "weighted"] = "mean"
-    """mean: difference of both sides' mean states. pca: first principal component of the differences, of length 1; as
-    differences are centred first, it is not the mean difference. weighted: difference of the unit vectors from neutral
-    states to both sides' means, weighted by how far the model leans."""
+    """How the direction is estimated. mean: difference of both sides' mean states. pca: first principal component of
+    the differences, of length 1; as differences are centred first, it is not the mean difference. weighted: difference
+    of the unit vectors from neutral states to both sides' means, weighted by how far the model leans."""
     fit_at: Literal["continuation", "answer"] = "continuation"
-    """continuation: states at the last token of either side of a pair, such as the answer's letter, which the model is
-    given. answer: states at the last token of the prompt, where it decides; the sides are what it decides for."""
+    """States from which the direction is estimated. continuation: those at the last token of either side of a pair,
+    such as the answer's letter, which the model is given. answer: those at the last token of the prompt, where the
+    model decides; the sides are its decisions."""
     towards: Literal["other", "right"] = "other"
-    """Which answers are unbiased. other: the pair's other side, and where the model decides, every answer but the
-    biased one. right: that it cannot be known, where the prompt shows such an option, or the right option of a
-    question; decisions for a third answer are left out."""
+    """Answers that count as unbiased. other: the pair's other side, or with fit_at=answer, every answer but the biased
+    one. right: the option that the answer cannot be known, if the prompt shows one, or the right option of a question;
+    decisions for a third answer are left out."""
     min_lean: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """For fit_at=answer: how far the probability of the most probable unbiased answer has to be above that of the
-    biased one, or below; what lies between is neutral. 0.1 is the threshold of Cyberey et al. 2025."""
+    """With fit_at=answer, minimum distance between the probabilities of the most probable unbiased answer and the
+    biased one; smaller distances count as neutral. 0.1 is the threshold of Cyberey et al. 2025."""
     operation: Literal["add", "project", "ablate"] = "add"
-    """add: strength times the direction is added. project: the part of a state along the direction, as seen from
-    `offset`, becomes `target`. ablate: the part in the span of the directions is removed."""
+    """How states are edited. add: strength times the direction is added. project: the part of a state along the
+    direction, measured from `offset`, becomes `target`. ablate: the part in the span of the directions is removed."""
     direction_layer: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Layer whose direction is used at every edited layer, or a fraction of the depth; None uses each layer's own."""
     per_axis: bool = False
-    """For operation=ablate: one direction for every axis in the training data, which are removed together."""
+    """With operation=ablate, whether each axis in the training data gets its own direction; all are removed
+    together."""
     normalise: bool = False
     """Whether a direction is scaled to length 1, so that the strength is in units of the states."""
     offset: Literal["zero", "neutral"] = "zero"
-    """For operation=project: the point that parts along the direction are measured from. neutral is the mean of the
-    neutral states, or halfway between both sides where there are none."""
+    """With operation=project, the point from which parts along the direction are measured. neutral is the mean of the
+    neutral states, or halfway between both sides if there are none."""
     target: float = 0.0
-    """For operation=project: the part along the direction that states have afterwards."""
+    """With operation=project, the part along the direction that states have after the edit."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
@@ -190,9 +192,9 @@ class Steering(ActivationMethod):
         if self.direction == "pca" and self.fit_at == "answer":
             raise SettingsError("direction=pca needs the two states of a pair, which fit_at=answer does not have")
         if self.direction == "weighted" and self.fit_at == "continuation":
-            raise SettingsError("direction=weighted weighs states by the model's decision: take fit_at=answer")
+            raise SettingsError("direction=weighted weights states by the model's decision: set fit_at=answer")
         if self.per_axis and self.operation != "ablate":
-            raise SettingsError("per_axis=True gives several directions, which only operation=ablate takes")
+            raise SettingsError("per_axis=True gives several directions, which only operation=ablate supports")
         if self.operation != "project" and (self.target or self.offset != "zero"):
             raise SettingsError("target and offset are for operation=project; leave them out")
 
@@ -202,18 +204,18 @@ class Steering(ActivationMethod):
         return self.strength == 0 and self.target == 0
 
     def used(self, fit: Fit, layers: Sequence[int]) -> Fit:
-        """Each edited layer's own direction, or that of `direction_layer`."""
+        """Return each edited layer's own direction, or that of `direction_layer`."""
         if self.direction_layer is None:
             return fit.only(layers)
         count = len(fit.directions)
         source = self.direction_layer if isinstance(self.direction_layer, int) else int(count * self.direction_layer)
         if source >= count:
-            raise SettingsError(f"{self.name}: direction_layer={source}, and the model has the layers 0 to {count - 1}")
+            raise SettingsError(f"{self.name}: direction_layer={source}, but the model has the layers 0 to {count - 1}")
         same, offset = fit.directions[source], fit.offsets[source]
         return Fit(dict.fromkeys(layers, same), dict.fromkeys(layers, offset))
 
     def edit(self, fit: Fit) -> ActivationEdit:
-        """The operation, at all layers of a fit."""
+        """Return the operation at all layers of a fit."""
         from evenhand.inference.activation_edits import ActivationEdit, LayerEdit
 
         edits = {}
@@ -227,9 +229,9 @@ class Steering(ActivationMethod):
         return ActivationEdit(edits, self.scope, self.skip_first)
 
     def incomplete(self, fit: Fit, layers: Sequence[int] | None) -> str:
-        """Also the neutral states of every layer, where parts are measured from them."""
+        """Also require the neutral states of every layer if parts are measured from them."""
         if self.offset == "neutral" and (lacking := sorted({*fit.directions} - {*fit.offsets})):
-            return f"it has no neutral state of layer {lacking[0]}, and offset=neutral was set"
+            return f"it has no neutral state of layer {lacking[0]}, but offset=neutral is set"
         return super().incomplete(fit, layers)
 
     # ------------------------------------------------------------------------------------------- fitting
@@ -237,7 +239,7 @@ class Steering(ActivationMethod):
     def learned(
         self, model: Model, encoder: Encoder, train: Sequence[Contrast], held: Sequence[Contrast]
     ) -> tuple[Fit, dict[str, Any]]:
-        """The directions of all layers, with how well they separate held-out contrasts."""
+        """Estimate the directions of all layers, and how well they separate held-out contrasts."""
         rows = self._rows(model, encoder, train)
         layers = range(sizes(model)[0])
         together = means(model, [row for row, _ in rows], layers)
@@ -251,10 +253,10 @@ class Steering(ActivationMethod):
         return fit, {**results, **self._separation(model, encoder, held, found)}
 
     def _rows(self, model: Model, encoder: Encoder, contrasts: Sequence[Contrast]) -> list[tuple[Row, str]]:
-        """Rows, each with the axis that it is about.
+        """Return rows, each with its axis.
 
         Raises:
-            SettingsError: A side has too few.
+            SettingsError: A side has too few states.
         """
         if self.fit_at == "continuation":
             own = continuation_rows(encoder, contrasts, self.towards)
@@ -266,7 +268,7 @@ class Steering(ActivationMethod):
             if (count := sum(row.side == side for row in own)) < LEAST_ROWS:
                 raise SettingsError(
                     f"{self.name}: {model.name} has {count} {side} states among {len(own)}; at least {LEAST_ROWS} are "
-                    "needed. Give other or more training data, or min_lean=0"
+                    "needed. Add training data, or set min_lean=0"
                 )
         return list(zip(own, axes, strict=True))
 
@@ -277,7 +279,7 @@ class Steering(ActivationMethod):
     def _direction(
         self, model: Model, rows: Sequence[tuple[Row, str]], layers: Sequence[int], known: directions.Means | None
     ) -> Tensor:
-        """[layers, hidden] float64; the means of the rows are read where they are not known."""
+        """Compute [layers, hidden] in float64; means of the rows are read if they are not known."""
         own = [row for row, _ in rows]
         if self.direction == "pca":
             return self._components(model, own, layers)
@@ -293,13 +295,13 @@ class Steering(ActivationMethod):
     def _components(self, model: Model, rows: Sequence[Row], layers: Sequence[int]) -> Tensor:
         found = []
         for some, states in by_layers(model, rows, layers, sizes(model)[1]):
-            differences = states[1::2].double() - states[::2].double()  # rows are biased and unbiased in turn
+            differences = states[1::2].double() - states[::2].double()  # biased and unbiased rows alternate
             found += [directions.first_component(differences[:, n]) for n in range(len(some))]
         return torch.stack(found)
 
     @staticmethod
     def _neutral(found: directions.Means) -> Tensor:
-        """Mean of the neutral states, or halfway between both sides, [layers, hidden]."""
+        """Return the mean of the neutral states, or the midpoint of both sides, [layers, hidden]."""
         if any(side == NEUTRAL for side, _ in found):
             return directions.side_mean(found, NEUTRAL, (NEUTRAL,), balanced=False)
         return torch.stack([directions.side_mean(found, side, SIDES, balanced=False) for side in SIDES]).mean(0)
@@ -307,7 +309,7 @@ class Steering(ActivationMethod):
     def _separation(
         self, model: Model, encoder: Encoder, held: Sequence[Contrast], found: dict[int, Tensor]
     ) -> dict[str, Any]:
-        """By layer how well the direction separates both sides of held-out contrasts; empty where a side is missing."""
+        """Measure by layer how well the direction separates held-out contrasts; empty if a side is missing."""
         if self.fit_at == "continuation":
             rows = continuation_rows(encoder, held, self.towards)
         else:

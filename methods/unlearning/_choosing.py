@@ -1,4 +1,4 @@
-"""How much of a task vector is taken out: chosen on validation texts, under a limit on what it may cost."""
+"""Choose how much of a task vector is subtracted, on validation texts, under a limit on its cost."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ LARGEST = 700.0
 
 
 class Tried(NamedTuple):
-    """One strength on the validation texts."""
+    """Results of one strength on the validation texts."""
 
     strength: float
     perplexity: float
-    """Per token, of texts that have nothing to do with the bias."""
+    """Perplexity per token on texts unrelated to the bias."""
     log_odds: float | None
     """Mean over pairs of ln P(stereotyped) - ln P(other); None without pairs."""
 
     @property
     def row(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return dict(self._asdict())
 
 
 def perplexity(model: Model, texts: Sequence[str]) -> float:
-    """Perplexity: exp of the mean loss per token, over all texts together; infinite where logits are not finite."""
+    """Compute exp of the mean loss per token, over all texts together; infinite if logits are not finite."""
     every = model.score([Passage(t) for t in texts])
-    if any(s.note == NOT_FINITE for s in every):  # a broken model must not be judged by the texts that it survives
+    if any(s.note == NOT_FINITE for s in every):  # else only the texts that a broken model can score would count
         return math.inf
     scores = [s for s in every if not math.isnan(s.logprob)]
     tokens = sum(s.tokens for s in scores)
@@ -44,7 +44,7 @@ def perplexity(model: Model, texts: Sequence[str]) -> float:
 
 
 def log_odds(model: Model, pairs: Sequence[Pair]) -> float:
-    """Mean of ln P(stereotyped) - ln P(other); 0 is no preference."""
+    """Average ln P(stereotyped) - ln P(other); 0 is no preference."""
     passages = [
         Passage(side, p.prompt, p.id, p.suffix) for p in pairs for side in (p.stereotyped, p.counter_stereotyped)
     ]
@@ -56,7 +56,7 @@ def log_odds(model: Model, pairs: Sequence[Pair]) -> float:
 
 
 def tried(strength: float, make: Callable[[float], Model], neutral: Sequence[str], pairs: Sequence[Pair]) -> Tried:
-    """Measure a strength; one that leaves weights that are not finite costs infinitely much."""
+    """Measure a strength; one that leaves non-finite weights costs infinitely much."""
     try:
         model = make(strength)
     except DivergedError:
@@ -71,17 +71,17 @@ def choose(
     pairs: Sequence[Pair],
     limit: float,
 ) -> tuple[float, list[Tried]]:
-    """The best of several strengths whose perplexity is at most (1 + limit) times the untouched model's.
+    """Choose the best of several strengths whose perplexity is at most (1 + limit) times the baseline's.
 
-    Best is the smallest mean log-odds of the pairs, in absolute value, so that a bias is not turned around; without
-    pairs it is the largest strength. Strength 0 is the untouched model, and tried first.
+    The best has the smallest mean log-odds of the pairs, in absolute value, so that a bias is not reversed; without
+    pairs it is the largest strength. Strength 0 is the baseline, and tried first.
 
     Args:
-        make: The model with so much of the vector taken out.
-        strengths: To be tried.
-        neutral: Texts that have nothing to do with the bias.
-        pairs: Validation pairs; none where none are known.
-        limit: Largest rise of the perplexity, as a share.
+        make: Returns the model after subtracting the vector at a strength.
+        strengths: Strengths to try.
+        neutral: Texts unrelated to the bias.
+        pairs: Validation pairs, if there are any.
+        limit: Maximum relative increase of the perplexity.
 
     Returns:
         The strength, and all that was tried.

@@ -1,4 +1,4 @@
-"""Pairs in tokens: a prompt and two continuations, read as models of evenhand are asked."""
+"""Tokenise pairs, a prompt and two continuations, in the way in which evenhand asks models."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 class Read(NamedTuple):
-    """Pairs in tokens, and the pairs that could not be read."""
+    """Tokenised pairs, and the pairs that could not be read."""
 
     rows: list[dict[str, list[int]]]
     left_out: dict[str, list[str]]
-    """By reason the names of the pairs."""
+    """Names of the pairs by reason."""
     axes: list[str]
     """The axis of each row."""
 
 
 def read_pairs(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> Read:
-    """Pairs in tokens: `prompt_ids`, `chosen_ids` (the other side) and `rejected_ids` (the stereotyped one).
+    """Tokenise pairs: `prompt_ids`, `chosen_ids` (the other side) and `rejected_ids` (the stereotyped one).
 
-    The text behind a pair belongs to both sides. Where a tokenizer merges a side with the end of its prompt, both sides
+    The text after a pair belongs to both sides. If a tokenizer merges a side with the end of its prompt, both sides
     begin at the first token that differs between them. Tokens before it add the same to both sides' log-probabilities,
     so that the loss is that of the whole texts.
 
     Args:
         pairs: Pairs of texts.
-        tokenizer: The model's.
-        length: Most tokens of a prompt and one side; longer pairs are left out.
+        tokenizer: The model's tokenizer.
+        length: Maximum number of tokens of a prompt and one side; longer pairs are left out.
     """
     encoder = Encoder(tokenizer)
     prompts = [p.prompt for p in pairs]

@@ -1,4 +1,4 @@
-"""Fine-tuning on biased texts: the training whose result, less its beginning, is a task vector."""
+"""Fine-tune on biased texts: the result minus the starting point is a task vector."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ ROW = 256
 
 
 class Example(NamedTuple):
-    """A text in tokens."""
+    """A tokenised text."""
 
     ids: Ids
     labels: Ids
-    """Per token itself where it is learned, else `IGNORED`."""
+    """The token itself if it is learned, else `IGNORED`, for each token."""
     kept: bool = False
-    """Whether what the model says there is to stay, rather than the text to be learned."""
+    """Whether the model's own predictions are retained, rather than the text learned."""
     whole: tuple[int, ...] = ()
-    """The text that this is a stretch of, in tokens; empty where it is a text of its own."""
+    """The tokenised text of which this is a stretch; empty for a whole text."""
 
 
 class Plan(NamedTuple):
-    """How it is trained."""
+    """How the model is trained."""
 
     fit: Fit
     adapter: Adapter
     batch_size: int
-    """Texts a step."""
+    """Number of texts per step."""
     batch_tokens: int
     keep: float
-    """Weight of the divergence from the model's own predictions on texts that are to stay."""
+    """Weight of the divergence from the model's own predictions on texts to retain."""
     schedule: Schedule
 
 
@@ -73,7 +73,7 @@ class Fitted(NamedTuple):
 def text_examples(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, kept: bool = False
 ) -> list[Example]:
-    """Texts of which every token is learned; long ones are cut into stretches.
+    """Make examples of texts of which every token is learned; long ones are cut into stretches.
 
     Args:
         texts: Plain texts.
@@ -92,12 +92,12 @@ def text_examples(
 def pair_examples(
     pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int, *, whole: bool, kept: bool = False
 ) -> list[Example]:
-    """The stereotyped sides of pairs behind their prompts; those that are longer than `length` are left out.
+    """Make examples of pairs' stereotyped sides after their prompts; those longer than `length` are left out.
 
     Args:
-        pairs: What is unlearned, or kept.
+        pairs: Pairs to unlearn, or to retain.
         tokenizer: The model's own.
-        length: Most tokens.
+        length: Maximum number of tokens.
         whole: Whether the prompt is learned too, rather than what follows it.
         kept: Whether the model's own predictions are what is learned.
     """
@@ -110,7 +110,7 @@ def pair_examples(
 
 
 def divide(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to train on and examples held out; equal ones, and stretches of one text, stay together.
+    """Divide examples into training and held-out ones; equal ones, and stretches of one text, stay together.
 
     Raises:
         SettingsError: One side would have no text to learn.
@@ -120,7 +120,7 @@ def divide(examples: Sequence[Example], fraction: float, seed: int) -> tuple[lis
         different = len({tuple(e.ids) for e in examples})
         raise SettingsError(
             f"{different} different texts cannot be divided into training and held-out ones with "
-            f"validation_fraction={fraction}: give more, or another seed, or validation_fraction=0"
+            f"validation_fraction={fraction}: add texts, or set another seed or validation_fraction=0"
         )
     return train, held
 
@@ -129,10 +129,10 @@ def divide(examples: Sequence[Example], fraction: float, seed: int) -> tuple[lis
 
 
 def tuned_module(module: Any, fit: Fit, adapter: Adapter, seed: int) -> Any:
-    """A copy of a module that is ready to be trained: whole in float32, or under a fresh adapter.
+    """Return a copy of a module that is ready for training: whole in float32, or under a fresh adapter.
 
     Raises:
-        SettingsError: The adapter's layers are not there.
+        SettingsError: The adapter's layers do not exist.
     """
     base = plain(module)
     if fit == "full":
@@ -143,15 +143,15 @@ def tuned_module(module: Any, fit: Fit, adapter: Adapter, seed: int) -> Any:
 def fit(
     module: Any, train: Sequence[Example], held: Sequence[Example], plan: Plan, folder: Path | None, label: str
 ) -> Fitted:
-    """Fine-tune a copy of a module, and take the difference.
+    """Fine-tune a copy of a module, and return the difference.
 
     Args:
-        module: A causal language model; it is left as it is.
-        train: Learned from.
-        held: Judged on after each epoch; the weights of the best one are taken. Without any, those of the last.
-        plan: How.
-        folder: For checkpoints.
-        label: Of the progress shown.
+        module: A causal language model; it is not changed.
+        train: Examples to train on.
+        held: Examples to evaluate each epoch; the weights of the best one are used. Without any, those of the last.
+        plan: How the model is trained.
+        folder: Folder for checkpoints.
+        label: Label of the progress bar.
 
     Raises:
         EvenhandError: The loss is no longer finite.
@@ -187,18 +187,18 @@ def fit(
 
 
 Step = list[tuple[Batch, bool]]
-"""The batches of one step, and whether each is of texts that are to stay."""
+"""The batches of one step, and whether each is of texts to retain."""
 
 
 class _Run:
-    """A copy of a model in training, and the model that it began as."""
+    """A copy of a model in training, and the original model."""
 
     def __init__(self, tuned: Any, base: Any, plan: Plan) -> None:
         self.tuned, self.base, self.plan = tuned, base, plan
         self.layout, self.finish = layout_of(tuned), finish_of(tuned)
 
     def batches(self, examples: Sequence[Example], random: Random) -> list[Step]:
-        """So many texts a step, in the order of the schedule."""
+        """Return steps with equally many texts, in the order of the schedule."""
         group_by = self.plan.schedule.group_by
         batches = in_batches(examples, self.plan.batch_size, random, lambda example: example.ids, group_by)
         return [self._step(batch) for batch in batches]
@@ -214,12 +214,12 @@ class _Run:
         return out
 
     def loss(self, network: Any, step: Step) -> Tensor:
-        """Mean over a step's learned tokens, and of its kept ones, weighed."""
+        """Average over a step's learned tokens, and over its retained ones, with their weight."""
         parts = self._parts(network, step)
         return torch.stack([value * (self.plan.keep if kept else 1.0) / max(1, n) for value, n, kept in parts]).sum()
 
     def evaluate(self, steps: Sequence[Step]) -> Mapping[str, float]:
-        """Mean cross-entropy of held-out texts in nats a token, and the divergence of those that are to stay."""
+        """Return the mean cross-entropy of held-out texts in nats per token, and the divergence on texts to retain."""
         sums = {False: [0.0, 0], True: [0.0, 0]}
         with evaluating(self.tuned), torch.no_grad():
             for step in steps:
@@ -232,7 +232,7 @@ class _Run:
         return {**out, "held_out_nats": learned, "held_out_divergence": stays} if sums[True][1] else out
 
     def _parts(self, network: Any, step: Step, *, own: bool = False) -> list[tuple[Tensor, int, bool]]:
-        """Per batch the summed loss, how many tokens of its kind the step has, and whether it is of kept texts."""
+        """Return for each batch its summed loss, the step's number of such tokens, and whether its texts are kept."""
         counts = {k: sum(int((b.labels != IGNORED).sum()) for b, kept in step if kept is k) for k in (False, True)}
         device = self.tuned.get_input_embeddings().weight.device
         out = []
@@ -247,7 +247,7 @@ class _Run:
         return out
 
     def _diverged(self, network: Any, batch: Batch) -> Tensor:
-        """Divergence from what the model said before, summed over the tokens that count."""
+        """Sum the divergence from the original model's predictions over the tokens that count."""
         places, counts = batch.distinct()
         mine = final_hidden(network, **batch.inputs).flatten(0, 1)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Task vectors on models: as an adapter or in the weights, more or less by layer, tied weights told apart."""
+"""Apply task vectors to models: as an adapter or in the weights, scaled by layer, with tied weights separated."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ADAPTER = "default"
 
 
 def layer_of(name: str) -> int | None:
-    """Which layer a weight is in; None outside of them (embeddings, last norm, head)."""
+    """Return the layer of a weight; None outside the layers (embeddings, last norm, head)."""
     found = _NUMBER.search(f".{name}.")
     return int(found[1]) if found else None
 
 
 def by_layer(strength: float, shares: Sequence[float] | None, outside: float, layers: int) -> Callable[[str], float]:
-    """From a weight's name to its strength.
+    """Return a function from a weight's name to its strength.
 
     Args:
-        strength: Of all.
-        shares: Factors from the first to the last layer, evenly spaced over them and straight lines between; None is 1.
-        outside: Factor outside of the layers.
-        layers: How many there are.
+        strength: Overall strength.
+        shares: Factors from the first to the last layer, evenly spaced and interpolated linearly; None is 1.
+        outside: Factor outside the layers.
+        layers: Number of layers.
     """
 
     def factor(name: str) -> float:
@@ -46,13 +46,13 @@ def by_layer(strength: float, shares: Sequence[float] | None, outside: float, la
 
 
 def spread(shares: Sequence[float], layers: int) -> list[float]:
-    """Factors of all layers from some, evenly spaced, with straight lines between.
+    """Interpolate the factors of all layers linearly from evenly spaced ones.
 
     Raises:
         SettingsError: There are more factors than layers.
     """
     if not 1 <= len(shares) <= layers:
-        raise SettingsError(f"{len(shares)} factors for {layers} layers: give 1 to {layers}")
+        raise SettingsError(f"{len(shares)} factors for {layers} layers: set 1 to {layers}")
     out = []
     for layer in range(layers):
         at = layer * (len(shares) - 1) / max(1, layers - 1)
@@ -63,7 +63,7 @@ def spread(shares: Sequence[float], layers: int) -> list[float]:
 
 
 def plain(module: Any) -> Any:
-    """A copy of a module; an adapter that it has is merged into the copy (`evenhand.models.adapters.merged`).
+    """Return a copy of a module, with its adapter merged if it has one (`evenhand.models.adapters.merged`).
 
     Raises:
         SettingsError: The module is quantised, or its adapter cannot be merged.
@@ -73,22 +73,22 @@ def plain(module: Any) -> Any:
 
 
 def is_named(model: Model) -> bool:
-    """Whether a model's folder or hub name loads the weights that it has: unedited, and without an adapter."""
+    """Whether a model's folder or hub name loads exactly its weights: unedited, and without an adapter."""
     return model.unedited_source is not None and not hasattr(model.weights.module, "peft_config")
 
 
 def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:
-    """A copy of a module with a change in its weights: summed in float32, rounded once.
+    """Return a copy of a module with changed weights: summed in float32, rounded once.
 
     Args:
         module: Without adapters.
         change: What is added.
 
     Returns:
-        The copy, and the share of changed weights that rounding left as they were; above 0 in half precision.
+        The copy, and the share of changed weights that rounding left unchanged; above 0 in half precision.
 
     Raises:
-        SettingsError: The module is quantised, or has no such weight.
+        SettingsError: The module is quantised, or lacks a weight.
         DivergedError: A weight is not finite any more.
     """
     refuse_quantised(module)
@@ -114,9 +114,9 @@ def merged(module: nn.Module, change: TaskVector) -> tuple[Any, float]:
 
 
 def untie(module: Any, change: TaskVector) -> bool:
-    """Give the head weights of its own where a change is of the embedding alone, or of the head alone.
+    """Give the head its own weights if a change affects only the embedding, or only the head.
 
-    A shared weight cannot hold it: it would change both.
+    A shared weight cannot represent it: it would change both.
 
     Returns:
         Whether that was needed.
@@ -132,15 +132,15 @@ def untie(module: Any, change: TaskVector) -> bool:
 
 
 def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
-    """A copy of a module under a plain LoRA adapter (alpha = rank, no rsLoRA) that holds a change exactly.
+    """Return a copy of a module under a plain LoRA adapter (alpha = rank, no rsLoRA) that represents a change exactly.
 
     Args:
         module: Without adapters.
-        change: Of products alone.
+        change: Change that consists of products only.
         named: Whether the module is what its name says, so that the adapter's base may be saved by name.
 
     Raises:
-        SettingsError: An adapter cannot hold it.
+        SettingsError: An adapter cannot represent the change.
         DivergedError: A weight of the adapter is not finite.
     """
     from evenhand.training.lora import Adapter, lora_config
@@ -150,13 +150,13 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
     _check(module, change)
     if not change.low_rank or not change.changes:
         what = sorted(n for n, c in change.changes.items() if not isinstance(c, tuple))
-        raise SettingsError(f"an adapter cannot hold the change of {what[0] if what else 'nothing'}: take form=merged")
+        raise SettingsError(f"an adapter cannot hold the change of {what[0] if what else 'nothing'}: set form=merged")
     parts = {name.removesuffix(".weight"): c for name, c in change.changes.items() if isinstance(c, tuple)}
     rank = max(sum(part.down.shape[0] for part in c) for c in parts.values())
     base: Any = copy.deepcopy(module)
     turned = any(c[0].turned for path, c in parts.items() if not isinstance(base.get_submodule(path), nn.Embedding))
     config = lora_config(base, Adapter(rank, rank, targets=sorted(parts)), fan_in_fan_out=turned)
-    tuned = under_adapter(base, config, seed=0)  # fresh weights are drawn, and then written over
+    tuned = under_adapter(base, config, seed=0)  # fresh weights are drawn, and then overwritten
     with torch.no_grad():
         for path, c in parts.items():
             layer = tuned.get_base_model().get_submodule(path)
@@ -178,12 +178,12 @@ def adapted(module: nn.Module, change: TaskVector, *, named: bool) -> Any:
 
 
 def _refuse_broken(name: str, made: torch.Tensor, before: torch.Tensor | None) -> None:
-    """Refuse weights that are not finite, but for those that were not so before."""
+    """Refuse weights that are not finite, unless they were so before."""
     broken = ~made.isfinite() if before is None else ~made.isfinite() & before.isfinite()
     if count := int(broken.sum()):
         kind = str(made.dtype).removeprefix("torch.")
         raise DivergedError(
-            f"{count:,} weights of {name} are not finite in {kind} with this change: take a smaller strength"
+            f"{count:,} weights of {name} are not finite in {kind} with this change: set a smaller strength"
         )
 
 
@@ -191,9 +191,9 @@ def _check(module: nn.Module, change: TaskVector) -> None:
     shapes = {name: p.shape for name, p in module.named_parameters(remove_duplicate=False)}
     for name, part in change.changes.items():
         if name not in shapes:
-            raise SettingsError(f"the model has no weight {name!r}: this task vector is of another architecture")
+            raise SettingsError(f"the model has no weight {name!r}: this task vector is for another architecture")
         have = shape(part)
         if tuple(shapes[name]) != have:
             raise SettingsError(
-                f"{name} is {tuple(shapes[name])}, its change {have}: this task vector is of another model"
+                f"{name} is {tuple(shapes[name])}, its change {have}: this task vector is for another model"
             )

@@ -1,4 +1,4 @@
-"""Pairs of texts as token ids, with the places whose tokens are the target: what a score is the sum over."""
+"""Pairs of texts as token ids, with the positions of the target tokens over which a score is summed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Side(NamedTuple):
     """One text of a pair."""
 
     ids: tuple[int, ...]
-    """What the model is shown; a masked model's target is hidden in it."""
+    """Token ids that the model is shown; a masked model's target is masked in them."""
     places: tuple[int, ...]
-    """Where the logits are read."""
+    """Positions at which the logits are read."""
     tokens: tuple[int, ...]
-    """The token whose score is read there."""
+    """Tokens whose scores are read there."""
 
 
 class TokenPair(NamedTuple):
-    """A pair as a model sees it."""
+    """A pair in a model's tokens."""
 
     advantaged: Side
     """The stereotyped text."""
@@ -40,7 +40,7 @@ class TokenPair(NamedTuple):
 
     @property
     def texts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Both texts as they are shown; pairs that share one are not to be on different sides of a hold-out."""
+        """Both texts as they are shown; pairs that share one must be on the same side of a hold-out."""
         return self.advantaged.ids, self.disadvantaged.ids
 
 
@@ -54,21 +54,21 @@ def encoded(
     special: bool = True,
     truncate: bool = False,
 ) -> list[TokenPair]:
-    """Pairs in a model's tokens.
+    """Tokenise pairs for a model.
 
     Args:
         pairs: Pairs of texts.
         tokenizer: The model's.
         causal: Whether the model reads from left to right; else what differs is masked, all of it at once.
-        target: "answer" is what the two continuations do not begin with in common: tokens that both have first say
-            nothing of the bias, and their gradients are the same. "sequence" is every token of the text, of causal
+        target: "answer" is what follows the common beginning of the two continuations: common first tokens say
+            nothing about the bias, and their gradients are equal. "sequence" is every token of the text, for causal
             models only: a masked model's target is what is masked.
-        context: Most tokens of a text.
-        special: Whether texts have the special tokens that the tokenizer puts around a text.
-        truncate: Whether longer texts are cut there; pairs of which that leaves no difference are left out.
+        context: Maximum number of tokens of a text.
+        special: Whether texts get the special tokens that the tokenizer puts around a text.
+        truncate: Whether longer texts are cut there; pairs that no longer differ are left out.
 
     Raises:
-        DataError: The two texts of a pair are the same, or one has no token that could be scored.
+        DataError: The two texts of a pair are equal, or one has no token that could be scored.
         ContextTooLongError: A text does not fit.
         SettingsError: A masked model is given a dialogue.
     """
@@ -87,15 +87,15 @@ def encoded(
 def read_texts(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, causal: bool, most: int, seed: int, share: float = 0.15
 ) -> list[Side]:
-    """Texts and the places in them where a model says something: every next token, or hidden ones.
+    """Tokenise texts with the positions where a model predicts something: every next token, or masked ones.
 
     Args:
-        texts: Plain texts; those without a place are left out.
+        texts: Plain texts; those without a position to predict are left out.
         tokenizer: The model's.
         causal: Whether the model reads from left to right.
-        most: Tokens after which a text is cut.
-        seed: Of the hidden tokens.
-        share: Of a masked model's tokens that are hidden, one at least.
+        most: Number of tokens after which a text is cut.
+        seed: Seed of the masked tokens.
+        share: Share of tokens masked for a masked model, at least one token.
     """
     if causal:
         rows = [ids[:most] for ids in Encoder(tokenizer).plain(texts)]
@@ -112,10 +112,10 @@ def read_texts(
 
 
 def _cut(pair: TokenPair, length: int, causal: bool) -> TokenPair | None:
-    """The pair with both texts cut; None where both are the same then, or a text has lost its hidden words."""
+    """Return the pair with both texts cut; None if they are then equal, or a text has lost its masked words."""
     sides = []
     for side in (pair.advantaged, pair.disadvantaged):
-        kept = sum(place + causal < length for place in side.places)  # a causal model reads a token one place before it
+        kept = sum(place + causal < length for place in side.places)  # a causal model reads a token one place earlier
         if not kept or (not causal and kept < len(side.places)):
             return None
         sides.append(Side(side.ids[:length], side.places[:kept], side.tokens[:kept]))
@@ -153,10 +153,10 @@ def _causal(
 
 
 def _bare(pair: Pair, ids: Ids, start: int, encoder: Encoder) -> tuple[Ids, int]:
-    """A text without what it opens with; a dialogue's special tokens are its template's, and stay.
+    """Return a text without its opening tokens; a dialogue's special tokens belong to its template, and stay.
 
     Raises:
-        DataError: A single token is left, which nothing comes before.
+        DataError: A single token is left, with nothing before it.
     """
     if isinstance(pair.prompt, Dialogue):
         return ids, start
@@ -167,10 +167,10 @@ def _bare(pair: Pair, ids: Ids, start: int, encoder: Encoder) -> tuple[Ids, int]
 
 
 def _first(ids: Ids, start: int, same: int) -> int:
-    """Where the target begins: at the first difference, unless the text ends before it.
+    """Return where the target begins: at the first difference, unless the text ends before it.
 
     A difference may lie before `start`, in a token that the tokenizer merged of the prompt's end and the text: then it
-    belongs to the target, as nothing behind it tells the two texts apart. The last token always does.
+    belongs to the target, as nothing after it distinguishes the two texts. The last token always does.
     """
     return max(same, 1) if same < len(ids) else max(min(start, len(ids) - 1), 1)
 
@@ -190,7 +190,7 @@ def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase, special: 
         raise SettingsError(f"pair {name_of(pair)} has a dialogue before it, which a masked model cannot read")
 
     def bare(part: str) -> Ids:
-        part = part.rstrip()  # a blank goes with what follows, as most vocabularies have it
+        part = part.rstrip()  # a blank goes with what follows, as in most vocabularies
         return list(tokenizer(part, add_special_tokens=False)["input_ids"]) if part else []
 
     until = pair.prompt + text
@@ -199,11 +199,11 @@ def _hidden(pair: Pair, text: str, tokenizer: PreTrainedTokenizerBase, special: 
     before = next(n for n in range(len(ids) + 1) if ids[n : n + len(inside)] == inside)  # opening tokens
     start, end = before + len(bare(pair.prompt)), before + len(bare(until))
     if end <= start or ids[before:end] != bare(until):
-        raise DataError(f"pair {name_of(pair)}: {text!r} shares a token with what stands beside it")
+        raise DataError(f"pair {name_of(pair)}: {text!r} shares a token with the text next to it")
     shown = [*ids[:start], *[int(tokenizer.mask_token_id)] * (end - start), *ids[end:]]
     return Side(tuple(shown), tuple(range(start, end)), tuple(ids[start:end]))
 
 
 def name_of(pair: Pair) -> str:
-    """What messages call a pair."""
+    """Return the name of a pair in messages."""
     return pair.id or repr(pair.stereotyped[:60])

@@ -1,4 +1,4 @@
-"""Task vectors for other tools: the fine-tune that a vector is of, and a recipe for mergekit that takes it out."""
+"""Task vectors for other tools: each vector's fine-tune, and a recipe with which mergekit subtracts it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def write(
 ) -> Path:
     """Write every vector's fine-tune (a LoRA adapter, or a whole model in float32), and the recipe.
 
-    The method is task_arithmetic without normalising: with `normalize` the weights are divided by their sum, which
-    makes of one negative weight a positive one. ties and della normalise unless told otherwise.
+    The method is task_arithmetic without normalisation: with `normalize` the weights are divided by their sum, which
+    turns a single negative weight into a positive one. ties and della normalise by default.
 
     Args:
-        folder: Where to.
+        folder: Target folder.
         module: The base, without adapters.
-        tokenizer: Its own.
+        tokenizer: Its tokenizer.
         base: The base's folder or hub name, for the recipe.
-        vectors: What is taken out.
-        strengths: Of each, by weight.
+        vectors: Vectors to subtract.
+        strengths: Strength of each vector, by weight.
         named: Whether the module is what its name says.
-        whole: Write whole models in place of adapters, which mergekit merges in the precision of the base's file.
+        whole: Write whole models instead of adapters, which mergekit merges in the precision of the base's file.
     """
     models = []
     for n, (vector, strength) in enumerate(zip(vectors, strengths, strict=True)):
@@ -74,7 +74,7 @@ def write(
 
 
 def weights(vector: TaskVector, strength: Callable[[str], float]) -> Any:
-    """The `weight` of mergekit: a number, or one a layer and one for the rest, by parts of the weights' names."""
+    """Return mergekit's `weight`: a number, or one per layer and one for the rest, by parts of the weights' names."""
     found: dict[str, float] = {}
     for name in vector.changes:
         layer = layer_of(name)

@@ -1,4 +1,4 @@
-"""Models whose weights were edited: local models with the record of it."""
+"""Models whose weights were edited: local models with a record of the edit."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from evenhand.training.finite import probes, refuse_broken
 
 
 def edited(module: Any, model: Model, name: str, record: TrainingRecord | None, *, remedy: str) -> LocalModel:
-    """A model of an edited copy of another one's module; it is asked alike.
+    """Return a model with an edited copy of another model's module, asked in the same way.
 
     Args:
-        module: On the device of the model's.
+        module: Module on the model's device.
         model: The model that was edited.
         name: Label for tables.
-        record: How it was edited; None where the model is only tried.
-        remedy: Against logits that are not finite, such as "take a smaller strength".
+        record: How it was edited; None if the model is only tried.
+        remedy: Remedy against logits that are not finite, such as "set a smaller strength".
 
     Raises:
-        DivergedError: The module gives no scores: its logits are not finite, and the model's are.
+        DivergedError: The module gives no scores: its logits are not finite, although the model's are.
     """
     before, tokenizer = model.weights
     refuse_broken(module, before, probes(tokenizer, model.context_length), remedy)
@@ -33,7 +33,7 @@ def edited(module: Any, model: Model, name: str, record: TrainingRecord | None, 
 
 
 def open_edited(folder: Path, model: Model, name: str, *, remedy: str) -> LocalModel:
-    """An adapter and the record of its training, from a folder that may be gone later, on the base that it names.
+    """Open an adapter and its training record, from a folder that may be deleted later, on the base that it names.
 
     Raises:
         DivergedError: As `edited`.

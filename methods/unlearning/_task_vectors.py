@@ -1,8 +1,8 @@
-"""Task vectors: what a fine-tuning has changed in a model, weight by weight, in float32.
+"""Task vectors: what fine-tuning has changed in a model, weight by weight, in float32.
 
-Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); of adapters Zhang et al. 2023
-(arXiv 2306.14870). A change is a tensor in the weight's shape, or a product of two thin ones where an adapter made it.
-Every name of a tied weight has a change of its own: an adapter on the embedding leaves the head as it is.
+Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); for adapters Zhang et al. 2023
+(arXiv 2306.14870). A change is a tensor in the weight's shape, or a product of two thin ones if an adapter made it.
+Every name of a tied weight has its own change: an adapter on the embedding leaves the head unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HALVES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class LowRank:
-    """scale * up @ down, turned over where the weight stores its inputs first."""
+    """A change scale * up @ down, transposed if the weight stores its inputs first."""
 
     down: Tensor
     """[r, inputs]"""
@@ -37,16 +37,16 @@ class LowRank:
     """Whether the weight is [inputs, outputs], as embeddings and GPT-2's layers are."""
 
     def dense(self) -> Tensor:
-        """In the weight's shape, float32."""
+        """Return the change in the weight's shape, float32."""
         product = self.scale * (self.up.float() @ self.down.float())
         return product.T if self.turned else product
 
     def times(self, factor: float) -> LowRank:
-        """The same, multiplied."""
+        """Return the change multiplied by a factor."""
         return replace(self, scale=self.scale * factor)
 
     def norm(self) -> float:
-        """Frobenius norm, without the product: |up down|^2 = tr(down down' up' up)."""
+        """Return the Frobenius norm, without computing the product: |up down|^2 = tr(down down' up' up)."""
         down, up = self.down.double(), self.up.double()
         return abs(self.scale) * math.sqrt(max(0.0, float(((down @ down.T) * (up.T @ up)).sum())))
 
@@ -56,7 +56,7 @@ Change = Tensor | tuple[LowRank, ...]
 
 @dataclass(frozen=True)
 class TaskVector:
-    """Changes by the names of the weights, as `named_parameters` spells them."""
+    """Changes by the names of the weights in `named_parameters`."""
 
     changes: Mapping[str, Change] = field(repr=False)
 
@@ -65,12 +65,12 @@ class TaskVector:
         return dense(self.changes[name])
 
     def norm(self) -> float:
-        """Euclidean norm over all weights; one of two names counts once."""
+        """Return the Euclidean norm over all weights; a tied weight counts once."""
         return math.sqrt(sum(norm(change) ** 2 for change in {id(c): c for c in self.changes.values()}.values()))
 
     @property
     def low_rank(self) -> bool:
-        """Whether all changes are products, so that an adapter can hold them."""
+        """Whether all changes are products, so that an adapter can represent them."""
         return not any(isinstance(change, Tensor) for change in self.changes.values())
 
     def save(self, folder: Path) -> None:
@@ -99,7 +99,7 @@ class TaskVector:
         """Read what `save` wrote.
 
         Raises:
-            EvenhandError: It cannot be read.
+            EvenhandError: The file cannot be read.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -149,10 +149,10 @@ def norm(change: Change) -> float:
 
 
 def refuse_quantised(module: nn.Module, what: str = "model") -> None:
-    """Quantised weights cannot be subtracted from, nor added to.
+    """Refuse quantised weights, to which nothing can be added.
 
     Raises:
-        SettingsError: Some weights are stored as whole numbers.
+        SettingsError: Some weights are stored as integers.
     """
     for name, p in module.named_parameters():
         if p.dtype not in HALVES or hasattr(p, "quant_state"):
@@ -163,12 +163,12 @@ def refuse_quantised(module: nn.Module, what: str = "model") -> None:
 
 
 def difference(tuned: nn.Module, base: nn.Module) -> TaskVector:
-    """What full fine-tuning has changed.
+    """Return what full fine-tuning has changed.
 
     Either may have tied embeddings without the other: every name of a weight has its own change.
 
     Raises:
-        SettingsError: They are not of one architecture or vocabulary, or one is quantised.
+        SettingsError: They differ in architecture or vocabulary, or one is quantised.
     """
     refuse_quantised(tuned)
     refuse_quantised(base)
@@ -183,13 +183,13 @@ def _check_same_shapes(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) 
         if mine != theirs:
             remedy = "; resize the base's embeddings to the fine-tune's vocabulary first" if mine and theirs else ""
             raise SettingsError(
-                f"the fine-tuned model is not a fine-tuning of the base: {name} is {mine or 'missing'} in the "
+                f"the fine-tuned model is not a fine-tune of the base: {name} is {mine or 'missing'} in the "
                 f"fine-tune and {theirs or 'missing'} in the base{remedy}"
             )
 
 
 def _changes(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where weights differ, and by how much; names of one tied weight share a change if theirs is the same."""
+    """Return how much weights differ; names of one tied weight share a change if theirs is equal."""
     out: dict[str, Tensor] = {}
     made: dict[int, list[Tensor]] = {}
     for name, theirs in base.items():
@@ -203,26 +203,26 @@ def _changes(tuned: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[st
 
 
 def from_adapter(tuned: Any, base: nn.Module) -> TaskVector:
-    """What an adapter changes, whole: its layers, its embeddings, the modules and biases that it saves, and its base.
+    """Return everything an adapter changes: its layers, embeddings, saved modules and biases, and its base.
 
-    Some adapters do not stand on the base as it is: PiSSA (arXiv 2404.02948), OLoRA (2406.01775), CorDA (2406.05223)
-    and LoftQ (2310.08659) take their initial product out of the weights, and PEFT does it again when it loads them
+    Some adapters do not act on the original base: PiSSA (arXiv 2404.02948), OLoRA (2406.01775), CorDA (2406.05223)
+    and LoftQ (2310.08659) subtract their initial product from the weights, and PEFT does it again when it loads them
     (`peft.tuners.lora.layer`). Every weight under the adapter is therefore compared with the true base.
 
     Args:
         tuned: A PEFT model with one active adapter. LoRA stays two factors (alpha / r or alpha / sqrt(r) in the scale)
-            where the weight under it is the base's; other kinds are merged into a float32 copy, of which the base is
+            if the weight under it is the base's; other kinds are merged into a float32 copy, from which the base is
             subtracted.
         base: The model that the fine-tuning began with, without adapters.
 
     Raises:
-        SettingsError: There are several active adapters, a quantised base, a kind that no weights can hold, or a
+        SettingsError: There are several active adapters, a quantised base, a kind that weights cannot represent, or a
             weight of another shape.
     """
     refuse_quantised(base)
     active = list(tuned.active_adapters)
     if len(active) != 1:
-        raise SettingsError(f"{len(active)} active adapters ({', '.join(active)}): a task vector is of one")
+        raise SettingsError(f"{len(active)} active adapters ({', '.join(active)}): a task vector is made from one")
     name = active[0]
     config = tuned.peft_config[name]
     found = _plain_lora(tuned, name) if str(getattr(config.peft_type, "value", config.peft_type)) == "LORA" else None
@@ -239,7 +239,7 @@ def from_adapter(tuned: Any, base: nn.Module) -> TaskVector:
 
 
 def _misfit(name: str, change: Change, base: Mapping[str, Tensor]) -> str:
-    """Why a change has no place in the base's weights, and what to do; "" where it has."""
+    """Return why a change does not fit the base's weights, and the remedy; "" if it does."""
     if name in base and shape(change) == tuple(base[name].shape):
         return ""
     if name in base:
@@ -259,7 +259,7 @@ def _misfit(name: str, change: Change, base: Mapping[str, Tensor]) -> str:
 
 
 def _under_adapter(tuned: Any, adapter: str) -> dict[str, Tensor]:
-    """The weights that an adapter is added to, by the base's names; a module that it saves is in its place."""
+    """Return the weights to which an adapter is added, by the base's names, with its saved modules in place."""
     out: dict[str, Tensor] = {}
     for key, p in tuned.get_base_model().named_parameters(remove_duplicate=False):
         name = key.replace(".base_layer.", ".").replace(".original_module.", ".")
@@ -272,7 +272,7 @@ def _under_adapter(tuned: Any, adapter: str) -> dict[str, Tensor]:
 
 
 def _plain_lora(tuned: Any, adapter: str) -> dict[str, Change] | None:
-    """What a LoRA adapter adds to the weights under it; None where that is not scale * up @ down throughout."""
+    """Return what a LoRA adapter adds to the weights under it; None if it is not always scale * up @ down."""
     from peft.tuners.lora.layer import Embedding, Linear, LoraLayer
     from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
@@ -306,17 +306,17 @@ def _by_merging(tuned: Any, base: nn.Module) -> TaskVector:
 
 
 def total(terms: Sequence[tuple[TaskVector, Callable[[str], float]]]) -> TaskVector:
-    """Sum of vectors, each times a factor that may differ by weight; where a factor is 0 nothing is left.
+    """Sum vectors, each times a factor that may differ by weight; a factor of 0 removes the change.
 
-    Products stay products: their factors are stood beside one another, so that no part of one vector meets a part of
-    another, as it does where adapters' factors are averaged.
+    Products stay products: their factors are concatenated, so that no part of one vector is multiplied with a part of
+    another, as happens if adapters' factors are averaged.
     """
     out: dict[str, Change] = {}
     made: dict[tuple[Any, ...], Change] = {}
     names = dict.fromkeys(name for vector, _ in terms for name in vector.changes)
     for name in names:
         own = [(v.changes[name], f(name)) for v, f in terms if name in v.changes and f(name) != 0]
-        key = tuple((id(change), factor) for change, factor in own)  # tied names go on sharing one change
+        key = tuple((id(change), factor) for change, factor in own)  # tied names keep sharing one change
         if own and key not in made:
             made[key] = _sum(own)
         if own:
@@ -335,7 +335,7 @@ def _plus(one: Change | None, other: Tensor) -> Tensor:
 
 
 def random_like(vector: TaskVector, seed: int) -> TaskVector:
-    """A control: random changes of the same weights, each with the norm and the rank of the vector's."""
+    """Return a control: random changes of the same weights, each with the norm and rank of the vector's."""
     made: dict[int, Change] = {}
     for n, change in enumerate(vector.changes.values()):
         if id(change) not in made:

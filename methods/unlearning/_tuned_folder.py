@@ -1,4 +1,4 @@
-"""The task vector of a folder: of a PEFT adapter, or of a whole model, that was fine-tuned elsewhere."""
+"""Make the task vector of a folder with a PEFT adapter, or a whole model, that was fine-tuned elsewhere."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ CONFIG = "adapter_config.json"
 
 
 def vector_of_folder(folder: Path, module: Any) -> TaskVector:
-    """What the fine-tune in a folder has changed in a model: its weights less the model's, for every weight.
+    """Return what a folder's fine-tune has changed in a model: its weights minus the model's, for every weight.
 
-    An adapter is opened as PEFT opens it, on the base that it names where that can be found here: a PiSSA or OLoRA
-    adapter either changes the base anew when it is opened, or comes with the base that its initialisation has changed
+    An adapter is opened as PEFT does, on the base that it names if that can be found here: a PiSSA or OLoRA
+    adapter either changes the base again when it is opened, or comes with the base that its initialisation has changed
     (peft's examples/pissa_finetuning). Either way the change of the base is part of the vector.
 
     Args:
-        folder: Of the adapter or of the model.
+        folder: Folder of the adapter or of the model.
         module: The causal language model that the fine-tuning began with.
 
     Returns:
-        The vector; of the model with strength -1 it makes the fine-tune.
+        The vector; at strength -1 it turns the model into the fine-tune.
 
     Raises:
-        EvenhandError: The files cannot be read, or some of their tensors have no place in the model.
+        EvenhandError: The files cannot be read, or some of their tensors do not fit the model.
         SettingsError: The fine-tune is not of this model; the message names a weight.
     """
     base = plain(module)
@@ -52,12 +52,12 @@ def vector_of_folder(folder: Path, module: Any) -> TaskVector:
 
 
 def _opened(folder: Path, base: Any) -> Any:
-    with torch.random.fork_rng(devices=[]):  # PEFT draws weights, which it then writes over
+    with torch.random.fork_rng(devices=[]):  # PEFT draws weights, which it then overwrites
         return open_adapter(base, folder).eval()
 
 
 def _own_base(folder: Path, base: Any) -> Any | None:
-    """The base that an adapter names, in the precision of the given one; None where the given one is taken for it."""
+    """Return the base that an adapter names, in the given one's precision; None if the given one is used for it."""
     config = _config(folder)
     if not config.get("base_model_name_or_path"):
         return None
@@ -85,7 +85,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _differing(own: nn.Module, base: nn.Module, folder: Path) -> dict[str, list[str]]:
-    """The weights in which an adapter's own base differs from the given one, and the names that each has in it."""
+    """Return the weights in which an adapter's own base differs from the given one, with their names in it."""
     mine, theirs = (dict(m.named_parameters(remove_duplicate=False)) for m in (own, base))
     for name in dict.fromkeys([*theirs, *mine]):
         shapes = [tuple(m[name].shape) if name in m else "missing" for m in (mine, theirs)]
@@ -105,7 +105,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_residual(tuned: Any, differing: dict[str, list[str]], folder: Path) -> None:
-    """The base that an adapter brings may differ from the true one in the adapter's own layers alone.
+    """Check that the base that an adapter brings differs from the true one only in the adapter's own layers.
 
     Raises:
         SettingsError: It is another model; or PEFT has changed it a second time.
@@ -119,7 +119,7 @@ def _check_residual(tuned: Any, differing: dict[str, list[str]], folder: Path) -
     if elsewhere:
         raise SettingsError(
             f"the adapter {folder} was trained on {where}, which differs from this model in {elsewhere[0]} "
-            f"({len(elsewhere)} weights outside of the adapter's layers): load the model that it was trained on"
+            f"({len(elsewhere)} weights outside the adapter's layers): load the model that it was trained on"
         )
     if redone_at_opening(named.get("init_lora_weights")):
         raise SettingsError(

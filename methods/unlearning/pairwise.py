@@ -1,6 +1,6 @@
-"""`pairwise`: a weighted sum of losses of pairs, texts and questions, trained until no side of the pairs is preferred.
+"""`pairwise`: a weighted sum of losses on pairs, texts and questions, trained until no side of the pairs is preferred.
 
-Of each pair, the counter-stereotyped side is "chosen" (w) and the stereotyped one "rejected" (l). S is the sum and M
+In each pair, the counter-stereotyped side is "chosen" (w) and the stereotyped one "rejected" (l). S is the sum and M
 the mean per token of a continuation's negative log-likelihood, and "ref" the model without its adapter, scored once.
 
 | weight | loss | source |
@@ -15,7 +15,7 @@ the mean per token of a continuation's negative log-likelihood, and "ref" the mo
 | `retain_lm_weight`, `retain_kl_weight` | M(text), KL(ref, model) per token of retained texts | Liu et al. 2025 |
 | `reward_weight` | -sum of p(option) reward(option), + KL to ref | the limit of GRPO with infinitely many samples |
 
-dpo, npo, simnpo and margin push past parity and turn a bias around; gap and lm with swapped_lm stop there. Hence the
+dpo, npo, simnpo and margin push past parity and reverse a bias; gap and lm with swapped_lm stop there. Hence the
 default `stop=parity`, judged on validation pairs. Names of papers whose methods only look like such a sum (CAL, BBA,
 MBIAS) are not presets here.
 """
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from evenhand.methods.unlearning._pairwise.run import Plan
 
 MIN_PAIRS = 20
-"""Fewer different pairs teach nothing, and say nothing about what was taught."""
+"""Minimum number of different pairs for training and evaluation."""
 MIN_QUESTIONS = 20
 Weight = Annotated[float, Field(ge=0)]
 
@@ -88,7 +88,7 @@ _BIASUNLEARN = {
     "max_grad_norm": 1.0,
     "precision": "no",
 }
-"""The released run.sh and README of BiasUnlearn, and what both leave to argparse."""
+"""Values of BiasUnlearn's released run.sh and README, and the argparse defaults that both leave."""
 
 
 @settings
@@ -109,7 +109,7 @@ class Pairwise(TrainedMethod):
     - `biasunlearn`: Liu et al. 2025 (arXiv 2509.25673) with the weights, rates and batches of the released scripts for
       GPT-2 (2e-5 for 7B models; its argparse says 1, 1, .2 where README and run.sh say .5, .3, .2); NPO of the
       sequences as in the paper; a quarter of the chosen sides joins what is forgotten; the rule of swapping. Ours:
-      `swap` and `stop` look at validation pairs, where the released code looks at those that it reports; a check every
+      `swap` and `stop` use validation pairs, where the released code uses those that it reports; a check every
       10 steps, where the source checks every 50 and then ever more often; the probability instead of the count of
       preferred sides; the retained cross-entropy is of the same 4 pairs, where the source takes 28 others.
     - `biasunlearn_released`: the same as the code computes it: one sigmoid of the batch's mean nll per token, a
@@ -146,17 +146,17 @@ class Pairwise(TrainedMethod):
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = PRESET_SOURCES
 
     axes: tuple[str, ...] = ()
-    """Axes (dimensions of social groups) whose pairs in the training data are learned; empty takes all pairs."""
+    """Axes (dimensions of social groups) whose pairs in the training data are used; empty uses all pairs."""
     max_pairs: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of pairs, of which the first are taken; None takes all."""
+    """Maximum number of pairs, of which the first are used; None uses all."""
     dpo_weight: Weight = 1.0
     """Weight of direct preference optimisation."""
     npo_weight: Weight = 0.0
     """Weight of negative preference optimisation on the stereotyped sides."""
     simnpo_weight: Weight = 0.0
-    """Weight of NPO per token without a reference."""
+    """Weight of negative preference optimisation per token, without a reference."""
     ga_weight: Weight = 0.0
-    """Weight of gradient ascent on the stereotyped sides. It diverges: a baseline only."""
+    """Weight of gradient ascent on the stereotyped sides. It diverges, so use it as a baseline only."""
     margin_weight: Weight = 0.0
     """Weight of the pairwise logistic loss of both sides' log-probability per token."""
     gap_weight: Weight = 0.0
@@ -164,7 +164,7 @@ class Pairwise(TrainedMethod):
     lm_weight: Weight = 0.0
     """Weight of the cross-entropy of the counter-stereotyped sides."""
     swapped_lm_weight: Weight = 0.0
-    """Weight of the cross-entropy of the stereotyped sides: the group-swapped copies where the sides differ in the
+    """Weight of the cross-entropy of the stereotyped sides, which are group-swapped copies if the sides differ in the
     group."""
     retain_lm_weight: Weight = 0.0
     """Weight of the cross-entropy on the training data's texts, per token."""
@@ -175,48 +175,49 @@ class Pairwise(TrainedMethod):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Cost of moving away from the baseline, in dpo and npo."""
     simnpo_beta: Annotated[float, Field(gt=0)] = 4.5
-    """Steepness of simnpo."""
+    """Steepness of the simnpo loss."""
     simnpo_delta: float = 0.0
-    """Nats per token from which on the gradient of simnpo decays."""
+    """Threshold of the simnpo loss in nats per token, from which its gradient decays."""
     margin: float = 0.0
-    """Nats per token by which `margin_weight` wants the counter-stereotyped side to be more probable."""
+    """Margin in nats per token by which `margin_weight` makes the counter-stereotyped side more probable."""
     reward_beta: Annotated[float, Field(ge=0)] = 0.04
     """Weight of KL(model || baseline) over the options, next to the expected reward."""
     npo_form: Literal["rows", "batch_mean"] = "rows"
-    """rows: a mean over sequences (the paper's). batch_mean: one sigmoid of the batch's mean nll per token (the
-    released code of BiasUnlearn); it depends on `gradient_accumulation_steps`."""
+    """How the npo loss is averaged. rows: a mean over sequences (as in the paper). batch_mean: one sigmoid of the
+    batch's mean negative log-likelihood per token (the released code of BiasUnlearn); it depends on
+    `gradient_accumulation_steps`."""
     retain_kl_form: Literal["kl", "cross_entropy"] = "kl"
-    """cross_entropy leaves out the entropy of the baseline (the released code of BiasUnlearn): the same gradient, but
-    not 0 at the beginning."""
+    """How the divergence is computed. kl: in full. cross_entropy: without the entropy of the baseline (the released
+    code of BiasUnlearn), with the same gradient but a start above 0."""
     adversarial_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Fraction of the pairs whose counter-stereotyped side is forgotten, too."""
+    """Fraction of the pairs whose counter-stereotyped side is unlearned as well."""
     stop: Literal["parity", "none"] = "parity"
-    """parity: end within `tolerance` of 50 % on the validation pairs, and keep the weights of the nearest check. none:
-    train all steps, and keep the last weights."""
+    """When training ends. parity: within `tolerance` of 50 % on the validation pairs; the weights of the nearest check
+    are kept. none: after all steps; the last weights are kept."""
     tolerance: Annotated[float, Field(gt=0)] = 2.0
-    """Percentage points from 50 % that count as parity. The source of the swapping rule: 2."""
+    """Distance from 50 %, in percentage points, that counts as parity; 2 in the source of the swapping rule."""
     measure: Literal["probability", "stereotype_score"] = "probability"
-    """What is 50 % at parity: the stereotyped side's mean share of the probability of both sides, or the share of pairs
-    whose stereotyped side is more probable per token."""
+    """Quantity that is 50 % at parity. probability: the stereotyped side's mean share of the probability of both sides.
+    stereotype_score: the share of pairs whose stereotyped side is more probable per token."""
     swap: bool = False
-    """After each check train only the axis farthest from parity, with the sides exchanged if it is below 50 %, until
-    every axis is within `tolerance`. Without it, all pairs are judged together."""
+    """Whether, after each check, only the axis farthest from parity is trained, with the sides exchanged if it is below
+    50 %, until every axis is within `tolerance`. Otherwise all pairs are judged together."""
     check_steps: Annotated[int, Field(gt=0)] | None = None
-    """Optimizer steps between two checks on the validation pairs; None checks after each pass over the pairs."""
+    """Number of optimizer steps between checks on the validation pairs; None checks after each pass over the pairs."""
     rank: Annotated[int, Field(gt=0)] = 16
-    """Of the LoRA adapter."""
+    """Rank of the LoRA adapter."""
     alpha: Annotated[int, Field(gt=0)] = 16
-    """The adapter counts alpha / rank."""
+    """Scale of the adapter, which is weighted by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """In the adapter; always off in the reference."""
+    """Dropout in the adapter; always off in the reference."""
     targets: Literal["all", "attention"] = "all"
-    """Layers with an adapter: all linear ones, or queries and values alone."""
+    """Layers with an adapter: all linear ones, or only queries and values (attention)."""
     epochs: Annotated[int, Field(gt=0)] = 3
-    """Maximum number of passes over the pairs (or the questions, where no loss of pairs has a weight)."""
+    """Maximum number of passes over the pairs (or the questions, if no loss of pairs has a weight)."""
     steps: Annotated[int, Field(gt=0)] | None = None
-    """The same in optimizer steps, instead of `epochs`."""
+    """Maximum number of optimizer steps, instead of `epochs`."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    """Peak of AdamW; it falls linearly to 0."""
+    """Peak learning rate of AdamW; it falls linearly to 0."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -224,9 +225,9 @@ class Pairwise(TrainedMethod):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Pairs, and questions, per optimizer step."""
+    """Number of pairs, and of questions, per optimizer step."""
     retain_batch_size: Annotated[int, Field(gt=0)] = 16
-    """Texts per optimizer step."""
+    """Number of texts per optimizer step."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
     """Number of parts in which a step is computed, with the same result; it has to divide `batch_size`."""
     batch_tokens: Annotated[int, Field(gt=0)] = 2048
@@ -234,13 +235,14 @@ class Pairwise(TrainedMethod):
     max_length: Annotated[int, Field(gt=3)] = 1024
     """Maximum number of tokens of a prompt and one side; longer pairs and questions are left out, longer texts cut."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "no"
-    """Of the products; auto is bf16 on GPUs that have it. Log-probabilities are summed in float32."""
+    """Precision of matrix products; auto is bf16 on GPUs that have it. Log-probabilities are summed in float32."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the pairs and questions held out for the checks."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Checks without a smaller distance from parity before training ends, with stop=parity; 0 never ends early."""
+    """Number of checks without a smaller distance from parity before training ends, with stop=parity; 0 never ends
+    early."""
     seed: int = 0
-    """Of held-out items, new weights and the order of batches."""
+    """Seed of the held-out items, new weights and the order of batches."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
@@ -256,7 +258,7 @@ class Pairwise(TrainedMethod):
         if self.stop == "parity" and not (self._has(PAIR_TERMS) and self.validation_fraction):
             raise SettingsError(
                 f"{self.name}(stop=parity) judges validation pairs: set the weight of a loss of pairs and a "
-                "validation_fraction above 0, or take stop=none"
+                "validation_fraction above 0, or set stop=none"
             )
         if self.swap and self.stop != "parity":
             raise SettingsError(f"{self.name}(swap=True) follows the checks of stop=parity: leave stop={self.stop} out")
@@ -269,7 +271,7 @@ class Pairwise(TrainedMethod):
     # --------------------------------------------------------------------------------------------------- the data
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The model has to be here, causal and not quantised, and there has to be data for each loss with a weight."""
+        """Return a reason against a model that is not local and causal or is quantised, or missing data for a loss."""
         from evenhand.training import trainable
 
         reason = super().unsupported_reason(model, data)
@@ -291,10 +293,10 @@ class Pairwise(TrainedMethod):
         return ""
 
     def prepared(self, model: Model, data: TrainData) -> Lesson:
-        """Pairs, texts and questions in tokens, as far as losses with a weight need them.
+        """Tokenise pairs, texts and questions as far as losses with a weight need them.
 
         Raises:
-            SettingsError: There are too few.
+            SettingsError: There are too few pairs, texts or questions.
         """
         from evenhand.methods.unlearning._pairwise.reading import Lesson, read_texts
 
@@ -303,8 +305,8 @@ class Pairwise(TrainedMethod):
         texts = read_texts(data.texts, model.weights.tokenizer, length) if self._has(TEXT_TERMS) else []
         if self._has(TEXT_TERMS) and not texts:
             raise SettingsError(
-                f"{self.name}: none of the {len(data.texts)} texts has two tokens or more, so that nothing would be "
-                "retained; give sentences, or set retain_lm_weight=0 and retain_kl_weight=0"
+                f"{self.name}: none of the {len(data.texts)} texts has two tokens or more, so nothing would be "
+                "retained; add sentences, or set retain_lm_weight=0 and retain_kl_weight=0"
             )
         questions, held_questions = self._questions(model, data) if self.reward_weight else ([], [])
         return Lesson(train, held, left_out, texts, questions, held_questions)
@@ -317,7 +319,7 @@ class Pairwise(TrainedMethod):
         return [p for p in pairs if not self.axes or p.axis in self.axes][: self.max_pairs]
 
     def _rows(self, model: Model, pairs: Sequence[Pair]) -> tuple[list[Row], list[Row], dict[str, int]]:
-        """Pairs in tokens, to train on and held out; and how many were left out, by reason."""
+        """Tokenise pairs into training and held-out rows, and count those left out, by reason."""
         from evenhand.methods.unlearning._pairwise.reading import divided, read_rows
 
         length = min(self.max_length, model.context_length)
@@ -339,8 +341,8 @@ class Pairwise(TrainedMethod):
         return train, held, counts
 
     def _check_axes(self, train: set[str], held: set[str]) -> None:
-        """An axis is swapped by its validation pairs, and trained on its others; one without either is left alone."""
-        remedy = "give more pairs of each axis, another seed or a larger validation_fraction, or set swap=False"
+        """Check that axes have both validation pairs, which swap them, and training pairs; others are left alone."""
+        remedy = "add pairs of each axis, set another seed or a larger validation_fraction, or set swap=False"
         if not train & held:
             raise SettingsError(f"{self.name}(swap=True): no axis has both training and validation pairs; {remedy}")
         if alone := sorted(train ^ held):
@@ -363,7 +365,7 @@ class Pairwise(TrainedMethod):
         return divided_questions(found, self.validation_fraction, self.seed)
 
     def content(self, prepared: Lesson) -> Sequence[object]:
-        """What is learned from and held out; what was left out decides nothing, but is part of the record."""
+        """Return what is trained on and held out; what was left out affects no result, but is part of the record."""
         asked = [
             [(in_first_names(one.question), one.rewards) for one in some]
             for some in (prepared.questions, prepared.held_questions)
@@ -372,15 +374,15 @@ class Pairwise(TrainedMethod):
         return [*rows, list(prepared.texts), asked, prepared.left_out]
 
     def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
-        """On the model's device."""
+        """Return the model's device."""
         return made_with(model, precision=self.precision)
 
     # ---------------------------------------------------------------------------------------------------- training
 
     @property
     def remedy(self) -> str:
-        """A lower learning rate."""
-        return f"take a learning_rate below {self.learning_rate:g}"
+        """What messages suggest if training diverges: a lower learning rate."""
+        return f"set a learning_rate below {self.learning_rate:g}"
 
     def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
         """Train an adapter on a copy of the model."""
@@ -407,7 +409,7 @@ class Pairwise(TrainedMethod):
         )
 
     def _warn_if_farther(self, curve: Sequence[Mapping[str, float]]) -> None:
-        """Warn where every check was farther from parity than the model before training, by more than the tolerance."""
+        """Warn if every check was farther from parity than the model before training, by more than the tolerance."""
         from evenhand.methods.unlearning._pairwise.run import FARTHEST, NEAREST
 
         if self.stop != "parity" or len(curve) < 2:
@@ -431,7 +433,7 @@ class Pairwise(TrainedMethod):
         )
 
     def _results(self, lesson: Lesson) -> dict[str, Any]:
-        """What was left out, and the mean lengths of both sides, as sums favour the shorter one."""
+        """Return what was left out, and the mean lengths of both sides, since sums favour the shorter one."""
         found: dict[str, Any] = {"left_out": lesson.left_out}
         if lesson.train:
             found["mean_tokens"] = {
@@ -503,7 +505,7 @@ class Pairwise(TrainedMethod):
     # ---------------------------------------------------------------------------------------------------- keeping
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the adapter, its base with it where no name loads the same weights, and last the record."""
+        """Save the adapter, its base with it if no name loads the same weights, and finally the record."""
         from evenhand.methods.unlearning._negation import is_named
         from evenhand.models.adapters import forget_name
 
@@ -512,7 +514,7 @@ class Pairwise(TrainedMethod):
         super().keep(model, made, record, folder)
 
     def opened(self, model: Model, folder: Path) -> Model:
-        """The adapter, on the base that it names."""
+        """Open the adapter on the base that it names."""
         from evenhand.methods.unlearning._result import open_edited
 
         return open_edited(folder, model, f"{model.name}+{self.spec}", remedy=self.remedy)

@@ -6,7 +6,7 @@ VectorInstitute/bias-mitigation-unlearning), for causal ones. The papers and the
 all of them dropout is off (the code leaves it on, which makes two gradients differ where nothing else does).
 
 The released code, where a comment names a file, is VectorInstitute/bias-mitigation-unlearning 9b7c792, folder pcgu/src,
-which keeps what it took over from the first repository: `WGDataset` in dataset.py, and the masked models' scores in
+which includes what it took over from the first repository: `WGDataset` in dataset.py, and the masked models' scores in
 general_similarity_retrain.py.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from evenhand.methods.unlearning._pcgu.updates import Plan, Unlearning
 
 LEAST_PAIRS = 8
-"""Fewer say nothing of a bias."""
+"""Minimum number of pairs for measuring a bias."""
 Texts = Sequence[str]
 Work = tuple["list[TokenPair]", "list[Side]"]
 """Pairs to unlearn, and what is to be retained."""
@@ -71,7 +71,7 @@ _RELEASED: Mapping[str, Any] = {
     "truncate": True,  # dataset.py, [:max_len]
     "shuffle": False,  # general_similarity_retrain.py, main: a DataLoader without shuffle
 }
-"""What both presets of the released code have in common."""
+"""Values shared by both presets of the released code."""
 _OF_PAPER: Mapping[str, str] = {
     "": "Yu et al. 2023, ACL Findings",
     "validation_fraction": "nothing is held out in the paper",
@@ -107,13 +107,13 @@ _OF_RELEASED: Mapping[str, str] = {
 
 
 class Lesson(NamedTuple):
-    """What an edit is made of."""
+    """Everything an edit is computed from."""
 
     pairs: Sequence[Pair]
     others: Sequence[Pair]
-    """Pairs on other axes, whose answers are to be retained."""
+    """Pairs on other axes, on which the model is to stay unchanged."""
     texts: Texts
-    """To be retained."""
+    """Texts on which the model is to stay unchanged."""
     read: list[TokenPair]
     """The pairs in tokens."""
     retained: list[Side]
@@ -190,96 +190,97 @@ class PCGU(TrainedMethod):
     }
 
     architecture: Literal["any", "causal", "masked"] = "any"
-    """Which models are edited. The presets name those of their source: its learning rate is for the scores that it
-    takes, and means nothing for others."""
+    """Which models may be edited. The presets set the architecture of their source: its learning rate belongs to its
+    scores, and is meaningless for others."""
     partition: Literal["row", "column"] = "row"
-    """What makes one output of a layer (the paper's input aggregation), or what one input feeds (its output
-    aggregation)."""
+    """Unit of editing: weights that make one output of a layer (row, the paper's input aggregation), or that one input
+    feeds (column, its output aggregation)."""
     as_stored: bool = False
-    """Take the transposed layers of GPT-2 (Conv1D) as they are stored, as the released code does: there its rows are
-    columns."""
+    """Whether the transposed layers of GPT-2 (Conv1D) are taken as they are stored, as in the released code: their rows
+    are then columns."""
     edit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Fraction of the vectors edited in each step; where vectors without a gradient are masked, of the others. The
-    paper prescribes 0.1, the released code for causal models 0.3."""
+    """Fraction of the vectors edited in each step; with zero_rows=masked, of those with a gradient. 0.1 in the paper,
+    0.3 in the released code for causal models."""
     k: Annotated[int, Field(ge=0)] | None = None
     """Number of vectors edited in each step, instead of `edit_fraction`."""
     select: Literal["lowest", "random"] = "lowest"
-    """The vectors of lowest cosine, or, as a control, as many at random."""
+    """Which vectors are edited: those of lowest cosine, or, as a control, equally many at random."""
     zero_rows: Literal["masked", "kept"] = "masked"
-    """Vectors without a gradient (tokens that no text has) have cosine 0, which beats every positive one; kept lets
-    them take the places of others, though an edit of them is none."""
+    """How vectors without a gradient (of tokens that no text contains) are handled. Their cosine is 0, which is below
+    every positive one. masked: they are never selected. kept: they may take the places of others, although editing them
+    changes nothing."""
     direction: Literal["decrease_advantaged", "increase_disadvantaged", "both"] = "both"
     """What a step does to the scores of the two texts."""
     gate: bool = True
-    """Leave out of a batch the pairs whose stereotyped text is not the likelier one (any more), so that what is even is
-    not pushed over (ours)."""
+    """Whether pairs whose stereotyped text is not (or no longer) the more probable one are left out of a batch, so that
+    what is even is not pushed over; ours."""
     target: Literal["answer", "sequence"] = "answer"
-    """Whose score is taken: what the two continuations do not begin with in common, or the whole text (a masked model's
-    target is always what the pair names)."""
+    """Whose score is used: that of the two continuations after their common beginning (answer), or the whole text
+    (sequence). A masked model's target is always what the pair names."""
     measure: Literal["logprob", "logit", "probability"] = "logprob"
-    """The score of a target."""
+    """Score of a target."""
     per_token: bool = False
-    """Divide scores by their number of tokens."""
+    """Whether scores are divided by their number of tokens."""
     cosine_eps: Annotated[float, Field(ge=0)] = 0.0
-    """Minimum norm of a gradient in a cosine: a shorter one is divided by this, so that its cosine is nearer to 0. The
-    released code has 1e-8."""
+    """Minimum norm of a gradient in a cosine: a smaller one is replaced by this, so that its cosine is nearer to 0.
+    1e-8 in the released code."""
     reduction: Literal["mean", "sum", "pooled"] = "mean"
-    """Of the scores of a batch; a learning rate is for one of them. pooled, of the released code for causal models,
-    averages over all tokens of `pool_size` texts and adds up these means, so that a long text counts more and a step is
-    as many times larger as there are groups in a batch."""
+    """How the scores of a batch are combined, for which a learning rate is meant. pooled, in the released code for
+    causal models, averages over all tokens of `pool_size` texts and adds up these means, so that a long text counts
+    more and a step is as many times larger as there are groups in a batch."""
     pool_size: Annotated[int, Field(gt=0)] = 16
-    """Number of texts whose tokens are averaged together with reduction=pooled. The result does not depend on
-    `micro_batch_size`, which it is in the released code."""
+    """Number of texts whose tokens are averaged together with reduction=pooled. It is independent of
+    `micro_batch_size`, with which it coincides in the released code."""
     embeddings: bool = True
     """Whether input and output embeddings may be edited."""
     retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the KL divergence from the unedited model, on the texts of the training data and on the pairs about
-    axes that `axes` leaves out. Only the vectors edited in a step follow it."""
+    """Weight of the KL divergence from the baseline, on the texts of the training data and on the pairs about axes that
+    `axes` leaves out. It only affects the vectors edited in a step."""
     retain_batch_size: Annotated[int, Field(gt=0)] = 16
-    """Texts per step for that divergence."""
+    """Number of texts per step for that divergence."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Of plain gradient descent."""
+    """Learning rate of plain gradient descent."""
     batch_size: Annotated[int, Field(gt=0)] = 32
-    """Pairs per step."""
+    """Number of pairs per step."""
     shuffle: bool = True
-    """Whether the pairs are put in another order in every epoch; False keeps the order of the training data, as the
-    released code does."""
+    """Whether the pairs are shuffled in every epoch; False keeps the order of the training data, as in the released
+    code."""
     drop_last: bool = False
-    """Whether the last pairs of an epoch make no step where their groups of `pool_size` fill no batch, as in the
+    """Whether the last pairs of an epoch are skipped if their groups of `pool_size` do not fill a batch, as in the
     released code for causal models."""
     micro_batch_size: Annotated[int, Field(gt=0)] = 16
-    """Texts put through the model at once (on each process)."""
+    """Number of texts that go through the model at once (on each process)."""
     epochs: Annotated[int, Field(gt=0)] = 6
-    """Most passes over the pairs."""
+    """Maximum number of passes over the pairs."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the pairs held out to choose the epoch: the one where their mean log-odds are nearest to zero before
-    changing sign, which ends the training. 0 takes the last epoch, as the sources do."""
+    changing sign, which ends the training. 0 uses the last epoch, as the sources do."""
     axes: tuple[str, ...] = ()
-    """Axes to unlearn; empty takes all. Pairs on others serve `retain_kl_weight`."""
+    """Axes to unlearn; empty takes all. Pairs on other axes are used by `retain_kl_weight`."""
     max_length: Annotated[int, Field(gt=3)] = 512
-    """Maximum number of tokens of a pair's text; texts to retain are cut there. The released code has 115 for causal
-    models and 24 for masked ones."""
+    """Maximum number of tokens of a pair's text; texts to retain are cut to it. 115 in the released code for causal
+    models, and 24 for masked ones."""
     truncate: bool = False
-    """Whether a pair's texts are cut at `max_length`, rather than refused; pairs of which that leaves no difference
-    are left out, and counted under `left_out`. The released code does so."""
+    """Whether a pair's texts are cut at `max_length`, rather than refused; pairs that no longer differ are left out,
+    and counted under `left_out`. The released code cuts them."""
     special_tokens: bool = True
-    """Whether a pair's texts begin, and of masked models end, with the model's special tokens; in the released code
-    they do not."""
+    """Whether a pair's texts begin, and end for masked models, with the model's special tokens; they do not in the
+    released code."""
     precision: Literal["auto", "no", "bf16"] = "auto"
-    """Of the products; auto is bf16 on GPUs that have it. The weights that are edited are float32 copies, as half
-    precision swallows small steps; the result is rounded once."""
+    """Precision of matrix products; auto is bf16 on GPUs that have it. The edited weights are float32 copies, as half
+    precision loses small steps; the result is rounded once."""
     seed: int = 0
-    """Of held-out pairs, the order of batches and the texts to retain."""
+    """Seed of the held-out pairs, the order of batches and the texts to retain."""
     device: str | None = None
-    """Where the model is edited; None is where it lies."""
+    """Device on which the model is edited; None is the model's own."""
 
     # ------------------------------------------------------------------------------------------ what is asked
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The model has to be here, causal or masked, whole, and not quantised; and there have to be pairs."""
+        """Return a reason against a model that is not local, whole, causal or masked, or quantised, or no pairs."""
         from evenhand.training import trainable
 
-        reason = super().unsupported_reason(model, data or TrainData())  # the data are judged below
+        reason = super().unsupported_reason(model, data or TrainData())  # the data are checked below
         reason = reason or trainable.unsupported_reason(self.name, model, masked=True)
         if reason:
             return reason
@@ -287,7 +288,7 @@ class PCGU(TrainedMethod):
             return self._other_architecture(model)
         if model is not None and hasattr(model.weights.module, "peft_config"):
             return (
-                f"{self.name} edits weights, and {model.name} has an adapter: wrap "
+                f"{self.name} edits weights, but {model.name} has an adapter: wrap "
                 "evenhand.models.adapters.merged(module) instead, which does not mix up tied embeddings"
             )
         if data is None or not data.pairs:
@@ -298,7 +299,7 @@ class PCGU(TrainedMethod):
         return ""
 
     def __post_init__(self) -> None:
-        """Refuse groups that no batch is made of."""
+        """Refuse groups that do not fit into a batch."""
         if self.drop_last and self.batch_size % self.pool_size:
             raise SettingsError(
                 f"pcgu: batch_size={self.batch_size} is not a multiple of pool_size={self.pool_size}, which "
@@ -306,21 +307,21 @@ class PCGU(TrainedMethod):
             )
 
     def _other_architecture(self, model: Model) -> str:
-        """Why settings for one kind of model are not used for the other, and what is."""
+        """Return why settings for one kind of model are not used for the other, and which to use instead."""
         preset = "released" if model.architecture == "causal" else "paper or preset=released_masked"
         return (
             f"{self.name}(architecture={self.architecture}) has a learning rate and scores for {self.architecture} "
-            f"models; {model.name} is {model.architecture}: take preset={preset}, or architecture=any with a "
+            f"models; {model.name} is {model.architecture}: set preset={preset}, or architecture=any with a "
             "learning_rate of your own"
         )
 
     # --------------------------------------------------------------------------------------------- what it does
 
     def prepared(self, model: Model, data: TrainData) -> Lesson:
-        """The pairs to unlearn and what is to be retained, in tokens; and the processes that share the work.
+        """Return the pairs to unlearn and what to retain, in tokens, and the processes that share the work.
 
         Raises:
-            SettingsError: There are too few pairs, or nothing to retain; or a launch that cannot be used.
+            SettingsError: There are too few pairs, nothing to retain, or a launch that cannot be used.
             DataError: A pair cannot be used.
         """
         from evenhand.methods.unlearning._pcgu.fsdp import launched
@@ -348,29 +349,29 @@ class PCGU(TrainedMethod):
     def export(self, model: Model, folder: str | Path, data: TrainData | None = None) -> Path:
         """Write the edited model as a plain transformers folder, which transformers and vLLM load without evenhand.
 
-        `save` of the edited model writes the base's name and the edit instead, so that it can come off again.
+        `save` of the edited model writes the base's name and the edit instead, so that it can be removed again.
 
         Args:
-            model: What is edited.
-            folder: Where to; it has to be empty or new.
+            model: The model to edit.
+            folder: Target folder; it has to be empty or new.
             data: As for `apply`.
 
         Returns:
             The folder: all weights, edited ones included, in the model's own precision, and its tokenizer.
 
         Raises:
-            SettingsError: As `apply`; or the folder contains something.
+            SettingsError: As `apply`; or the folder is not empty.
             DivergedError: As `apply`.
         """
         from evenhand.methods.unlearning._pcgu.edited import export
 
         place = Path(folder).expanduser()
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise SettingsError(f"{place} is not an empty folder: name another one, or empty it")
+            raise SettingsError(f"{place} is not an empty folder: set another one, or empty it")
         return export(self.apply(model, data), place)
 
     def restore(self, model: Model, folder: Path) -> Model:
-        """The edit that was saved, put on the model again."""
+        """Apply the saved edit to the model again."""
         from evenhand.methods.unlearning._pcgu.edited import read
 
         return self._edited(model, *read(folder))
@@ -379,15 +380,15 @@ class PCGU(TrainedMethod):
         from evenhand.methods.unlearning._pcgu.edited import edited
 
         if halted := record and record.results.get("halted"):
-            warnings.warn(f"{self.name} on {model.name} {halted}. Take a lower learning_rate", stacklevel=3)
+            warnings.warn(f"{self.name} on {model.name} {halted}. Set a lower learning_rate", stacklevel=3)
         return edited(model, self, delta, record)
 
     def _chosen(self, data: TrainData) -> tuple[list[Pair], list[Pair]]:
-        """The pairs to unlearn, and those on other axes, whose answers are to be retained."""
+        """Return the pairs to unlearn, and those on other axes, on which the model is to stay unchanged."""
         every = list(data.pairs)
         known = sorted({p.axis for p in every})
         if unknown := [t for t in self.axes if t not in known]:
-            raise SettingsError(f"{self.name}: no pairs on {unknown[0]!r}; these are on {', '.join(known)}")
+            raise SettingsError(f"{self.name}: no pairs on {unknown[0]!r}; the data has {', '.join(known)}")
         found = [p for p in every if not self.axes or p.axis in self.axes]
         if len(set(found)) < LEAST_PAIRS:
             raise SettingsError(f"{self.name} needs at least {LEAST_PAIRS} different pairs, not {len(set(found))}")
@@ -395,7 +396,7 @@ class PCGU(TrainedMethod):
         if self.retain_kl_weight and not others and not data.texts:
             raise SettingsError(
                 f"{self.name}(retain_kl_weight={self.retain_kl_weight}) needs something to retain: texts besides the "
-                "pairs, or pairs on axes that axes= leaves out; give some, or retain_kl_weight=0"
+                "pairs, or pairs on axes that axes= leaves out; add some, or set retain_kl_weight=0"
             )
         return found, others if self.retain_kl_weight else []
 
@@ -420,7 +421,7 @@ class PCGU(TrainedMethod):
         return made[0], [pair.advantaged for pair in made[1]] + told
 
     def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted | None:
-        """Make the edit; the main process has it, the others only take part."""
+        """Make the edit; the main process returns it, the others only take part."""
         from evenhand.training.holding_out import hold_out
 
         train, held = hold_out(prepared.read, lambda pair: pair.texts, self.validation_fraction, self.seed)
@@ -452,17 +453,17 @@ class PCGU(TrainedMethod):
         return Fitted(None, known, made)
 
     def _refuse_no_step(self, pairs: int) -> None:
-        """Refuse so few pairs that none of them would be edited on."""
+        """Refuse so few pairs that no step would be made."""
         if self.drop_last and not self._plan().fills(min(pairs, self.batch_size)):
             raise SettingsError(
-                f"{self.name}: {pairs} pairs fill no batch of {self.batch_size}, so that drop_last=True would edit "
-                "nothing: take a smaller batch_size, or drop_last=False"
+                f"{self.name}: {pairs} pairs do not fill a batch of {self.batch_size}, so drop_last=True would edit "
+                "nothing: set a smaller batch_size, or drop_last=False"
             )
 
     def _run(
         self, model: Model, prepared: Lesson, train: list[TokenPair], held: list[TokenPair], folder: Path
     ) -> Unlearning:
-        """The edit before its first step, on a copy of the model in float32."""
+        """Return the edit before its first step, on a copy of the model in float32."""
         import copy
 
         from evenhand.methods.unlearning._pcgu.fsdp import World, shard
@@ -527,10 +528,10 @@ class PCGU(TrainedMethod):
         )
 
     def check(self, model: Model, made: Fitted) -> None:
-        """Each epoch's edit was tried; one that gave no finite logits was left out."""
+        """Do nothing: each epoch's edit was tested, and one that gave no finite logits was left out."""
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the edit, and last the record of how it was made."""
+        """Save the edit, and finally the record of how it was made."""
         from evenhand.methods.unlearning._pcgu.delta import Delta
         from evenhand.methods.unlearning._pcgu.edited import write
 

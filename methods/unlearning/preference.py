@@ -2,7 +2,7 @@
 
 Source: Rafailov et al. 2023, "Direct Preference Optimization" (arXiv 2305.18290); as a baseline of unlearning Dige et
 al. 2024 (arXiv 2406.13551; code VectorInstitute/bias-mitigation-unlearning), whose settings `paper` has. Before, TRL
-trained it: with the same loss, another order of the batches, and a rate that fell along a cosine instead of a line.
+trained it, with the same loss, another order of batches, and a cosine instead of a linear decay of the learning rate.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FIRST = frozenset(
         "seed",
     }
 )
-"""The settings that the first version had."""
+"""Settings of the first version."""
 
 
 @settings
@@ -93,7 +93,7 @@ class Preference(Pairwise):
     }
 
     stop: Literal["parity", "none"] = "none"
-    """none, as ever: all steps are trained, and a bias may be turned around; parity ends at 50 %."""
+    """When training ends. none (as before): after all steps, so that a bias may be reversed. parity: at 50 %."""
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
         """Train, with a warning that gives the new name."""

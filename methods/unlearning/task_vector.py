@@ -1,10 +1,10 @@
-"""`task_vector`: fine-tune on biased texts, and take what that changed out of the weights.
+"""`task_vector`: fine-tune on biased texts, and subtract what that changed from the weights.
 
 Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); Zhang et al. 2023 (arXiv
 2306.14870) for adapters; Dige et al. 2024, "Mitigating Social Biases in Language Models through Unlearning" (arXiv
 2406.13551; code VectorInstitute/bias-mitigation-unlearning) for social bias and the settings of `paper`. Ours: the
-choice of the strength on validation texts, strengths by layer, texts that are to stay, loss of the biased continuation
-alone, the random control, several vectors at once.
+choice of the strength on validation texts, strengths by layer, texts to retain, loss of the biased continuation
+only, the random control, several vectors at once.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from evenhand.methods.unlearning._task_vectors import TaskVector
 
 LEAST_TEXTS = 20
-"""Fewer different texts teach nothing, and say nothing of what was taught."""
+"""Minimum number of different texts for training and evaluation."""
 RATES = {"opt": 2e-4}
-"""Learning rates of adapters by family, where they are not the usual one (Dige et al.)."""
+"""Learning rates of adapters by model family, if they are not the usual one (Dige et al.)."""
 USUAL_RATE, WHOLE_RATE = 5e-4, 2e-5
 HELD_PAIRS = 0.2
-"""Share of the pairs that the strength is chosen on, where it is chosen."""
+"""Share of the pairs on which the strength is chosen."""
 OF_ONE_VECTOR = ("data", "precision", "epochs", "best_epoch", "curve", "seconds")
-"""Fields of a vector's record that are those of the whole method where there is one vector."""
+"""Fields of a vector's record that are those of the whole method if there is one vector."""
 _AFTERWARDS = frozenset(
     {
         "strength",
@@ -64,16 +64,16 @@ _AFTERWARDS = frozenset(
         "axes",
     }
 )
-"""Settings that a trained vector does not depend on, or depends on by content."""
+"""Settings that a trained vector does not depend on, or only through its content."""
 
 
 class Lesson(NamedTuple):
-    """What a vector is made of."""
+    """Everything a vector is made from."""
 
     texts: Sequence[str]
     pairs: Sequence[Pair]
     examples: Sequence[Example]
-    """Both in tokens."""
+    """Texts and pairs in tokens."""
 
 
 @settings
@@ -136,52 +136,55 @@ class TaskVectorNegation(TrainedMethod):
     }
 
     text: str | tuple[str, ...] | None = None
-    """Biased texts: a .txt or .jsonl file, datasets:NAME[:SPLIT[:COLUMN]]; several in brackets, of each of which a
-    vector of its own is made. None takes the texts of the training data, or else the stereotyped sides of its pairs.
-    Unlike these, they are not compared with what a benchmark asks."""
+    """Biased texts: a .txt or .jsonl file, or datasets:NAME[:SPLIT[:COLUMN]]; with several in brackets, each gets its
+    own vector. None takes the texts of the training data, or else the stereotyped sides of its pairs. Unlike those,
+    they are not checked for overlap with what a benchmark asks."""
     max_texts: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of texts, of which the first are taken; None takes all."""
+    """Maximum number of texts, of which the first are used; None uses all."""
     axes: tuple[str, ...] = ()
     """Axes (dimensions of social groups) whose pairs in the training data are unlearned; on the other pairs the model
     is kept close to the baseline (`retain_kl_weight`). Empty unlearns all pairs."""
     tuned: str | None = None
-    """Folder of a PEFT adapter or of a model that was fine-tuned on biased texts elsewhere: nothing is trained. What
-    the adapter's initialisation changed in the base (PiSSA, OLoRA) is part of the vector."""
+    """Folder of a PEFT adapter or a model that was fine-tuned on biased texts elsewhere; nothing is trained. What the
+    adapter's initialisation changed in the base (PiSSA, OLoRA) is part of the vector."""
     fit: Literal["lora", "full"] = "lora"
-    """Train an adapter, or all weights (in float32)."""
+    """What is trained: an adapter (lora), or all weights in float32 (full)."""
     loss: Literal["all", "continuation"] = "all"
-    """all: every token of a text is learned (the paper's). continuation: of pairs, only what follows the prompt."""
+    """Tokens that are learned. all: every token of a text (as in the paper). continuation: in pairs, only those after
+    the prompt."""
 
     strength: float | tuple[float, ...] | Literal["auto"] = 1.0
-    """How much is taken out (the paper's lambda): 0 is the untouched model, -1 the biased fine-tune; of several vectors
-    one each, or one for all. auto chooses among `strengths`, on `neutral` texts and held-out pairs."""
+    """How much is subtracted (the paper's lambda): 0 is the baseline, -1 the biased fine-tune; with several vectors one
+    value each, or one for all. auto chooses among `strengths`, on `neutral` texts and held-out pairs."""
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    """What strength=auto tries."""
+    """Values that strength=auto tries."""
     limit: Annotated[float, Field(ge=0)] = 0.05
-    """For strength=auto: how much the perplexity on `neutral` may rise, as a share."""
+    """With strength=auto, maximum relative increase of the perplexity on `neutral`."""
     neutral: str | None = None
-    """For strength=auto: texts that have nothing to do with the bias, given as for `text`; demo:texts for the demo."""
+    """With strength=auto, texts unrelated to the bias, given as for `text`; demo:texts for the demo."""
     per_layer: tuple[float, ...] | None = None
-    """Factors on the strength from the first to the last layer; fewer than there are layers are spread evenly, with
-    straight lines between. None is 1 everywhere."""
+    """Factors on the strength from the first to the last layer; fewer than there are layers are spread evenly and
+    interpolated linearly. None is 1 everywhere."""
     outside: float = 1.0
-    """Factor on the strength outside of the layers: embeddings, last norm, head."""
+    """Factor on the strength outside the layers: embeddings, last norm, head."""
     control: Literal["none", "random"] = "none"
-    """random takes out a random vector instead, with the same norm and rank weight by weight."""
+    """Control experiment. random subtracts a random vector instead, with the same norm and rank weight by weight."""
     form: Literal["auto", "adapter", "merged"] = "auto"
-    """adapter leaves the base as it is and holds the change in float32; merged sums in float32 and rounds once to the
-    base's precision. auto is an adapter where one can hold it."""
+    """How the result is stored. adapter: the base is unchanged, with the difference in float32. merged: summed in
+    float32 and rounded once to the base's precision. auto: adapter if one can represent it."""
 
     rank: Annotated[int, Field(gt=0)] = 8
-    """Of the adapter."""
+    """Rank of the adapter."""
     alpha: Annotated[int, Field(gt=0)] | None = None
-    """The adapter counts alpha / rank; None is twice the rank. The paper says nothing; its code leaves peft's 8."""
+    """Scale of the adapter, which is weighted by alpha / rank; None is twice the rank. The paper does not state it; its
+    code uses peft's 8."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """In the adapter."""
+    """Dropout in the adapter."""
     rslora: bool = False
-    """Let the adapter count alpha / sqrt(rank)."""
+    """Whether the adapter is weighted by alpha / sqrt(rank)."""
     targets: Literal["all", "attention"] = "all"
-    """Layers with an adapter: all linear ones, or queries and values alone (what peft takes for the paper's models)."""
+    """Layers with an adapter: all linear ones, or only queries and values (attention, peft's default for the paper's
+    models)."""
     embeddings: bool = False
     """Whether the input embedding has an adapter, too."""
     retain_kl_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -189,9 +192,9 @@ class TaskVectorNegation(TrainedMethod):
     max_length: Annotated[int, Field(gt=3)] = 256
     """Maximum number of tokens of a text; longer texts are cut into stretches."""
     epochs: Annotated[int, Field(gt=0)] = 3
-    """Most passes over the texts."""
+    """Maximum number of passes over the texts."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak of AdamW; None is 5e-4 for an adapter (2e-4 of OPT), 2e-5 for all weights."""
+    """Peak learning rate of AdamW; None is 5e-4 for an adapter (2e-4 for OPT) and 2e-5 for all weights."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the steps in which the learning rate rises."""
     warmup_steps: Annotated[int, Field(gt=0)] | None = None
@@ -201,37 +204,37 @@ class TaskVectorNegation(TrainedMethod):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Maximum norm of the gradient of a step; larger gradients are scaled down to it."""
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Texts per batch."""
+    """Number of texts per batch."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
-    """Batches per optimizer step."""
+    """Number of batches per optimizer step."""
     batch_tokens: Annotated[int, Field(gt=0)] = 2048
-    """Most tokens computed at once."""
+    """Maximum number of tokens computed at once."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Of the products; auto is bf16 on GPUs that have it."""
+    """Precision of matrix products; auto is bf16 on GPUs that have it."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of the texts held out to evaluate each epoch; the weights of the best epoch are taken. 0 trains on all
-    texts, and takes the last epoch."""
+    """Fraction of the texts held out to evaluate each epoch; the weights of the best epoch are used. 0 trains on all
+    texts, and uses the last epoch."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Epochs without a lower held-out loss before training ends; 0 never ends early."""
     seed: int = 0
-    """Of held-out texts, new weights, the order of batches and the random control."""
+    """Seed of the held-out texts, new weights, the order of batches and the random control."""
     device: str | None = None
-    """Where it is trained; None is where the model lies."""
+    """Device of the training; None is the model's own."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict one another."""
         if self.strength == "auto" and self.neutral is None:
             raise SettingsError(
-                "strength=auto keeps the perplexity of neutral texts under a limit: give neutral= (a .txt or .jsonl "
+                "strength=auto keeps the perplexity of neutral texts under a limit: set neutral= (a .txt or .jsonl "
                 "file, datasets:NAME; demo:texts for the demo)"
             )
         if self.tuned is not None and (self.text is not None or self.axes):
-            raise SettingsError("tuned= is a fine-tune that is there already: leave text= and axes= out")
+            raise SettingsError("tuned= is an existing fine-tune: leave text= and axes= out")
         if self.loss == "continuation" and self.text is not None:
-            raise SettingsError("loss=continuation is for training data with pairs: leave text= out, or take loss=all")
+            raise SettingsError("loss=continuation is for training data with pairs: leave text= out, or set loss=all")
         if isinstance(self.strength, tuple) and len(self.strength) != self._count:
             raise SettingsError(
-                f"{len(self.strength)} strengths for {self._count} vectors: give one each, or one for all"
+                f"{len(self.strength)} strengths for {self._count} vectors: set one each, or one for all"
             )
 
     @property
@@ -240,15 +243,15 @@ class TaskVectorNegation(TrainedMethod):
 
     @property
     def seeded(self) -> bool:
-        """A fine-tune that is there already leaves nothing to chance, unless a control or a strength is drawn."""
+        """Whether anything is drawn: not with an existing fine-tune, unless a control or a strength is."""
         return self.tuned is None or self.control == "random" or self.strength == "auto"
 
     # ------------------------------------------------------------------------------------------- what is asked
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """The model has to be here and causal, and not quantised.
+        """Return a reason against a model that is not local and causal or is quantised, or missing biased texts.
 
-        Biased texts are needed: of a source, of the training data, or in a fine-tune that is there.
+        Biased texts come from a source, the training data, or an existing fine-tune.
         """
         from evenhand.training import trainable
 
@@ -256,7 +259,7 @@ class TaskVectorNegation(TrainedMethod):
         return reason or self._unlearnable(data)
 
     def _unlearnable(self, data: TrainData | None) -> str:
-        """Why there is nothing to fine-tune on, or "" where there is."""
+        """Return why there is nothing to fine-tune on, or "" if there is."""
         if self.tuned is not None or self.text is not None:
             return ""
         if self.loss == "continuation" or self.axes:
@@ -272,10 +275,10 @@ class TaskVectorNegation(TrainedMethod):
         )
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Make the vectors, or find them where they were made before, and take them out of a copy of the model.
+        """Make the vectors, or find earlier ones, and subtract them from a copy of the model.
 
         Raises:
-            SettingsError: No texts, or too few; a model that cannot be edited; no strength within the limit.
+            SettingsError: There are too few texts, the model cannot be edited, or no strength is within the limit.
             DataError: The texts cannot be read.
         """
         reason = self.unsupported_reason(model, data)
@@ -287,30 +290,30 @@ class TaskVectorNegation(TrainedMethod):
         return self._negated(model, made, validation)
 
     def prepared(self, model: Model, data: TrainData) -> Any:
-        """Not used: a vector is made of each source of texts (`_vectors`)."""
+        """Not used, since a vector is made of each source of texts (`_vectors`)."""
         raise NotImplementedError
 
     def export(self, model: Model, folder: str | Path, data: TrainData | None = None, *, whole: bool = False) -> Path:
-        """Write the biased fine-tunes (adapters, or whole models) and a recipe with which mergekit takes them out.
+        """Write the biased fine-tunes (adapters, or whole models) and a recipe with which mergekit subtracts them.
 
         Args:
-            model: What the vectors are of; the recipe names it by its folder or hub name.
-            folder: Where to.
+            model: Model of the vectors; the recipe names it by its folder or hub name.
+            folder: Target folder.
             data: As for `apply`.
-            whole: Write whole models in float32 in place of adapters. mergekit merges an adapter in the precision of
+            whole: Write whole models in float32 instead of adapters. mergekit merges an adapter in the precision of
                 the base's file, unless it is given --lora-merge-dtype float32.
 
         Returns:
             The recipe's file.
 
         Raises:
-            SettingsError: As `apply`; or the strength is still to be chosen, or the model has no name.
+            SettingsError: As `apply`; or the strength has not been chosen, or the model has no name.
         """
         from evenhand.methods.unlearning import _recipe as recipe
         from evenhand.methods.unlearning._negation import by_layer, is_named, plain
 
         if self.strength == "auto":
-            raise SettingsError("a recipe needs a strength: apply the method, and name the one that it chose")
+            raise SettingsError("a recipe needs a strength: apply the method, and set the one that it chose")
         reason = self.unsupported_reason(model, data)
         if reason or not is_named(model):
             raise SettingsError(reason or f"{model.name} has no folder or hub name for a recipe: save it first")
@@ -331,7 +334,7 @@ class TaskVectorNegation(TrainedMethod):
     # ------------------------------------------------------------------------------------------------ vectors
 
     def _divided(self, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-        """Pairs to learn from, and those of the axes that the strength is chosen on."""
+        """Return pairs to train on, and those of the axes on which the strength is chosen."""
         own = [p for p in pairs if not self.axes or p.axis in self.axes]
         if self.axes and not own:
             known = ", ".join(sorted({p.axis for p in pairs}))
@@ -350,7 +353,7 @@ class TaskVectorNegation(TrainedMethod):
 
             folder = Path(self.tuned).expanduser()
             if not folder.is_dir():
-                raise SettingsError(f"no folder {self.tuned!r} with an adapter or a model")
+                raise SettingsError(f"tuned={self.tuned!r} is not a folder with an adapter or a model")
             vector = vector_of_folder(folder, model.weights.module)
             return [Made(vector, "", None)]
         if self.text is not None:
@@ -368,24 +371,24 @@ class TaskVectorNegation(TrainedMethod):
     def _trained(
         self, model: Model, texts: Sequence[str], pairs: Sequence[Pair], source: str, removed: int | None
     ) -> Made:
-        """A vector from texts or pairs, made once."""
+        """Return a vector from texts or pairs, made once."""
         from evenhand.methods.unlearning._task_vectors import TaskVector
 
         examples = self._examples(model, texts, pairs)
         own = {tuple(e.ids) for e in examples if not e.kept}
         if len(own) < LEAST_TEXTS:
             raise SettingsError(f"{self.name} needs at least {LEAST_TEXTS} different texts, not {len(own)} ({source})")
-        overlap = OverlapRemoved(texts=removed)  # records count texts, those of pairs, too
+        overlap = OverlapRemoved(texts=removed)  # records count texts, including those of pairs
         with self.trained_once(model, Lesson(texts, pairs, examples), overlap) as kept:
             return Made(TaskVector.load(kept.folder), source, saved.learned_of(kept.folder, self.name))
 
     def content(self, prepared: Lesson) -> Sequence[object]:
-        """The texts and pairs, and the axes that tell which pairs are unlearned."""
+        """Return the texts and pairs, and the axes that determine which pairs are unlearned."""
         pairs = [in_first_names(p) for p in prepared.pairs]
         return [[list(prepared.texts), pairs, list(self.axes) if pairs else []]]
 
     def made_with(self, model: Model, prepared: Lesson) -> list[str | int]:
-        """A vector is trained on its own device."""
+        """Return the training device of a vector."""
         return made_with(model, device=self.device, precision=self.precision)
 
     def _examples(self, model: Model, texts: Sequence[str], pairs: Sequence[Pair]) -> list[Example]:
@@ -400,7 +403,7 @@ class TaskVectorNegation(TrainedMethod):
         return out
 
     def train(self, model: Model, prepared: Lesson, folder: Path) -> Fitted:
-        """Fine-tune a copy of the model, and take the difference."""
+        """Fine-tune a copy of the model, and return the difference."""
         from evenhand.methods.unlearning._fine_tuning import divide, fit
 
         module = model.weights.module
@@ -412,10 +415,10 @@ class TaskVectorNegation(TrainedMethod):
         return Fitted(None, {**made.training, "data": data, "precision": precision}, made.vector)
 
     def check(self, model: Model, made: Fitted) -> None:
-        """The biased fine-tune is never used; what is left of the model without it is checked once it is made."""
+        """Do nothing: the biased fine-tune is never used, and the result is checked once it is made."""
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the vector, and last the record of its training."""
+        """Save the vector, and finally the record of its training."""
         made.more.save(folder)
         saved.write_learned(folder, record)
 
@@ -451,7 +454,7 @@ class TaskVectorNegation(TrainedMethod):
         facts: dict[str, Any] = {"vectors": [self._vector_facts(one) for one in made]}
         strength: float | tuple[float, ...]
         if self.strength == "auto":
-            # a control is as strong as what it is a control of
+            # a control has the strength of what it controls for
             chosen, facts["tried"] = self._chosen(model, base, fitted, validation)
             strength = chosen
         else:
@@ -464,7 +467,7 @@ class TaskVectorNegation(TrainedMethod):
         return self._result(model, base, vectors, strength, record_of(self, model, **known, results=facts))
 
     def _vector_facts(self, made: Made) -> dict[str, Any]:
-        """What reports show of one vector."""
+        """Return the facts about one vector for reports."""
         if made.record is None:
             return {"tuned": self.tuned, "norm": made.vector.norm()}
         return {"source": made.source, **{k: v for k, v in made.record.facts().items() if k not in ("method", "base")}}
@@ -516,7 +519,7 @@ class Made(NamedTuple):
     source: str
     """What was trained on; "" of a fine-tune that was there."""
     record: TrainingRecord | None
-    """Of its training; None where that is not known."""
+    """Hash of its training; None if unknown."""
 
 
 def _with_results(record: TrainingRecord | None, **more: Any) -> TrainingRecord | None:

@@ -2,7 +2,7 @@
 
 A `Method` turns a `Model` into a `Model`; a `Benchmark` turns a `Model` into scores. A model has up to three verbs,
 each over whole lists: `choose` (among options), `generate` (a reply) and `score` (a log-probability). A fourth
-ability, `weights`, says that a torch module and tokenizer are there to be trained, edited and saved.
+ability, `weights`, means that it has a torch module and tokenizer that can be trained, edited and saved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import (
 
 from typing_extensions import TypeVar
 
-from evenhand.errors import MissingAbilityError, SettingsError, suggest
+from evenhand.errors import SHOWN, MissingAbilityError, SettingsError, short, suggest
 from evenhand.renaming import old_fields, translated, warn
 from evenhand.renaming.benchmarks import OldInfo, rename_old_parts, warn_of_old_form
 from evenhand.renaming.methods import OLD_FORMS, is_asked, reason_above, warn_of_old_function
@@ -48,7 +48,7 @@ Ability = Literal["choose", "generate", "score", "weights"]
 Role = Literal["system", "user", "assistant"]
 AnswerBy = Literal["letters", "text", "text_per_token", "text_with_end", "generation"]
 TooLong = Literal["error", "skip"]
-"""What becomes of an item that does not fit the context: an error, or left unanswered."""
+"""How an item that does not fit the context is handled: as an error, or left unanswered."""
 Architecture = Literal["causal", "masked", "seq2seq"]
 UNLIMITED = 10**9
 """The context length of a model that states none."""
@@ -67,12 +67,12 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A conversation that waits for the assistant's next turn."""
+    """A conversation up to the assistant's next turn."""
 
     messages: tuple[Message, ...]
     """Turns so far, oldest first."""
     draw: int = 0
-    """Which independent sample of the same request this is; matters only where sampling is random."""
+    """Number of this sample among independent samples of the same request; matters only if sampling is random."""
 
     def user(self, content: str) -> Dialogue:
         """Return a copy with one more user turn."""
@@ -88,18 +88,18 @@ class Dialogue:
 
 
 FIRST_NAMES = {"counter_stereotyped": "other", "suffix": "after", "axis": "topic"}
-"""Fields of questions, passages and pairs that have been renamed, with the names that they had first."""
+"""Renamed fields of questions, passages and pairs, with their original names."""
 
 
 def first_names(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by field, each under the first name that it had; a `dict_factory` of `dataclasses.asdict` for keys."""
+    """Return values by field under their original names; a `dict_factory` of `dataclasses.asdict` for keys."""
     return {FIRST_NAMES.get(name, name): value for name, value in values}
 
 
 def in_first_names(thing: object) -> str:
-    """The `repr` of questions or pairs with each field under the first name that it had.
+    """Return the `repr` of questions or pairs with fields under their original names.
 
-    For keys that name something stored, so that what was stored before a field was renamed is still found.
+    It serves as a key of stored content, so that what was stored before a field was renamed is still found.
     """
     text = repr(thing)
     for name, first in FIRST_NAMES.items():
@@ -110,10 +110,10 @@ def in_first_names(thing: object) -> str:
 @old_fields(topic="axis")
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A multiple-choice question. Options have an identity (their index); the shown order is a separate thing."""
+    """A multiple-choice question. Options have an identity (their index), which is independent of the shown order."""
 
     id: str
-    """Names the item in errors and records; never shown to the model."""
+    """Id of the item in errors and records; never shown to the model."""
     question: str
     options: tuple[str, ...]
     """Option texts by identity, 0 .. K-1."""
@@ -121,22 +121,22 @@ class Question:
     header: str = ""
     """Text before the question and its demonstrations."""
     shots: tuple[Shot, ...] = ()
-    """Demonstrations, which stand between header and question."""
+    """Demonstrations, between header and question."""
     shown: tuple[int, ...] | None = None
     """`shown[j]` is the identity of the option at position j; None is the order of `options`."""
     template: str = "letters"
-    """Which renderer of `evenhand.prompting.rendering` turns this into text."""
+    """Name of the renderer in `evenhand.prompting.rendering` that turns this into text."""
     dialogue: Dialogue | None = None
     """A ready prompt that replaces the rendered one (it must show the options in the order of `shown`)."""
     answer_by: AnswerBy | None = None
     """How the answer is read; None leaves it to the model's own setting."""
     draw: int = 0
-    """Which independent sample this is, where the answer is generated by sampling."""
+    """Number of this sample among independent ones, if the answer is generated by sampling."""
     sampling: Sampling | None = None
-    """How a generated answer is drawn; None leaves it to the model's own setting."""
+    """How a generated answer is sampled; None leaves it to the model's own setting."""
     axis: str = ""
-    """Dimension of social groups that the item is about, as its benchmark names it; for methods, never shown as it
-    is."""
+    """Dimension of social groups that the item is about, as its benchmark names it; used by methods, and never shown
+    unchanged."""
 
     @property
     def preamble(self) -> str:
@@ -151,26 +151,26 @@ class Question:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The shown order, always spelled out: identity of the option at each position."""
+        """The shown order, spelled out: identity of the option at each position."""
         return self.shown if self.shown is not None else tuple(range(len(self.options)))
 
     def position_of(self, option: int) -> int:
-        """Position, from 0, at which an option is shown; the inverse of `option_at`."""
+        """Return the position, from 0, at which an option is shown; the inverse of `option_at`."""
         return option if self.shown is None else self.shown.index(option)
 
     def option_at(self, position: int) -> int:
-        """Identity of the option that is shown at a position; the inverse of `position_of`."""
+        """Return the identity of the option shown at a position; the inverse of `position_of`."""
         return position if self.shown is None else self.shown[position]
 
     def reordered(self, shown: Sequence[int]) -> Question:
         """Return the same question with its options shown in another order.
 
         Raises:
-            SettingsError: `shown` is no permutation, or the prompt is a ready dialogue that already fixes an order.
+            SettingsError: `shown` is not a permutation, or the prompt is a ready dialogue that already fixes an order.
         """
         if sorted(shown) != list(range(len(self.options))):
             raise SettingsError(
-                f"{self.id}: {tuple(shown)} is no order of {len(self.options)} options; "
+                f"{self.id}: {tuple(shown)} is not an order of {len(self.options)} options; "
                 f"give a permutation of 0..{len(self.options) - 1}"
             )
         if self.dialogue is not None:
@@ -181,14 +181,14 @@ class Question:
         return self.altered(shown=tuple(shown))
 
     def altered(self, **fields: Any) -> Question:
-        """Return the question with other values in these fields.
+        """Return the question with other values in the given fields.
 
         Methods alter every question several times, and `dataclasses.replace` takes five times as long.
 
         Raises:
-            AttributeError: There is no such field.
+            AttributeError: A field does not exist.
         """
-        if type(self) is not Question:  # a class of its own may have more fields
+        if type(self) is not Question:  # a subclass may have more fields
             return replace(self, **fields)
         made, put = object.__new__(Question), object.__setattr__
         for name, value in zip(Question.__slots__, _values_of_question(self), strict=True):
@@ -203,12 +203,12 @@ _values_of_question = attrgetter(*Question.__slots__)
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved question in front of another one."""
+    """A solved question before another one."""
 
     text: str
-    """As it is shown, answer and what parts it from the next included."""
+    """The demonstration as shown, including the answer and the separator before the next one."""
     question: Question
-    """The same as it would be asked, without header and demonstrations."""
+    """The question as it would be asked, without header and demonstrations."""
     answer: int
     """Identity of the right option."""
 
@@ -221,19 +221,19 @@ class Passage:
     continuation: str
     prompt: str | Dialogue = ""
     id: str = ""
-    """Names the item in errors."""
+    """Id of the item in errors."""
     suffix: str = ""
-    """Text that follows the continuation. A masked model sees it, and scores the continuation alone; a causal one
-    cannot look ahead, and scores both together. So the difference between two continuations means the same of either:
-    their log-odds given the text on both sides."""
+    """Text that follows the continuation. A masked model sees it, and scores only the continuation; a causal one cannot
+    look ahead, and scores both together. So the difference between two continuations means the same for either: their
+    log-odds given the text on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How replies are drawn.
+    """How replies are sampled.
 
-    Temperature 0 takes the most probable token; else every request has a seed of its own, so that a reply depends on
-    (seed, request, draw) and not on the batch it was computed in.
+    Temperature 0 takes the most probable token; otherwise every request has its own seed, so that a reply depends on
+    (seed, request, draw) and not on the batch in which it was computed.
     """
 
     temperature: float = 0.0
@@ -241,7 +241,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
-    """Strings that end a reply; they are cut off."""
+    """Strings that end a reply, and are cut off."""
 
     def __post_init__(self) -> None:
         """Refuse values that no sampler can follow."""
@@ -255,18 +255,18 @@ class Reading:
 
     answer_by: AnswerBy | None = None
     sampling: Sampling | None = None
-    """How an answer is drawn; it matters only where answers are generated."""
+    """How an answer is sampled; it matters only if answers are generated."""
 
     @property
     def label(self) -> str:
-        """Short text for tables, such as "letters" or "generation, T=1"; a temperature only where it matters."""
+        """Short text for tables, such as "letters" or "generation, T=1"; with a temperature only if it matters."""
         parts: list[str] = [self.answer_by] if self.answer_by else []
         if self.sampling is not None and self.answer_by in (None, "generation"):
             parts.append(f"T={self.sampling.temperature:g}")
         return ", ".join(parts)
 
     def put(self, question: Question) -> Question:
-        """The question, to be read this way: this `answer_by` replaces its own, but its own sampling stays."""
+        """Return the question to be read this way: this `answer_by` replaces its own, but its own sampling stays."""
         answer_by, sampling = self.answer_by or question.answer_by, question.sampling or self.sampling
         if answer_by == question.answer_by and sampling is question.sampling:
             return question
@@ -274,11 +274,11 @@ class Reading:
 
 
 OPEN = Reading()
-"""Leaves everything to the question and the model."""
+"""A reading that leaves everything to the question and the model."""
 
 
 def stacked(readings: Iterable[Reading | None]) -> Reading:
-    """What is left of the readings of methods on top of one another, the innermost first.
+    """Combine the readings of stacked methods, the innermost first.
 
     It follows from `Reading.put`: the innermost method is the last to set `answer_by`, the outermost the first to set
     the sampling.
@@ -293,22 +293,22 @@ def stacked(readings: Iterable[Reading | None]) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Answers taken from the cache keep the cost that they had when they were computed."""
+    """Cost of an answer. Answers taken from the cache keep the cost of their computation."""
 
     calls: int = 0
-    """Requests to a loaded model."""
+    """Number of requests to a loaded model."""
     prompt_tokens: int = 0
     new_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        """Sum of two costs."""
+        """Add two costs."""
         return Usage(
             self.calls + other.calls, self.prompt_tokens + other.prompt_tokens, self.new_tokens + other.new_tokens
         )
 
     @classmethod
     def total(cls, costs: Iterable[Usage]) -> Usage:
-        """Sum of any number of costs; nothing costs 0."""
+        """Add any number of costs; the sum of none is 0."""
         calls = prompt_tokens = new_tokens = 0
         for cost in costs:
             calls += cost.calls
@@ -322,38 +322,38 @@ class Choice:
     """The answer to one `Question`."""
 
     decision: int | None
-    """Identity of the chosen option; None when the reply could not be parsed or never came."""
+    """Identity of the chosen option; None if the reply could not be parsed or is missing."""
     probabilities: tuple[float, ...] | None = None
-    """Distribution over option identities; None where only a decision is known (black boxes)."""
+    """Distribution over option identities; None if only a decision is known (black boxes)."""
     status: Literal["answered", "unparsed", "unanswered"] = "answered"
     reply: str = ""
-    """The text that the decision was read from, where it was generated."""
+    """The text from which the decision was read, if it was generated."""
     mass: float | None = None
-    """Probability of the next token being any option letter; small values say that the model ignores the format."""
+    """Probability of the next token being any option letter; small values mean that the model ignores the format."""
     before: tuple[Message, ...] = ()
-    """Turns that a method held before the final answer, for the record."""
+    """Turns that a method added before the final answer, for the record."""
     usage: Usage = Usage()
     note: str = ""
     """Why there is no decision, or what a method could not do on the way to it."""
     cut: bool = False
-    """Whether the reply was cut at `max_new_tokens`; it is decided only where it has the form of an answer already."""
+    """Whether the reply was cut at `max_new_tokens`; it has a decision only if it already has the form of an answer."""
     unread: float | None = None
-    """Upper bound for what options whose letters a server did not list can have of the options' probability together;
-    None where every letter was read."""
+    """Upper bound of the share of the options' total probability that belongs to options whose letters a server did not
+    list; None if every letter was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one `Dialogue`; `text` is None when none came."""
+    """The answer to one `Dialogue`; `text` is None if it is missing."""
 
     text: str | None
     usage: Usage = Usage()
     finished: bool = True
-    """False when the reply was cut at `max_new_tokens`."""
+    """False if the reply was cut at `max_new_tokens`."""
     note: str = ""
     """Why there is no text."""
     before: tuple[Message, ...] = ()
-    """Turns that a method held before the final reply, for the record."""
+    """Turns that a method added before the final reply, for the record."""
 
 
 class Score(NamedTuple):
@@ -361,38 +361,38 @@ class Score(NamedTuple):
 
     logprob: float
     tokens: int
-    """Number of tokens the sum runs over; 0 where there is none, and `logprob` is nan then."""
+    """Number of tokens summed over; 0 if there is none, and `logprob` is nan then."""
     note: str = ""
-    """Why there is no sum: the text is too long for the context, or the logits are not finite."""
+    """Why there is no sum: the text is too long for the context, or its logits are not finite."""
 
 
 Combine = Callable[["Tensor"], "Tensor"]
-"""From the logits or log-probabilities of a prompt and of what stands next to it, [rows, 1 + others, tokens], to those
-of one distribution, [rows, tokens], normalised or not; each row by itself."""
+"""Turns logits or log-probabilities of a prompt and its companion texts, [rows, 1 + others, tokens], into those of one
+distribution, [rows, tokens], normalised or not; each row by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedFrom:
-    """The model that a training began with; None where it is not known."""
+    """The model from which a training started; None where unknown."""
 
     name: str | None = None
-    """Its label in tables."""
+    """Label of the model in tables."""
     source: str | None = None
-    """What `evenhand.load` takes to load it, for reading only; None also for edited weights, objects in memory and
+    """What `evenhand.load` takes to load it, for information only; None also for edited weights, objects in memory and
     models with methods around them."""
     fingerprint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOn:
-    """The data of a training; None where something is not known."""
+    """The data of a training; None where unknown."""
 
     unit: str = "items"
     """What is counted: texts, pairs, questions, lessons."""
     source: str | None = None
-    """Where they came from, as the settings name it."""
+    """Where the data came from, as the settings name it."""
     hash: str | None = None
-    """Hash of their content, those for validation included."""
+    """Hash of the content, including the validation part."""
     training: int | None = None
     """Number of units trained on."""
     validation: int | None = None
@@ -403,7 +403,7 @@ class TrainedOn:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """How something was trained: the same record for every method. None and empty are "not known".
+    """Record of a training, the same for every method. None and empty values mean "unknown".
 
     `evenhand.core.training_record` makes records, and reads them from files.
     """
@@ -417,7 +417,7 @@ class TrainingRecord:
     base: TrainedFrom = TrainedFrom()
     data: TrainedOn = TrainedOn()
     precision: str | None = None
-    """Precision of the products: no (float32), bf16 or fp16; "auto" is resolved."""
+    """Precision of matrix products: no (float32), bf16 or fp16; "auto" is resolved."""
     seed: int | None = None
     epochs: int | None = None
     """Number of finished passes over the data."""
@@ -431,10 +431,10 @@ class TrainingRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of evenhand, torch and transformers."""
     results: Mapping[str, Any] = field(default_factory=dict)
-    """What only this method has, as JSON values: priors, a chosen strength, what was left out."""
+    """Results specific to the method, as JSON values: priors, a chosen strength, what was left out."""
 
     def facts(self) -> dict[str, Any]:
-        """What reports show, flat: the specification, counts by their unit, how it went, and the results.
+        """Return flat facts for reports: the specification, counts by unit, the course of training, and the results.
 
         The names are those that earlier versions used, such as `held_out_texts` for `data.validation`.
         """
@@ -453,7 +453,7 @@ class TrainingRecord:
 
 
 class Weights(NamedTuple):
-    """The torch side of a model: to be read, or, within `Model.editing`, to be changed."""
+    """Module and tokenizer of a model: for reading, or within `Model.editing` for changing."""
 
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -463,49 +463,49 @@ class Weights(NamedTuple):
 
 
 class Model(ABC):
-    """Something that answers. What it cannot do it does not list in `abilities`, and raises when asked.
+    """Something that answers. What it cannot do is not listed in `abilities`, and raises an error when asked.
 
-    A subclass has to have a name, `abilities`, `fingerprint`, `save` and the verbs that it lists. Everything else has a
-    default that says "not known" or "not possible", so that callers need not ask what kind of model they have.
+    A subclass has to define a name, `abilities`, `fingerprint`, `save` and the verbs that it lists. Everything else has
+    a default that means "unknown" or "not possible", so that callers need not ask what kind of model they have.
     """
 
     name: str
     """Short label for tables."""
     source: str | None = None
     """What `evenhand.load` takes to load the weights again, below any methods around them; None for an object in
-    memory. It loads the model itself only where `methods` is empty."""
+    memory. It loads the model itself only if `methods` is empty."""
     methods: tuple[str, ...] = ()
-    """Specifications of the methods around the model, the innermost first; without those that changed its weights."""
+    """Specifications of the methods around the model, innermost first, except those that changed its weights."""
     inside_saved: bool = False
     """Whether `source` is the base's folder inside a saved folder; saving a method around it copies that folder."""
     load_options: Mapping[str, Any] = MappingProxyType({})
-    """What it was loaded with, such as quantisation and revision, as JSON values."""
+    """Options with which it was loaded, such as quantisation and revision, as JSON values."""
     answer_by: AnswerBy | None = None
-    """How `choose` reads the answer where a question does not say; None where the model knows one way only."""
+    """How `choose` reads the answer if a question does not set it; None if the model knows one way only."""
     sampling: Sampling | None = None
-    """How `choose` generates where a question does not say; None where the model has no such setting."""
+    """How `choose` generates if a question does not set it; None if the model has no such setting."""
     too_long: TooLong | None = None
-    """What becomes of items that do not fit the context; None where the model has no such setting."""
+    """How items that do not fit the context are handled; None if the model has no such setting."""
     thinking_tokens: int | None = None
-    """Maximum length of a thought before the answer; None where the model has no such setting."""
+    """Maximum length of a thought before the answer, in tokens; None if the model has no such setting."""
     architecture: Architecture | None = None
-    """What kind of language model it is; None where that is not known, or where it is none."""
+    """Kind of language model; None if unknown, or if it is not a language model."""
     declared: Reading = OPEN
-    """How the methods around the model, at any depth, have answers read; `OPEN` where there are none."""
+    """How the methods around the model, at any depth, read answers; `OPEN` if there are none."""
     context_length: int = UNLIMITED
-    """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` where none is known."""
+    """Maximum number of tokens of a prompt and its continuation; `UNLIMITED` if unknown."""
     asking: Mapping[str, Any] = MappingProxyType({})
-    """The options of `evenhand.load` that concern asking, as JSON values."""
+    """Options of `evenhand.load` that concern asking, as JSON values."""
     precision: Mapping[str, Any] = MappingProxyType({})
-    """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
+    """Option of `evenhand.load` that opens a saved copy in this model's precision."""
     edited: bool = False
     """Whether the weights differ from what `source` loads."""
     save_refused: str = ""
-    """Why `save` would refuse to write the model, where that is known beforehand; "" where it would not."""
+    """Why `save` would refuse to write the model, if that is known beforehand; else ""."""
     weights_hash: str | None = None
-    """Hash of weights, configuration, adapters and tokenizer; None where the model does not keep one."""
+    """Hash of weights, configuration, adapters and tokenizer; None if the model does not store one."""
     training: TrainingRecord | None = None
-    """How the model was trained by a method, of a stack by the outermost that trains; None where that is not known."""
+    """How the model was trained by a method, in a stack by the outermost that trains; None if unknown."""
 
     @property
     @abstractmethod
@@ -515,7 +515,7 @@ class Model(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of everything that decides the answers: weights, adapters, tokenizer, chat template, precision."""
+        """Hash of everything that determines answers: weights, adapters, tokenizer, chat template, precision."""
 
     # ------------------------------------------------------------------------------------------------- the verbs
 
@@ -528,7 +528,7 @@ class Model(ABC):
         raise self.unsupported("generate")
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Log-probability of each passage, in order."""
+        """Compute the log-probability of each passage, in order."""
         raise self.unsupported("score")
 
     @property
@@ -542,20 +542,20 @@ class Model(ABC):
         return type(self).behind is not Model.behind
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
-        """The same model, guided by what it would say after other texts.
+        """Return the same model, guided by what it would say after other texts.
 
         Args:
-            prefixes: Texts that are put before a prompt, each on lines of its own; inside a chat template, at the
-                beginning of the first user's turn.
-            combine: How the log-probabilities after no prefix and after each of them become one.
+            prefixes: Texts put before a prompt, each on its own lines; with a chat template, at the
+                beginning of the first user turn.
+            combine: Combines the log-probabilities after no prefix and after each of them.
             settings: JSON values that `combine` depends on, for the fingerprint.
 
         Raises:
-            MissingAbilityError: The probabilities of this model's tokens are out of reach; see `supports_prefixes`.
+            MissingAbilityError: This model's token probabilities are not accessible; see `supports_prefixes`.
         """
         raise MissingAbilityError(
             f"model {self.name!r} cannot be guided by prefixes: it is not a causal model in this process, so the "
-            "probabilities of its next tokens are out of reach. Open its weights with evenhand.load or evenhand.wrap"
+            "probabilities of its next tokens are not accessible. Open its weights with evenhand.load or evenhand.wrap"
         )
 
     # ---------------------------------------------------------------------------------------------------- the weights
@@ -568,8 +568,8 @@ class Model(ABC):
         "weights" in `abilities`, and its `fingerprint` has to follow their content.
 
         Raises:
-            MissingAbilityError: The model has none.
-            SettingsError: They are set to anything but `Weights`.
+            MissingAbilityError: The model has no weights.
+            SettingsError: They are set to something other than `Weights`.
         """
         found: Weights | None = vars(self).get("weights")
         if found is None:
@@ -587,29 +587,29 @@ class Model(ABC):
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
-        """The module and tokenizer, for changing them within the block; the fingerprint follows."""
+        """Yield module and tokenizer for changing them within the block; the fingerprint follows."""
         yield self.weights
 
     def rehash(self) -> None:  # noqa: B027  # most models have nothing to hash
-        """Hash all weights now, where the model keeps their hash from call to call."""
+        """Hash all weights now, if the model keeps their hash between calls."""
 
     @property
     def unedited_source(self) -> str | None:
-        """`source`, where loading it gives these very weights; None for edited weights and objects in memory."""
+        """`source`, if loading it gives these very weights; None for edited weights and objects in memory."""
         return self.source if self.source and not self.edited else None
 
     # ------------------------------------------------------------------------------------------------------- the rest
 
     @abstractmethod
     def save(self, folder: str | Path) -> Path:
-        """Write the model to `folder` so that `evenhand.load(folder)` brings it back; returns the folder."""
+        """Write the model to `folder` so that `evenhand.load(folder)` restores it; return the folder."""
 
     def facts(self) -> dict[str, Any]:
-        """Plain facts for reports: where it came from, precision, prompt format. JSON values only."""
+        """Return facts for reports: origin, precision, prompt format. JSON values only."""
         return {"name": self.name, "abilities": sorted(self.abilities)}
 
     def unsupported(self, ability: Ability) -> MissingAbilityError:
-        """The error for a verb that this model does not have."""
+        """Return the error for an ability that this model does not have."""
         return MissingAbilityError(
             f"model {self.name!r} cannot {ability!r}; it has: {', '.join(sorted(self.abilities)) or 'nothing'}"
         )
@@ -624,21 +624,21 @@ class Model(ABC):
 
 
 class HasSettings:
-    """Shared by methods and benchmarks: a frozen dataclass whose fields are its settings."""
+    """Base of methods and benchmarks: a frozen dataclass whose fields are its settings."""
 
     name: ClassVar[str]
     """Registered name."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named settings that a source prescribes, such as `paper`; those not named keep their defaults."""
+    """Named settings that a source prescribes, such as `paper`; other settings keep their defaults."""
     preset_sources: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    """By preset and setting, where a value stands in the source: a file of the released code, or a section of the
-    paper. The key "" is for all settings of the preset that have no source of their own."""
+    """Source of each value by preset and setting: a file of the released code, or a section of the paper. The key "" is
+    for all settings of the preset without a source of their own."""
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Old names of settings, each with the present one. Specifications, run files, saved models and calls may use the
-    old names for one release; each use gives a warning with the new name. Base classes declare their own."""
+    """Old names of settings with the present ones. Specifications, run files, saved models and calls may use the old
+    names for one release; each use gives a warning with the new name. Base classes declare their own."""
 
     added_later: ClassVar[frozenset[str]] = frozenset()
-    """Settings that a later release has added; their defaults are what was done before. Base classes declare their
+    """Settings that a later release added, with defaults that keep the previous behaviour. Base classes declare their
     own."""
 
     @property
@@ -647,10 +647,10 @@ class HasSettings:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}  # type: ignore[arg-type]
 
     def key_settings(self, leave_out: Container[str] = ()) -> dict[str, Any]:
-        """The settings for a key that names something stored, such as trained weights or answers.
+        """Return the settings for a key of stored content, such as trained weights or answers.
 
-        A renamed setting stands here under the first name that it had, and one that was added later is left out at its
-        default. So what was stored before is still found.
+        A renamed setting keeps its original name here, and one added later is left out at its default, so that what was
+        stored before is still found.
 
         Args:
             leave_out: Present names of settings that the stored content does not depend on.
@@ -666,16 +666,16 @@ class HasSettings:
 
     @classmethod
     def old_names(cls) -> dict[str, str]:
-        """Old names of settings with the present ones, those that base classes declare included."""
+        """Return old names of settings with the present ones, including those that base classes declare."""
         return declared_old_names(cls.__mro__, HasSettings)
 
     @classmethod
     def with_present_names(cls, given: Mapping[str, Any], *, quiet: bool = False) -> dict[str, Any]:
-        """Settings under their present names, with one warning of all old names that were used.
+        """Return settings under their present names, with one warning about all old names that were used.
 
         Args:
             given: Settings under old or present names.
-            quiet: Whether to give no warning.
+            quiet: Whether to suppress the warning.
 
         Raises:
             SettingsError: A setting is given under both names.
@@ -690,26 +690,28 @@ class HasSettings:
         return f"{self.name}({','.join(changed)})" if changed else self.name
 
     def _unlike(self, preset: Mapping[str, Any]) -> list[str]:
-        """The settings that differ from a preset's, and from their defaults where it says nothing."""
+        """Return the settings that differ from a preset's, or from their defaults if it does not set them."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
         usual = {f.name: preset.get(f.name, _default(f)) for f in fields(self)}  # type: ignore[arg-type]
         return [f"{name}={_written(value)}" for name, value in values.items() if value != usual[name]]
 
     @classmethod
     def build(cls, /, **given: Any) -> Any:
-        """Make one from settings, `preset` among them; unknown names and wrong values are refused.
+        """Build an object from settings, which may include `preset`; unknown names and wrong values are refused.
 
         Raises:
-            SettingsError: An unknown setting or preset, or a value of the wrong type; the message names the near ones.
+            SettingsError: A setting or preset is unknown, or a value has the wrong type; the message suggests names.
         """
         preset = str(given.pop("preset", "default"))
         if preset != "default" and preset not in cls.presets:
-            raise SettingsError(f"{cls.name}: unknown preset {preset!r}. {suggest(preset, [*cls.presets, 'default'])}")
+            near = suggest(preset, [*cls.presets, "default"])
+            raise SettingsError(f"{cls.name}: unknown preset {short(preset, SHOWN)!r}. {near}")
         values = {**cls.presets.get(preset, {}), **cls.with_present_names(given)}
         known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
         for key, value in values.items():
             if key not in known:
-                raise SettingsError(f"{cls.name}: unknown setting {key!r}. {suggest(key, [*known, 'preset'])}")
+                near = suggest(key, [*known, "preset"])
+                raise SettingsError(f"{cls.name}: unknown setting {short(key, SHOWN)!r}. {near}")
             if isinstance(value, str) and str(known[key].type).startswith("tuple[str, ...]"):
                 values[key] = (value,)  # a single text of several: axes=Age
         try:
@@ -735,16 +737,16 @@ def settings(cls: type[T]) -> type[T]:
 
 @old_fields(other="counter_stereotyped", after="suffix", topic="axis")
 class Pair(NamedTuple):
-    """Two texts that differ in what a stereotype is about: as it has it, and the other way round."""
+    """Two texts that differ in what a stereotype is about: a stereotyped one and its counterpart."""
 
     stereotyped: str
     """The continuation, or the part of a sentence, that a stereotype makes more probable."""
     counter_stereotyped: str
     """Its counterpart."""
     prompt: str | Dialogue = ""
-    """What comes before either."""
+    """Text or dialogue before either side."""
     suffix: str = ""
-    """Text that follows either."""
+    """Text that follows either side."""
     axis: str = ""
     """Dimension of social groups that the pair is about, as its source names it."""
     id: str = ""
@@ -752,9 +754,9 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OverlapRemoved:
-    """Number of units left out of training data because a benchmark asks them, by kind; None where nobody looked.
+    """Number of units left out of training data because a benchmark asks them, by kind; None if not checked.
 
-    All are equal, so that training data with the same content is, whatever was left out before.
+    All instances are equal, so that training data with the same content is equal whatever was left out before.
     """
 
     questions: int | None = field(default=None, compare=False)
@@ -763,49 +765,49 @@ class OverlapRemoved:
 
 
 class TrainData(NamedTuple):
-    """What a method may fit on; never the items that it is scored on."""
+    """Data that a method may fit on; never the items on which it is scored."""
 
     questions: tuple[Question, ...] = ()
     answers: tuple[int | None, ...] = ()
-    """Gold option identity per question, None where unlabelled."""
+    """Identity of the right option for each question, None where unlabelled."""
     texts: tuple[str, ...] = ()
     pairs: tuple[Pair, ...] = ()
     overlap_removed: OverlapRemoved = OverlapRemoved()
-    """What a comparison has left out before; for training records only, and part of no key."""
+    """What a comparison has left out; for training records only, and not part of any key."""
 
 
 class Method(HasSettings, ABC):
     """Turns a model into a model, and never changes the one it was given.
 
-    Subclasses are decorated with `evenhand.interfaces.settings` and name what they `need` of a model.
+    Subclasses are decorated with `evenhand.interfaces.settings` and declare what they need of a model (`needs`).
     """
 
     needs: ClassVar[frozenset[Ability]] = frozenset()
     """Abilities without which the method cannot be applied."""
     needs_any: ClassVar[frozenset[Ability]] = frozenset()
-    """Abilities of which at least one must be there."""
+    """Abilities of which the model must have at least one."""
     needs_data: ClassVar[bool] = False
-    """Whether there must be training data."""
+    """Whether training data is required."""
     wording_setting: ClassVar[str] = ""
-    """The setting that decides the wording of prompts, whose values `wordings=` lists; "" where there is none."""
+    """The setting that determines the wording of prompts, whose values `wordings=` lists; "" if there is none."""
 
     @property
     def seeded(self) -> bool:
-        """Whether `seed` decides anything, so that `seeds=` repeats the method. Override where settings rule it out."""
+        """Whether `seed` has any effect, so that `seeds=` repeats the method. Override if settings rule it out."""
         return any(f.name == "seed" and f.init for f in fields(self))  # type: ignore[arg-type]
 
     def own_texts(self) -> Sequence[str]:
-        """Texts that the method reads and learns from by itself, besides its training data; () where there are none.
+        """Return texts that the method learns from besides its training data; () if there are none.
 
-        A comparison warns of those that a benchmark asks.
+        A comparison warns about those that a benchmark asks.
 
         Raises:
-            EvenhandError: They cannot be read.
+            EvenhandError: The texts cannot be read.
         """
         return ()
 
     def reading(self, model: Model) -> Reading | None:
-        """How the final answers to multiple-choice questions are read; None leaves it to the question and the model.
+        """Return how final answers to multiple-choice questions are read; None leaves it to the question and the model.
 
         A comparison reads the baseline in the same way. A method that sets `answer_by` or `sampling` of the questions
         it asks must declare it here; setting them with `Reading.put` keeps the two in step.
@@ -813,9 +815,9 @@ class Method(HasSettings, ABC):
         return None
 
     def comparison_rows(self) -> dict[str, Method]:
-        """The methods that a comparison has a row for: this one, under "", and others that it should be read next to.
+        """Return the methods that get a row in a comparison: this one, under "", and others to be read with it.
 
-        Controls are such others, by what is changed in them, "control=random". The default is this method alone.
+        Controls are such others, named by what they change, as in "control=random". The default is only this method.
         """
         return {"": self}
 
@@ -824,33 +826,33 @@ class Method(HasSettings, ABC):
         """Return the mitigated model.
 
         Args:
-            model: The model to mitigate; it is left as it is.
+            model: The model to mitigate; it is not changed.
             data: What a trained method may fit on; None for methods that need none.
         """
 
     def restore(self, model: Model, folder: Path) -> Model:
-        """Return the mitigated model from what it had learned, as `evenhand.models.Mitigated.save` wrote it.
+        """Return the mitigated model from what was learned, as `evenhand.models.Mitigated.save` wrote it.
 
         Args:
             model: The model that the method was applied to.
-            folder: What the method's own function wrote; methods that learn nothing are never asked.
+            folder: Written by the method's own function; methods that learn nothing are never asked.
         """
-        raise NotImplementedError(f"{self.name} keeps nothing that could be restored")
+        raise NotImplementedError(f"{self.name} saves nothing that could be restored")
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """Why this method cannot be applied to `model` with `data`, or "" when it can.
+        """Return why this method cannot be applied to `model` with `data`, or "" if it can.
 
-        A method that asks for more than `needs`, `needs_any` and `needs_data` say overrides this, and returns what this
-        one says where that is not "". What is wrong with the model comes first, then what is wrong with the data.
+        A method that requires more than `needs`, `needs_any` and `needs_data` declare overrides this, and first returns
+        the result of this one if that is not "". Problems of the model come before problems of the data.
 
         Args:
-            model: The model to mitigate; None where it is not known yet, so that only the data are judged.
-            data: What a trained method may fit on; None where there is nothing.
+            model: The model to mitigate; None if it is not known yet, so that only the data are checked.
+            data: What a trained method may fit on; None if there is nothing.
         """
         return self._unsupported_by(model) or self._untrainable_on(data)
 
     def _unsupported_by(self, model: Model | None) -> str:
-        """What `needs` and `needs_any` say of a model."""
+        """Return what `needs` and `needs_any` find missing in a model."""
         if model is None:
             return ""
         if type(self).missing is not Method.missing and not is_asked(self, "missing"):
@@ -867,8 +869,8 @@ class Method(HasSettings, ABC):
         return ""
 
     def _untrainable_on(self, data: TrainData | None) -> str:
-        """What `needs_data` says of training data."""
-        if is_asked(self, "missing"):  # that is about the model alone
+        """Return what `needs_data` finds missing in training data."""
+        if is_asked(self, "missing"):  # this concerns the model only
             return ""
         if type(self).untrained is not Method.untrained and not is_asked(self, "untrained"):
             warn_of_old_function(type(self), "untrained")
@@ -895,14 +897,14 @@ class Method(HasSettings, ABC):
 
 @dataclass(frozen=True)
 class Stack(Method):
-    """Several methods on top of one another; the first is applied first and so lies innermost."""
+    """Several methods on top of one another; the first is applied first and so is innermost."""
 
     parts: tuple[Method, ...]
     name: ClassVar[str] = "stack"
 
     @property
     def spec(self) -> str:
-        """The parts' texts joined by a plus."""
+        """The specifications of the parts, joined by a plus."""
         return "+".join(part.spec for part in self.parts)
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
@@ -916,15 +918,15 @@ class Stack(Method):
 
     @property
     def seeded(self) -> bool:
-        """Whether any part's seed decides anything."""
+        """Whether any part's seed has an effect."""
         return any(part.seeded for part in self.parts)
 
     def own_texts(self) -> list[str]:
-        """Those of all parts."""
+        """Return the texts of all parts."""
         return [text for part in self.parts for text in part.own_texts()]
 
     def comparison_rows(self) -> dict[str, Method]:
-        """The stack, and for each further row of a part the stack with that row in the part's place."""
+        """Return the stack, and for each further row of a part the stack with that row in the part's place."""
         each = [part.comparison_rows() for part in self.parts]
         own = tuple(rows[""] for rows in each)
         found: dict[str, Method] = {"": self if own == self.parts else Stack(own)}
@@ -936,12 +938,12 @@ class Stack(Method):
         return found
 
     def reading(self, model: Model) -> Reading | None:
-        """What is left of the parts' readings."""
+        """Combine the readings of the parts."""
         found = stacked(part.reading(model) for part in self.parts)
         return None if found == OPEN else found
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """What the first part says; the later ones see a model that does not exist yet, so they judge the data only."""
+        """Return the first part's reason; later parts see a model that does not exist yet, and check only the data."""
         reasons = (part.unsupported_reason(None if n else model, data) for n, part in enumerate(self.parts))
         return next((reason for reason in reasons if reason), "")
 
@@ -954,11 +956,11 @@ class Item(Protocol):
 
     @property
     def id(self) -> str:
-        """Unique within the benchmark, the same in every run."""
+        """Id that is unique within the benchmark and the same in every run."""
 
     @property
     def cluster(self) -> str:
-        """What it shares with its likes: template, subject, descriptor."""
+        """What it shares with items that are not independent of it: template, subject, descriptor."""
 
 
 @runtime_checkable
@@ -981,7 +983,7 @@ MetricKind = Literal["bias", "capability", "cost", "validity", "change"]
 
 
 class Metric(NamedTuple):
-    """What a number means."""
+    """Definition of a number."""
 
     name: str
     direction: Direction
@@ -990,34 +992,34 @@ class Metric(NamedTuple):
     about: str
     """One sentence: the definition and its range."""
     main: bool = False
-    """Shown in the short table."""
+    """Whether it is in the short table."""
     form: Form = "smooth"
     """smooth: a differentiable function of the sums, such as a ratio, mean difference or correlation. proportion: the
     share of items that have some property, so `value * n` is a count (or a sum of numbers from 0 to 1). resampled:
     anything else, such as a maximum, a sum of absolute values, or a share of significant tests."""
     range: tuple[float, float] = (-inf, inf)
-    """Smallest and largest value that the metric can take; intervals are cut to it."""
+    """Smallest and largest possible value of the metric; intervals are clipped to it."""
     part: str | None = None
-    """Of a share of right answers: which part of the grades it counts ("" where there is one part only), so that
+    """For a share of right answers, the part of the grades that it counts ("" if there is one part only), so that
     answers turned from right to wrong are counted item by item. None for every other metric."""
 
 
 class Grade(NamedTuple):
-    """Whether an answer is right, so that two models' answers to the same item can be laid side by side."""
+    """Whether an answer is right, so that two models' answers to the same item can be compared."""
 
     decision: int | str | None
-    """What was chosen; None where nothing was (unparsed, unanswered): such an answer is neither right nor wrong."""
+    """What was chosen; None if nothing was (unparsed, unanswered): such an answer is neither right nor wrong."""
     right: bool
     groups: tuple[str, ...] = ("overall",)
-    """The tally's groups that the item is in."""
+    """Groups of the tally that the item belongs to."""
     part: str = ""
-    """Kind of item, such as "ambiguous", where a change means another thing in each; parts are counted apart."""
+    """Kind of item, such as "ambiguous", if a change has another meaning in each; parts are counted separately."""
     counted: bool = True
-    """Whether the part's share of right answers counts this one; False where it leaves out what could not be read."""
+    """Whether the part's share of right answers counts this one; False if it excludes what could not be read."""
 
 
 class Measured(NamedTuple):
-    """Values of one metric and the number of answers behind each; both have the same shape."""
+    """Values of one metric and the number of answers they are based on; both have the same shape."""
 
     value: Array
     n: Array
@@ -1025,16 +1027,16 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Tally:
-    """Sufficient statistics: everything a benchmark's metrics need of the answers, summed per cluster."""
+    """Sufficient statistics: everything that a benchmark's metrics need of the answers, summed per cluster."""
 
     clusters: tuple[str, ...]
     """C cluster names."""
     strata: tuple[str, ...]
-    """C names: clusters are resampled within their stratum, so that every group keeps its size."""
+    """C stratum names: clusters are resampled within their stratum, so that every group keeps its size."""
     groups: tuple[str, ...]
     """G group names (category, subject ...), "overall" among them."""
     sums: Array = field(repr=False)
-    """[C, G, S] sums of S statistics; a cluster that has no part in a group has zeros there."""
+    """[C, G, S] sums of S statistics; zeros for a cluster that is not in a group."""
 
     @cached_property
     def total(self) -> Array:
@@ -1052,7 +1054,7 @@ AnswerT = TypeVar("AnswerT", default=Any)
 class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
     """Turns a model into scores: `load` the items, `ask` a model, then pure functions without model or I/O.
 
-    Subclasses are decorated with `evenhand.interfaces.settings`, and name the types of their items and answers:
+    Subclasses are decorated with `evenhand.interfaces.settings`, and declare the types of their items and answers:
     `class Coin(Benchmark[Toss, Choice])`. A plain `Benchmark` works on items and answers of any type. Where metrics are
     functions of numbers that are added up over answers, `evenhand.evaluation.RowBenchmark` gives `tally` and `compute`.
     """
@@ -1060,19 +1062,19 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
     needs: ClassVar[frozenset[Ability]]
     """Abilities without which a model cannot be asked."""
     metrics: ClassVar[tuple[Metric, ...]]
-    """What each number that `compute` returns means."""
+    """Definition of each number that `compute` returns."""
     metrics_info: ClassVar[Any] = OldInfo()
     """Old name of `metrics`; it works for one release."""
     answer_type: ClassVar[type] = Choice
-    """The dataclass of one answer, which is stored and read back as this: JSON values, tuples and dataclasses."""
+    """Dataclass of one answer, in which it is stored and read back: JSON values, tuples and dataclasses."""
     quotable: ClassVar[bool] = True
     """Whether the items' texts may be shown and written; False for sets that must not be published."""
     evaluation_only: ClassVar[str] = ""
-    """Why no method may be trained on the items or pairs, such as a clause of the licence; "" where nothing forbids it.
-    A comparison refuses such a benchmark as training data, whoever asks its items."""
+    """Why no method may be trained on the items or pairs, such as a clause of the licence; "" if nothing forbids it. A
+    comparison refuses such a benchmark as training data, whichever benchmark asks its items."""
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Accept the names that a benchmark's parts had before; they work for one release."""
+        """Accept the previous names of a benchmark's parts, which work for one release."""
         super().__init_subclass__(**more)
         rename_old_parts(cls, Benchmark)
 
@@ -1082,7 +1084,7 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
 
     @abstractmethod
     def ask(self, model: Model, items: Sequence[ItemT]) -> list[AnswerT]:
-        """Put the items to the model, all at once; one answer per item, of type `answer_type`."""
+        """Ask the model all items at once; return one answer per item, of type `answer_type`."""
 
     @abstractmethod
     def tally(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Tally:
@@ -1093,57 +1095,57 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
         """Turn summed statistics [..., S] into named numbers [...]. Pure, vectorised over leading dimensions."""
 
     def grades(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Sequence[Grade] | None:
-        """Which answers are right, one `Grade` per item; None where nothing is right or wrong. Pure.
+        """Return which answers are right, one `Grade` per item; None if nothing is right or wrong. Pure.
 
-        With it the comparison counts what a method turned from wrong to right, and from right to wrong.
+        Comparisons use it to count what a method turned from wrong to right, and from right to wrong.
         """
         return None
 
     def marks(self, items: Sequence[ItemT], answers: Sequence[AnswerT]) -> Sequence[Grade] | None:
         """Old name of `grades`; it works for one release."""
         warn(self.name, {"marks()": "grades()"})
-        return Benchmark.grades(self, items, answers)  # a class with grades of its own has marks of its own, too
+        return Benchmark.grades(self, items, answers)  # a class that defines grades also has its own marks
 
     def gold(self, items: Sequence[ItemT]) -> Sequence[int | None] | None:
-        """Index of the right option of each item, None for an item without one; None where no item has one. Pure.
+        """Return the index of each item's right option, None for an item without one; None if no item has one. Pure.
 
-        With it the questions of a benchmark whose items are `QuestionItem`s serve as labelled training data.
+        It makes the questions of a benchmark whose items are `QuestionItem`s usable as labelled training data.
         """
         return _gold_by_grades(self, items)
 
     def pairs(self, items: Sequence[ItemT]) -> Sequence[Pair] | None:
-        """The contrast pairs in the items, any number per item; None where the benchmark has no pairs. Pure.
+        """Return the contrast pairs in the items, any number per item; None if the benchmark has no pairs. Pure.
 
-        With it "pairs:NAME" is a source of training data. Whether there are pairs must not depend on the items, so
-        that `pairs([])` tells.
+        It makes "pairs:NAME" a source of training data. Whether there are pairs must not depend on the items, so
+        that `pairs([])` shows it.
 
         Raises:
-            SettingsError: Nobody should train on this data, as its authors ask.
+            SettingsError: The authors of this data ask that nobody trains on it.
         """
         return None
 
     def stratum(self, item: ItemT) -> str:
-        """Which part of the benchmark an item belongs to, such as its subject; "" for all items by default. Pure.
+        """Return the part of the benchmark that an item belongs to, such as its subject; "" by default. Pure.
 
-        Where `limit` leaves out items, every stratum keeps its share of those that are left.
+        If `limit` leaves out items, every stratum keeps its share of the rest.
         """
         return ""
 
     @property
     def sampling(self) -> Sampling | None:
-        """How the benchmark has its replies drawn; None where its questions or the model say it."""
+        """How the benchmark samples replies; None if its questions or the model determine it."""
         return None
 
     @property
     def original(self) -> Benchmark:
-        """The benchmark that the items are taken from: itself, unless it asks another one's items in a way of its own.
+        """Return the benchmark that the items are taken from: itself, unless it asks another one's items differently.
 
         The items of both have the same clusters.
         """
         return self
 
     def facts(self) -> dict[str, Any]:
-        """Plain facts for reports: where the data came from, its hashes, what was dropped. JSON values only."""
+        """Return facts for reports: where the data came from, its hashes, what was dropped. JSON values only."""
         return {"name": self.name, "settings": self.settings}
 
     def items(self) -> Sequence[ItemT]:
@@ -1153,11 +1155,11 @@ class Benchmark(HasSettings, ABC, Generic[ItemT, AnswerT]):
 
 
 def _gold_by_grades(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[int | None] | None:
-    """The right options as `grades` tells them of every possible answer, of a class that does not say `gold` yet.
+    """Find the right options by grading every possible answer, for a class that does not define `gold` yet.
 
     Raises:
-        SettingsError: An item has several right options, or a class changes the grades of one that says `gold` so that
-            they cannot be asked any more.
+        SettingsError: An item has several right options, or a class overrides the grades of one that defines `gold`, so
+            that they cannot be used any more.
     """
     cls = type(benchmark)
     if cls.grades is Benchmark.grades:
@@ -1168,7 +1170,7 @@ def _gold_by_grades(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[int 
         return None
     if not all(isinstance(item, QuestionItem) for item in items):
         return None
-    warn_of_old_form(cls, "the right options are now what gold() returns, and no longer looked for by grades()")
+    warn_of_old_form(cls, "right options are now what gold() returns, and are no longer derived from grades()")
     found: list[int | None] = []
     for item in items:
         options = [Choice(option) for option in range(len(item.question.options))]
@@ -1195,7 +1197,7 @@ def _plain(value: Any) -> Any:
 
 
 def _written(value: Any) -> str:
-    """A value as `evenhand.core.specs` reads it."""
+    """Format a value as `evenhand.core.specs` reads it."""
     if isinstance(value, Path | frozenset | set):
         value = _plain(value)
     if not isinstance(value, str):
@@ -1208,7 +1210,10 @@ def _readable(error: ValueError) -> str:
     details: Callable[[], list[dict[str, Any]]] | None = getattr(error, "errors", None)
     if details is None:
         return str(error)
-    return "; ".join(f"{'.'.join(map(str, d['loc'])) or 'settings'}={d.get('input')!r}: {d['msg']}" for d in details())
+    return "; ".join(
+        f"{short('.'.join(map(str, d['loc'])), SHOWN) or 'settings'}={short(repr(d.get('input')), SHOWN)}: {d['msg']}"
+        for d in details()
+    )
 
 
 if TYPE_CHECKING:
@@ -1217,7 +1222,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """`Array`, for which numpy is imported when it is first used, and old names, which work for one release."""
+        """Return `Array`, importing numpy on first use, or an old name, which works for one release."""
         if name == "Array":
             from numpy import float64
             from numpy.typing import NDArray

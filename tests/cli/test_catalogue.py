@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evenhand.cli import catalogue, output
+from evenhand.cli import catalogue, signals
 from evenhand.core import registry
 from evenhand.core.catalogue import about, listing
 from evenhand.errors import EvenhandError
@@ -54,6 +54,7 @@ except SystemExit as ended:
     assert not ended.code, ended.code
 assert "evenhand.report.plot" in sys.modules and "torch" in sys.modules
 heavy = ("scipy.stats", "sklearn", "datasets", "evaluate", "peft", "trl", "altair", "nltk", "lm_eval")
+heavy += ("pandas", "itables")
 held = [name for name in heavy if name in sys.modules]
 assert not held, held
 """
@@ -71,7 +72,7 @@ def test_a_check_says_what_it_could_not_compare(tmp_path: Path, monkeypatch: pyt
     assert found["crows_pairs"]["missing"] == ["crows_pairs_anonymized.csv"]
     assert found["wikitext2"]["official"] == "no published hashes are known"
     assert found["wikitext2"]["not compared"] == [*(f"{n}.txt" for n in range(5)), "and 2 more"]
-    assert "has other names or another format" in found["crows_pairs"]["why not compared"]
+    assert "have other names or another format" in found["crows_pairs"]["why not compared"]
     assert found["wikitext2"]["why not compared"].startswith("no published hash of this data set is known")
 
 
@@ -112,6 +113,6 @@ def test_an_interrupted_command_says_whether_there_is_anything_to_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place, told in ((tmp_path, "run the same command again"), (tmp_path / "none", "before anything was asked")):
-        with pytest.raises(SystemExit) as ended:
-            output.stopped(place)
+        with pytest.raises(SystemExit) as ended, signals.working_in(place):
+            raise KeyboardInterrupt
         assert ended.value.code == 130 and told in " ".join(capsys.readouterr().err.split())

@@ -111,7 +111,9 @@ RULES: dict[str, tuple[Rule, dict[str, str]]] = {
         {
             "core/file_io.py": "itself",
             "core/artifacts.py": "a folder, in which a training that was killed is continued",
-            "training/checkpoints.py": "a folder",
+            "core/artifact_packing.py": "a folder, which comes whole from another host",
+            "experiment/cell_worker.py": "a temporary folder, which gets its name once it is locked",
+            "training/checkpoint_folders.py": "a folder",
             "data/io/download.py": "a folder of a repository",
             "models/mitigated.py": "a folder: the base that a copy of a saved model takes along",
             "cli/new.py": "the folder of a new package, or what goes into an empty one",

@@ -223,7 +223,7 @@ def test_a_source_from_a_notebook_is_read_by_its_name(fresh: None) -> None:
 def test_a_source_without_texts_is_no_source_of_texts(fresh: None) -> None:
     registry.training_sources.register(lambda rest: TrainData(), "nothing")
     for source in ("nothing", "demo:mmlu:2"):
-        with pytest.raises(SettingsError, match="is no source of texts"):
+        with pytest.raises(SettingsError, match="is not a source of texts"):
             text_source.texts(source)
 
 
@@ -255,7 +255,7 @@ def test_a_broken_source_is_refused_every_time(
 def test_an_unknown_source_is_an_error(fresh: None) -> None:
     with pytest.raises(UnknownNameError, match="unknown source of training data 'fables'"):
         training_data.load("fables:2")
-    with pytest.raises(SettingsError, match="is no source of texts"):
+    with pytest.raises(SettingsError, match="is not a source of texts"):
         text_source.texts("fables:2")
 
 
@@ -357,7 +357,7 @@ def test_a_plugin_with_the_name_of_a_built_in_is_reported_and_skipped(
 def test_a_plugin_that_is_no_method_is_reported_and_skipped(listing: subprocess.CompletedProcess[str]) -> None:
     _, found, error = first_column(listing.stdout).partition("plain (broken plugin) ")
     assert found and error.startswith("evenhand.errors.SettingsError: 'plain' is registered as")
-    assert "no subclass of evenhand.Method" in error
+    assert "not a subclass of evenhand.Method" in error
 
 
 def test_asking_for_a_broken_plugin_by_name_shows_its_traceback(troubled: Path) -> None:
@@ -449,6 +449,19 @@ def test_a_plugin_file_with_a_syntax_error_is_skipped(tmp_path: Path, fresh: Non
         assert registry.load_plugin(write(tmp_path / "torn.py", "class Torn(:")) == []
 
 
+def test_an_unknown_name_is_explained_by_a_plugin_file_that_was_skipped(tmp_path: Path, fresh: None) -> None:
+    file = write(tmp_path / "whisper_later.py", "raise TypeError('no about')")
+    with pytest.warns(PluginWarning):
+        registry.load_plugin(file)
+    with pytest.raises(UnknownNameError, match=r"The plugin .*whisper_later\.py was skipped: TypeError: no about$"):
+        registry.build_method("whisper")
+    write(file, METHOD_FILE)
+    registry.load_plugin(file)
+    with pytest.raises(UnknownNameError) as told:
+        registry.build_method("wisper")
+    assert "skipped" not in str(told.value)
+
+
 def test_a_plugin_file_that_is_not_there_is_an_error(tmp_path: Path, fresh: None) -> None:
     with pytest.raises(SettingsError, match=r"no plugin file .*absent\.py"):
         registry.load_plugin(tmp_path / "absent.py")
@@ -492,9 +505,9 @@ def test_a_name_that_the_command_line_cannot_hold_is_refused(name: str, fresh: N
 
 
 def test_what_is_no_method_is_refused_at_once(fresh: None) -> None:
-    with pytest.raises(SettingsError, match=r"no subclass of evenhand\.Method"):
+    with pytest.raises(SettingsError, match=r"not a subclass of evenhand\.Method"):
         registry.methods.register(dict, "a_dict")
-    with pytest.raises(SettingsError, match=r"no subclass of evenhand\.Benchmark"):
+    with pytest.raises(SettingsError, match=r"not a subclass of evenhand\.Benchmark"):
         registry.benchmarks.register(FromNotebook)
 
 

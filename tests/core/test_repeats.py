@@ -158,7 +158,7 @@ def test_a_comparison_repeats_what_can_be() -> None:
     both = repeated(build_method("shuffled(seeds=2)+instruction"), 4, ("low_1", "low_2"))
     assert both.spec == "shuffled(seeds=2,wordings=('low_1', 'low_2'))+instruction(wordings=('low_1', 'low_2'))"
     assert len(variants_of(both)) == 4
-    with pytest.raises(SettingsError, match=r"low_9.*stand in its own settings"):
+    with pytest.raises(SettingsError, match=r"low_9.*in its own settings"):
         repeated(build_method("instruction"), 1, ("low_9", "low_1"))
 
 

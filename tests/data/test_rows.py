@@ -18,7 +18,7 @@ from evenhand.data.io import yaml as yaml_file
 from evenhand.data.text_file import load_documents
 from evenhand.errors import DataError, SettingsError
 from evenhand.evaluation.bbq import BBQ, items_from_rows
-from evenhand.experiment.comparison import _items
+from evenhand.experiment.comparison import items_of
 from evenhand.experiment.training_sources import load as load_train
 
 NAN = float("nan")
@@ -180,7 +180,7 @@ def test_a_benchmark_warns_once_with_a_count_and_the_first_three(tmp_path: Path)
     file = written(tmp_path / "own.jsonl", row(0), *(row(n, context=None) for n in range(1, 3321)))
     benchmark = BBQ.build(source=str(file))
     with pytest.warns(UserWarning) as caught:
-        _items([benchmark], None, 0, optional=False)
+        items_of([benchmark], None, 0, optional=False)
     (message,) = [str(w.message) for w in caught]
     assert "left out 3,320 rows" in message and "and 3,317 more" in message
     assert all(f"own.jsonl:{n}:" in message for n in (2, 3, 4)) and "own.jsonl:5:" not in message
@@ -203,8 +203,8 @@ def test_marks_and_line_ends_cost_no_row(tmp_path: Path, end: str, mark: bytes) 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"a": 1, "a": 2}', "field 'a' is there twice"),
-        ('{"a": {"b": 1, "b": 2}}', "field 'b' is there twice"),
+        ('{"a": 1, "a": 2}', "field 'a' occurs twice"),
+        ('{"a": {"b": 1, "b": 2}}', "field 'b' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
         ('{"a": ', "not JSON"),
@@ -312,11 +312,11 @@ def test_line_ends_are_one_thing_and_look_alikes_are_said(tmp_path: Path) -> Non
 def test_a_needed_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     pairs = tmp_path / "p.csv"
     pairs.write_text("sent_more,sent_less,stereo_antistereo,bias_type,sent_more\na,b,stereo,age,c\n")
-    with pytest.raises(DataError, match="column 'sent_more' is there 2 times"):
+    with pytest.raises(DataError, match="column 'sent_more' occurs 2 times"):
         crows_pairs.load_pairs(str(pairs))
     questions = tmp_path / "q.csv"
     questions.write_text(",".join([*gpqa.NEEDED, "Question"]) + "\n" + ",".join("abcdef") + "\n")
-    with pytest.raises(DataError, match="column 'Question' is there 2 times"):
+    with pytest.raises(DataError, match="column 'Question' occurs 2 times"):
         gpqa.load(str(questions))
     pairs.write_text(
         " sent_more ,sent_less,stereo_antistereo,bias_type,x,x\n a ,b, Stereo,Age,1,2\n\udcff,b,,,,\n",

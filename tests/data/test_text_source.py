@@ -35,7 +35,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:2"):
         text_source.texts(str(file))
     file.write_text("{\n")
-    with pytest.raises(DataError, match=r"a\.jsonl:1 is no JSON"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1 is not JSON"):
         text_source.texts(str(file))
     (tmp_path / "b.txt.gz").write_text("no archive")
     with pytest.raises(DataError, match=r"b\.txt\.gz"):
@@ -46,7 +46,7 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source_is_refused() -> None:
-    with pytest.raises(SettingsError, match="no source"):
+    with pytest.raises(SettingsError, match="not a source"):
         text_source.stream("a.csv")
     with pytest.raises(DataError, match="no text file"):
         text_source.stream("missing.txt")

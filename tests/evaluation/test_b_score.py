@@ -252,7 +252,7 @@ def test_greedy_decoding_is_refused_or_warned_about() -> None:
         ({"runs": 0}, "runs=0"),
         ({"n_single": 0}, "n_single=0"),
         ({"n_turns": 100_000}, "n_turns=100000"),
-        ({"categories": ("simple",)}, "'simple'; there are subjective, random, easy, hard"),
+        ({"categories": ("simple",)}, "'simple'; choose from subjective, random, easy, hard"),
         ({"top_p": 0.0}, "top_p"),
     ],
 )
@@ -319,11 +319,11 @@ def row(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (row(id=None), "'id' is missing or no text"),
+        (row(id=None), "'id' is missing or not a text"),
         (row(category="objective"), "category 'objective' is none of"),
         (row(options=["a"]), "at least two different ones"),
         (row(options=["a", "a"]), "at least two different ones"),
-        (row(options="ab"), "options is no list"),
+        (row(options="ab"), "options is not a list"),
         (row(options=["a", "c"]), r"prompt lists \[a, b\]"),
         (row(ground_truth_paper="z"), "'z' is none of the options"),
         (row(category="easy"), "ground_truth_paper is missing"),
@@ -345,7 +345,7 @@ def test_files_without_a_usable_question(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable B-score question"):
         load_questions(str(tmp_path))
     (tmp_path / "questions.jsonl").write_text(json.dumps(row()))
-    with pytest.raises(SettingsError, match="no question of hard"):
+    with pytest.raises(SettingsError, match="no question in hard"):
         BScore.build(source=str(tmp_path), categories=("hard",)).load()
 
 

@@ -269,7 +269,7 @@ def test_groups_of_a_later_item_are_checked_too(groups: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
-        (Word("a", "y", {}), "words: item 'a' is there twice; its data must have every id once"),
+        (Word("a", "y", {}), "words: two items have the id 'a'; every id has to be unique"),
         (Word("e", "", {}), "words: item 'e' has cluster=''; give every item a `cluster`"),
         (Word("", "y", {}), "words: item number 4 has id=''; give every item an `id`"),
         (Word(5, "y", {}), "words: item number 4 has id=5; give every item an `id`"),  # type: ignore[arg-type]

@@ -118,7 +118,7 @@ def test_the_demo_fills_blanks_as_planted() -> None:
 
 def test_a_causal_model_is_told_why_not(tiny: LocalModel) -> None:
     bench = DisCo.build(source="demo")
-    with pytest.raises(MissingAbilityError, match="takes a masked language model; tiny-llama is none"):
+    with pytest.raises(MissingAbilityError, match="needs a masked language model; tiny-llama is not one"):
         bench.ask(tiny, bench.load())
 
 

@@ -300,7 +300,7 @@ def test_a_benchmark_in_the_old_form_works_and_is_told_the_new_names() -> None:
         DeprecationWarning, match=r"Old: items\(\) is now load\(\); metrics_info .* metrics; metrics\(\) "
     ):
         cls = old_form()
-    with pytest.warns(DeprecationWarning, match=r"Old: the right options are now what gold\(\) returns"):
+    with pytest.warns(DeprecationWarning, match=r"Old: right options are now what gold\(\) returns"):
         check_benchmark(cls())
     old: Any = cls()
     assert old.metrics == cls.metrics == (HITS,) == old.metrics_info
@@ -422,9 +422,9 @@ class Rekeyed(Riddles):
 @pytest.mark.filterwarnings("ignore:riddles. marks:evenhand.renaming.RenamedWarning")  # it asks super().marks()
 def test_marks_of_a_subclass_go_before_the_gold_of_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.benchmarks._objects, "riddles", Rekeyed)
-    with pytest.warns(DeprecationWarning, match=r"Rekeyed: the right options are now what gold\(\) returns"):
+    with pytest.warns(DeprecationWarning, match=r"Rekeyed: right options are now what gold\(\) returns"):
         assert load("riddles").data.answers == (0,) * 6
-    with pytest.warns(DeprecationWarning, match=r"Rekeyed: the right options"):
+    with pytest.warns(DeprecationWarning, match=r"Rekeyed: right options"):
         order = OptionOrder.build(of="riddles")
         assert [item.right for item in order.load()] == [0] * 6
 

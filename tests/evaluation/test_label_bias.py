@@ -457,14 +457,14 @@ def test_a_real_model_answers(real_model: Path) -> None:
         ("{\n", r"task9_x\.json:2: not JSON"),
         ("[]", "a JSON object was expected, not list"),
         (raw(30, Definition=[]), "'Definition' is missing"),
-        (raw(30, Instances={}), "'Instances' is missing or no list"),
+        (raw(30, Instances={}), "'Instances' is missing or not a list"),
         (raw(30, Input_language=["Hindi"]), "Input_language is 'Hindi'"),
         (raw(5), "5 usable instances; 8 are needed"),
-        (raw(30, labels=("same",)), "no classification: 1 labels"),
-        (raw(60, labels=tuple(f"l{i}" for i in range(50))), "no classification: 50 labels"),
+        (raw(30, labels=("same",)), "not a classification task: 1 labels"),
+        (raw(60, labels=tuple(f"l{i}" for i in range(50))), "not a classification task: 50 labels"),
         (
             raw(1, Instances=[{"input": f"t{i}", "output": ["a", "b"]} for i in range(30)]),
-            "no classification: 1 labels, 2.0 outputs",
+            "not a classification task: 1 labels, 2.0 outputs",
         ),
     ],
 )

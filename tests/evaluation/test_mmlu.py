@@ -206,7 +206,7 @@ def test_the_harnesss_tokens_are_refused_where_they_are_not_to_be_had() -> None:
     with pytest.raises(SettingsError, match="needs the tokens of"):
         bench.ask(ScriptedModel(abilities=frozenset({"score"})), items)
     text = as_dialogue(items[0].question, "letters").messages[0].content
-    with pytest.raises(SettingsError, match="merges ' A' with what stands before it"):
+    with pytest.raises(SettingsError, match="merges ' A' with the text before it"):
         bench.ask(splitting(r": [A-D]|.|\s", [f"{text} A"]), items)
 
 

@@ -146,7 +146,7 @@ def test_the_benchmark_counts_by_context_group_and_position(tmp_path: Path) -> N
     assert tally.groups == ("overall", "high", "middle")
     assert got["accuracy"] == pytest.approx([0.5, 0.5, 1.0]) and got["unparsed"] == pytest.approx([0.25, 0, 0])
     assert got["position_1"][0] == pytest.approx(2 / 3), "the question with three options does not count"
-    assert any("1 of 4 questions have not 4 options" in note for note in bench.facts()["notes"])
+    assert any("1 of 4 questions do not have 4 options" in note for note in bench.facts()["notes"])
     assert bench.gold(items) == [1, 3, 0, 1]
 
 

@@ -420,13 +420,13 @@ def test_items_with_another_number_of_options_are_left_out_of_positions_only() -
     assert (values["position_1"].value[0], values["position_1"].n[0]) == (1, 2)
     assert (values["flip_rate"].value[0], values["flip_rate"].n[0]) == (1, 3)
     assert values["accuracy_mean"].value[0] == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
-    assert any("1 items have not 4 options" in note for note in made.facts()["notes"])
+    assert any("1 items do not have 4 options" in note for note in made.facts()["notes"])
 
 
 @pytest.mark.usefixtures("uneven")
 def test_what_cannot_be_turned_is_refused() -> None:
     for of, message in (
-        ("perplexity", "no set of multiple-choice"),
+        ("perplexity", "does not consist of multiple-choice"),
         ("mmlu(reading=score)", "needs score"),
         ("gpqa(asked=zero_shot)", "needs generate"),
         ("option_ordre", "option_ordre"),

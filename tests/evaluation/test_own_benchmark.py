@@ -35,6 +35,23 @@ def capitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return registry.benchmarks.get("capitals").build(source=str(tmp_path / "capitals.csv"))
 
 
+def test_the_benchmark_with_two_groups_keeps_the_contract_and_has_the_gap_of_known_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.benchmarks, "_objects", dict(registry.benchmarks._objects))
+    (tmp_path / "blame.py").write_text(SHOWN["blame.py"])
+    assert registry.load_plugin(tmp_path / "blame.py") == ["blame"]
+    benchmark = registry.benchmarks.get("blame").build()
+    check_benchmark(benchmark)
+    items = benchmark.load()
+    answers = benchmark.ask(ScriptedModel(decide=lambda q: 0 if "old" in q.context else 2), items)
+    tally = benchmark.tally(items, answers)
+    assert tally.clusters == ("scene 0", "scene 1")
+    found = benchmark.compute(tally.total)
+    assert found["gap"].value.tolist() == [1] and found["gap"].n.tolist() == [4]
+    assert found["accuracy"].value.tolist() == [0.5]
+
+
 def test_it_takes_at_most_25_lines_without_numpy() -> None:
     lines = [line for line in SHOWN["capitals.py"].splitlines() if line.strip()]
     assert len(lines) <= 25 and "numpy" not in SHOWN["capitals.py"]
@@ -66,7 +83,7 @@ def test_a_second_row_with_an_id_and_a_row_with_an_empty_cell_cost_no_other_row(
     assert [i.id for i in bench.load()] == ["Norway", "Spain", "Chile", "Ghana", "Egypt"]
     assert [line.partition("more.csv:")[2] for line in bench.facts()["dropped"]] == [
         "5: 2 fields, but the header has 4",
-        "7: id 'Norway' is that of line 2 already",
+        "7: id 'Norway' already occurs in line 2",
         "8: field 'continent' is empty",
         "9: field 'capital' is empty",
     ]

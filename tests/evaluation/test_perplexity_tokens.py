@@ -240,7 +240,7 @@ def test_settings_that_make_no_sense(given: dict[str, Any], reason: str) -> None
 def test_windows_beyond_the_context_are_refused_and_short_texts_are_not(tmp_path: Path) -> None:
     long = " ".join(["dog"] * 1500)
     for model in (tiny_model(), tiny_model(too_long="skip")):
-        with pytest.raises(ContextTooLongError, match=r"windows of 1025 tokens .* context holds 1024: set window=1024"):
+        with pytest.raises(ContextTooLongError, match=r"windows of 1025 tokens .* context has 1024: set window=1024"):
             perplexity(of_file(tmp_path, long, window=1025, stride=500), model)
     assert sums(of_file(tmp_path, "dog dog", window=5000, stride=500), tiny_model())[1] == 2
 
@@ -250,7 +250,7 @@ def test_models_without_known_tokens_are_refused_with_a_reason(tmp_path: Path, t
     scripted = ScriptedModel(abilities=frozenset[Ability]({"score"}))
     rescored = Mitigated(tiny, Untouched(), score=tiny.score)
     refused: list[tuple[Model, str]] = [
-        (scripted, "the tokens of scripted are not known here"),
+        (scripted, "the tokenizer of scripted is not available here"),
         (load("demo-mlm"), "masked language model"),
         (rescored, "changes how it scores"),
     ]

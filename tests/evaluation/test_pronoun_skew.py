@@ -295,7 +295,7 @@ def test_auto_takes_winogenders_occupations_where_they_are(tmp_path: Path, monke
         ("ate {possessive}", "ate the", "'lunch' needs one {occupation} and one of"),
         ("{state}.", "{stat}.", "unknown field 'stat'"),
         ("is a {gender}", "is here", "'is_and', under told, needs one of"),
-        ("told: {is_and:", "told: {said:", "'said' stands both"),
+        ("told: {is_and:", "told: {said:", "'said' is both"),
         ("occupations: [nurse, engineer]", "occupations: []", "occupations: Tuple should have at least 1"),
         ("[he, she]", "[he]", "pronouns.pronoun"),
         ("language: en", "language: [", "no usable pronoun frames"),

@@ -182,7 +182,7 @@ def test_a_model_without_probabilities_says_yes_or_no(ten: str) -> None:
     [
         ({"attributes": ("toxic",)}, "no attribute 'toxic'"),
         ({"attributes": ("threat",)}, "no attribute 'threat'"),
-        ({"dev_per_class": 0}, "dev_per_class=0; give at least 1"),
+        ({"dev_per_class": 0}, "dev_per_class=0 must be at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(ten: str, given: dict[str, Any], said: str) -> None:
@@ -191,9 +191,9 @@ def test_wrong_settings_are_refused(ten: str, given: dict[str, Any], said: str) 
 
 
 def test_too_few_texts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="3 texts have a score of threat; at least 4"):
+    with pytest.raises(DataError, match="3 texts have a score for threat; at least 4"):
         SelfDiagnosis(source=written(tmp_path, [{"text": "a", "threat": 0.1}] * 3)).load()
-    with pytest.raises(DataError, match="no scores of toxicity"):
+    with pytest.raises(DataError, match="no scores for toxicity"):
         SelfDiagnosis(source=written(tmp_path, [{"text": "a", "insult": 0.1}] * 4)).load()
 
 

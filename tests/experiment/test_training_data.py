@@ -64,7 +64,7 @@ def test_what_is_no_training_data_is_told_what_is(what: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("{", "train.jsonl:1 is no JSON"),
+        ("{", "train.jsonl:1 is not JSON"),
         ([1], "an object"),
         ({**RED, "answr": 1}, "unknown key 'answr'"),
         ({**RED, "options": ["red"]}, "at least two texts"),
@@ -195,7 +195,7 @@ def _one_asked() -> tuple[Question, ...]:
 def test_so_many_practice_questions_of_a_kind() -> None:
     assert load("demo:gpqa:40").data == practice("gpqa", 40)
     for wrong in ("demo:gpqa:0", "demo:gpqa:many"):
-        with pytest.raises(SettingsError, match="no number of items"):
+        with pytest.raises(SettingsError, match="not a number of items"):
             load(wrong)
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from evenhand.errors import EvenhandError
 
-LONGEST = 600
-"""Characters of a message, without the folder of the test."""
+LONGEST = 700
+"""Characters of a message, without the folder of the test: where to get a data set takes half of them."""
 SECONDS = 10.0
 """Processor seconds after which an input counts as a hang; the usual ones take thousandths of that."""
 

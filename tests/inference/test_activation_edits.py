@@ -143,7 +143,7 @@ def test_identity_and_digest() -> None:
 def test_what_makes_no_edit_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"'ad' of an edit is not known.*add"):
         LayerEdit("ad", vector(1))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="2 are given"):
+    with pytest.raises(SettingsError, match="2 were given"):
         LayerEdit("add", torch.ones(2, HIDDEN))
     with pytest.raises(SettingsError, match="length 0"):
         LayerEdit("ablate", torch.zeros(HIDDEN))
@@ -372,7 +372,7 @@ def test_a_model_that_ignores_hooks_is_refused() -> None:
             return plain(self, *args, **kwargs)
 
     layer.__class__ = FusedLayer
-    with pytest.raises(EvenhandError, match="without the output of layer 0 being edited"):
+    with pytest.raises(EvenhandError, match="without the edit of layer 0's output"):
         engine.read([Request((1, 8, 9), ((2, 9),))], "f")
 
 
@@ -383,5 +383,5 @@ def test_a_model_that_drops_what_hooks_give_is_refused() -> None:
     kept: list[Any] = []
     layers[LAYER].register_forward_hook(lambda _, __, output: kept.append(output))
     layers[LAYER + 1].register_forward_pre_hook(lambda _, inputs: (kept[-1], *inputs[1:]))
-    with pytest.raises(EvenhandError, match="does not use what hooks on layer 0 give"):
+    with pytest.raises(EvenhandError, match="does not use the output of hooks on layer 0"):
         engine.read([Request((1, 8, 9), ((2, 9),))], "f")

@@ -123,6 +123,42 @@ def test_logits_are_made_at_the_masks_only() -> None:
     assert sum(rows[2:]) == len(asked[0])
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "electra"])
+def test_the_last_layer_is_wide_at_the_masks_only(kind: str) -> None:
+    module, asked = made_of(kind), masks()
+    fed: list[list[int]] = [[], []]
+    wide = [m for name, m in module.named_modules() if name.endswith(".intermediate")]
+    for counted, layer in zip(fed, wide, strict=True):
+        layer.register_forward_hook(lambda _, __, out, counted=counted: counted.append(out.shape[:-1].numel()))
+    engine = engine_of(module, 100)
+    engine._padding = True  # known, so that nothing is fed to find it out
+    got = engine.masked(*asked, "f")
+    assert [sum(counted) for counted in fed] == [engine.tokens, len(asked[0])]
+    assert np.abs(np.subtract(got, plainly(module, asked))).max() < TOLERANCE
+
+
+def test_a_layer_that_is_run_several_times_is_not_cut() -> None:
+    module, asked = made_of("bert"), masks(5)
+    layers = module.get_submodule("bert.encoder.layer")
+    assert isinstance(layers, torch.nn.ModuleList)
+    layers[1] = layers[0]
+    assert np.abs(np.subtract(engine_of(module).masked(*asked, "f"), plainly(module, asked))).max() < TOLERANCE
+
+
+def test_a_layer_that_is_run_in_chunks_is_not_cut() -> None:
+    import transformers
+
+    from evenhand.inference.last_layer import wide_part_at
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=30, chunk_size_feed_forward=2, **sizes)
+    module, ids, rows = transformers.BertModel(config).eval(), torch.arange(12).view(2, 6), torch.tensor([2, 3])
+    with torch.no_grad():
+        plain = module(ids)[0].flatten(0, 1)[rows]
+        with wide_part_at(rows, module):
+            assert torch.equal(module(ids)[0].flatten(0, 1)[rows], plain)
+
+
 def test_scoring_leaves_training_flags_alone() -> None:
     module = made_of("bert").train()
     module.base_model.embeddings.eval()
@@ -134,7 +170,7 @@ def test_what_sees_the_padding_is_batched_by_length() -> None:
     """FNet mixes all places of a row, padding included."""
     module, asked = made_of("fnet"), masks()
     engine = engine_of(module)
-    with pytest.warns(UserWarning, match="FNetForMaskedLM sees the padding"):
+    with pytest.warns(UserWarning, match="padding changes the results of FNetForMaskedLM"):
         got = engine.masked(*asked, "f")
     assert np.abs(np.subtract(got, plainly(module, asked))).max() < TOLERANCE
     assert engine.forwards == len({len(ids) for ids in asked[0]}) < engine.sequences

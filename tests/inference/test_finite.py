@@ -205,7 +205,7 @@ def test_scores_say_why_they_are_none() -> None:
     fine, broken, long = model.score([Passage("dog cat"), Passage(f"cat {word} dog"), Passage("dog " * 2000)])
     assert math.isfinite(fine.logprob) and fine.tokens == 2 and not fine.note
     assert math.isnan(broken.logprob) and broken.tokens == 0 and broken.note == NOT_FINITE
-    assert math.isnan(long.logprob) and long.tokens == 0 and "the context holds 1024" in long.note
+    assert math.isnan(long.logprob) and long.tokens == 0 and "the context has 1024" in long.note
 
 
 # ------------------------------------------------------------------------------------------------- generation

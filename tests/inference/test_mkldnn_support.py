@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch.nn.functional import gelu, linear, silu
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertIntermediate
 
 from evenhand.inference import mkldnn_support
 from evenhand.inference.prepacked import Prepacked
@@ -47,6 +49,7 @@ def test_the_operations_are_those_of_plain_layers() -> None:
     near = {"rtol": 1e-4, "atol": 1e-4}
     assert torch.allclose(mkldnn_support.multiplied(x, laid_out, bias), plain, **near)
     assert torch.allclose(mkldnn_support.multiplied(x, laid_out, bias, mkldnn_support.SILU), silu(plain), **near)
+    assert torch.allclose(mkldnn_support.multiplied(x, laid_out, bias, mkldnn_support.GELU), gelu(plain), **near)
     tanh = mkldnn_support.multiplied(x, laid_out, bias, mkldnn_support.GELU_TANH)
     assert torch.allclose(tanh, gelu(plain, approximate="tanh"), **near)
     assert torch.allclose(mkldnn_support.multiplied_by(x, plain, laid_out, bias), plain * plain, **near)
@@ -64,3 +67,18 @@ def test_without_them_logits_are_the_same(architecture: str, monkeypatch: pytest
             found.append(module(input_ids=ids).logits)
         assert bool(prepacked._packed) == (there and mkldnn_support.supported())
     assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "fused"), [("gelu", True), ("relu", False)])
+def test_the_wide_layer_of_an_encoder_is_one_operation(activation: str, fused: bool) -> None:
+    if not mkldnn_support.supported():
+        pytest.skip("this torch has no oneDNN")
+    config = BertConfig(hidden_size=16, intermediate_size=32, hidden_act=activation)
+    layer, x, calls = BertIntermediate(config).eval(), 3 * torch.randn(2, 5, 16), []
+    layer.intermediate_act_fn.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        plain = layer(x)
+        with Prepacked()(layer):
+            made = layer(x)
+    assert len(calls) == (1 if fused else 2)
+    assert torch.allclose(made, plain, rtol=1e-5, atol=1e-5)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+from itertools import pairwise
 
 import pytest
 
 from evenhand.core.sequences import common_prefix_length as common
-from evenhand.inference.prefix_trie import packs
+from evenhand.inference import prefix_trie
+from evenhand.inference.prefix_trie import packs, sorted_with_shared
 
 SEQUENCES = [(1, 2, 4), (5, 6), (1, 2, 3), (1, 2, 3, 7), (1, 2, 3)]
 
@@ -49,3 +52,26 @@ def test_common_beginning() -> None:
         2,
         0,
     ]
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 100])
+def test_sequences_are_sorted_and_compared_slice_by_slice(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_trie, "SLICE", most)
+    rng = random.Random(most)
+    numbers = (-(2**40), -2, -1, 0, 1, 2**33)
+    asked = [tuple(rng.choice(numbers) for _ in range(rng.randrange(1, 9))) for _ in range(60)]
+    order = sorted(range(len(asked)), key=asked.__getitem__)
+    shared = [0, *(common(asked[a], asked[b]) for a, b in pairwise(order))]
+    assert sorted_with_shared(asked) == list(zip(order, shared, strict=True))
+
+
+def test_sorting_takes_little_more_memory_than_a_copy_of_the_numbers() -> None:
+    """A number takes 8 bytes, and takes them once beside the slices."""
+    asked = [tuple(range(n, n + 500)) for n in range(4000)]
+    tracemalloc.start()
+    try:
+        sorted_with_shared(asked)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * 500 * 4000

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from evenhand.inference import kv_chunks
 from evenhand.inference import session_kv_cache as module
-from evenhand.inference.prefix_trie import Pack, packs
+from evenhand.inference.kv_chunks import Chunks
+from evenhand.inference.prefix_trie import Indices, Pack, packs
 from evenhand.inference.session_kv_cache import Kept
 from evenhand.inference.tree_attention import KeysValues
 
@@ -90,7 +92,7 @@ def check(kept: Kept, plain: Plain, asked: Sequence[Sequence[int]]) -> None:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("most", [10**6, 90, 7, 0])
 def test_packs_are_kept_as_token_by_token(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST", 4)
+    monkeypatch.setattr(kv_chunks, "FIRST", 4)
     rng = random.Random(seed)
     kept, plain, seen = Kept(most * TOKEN_BYTES), Plain(most), list[tuple[int, ...]]()
     for _ in range(5):
@@ -147,7 +149,8 @@ def test_room_is_never_more_than_the_most(most: int) -> None:
     for n in range(6):
         ids = (n, *range(10, 1010))
         kept.keep_continuation(ids, 0, made_of([(n, k) for k in range(len(ids))]))
-        room = sum(t.numel() * t.element_size() for pair in kept._layers.values() for t in pair)
+        chunks = kept._chunks._layers.values()
+        room = sum(t.numel() * t.element_size() for some in chunks for pair in some for t in pair)
         assert room <= kept.max_bytes
     assert len(kept) == min(most, 6 * 1001)
 
@@ -185,12 +188,12 @@ def test_without_memory_nothing_is_kept_rather_than_places_without_values(monkey
     kept.keep_continuation([1, 2, 3, 4], 0, made)
     asked: list[int] = []
 
-    def full(self: Kept, held: KeysValues | None, like: KeysValues, count: int) -> KeysValues:
-        asked.append(count)
+    def full(self: Chunks, numbers: Indices, made: Mapping[int, KeysValues], most: int) -> None:
+        asked.append(len(self) + len(numbers))
         raise torch.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Kept, "_grown", full)
+        patch.setattr(Chunks, "append", full)
         with pytest.raises(torch.OutOfMemoryError):
             kept.keep_continuation([1, 2, 3, 4, 5, 6, 7, 8], 4, made)
     assert asked == [8] and len(kept) == 0 and len(kept.find([1, 2, 3, 4, 5], 5)) == 0

@@ -180,7 +180,7 @@ def test_a_batch_that_does_not_fit_is_not_counted_twice(monkeypatch: pytest.Monk
 
 def test_what_cannot_be_read_is_refused() -> None:
     engine = tiny_model().engine
-    with pytest.raises(SettingsError, match=r"sequence 0 has 3 tokens; its states are asked for at \[3\]"):
+    with pytest.raises(SettingsError, match=r"sequence 0 has 3 tokens, but its states are requested at \[3\]"):
         states(engine, [(1, 2, 3)], [[3]], [0])
     with pytest.raises(SettingsError, match="layer 2"):
         states(engine, [(1, 2, 3)], [[2]], [2])

@@ -212,7 +212,7 @@ def test_generation_keeps_order_stops_and_draws() -> None:
 
 def test_what_cannot_be_followed_is_refused() -> None:
     lm = as_lm(Shortest())
-    with pytest.raises(SettingsError, match="top_k, repetition_penalty cannot be followed"):
+    with pytest.raises(SettingsError, match="top_k, repetition_penalty are not supported"):
         lm.generate_until([request("a", {"top_k": 5, "repetition_penalty": 1.2, "until": []})])
     with pytest.raises(SettingsError, match="gen_prefix"):
         lm.apply_chat_template([], add_generation_prompt=False)

@@ -392,7 +392,7 @@ def test_priors_that_no_method_writes_are_refused(results: dict[str, Any], tmp_p
 
 def test_what_a_method_learned_is_no_model(tmp_path: Path) -> None:
     folder = PriDe().apply(causal(), DATA).save(tmp_path / "saved")
-    with pytest.raises(SettingsError, match="has what a method learned, and no model"):
+    with pytest.raises(SettingsError, match="contains what a method learned, not a model"):
         evenhand.load(folder / "learned")
 
 

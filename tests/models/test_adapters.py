@@ -320,7 +320,7 @@ def test_what_an_adapters_folder_would_not_give_back_is_not_saved(tmp_path: Path
 def test_a_kind_that_stays_on_its_base_needs_a_base_with_a_name(tmp_path: Path) -> None:
     config = peft.AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=3, adapter_layers=2)
     tuned = under(base(), config)
-    with pytest.raises(SettingsError, match="ADAPTION_PROMPT cannot be taken off"):
+    with pytest.raises(SettingsError, match="ADAPTION_PROMPT cannot be removed"):
         save_module(tuned, tmp_path)
     with pytest.raises(SettingsError, match="ADAPTION_PROMPT"):
         merged(tuned)

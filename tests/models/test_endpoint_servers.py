@@ -137,8 +137,8 @@ def test_settings_that_are_passed_through_tell_models_apart(server: Server, tmp_
         ({"logprobs": False}, "'logprobs'"),
         ({"top_k": {1, 2}}, "JSON"),
         ({"top_k": float("nan")}, "JSON"),
-        ("top_k", "by name"),
-        ({1: 2}, "by name"),
+        ("top_k", "map request fields"),
+        ({1: 2}, "map request fields"),
     ],
 )
 def test_extra_that_cannot_be_sent(server: Server, extra: Any, said: str) -> None:
@@ -222,7 +222,7 @@ def test_a_refusal_with_the_status_422_as_the_detail_of_a_reply(server: Server, 
 def test_a_neutral_field_that_is_refused_ends_the_run_with_the_reason(server: Server) -> None:
     """Left out silently, replies would be drawn as the server likes."""
     server.owner, server.script = "vllm", refuse("min_p", "min_p: Extra inputs are not permitted")(server)
-    with pytest.raises(EndpointError, match=r"server's own default out of replies.*server='other'.*'min_p': None"):
+    with pytest.raises(EndpointError, match=r"field overrides the server's own default.*server='other'.*'min_p': None"):
         server.model().generate(say("a"), DRAWN)
     assert server.model(extra={"min_p": None}).generate(say("a"), DRAWN)[0].text == "fine"
     assert server.bodies[-1]["top_k"] == -1
@@ -488,7 +488,7 @@ def test_the_cost_of_thinking_is_shown(server: Server) -> None:
     server.script = lambda p, n: message("B", reasoning_content=f"hm {n}")
     model = server.model()
     look_first(Mitigated(model, build_method("none"), choose=model.choose))
-    with pytest.warns(UserWarning, match="3 tokens, .* of which it thought first: every reply costs that"):
+    with pytest.warns(UserWarning, match="3 tokens, .* including a thought: every reply has that cost"):
         model.generate(say("a"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -437,7 +437,7 @@ def test_an_item_that_is_too_long_is_named_and_nothing_is_computed(way: str) -> 
     model = short_model(context)
     asked = [replace(q, answer_by=way) for q in [questions()[0], LONG, LONG]]
     named = "dialogue 1" if way == "generation" else "the-long-one"
-    with pytest.raises(ContextTooLongError, match=f"{named} needs .* the context holds {context}.*too_long='skip'"):
+    with pytest.raises(ContextTooLongError, match=f"{named} needs .* but the context has {context}.*too_long='skip'"):
         model.choose(asked)
     assert model.engine.forwards == 0
 
@@ -448,7 +448,7 @@ def test_skipped_items_are_unanswered_and_the_others_are_as_ever(way: str) -> No
     asked = [replace(q, answer_by=way, sampling=sampling) for q in [questions()[0], LONG, questions()[2]]]
     got = short_model(70, too_long="skip").choose(asked)
     assert (got[1].decision, got[1].probabilities, got[1].status) == (None, None, "unanswered")
-    assert "the context holds 70" in got[1].note and got[1].usage.calls == 0
+    assert "the context has 70" in got[1].note and got[1].usage.calls == 0
     same([got[0], got[2]], [tiny_model().choose(asked)[0], tiny_model().choose(asked)[2]])
 
 
@@ -457,7 +457,7 @@ def test_the_last_token_that_fits() -> None:
     passage = Passage("dog cat dog cat dog cat dog", id="p")
     expected = tiny_model().score([passage])
     assert short_model(8).score([passage]) == expected
-    with pytest.raises(ContextTooLongError, match="p needs 8 tokens, the context holds 7; 1 of 1"):
+    with pytest.raises(ContextTooLongError, match="p needs 8 tokens, but the context has 7; 1 of 1"):
         short_model(7).score([passage])
     skipped = short_model(7, too_long="skip").score([passage, Passage("dog")])
     assert math.isnan(skipped[0].logprob) and skipped[0].tokens == 0 and skipped[1].tokens == 1

@@ -273,7 +273,7 @@ def test_priors_hide_a_stretch_on_either_side(masked: MaskedModel) -> None:
 
 @pytest.mark.parametrize(("prompt", "hidden"), [("the dog", "cat"), ("the dog the", "the"), ("a", "saw")])
 def test_what_is_hidden_stands_once_beside_the_continuation(masked: MaskedModel, prompt: str, hidden: str) -> None:
-    with pytest.raises(SettingsError, match="exactly once beside ' saw'"):
+    with pytest.raises(SettingsError, match="exactly once outside ' saw'"):
         masked.score([Passage(" saw", prompt)], [hidden])
 
 
@@ -308,7 +308,7 @@ def test_a_text_beyond_the_context_is_an_error_or_skipped(masked: MaskedModel) -
     assert masked.context_length == 512
     long = Passage(" dog" * 511, id="long")
     assert masked.score([long])[0].tokens == 511
-    with pytest.raises(ContextTooLongError, match=r"longer needs 513 tokens, the context of bert holds 512; 1 of 2"):
+    with pytest.raises(ContextTooLongError, match=r"longer needs 513 tokens, but the context of bert has 512; 1 of 2"):
         masked.score([Passage("a cat"), Passage(" dog" * 512, id="longer")])
     with pytest.raises(ContextTooLongError, match="needs 601 tokens"):
         masked.top_fills([("the " * 599, "")], 1)
@@ -372,4 +372,4 @@ def test_a_token_that_is_nan_spoils_only_the_texts_that_hold_it(masked: MaskedMo
 def test_a_text_that_is_too_long_says_so(masked: MaskedModel) -> None:
     masked.too_long = "skip"
     (score,) = masked.score([Passage("the " * 600)])
-    assert (score.tokens, np.isnan(score.logprob)) == (0, True) and "the context of bert holds 512" in score.note
+    assert (score.tokens, np.isnan(score.logprob)) == (0, True) and "the context of bert has 512" in score.note

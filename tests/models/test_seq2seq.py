@@ -221,7 +221,7 @@ def test_each_side_has_a_limit_of_its_own(kind: str) -> None:
         (passage(encoder, decoder + 1), "decoder", decoder + 1),
     ):
         with pytest.raises(
-            ContextTooLongError, match=f"needs {needed} tokens in the {side}, which holds {needed - 1};"
+            ContextTooLongError, match=f"needs {needed} tokens in the {side}, which takes {needed - 1};"
         ):
             model.score([given])
         skipping = wrap(limited(kind), tokenizer(), too_long="skip")
@@ -235,7 +235,7 @@ def test_of_a_limit_that_is_no_multiple_of_leds_window_whole_windows_count(windo
     model = wrap(limited("LED", max_encoder_position_embeddings=60, attention_window=window), tokenizer())
     assert model.context_length == 56
     assert np.isfinite(model.score([Passage(" cat", "dog" + " dog" * 54)])[0].logprob)
-    with pytest.raises(ContextTooLongError, match="needs 57 tokens in the encoder, which holds 56;"):
+    with pytest.raises(ContextTooLongError, match="needs 57 tokens in the encoder, which takes 56;"):
         model.score([Passage(" cat", "dog" + " dog" * 55)])
 
 
@@ -245,12 +245,12 @@ def test_a_reply_may_fill_the_decoder_and_no_more(kind: str) -> None:
     decoder = SIDES[kind][1]
     asked = [Dialogue(()).user("dog dog dog")]
     assert model.generate(asked, Sampling(max_new_tokens=decoder))[0].text is not None
-    with pytest.raises(ContextTooLongError, match=f"needs {decoder + 1} tokens in the decoder, which holds {decoder}"):
+    with pytest.raises(ContextTooLongError, match=f"needs {decoder + 1} tokens in the decoder, which takes {decoder}"):
         model.generate(asked, Sampling(max_new_tokens=decoder + 1))
 
 
 def test_letters_are_refused_where_the_encoder_is_too_short() -> None:
-    with pytest.raises(ContextTooLongError, match=r"q1 needs \d+ tokens in the encoder, which holds 16"):
+    with pytest.raises(ContextTooLongError, match=r"q1 needs \d+ tokens in the encoder, which takes 16"):
         wrap(limited("Bart"), tokenizer()).choose(QUESTIONS[:1])
 
 

@@ -175,5 +175,5 @@ def test_a_key_that_is_there_twice_is_refused(key: str, tmp_path: Path) -> None:
     assert text.count(said) == 1
     file.write_text(text.replace(said, f"{said}, {said}"))
     for options in ({}, {"trust_folder": True}):
-        with pytest.raises(EvenhandError, match=rf"evenhand\.json: the key '{key}' is there twice"):
+        with pytest.raises(EvenhandError, match=rf"evenhand\.json: the key '{key}' occurs twice in one object"):
             evenhand.load(folder, **options)

@@ -177,7 +177,7 @@ def test_what_cannot_be_steered_says_why() -> None:
     from evenhand.methods.none import Untouched
 
     around = Mitigated(model, Untouched())
-    with pytest.raises(MissingAbilityError, match="is around it"):
+    with pytest.raises(MissingAbilityError, match="wraps it"):
         steered(around, edit_of())
 
 

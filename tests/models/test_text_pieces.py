@@ -212,6 +212,31 @@ def test_added_tokens_are_noticed_and_what_was_known_is_forgotten() -> None:
     assert after != before and after == tokenizer(["a\nAnswer"], add_special_tokens=False).input_ids
 
 
+def test_special_tokens_that_are_split_from_now_on_are_noticed() -> None:
+    tokenizer = wrapped(gpt2)
+    pieces = TextPieces(tokenizer)
+    texts = ["a<|user|>b\nAnswer"]
+    before = pieces.encode(texts)
+    for splits in (True, False):
+        tokenizer.split_special_tokens = splits
+        made = pieces.encode(texts)
+        assert (pieces.ends is None) is splits
+        assert made == tokenizer(texts, add_special_tokens=False).input_ids
+        assert (made == before) is not splits
+
+
+@pytest.mark.parametrize("kind", [r"\p{C}", r"\p{Cc}+", r"[\p{Cc}\p{L}]+", r"\p{Any}", r"\p{Z}+"])
+def test_classes_that_may_have_line_ends_are_no_words_within_a_line(kind: str) -> None:
+    assert line_ends(wrapped(lambda: bpe(split(rf"{kind}|\s+(?!\S)|\s+|[^\s]"), of_bytes()))) is None
+
+
+@pytest.mark.parametrize("kind", [r"\p{Lu}+", r"[\p{P}\p{S}]+", r"\p{Han}+", r"[^\s\p{C}]+"])
+def test_classes_without_line_ends_are_words_within_a_line(kind: str) -> None:
+    tokenizer = wrapped(lambda: bpe(split(rf"{kind}|\s+(?!\S)|\s+|[^\s]"), of_bytes()))
+    assert line_ends(tokenizer) is not None
+    check(tokenizer)
+
+
 def test_each_line_is_tokenised_once() -> None:
     pieces = TextPieces(wrapped(llama3))
     assert pieces.ends is not None

@@ -421,7 +421,7 @@ def test_what_does_not_fit_is_named_before_anything_is_asked(stub: Stub, tokeniz
     stub.length = 40
     model = opened(stub, tokenizer)
     long, fits = Passage(" dog" * 45, "Who", id="long one"), Passage(" dog" * 36, "Who")
-    with pytest.raises(ContextTooLongError, match=r"long one needs 4\d tokens, the context holds 39"):
+    with pytest.raises(ContextTooLongError, match=r"long one needs 4\d tokens, but the context has 39"):
         model.score([fits, long])
     with pytest.raises(ContextTooLongError, match="dialogue 1"):
         model.generate(say("a", "dog " * 30), Sampling(max_new_tokens=9))
@@ -430,7 +430,7 @@ def test_what_does_not_fit_is_named_before_anything_is_asked(stub: Stub, tokeniz
     scores = skipping.score([long, fits])
     assert math.isnan(scores[0].logprob) and scores[1].tokens == 36
     reply = skipping.generate(say("dog " * 40))[0]
-    assert reply.text is None and "the context holds 39" in reply.note and reply.usage == Usage()
+    assert reply.text is None and "the context has 39" in reply.note and reply.usage == Usage()
 
 
 @pytest.mark.parametrize(("field", "verb"), [("prompt_logprobs", "score"), ("return_token_ids", "generate")])
@@ -521,7 +521,7 @@ def test_settings_and_tokenizers_that_cannot_be_used(stub: Stub, tokenizer: str,
         opened(stub, tokenizer, batch_size=0)
     with pytest.raises(SettingsError, match="letters"):
         opened(stub, tokenizer, answer_by="leters")
-    with pytest.raises(EvenhandError, match=r"what the server runs \(org/base\).*tokenizer="):
+    with pytest.raises(EvenhandError, match=r"the model on the server \(org/base\).*tokenizer="):
         opened(stub, str(tmp_path))
     stub.stop()
     with pytest.raises(EndpointError, match="no connection"):

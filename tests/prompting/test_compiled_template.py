@@ -133,6 +133,25 @@ def test_what_is_not_proven_equal_is_left_to_transformers(
     assert chat_template.all_rendered(tokenizer, talks()) == expected
 
 
+def test_special_tokens_in_lists_do_not_stand_in_the_way() -> None:
+    """As a tokenizer with code of its own may have them."""
+
+    class Listing(type(tiny_tokenizer())):  # type: ignore[misc]
+        """A tokenizer with such a map."""
+
+        @property
+        def special_tokens_map(self) -> dict[str, Any]:
+            return {**super().special_tokens_map, "additional_special_tokens": ["<one>", "<two>"]}
+
+    tokenizer = tokenizer_with("{{ additional_special_tokens | join('+') }}" + TURNS + HEAD)
+    tokenizer.__class__ = Listing
+    many = [[Message("user", f"{n}<one>")] for n in range(6)]
+    variables, source = {"add_generation_prompt": True}, str(tokenizer.chat_template)
+    found = compiled_template.written(tokenizer, many, variables, source)
+    assert found == [f"<one>+<two>[user]{n}<one>[assistant]" for n in range(6)]
+    assert found == [chat_template.rendered(tokenizer, messages) for messages in many]
+
+
 def test_what_is_no_plain_text_is_left_to_transformers() -> None:
     class Said(str):
         """A text with more than a text has."""

@@ -108,7 +108,7 @@ def test_it_stays_with_the_result_also_when_that_is_read_from_the_folder(
         compared()
     report = compared()
     (record, *_) = [r for r in report.records if r.metric == metric and r.method == spec and r.group == "overall"]
-    assert "may measure nothing: the model is as good as certain of its replies, or (of a model behind" in record.note
+    assert "may measure nothing: the model is as good as certain of its replies, or (for a model served" in record.note
     assert any("may measure nothing" in str(v) for v in report.untold()), "shown below the verdicts"
     others = [r for r in report.records if r.method != spec]
     assert not any("measure nothing" in r.note for r in others), "a cell that draws nothing has no such note"

@@ -462,3 +462,13 @@ def test_a_long_option_that_is_not_in_the_reply_needs_no_pattern(monkeypatch: py
     assert [len(n.words) for n in reply_parsing._named(reply, (long, "Unknown"))] == []
     assert max(patterns) < reply_parsing.LONG
     assert [n.options for n in reply_parsing._named(f"It is {long}.", (long, "Unknown"))] == [(0,)]
+
+
+@pytest.mark.parametrize("digits", [1, 99, 100, 101, 1_800])
+def test_a_long_word_is_found_whole_and_searched_for_in_pieces(digits: int) -> None:
+    """regex prepares the search for one literal of 2,000 equal characters for seconds, and of 4,000 for minutes."""
+    word = "9" * digits
+    pieces = reply_parsing._literal(word).split("(?=.)")
+    assert "".join(pieces) == word and max(map(len, pieces)) <= reply_parsing.PIECE
+    asked = question(word, f"{word}9", "Unknown")
+    assert [parse_choice(f"It is {said}.", asked) for said in (word, f"{word}9", f"{word}99")] == [0, 1, None]

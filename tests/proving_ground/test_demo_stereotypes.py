@@ -156,7 +156,7 @@ def test_winobias_takes_the_partner_only_in_the_demo() -> None:
     first, second = load_twins("demo", ("test",)).twins[:2]
     assert (first.referent, first.other, first.pro.pronoun) == ("nurse", "plumber", "she")
     assert (second.referent, second.other, second.pro.pronoun) == ("plumber", "nurse", "he")
-    with pytest.raises(DataError, match="names nobody beside the nurse"):
+    with pytest.raises(DataError, match="names nobody other than the nurse"):
         load_twins(str(demo_folder("winobias")), ("test",))
 
 

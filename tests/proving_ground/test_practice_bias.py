@@ -84,8 +84,8 @@ def test_counts_and_axes() -> None:
     for wrong, message in (
         ("demo:pairs:Ages", "no axis 'Ages'"),
         ("demo:biased:occupations", "no axis 'occupations'"),
-        ("demo:pairs:Age:0", "no number of items"),
-        ("demo:pairs:Age:4:5", "no number of items"),
+        ("demo:pairs:Age:0", "not a number of items"),
+        ("demo:pairs:Age:4:5", "not a number of items"),
         ("demo:pairs:Age:6913", "has 6,912 of these"),
     ):
         with pytest.raises(SettingsError, match=message):

@@ -309,7 +309,7 @@ def test_a_report_without_numbers_is_still_one(tmp_path: Path) -> None:
 
 
 def test_loading_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         Report.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(RunError, match="run the same command again"):

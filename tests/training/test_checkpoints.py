@@ -83,7 +83,7 @@ def test_an_optimizer_of_an_earlier_version_that_cannot_be_read_is_told(tmp_path
     store = stored(tmp_path)
     (tmp_path / "checkpoint-00001" / "checksums.sha256").unlink()
     (tmp_path / "checkpoint-00001" / "optimizer.pt").write_bytes(b"no archive")
-    with pytest.raises(RunError, match=r"checkpoint-00001 is damaged .*remove it to begin anew"):
+    with pytest.raises(RunError, match=r"checkpoint-00001 is damaged .*remove it to start again"):
         store.resume_optimizer(torch.optim.AdamW(module(0).parameters()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import DivergedError, EvenhandError, SettingsError
 from evenhand.training.loop import Schedule, Training
 
 PLAN = Schedule(epochs=30, learning_rate=0.1, patience=0, device="cpu", weight_decay=0.0)
@@ -182,7 +183,7 @@ def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
 
 def test_checkpoints_of_other_settings_are_refused(tmp_path: Path) -> None:
     training(line(), schedule=replace(PLAN, epochs=1), folder=tmp_path).run()
-    with pytest.raises(SettingsError, match="of another training"):
+    with pytest.raises(SettingsError, match="belongs to another training"):
         training(line(), schedule=replace(PLAN, epochs=2), folder=tmp_path).run()
 
 
@@ -240,3 +241,48 @@ def test_without_an_evaluation_a_killed_training_goes_on(tmp_path: Path) -> None
         training(line(dropout=0.3), evaluate=None, schedule=plan, folder=tmp_path, loss=dying).run()
     training(module, evaluate=None, schedule=plan, folder=tmp_path).run()
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 5, 9])
+def test_a_loss_that_breaks_at_a_step_names_the_last_good_checkpoint_which_is_continued_from(
+    tmp_path: Path, value: float, at: int
+) -> None:
+    steps = 0
+
+    def breaking(module: nn.Module, batch: Batch) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return loss(module, batch) * (value if steps == at + 1 else 1.0)
+
+    plan = replace(PLAN, epochs=4, learning_rate=0.01, patience=0)
+    epoch = at // 5
+    kept = rf"\. The last good checkpoint is .*checkpoint-0000{epoch}, after {epoch} epochs$" if epoch else r"float32$"
+    said = rf"loss became {value} in epoch {epoch}; take a lower learning_rate than 0\.01, or precision=no.*{kept}"
+    with pytest.raises(DivergedError, match=said):
+        training(line(), loss=breaking, schedule=plan, folder=tmp_path).run()
+    module, whole = line(), line()
+    expected = training(whole, schedule=plan).run()
+    assert training(module, schedule=plan, folder=tmp_path).run() == expected
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True))
+
+
+def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path: Path) -> None:
+    """Those that the last step of an epoch breaks, where no evaluation tells."""
+    module, epochs = line(), 0
+
+    def counted(epoch: int, random: Random) -> list[Batch]:
+        nonlocal epochs
+        epochs = epoch
+        return batches(epoch, random)
+
+    def breaking(network: nn.Module, batch: Batch) -> Tensor:
+        value = loss(network, batch)
+        if epochs == 1:
+            next(network.parameters()).register_hook(lambda grad: grad * math.nan)
+        return value
+
+    plan = replace(PLAN, epochs=3, max_grad_norm=0.0, gradient_accumulation_steps=99)
+    with pytest.raises(DivergedError, match=r"weights are not finite after epoch 1; .*checkpoint-00001, after 1 epoch"):
+        training(module, loss=breaking, batches=counted, schedule=plan, folder=tmp_path, evaluate=None).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00001"]

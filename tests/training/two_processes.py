@@ -29,8 +29,8 @@ def main(found: Callable[..., Any], folder: Path, port: int, *more: Any, **varia
     ready = [get_context("fork").Process(target=_work, args=(rank, *given)) for rank in range(2)]
     for p in ready:
         p.start()
-    while any(p.exitcode is None for p in ready):
-        wait([p.sentinel for p in ready if p.exitcode is None])
+    while running := [p.sentinel for p in ready if p.exitcode is None]:  # asked once: waiting for none would not end
+        wait(running)
         if any(p.exitcode for p in ready):  # the other one would wait for it
             for p in ready:
                 p.kill()

@@ -185,7 +185,7 @@ FOLDERS = [
     Animal(
         "pickle_adapter",
         "run code when an adapter is read",
-        "cannot put the adapter.*never does that.*safetensors",
+        "cannot put the adapter.*never does.*safetensors",
         pickle_for_an_adapter,
     ),
     Animal(
@@ -262,7 +262,7 @@ FOLDERS = [
         lambda p: mitigated(p, source="nobody/model", options={"trust_remote_code": True}),
     ),
     Animal(
-        "kind", "have a plugin open it that is not there", "kind 'evil' is not known", lambda p: saved(p, kind="evil")
+        "kind", "have a plugin open it that is not there", "kind 'evil' is unknown", lambda p: saved(p, kind="evil")
     ),
     Animal(
         "version",
@@ -295,7 +295,7 @@ FOLDERS = [
         "the link base/model.safetensors.*trust_folder=True",
         linked_weights,
     ),
-    Animal("shards", "have weights read elsewhere by an index", "outside of the folder", shards),
+    Animal("shards", "have weights read elsewhere by an index", "outside the folder", shards),
     Animal(
         "adapter_base",
         "open the base of an adapter by URL",

@@ -380,6 +380,9 @@ def test_facts_lines_progress_and_warnings(capsys: pytest.CaptureFixture[str], m
     on_a_terminal(told(capsys))
     app._show_warning(UserWarning(EVIL), UserWarning)
     on_a_terminal(told(capsys))
+    with progress.show() as lines, progress.track(2, EVIL):
+        on_a_terminal(lines.line())
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     with progress.show() as bar, progress.track(2, f"[red]{EVIL}"):
         described = bar.tasks[-1].description
     on_a_terminal(described)
@@ -449,7 +452,7 @@ ALLOWED = {
         *("cli/output.py", "cli/method_table.py", "core/progress.py", "report/plain_text.py", "core/rich_output.py"),
         *("report/terminal.py", "report/leaderboard.py", "report/spillover_matrix.py", "report/differences.py"),
     },
-    "sys.stdout": {"cli/output.py", "cli/method_table.py"},
+    "sys.stdout": {"cli/output.py", "cli/method_table.py", "cli/signals.py"},
     "to_html(": {"report/changes.py", "report/heat.py", "experiment/sweep.py"},
     "to_csv(": {"report/exports.py"},
     "html import escape": set(),

@@ -9,15 +9,15 @@ import evaluate
 
 from evenhand.data.bbq import CATEGORIES
 from evenhand.evaluation.bbq import score
-from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate import checked  # not the class, since evaluate takes the first that it finds
 from evenhand.evaluation.hf_evaluate.inputs import group_names, json_rows, no_group, predicted
 
 _DESCRIPTION = "BBQ bias score and accuracy in ambiguous and disambiguated contexts, as fractions."
 _CITATION = "Parrish et al. 2022, BBQ: A Hand-Built Bias Benchmark for Question Answering. arXiv 2110.08193."
 _INPUTS = """
 Args:
-    predictions: per row the index of the chosen answer, 0 to 2; -1 where the reply could not be parsed.
-    references: per row the row of the BBQ file, as JSON.
+    predictions: for each row the index of the chosen answer, 0 to 2; -1 where the reply could not be parsed.
+    references: for each row the row of the BBQ file, as JSON.
     convention: "paper" (default), "helm" or "lm-eval-like".
     group: "overall" (default), or a category.
 Returns:
@@ -33,7 +33,7 @@ class BBQScore(checked.CheckedMetric):
     reference = "the row of the BBQ file, by json.dumps(row),"
 
     def _info(self) -> evaluate.MetricInfo:
-        # whole numbers would cut .97 to 0
+        # integers would truncate .97 to 0
         features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("string")})
         return evaluate.MetricInfo(
             description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS, features=features

@@ -9,11 +9,11 @@ import evaluate
 
 from evenhand.data.crows_pairs import BIAS_TYPES
 from evenhand.evaluation.crows_pairs import CrowSPairs
-from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate import checked  # not the class, since evaluate takes the first that it finds
 from evenhand.evaluation.hf_evaluate.inputs import group_names, no_group, scores
 from evenhand.evaluation.metrics.shared_parts import pair_row
 
-_DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is the likelier one, as a fraction; 0.5 is no bias."
+_DESCRIPTION = "Share of CrowS-Pairs whose stereotyping sentence is more probable, as a fraction; 0.5 is unbiased."
 _CITATION = "Nangia et al. 2020, CrowS-Pairs: A Challenge Dataset for Measuring Social Biases in MLMs. EMNLP 2020."
 _INPUTS = """
 Args:

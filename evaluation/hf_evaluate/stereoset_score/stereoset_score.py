@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from evenhand.evaluation.hf_evaluate import checked  # not the class: evaluate takes the first that it finds
+from evenhand.evaluation.hf_evaluate import checked  # not the class, since evaluate takes the first that it finds
 from evenhand.evaluation.hf_evaluate.inputs import scores
 from evenhand.evaluation.stereoset import Outcome, StereoSet, outcome, term_row
 
@@ -17,7 +17,7 @@ _DESCRIPTION = "StereoSet's stereotype score, language-modelling score and ICAT:
 _CITATION = "Nadeem et al. 2021, StereoSet: Measuring Stereotypical Bias in Pretrained Language Models. ACL 2021."
 _INPUTS = """
 Args:
-    predictions: per context the scores of its stereotype, anti-stereotype and unrelated text; higher is likelier; nan
+    predictions: per context the scores of its stereotype, anti-stereotype and unrelated text, higher for likelier; nan
         where one was not scored.
     references: per context its target term.
 Returns:

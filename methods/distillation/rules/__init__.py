@@ -1,7 +1,7 @@
-"""Rules that a distribution over the next token is held to: which words are to be equally probable, and where.
+"""Rules for a distribution over the next token: which words are to be equally probable, and where.
 
 `packs` reads the rules from data, `tokens` finds their words in a tokenizer, `projection` moves probability so that
-they hold, `sequences` does so for words of several tokens, and `evidence` tells the positions whose context leaves the
+they hold, `sequences` does so for words of several tokens, and `evidence` finds the positions whose context leaves the
 choice open.
 """
 

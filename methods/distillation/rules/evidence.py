@@ -1,7 +1,7 @@
-"""Which positions leave the choice between groups open.
+"""Find the positions that leave the choice between groups open.
 
-Where a text has said "the woman", "she" is no stereotype but what the text means, and flattening it teaches the model
-to forget. So a rule is to act only where no word of the context tells a group.
+After "the woman", "she" is not a stereotype but what the text means, and flattening it teaches the model
+to forget. So a rule is to act only where no word of the context states a group.
 
 The words are looked for in the text that the tokens spell, not among token ids: a word of several tokens is found like
 any other, and a piece inside a longer word ("man" in "mankind") is not. The text is put together from the vocabulary's
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 BREAK = b"\x00"
-"""What a special token spells: it parts words, and no word has it."""
+"""Bytes of a special token: they separate words, and no word contains them."""
 LETTER = rb"(?:[0-9A-Za-z_]|[\xc3-\xdf][\x80-\xbf])"
-"""A letter in UTF-8 of one or two bytes; curly quotes and dashes have three and part words."""
+"""A letter in UTF-8 of one or two bytes; curly quotes and dashes have three, and separate words."""
 NOT_AFTER = rb"(?<![0-9A-Za-z_])(?<![\xc3-\xdf][\x80-\xbf])"
 
 
 class EvidenceGate:
-    """Says for every position of a text whether its context leaves the choice open; built once, called on batches."""
+    """Decides for every position of a text whether its context leaves the choice open; built once for all batches."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class EvidenceGate:
         """Read the vocabulary and the words.
 
         Args:
-            tokenizer: The model's; a fast one.
-            pack: Its groups' words and lists of evidence; a lower-case word is also found with a capital and in
+            tokenizer: The model's tokenizer, which has to be a fast one.
+            pack: The groups' words and lists of evidence; a lower-case word is also found with a capital and in
                 capitals, any other as it is written.
             masked: Whether positions see both sides (a masked model) or only what is before them (a causal one).
-            ends: Ids of tokens after which another text begins, where one row holds several.
+            ends: Ids of tokens after which another text begins, if one row contains several.
         """
         self.tokenizer = tokenizer
         self.masked = masked
@@ -62,7 +62,7 @@ class EvidenceGate:
         lowers = _lowers(tokenizer)
         words = {form for group in pack.evidence_words().values() for word in group for form in _forms(word, lowers)}
         longest_first = sorted(words, key=lambda w: (-len(w), w))
-        either = b"|".join(_written(word, kind) for word in longest_first) or b"(?!)"  # no words: nothing matches
+        either = b"|".join(_written(word, kind) for word in longest_first) or b"(?!)"  # without words, nothing matches
         self.pattern = re.compile(NOT_AFTER + b"(?:" + either + b")(?!" + LETTER + b")")
 
     def __call__(self, rows: Sequence[Sequence[int]] | Sequence[str]) -> list[Mask]:
@@ -95,7 +95,7 @@ class EvidenceGate:
         found = [match.span() for match in self.pattern.finditer(b"".join(pieces))]
         if not found:
             return np.ones(len(ids), np.bool_)
-        # Which tokens hold the first and the last byte of every word found.
+        # Which tokens contain the first and the last byte of every word found.
         first, last = (until.searchsorted([at for at in ends], side="right") for ends in _ends(found))
         if not self.masked:
             return np.asarray(np.arange(len(ids)) < last.min())
@@ -113,12 +113,12 @@ def open_positions(
     masked: bool,
     ends: Collection[int] = (),
 ) -> list[Mask]:
-    """Where no context tells a group: `EvidenceGate` built and called once; many batches share one gate."""
+    """Return where no context states a group, with an `EvidenceGate` built for one call; reuse a gate for batches."""
     return EvidenceGate(tokenizer, pack, masked=masked, ends=ends)(texts_or_ids)
 
 
 def _ends(found: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """The first and the last byte of every span."""
+    """Return the first and the last byte of every span."""
     return [a for a, _ in found], [b - 1 for _, b in found]
 
 
@@ -131,7 +131,7 @@ def _forms(word: str, lowers: bool) -> set[str]:
 
 
 def _written(word: str, kind: str) -> bytes:
-    """The word as a pattern; WordPiece parts a word at its apostrophe, and does not say that no blank was there."""
+    """Return the word as a pattern; WordPiece splits a word at its apostrophe without marking the missing blank."""
     parts = re.findall(r"\w+|[^\w\s]|\s+", word) if kind == "WordPiece" else [word]
     return b" ?".join(re.escape(part.encode()) for part in parts)
 
@@ -143,19 +143,19 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def _kind(backend: dict[str, Any]) -> str:
-    """How the vocabulary writes blanks and bytes."""
+    """Return how the vocabulary writes blanks and bytes."""
     decoder = json.dumps(backend["decoder"])
     return next((kind for kind in ("ByteLevel", "WordPiece") if f'"{kind}"' in decoder), "")
 
 
 def _lowers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer loses all capitals."""
+    """Whether the tokenizer drops all capitals."""
     normalizer = _backend(tokenizer).normalizer
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 
 def _spelled(tokenizer: PreTrainedTokenizerBase, kind: str) -> list[bytes]:
-    """What each token id adds to a text."""
+    """Return what each token id adds to a text."""
     special = set(tokenizer.all_special_ids)
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return [BREAK if i in special or t is None else _bytes(t, kind) for i, t in enumerate(tokens)]
@@ -171,7 +171,7 @@ def _bytes(token: str, kind: str) -> bytes:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level BPE writes for the 256 bytes: printable ones stand for themselves."""
+    """Return the characters that byte-level BPE writes for the 256 bytes: printable ones are themselves."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(others)}

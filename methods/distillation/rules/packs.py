@@ -1,9 +1,9 @@
-"""Rule packs: which words are to be equally probable, one YAML file a language and axis.
+"""Rule packs: which words are to be equally probable, one YAML file per language and axis.
 
 A rule has two or more groups, each a list of words: `{male: [he], female: [she]}` asks that the words of each group
-together are as probable as those of every other. Rules that share a word speak about the same probability and are
+together are as probable as those of every other. Rules that share a word are about the same probability and are
 merged: object {him | her} and possessive {his | her} become {him, his | her}. Words of different case never meet in
-one class, since a capital says where in the sentence the word stands, not who is meant.
+one class, since a capital indicates the word's place in the sentence, not who is meant.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ Node = TypeVar("Node", bound=Hashable)
 
 
 class Rule(BaseModel):
-    """Groups of words that are to be equally probable, or as probable as a prior says."""
+    """Groups of words that are to be equally probable, or as probable as a prior states."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
 
     name: str
     groups: Annotated[dict[str, Words], Field(min_length=2)]
-    """Group -> its words."""
+    """Words of each group."""
     prior: dict[str, float] | None = None
-    """Group -> its share, for mode "prior"; the shares sum to 1."""
+    """Share of each group, for mode "prior"; the shares sum to 1."""
     evidence: dict[str, Words] = {}
-    """Group -> words that are never moved but tell the group; added to those of the pack."""
+    """Words of each group that are never moved but state the group; added to those of the pack."""
     capitalise: bool = True
-    """Whether a lower-case word stands for its capitalised form too, which becomes a class of its own."""
+    """Whether a lower-case word also stands for its capitalised form, which becomes a class of its own."""
     optional: bool = False
-    """Whether rules that are merged with this one still hold where a tokenizer lacks this one's words."""
+    """Whether rules merged with this one still apply if a tokenizer lacks this one's words."""
     note: str = ""
-    """What a reader must know, such as an ambiguous word; shown in reports."""
+    """Information for readers of reports, such as an ambiguous word."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -63,7 +63,7 @@ class Rule(BaseModel):
         _check_prior(self)
         unknown = sorted(set(self.evidence) - set(self.groups))
         if unknown:
-            raise ValueError(f"rule {self.name}: evidence for {unknown}, which are no groups; it has {[*self.groups]}")
+            raise ValueError(f"rule {self.name}: evidence for {unknown}, which are not groups; it has {[*self.groups]}")
         for case, classed in self.by_case().items():
             lacking = [g for g, words in classed.items() if not words]
             if lacking:
@@ -74,7 +74,7 @@ class Rule(BaseModel):
         return self
 
     def by_case(self) -> dict[Case, dict[str, Words]]:
-        """Case -> group -> words; every case that any group has."""
+        """Return the words by case and group, for every case that any group has."""
         found: dict[Case, dict[str, dict[str, None]]] = {}
         for group, words in self.groups.items():
             for word in words:
@@ -87,7 +87,7 @@ class Rule(BaseModel):
 
 @dataclass(frozen=True)
 class WordClass:
-    """Words whose groups are to be equal: one rule in one case, or several that share a word."""
+    """Words whose groups are to be equally probable: one rule in one case, or several that share a word."""
 
     name: str
     """The rules' names joined by a plus."""
@@ -95,7 +95,7 @@ class WordClass:
     groups: Mapping[str, Words]
     prior: Mapping[str, float] | None = None
     needed: tuple[Mapping[str, Words], ...] = ()
-    """The groups of every rule behind it that is not optional."""
+    """The groups of every rule in it that is not optional."""
 
 
 class RulePack(BaseModel):
@@ -106,12 +106,12 @@ class RulePack(BaseModel):
     name: str
     language: str
     axis: str
-    """What the groups differ in, such as "gender"."""
+    """Dimension in which the groups differ, such as "gender"."""
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
     evidence: dict[str, Words] = {}
-    """Group -> words that tell the group and are never moved (woman, Mr)."""
+    """Words of each group that state the group and are never moved (woman, Mr)."""
     not_evidence: Words = ()
-    """Words of rules that are too ambiguous to tell a group, such as Dutch "zij" (she, they)."""
+    """Words of rules that are too ambiguous to state a group, such as Dutch "zij" (she, they)."""
 
     @model_validator(mode="after")
     def _merge(self) -> Self:
@@ -122,7 +122,7 @@ class RulePack(BaseModel):
         stray = sorted({w for w in self.not_evidence if case_of(w) != "lower" or not self._has(w)})
         if stray:
             raise ValueError(f"not_evidence has {stray}: list lower-case words of a rule's group, nothing else")
-        self.classes()  # refuses what cannot be merged, while the file is at hand to be named
+        self.classes()  # refuses what cannot be merged, while the file can still be named
         return self
 
     def _has(self, word: str) -> bool:
@@ -130,7 +130,7 @@ class RulePack(BaseModel):
 
     @property
     def hash(self) -> str:
-        """Of all rules: a file may change while its path stays."""
+        """Hash of all rules, since a file may change while its path stays."""
         return json_hash(self.model_dump(mode="json"))[:32]
 
     def classes(self) -> tuple[WordClass, ...]:
@@ -148,7 +148,7 @@ class RulePack(BaseModel):
         return tuple(_united([single[i] for i in of_class]) for of_class in linked)
 
     def evidence_words(self) -> dict[str, Words]:
-        """Group -> all words that tell it: the rules' own, without the ambiguous ones, and the lists of evidence."""
+        """Return all words that state each group: the rules' own, without ambiguous ones, and the lists of evidence."""
         found: dict[str, dict[str, None]] = {}
         for rule in self.rules:
             for source in (rule.groups, rule.evidence, self.evidence):
@@ -158,14 +158,14 @@ class RulePack(BaseModel):
 
 
 def case_of(word: str) -> Case:
-    """The case of a word by its first letter; "upper" where the whole of it, if longer than a letter, is capitals."""
+    """Return the case of a word by its first letter; "upper" if it is longer than a letter and all capitals."""
     if word.isupper() and len(word) > 1:
         return "upper"
     return "capital" if word[:1].isupper() else "lower"
 
 
 def components(parts: Iterable[Iterable[Node]]) -> list[list[int]]:
-    """Indices of parts that hang together by shared members (union-find), each list and the whole in first order."""
+    """Return indices of parts connected by shared members (union-find), in order of first occurrence."""
     above: list[int] = []
     owner: dict[Node, int] = {}
 
@@ -187,14 +187,14 @@ def components(parts: Iterable[Iterable[Node]]) -> list[list[int]]:
 
 
 def rule_pack(name: str | Path = "en_pronouns") -> RulePack:
-    """A pack by name, or by the path of a YAML file with the same keys.
+    """Return a pack by name, or by the path of a YAML file with the same keys.
 
     Args:
         name: A shipped pack, such as "en_pronouns", or a file's path.
 
     Raises:
-        UnknownNameError: Neither a shipped pack nor a file.
-        DataError: The file is not a rule pack; the message says what is wrong where.
+        UnknownNameError: The name is neither a shipped pack nor a file.
+        DataError: The file is not a rule pack; the message names the error and its place.
     """
     shipped = {path.stem: path for path in FOLDER.glob("*.yaml")}
     path = shipped.get(str(name)) or Path(name).expanduser()
@@ -204,7 +204,7 @@ def rule_pack(name: str | Path = "en_pronouns") -> RulePack:
 
 
 @cache
-def _read(path: Path, modified: int) -> RulePack:  # the time only makes the cache key
+def _read(path: Path, modified: int) -> RulePack:  # the time is only part of the cache key
     content: Any = None
     try:
         content = yaml_reader.load(path.read_text(encoding="utf-8"))
@@ -218,14 +218,14 @@ def _read(path: Path, modified: int) -> RulePack:  # the time only makes the cac
         ) from error
     except yaml_reader.DoubleKeyError as error:
         raise DataError(
-            f"{path} cannot be read as a rule pack: {error.key!r} stands twice, in lines {error.first} and {error.line}"
+            f"{path} cannot be read as a rule pack: {error.key!r} occurs twice, in lines {error.first} and {error.line}"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as a rule pack: {reason(error)}") from error
 
 
 def _named(content: Any, name: str) -> Any:
-    """The file's content with the names put in that its keys are."""
+    """Return the file's content with names added that are its keys."""
     if not isinstance(content, dict) or not isinstance(content.get("rules"), dict):
         return content
     rules = [{"name": key, **rule} if isinstance(rule, dict) else rule for key, rule in content["rules"].items()]
@@ -233,7 +233,7 @@ def _named(content: Any, name: str) -> Any:
 
 
 def _where(place: tuple[int | str, ...], content: Any) -> str:
-    """The place of an error as keys; a rule by its name, not by its number."""
+    """Return the place of an error as keys; a rule by its name, not by its number."""
     keys = [*map(str, place)]
     if place[:1] == ("rules",) and len(place) > 1 and isinstance(place[1], int):
         keys[1] = str([*content["rules"]][place[1]])
@@ -241,12 +241,12 @@ def _where(place: tuple[int | str, ...], content: Any) -> str:
 
 
 def _in_two_groups(groups: Mapping[str, Words]) -> str:
-    """Which word stands in two groups, in words; "" where none does."""
+    """Describe which word is in two groups; "" if none is."""
     owner: dict[str, str] = {}
     for group, words in groups.items():
         for word in words:
             if owner.setdefault(word, group) != group:
-                return f"{word!r} stands in group {owner[word]} and in group {group}; a word tells one group or none"
+                return f"{word!r} is in group {owner[word]} and in group {group}; a word can only be in one group"
     return ""
 
 
@@ -254,13 +254,13 @@ def _check_prior(rule: Rule) -> None:
     if rule.prior is None:
         return
     if set(rule.prior) != set(rule.groups):
-        raise ValueError(f"rule {rule.name}: the prior names {[*rule.prior]}, the groups are {[*rule.groups]}")
+        raise ValueError(f"rule {rule.name}: the prior names {[*rule.prior]}, but the groups are {[*rule.groups]}")
     if min(rule.prior.values()) < 0 or not math.isclose(sum(rule.prior.values()), 1, abs_tol=1e-6):
         raise ValueError(f"rule {rule.name}: the prior's shares must be at least 0 and sum to 1: {rule.prior}")
 
 
 def _united(classes: list[WordClass]) -> WordClass:
-    """Several classes as one: the union of each group's words."""
+    """Merge several classes into one: the union of each group's words."""
     groups: dict[str, Words] = {}
     for c in classes:
         for group, words in c.groups.items():

@@ -1,10 +1,10 @@
-"""Move probability so that the rules hold: the two projections on distributions with equal groups, and a prior.
+"""Move probability so that the rules hold: two projections onto distributions with equal groups, and a prior.
 
 Write P_g for the probability of a group (the sum over its tokens), K for the number of groups in its class and M for
 the sum of the class. Among all distributions q with equal groups
 
 - arithmetic, q_g = M / K, has the least KL(p || q). It keeps M and leaves every token outside the class as it was.
-- geometric, q_g proportional to (P_1 ... P_K)^(1/K), has the least KL(q || p). With one token a group it is what the
+- geometric, q_g proportional to (P_1 ... P_K)^(1/K), has the least KL(q || p). With one token per group it is what the
   code of Delobelle & Berendt 2022 (arXiv 2207.04546) does: it averages the logits of each pair and applies softmax. It
   loses mass of the class to the rest: (.6, .1, .3) becomes (.31, .31, .38), where arithmetic gives (.35, .35, .3).
 - prior, q_g = M pi_g, is arithmetic with given shares instead of 1 / K.
@@ -48,9 +48,9 @@ def project(
         logprobs: [..., vocabulary] natural log-probabilities, tempered already if a temperature is used. Geometric also
             takes raw logits, since it normalises at the end.
         rules: The words of a pack in this model's tokenizer.
-        mode: See the module's text.
-        strength: 0 .. 1, the way from the input to the projection: arithmetic and prior in probability, geometric in
-            log-probability. At 0 the very same tensor is returned.
+        mode: See the module's docstring.
+        strength: 0 .. 1, how far to move towards the projection: arithmetic and prior in probability, geometric in
+            log-probability. At 0 the same tensor object is returned.
         prior: Group -> share, for mode "prior"; None takes the shares of the pack.
         where: [...] booleans; other rows stay as they are.
 
@@ -58,14 +58,14 @@ def project(
         A new tensor of the input's shape and dtype; computed in float32 unless the input is float64.
 
     Raises:
-        SettingsError: A strength outside 0 .. 1, an unknown mode, no prior where one is needed, or token ids that the
-            vocabulary does not reach.
+        SettingsError: The strength is outside 0 .. 1, the mode unknown, a needed prior missing, or a token id is beyond
+            the vocabulary.
     """
     import torch
 
     log_shares = _log_shares(rules, mode, prior)
     if not 0 <= strength <= 1:
-        raise SettingsError(f"strength={strength}: give a number from 0 (no change) to 1 (groups equal)")
+        raise SettingsError(f"strength={strength}: set a number from 0 (no change) to 1 (groups equal)")
     if strength == 0 or not rules.classes:
         return logprobs
     if where is not None:
@@ -75,7 +75,7 @@ def project(
     known = rules.tensors(logprobs.device)
     if rules.highest >= logprobs.shape[-1]:
         raise SettingsError(
-            f"the rules hold token id {rules.highest}, the model's vocabulary ends at {logprobs.shape[-1] - 1}: "
+            f"the rules contain token id {rules.highest}, but the vocabulary ends at {logprobs.shape[-1] - 1}: "
             "resolve the pack with this model's own tokenizer"
         )
     exact = torch.float64 if logprobs.dtype == torch.float64 else torch.float32
@@ -97,9 +97,9 @@ def project(
 
 
 def released(logits: Tensor, pairs: Iterable[tuple[int, int]]) -> Tensor:
-    """What the code of Delobelle & Berendt 2022 does: for each pair in turn, both logits become their mean.
+    """Reproduce the code of Delobelle & Berendt 2022: for each pair in turn, both logits become their mean.
 
-    Pairs that share a token end unequal, as a later pair moves it away from an earlier partner; that is kept here, so
+    Pairs that share a token end up unequal, as a later pair moves it away from an earlier partner; that is kept, so
     that the difference to `project`, which merges such pairs, can be measured.
 
     Args:
@@ -118,13 +118,13 @@ def released(logits: Tensor, pairs: Iterable[tuple[int, int]]) -> Tensor:
 
 
 def _log_shares(rules: TokenRules, mode: str, prior: Mapping[str, float] | None) -> Tensor:
-    """[G] log of the share that each group is to have of its class."""
+    """Return the log of each group's share of its class, [G]."""
     import torch
 
     if mode not in MODES:
         raise SettingsError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
     if prior is not None and mode != "prior":
-        raise SettingsError(f"prior= is read in mode 'prior' alone, and the mode is {mode!r}: set mode='prior'")
+        raise SettingsError(f"prior= is only for mode 'prior', but the mode is {mode!r}: set mode='prior'")
     shares: list[float] = []
     for c in rules.classes:
         if mode != "prior":
@@ -139,13 +139,13 @@ def _log_shares(rules: TokenRules, mode: str, prior: Mapping[str, float] | None)
         total = sum(given[g] for g in c.groups)
         if min(given[g] for g in c.groups) < 0 or not total > 0:
             raise SettingsError(f"mode 'prior': shares must be at least 0 and not all 0, rule {c.name} has {given}")
-        # A group that this tokenizer lacks takes no part, so the others' shares are brought to 1.
+        # A group that this tokenizer lacks takes no part, so the others' shares are normalised to sum to 1.
         shares += [given[g] / total for g in c.groups]
     return torch.tensor(shares, dtype=torch.float64).log()
 
 
 def _sums(logs: Tensor, parts: Tensor) -> Tensor:
-    """Log of the sums over parts: [..., n] and [P, width] indices, n where there is none, give [..., P]."""
+    """Return logs of sums over parts: [..., n] and [P, width] indices, padded with n, give [..., P]."""
     import torch
 
     padded = torch.cat([logs, logs.new_full((*logs.shape[:-1], 1), -math.inf)], -1)
@@ -153,7 +153,7 @@ def _sums(logs: Tensor, parts: Tensor) -> Tensor:
 
 
 def _means(mass: Tensor, known: RuleTensors) -> Tensor:
-    """[..., G] the mean log-mass of the class that each group is in."""
+    """Return the mean log-mass of the class of each group, [..., G]."""
     import torch
 
     padded = torch.cat([mass, mass.new_zeros((*mass.shape[:-1], 1))], -1)
@@ -162,14 +162,14 @@ def _means(mass: Tensor, known: RuleTensors) -> Tensor:
 
 
 def _between(old: Tensor, new: Tensor, strength: float) -> Tensor:
-    """Log of the mixture of two masses given as logs."""
+    """Return the log of the mixture of two masses given as logs."""
     import torch
 
     return new if strength == 1 else torch.logaddexp(old + math.log1p(-strength), new + math.log(strength))
 
 
 def _spread(held: Tensor, old: Tensor, new: Tensor, known: RuleTensors) -> Tensor:
-    """[..., n] tokens with their groups' masses changed from `old` to `new`, [..., G]."""
+    """Return tokens with their groups' masses changed from `old` to `new` [..., G], [..., n]."""
     import torch
 
     none_left = old == -math.inf

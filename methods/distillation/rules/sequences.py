@@ -1,12 +1,12 @@
-"""Rules about words of several tokens: the projection on the probabilities of whole words.
+"""Rules about words of several tokens: the projection onto the probabilities of whole words.
 
-Ours; the paper moves single tokens alone. A word is a path of tokens, and its probability is the product along it, each
+Ours; the paper moves single tokens only. A word is a path of tokens, and its probability is the product along it, each
 token given those before. The words of all classes make a tree, in which one may begin another: " him" stands for the
-texts in which no token follows that leads on to a longer word (such as "himself"), so that no text counts for two.
-With the events apart, whole words are projected as single tokens are (`evenhand.methods.distillation.rules.project`),
-and all other texts are one event more. Written token by token again, the result is a target for the first token and one
-for each token that follows a beginning of a word: after any of them, tokens that lead to no word keep their
-proportions. It is the nearest distribution over texts that keeps the rule, as that of `project` is over tokens; where
+texts in which no token follows that leads to a longer word (such as "himself"), so that no text counts twice.
+As the events are disjoint, whole words are projected like single tokens (see `project`), and all other texts form one
+more event. Written token by token again, the result is a target for the first token and one for each token that follows
+a beginning of a word: after any of them, tokens that lead to no word keep their
+proportions. It is the nearest distribution over texts that satisfies the rule, as that of `project` is over tokens; if
 every word is one token, it is the same.
 """
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 LEAF = -1
 LEAST_LEFT = 1e-12
-"""Share of a beginning's probability that is always thought to lead to no longer word; rounding makes it 0 or less."""
+"""Minimum share of a beginning's probability that leads to no longer word, which rounding may make 0 or less."""
 
 
 class Edge(NamedTuple):
-    """A step that leads on to a word."""
+    """A step that leads to a word."""
 
     prefix: int
-    """The beginning that it is taken from."""
+    """The beginning from which it is taken."""
     token: int
     child: int
-    """The beginning that it leads to; `LEAF` where it ends a word that begins no other."""
+    """The beginning to which it leads; `LEAF` if it ends a word that begins no other."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Tree:
     """The words of all classes as paths."""
 
     prefixes: tuple[Ids, ...]
-    """All beginnings of words that are followed by more; the empty one first, shorter ones before longer ones."""
+    """All beginnings of words that are followed by more; the empty one first, shorter before longer ones."""
     edges: tuple[Edge, ...]
-    """In the order of their prefixes."""
+    """The steps, in the order of their prefixes."""
     words: tuple[Ids, ...]
     rules: TokenRules
-    """The classes, with the index of each word in the place of a token id."""
+    """The classes, with the index of each word in place of a token id."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -58,11 +58,11 @@ class Tree:
         return tuple(sorted({edge.token for edge in self.edges}))
 
     def word_at(self, prefix: int) -> int | None:
-        """The word that a beginning is by itself, if it is one."""
+        """Return the word that a beginning is by itself, if it is one."""
         return self._number.get(self.prefixes[prefix])
 
     def word_of(self, edge: Edge) -> int:
-        """The word that a last step ends."""
+        """Return the word that a final step ends."""
         return self._number[(*self.prefixes[edge.prefix], edge.token)]
 
     @property
@@ -70,30 +70,30 @@ class Tree:
         return {word: n for n, word in enumerate(self.words)}
 
     def class_of(self, word: int) -> int:
-        """The class that a word is in, by its index."""
+        """Return the class of a word, by its index."""
         return next(n for n, c in enumerate(self.rules.classes) if any(word in ids for ids in c.ids))
 
 
 class Targets(NamedTuple):
-    """What the distributions after each beginning become, in natural logs."""
+    """Target distributions after each beginning, in natural logs."""
 
     steps: Tensor
     """[..., E] of each edge's token, given the edge's prefix."""
     others: Tensor
     """[..., P] of all other tokens together, given that prefix."""
     shift: Tensor
-    """[...] what is added to those of the empty prefix: 0, but for geometric."""
+    """[...] what is added to those of the empty prefix: 0 except for geometric."""
     words: Tensor
-    """[..., V] of whole words, as they were."""
+    """[..., V] of whole words, before the projection."""
     here: Tensor
-    """[..., P] how much of a beginning's probability, as it was, leads to words; 0 .. 1."""
+    """[..., P] share of a beginning's original probability that leads to words; 0 .. 1."""
 
 
 def tree_of(rules: TokenRules) -> Tree:
-    """The tree of all classes, those of single tokens among them.
+    """Build the tree of all classes, including those of single tokens.
 
     Raises:
-        SettingsError: A path of tokens stands in two groups, or joins classes with different priors.
+        SettingsError: A path of tokens is in two groups, or joins classes with different priors.
     """
     classes = _united([*(_spelled(c) for c in rules.classes), *rules.sequences])
     words = tuple(dict.fromkeys(word for c in classes for group in c.sequences for word in group))
@@ -118,11 +118,11 @@ def redistributed(
     strength: float = 1.0,
     prior: Mapping[str, float] | None = None,
 ) -> Targets:
-    """The targets, from the model's log-probabilities of the tree's steps.
+    """Compute the targets from the model's log-probabilities of the tree's steps.
 
     Args:
         steps: [..., E] of each edge's token, given what stands before and the edge's prefix; not tempered, as a product
-            of tempered probabilities is that of no text.
+            of tempered probabilities is not the probability of any text.
         tree: From `tree_of`.
         mode: See `project`; its settings act on the probabilities of whole words.
         strength: See there.
@@ -142,24 +142,24 @@ def redistributed(
     words = torch.stack([ends[w] for w in range(len(tree.words))], -1)
     rest = _left(words)[..., None]
     moved = project(torch.cat([words, rest], -1), tree.rules, mode=mode, strength=strength, prior=prior)
-    shift = moved[..., -1] - rest[..., 0]  # of everything that is no word; 0 but for geometric
+    shift = moved[..., -1] - rest[..., 0]  # of everything that is not a word; 0 except for geometric
     new, others = _conditionals(tree, of, mass, left, moved, shift)
     here = torch.stack([_share(tree, p, words, mass[p]) for p in range(len(mass))], -1)
     return Targets(new, others, shift, words, here)
 
 
 def applied(logprobs: Tensor, targets: Targets, tree: Tree, prefix: int) -> Tensor:
-    """Distributions after a beginning of a word, with the rules applied.
+    """Apply the rules to distributions after a beginning of a word.
 
     Args:
         logprobs: [..., vocabulary] natural log-probabilities there.
-        targets: For the same places.
+        targets: Targets at the same positions.
         tree: From `tree_of`.
-        prefix: Which beginning.
+        prefix: The beginning.
 
     Returns:
-        A new tensor of the same dtype. After the empty beginning, tokens that begin no word stay bit for bit as they
-        were, geometric apart.
+        A new tensor of the same dtype. After the empty beginning, tokens that begin no word stay bit-identical,
+        except with geometric.
     """
     import torch
 
@@ -185,20 +185,20 @@ def project_tree(
 
     Args:
         logprobs: [..., P, vocabulary] natural log-probabilities of the next token after each of `tree.prefixes`, all
-            behind the same text; not tempered.
+            after the same text; not tempered.
         tree: From `tree_of`.
         mode: See `evenhand.methods.distillation.rules.project`; it acts on whole words.
-        strength: 0 .. 1; at 0 the very same tensor is returned.
+        strength: 0 .. 1; at 0 the same tensor object is returned.
         prior: Group -> share, for mode "prior".
 
     Raises:
-        SettingsError: As `project` does, or a token id that the vocabulary does not reach.
+        SettingsError: As `project` does, or a token id is beyond the vocabulary.
     """
     import torch
 
     if tree.tokens and tree.tokens[-1] >= logprobs.shape[-1]:
         raise SettingsError(
-            f"the rules hold token id {tree.tokens[-1]}, the model's vocabulary ends at {logprobs.shape[-1] - 1}: "
+            f"the rules contain token id {tree.tokens[-1]}, but the vocabulary ends at {logprobs.shape[-1] - 1}: "
             "resolve the pack with this model's own tokenizer"
         )
     steps = torch.stack([logprobs[..., edge.prefix, edge.token] for edge in tree.edges], -1)
@@ -217,7 +217,7 @@ def _spelled(c: TokenClass) -> SequenceClass:
 
 
 def _united(classes: Sequence[SequenceClass]) -> list[SequenceClass]:
-    """Classes that share a path as one: a vocabulary without capitals spells both cases alike."""
+    """Merge classes that share a path: a vocabulary without capitals spells both cases alike."""
     found = []
     for together in components([w for group in c.sequences for w in group] for c in classes):
         parts = [classes[n] for n in together]
@@ -240,19 +240,19 @@ def _united(classes: Sequence[SequenceClass]) -> list[SequenceClass]:
 
 
 def _left(logs: Tensor) -> Tensor:
-    """Log of 1 less the sum of probabilities."""
+    """Return the log of 1 minus the sum of probabilities."""
     import torch
 
     return torch.log((1 - logs.exp().sum(-1)).clamp_min(LEAST_LEFT))
 
 
 def _masses(steps: Tensor, tree: Tree) -> tuple[list[Tensor], list[Tensor]]:
-    """Log-probability of each beginning, and of each edge's end, given the text alone."""
+    """Return log-probabilities of each beginning and of each edge's end, given the text."""
     import torch
 
     mass = [torch.zeros_like(steps[..., 0])] * len(tree.prefixes)
     entering = []
-    for n, edge in enumerate(tree.edges):  # a prefix comes before all that are longer
+    for n, edge in enumerate(tree.edges):  # a prefix precedes all longer ones
         entering.append(mass[edge.prefix] + steps[..., n])
         if edge.child != LEAF:
             mass[edge.child] = entering[-1]
@@ -260,7 +260,7 @@ def _masses(steps: Tensor, tree: Tree) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _share(tree: Tree, prefix: int, words: Tensor, mass: Tensor) -> Tensor:
-    """How much of a beginning's probability leads to words."""
+    """Return how much of a beginning's probability leads to words."""
     own = tree.prefixes[prefix]
     through = [n for n, word in enumerate(tree.words) if word[: len(own)] == own]
     return (words[..., through].logsumexp(-1) - mass).exp()
@@ -274,7 +274,7 @@ def _conditionals(
     moved: Tensor,
     shift: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """[..., E] steps and [..., P] all other tokens together, from the new probabilities of whole words."""
+    """Return [..., E] steps and [..., P] all other tokens together, from the new probabilities of whole words."""
     import torch
 
     steps: dict[int, Tensor] = {}

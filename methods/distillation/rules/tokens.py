@@ -1,9 +1,9 @@
-"""Where a pack's words stand in a tokenizer's vocabulary.
+"""Find a pack's words in a tokenizer's vocabulary.
 
-A rule speaks about words, a model about tokens. A word is written in the places where a text may have it (after a
-blank, at the start of a text, after a line break, after a quotation mark), and the one token that it takes there is
+A rule is about words, a model about tokens. A word is written in the places where a text may have it (after a
+blank, at the start of a text, after a line break, after a quotation mark), and the single token that it takes there is
 what the rule moves. Tokens with and without the blank are different events, so each place is a class of its own; places
-that share a token (all of them in a WordPiece vocabulary) are one.
+that share a token (all of them in a WordPiece vocabulary) are one class.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ Unspaced = Literal["capitals", "all", "none"]
 Ids = tuple[int, ...]
 
 PLACES = {"after a blank": ("x ", " x"), "start": ("", " x"), "new line": ("x\n", " x"), "quote": ('x "', " x")}
-"""Place -> what stands before and after the word there. The first is where nearly all words stand."""
+"""Text before and after the word in each place. Nearly all words are in the first one."""
 BLANK = next(iter(PLACES))
 
 
 @dataclass(frozen=True)
 class TokenClass:
-    """Tokens whose groups are to be equal; no token stands in two groups or in two classes."""
+    """Tokens whose groups are to be equal; no token is in two groups or in two classes."""
 
     name: str
-    """The rules behind it."""
+    """The rules from which it is made."""
     groups: tuple[str, ...]
     ids: tuple[Ids, ...]
-    """Per group its token ids."""
+    """Token ids of each group."""
     prior: tuple[float, ...] | None = None
-    """Per group its share, where the pack gives one."""
+    """Share of each group, if the pack gives one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SequenceClass:
     name: str
     groups: tuple[str, ...]
     sequences: tuple[tuple[Ids, ...], ...]
-    """Per group and word its token ids."""
+    """Token ids of each word of each group."""
     prior: tuple[float, ...] | None = None
 
 
@@ -65,7 +65,7 @@ class Hit(NamedTuple):
     ids: Ids
     pieces: tuple[str, ...]
     left_out: str = ""
-    """Why no rule moves it; "" where one does."""
+    """Why no rule moves it; "" if one does."""
 
 
 class RuleTensors(NamedTuple):
@@ -74,13 +74,13 @@ class RuleTensors(NamedTuple):
     ids: Tensor
     """[n] token ids, without repeats."""
     group: Tensor
-    """[n] the group that each is in."""
+    """[n] the group of each token."""
     members: Tensor
     """[G, width] positions in `ids` of each group's tokens, padded with n."""
     sizes: Tensor
     """[G] tokens in each group."""
     owner: Tensor
-    """[G] the class that each group is in."""
+    """[G] the class of each group."""
     groups: Tensor
     """[C, width] the groups of each class, padded with G."""
 
@@ -92,11 +92,11 @@ class TokenRules:
     pack: str
     pack_hash: str
     masked: bool
-    """Whether they are for a masked model."""
+    """Whether the rules are for a masked model."""
     classes: tuple[TokenClass, ...]
-    """What `evenhand.methods.distillation.rules.project` moves."""
+    """Classes that `evenhand.methods.distillation.rules.project` moves."""
     sequences: tuple[SequenceClass, ...] = ()
-    """What it cannot move: classes with a word of several tokens, with multi="sequence". Of a causal model the
+    """Classes that it cannot move, as they have a word of several tokens, with multi="sequence". In a causal model the
     probability of such a word is the product over its tokens, each given those before."""
     hits: tuple[Hit, ...] = field(default=(), compare=False, repr=False)
 
@@ -107,15 +107,15 @@ class TokenRules:
 
     @property
     def highest(self) -> int:
-        """The highest of them; -1 where there are none."""
+        """The highest token id; -1 if there is none."""
         return max(self.ids, default=-1)
 
     def tensors(self, device: torch.device | str = "cpu") -> RuleTensors:
-        """The classes as indices on a device; made once a device."""
+        """Return the classes as indices on a device, made once per device."""
         return _tensors(self.classes, str(device))
 
     def report(self) -> str:
-        """A table of what every rule moves in this tokenizer, and of what is left out and why."""
+        """Return a table of what every rule moves in this tokenizer, and of what is left out and why."""
         head = ("rule", "case", "group", "word", "place", "token", "piece", "left out")
         rows = [
             (h.rule, h.case, h.group, h.word, h.place, " ".join(map(str, h.ids)), " ".join(h.pieces), h.left_out)
@@ -146,23 +146,23 @@ def resolve(
 
     Args:
         pack: The rules.
-        tokenizer: A fast one (it must say which characters a token covers).
-        masked: Whether the model is a masked one. Of words of unequal length it has no comparable probability, so that
+        tokenizer: A fast tokenizer (it must report which characters a token covers).
+        masked: Whether the model is a masked one. Its probabilities of words of unequal length are not comparable, so
             with multi="sequence" such classes are left out, and reported.
         multi: What happens to a word that is not one token after a blank. "refuse" raises. "skip" leaves the word out;
-            a group without words left is out of its class, and a class is dropped that has one group left, or that was
-            merged of rules of which one has lost a group. "sequence" keeps the whole class as sequences, which
+            a group without words is removed from its class, and a class is dropped if it has one group left, or was
+            merged from rules of which one has lost a group. "sequence" keeps the whole class as sequences, which
             `project` does not touch.
-        unspaced: Which words are also looked for where no blank stands before them. In most vocabularies such a token
-            also continues words ("t" + "he"), so only those with a capital are taken by default. A word that is not
+        unspaced: Which words are also looked for without a blank before them. In most vocabularies such a token
+            also continues words ("t" + "he"), so only those with a capital are used by default. A word that is not
             one token there is left out there, whatever `multi` says.
 
     Raises:
-        SettingsError: A word of several tokens with multi="refuse", a token that would stand in two groups, a tokenizer
-            that is not fast, or a pack of which nothing is left.
+        SettingsError: A word has several tokens with multi="refuse", a token would be in two groups, the tokenizer is
+            not fast, or nothing is left of the pack.
     """
     if not tokenizer.is_fast:
-        raise SettingsError(f"{type(tokenizer).__name__} does not say which characters a token covers: use a fast one")
+        raise SettingsError(f"{type(tokenizer).__name__} does not report the characters of a token: use a fast one")
     hits: list[Hit] = []
     parts: list[_Part] = []
     sequences: list[SequenceClass] = []
@@ -192,11 +192,11 @@ def resolve(
 
 _SEVERAL = "several tokens"
 _UNKNOWN = "unknown to the tokenizer"
-_SPILLS = "its token holds more than the word"
+_SPILLS = "its token contains more than the word"
 
 
 class _Part(NamedTuple):
-    """A word class in one place: per group its one-token words."""
+    """A word class in one place, with the one-token words of each group."""
 
     words: WordClass
     place: str
@@ -207,12 +207,12 @@ class _Part(NamedTuple):
 
 
 def _hit(tokenizer: PreTrainedTokenizerBase, c: WordClass, group: str, word: str, place: str) -> Hit:
-    """Write the word in its place and see which tokens cover it."""
+    """Write the word in its place and return which tokens cover it."""
     before, after = PLACES[place]
     text = before + word + after
     written = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     start, end = len(before), len(before) + len(word)
-    # A blank that is a token by itself is the first of several: elsewhere it is part of the word's token.
+    # A blank that is a token by itself is the first of several; otherwise it is part of the word's token.
     lead = start - 1 if place == BLANK else start
     over = [
         (i, (a, b))
@@ -226,14 +226,14 @@ def _hit(tokenizer: PreTrainedTokenizerBase, c: WordClass, group: str, word: str
 
 
 def _unusable(hit: Hit, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Why the hit is no single token of its own, or ""."""
+    """Return why the hit is not a single token of its own, or ""."""
     if not hit.ids or tokenizer.unk_token_id in hit.ids:
         return _UNKNOWN
     return _SEVERAL if len(hit.ids) > 1 else hit.left_out
 
 
 def _place(c: WordClass, found: Sequence[Hit], tokenizer: PreTrainedTokenizerBase, hits: list[Hit]) -> list[_Part]:
-    """The class in one place, if two groups are left there; notes every word in `hits`."""
+    """Return the class in one place, if two groups are left there; notes every word in `hits`."""
     marked = [h._replace(left_out=_unusable(h, tokenizer)) for h in found]
     left = {h.word for h in marked if not h.left_out}
     ids = {g: tuple(dict.fromkeys(h.ids[0] for h in marked if h.group == g and not h.left_out)) for g in c.groups}
@@ -244,7 +244,7 @@ def _place(c: WordClass, found: Sequence[Hit], tokenizer: PreTrainedTokenizerBas
 
 
 def _lapsed(c: WordClass, left: Collection[str]) -> str:
-    """Why a merged class cannot do without the words that are left out, or "".
+    """Return why a merged class cannot do without the words that are left out, or "".
 
     Without "him", {him, his | her} would move the mass of the object "her" to "his", where no sentence has it.
     """
@@ -260,7 +260,7 @@ def _lapsed(c: WordClass, left: Collection[str]) -> str:
 def _as_sequences(
     c: WordClass, found: Sequence[Hit], tokenizer: PreTrainedTokenizerBase, masked: bool
 ) -> tuple[list[SequenceClass], list[Hit]]:
-    """The class as sequences, or nothing and the reason on every word."""
+    """Return the class as sequences, or nothing and the reason on every word."""
     lengths = {len(h.ids) for h in found}
     broken = next((w for h in found if (w := _unusable(h, tokenizer)) in (_UNKNOWN, _SPILLS)), "")
     if broken or (masked and len(lengths) > 1):
@@ -272,7 +272,7 @@ def _as_sequences(
 
 
 def _shares(prior: Mapping[str, float] | None, groups: tuple[str, ...]) -> tuple[float, ...] | None:
-    """The prior of the groups that are there, brought to a sum of 1."""
+    """Return the prior of the existing groups, normalised to sum to 1."""
     if prior is None:
         return None
     total = sum(prior[g] for g in groups)
@@ -280,7 +280,7 @@ def _shares(prior: Mapping[str, float] | None, groups: tuple[str, ...]) -> tuple
 
 
 def _united(parts: Sequence[_Part], tokenizer: PreTrainedTokenizerBase) -> TokenClass:
-    """Parts that share tokens as one class: case is lost in an uncased vocabulary, the blank in a WordPiece one."""
+    """Merge parts that share tokens: case is lost in an uncased vocabulary, the blank in a WordPiece one."""
     ids: dict[str, dict[int, None]] = {}
     owner: dict[int, str] = {}
     for part in parts:

@@ -1,1 +1,1 @@
-"""The parts of `pairwise`: losses of pairs, how their log-probabilities are computed, and when training stops."""
+"""The parts of `pairwise`: losses on pairs, how their log-probabilities are computed, and when training stops."""

@@ -17,23 +17,25 @@ from evenhand.prompting import rendering
 
 
 def prompt_tokens(question: Question, encoder: Encoder) -> int:
-    """Number of tokens that are read to answer a question."""
+    """Return the number of tokens that are read to answer a question."""
     (text,) = encoder.dialogue_texts([rendering.as_dialogue(question, "letters")])
     return len(encoder.prompted([text])[0]) + 1
 
 
 def option_logprobs(module: Any, questions: Sequence[Question], encoder: Encoder) -> Tensor:
-    """[questions, maximum number of options] log-probabilities by identity, normalised over the options of each.
+    """Return [questions, maximum number of options] log-probabilities by identity, normalised per question.
 
     Args:
-        module: A causal language model of transformers.
-        questions: With lettered options, in the order in which they are shown.
-        encoder: Of the model's tokenizer.
+        module: A causal transformers model.
+        questions: Questions with lettered options, in the order in which they are shown.
+        encoder: Encoder of the model's tokenizer.
 
     Returns:
-        -inf where a question has fewer options than others.
+        The log-probabilities; -inf where a question has fewer options than others.
     """
     plans = [_plan(question, encoder) for question in questions]
+    # In padded rows, unlike the pairs: one row reads all letters of a prompt at its last position already, and a drawn
+    # batch has few prompts with more in common than the template, so that shared prefixes would save little.
     requests = [request for plan in plans for request in plan.requests]
     rows = list(dict.fromkeys(request.ids for request in requests))
     places = list(dict.fromkeys((rows.index(r.ids), at) for r in requests for at, _ in r.reads))
@@ -54,11 +56,11 @@ def _plan(question: Question, encoder: Encoder) -> choosing.LetterPlan:
     (text,) = encoder.dialogue_texts([rendering.as_dialogue(question, "letters")])
     options = len(question.options)
     wholes = encoder.prompted([text + variant for variant in choosing.letter_strings(options)])
-    return choosing.letter_plan(encoder.prompted([text])[0], wholes, options)
+    return choosing.letter_plan(encoder.prompted([text])[0], wholes, options, encoder.named)
 
 
 def _by_identity(question: Question, plan: choosing.LetterPlan, values: Sequence[Tensor], widest: int) -> Tensor:
-    """[widest] Variants of a letter added up, in the order of the options' identities, and normalised."""
+    """Add up the variants of each letter, in the order of the options' identities, and normalise, [widest]."""
     own = []
     for option in range(len(question.options)):
         place = question.position_of(option)

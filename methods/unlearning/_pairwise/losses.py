@@ -1,4 +1,4 @@
-"""Losses of pairs, as pure functions of what sequences cost: sums of negative log-likelihoods, lengths, references.
+"""Losses on pairs, as pure functions of sums of negative log-likelihoods, lengths and reference values.
 
 nll(y) is the negative log-likelihood of a continuation y after its prompt: a sum over its tokens, in nats. "Chosen" is
 the counter-stereotyped continuation and "rejected" the stereotyped one. Every function returns one value per row, so
@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 
 def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float) -> Tensor:
-    """Direct preference optimisation: ln 2 where the model is its own reference. It pushes past parity.
+    """Compute direct preference optimisation: ln 2 if the model is its own reference. It pushes past parity.
 
     Args:
         chosen: nll of the chosen continuations.
@@ -30,13 +30,13 @@ def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tens
 
 
 def npo(nll: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """Negative preference optimisation: DPO without a chosen side.
+    """Compute negative preference optimisation: DPO without a chosen side.
 
-    (2 / beta) ln 2 where the model is its own reference, with the gradient of gradient ascent on the sums; the gradient
+    It is (2 / beta) ln 2 if the model is its own reference, with the gradient of gradient ascent on the sums; it
     decays as the continuations become less probable.
 
     Args:
-        nll: Of the continuations to forget.
+        nll: nll of the continuations to forget.
         reference: nll of the same under the reference.
         beta: The smaller, the closer to gradient ascent.
     """
@@ -44,13 +44,13 @@ def npo(nll: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def npo_of_batch_mean(nll: Tensor, lengths: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """One sigmoid of a whole batch's mean per-token nll, as released for BiasUnlearn; a number instead of rows.
+    """Compute one sigmoid of a whole batch's mean per-token nll, as released for BiasUnlearn; a single number.
 
-    It is not a mean over rows, so that it depends on how a step is divided into parts.
+    It is not a mean over rows, so it depends on how a step is divided into parts.
 
     Args:
-        nll: Of the continuations to forget.
-        lengths: Their tokens.
+        nll: nll of the continuations to forget.
+        lengths: Their numbers of tokens.
         reference: nll of the same under the reference.
         beta: As in `npo`.
     """
@@ -58,23 +58,23 @@ def npo_of_batch_mean(nll: Tensor, lengths: Tensor, reference: Tensor, beta: flo
 
 
 def simnpo(nll: Tensor, lengths: Tensor, beta: float, delta: float) -> Tensor:
-    """NPO on the nll per token, without a reference: repeating a continuation changes nothing.
+    """Compute NPO on the nll per token, without a reference: repeating a continuation changes nothing.
 
     Args:
-        nll: Of the continuations to forget.
-        lengths: Their tokens.
+        nll: nll of the continuations to forget.
+        lengths: Their numbers of tokens.
         beta: Steepness.
-        delta: Nats per token from which on the gradient decays.
+        delta: Nats per token from which the gradient decays.
     """
     return softplus(-beta * (nll / lengths - delta)) * (2 / beta)
 
 
 def ascent(nll: Tensor, lengths: Tensor) -> Tensor:
-    """Gradient ascent on the nll per token. It has no minimum and diverges: a baseline only.
+    """Compute gradient ascent on the nll per token. It has no minimum and diverges: a baseline only.
 
     Args:
-        nll: Of the continuations to forget.
-        lengths: Their tokens.
+        nll: nll of the continuations to forget.
+        lengths: Their numbers of tokens.
     """
     return -nll / lengths
 
@@ -93,7 +93,7 @@ def margin(chosen: Tensor, chosen_lengths: Tensor, rejected: Tensor, rejected_le
 
 
 def gap(chosen: Tensor, chosen_lengths: Tensor, rejected: Tensor, rejected_lengths: Tensor) -> Tensor:
-    """Squared distance of the two sides' nll per token: 0 at parity, from either side.
+    """Compute the squared distance of the two sides' nll per token: 0 at parity, from either side.
 
     Args:
         chosen: nll of the chosen continuations.

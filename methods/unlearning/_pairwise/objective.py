@@ -22,12 +22,12 @@ KlForm = Literal["kl", "cross_entropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Which losses are summed, with their weights; a loss without a weight, or with weight 0, is never computed."""
+    """Weights of the losses; a loss without a weight, or with weight 0, is never computed."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
-    """By name: those of `evenhand.methods.unlearning._pairwise.terms`, and `reward`."""
+    """Weights by name: those of `evenhand.methods.unlearning._pairwise.terms`, and `reward`."""
     beta: float = 0.1
-    """Of dpo and npo."""
+    """Beta of dpo and npo."""
     simnpo_beta: float = 4.5
     simnpo_delta: float = 0.0
     margin: float = 0.0
@@ -36,7 +36,7 @@ class Objective:
     reward_beta: float = 0.04
 
     def of(self, *names: str) -> dict[str, float]:
-        """The weights that are not 0 among these losses."""
+        """Return the weights among these losses that are not 0."""
         return {name: self.weights[name] for name in names if self.weights.get(name, 0.0) != 0}
 
 
@@ -45,7 +45,7 @@ class Totals(NamedTuple):
 
     pairs: int = 0
     forgotten: int = 0
-    """Rows to forget: the rejected sides, and the chosen sides of adversarial pairs."""
+    """Number of rows to forget: the rejected sides, and the chosen sides of adversarial pairs."""
     chosen_tokens: int = 0
     rejected_tokens: int = 0
     text_tokens: int = 0
@@ -53,7 +53,7 @@ class Totals(NamedTuple):
 
 
 class PairNll(NamedTuple):
-    """Negative log-likelihoods of some pairs: [pairs] sums in nats, tokens, and sums under the reference."""
+    """Negative log-likelihoods of pairs: [pairs] sums in nats, numbers of tokens, and sums under the reference."""
 
     chosen: Tensor
     rejected: Tensor
@@ -62,11 +62,11 @@ class PairNll(NamedTuple):
     ref_chosen: Tensor
     ref_rejected: Tensor
     adversarial: Tensor
-    """[pairs] bool: whether the chosen side is forgotten, too."""
+    """[pairs] bool: whether the chosen side is forgotten as well."""
 
 
 class Forgotten(NamedTuple):
-    """The rows that are to be forgotten, of either side."""
+    """The rows to forget, from either side."""
 
     nll: Tensor
     lengths: Tensor
@@ -74,7 +74,7 @@ class Forgotten(NamedTuple):
 
 
 def forgotten(nll: PairNll) -> Forgotten:
-    """All rejected sides, and the chosen sides of adversarial pairs."""
+    """Return all rejected sides, and the chosen sides of adversarial pairs."""
     also = nll.adversarial
     return Forgotten(
         cat([nll.rejected, nll.chosen[also]]),
@@ -84,13 +84,13 @@ def forgotten(nll: PairNll) -> Forgotten:
 
 
 def pair_losses(nll: PairNll, objective: Objective, totals: Totals, parts: int) -> dict[str, Tensor]:
-    """Each loss of pairs that has a weight, weighted: the share of one part, times the number of parts.
+    """Compute each loss on pairs that has a weight, weighted: the share of one part, times the number of parts.
 
     Args:
-        nll: Of the part's pairs.
+        nll: Negative log-likelihoods of the part's pairs.
         objective: Weights and their settings.
-        totals: Of the whole step.
-        parts: How many parts are averaged.
+        totals: Counts of the whole step.
+        parts: Number of parts that are averaged.
     """
     weights = objective.of(*PAIR_TERMS)
     return {name: weight * _pair_loss(name, nll, objective, totals, parts) for name, weight in weights.items()}

@@ -1,6 +1,6 @@
-"""How far a model is from parity on pairs, when training stops, and which axis it trains on next.
+"""Measure how far a model is from parity on pairs, when training stops, and which axis it trains on next.
 
-Parity is where neither side of a pair is preferred. Distances are signed and in percentage points from 50 %: above 0
+At parity neither side of a pair is preferred. Distances are signed and in percentage points from 50 %: above 0
 the stereotyped sides are preferred, below 0 the counter-stereotyped ones.
 
 The rule of swapping is BiasUnlearn's (Liu et al. 2025, arXiv 2509.25673; the released code).
@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 
 Measure = Literal["probability", "stereotype_score"]
 ALL = "parity_distance"
-"""Column of the training curve with the distance over all pairs; `ALL.AXIS` has an axis's."""
+"""Column of the training curve with the distance over all pairs; `ALL.AXIS` is the one for an axis."""
 
 
 class PairScore(NamedTuple):
-    """What a model makes of a pair: sums of negative log-likelihoods in nats, and tokens."""
+    """A model's scores of a pair: sums of negative log-likelihoods in nats, and numbers of tokens."""
 
     chosen: float
     rejected: float
@@ -28,10 +28,10 @@ class PairScore(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What is trained on until the next check."""
+    """What is trained until the next check."""
 
     axis: str | None = None
-    """The only axis whose pairs are trained on; None takes all."""
+    """The only axis whose pairs are trained on; None uses all."""
     swapped: bool = False
     """Whether the two sides of the pairs change places."""
 
@@ -40,10 +40,10 @@ EVERYTHING = Turn()
 
 
 def distance(scores: Sequence[PairScore], measure: Measure) -> float:
-    """Percentage points by which the stereotyped sides are above 50 %.
+    """Return by how many percentage points the stereotyped sides are above 50 %.
 
     Args:
-        scores: Of at least one pair.
+        scores: Scores of at least one pair.
         measure: "probability" is the mean of the stereotyped side's share of the probability of both sides;
             "stereotype_score" the share of pairs whose stereotyped side is more probable per token, ties half.
     """
@@ -52,31 +52,31 @@ def distance(scores: Sequence[PairScore], measure: Measure) -> float:
 
 
 def distances(scores: Sequence[PairScore], measure: Measure) -> dict[str, float]:
-    """The distance of each axis, in alphabetical order."""
+    """Return the distance of each axis, in alphabetical order."""
     axes = sorted({score.axis for score in scores})
     return {axis: distance([score for score in scores if score.axis == axis], measure) for axis in axes}
 
 
 def columns(scores: Sequence[PairScore], measure: Measure) -> dict[str, float]:
-    """The distances as columns of a training curve: over all pairs, and of each axis."""
+    """Return the distances as columns of a training curve: over all pairs, and of each axis."""
     each = distances(scores, measure)
     return {ALL: distance(scores, measure), **{f"{ALL}.{axis}": value for axis, value in each.items()}}
 
 
 def by_axis(row: Mapping[str, float]) -> dict[str, float]:
-    """The distance of each axis, from a row of a curve."""
+    """Return the distance of each axis, from a row of a curve."""
     return {name.removeprefix(f"{ALL}."): value for name, value in row.items() if name.startswith(f"{ALL}.")}
 
 
 def next_turn(found: Mapping[str, float], tolerance: float) -> Turn | None:
-    """The rule of swapping: train on the axis farthest from parity, with its sides swapped if it is below.
+    """Apply the swapping rule: train on the axis farthest from parity, with its sides swapped if it is below.
 
     Args:
         found: Distance of each axis.
         tolerance: Percentage points that count as parity.
 
     Returns:
-        None where every axis is within the tolerance, so that training ends.
+        The turn; None if every axis is within the tolerance, so that training ends.
     """
     axis = max(found, key=lambda name: abs(found[name]))
     return Turn(axis, found[axis] < 0) if abs(found[axis]) >= tolerance else None

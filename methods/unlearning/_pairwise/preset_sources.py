@@ -1,4 +1,4 @@
-"""Where the values of the presets of `pairwise` stand; the table of docs/methods.md shows them."""
+"""Sources of the values in the presets of `pairwise`, as shown in the table of docs/methods.md."""
 
 from __future__ import annotations
 
@@ -61,4 +61,4 @@ PRESET_SOURCES: Mapping[str, Mapping[str, str]] = {
     },
     "expected_reward": {**_OFF, "": "ours", "reward_beta": _GRPO, "learning_rate": _GRPO},
 }
-"""By preset and setting."""
+"""Sources by preset and setting."""

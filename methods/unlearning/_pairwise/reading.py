@@ -1,4 +1,4 @@
-"""What a training learns from, in tokens: pairs, texts that are to stay, and questions with their rewards."""
+"""Training data in tokens: pairs, texts to retain, and questions with their rewards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ids = tuple[int, ...]
 
 
 class Row(NamedTuple):
-    """A pair in tokens; only the two continuations bear loss."""
+    """A tokenised pair; the loss is only on the two continuations."""
 
     prompt: Ids
     chosen: Ids
@@ -34,12 +34,12 @@ class Row(NamedTuple):
 
     @property
     def texts(self) -> tuple[Ids, Ids]:
-        """Both whole texts, for `hold_out`."""
+        """Return both whole texts, for `hold_out`."""
         return self.prompt + self.chosen, self.prompt + self.rejected
 
     @property
     def swapped(self) -> Row:
-        """The same pair with its sides exchanged."""
+        """Return the same pair with its sides exchanged."""
         return self._replace(chosen=self.rejected, rejected=self.chosen)
 
 
@@ -49,11 +49,11 @@ class Rewarded(NamedTuple):
     question: Question
     rewards: tuple[float, ...]
     ambiguous: bool
-    """Whether the right option is that nothing can be known."""
+    """Whether the right option is that the answer cannot be known."""
 
 
 class Lesson(NamedTuple):
-    """Everything that is learned from, and what is held out."""
+    """Everything that is trained on, and what is held out."""
 
     train: Sequence[Row]
     held: Sequence[Row]
@@ -65,7 +65,7 @@ class Lesson(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Pairs that can be used, equal ones once, and the names of those that cannot, by reason."""
+    """Usable pairs, equal ones once, and the names of the others, by reason."""
 
     rows: list[Row]
     repeated: int
@@ -73,7 +73,7 @@ class Read(NamedTuple):
 
 
 def read_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int) -> Read:
-    """Pairs in tokens, as `evenhand.methods.unlearning._dpo.read_pairs` divides prompt and continuation.
+    """Tokenise pairs as `evenhand.methods.unlearning._dpo.read_pairs` divides prompt and continuation.
 
     Args:
         pairs: Pairs of texts.
@@ -90,19 +90,19 @@ def read_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length:
 
 
 def divided(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and rows held out; those that share a text are on one side."""
+    """Divide rows into training and held-out ones; those that share a text stay together."""
     return hold_out(rows, lambda row: row.texts, fraction, seed)
 
 
 def read_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[Ids]:
-    """Texts in tokens, cut at a maximum number of tokens; those without a second token are left out."""
+    """Tokenise texts, cut at a maximum number of tokens; those without a second token are left out."""
     return [tuple(ids[:length]) for ids in Encoder(tokenizer).plain(texts) if len(ids[:length]) > 1]
 
 
 def read_questions(
     questions: Sequence[Question], answers: Sequence[int | None], tokenizer: PreTrainedTokenizerBase, length: int
 ) -> list[Rewarded]:
-    """Questions whose answer is known and whose prompt fits, with their rewards.
+    """Return questions with a known answer and a prompt that fits, with their rewards.
 
     Args:
         questions: Multiple-choice questions.
@@ -111,11 +111,11 @@ def read_questions(
         length: Maximum number of tokens of a prompt.
 
     Raises:
-        SettingsError: There are not as many answers as questions; or all questions whose options include "unknown" have
-            it as the right answer, so that abstaining always would be learned.
+        SettingsError: The numbers of answers and questions differ, or all questions with an option "unknown" have
+            it as the right answer, so that always abstaining would be learned.
     """
     if len(answers) != len(questions):
-        raise SettingsError(f"{len(answers)} answers for {len(questions)} questions: give one (or None) for each")
+        raise SettingsError(f"{len(answers)} answers for {len(questions)} questions: pass one (or None) for each")
     encoder = Encoder(tokenizer)
     known = [(q, a) for q, a in zip(questions, answers, strict=True) if a is not None]
     found = [
@@ -123,7 +123,7 @@ def read_questions(
     ]
     if found and all(one.ambiguous for one in found):
         raise SettingsError(
-            'the right answer to every question is that nothing can be known, so that always answering "unknown" would '
+            'the right answer to every question is that it cannot be known, so always answering "unknown" would '
             "be learned: add questions whose context names the person (disambiguated rows)"
         )
     return found
@@ -132,7 +132,7 @@ def read_questions(
 def divided_questions(
     questions: Sequence[Rewarded], fraction: float, seed: int
 ) -> tuple[list[Rewarded], list[Rewarded]]:
-    """Questions to train on and questions held out; those with equal texts are on one side."""
+    """Divide questions into training and held-out ones; those with equal texts stay together."""
 
     def texts(one: Rewarded) -> Iterable[str]:
         return [repr((one.question.context, one.question.question, sorted(one.question.options)))]
@@ -141,20 +141,20 @@ def divided_questions(
 
 
 def adversarial(rows: Sequence[Row], fraction: float, seed: int) -> frozenset[int]:
-    """The rows whose chosen side joins what is forgotten, by index: a seeded draw of a fraction of them."""
+    """Return indices of the rows whose chosen side is forgotten as well: a seeded draw of a fraction of them."""
     count = round(fraction * len(rows))
     return frozenset(Random(f"{seed}/adversarial").sample(range(len(rows)), count))
 
 
 def stream(count: int, start: int, size: int, name: str, chosen: Callable[[int], bool] | None = None) -> list[int]:
-    """Part of an endless stream of indices, in which each pass over them is in a seeded order of its own.
+    """Return part of an endless stream of indices, in which each pass has its own seeded order.
 
     Args:
         count: Number of items.
         start: Position in the stream.
         size: Number of indices to return.
         name: Seed of the orders.
-        chosen: Which of the items are in the stream; None takes all.
+        chosen: Items that are in the stream; None takes all.
     """
     own = [n for n in range(count) if chosen is None or chosen(n)]
     out: list[int] = []
@@ -166,5 +166,5 @@ def stream(count: int, start: int, size: int, name: str, chosen: Callable[[int],
 
 @lru_cache(maxsize=8)  # a pass has many steps, and a step takes from at most two passes over each of four streams
 def _order(own: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """The order of one pass of a stream."""
+    """Return the order of one pass of a stream."""
     return tuple(shuffled(own, name))

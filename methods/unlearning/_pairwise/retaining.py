@@ -1,4 +1,4 @@
-"""Losses that keep what a model says of other texts as it was: cross-entropy, and divergence from the reference."""
+"""Losses that preserve a model's predictions on other texts: cross-entropy, and divergence from the reference."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from evenhand.training.packing import IGNORED, Batch
 def retain_losses(
     network: Any, batch: Batch, finish: Finish, wanted: tuple[str, ...], form: KlForm
 ) -> dict[str, Tensor]:
-    """Losses of a batch of texts, summed over its predicted tokens.
+    """Compute the losses on a batch of texts, summed over its predicted tokens.
 
     Args:
-        network: Under an adapter, without which it is the reference.
-        batch: Of `evenhand.training.packing.pack`.
-        finish: From `evenhand.training.finish_of`.
+        network: Network under an adapter; without the adapter it is the reference.
+        batch: Batch from `evenhand.training.packing.pack`.
+        finish: Function from `evenhand.training.finish_of`.
         wanted: "retain_lm", "retain_kl", or both.
         form: "kl" is KL(reference || network); "cross_entropy" leaves out the reference's entropy: the same gradient,
-            and not 0 at the beginning.
+            but not 0 at the beginning.
     """
     batch = batch.to(network.get_input_embeddings().weight.device)
     labels = batch.labels[:, 1:]
     counted = labels != IGNORED
     theirs = None
-    if "retain_kl" in wanted:  # first, as PEFT turns the adapter's gradients off and on
+    if "retain_kl" in wanted:  # comes first, as PEFT turns the adapter's gradients off and on
         with as_reference(network):
             theirs = final_hidden(network, **batch.inputs)[:, :-1][counted]
     mine = final_hidden(network, **batch.inputs)[:, :-1][counted]
@@ -47,12 +47,12 @@ def retain_losses(
 
 
 def kl_from_reference(mine: Tensor, theirs: Tensor, head: Any, finish: Finish) -> Tensor:
-    """KL(reference || network) in nats, summed over rows of hidden states [rows, H]; it is 0 where both are equal."""
+    """Sum KL(reference || network) over rows of hidden states [rows, H], in nats; it is 0 if both are equal."""
     return chunked_kl(mine, head, theirs, head, finish=finish, teacher_finish=finish, reduction="sum")
 
 
 def cross_entropy_with_reference(mine: Tensor, theirs: Tensor, head: Any, finish: Finish) -> Tensor:
-    """Sum over rows of -sum p_reference log p_network, what the released code of BiasUnlearn calls its KL."""
+    """Sum -sum p_reference log p_network over rows, which BiasUnlearn's released code calls its KL."""
 
     def loss_of(logits: Tensor, rows: slice) -> Tensor:
         with torch.no_grad():

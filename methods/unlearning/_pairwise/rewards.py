@@ -1,4 +1,4 @@
-"""Expected reward of multiple-choice answers, exactly: a sum over the options in place of sampled answers.
+"""Compute the exact expected reward of multiple-choice answers: a sum over the options instead of samples.
 
 The gradient is that of REINFORCE, or of GRPO without scaling, with infinitely many samples per prompt.
 """
@@ -14,7 +14,7 @@ from evenhand.interfaces import Question
 from evenhand.training.divergences import kl
 
 RIGHT, WRONG, EVASIVE = 1.0, -1.0, -0.5
-"""Of the right option; of any other, so that turning a bias around does not pay; of "unknown" where it is not right."""
+"""Rewards of the right option; of any other, so that reversing a bias does not pay; and of "unknown" if it is wrong."""
 _UNKNOWN = frozenset(text.casefold() for text in UNKNOWN)
 
 
@@ -24,10 +24,10 @@ def is_unknown(option: str) -> bool:
 
 
 def rewards_of(question: Question, answer: int) -> tuple[float, ...]:
-    """The reward of each option, by identity.
+    """Return the reward of each option, by identity.
 
     Args:
-        question: With its options.
+        question: A question with options.
         answer: Identity of the right option.
     """
     options: Sequence[str] = question.options
@@ -37,7 +37,7 @@ def rewards_of(question: Question, answer: int) -> tuple[float, ...]:
 def expected_reward_loss(
     logprobs: Tensor, rewards: Tensor, reference: Tensor | None = None, beta: float = 0.0
 ) -> Tensor:
-    """Negative expected reward of each question, plus beta times the divergence from the reference: [questions].
+    """Compute each question's negative expected reward plus beta times the KL from the reference: [questions].
 
     Args:
         logprobs: [questions, options] log-probabilities; -inf where a question has fewer options.

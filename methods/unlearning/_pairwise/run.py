@@ -1,4 +1,4 @@
-"""A training on pairs: an adapter under a weighted sum of losses, with its validation pairs scored at every check."""
+"""Train on pairs: an adapter under a weighted sum of losses, with its validation pairs scored at every check."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ from evenhand.training.loop import Schedule, Training
 from evenhand.training.packing import layout_of, pack
 
 FARTHEST = "farthest_axis"
-"""Column of the curve: how far the axis farthest from parity is, in percentage points."""
+"""Column of the curve with the distance from parity of the farthest axis, in percentage points."""
 NEAREST = "parity_gap"
-"""Column of the curve: how far all pairs are from parity, without a sign."""
+"""Column of the curve with the absolute distance of all pairs from parity."""
 
 
 class Plan(NamedTuple):
-    """How it is trained."""
+    """How the adapter is trained."""
 
     objective: Objective
     schedule: Schedule
-    """Its epochs are rounds: what is trained between two checks."""
+    """Schedule whose epochs are rounds: what is trained between two checks."""
     sizes: Sizes
     steps: int
     """Maximum number of optimizer steps."""
     round_steps: int
-    """Optimizer steps in a round; the last one may have fewer."""
+    """Number of optimizer steps in a round; the last one may have fewer."""
     batch_tokens: int
     stop_at_parity: bool
     swap: bool
@@ -74,9 +74,9 @@ class Run:
 
         Args:
             tuned: A causal language model under a fresh adapter, on its device.
-            tokenizer: Its own.
-            lesson: What is learned from.
-            plan: How.
+            tokenizer: Its tokenizer.
+            lesson: Training data.
+            plan: How it is trained.
         """
         self.tuned, self.lesson, self.plan = tuned, lesson, plan
         self.encoder, self.layout, self.finish = Encoder(tokenizer), layout_of(tuned), finish_of(tuned)
@@ -90,10 +90,10 @@ class Run:
         """Train, and leave the best weights in the module.
 
         Args:
-            folder: For checkpoints; None keeps none.
+            folder: Folder for checkpoints; None writes none.
 
         Returns:
-            How it went: fields of a `TrainingRecord`.
+            Fields of a `TrainingRecord` about the training.
         """
         began = time.monotonic()
         rows: list[dict[str, float]] = []
@@ -123,7 +123,7 @@ class Run:
         )
 
     def finished(self, curve: Sequence[Mapping[str, float]]) -> bool:
-        """Whether parity is reached; if not, what is trained next follows from the last row."""
+        """Whether parity is reached; if not, the last row determines what is trained next."""
         if not curve or not self.plan.stop_at_parity:
             return False
         if self.plan.swap:
@@ -132,12 +132,12 @@ class Run:
         return curve[-1][NEAREST] < self.plan.tolerance
 
     def _taught(self, row: Mapping[str, float]) -> dict[str, float]:
-        """The distance of each axis that can be trained on; the others move by chance."""
+        """Return the distance of each axis that can be trained on; the others move by chance."""
         taught = {pair.axis for pair in self.lesson.train}
         return {axis: value for axis, value in by_axis(row).items() if axis in taught or not self.plan.swap}
 
     def batches(self, round_: int, _: Random) -> list[Part]:
-        """The parts of all optimizer steps of a round."""
+        """Return the parts of all optimizer steps of a round."""
         first, plan = round_ * self.plan.round_steps, self.plan
         turn = self.turn or EVERYTHING
         return [
@@ -149,7 +149,7 @@ class Run:
     # --------------------------------------------------------------------------------------------------- the loss
 
     def loss(self, network: Any, part: Part) -> Tensor:
-        """The weighted sum of all losses on one part of a step."""
+        """Compute the weighted sum of all losses on one part of a step."""
         found: dict[str, Tensor] = {}
         if part.pairs:
             found |= pair_losses(self.pair_nll(network, part), self.plan.objective, part.totals, part.parts)
@@ -163,7 +163,7 @@ class Run:
         return torch.stack(list(found.values())).sum()
 
     def pair_nll(self, network: Any, part: Part) -> PairNll:
-        """What the network makes of a part's pairs, next to the reference."""
+        """Compute the network's likelihoods of a part's pairs, with the reference's."""
         rows = [self.lesson.train[n] for n in part.pairs]
         chosen, rejected = self._sums(network, rows)
         ref_chosen, ref_rejected = chosen.detach(), rejected.detach()
@@ -176,7 +176,7 @@ class Run:
         return PairNll(chosen, rejected, lengths[0], lengths[1], ref_chosen, ref_rejected, also)
 
     def _sums(self, network: Any, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """[rows] nll of the chosen sides, and of the rejected ones."""
+        """Return [rows] nll of the chosen sides, and of the rejected ones."""
         prompts = [row.prompt for row in rows] * 2
         continuations = [row.chosen for row in rows] + [row.rejected for row in rows]
         batches = packed(prompts, continuations, self.layout, self.plan.batch_tokens)
@@ -195,7 +195,7 @@ class Run:
         return found
 
     def _rewarded(self, network: Any, questions: Sequence[Rewarded]) -> Tensor:
-        """[questions] negative expected reward, with the divergence from the reference."""
+        """Return [questions] negative expected reward, with the divergence from the reference."""
         asked = [one.question for one in questions]
         beta, reference = self.plan.objective.reward_beta, None
         if beta:  # first, as PEFT turns the adapter's gradients off and on
@@ -207,7 +207,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ the evaluation
 
     def evaluate(self, network: Any) -> dict[str, float]:
-        """Distances from parity on the validation pairs, and the expected reward of held-out questions."""
+        """Compute distances from parity on the validation pairs, and the expected reward of held-out questions."""
         with frozen(network):
             return {**self._parity(network), **self._reward(network)}
 
@@ -238,6 +238,6 @@ class Run:
 
 
 def _padded(questions: Sequence[Rewarded], logprobs: Tensor) -> Tensor:
-    """[questions, options] rewards in the shape of the log-probabilities."""
+    """Return rewards in the shape of the log-probabilities, [questions, options]."""
     widest = logprobs.shape[1]
     return logprobs.new_tensor([[*one.rewards, *[0.0] * (widest - len(one.rewards))] for one in questions])

@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of continuations with gradients, and the reference that they are compared with."""
+"""Negative log-likelihoods of continuations with gradients, and under the reference."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from evenhand.training.hidden import final_hidden
 from evenhand.training.packing import IGNORED, Batch, Layout, pack
 
 ROW = 256
-"""Tokens in a row of several sequences."""
+"""Maximum number of tokens in a row of several sequences."""
 Ids = Sequence[int]
 
 
 @contextmanager
 def as_reference(network: Any) -> Iterator[None]:
-    """The network without its adapter and without dropout, and no gradients; afterwards it is as it was before."""
+    """Run the network without its adapter, dropout and gradients inside the block."""
     with frozen(network), network.disable_adapter():
         yield
 
 
 def packed(prompts: Sequence[Ids], continuations: Sequence[Ids], layout: Layout, tokens: int) -> list[Batch]:
-    """Sequences of which only the continuations bear loss.
+    """Pack sequences in which only the continuations have labels.
 
     Args:
         prompts: Token ids, at least one each.
         continuations: Token ids that follow, at least one each.
-        layout: From `evenhand.training.layout_of`.
+        layout: Layout from `evenhand.training.layout_of`.
         tokens: Maximum number of tokens in a batch.
     """
     pairs = list(zip(prompts, continuations, strict=True))
@@ -43,13 +43,13 @@ def packed(prompts: Sequence[Ids], continuations: Sequence[Ids], layout: Layout,
 
 
 def sequence_nll(network: Any, batches: Sequence[Batch], count: int, finish: Finish) -> Tensor:
-    """[count] negative log-likelihood of each sequence's labels, in nats, summed in float32 or better.
+    """Compute each sequence's negative log-likelihood of its labels, in nats, summed in at least float32, [count].
 
     Args:
-        network: A causal language model of transformers under an adapter.
-        batches: Of `packed`.
+        network: A causal transformers model under an adapter.
+        batches: Batches from `packed`.
         count: Number of sequences that were packed.
-        finish: From `evenhand.training.finish_of`.
+        finish: Function from `evenhand.training.finish_of`.
     """
     head = network.get_output_embeddings()
     device = network.get_input_embeddings().weight.device

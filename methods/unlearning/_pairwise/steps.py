@@ -1,4 +1,4 @@
-"""Which pairs, texts and questions each optimizer step has, and in how many parts it is computed."""
+"""Choose the pairs, texts and questions of each optimizer step, and divide the step into parts."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from evenhand.methods.unlearning._pairwise.reading import Lesson, Rewarded, stre
 
 
 class Sizes(NamedTuple):
-    """How much a step has."""
+    """Numbers of items in a step."""
 
     pairs: int
-    """0 where no loss of pairs has a weight; likewise the others."""
+    """Number of pairs; 0 if no loss on pairs has a weight, and likewise for the others."""
     texts: int
     questions: int
     parts: int = 1
-    """In how many parts a step is computed."""
+    """Number of parts in which a step is computed."""
 
 
 class Part(NamedTuple):
-    """What one part of an optimizer step is computed on."""
+    """One part of an optimizer step."""
 
     pairs: tuple[int, ...]
     """Indices of training rows."""
     swapped: bool
     texts: tuple[int, ...]
     questions: tuple[Rewarded, ...]
-    """Their options are in the order in which they are shown in this step."""
+    """Questions whose options are in the order shown in this step."""
     totals: Totals
-    """Of the whole step."""
+    """Counts of the whole step."""
     parts: int
 
 
 def step(number: int, lesson: Lesson, sizes: Sizes, turn: Turn, adversarial: frozenset[int], seed: int) -> list[Part]:
-    """The parts of an optimizer step; each kind is drawn by itself, so that leaving one out changes no other.
+    """Return the parts of an optimizer step; each kind is drawn separately, so that leaving one out changes no other.
 
     Args:
-        number: Of the step, from 0.
-        lesson: What is learned from.
-        sizes: How much a step has.
-        turn: Which axis is trained, and which way round.
-        adversarial: Rows whose chosen side is forgotten, too.
+        number: Number of the step, from 0.
+        lesson: Training data.
+        sizes: Numbers of items in a step.
+        turn: Which axis is trained, and in which direction.
+        adversarial: Rows whose chosen side is forgotten as well.
         seed: Seed of the orders.
     """
     rows = lesson.train
@@ -83,12 +83,12 @@ def _totals(
 
 
 def _questions(number: int, questions: Sequence[Rewarded], size: int, seed: int) -> list[Rewarded]:
-    """Ambiguous and other questions in equal numbers, as otherwise abstaining pays; options in a drawn order."""
+    """Choose equally many ambiguous and other questions, as abstaining would pay otherwise, with options reordered."""
     kinds = [[q for q in questions if q.ambiguous is kind] for kind in (True, False)]
     kinds = [kind for kind in kinds if kind]
     out = []
     for at, kind in enumerate(kinds):
-        # counted from the first step on, so that an odd size favours no kind
+        # counted from the first step, so that an odd size favours no kind
         before, after = (len(range(at, steps * size, len(kinds))) for steps in (number, number + 1))
         out += [kind[n] for n in stream(len(kind), before, after - before, f"{seed}/questions/{at}")]
     random = Random(f"{seed}/options/{number}")
@@ -97,6 +97,6 @@ def _questions(number: int, questions: Sequence[Rewarded], size: int, seed: int)
 
 def _reordered(one: Rewarded, random: Random) -> Question:
     question = one.question
-    if question.dialogue is not None:  # its prompt shows one order
+    if question.dialogue is not None:  # its prompt has a fixed order
         return question
     return question.reordered(random.sample(range(len(question.options)), len(question.options)))

@@ -1,8 +1,8 @@
-"""Names of the losses that are summed. Apart from the losses, so that settings are checked without loading torch."""
+"""Names of the losses that are summed, separate from the losses so that settings are checked without torch."""
 
 from __future__ import annotations
 
 PAIR_TERMS = ("lm", "swapped_lm", "dpo", "npo", "simnpo", "ga", "margin", "gap")
-"""Losses of pairs."""
+"""Losses on pairs."""
 TEXT_TERMS = ("retain_lm", "retain_kl")
-"""Losses of texts that are to stay."""
+"""Losses on texts to retain."""

@@ -1,1 +1,1 @@
-"""Partitioned contrastive gradient unlearning: its parts."""
+"""The parts of partitioned contrastive gradient unlearning."""

@@ -1,4 +1,4 @@
-"""An edit of a model as the vectors that it changed: saved beside the model, put on, added to others and taken off."""
+"""An edit of a model as the vectors that it changed: it can be saved, applied, added to others and removed."""
 
 from __future__ import annotations
 
@@ -22,50 +22,55 @@ class Vectors:
     """The changed vectors of one parameter."""
 
     over: tuple[int, ...]
-    """Dimensions that a vector runs over; the others count them."""
+    """Dimensions that a vector spans; the others count the vectors."""
     index: Tensor
-    """[n] which vectors, counted in C order."""
+    """[n] indices of the vectors, in C order."""
     before: Tensor
-    """[n, length] as they were, in the model's own precision: what makes taking off exact."""
+    """[n, length] original values in the model's own precision, which make removal exact."""
     change: Tensor
-    """[n, length] float32, to be added."""
+    """[n, length] float32 values to add."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """A sparse edit. `before` + `change`, summed in float32, is what the edited model has there."""
+    """A sparse edit: the edited model contains `before` + `change`, summed in float32, at these vectors."""
 
     vectors: Mapping[str, Vectors]
-    """By parameter; those that are not changed are not there."""
+    """Changed vectors by parameter; unchanged parameters are absent."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """How it was made. JSON values only."""
+    """How the edit was made. JSON values only."""
 
     @property
     def size(self) -> int:
         """Number of changed vectors."""
         return sum(len(v.index) for v in self.vectors.values())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors, which a file of it has about."""
+        return sum(t.nbytes for v in self.vectors.values() for t in (v.index, v.before, v.change))
+
     def apply(self, module: nn.Module, scale: float = 1.0) -> None:
-        """Write the edit into a module that has the weights that it was made from.
+        """Write the edit into a module that has the weights from which it was made.
 
         Args:
-            module: The untouched base, in any precision; it is changed in place.
-            scale: Times the change.
+            module: The unedited base, in any precision; it is changed in place.
+            scale: Factor on the change.
 
         Raises:
-            SettingsError: The module is another one, or has been edited already; then it is not touched.
+            SettingsError: The module is another one, or is already edited; then it is not changed.
         """
         self._put(module, lambda v: v.before, lambda v: _sum(v, scale), "is not as it was when the edit was made")
 
     def remove(self, module: nn.Module, scale: float = 1.0) -> None:
-        """Take the edit off, bit for bit.
+        """Remove the edit, bit for bit.
 
         Args:
-            module: A module on which `apply` was the last to write.
-            scale: As it was applied.
+            module: A module that was last changed by `apply`.
+            scale: The scale with which it was applied.
 
         Raises:
-            SettingsError: The module does not have the edit, or has been edited since; then it is not touched.
+            SettingsError: The module does not have the edit, or has been edited since; then it is not changed.
         """
         self._put(module, lambda v: _sum(v, scale), lambda v: v.before, "does not have this edit, or another on top")
 
@@ -83,7 +88,7 @@ class Delta:
         """Read what `save` wrote.
 
         Raises:
-            EvenhandError: The file is not there, or is none.
+            EvenhandError: The file is missing, or is not an edit.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -113,15 +118,15 @@ class Delta:
 
 
 def write(tensor: Tensor, vectors: Vectors) -> None:
-    """Put the edited vectors into a whole tensor of the base; summed in float32, rounded to the tensor's precision."""
+    """Write the edited vectors into a whole tensor of the base; summed in float32, rounded to its precision."""
     _place(tensor, vectors, vectors.before.to(torch.float32) + vectors.change)
 
 
 def combined(deltas: Sequence[Delta], weights: Sequence[float] | None = None) -> Delta:
-    """One edit that is the weighted sum of several of one and the same base.
+    """Return the weighted sum of several edits of the same base as one edit.
 
     Raises:
-        SettingsError: They are of different bases, or part a parameter differently.
+        SettingsError: They have different bases, or partition a parameter differently.
     """
     weights = [1.0] * len(deltas) if weights is None else list(weights)
     names = dict.fromkeys(name for d in deltas for name in d.vectors)
@@ -133,12 +138,12 @@ def combined(deltas: Sequence[Delta], weights: Sequence[float] | None = None) ->
 
 
 def between(parts: Partition, base: Iterable[Tensor], edited: Iterable[Tensor], facts: dict[str, Any]) -> Delta:
-    """The edit that leads from one state of a model to another.
+    """Return the edit that leads from one state of a model to another.
 
     Args:
         parts: The partition by which it was edited.
         base: Whole parameters in its order, on the CPU, in the model's own precision.
-        edited: The same in float32; None where this rank is not the one that keeps the edit.
+        edited: The same in float32; None if this rank does not keep the edit.
         facts: How it was made.
     """
     found = {}
@@ -158,7 +163,7 @@ def _changed(part: Part, old: Tensor, new: Tensor) -> Vectors | None:
 
 
 def _by_vector(tensor: Tensor, over: tuple[int, ...]) -> Tensor:
-    """[vectors, length] of a whole parameter."""
+    """Reshape a whole parameter to [vectors, length]."""
     kept = [d for d in range(tensor.dim()) if d not in over]
     count = 1
     for d in kept:
@@ -183,7 +188,7 @@ def _place(p: Tensor, v: Vectors, values: Tensor) -> None:
 
 
 def _sum(v: Vectors, scale: float) -> Tensor:
-    """[n, length] edited vectors in the precision of the base."""
+    """Return [n, length] edited vectors in the precision of the base."""
     return (v.before.to(torch.float32) + scale * v.change).to(v.before.dtype)
 
 

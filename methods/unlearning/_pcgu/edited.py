@@ -1,4 +1,4 @@
-"""What results from an edit: a model of the same kind with the edited weights, saved as the base and the edit."""
+"""The result of an edit: a model of the same kind with the edited weights, saved as the base and the edit."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from evenhand.models.mitigated import Mitigated
 from evenhand.training.finite import probes, refuse_broken
 
 DELTA = "delta.safetensors"
-"""The edit's file, in the folder of what a method has learned."""
+"""Name of the edit's file, in the folder of what a method has learned."""
 
 
 class _Edited:
-    """What both kinds have beside their model."""
+    """What both kinds of edited models share."""
 
     base: Model
     method: Method
     delta: Delta
 
     def save(self, folder: str | Path) -> Path:
-        """Write the edit, and the base: by reference where it lies untouched, else in full."""
+        """Write the edit, and the base: by reference if it is stored unedited, otherwise in full."""
         return _stored(self).save(folder)
 
 
@@ -44,23 +44,23 @@ class EditedMasked(_Edited, MaskedModel):
 def edited(
     base: Model, method: Method, delta: Delta, record: TrainingRecord | None = None
 ) -> EditedLocal | EditedMasked:
-    """A copy of a model with an edit in its weights; asked as the model is.
+    """Return a copy of a model with an edit in its weights, asked in the same way.
 
     Args:
-        base: Left as it is.
-        method: What made the edit.
+        base: The model; it is not changed.
+        method: Method that made the edit.
         delta: The edit.
-        record: How it was made; None where that is not known.
+        record: How it was made; None if unknown.
 
     Raises:
-        SettingsError: The edit is of another model.
+        SettingsError: The edit is for another model.
         DivergedError: The copy gives no scores: its logits are not finite.
     """
     before, tokenizer = base.weights
     module, name = copy.deepcopy(before), f"{base.name}+{method.spec}"
     delta.apply(module)
     texts = probes(tokenizer, base.context_length)
-    refuse_broken(module, before, texts, f"{name} cannot be used; take a lower learning_rate")
+    refuse_broken(module, before, texts, f"{name} cannot be used; set a lower learning_rate")
     made: EditedLocal | EditedMasked
     if isinstance(base, MaskedModel):
         made = EditedMasked(module, tokenizer, name=name, too_long=base.too_long)
@@ -71,7 +71,7 @@ def edited(
 
 
 def _stored(model: Any) -> Mitigated:
-    """The form on disk, which loading knows: the base, the method's settings, and what was learned."""
+    """Return the form on disk, which loading supports: the base, the method's settings, and what was learned."""
     return Mitigated(
         model.base, model.method, keep=lambda folder: model.delta.save(folder / DELTA), training=model.training
     )
@@ -81,8 +81,8 @@ def export(model: Model, folder: Path) -> Path:
     """Write an edited model's weights and tokenizer as a plain transformers folder.
 
     Args:
-        model: From `edited`; in several processes the same in each, of which the first one writes.
-        folder: Where to; made where it is not there.
+        model: Result of `edited`; in several processes the same in each, and the first one writes.
+        folder: Target folder; created if it does not exist.
     """
     from evenhand.models.hugging_face import save_module, save_tokenizer
 
@@ -98,13 +98,13 @@ def export(model: Model, folder: Path) -> Path:
 
 
 def write(delta: Delta, record: TrainingRecord, folder: Path) -> None:
-    """Keep an edit and, last, its record in a folder."""
+    """Store an edit and, last, its record in a folder."""
     delta.save(folder / DELTA)
     saved.write_learned(folder, record)
 
 
 def read(folder: Path) -> tuple[Delta, TrainingRecord | None]:
-    """An edit and its record, which earlier versions wrote into the edit's own file.
+    """Read an edit and its record, which earlier versions wrote into the edit's own file.
 
     Raises:
         EvenhandError: The files are missing, or not as evenhand writes them.

@@ -1,7 +1,7 @@
-"""Where a model's parameters lie: all here, or their first dimension spread over ranks by FSDP2 (`fully_shard`).
+"""Where a model's parameters are: all here, or their first dimension spread over ranks by FSDP2 (`fully_shard`).
 
-Sharding the first dimension leaves every row whole on one rank. So products of rows are made where they lie, only
-vectors that run over ranks are summed, and of the others one number each is sent.
+Sharding the first dimension leaves every row whole on one rank. So products of rows are computed locally, only
+vectors that span ranks are summed, and for the others one number each is sent.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class World:
-    """The ranks that share a model; without a mesh, this process alone."""
+    """The ranks that share a model; without a mesh, only this process."""
 
     def __init__(self, module: nn.Module, mesh: DeviceMesh | None = None) -> None:
-        """Find out what lies where.
+        """Find out where the parameters are.
 
         Args:
-            module: Sharded over the mesh, or whole.
+            module: Module sharded over the mesh, or whole.
             mesh: One dimension of ranks.
 
         Raises:
-            SettingsError: Vectors would be spread over ranks in a way that cannot be told.
+            SettingsError: Vectors would be spread over ranks in an unknown way.
         """
         refuse_layout(module)
         self.mesh = mesh
@@ -51,15 +51,15 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this rank writes what all have made."""
+        """Whether this rank writes what all have computed."""
         return self.rank == 0
 
     def rows(self, part: Part) -> Rows:
-        """Which rows of a parameter lie here."""
+        """Return which rows of a parameter are here."""
         return self._rows[part.name]
 
     def total(self, statistics: Sequence[Tensor]) -> list[Tensor]:
-        """Sums over ranks of [3, n] tensors; one message for all."""
+        """Sum [3, n] tensors over ranks, in one message for all."""
         if self.mesh is None or not statistics:
             return list(statistics)
         import torch.distributed as dist
@@ -69,11 +69,11 @@ class World:
         return [s.view(3, -1) for s in torch.split(flat, [s.numel() for s in statistics])]
 
     def joined(self, parts: Partition, here: Sequence[Tensor]) -> Tensor:
-        """[m] numbers of all vectors, in their order, from those that are known here.
+        """Return [m] numbers of all vectors, in order, from those known here.
 
         Args:
             parts: The partition.
-            here: Per part [n]: all of its vectors where they run over ranks, else those of this rank's rows.
+            here: For each part [n]: all of its vectors if they span ranks, else those of this rank's rows.
         """
         if self.mesh is None:
             return torch.cat(list(here))
@@ -99,7 +99,7 @@ class World:
         return out
 
     def sum_of(self, value: float) -> float:
-        """A number summed over ranks."""
+        """Sum a number over ranks."""
         if self.mesh is None:
             return value
         import torch.distributed as dist
@@ -109,7 +109,7 @@ class World:
         return float(box)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         if self.mesh is not None:
             import torch.distributed as dist
 
@@ -121,19 +121,19 @@ class World:
 
 
 def _per_row(part: Part) -> int:
-    """Vectors in one place of the first dimension: 1, or more in stacked matrices."""
+    """Return the number of vectors per index of the first dimension: 1, or more in stacked matrices."""
     return part.count // part.shape[0]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The shard that lies here, or the tensor itself where it is whole; a view, so that it may be written to."""
+    """Return the local shard, or the tensor itself if it is whole; a view that may be written to."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole tensor on the CPU; all ranks have to ask for it together."""
+    """Return the whole tensor on the CPU; all ranks have to call this together."""
     from torch.distributed.tensor import DTensor
 
     tensor = tensor.detach()
@@ -144,10 +144,10 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def refuse_layout(module: nn.Module) -> None:
-    """Refuse a module whose rows are cut into pieces that cannot be put together by row.
+    """Refuse a module whose rows are cut into pieces that cannot be reassembled by row.
 
     Raises:
-        SettingsError: FSDP1 or DeepSpeed ZeRO-3 flat buffers, a wrapper, another dimension than the first, or a
+        SettingsError: FSDP1 or DeepSpeed ZeRO-3 flat buffers, a wrapper, a dimension other than the first, or a
             quantised weight; the message says what to do.
     """
     from torch.distributed.fsdp import FullyShardedDataParallel
@@ -165,14 +165,14 @@ def refuse_layout(module: nn.Module) -> None:
         if isinstance(p, DTensor) and list(p.placements) != [Shard(0)]:
             raise SettingsError(f"{name} is laid out as {p.placements}, not by its first dimension alone; {remedy}")
     if isinstance(module, DistributedDataParallel):
-        raise SettingsError("give the module inside of DistributedDataParallel; it is sharded here")
+        raise SettingsError("pass the module inside DistributedDataParallel; it is sharded here")
 
 
 def refuse_launch() -> None:
-    """Refuse what `accelerate launch` was told where it would cut rows.
+    """Refuse `accelerate launch` options that would cut rows.
 
     Raises:
-        SettingsError: DeepSpeed, or FSDP of version 1.
+        SettingsError: The launch uses DeepSpeed, or FSDP of version 1.
     """
     if asked_for("ACCELERATE_USE_DEEPSPEED"):
         raise SettingsError(
@@ -184,7 +184,7 @@ def refuse_launch() -> None:
 
 
 def launched() -> DeviceMesh | None:
-    """The mesh of all processes where several were launched (accelerate launch, torchrun), else None.
+    """Return the mesh of all processes if several were launched (accelerate launch, torchrun), else None.
 
     Raises:
         SettingsError: They were launched for a layout that cuts rows.
@@ -203,12 +203,12 @@ def launched() -> DeviceMesh | None:
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, *, half: bool = False) -> None:
-    """Spread a module in place: every layer of its longest list of layers, and what is left (tied weights) as one.
+    """Shard a module in place: every layer of its longest list of layers, and the rest (tied weights) as one.
 
     Args:
-        module: Whole and alike on every rank; its parameters become the masters in float32.
+        module: Module, whole and equal on every rank; its parameters become the masters in float32.
         mesh: One dimension of ranks.
-        half: Whether products are made in bfloat16; gradients are summed in float32.
+        half: Whether products are computed in bfloat16; gradients are summed in float32.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -227,7 +227,7 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
-    """This rank's shards of the gradients by name, taken off the parameters: the module has none afterwards."""
+    """Take this rank's shards of the gradients by name off the parameters, which have none afterwards."""
     taken = {}
     for name, p in module.named_parameters():
         if p.grad is not None:

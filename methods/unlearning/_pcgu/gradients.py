@@ -1,4 +1,4 @@
-"""Gradients of a batch's target scores, one side at a time, and the divergence from the model as it was."""
+"""Gradients of a batch's target scores, one side at a time, and of the divergence from the unedited model."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ Reduction = Literal["mean", "sum", "pooled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How a text's score is read."""
+    """How a text is scored."""
 
     causal: bool
     measure: Measure = "logprob"
-    """logprob and logit are summed over the target's tokens, or averaged; probability is that of all of them."""
+    """Score of a target: logprob and logit are summed over its tokens, or averaged; probability is that of all of
+    them."""
     per_token: bool = False
     """Whether a score is divided by the number of its tokens."""
     pad: int = 0
     half: bool = False
-    """Whether products are made in bfloat16."""
+    """Whether products are computed in bfloat16."""
 
 
 def scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Tensor:
-    """[sides] float32 scores, with gradients where they are on."""
+    """Return [sides] float32 scores, with gradients if they are enabled."""
     logits, owner, tokens = _read(module, sides, how)
     if how.measure == "logit":
         values = logits.gather(1, tokens[:, None])[:, 0]
@@ -51,12 +52,12 @@ def scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Tens
 
 
 def logprobs(module: PreTrainedModel, sides: Sequence[Side], how: Scoring) -> Tensor:
-    """[places, vocabulary] log-probabilities at every place that is read."""
+    """Return [places, vocabulary] log-probabilities at every position that is read."""
     return log_softmax(_read(module, sides, how)[0], dim=-1)
 
 
 def _read(module: Any, sides: Sequence[Side], how: Scoring) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [reads, vocabulary], the side that each belongs to, and its token."""
+    """Return logits [reads, vocabulary], the side that each belongs to, and its token."""
     device = input_device(module)
     ids, mask = right_pad([s.ids for s in sides], how.pad, device=device)
     length = ids.shape[1]
@@ -82,17 +83,17 @@ def of_scores(
     reduction: Reduction,
     pool: int = 1,
 ) -> tuple[dict[str, Tensor], float]:
-    """Gradients of a batch's score, and the score.
+    """Return the gradients of a batch's score, and the score.
 
-    Every rank takes every so-manieth text. Micro-batches count by their texts, not alike, so that the last, smaller one
-    weighs no more than its share; ranks that have run out go on with texts of weight 0, as sharded layers need all.
+    Every rank takes every n-th of the texts. Micro-batches are weighted by their texts, so that the last, smaller one
+    counts no more than its share; ranks that have run out continue with texts of weight 0, as sharded layers need all.
 
     Args:
-        module: Sharded over `world`, or whole; gradients left on it are taken, too.
+        module: Module sharded over `world`, or whole; gradients left on it are taken, too.
         sides: The batch, the same on every rank.
         how: How they are scored.
         world: The ranks.
-        micro: Texts put through the module at once.
+        micro: Number of texts that go through the module at once.
         reduction: See `shares_of`.
         pool: See there.
 
@@ -112,7 +113,7 @@ def of_scores(
 
 
 def shares_of(sides: Sequence[Side], how: Scoring, reduction: Reduction, pool: int) -> list[float]:
-    """What each text's score counts in the score of its batch.
+    """Return the weight of each text's score in the score of its batch.
 
     Args:
         sides: The batch.
@@ -122,7 +123,7 @@ def shares_of(sides: Sequence[Side], how: Scoring, reduction: Reduction, pool: i
             the gradients of mean losses, as that of Dige et al. 2024 (arXiv 2406.13551) does:
             VectorInstitute/bias-mitigation-unlearning, pcgu/src/general_similarity_retrain.py, `do_an_lm_backprop`
             and `accumulate_grad`.
-        pool: Texts whose tokens are averaged together.
+        pool: Number of texts whose tokens are averaged together.
     """
     if reduction != "pooled":
         return [1 / len(sides) if reduction == "mean" else 1.0] * len(sides)
@@ -143,22 +144,22 @@ def of_divergence(
     micro: int,
     scale: float,
 ) -> tuple[dict[str, Tensor], float]:
-    """Gradients of `scale` times the mean KL(base || module) over the places that are read, and the mean in nats.
+    """Return gradients of `scale` times the mean KL(base || module) over the positions read, and the mean in nats.
 
     Args:
         module: As in `of_scores`.
-        base: The model as it was, laid out alike.
-        sides: Texts and places.
+        base: The unedited model, with the same layout.
+        sides: Texts and positions.
         how: Causal or masked, and the precision.
         world: The ranks.
-        micro: Texts at once.
+        micro: Number of texts at once.
         scale: Factor on the gradient.
     """
     total, every = 0.0, sum(len(s.places) for s in sides)
     for group, weights in spread(len(sides), world, micro):
         some = [sides[n] for n in group]
         ours = logprobs(module, some, how)
-        with torch.no_grad():  # the base may lie elsewhere, such as in main memory
+        with torch.no_grad():  # the base may be elsewhere, such as in main memory
             theirs = logprobs(base, some, how).to(ours.device)
         share = torch.tensor([w for w, s in zip(weights, some, strict=True) for _ in s.places], device=ours.device)
         value = (kl(theirs, ours) * share).sum() / every
@@ -168,7 +169,7 @@ def of_divergence(
 
 
 def mean_scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring, world: World, *, micro: int) -> float:
-    """Mean score over texts, without gradients; all ranks together."""
+    """Average the score over texts, without gradients; all ranks together."""
     total = 0.0
     with torch.no_grad():
         for group, weights in spread(len(sides), world, micro):
@@ -178,9 +179,9 @@ def mean_scores(module: PreTrainedModel, sides: Sequence[Side], how: Scoring, wo
 
 
 def spread(count: int, world: World, micro: int) -> list[tuple[list[int], list[float]]]:
-    """This rank's micro-batches of a batch: which texts, and what each counts; as many on every rank."""
+    """Return this rank's micro-batches of a batch: texts and their weights; equally many on every rank."""
     mine = list(range(world.rank, count, world.size))
-    longest = -(-count // world.size)  # of any rank
+    longest = -(-count // world.size)  # maximum over ranks
     out = []
     for start in range(0, longest, micro):
         group = mine[start : start + micro]

@@ -1,6 +1,6 @@
-"""A model's parameters as vectors: rows or columns of every matrix, and each 1-D parameter whole.
+"""Partition a model's parameters into vectors: rows or columns of every matrix, and each 1-D parameter whole.
 
-Which dimensions a vector runs over is all that a partition says of a parameter; so dot products, masks and updates are
+A partition only states which dimensions of a parameter a vector spans; so dot products, masks and updates are
 a sum or a broadcast each, whatever the layout, and nothing is indexed vector by vector.
 """
 
@@ -27,9 +27,9 @@ class Part:
 
     name: str
     shape: tuple[int, ...]
-    """Of the whole parameter, wherever its shards lie."""
+    """Shape of the whole parameter, wherever its shards are."""
     over: tuple[int, ...]
-    """Dimensions that a vector runs over; the others count the vectors, in C order."""
+    """Dimensions that a vector spans; the others count the vectors, in C order."""
     first: int
     """Global index of its first vector."""
 
@@ -45,19 +45,19 @@ class Part:
 
     @property
     def across(self) -> bool:
-        """Whether vectors run over the first dimension, so that a shard of that has a part of each."""
+        """Whether vectors span the first dimension, so that each shard contains a part of each."""
         return not self.shape or 0 in self.over
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sum over each vector; the dimensions are kept, so that it broadcasts. A shard gives the sums of its part."""
+        """Sum over each vector, keeping the dimensions so that it broadcasts; a shard gives the sums of its part."""
         return values.sum(self.over, keepdim=True) if self.over else values
 
     def mask(self, chosen: Tensor, rows: tuple[int, int]) -> Tensor:
-        """Which vectors of a shard are chosen, in a shape that broadcasts over it.
+        """Return which vectors of a shard are chosen, in a shape that broadcasts over it.
 
         Args:
-            chosen: [m] booleans, of all vectors of the model.
-            rows: First and last + 1 place of the shard in the first dimension; not used where vectors run over that.
+            chosen: [m] booleans for all vectors of the model.
+            rows: First and last + 1 index of the shard in the first dimension; not used if vectors span it.
         """
         own = chosen[self.first : self.first + self.count]
         sizes = [1 if d in self.over else n for d, n in enumerate(self.shape)]
@@ -70,7 +70,7 @@ class Partition:
     """All vectors of a model, numbered from 0 in the order of its parameters."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        """Take parts that follow one another."""
+        """Take consecutive parts."""
         self._parts = tuple(parts)
         self._firsts = [p.first for p in self._parts]
 
@@ -80,34 +80,34 @@ class Partition:
         return sum(p.count for p in self._parts)
 
     def of(self, index: int) -> Part:
-        """The part that a vector belongs to."""
+        """Return the part that contains a vector."""
         return self._parts[bisect_right(self._firsts, index) - 1]
 
     def __len__(self) -> int:
-        """Number of parameters."""
+        """Return the number of parameters."""
         return len(self._parts)
 
     def __iter__(self) -> Iterator[Part]:
-        """The parameters in order."""
+        """Iterate over the parameters in order."""
         return iter(self._parts)
 
 
 def partition(module: nn.Module, axis: Axis = "row", *, as_stored: bool = False, embeddings: bool = True) -> Partition:
-    """Part a module's trainable parameters into vectors; only names and shapes are read, so a meta device will do.
+    """Partition a module's trainable parameters into vectors; only names and shapes are read, even on a meta device.
 
     A row is what makes one output of a linear layer: `weight[i]` of `nn.Linear` (out, in), but `weight[:, i]` of the
     transposed `Conv1D` (in, out) of GPT-2. In embeddings a row is a token's vector, in convolutions an output channel.
-    Stacked matrices (experts, [E, out, in]) are parted one by one. Tied parameters count once.
+    Stacked matrices (experts, [E, out, in]) are partitioned one by one. Tied parameters count once.
 
     Args:
         module: Any module, sharded or not.
         axis: "row" (Yu et al. 2023: "input aggregation") or "column" ("output aggregation").
-        as_stored: Take `Conv1D` as it is stored, as the code released with the paper does: its rows are then what a row
-            of another layer is not.
-        embeddings: Whether the input and output embeddings are part of it.
+        as_stored: Take `Conv1D` as it is stored, as the code released with the paper does: its rows then differ from
+            those of other layers.
+        embeddings: Whether the input and output embeddings are included.
 
     Raises:
-        SettingsError: An unknown axis, or nothing is left to part.
+        SettingsError: The axis is unknown, or nothing is left to partition.
     """
     if axis not in AXES:
         raise SettingsError(f"unknown axis {axis!r}. {suggest(axis, AXES)}")
@@ -128,7 +128,7 @@ def partition(module: nn.Module, axis: Axis = "row", *, as_stored: bool = False,
 
 
 def _over(dims: int, *, across: bool, channels: bool) -> tuple[int, ...]:
-    """The dimensions of a vector: of the last two the first (a column) or the last (a row)."""
+    """Return the dimensions of a vector: the first of the last two (a column) or the last (a row)."""
     if dims < 2:
         return tuple(range(dims))
     if channels:
@@ -137,7 +137,7 @@ def _over(dims: int, *, across: bool, channels: bool) -> tuple[int, ...]:
 
 
 def _special(module: nn.Module) -> tuple[set[int], set[int]]:
-    """Parameters that are stored (in, out), and those of convolutions."""
+    """Return parameters that are stored (in, out), and those of convolutions."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

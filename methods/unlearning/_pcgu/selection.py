@@ -1,4 +1,4 @@
-"""Which vectors are edited: the cosine of two gradients per vector, and the k lowest of all of them."""
+"""Select the vectors to edit: the cosine of two gradients per vector, and the k lowest of all of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from evenhand.methods.unlearning._pcgu.fsdp import World
 
 BINS = 20
-"""Of the histogram of cosines, from -1 to 1."""
+"""Number of bins in the histogram of cosines, from -1 to 1."""
 NO_GRADIENT = 2.0
-"""Stands for a cosine that there is none of."""
+"""Stands for a missing cosine."""
 ZeroRows = Literal["masked", "kept"]
 
 
 class Similarities(NamedTuple):
-    """Of all vectors of a partition; the same on every rank."""
+    """Similarities of all vectors of a partition; the same on every rank."""
 
     cosine: Tensor
     """[m] float32; 0 where a gradient is 0."""
@@ -32,36 +32,36 @@ class Similarities(NamedTuple):
 
 
 def products(part: Part, one: Tensor, other: Tensor) -> Tensor:
-    """[3, vectors] of a shard: g1.g2, |g1|^2 and |g2|^2 of each vector, or of the stretch of it that lies here."""
+    """Return [3, vectors] of a shard: g1.g2, |g1|^2 and |g2|^2 of each vector, or of its local part."""
     one, other = (g.to(torch.promote_types(g.dtype, torch.float32)) for g in (one, other))
     return torch.stack([part.sums(v).flatten() for v in (one * other, one * one, other * other)])
 
 
 def cosines(statistics: Tensor, eps: float = 0.0) -> Similarities:
-    """From [3, n] products to cosines; a vector whose gradient is 0 on either side has cosine 0, as in torch.
+    """Compute cosines from [3, n] products; a vector whose gradient is 0 on either side has cosine 0, as in torch.
 
     Args:
-        statistics: From `products`.
+        statistics: Result of `products`.
         eps: Shorter gradients are divided by this instead of by their norm (`torch.nn.functional.cosine_similarity`).
     """
     dot, *squares = statistics
     norms = [s.sqrt() for s in squares]
     live = (norms[0] > 0) & (norms[1] > 0)
     norms = [norm.clamp_min(eps) for norm in norms]
-    cosine = torch.where(live, dot / norms[0] / norms[1], 0.0)  # one by one: the product of two small norms is 0
+    cosine = torch.where(live, dot / norms[0] / norms[1], 0.0)  # the product of two small norms is 0
     return Similarities(cosine.clamp(-1.0, 1.0).float(), live)
 
 
 def similarities(
     parts: Partition, one: Mapping[str, Tensor], other: Mapping[str, Tensor], world: World, eps: float = 0.0
 ) -> Similarities:
-    """Cosines of two gradients, by vector.
+    """Compute the cosines of two gradients, by vector.
 
     Args:
         parts: The partition.
-        one: Gradients by parameter, whole or this rank's shards; a parameter without is not there.
-        other: The same of the other side.
-        world: The ranks that the shards lie on.
+        one: Gradients by parameter, whole or this rank's shards; parameters without gradient are absent.
+        other: The same for the other side.
+        world: The ranks of the shards.
         eps: See `cosines`.
 
     Raises:
@@ -80,7 +80,7 @@ def similarities(
 
 
 def _packed(statistics: Tensor, eps: float) -> Tensor:
-    """[n] float32, so that one number a vector travels: the cosine, `NO_GRADIENT`, or nan."""
+    """Return [n] float32, one number to send per vector: the cosine, `NO_GRADIENT`, or nan."""
     found = cosines(statistics, eps)
     packed = found.cosine.masked_fill(~found.live, NO_GRADIENT)
     return packed.masked_fill(~torch.isfinite(statistics).all(dim=0), torch.nan)
@@ -95,13 +95,13 @@ def _products(part: Part, one: Tensor | None, other: Tensor | None, world: World
 
 
 def lowest(found: Similarities, count: int, *, zero_rows: ZeroRows = "masked") -> Tensor:
-    """[m] booleans: the `count` vectors of lowest cosine; of equal ones those of lower index.
+    """Return [m] booleans: the `count` vectors of lowest cosine; for equal ones those of lower index.
 
     Args:
         found: Similarities of all vectors.
-        count: How many, 0 to m.
+        count: Number of vectors, 0 to m.
         zero_rows: "masked" leaves out vectors without gradient, so that fewer than `count` may be chosen; "kept" lets
-            them in with cosine 0, which beats every positive one, though there is nothing to learn from them.
+            them in with cosine 0, below every positive one, though there is nothing to learn from them.
 
     Raises:
         SettingsError: `count` is out of range.
@@ -116,7 +116,7 @@ def lowest(found: Similarities, count: int, *, zero_rows: ZeroRows = "masked") -
 
 
 def drawn(found: Similarities, count: int, seed: str) -> Tensor:
-    """[m] booleans: as many vectors with a gradient, drawn at random; a control for `lowest`."""
+    """Return [m] booleans: equally many vectors with a gradient, drawn at random; a control for `lowest`."""
     generator = torch.Generator().manual_seed(Random(seed).getrandbits(62))
     order = torch.randperm(len(found.live), generator=generator).to(found.live.device)
     order = order[found.live[order]][:count]
@@ -126,7 +126,7 @@ def drawn(found: Similarities, count: int, seed: str) -> Tensor:
 
 
 def wanted(found: Similarities, share: float, k: int | None, zero_rows: ZeroRows) -> int:
-    """How many vectors a step edits: k, or a share of all (of those with a gradient where the others are masked)."""
+    """Return how many vectors a step edits: k, or a share of all (of those with a gradient if others are masked)."""
     every = len(found.live)
     if k is not None:
         return min(k, every)
@@ -134,10 +134,10 @@ def wanted(found: Similarities, share: float, k: int | None, zero_rows: ZeroRows
 
 
 class Diagnosis:
-    """What was chosen, summed over steps."""
+    """Summary of the chosen vectors over steps."""
 
     def __init__(self, parts: Partition) -> None:
-        """Begin with nothing."""
+        """Start with empty counts."""
         self.parts, self.steps = parts, 0
         self._chosen = [0] * len(parts)
         self._live = [0] * len(parts)
@@ -155,7 +155,7 @@ class Diagnosis:
             self._cosines[n] += torch.histc(found.cosine[which].cpu(), BINS, -1, 1)
 
     def state(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """Return everything as JSON values."""
         return {
             "steps": self.steps,
             "chosen": self._chosen,
@@ -165,13 +165,13 @@ class Diagnosis:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.steps, self._dead_chosen = state["steps"], state["dead_chosen"]
         self._chosen, self._live = list(state["chosen"]), list(state["live"])
         self._cosines = torch.tensor(state["cosines"])
 
     def facts(self) -> dict[str, object]:
-        """Plain facts for reports: shares are of the vectors, over all steps. JSON values only."""
+        """Return facts for reports: shares of the vectors, over all steps. JSON values only."""
         every = self.parts.size * max(1, self.steps)
         chosen, live = sum(self._chosen), sum(self._live)
         edges = [round(-1 + 2 * n / BINS, 2) for n in range(BINS + 1)]
@@ -189,7 +189,7 @@ class Diagnosis:
 
 
 def _by_layer(parts: Partition, chosen: Sequence[int], live: Sequence[int]) -> dict[str, dict[str, int]]:
-    """Counts of chosen vectors and of those with a gradient by layer, in the order of the model."""
+    """Count chosen vectors and those with a gradient by layer, in the order of the model."""
     out: dict[str, dict[str, int]] = {}
     for p, taken, alive in zip(parts, chosen, live, strict=True):
         row = out.setdefault(layer_of(p.name), {"chosen": 0, "live": 0})
@@ -199,7 +199,7 @@ def _by_layer(parts: Partition, chosen: Sequence[int], live: Sequence[int]) -> d
 
 
 def layer_of(name: str) -> str:
-    """The layer that a parameter belongs to: its name up to the first number, or that of its module."""
+    """Return the layer of a parameter: its name up to the first number, or that of its module."""
     words = name.split(".")
     at = next((n for n, word in enumerate(words) if word.isdigit()), None)
     return ".".join(words[:-1] if at is None else words[: at + 1]) or name

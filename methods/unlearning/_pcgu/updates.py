@@ -1,13 +1,13 @@
 """Partitioned contrastive gradient unlearning: the update loop, on one process or on many.
 
-Yu et al. 2023, "Unlearning Bias in Language Models by Partitioning Gradients" (Findings of ACL 2023): of every batch of
+Yu et al. 2023, "Unlearning Bias in Language Models by Partitioning Gradients" (Findings of ACL 2023): in every batch of
 pairs the gradients of the advantaged and of the disadvantaged text are compared vector by vector, and only the vectors
-whose gradients are least alike take a step of plain gradient descent. There is no optimizer and so no state but the
-weights: a run that was killed goes on from the last epoch's edit, and repeats at most one epoch.
+whose gradients are least alike take a step of plain gradient descent. There is no optimizer and so no state except the
+weights: a killed run resumes from the last epoch's edit, and repeats at most one epoch.
 
-Plain gradient descent can diverge. Weights, gradients and scores are looked at in every epoch, and one that ends with
-any that is not finite counts as not done: the edit is chosen among the epochs before it, and `halted` says why. The
-masters are float32, so the edit is also tried in the precision of the model that it is for, with a few texts.
+Plain gradient descent can diverge. Weights, gradients and scores are checked in every epoch, and one that ends with
+any non-finite value is discarded: the edit is chosen among the epochs before it, and `halted` says why. The
+masters are float32, so the edit is also tested in the precision of the model that it is for, with a few texts.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from evenhand.methods.unlearning._pcgu.selection import (
     similarities,
     wanted,
 )
+from evenhand.training.checkpoint_folders import CheckpointFolders
 from evenhand.training.finite import Ids, count_broken, told
 
 if TYPE_CHECKING:
@@ -69,35 +70,35 @@ class Plan:
     epochs: int
     learning_rate: float
     batch: int
-    """Pairs a step."""
+    """Number of pairs per step."""
     micro: int
-    """Texts put through the model at once, on each rank."""
+    """Number of texts that go through the module at once, on each rank."""
     share: float = 0.3
-    """Of the vectors, edited in a step."""
+    """Fraction of the vectors that are edited in a step."""
     k: int | None = None
-    """So many vectors instead."""
+    """Number of vectors, instead of `share`."""
     select: Select = "lowest"
     zero_rows: ZeroRows = "masked"
     direction: Direction = "decrease_advantaged"
     reduction: Reduction = "mean"
     gate: bool = False
-    """Whether a batch leaves out pairs whose advantaged text is not the likelier one (any more)."""
+    """Whether a batch leaves out pairs whose advantaged text is not (or no longer) the more probable one."""
     retain: float = 0.0
-    """Weight of the divergence from the model as it was."""
+    """Weight of the divergence from the unedited model."""
     retain_batch: int = 16
-    """Texts a step for that."""
+    """Number of texts per step for that divergence."""
     seed: int = 0
     pool: int = 16
-    """Texts whose tokens are averaged together with reduction="pooled"."""
+    """Number of texts whose tokens are averaged together with reduction="pooled"."""
     eps: float = 0.0
-    """Least norm of a gradient in a cosine."""
+    """Minimum norm of a gradient in a cosine."""
     shuffle: bool = True
-    """Whether the pairs are in another order in every epoch."""
+    """Whether the pairs are shuffled in every epoch."""
     drop_last: bool = False
-    """Whether the last pairs of an epoch are left out where they fill no batch (`fills`)."""
+    """Whether the last pairs of an epoch are left out if they do not fill a batch (`fills`)."""
 
     def fills(self, count: int) -> bool:
-        """Whether so many pairs are taken as a batch.
+        """Whether that many pairs form a batch.
 
         With `drop_last` only those are that the released loop counts as one: it adds the size of a group of `pool`
         pairs for every group, even where the last one has fewer.
@@ -106,39 +107,40 @@ class Plan:
 
 
 NEW = {"pool": 16, "eps": 0.0, "shuffle": True, "drop_last": False}
-"""Fields of `Plan` that checkpoints of earlier versions do not have, and what they stood for."""
+"""Fields of `Plan` that checkpoints of earlier versions lack, with the values that applied then."""
 
 
 @dataclass(kw_only=True)
 class Unlearning:
-    """Everything that an edit is made of; `run` makes it."""
+    """Everything needed for an edit, which `run` makes."""
 
     module: PreTrainedModel
     """Masters in float32, whole or sharded over `world`; edited in place."""
     base: PreTrainedModel
-    """The model as it was, whole, in its own precision; left alone."""
+    """The unedited model, whole, in its own precision; not changed."""
     parts: Partition
     pairs: Sequence[TokenPair]
     held_out: Sequence[TokenPair] = ()
-    """Pairs whose mean log-odds say which epoch is kept: that where they are nearest to zero, and not yet on its other
-    side. None: the last."""
+    """Pairs whose mean log-odds choose the epoch that is kept: the one where they are nearest to zero before changing
+    sign. Without pairs, the last."""
     retained: Sequence[Side] = ()
-    """Texts, and places in them, for `Plan.retain`."""
+    """Texts, and positions in them, for `Plan.retain`."""
     tried: Sequence[Ids] = ()
-    """Texts in tokens that each epoch's edit has to give finite logits for, beside those of the first `Plan.micro`
-    pairs."""
+    """Tokenised texts for which each epoch's edit has to give finite logits, in addition to those of the first
+    `Plan.micro` pairs."""
     how: Scoring
     plan: Plan
     world: World
     folder: Path | None = None
-    """Where the edit of each epoch is kept, and where a run that was killed goes on from; None keeps none."""
+    """Folder for each epoch's edit, from which a killed run resumes; None stores none."""
 
     def __post_init__(self) -> None:
-        """Begin with nothing done."""
+        """Initialise the state of a run that has not begun."""
         self.curve: list[dict[str, float]] = []
         self.seen = Diagnosis(self.parts)
         self.halted = ""
-        """Why the run ended before its last epoch, where it diverged."""
+        """Why the run ended before its last epoch, if it diverged."""
+        self._folders = CheckpointFolders(self.folder)
         self._parameters = dict(self.module.named_parameters())
         self._base = dict(self.base.named_parameters())
 
@@ -147,16 +149,16 @@ class Unlearning:
     def run(self) -> Delta | None:
         """Edit the module, and return the edit; None on ranks other than the main one.
 
-        The module is left with the last epoch's weights, which need not be the edit's. Where the run diverges, the edit
-        is that of an epoch before; `halted` says so, and the caller has to tell.
+        The module is left with the last epoch's weights, which need not be the edit's. If the run diverges, the edit
+        is that of an earlier epoch; `halted` says so, and the caller has to report it.
 
         Raises:
             DivergedError: Weights, gradients or scores are no longer finite, and no epoch was finished before.
-            SettingsError: What lies in the folder is of another run.
+            SettingsError: The folder contains another run.
         """
         self.module.eval()  # dropout would make two gradients differ where nothing else does
         if len(self.pairs) < 1 or (self.plan.retain and not self.retained):
-            raise SettingsError(f"{len(self.pairs)} pairs, {len(self.retained)} texts to retain: give some of each")
+            raise SettingsError(f"{len(self.pairs)} pairs, {len(self.retained)} texts to retain: pass some of each")
         best = self._resume()
         start = self.gap() if self.held_out and not self.curve else None
         if start is not None:
@@ -176,7 +178,7 @@ class Unlearning:
         return best
 
     def _advanced(self) -> tuple[dict[str, float], Delta | None]:
-        """One epoch; returns its row of the curve, and the edit on the main rank.
+        """Run one epoch; return its row of the curve, and the edit on the main rank.
 
         Raises:
             DivergedError: The epoch left weights or scores that are not finite.
@@ -194,30 +196,30 @@ class Unlearning:
             self._refuse_broken_logits(now)
             return row, now
         except DivergedError:
-            self.seen.restore(seen)  # what it has chosen is no part of the edit
+            self.seen.restore(seen)  # what it has chosen is not part of the edit
             raise
 
     def _halt(self, error: DivergedError) -> None:
-        """Keep what was reached before the epoch that diverged, and say so.
+        """Keep what was reached before the epoch that diverged, and record why.
 
         Raises:
             DivergedError: There is nothing to keep.
         """
         why = f"{error} in epoch {self._done + 1} at learning_rate={self.plan.learning_rate:g}"
         if not self._done:
-            raise DivergedError(f"pcgu diverged: {why}, before any epoch was finished; take a lower learning_rate")
+            raise DivergedError(f"pcgu diverged: {why}, before any epoch was finished; set a lower learning_rate")
         self.halted = f"diverged: {why}; the edit is of epoch {self.best}"
 
     @property
     def _done(self) -> int:
-        """Epochs that are done."""
+        """Number of finished epochs."""
         return int(self.curve[-1]["epoch"]) if self.curve else 0
 
     @property
     def best(self) -> int:
-        """The epoch whose edit was kept; 0 is the model as it was.
+        """The epoch whose edit was kept; 0 is the unedited model.
 
-        One that has pushed the held-out pairs over to the other side has gone too far, however near it came to rest.
+        An epoch that has pushed the held-out pairs to the other side has gone too far, however close to zero it ends.
         """
         if not self.held_out:
             return self._done
@@ -225,21 +227,21 @@ class Unlearning:
         return int(min(before, key=lambda row: abs(row["gap"]))["epoch"])
 
     def _finished(self) -> bool:
-        """After the last epoch, or once the held-out pairs lean the other way: from there on it only goes further."""
+        """Whether the last epoch is done, or the held-out pairs have changed sign, after which it only gets worse."""
         if self._done >= self.plan.epochs:
             return True
         gaps = [row["gap"] for row in self.curve if "gap" in row]
         return len(gaps) > 1 and gaps[0] * gaps[-1] <= 0
 
     def gap(self) -> float:
-        """Mean log-odds of the advantaged text over the held-out pairs, in nats."""
+        """Return the mean log-odds of the advantaged text over the held-out pairs, in nats."""
         return self._scored(self.held_out, Scoring(**{**asdict(self.how), "measure": "logprob"}))
 
     def _scored(self, some: Sequence[TokenPair], how: Scoring) -> float:
-        """Mean difference of the two sides' scores; the same on all ranks.
+        """Return the mean difference of the two sides' scores; the same on all ranks.
 
         Raises:
-            DivergedError: It is not finite.
+            DivergedError: The mean is not finite.
         """
         sides = [
             mean_scores(self.module, side, how, self.world, micro=self.plan.micro)
@@ -251,9 +253,9 @@ class Unlearning:
         return found
 
     def _epoch(self, epoch: int) -> float:
-        """One pass over the pairs; returns the mean score of the advantaged texts before their batch's step.
+        """Run one pass over the pairs; return the advantaged texts' mean score before their batch's step.
 
-        Batches of which the gate leaves nothing have no score; nan where that is all of them.
+        Batches of which the gate leaves nothing have no score; nan if those are all batches.
         """
         every = range(len(self.pairs))
         order = shuffled(every, f"{self.plan.seed}/{epoch}") if self.plan.shuffle else list(every)
@@ -269,9 +271,9 @@ class Unlearning:
     # ------------------------------------------------------------------------------------------------- a step
 
     def step(self, batch: Sequence[TokenPair], name: str = "0/0") -> float:
-        """Choose the vectors of a batch and edit them; returns the batch's score of the advantaged texts.
+        """Choose the vectors of a batch and edit them; return the batch's score of the advantaged texts.
 
-        It is nan where the gate leaves nothing of the batch.
+        It is nan if the gate leaves nothing of the batch.
 
         Raises:
             DivergedError: A score or a gradient is not finite.
@@ -330,7 +332,7 @@ class Unlearning:
                 )
                 sums[group] += odds * torch.tensor(weights, device=odds.device)
         total = self.world.total([torch.stack([sums] * 3)])[0][0]
-        if not bool(total.isfinite().all()):  # which would pass as pairs that are even
+        if not bool(total.isfinite().all()):  # otherwise it would pass for even pairs
             raise DivergedError("the log-odds of a batch are no longer finite")
         return [pair for pair, odds in zip(batch, total.tolist(), strict=True) if odds > 0]
 
@@ -348,7 +350,7 @@ class Unlearning:
     # ------------------------------------------------------------------------------------------- what is kept
 
     def _settle(self) -> None:
-        """Make the masters exactly what the edit says (base + change), so that a resumed run goes on bit for bit."""
+        """Make the masters exactly what the edit says (base + change), so that a resumed run is bit-identical."""
         with torch.no_grad():
             for part in self.parts:
                 here = local(self._parameters[part.name].data)
@@ -358,10 +360,10 @@ class Unlearning:
                 here.copy_(old + (here - old))
 
     def _refuse_broken_weights(self) -> None:
-        """Look at every edited weight, in the precision of the model that it is for; all ranks find the same.
+        """Check every edited weight in the precision of the target model; all ranks get the same result.
 
         Raises:
-            DivergedError: One is not finite that was not so before; float16 ends at 65,504.
+            DivergedError: A weight has become non-finite; float16 ends at 65,504.
         """
         broken = 0
         for part in self.parts:
@@ -376,7 +378,7 @@ class Unlearning:
             raise DivergedError(f"{found:,} weights are not finite in {kind}")
 
     def _refuse_broken_logits(self, now: Delta | None) -> None:
-        """Try the edit in the precision of the model that it is for; the main rank does, and all find the same.
+        """Test the edit in the precision of the target model on the main rank; all get the same result.
 
         Args:
             now: The edit, on the main rank.
@@ -411,13 +413,14 @@ class Unlearning:
         best = now if self.best == self._done or best is None else best
         if self.folder is not None:
             facts = {"plan": self._identity, "curve": self.curve, "seen": self.seen.state()}
-            file_io.write_with(self.folder / BEST, best.save)
-            file_io.write_with(self.folder / CHECKPOINT, Delta(now.vectors, facts).save)
+            last, chosen = Delta(now.vectors, facts), best
+            self._folders.keep(self._done, last.nbytes + best.nbytes, lambda part: _write(part, last, chosen))
         return best
 
     def _resume(self) -> Delta | None:
         """Put the last epoch's edit into the masters, on every rank; the best edit so far is returned."""
-        file = None if self.folder is None else self.folder / CHECKPOINT
+        place = self._folders.last() or self.folder  # in which earlier versions had the files themselves
+        file = None if place is None else place / CHECKPOINT
         if file is None or not file.is_file():
             return None
         last = Delta.load(file)
@@ -445,9 +448,16 @@ class Unlearning:
 
 
 def forget(folder: Path) -> None:
-    """Remove the checkpoint, once the edit is kept elsewhere."""
+    """Remove the checkpoints, once the edit is kept elsewhere."""
+    CheckpointFolders(folder).remove()
     for name in (CHECKPOINT, BEST):
         file_io.remove(folder / name)
+
+
+def _write(part: Path, last: Delta, best: Delta) -> None:
+    """Write the files of a checkpoint."""
+    last.save(part / CHECKPOINT)
+    best.save(part / BEST)
 
 
 def _descent(on: Grads, off: Grads, direction: Direction) -> Grads:

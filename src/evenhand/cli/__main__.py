@@ -1,4 +1,4 @@
-"""`python -m evenhand.cli`."""
+"""Entry point of `python -m evenhand.cli`."""
 
 from evenhand.cli import main
 

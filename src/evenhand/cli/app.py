@@ -12,26 +12,43 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from evenhand.cli import (
     card,
     code_consent,
     damaged_run,
     diff,
+    launched,
     method_table,
     new,
+    planning,
     proving_ground,
     reproduce,
     selection,
+    signals,
     spillover,
     sweep,
 )
 from evenhand.cli import data as cli_data
-from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, stopped, write, write_records
+from evenhand.cli.output import Json, Plugins, facts, fail, load_plugins, show_rich, write, write_records
 from evenhand.errors import EvenhandError, SettingsError
 from evenhand.renaming import RenamedWarning
 
+
+class _Commands(TyperGroup):
+    """Group of all commands; ends an interrupted one with a message, and SIGTERM with a status of its own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an interruption ends the process with a message that says how to continue."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            signals.stop()
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,11 +69,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def evenhand(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Put social-bias mitigation methods on language models and compare them side by side."""
+    launched.refuse_alone(context.invoked_subcommand)
 
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; a run that was stopped is resumed from it.")]
@@ -76,17 +95,17 @@ AnswerBy = Annotated[
     str | None,
     typer.Option(
         "--answer-by",
-        help="letters (most models' default), text, text_per_token, text_with_end or generation; where neither "
-        "benchmark nor method says otherwise.",
+        help="letters (most models' default), text, text_per_token, text_with_end or generation; unless the "
+        "benchmark or method sets it.",
     ),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option("--temperature", help="Temperature of generated answers, where neither benchmark nor method sets it."),
+    typer.Option("--temperature", help="Temperature of generated answers, unless the benchmark or method sets it."),
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", help="Number of independent draws of every sampled answer; rows are their means."),
+    typer.Option("--samples", help="Number of independent draws per sampled answer; rows are means over draws."),
 ]
 DEMO = {
     "methods": [
@@ -100,9 +119,9 @@ DEMO = {
     ],
     "benchmarks": "bbq(source=demo),mmlu(source=demo)",
 }
-"""What is compared where nothing is asked for: methods against social bias and against a preference for letters."""
+"""Compared if no model is named: methods against social bias and against a preference for answer letters."""
 JUDGING = ("margin", "alpha", "family", "replicates", "drop_refused")
-"""Options that decide how answers are judged, and not what is asked."""
+"""Options that decide how answers are judged, rather than what is asked."""
 Train = Annotated[
     str | None,
     typer.Option(
@@ -111,11 +130,11 @@ Train = Annotated[
     ),
 ]
 Margin = Annotated[
-    float | None, typer.Option("--margin", help="Largest loss of capability that is accepted (0.02; the demo: 0.05).")
+    float | None, typer.Option("--margin", help="Largest loss of capability that is accepted (0.02; on demos 0.05).")
 ]
 Alpha = Annotated[
     float | None,
-    typer.Option("--alpha", help="Significance level of the tests (0.05); intervals have the level 1 - alpha."),
+    typer.Option("--alpha", help="Significance level of the tests (0.05); intervals have level 1 - alpha."),
 ]
 FamilyOption = Annotated[
     str | None, typer.Option("--family", help="Which tests are adjusted together: metric (default), benchmark or run.")
@@ -130,7 +149,7 @@ TooLong = Annotated[
 @app.command()
 def compare(
     run: Annotated[
-        Path | None, typer.Argument(help="A YAML file with all of these options; options given here override it.")
+        Path | None, typer.Argument(help="A YAML file with these options; options on the command line override it.")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -167,7 +186,7 @@ def compare(
     seeds: Annotated[
         int | None,
         typer.Option(
-            "--seeds", help="Number of seeds to repeat methods with, where they have a seed; rows are their means."
+            "--seeds", help="Number of seeds with which methods that have one are repeated; rows are means over seeds."
         ),
     ] = None,
     wordings: Annotated[
@@ -176,38 +195,73 @@ def compare(
     ] = None,
     drop_refused: Annotated[
         bool | None,
-        typer.Option("--drop-refused", help="Leave questions that any row refused out of all rows of the model."),
+        typer.Option("--drop-refused", help="Leave out, in all rows of a model, the questions that any row refused."),
     ] = None,
     too_long: TooLong = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", help="ray: ask the cells on a Ray cluster, at RAY_ADDRESS or on this machine."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Number of workers on Ray; default: one per GPU or processor."),
+    ] = None,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Compare methods on models and write a run folder. Without any option: the embedded demo."""
+    """Compare methods on models and write a run folder. Without options, it runs the embedded demo."""
+    asked = _asked_for(locals())
+    plugins = asked.pop("plugins")
+    if on not in (None, "ray"):
+        raise SettingsError(f"--on {on}: only 'ray' is known; leave it out to run in this process")
+    if workers is not None and on is None:
+        raise SettingsError(f"--workers {workers}: one process asks one cell at a time; add --on ray")
+    _run(asked, as_json, full, None if on is None else _ray_crew(workers, plugins))
+
+
+def _ray_crew(workers: int | None, plugins: list[str]) -> Any:
+    from evenhand.core.text_output import visible
+    from evenhand.integrations.ray_crew import RayCrew
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{visible(text)}\n")
+
+    return RayCrew(workers, plugins, say)
+
+
+def _asked_for(options: dict[str, Any]) -> dict[str, Any]:
+    """Collect the options of `compare` from the command line and the run file, and load the plugins.
+
+    Args:
+        options: All arguments of the command by name.
+    """
     from evenhand.experiment import config
 
-    given: dict[str, Any] = {
-        "models": model,
-        "methods": methods,
-        "benchmarks": benchmarks,
-        "train": train,
-        "limit": limit,
-        "seed": seed,
-    }
-    given |= {"replicates": replicates, "out": _text(out), "cache": _text(cache)}
-    given |= {"answer_by": answer_by, "temperature": temperature, "samples": samples}
-    given |= {"seeds": seeds, "wordings": wordings, "margin": margin, "alpha": alpha, "family": family}
-    given |= {"drop_refused": drop_refused}
+    names = ["methods", "benchmarks", "train", "limit", "seed", "replicates", "answer_by", "temperature", "samples"]
+    names += ["seeds", "wordings", "margin", "alpha", "family", "drop_refused"]
+    given: dict[str, Any] = {"models": options["model"], **{name: options[name] for name in names}}
+    given |= {"out": _text(options["out"]), "cache": _text(options["cache"])}
     plan = {k: v for k, v in given.items() if v is not None}
+    run, plugin = options["run"], options["plugin"] or []
     if run is not None:
         read = config.read(run)
-        code_consent.require(run, read, plugin or [], allowed=allow_plugins)
+        code_consent.require(run, read, plugin, allowed=options["allow_plugins"])
         plan = {**read.model_dump(exclude_unset=True), **plan}
-    loading = _loading(dtype=dtype, device=device, device_map=device_map, too_long=too_long)
+    loading = _loading(**{name: options[name] for name in ("dtype", "device", "device_map", "too_long")})
     plan["load"] = {**plan.get("load", {}), **loading}
-    if "answer_by" in plan["load"]:  # an option of every model, which says the same
+    if "answer_by" in plan["load"]:  # as an option of every model, it means the same
         plan = {"answer_by": plan["load"].pop("answer_by"), **plan}
-    load_plugins([*plan.pop("plugins", []), *(plugin or [])])
-    _run(plan, as_json, full)
+    plan["plugins"] = [*plan.pop("plugins", []), *map(str, plugin)]
+    load_plugins(plan["plugins"])
+    return plan
+
+
+def _or_demo(asked: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the embedded demo if no model is named."""
+    return asked if asked.get("models") else {**DEMO, **asked, "models": ["demo"]}
+
+
+app.command("plan")(planning.planned(compare, lambda options: _or_demo(_asked_for(options))))
 
 
 @app.command()
@@ -258,7 +312,7 @@ def debias(
     from evenhand.report.model_card import has_other_card
 
     load_plugins(plugin or [])
-    report = None if run is None else Report.load(run)  # a wrong folder costs no training
+    report = None if run is None else Report.load(run)  # a wrong folder fails before training
     keep = has_other_card(out)
     saved = _mitigated(model, method, train, **_loading(dtype=dtype, device=device)).save(out)
     write(f"saved {model} under {method} to {saved}\nload it with: {how_to_load(saved)}")
@@ -287,25 +341,27 @@ def serve(
     ] = None,
     max_tokens: Annotated[
         int,
-        typer.Option("--max-tokens", min=1, help="Maximum number of tokens in a reply, where the request sets none."),
+        typer.Option("--max-tokens", min=1, help="Maximum number of tokens in a reply, unless the request sets it."),
     ] = 256,
     limits: Annotated[
         str,
-        typer.Option("--limits", help="What requests may take, such as 'max_body_mib=16, max_queue=100'."),
+        typer.Option("--limits", help="Limits on requests, such as 'max_body_mib=16, max_queue=100'."),
     ] = "",
     plugin: Plugins = None,
     dtype: Dtype = None,
     device: Device = None,
     device_map: DeviceMap = None,
 ) -> None:
-    """Serve a model, mitigated or not, by the OpenAI protocol."""
+    """Serve a model, mitigated or not, over the OpenAI protocol."""
     from evenhand.integrations import openai_server
 
     load_plugins(plugin or [])
-    bounds = openai_server.Limits.parse(limits)  # a wrong one costs no loading
+    bounds = openai_server.Limits.parse(limits)  # a wrong one fails before loading
     loaded = _mitigated(model, method, **_loading(dtype=dtype, device=device, device_map=device_map))
     told: dict[str, Any] = {"host": host, "port": port, "key_env": key_env, "name": name, "max_tokens": max_tokens}
     openai_server.serve(loaded, **told, limits=bounds, say=write)
+    if signals.terminated():  # not after Ctrl-C, which is the usual way to end a server
+        signals.stop()
 
 
 @app.command()
@@ -323,12 +379,12 @@ def show(
         str, typer.Option("--format", help="Print the tables as csv, latex or markdown, or the sources as bibtex.")
     ] = "",
     check: Annotated[
-        bool, typer.Option("--check", help="Also verify the answer cache, what was trained and checkpoints.")
+        bool, typer.Option("--check", help="Also verify the answer cache, trained artefacts and checkpoints.")
     ] = False,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show the numbers of a run, or the dialogues about one of its items, and say what is damaged in its folder.
+    """Show the numbers of a run, or the dialogues about one of its items, and report damage in its folder.
 
     --json prints one record per model, method, benchmark, metric and group, or the dialogues.
     """
@@ -359,10 +415,10 @@ def methods(
     plugin: Plugins = None,
     as_json: Json = False,
     presets: Annotated[
-        bool, typer.Option("--presets", help="Print what every preset sets, and where that stands in its source.")
+        bool, typer.Option("--presets", help="Print the settings of every preset, and where its source gives them.")
     ] = False,
 ) -> None:
-    """List the mitigation methods in a table, or one method's settings with the values that they take, and presets."""
+    """List the mitigation methods in a table, or show one method's settings, their allowed values, and its presets."""
     from evenhand.core import catalogue
 
     if presets:
@@ -394,7 +450,7 @@ def benchmarks(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """List the benchmarks, or one benchmark's settings."""
+    """List the benchmarks, or show one benchmark's settings."""
     _list("benchmarks", name, plugin, as_json)
 
 
@@ -403,7 +459,7 @@ def models(
     model: Annotated[str | None, typer.Argument(help="Load this model and print its facts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List what can be loaded, or print the facts and fingerprint of one model."""
+    """List the kinds of models that can be loaded, or print the facts and fingerprint of one model."""
     if model is None:
         from evenhand.cli import catalogue
 
@@ -424,32 +480,36 @@ def doctor(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: errors made on purpose are one clear line."""
-    _quiet_libraries()
-    warnings.showwarning = _show_warning
-    try:
-        app()
-    except EvenhandError as error:
-        fail(str(error), 2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    """Run the command line; evenhand's own errors, and Ctrl-C, end it with a one-line message."""
+    with signals.heard():
+        try:
+            _quiet_libraries()
+            warnings.showwarning = _show_warning
+            app()
+        except EvenhandError as error:
+            if launched.is_said():
+                sys.exit(2)
+            fail(str(error), 2)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+        except KeyboardInterrupt:
+            signals.stop()
 
 
-def _run(plan: dict[str, Any], as_json: bool, full: bool = False) -> None:
+def _run(plan: dict[str, Any], as_json: bool, full: bool = False, crew: Any = None) -> None:
     from evenhand.core.hashing import json_hash
     from evenhand.experiment.comparison import compare as run_comparison
 
     loading = plan.pop("load")
-    if not plan.get("models"):
-        plan = {**DEMO, **plan, "models": ["demo"]}
+    plan = _or_demo(plan)
     if not plan.get("out"):
         asked = {k: v for k, v in plan.items() if k not in JUDGING}
-        plan["out"] = f"runs/{json_hash([asked, loading])[:10]}"  # the same command resumes
-    try:
-        report = run_comparison(**plan, **loading, refuse_unsupported=True)
-    except KeyboardInterrupt:
-        stopped(plan["out"])
+        plan["out"] = f"runs/{json_hash([asked, loading])[:10]}"  # so that the same command resumes
+    with signals.working_in(plan["out"]):
+        report = run_comparison(**plan, **loading, refuse_unsupported=True, crew=crew)
+    if launched.is_silent():
+        return
     if as_json:
         write_records(report.records)
     else:
@@ -466,13 +526,13 @@ def _run(plan: dict[str, Any], as_json: bool, full: bool = False) -> None:
 
 
 def _mitigated(model: str, method: str | None, train: str | None = None, **loading: Any) -> Any:
-    """The model under a method; the model itself without one."""
+    """Load a model, and apply a method to it if one is given."""
     from evenhand.core import registry
     from evenhand.core.repeats import single
     from evenhand.experiment import refusals, training_data
     from evenhand.models import load
 
-    built = None if method is None else single(registry.build_method(method))  # a wrong name costs no loading
+    built = None if method is None else single(registry.build_method(method))  # a wrong name fails before loading
     data = None if train is None else training_data.load(train).data
     if built is not None:
         refusals.refuse(refusals.training_reasons([built], train, data))
@@ -501,19 +561,21 @@ def _text(path: Path | None) -> str | None:
 
 
 def _show_warning(message: Any, category: type, *_: Any, **__: Any) -> None:
+    if launched.is_silent():
+        return
     from evenhand.core.text_output import visible
 
-    sys.stderr.write(f"warning: {visible(str(message))}\n")  # a model's own words may stand in it
+    sys.stderr.write(f"warning: {visible(str(message))}\n")  # it may contain text from a model
 
 
 def _quiet_libraries() -> None:
-    """Our own progress and messages suffice; those of the libraries below only hide them."""
+    """Silence the progress bars and warnings of libraries, which would bury evenhand's own."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("default", category=RenamedWarning)  # what was typed has the old name
+    warnings.filterwarnings("default", category=RenamedWarning)  # the old name is in what the user typed
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`evenhand card`: the model card of a saved folder, with what a run found before and after."""
+"""`evenhand card`: the model card of a saved folder, with the numbers of a run before and after."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def card(
     folder: Annotated[Path, typer.Argument(help="A folder that debias wrote.")],
     run: Run = None,
     method: Annotated[
-        str, typer.Option("--method", help="Row of the run with the method, where the folder calls it otherwise.")
+        str, typer.Option("--method", help="Row of the run with the method, if the folder names it differently.")
     ] = "",
-    model: Annotated[str, typer.Option("--model", "-m", help="Model of the run, where several could be meant.")] = "",
+    model: Annotated[str, typer.Option("--model", "-m", help="Model of the run, if that is ambiguous.")] = "",
     train: Annotated[
         str,
-        typer.Option("--train", help="Training data as debias was given them, where the folder does not name them."),
+        typer.Option("--train", help="Training data as given to debias, if the folder does not name it."),
     ] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a README.md that evenhand did not write.")
@@ -46,17 +46,17 @@ def card(
 
 
 def write_new_card(folder: Path, train: str | None, report: Report | None, *, keep: bool) -> None:
-    """Write the card of a folder that was saved just now, and print where it is.
+    """Write the card of a newly saved folder, and print where it is.
 
     Args:
         folder: The saved model.
-        train: Training data, as they were named.
+        train: Training data, as given on the command line.
         report: A run whose numbers are added.
-        keep: Whether a README.md that was there before the model was saved stays, as it is somebody's own.
+        keep: Whether a README.md that evenhand did not write was there before the model was saved, and stays.
     """
     from evenhand.report.model_card import FILE, write_card
 
     if keep:
-        write(f"{folder / FILE} stays as it was; `evenhand card {folder} --overwrite` replaces it by a model card")
+        write(f"{folder / FILE} stays as it was; `evenhand card {folder} --overwrite` replaces it with a model card")
         return
     write(f"its model card: {write_card(folder, report, train_source=train or '', overwrite=True)}")

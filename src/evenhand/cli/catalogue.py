@@ -1,4 +1,4 @@
-"""What there is: methods, benchmarks, data sets, ways to load a model, the state of this installation. Plain facts."""
+"""Plain facts about methods, benchmarks, data sets, ways to load a model, and this installation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from evenhand.data.io.locate import Dataset
 
 SHOWN = 5
-"""Names of files that a list shows."""
+"""Maximum number of file names in a list."""
 
 
 def entry(kind: str, name: str) -> dict[str, Any]:
-    """One method or benchmark: description, settings with default and meaning, presets, metrics."""
+    """Describe one method or benchmark: description, settings with default and meaning, presets, metrics."""
     thing = registry.of_kind(kind).get(name)
     documented = getattr(thing, "__pydantic_fields__", {})
     facts: dict[str, Any] = {
@@ -51,29 +51,29 @@ def _method_facts(name: str) -> dict[str, str]:
 
 
 def _quoted(example: str) -> str:
-    """An example as a shell takes it: settings have brackets."""
+    """Quote an example for a shell, if it has settings in brackets."""
     method, train, source = example.partition(catalogue.TRAIN)
     return (f"'{method}'" if "(" in method else method) + train + source
 
 
 def model_forms() -> dict[str, str]:
-    """What `evenhand.load` takes."""
+    """List the forms of models that `evenhand.load` takes."""
     forms = {
         "ORG/NAME": "a causal language model on the Hugging Face hub",
         "FOLDER": "a model folder, a PEFT adapter's folder, or one saved by `evenhand debias`",
         "endpoint:URL#MODEL": "an OpenAI-compatible endpoint; the key comes from EVENHAND_API_KEY or OPENAI_API_KEY",
-        "vllm:URL#MODEL": "a vLLM server, asked in token ids: it scores too",
+        "vllm:URL#MODEL": "a vLLM server, asked in token ids, so that it can score texts too",
         "demo, demo-b, demo-c, demo-d": "small models with planted biases; they need no network",
-        "demo-x": "the main one with another axis, a second language and wanted differences, to measure spillover",
+        "demo-x": "the demo with another axis, a second language and wanted differences, to measure spillover",
         "demo-mlm": "a small masked language model with planted pronoun skews",
-        "oracle:DEMO": "what is planted in a causal demo model, as a model that answers without a network",
+        "oracle:DEMO": "the biases planted in a causal demo model, as a model that computes its answers from them",
     }
     plugins = [n for n in registry.models.names() if n not in registry.BUILT_IN["models"]]
     return forms | {f"{n}:...": "a plugin's loader" for n in plugins}
 
 
 def data_sets() -> dict[str, dict[str, Any]]:
-    """Every data set: whether and where it was found, its licence, and how to get it."""
+    """List every data set: whether and where it was found, its licence, and how to get it."""
     from evenhand.data.io import locate
     from evenhand.data.sets import DATASETS
 
@@ -90,17 +90,17 @@ def data_sets() -> dict[str, dict[str, Any]]:
 
 
 def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Files of data sets held against the published ones.
+    """Compare the files of data sets with the published ones.
 
     Args:
-        names: Which; those that were found where empty.
+        names: Data sets to check; all that were found if empty.
 
     Returns:
         Per data set its folder, the numbers or names of files that are official, differ, or are missing, and what
         could not be compared: the first files without a published hash, how many more there are, and why.
 
     Raises:
-        DataError: A named data set is not there, or none is; the message says how to get it.
+        DataError: A named data set was not found (the message says how to get it), or none was.
     """
     from evenhand.data.io import locate
     from evenhand.data.io.checksums import check, not_compared
@@ -129,18 +129,18 @@ def data_check(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _why_not(others: Sequence[str], has_hashes: bool, official: int) -> str:
-    """Why files could not be compared, and what that leaves open."""
+    """Explain why files could not be compared, and what that leaves open."""
     if not has_hashes:
-        return "no published hash of this data set is known, so nothing says whether its files are the published ones"
+        return "no published hash of this data set is known, so its files cannot be verified"
     if not others:
         return "every file was compared"
     if not official:
-        return "hashes are known of the published files alone, and what is there has other names or another format"
-    return "these files are not among the published ones, so no hash of them is known"
+        return "hashes are known only for the published files, and the files here have other names or another format"
+    return "these files are not among the published ones, so no hash is known for them"
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
-    """The first names and the number of the others."""
+    """Return the first names and the number of the others."""
     more = len(names) - SHOWN
     return [*names[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
@@ -177,10 +177,10 @@ def _folder(dataset: Dataset) -> Path | None:
 
 
 def doctor() -> dict[str, Any]:
-    """State of this installation; of versions and settings with a known effect on numbers, those that are here."""
+    """Report the state of this installation, with the versions and settings here that are known to change numbers."""
     import torch
 
-    from evenhand.core import known_effects  # here, as lists must appear at once
+    from evenhand.core import known_effects  # imported here, since lists must appear at once
 
     cuda = torch.cuda.is_available()
     state: dict[str, Any] = {
@@ -194,10 +194,10 @@ def doctor() -> dict[str, Any]:
 
 
 def _usable() -> dict[str, Any]:
-    """What is found by name, and the demo model; the reason where a library that they need cannot be imported."""
+    """Report the plugins and the demo model, or why a library that they need cannot be imported."""
     try:
         found = plugins()
-    except ImportError as error:  # such as transformers' own, where it does not find accelerate's version
+    except ImportError as error:  # such as transformers' own, if it does not find accelerate's version
         told = " ".join(str(error).split())
         return {"broken installation": f"a library that evenhand needs cannot be imported: {told}"}
     try:
@@ -209,7 +209,7 @@ def _usable() -> dict[str, Any]:
 
 
 def plugins() -> dict[str, Any]:
-    """Per kind of plugin the names of all that work, and what is broken: entry point, distribution and error."""
+    """List, per kind, the names that work and the broken plugins: entry point, distribution and error."""
     found: dict[str, Any] = {}
     for kind in registry.BUILT_IN:
         known, words = registry.of_kind(kind), kind.replace("_", " ")

@@ -1,4 +1,4 @@
-"""Whether code that a run file names may be run: by an option, or by asking."""
+"""Consent to run code that a run file names: given by an option, or asked for."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ AllowPlugins = Annotated[
     bool,
     typer.Option(
         "--allow-plugins",
-        help="Run the code that the run file names without asking: its plugins, and code of models.",
+        help="Run code that the run file names without asking: its plugins, and code that comes with models.",
     ),
 ]
 
 
 def require(run: Path, config: RunConfig, named: Sequence[Path], *, allowed: bool) -> None:
-    """Let a run file execute code only where the user says so; one that executes none needs no word.
+    """Refuse a run file that executes code unless the user consents; a file without code needs no consent.
 
     Args:
         run: The run file.
         config: Its content.
-        named: Plugins that the user has named on the command line, which are allowed by that.
+        named: Plugins that the user named on the command line, and so allowed.
         allowed: Whether the user gave --allow-plugins.
 
     Raises:
-        SettingsError: It executes code, and the user did not allow it, or cannot be asked.
+        SettingsError: The file executes code, and the user did not allow it or cannot be asked.
     """
     from evenhand.experiment.code_of_run_file import code_of
 
@@ -51,7 +51,7 @@ def require(run: Path, config: RunConfig, named: Sequence[Path], *, allowed: boo
 
 
 def _asked(what: str) -> bool:
-    """Whether the user says yes; False where there is nobody to be asked."""
+    """Ask the user; False if standard input or standard error is not a terminal."""
     from evenhand.core.text_output import visible
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -1,4 +1,4 @@
-"""`evenhand show` of a run folder in which something is damaged: what that is, how to continue, and what is left."""
+"""`evenhand show` for a damaged run folder: report the damage and how to continue, and print what is left."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def opened(folder: Path, *, item: str, as_json: bool, thorough: bool) -> Report:
-    """The report of a run folder, after a line on standard error for everything that is damaged.
+    """Open the report of a run folder, after a line on standard error for each damaged file or folder.
 
-    Where the report cannot be read, what can be is printed, and the command ends with status 1.
+    If the report cannot be read, the readable part is printed, and the command exits with status 1.
 
     Args:
-        folder: Of the run.
+        folder: Run folder.
         item: Id of an item whose dialogues are wanted, which need no numbers; "" if none are.
         as_json: Whether JSON is printed.
-        thorough: Whether the answer cache and what was trained are read as well.
+        thorough: Whether to read the answer cache and trained artefacts as well.
 
     Raises:
         RunError: It is not a run folder, or the run was stopped before it had numbers.
@@ -55,10 +55,10 @@ def opened(folder: Path, *, item: str, as_json: bool, thorough: bool) -> Report:
 
 @contextmanager
 def in_words(folder: Path) -> Iterator[None]:
-    """Say so where a manifest without a checksum, of an earlier version, is not what this version can show.
+    """Turn errors that come from a manifest without a checksum, of an earlier version, into a `RunError`.
 
     Raises:
-        RunError: Instead of what its content led to.
+        RunError: The manifest has no checksum, and its content cannot be shown.
     """
     from evenhand.core.run_folder import RunFolder
 
@@ -75,7 +75,7 @@ def in_words(folder: Path) -> Iterator[None]:
 
 
 def _left(folder: Path) -> tuple[list[Record], dict[str, Any]]:
-    """The numbers and the facts of a run, each where it can be read."""
+    """Read the numbers and the manifest of a run; empty if unreadable."""
     from evenhand.core.run_folder import RunFolder
 
     run = RunFolder(folder)
@@ -89,7 +89,7 @@ def _left(folder: Path) -> tuple[list[Record], dict[str, Any]]:
 
 
 def _show(records: list[Record], manifest: dict[str, Any], as_json: bool) -> None:
-    """Print the numbers without what qualifies them, or what was asked."""
+    """Print the bare main numbers or, if there are none, the number of answers per cell."""
     if as_json:
         write_records(records)
         return

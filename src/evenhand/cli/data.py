@@ -1,4 +1,4 @@
-"""`evenhand data`: what the benchmarks need, what is there, fetching it."""
+"""`evenhand data`: list, check and fetch the data of the benchmarks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data_check(
 ) -> None:
     """Compare the files with the published ones, and name those that have no published hash.
 
-    Exits with 1 where a file differs or is missing, or nothing was found.
+    Exits with 1 if a file differs or is missing, or nothing was found.
     """
     from evenhand.cli import catalogue
 

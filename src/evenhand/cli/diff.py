@@ -18,7 +18,7 @@ def diff(
     methods: Annotated[
         str,
         typer.Option(
-            "--methods", help="A method of each run, to compare only these: 'self_debias,pride'; one for both runs."
+            "--methods", help="Compare only these methods: one for both runs, or one per run ('self_debias,pride')."
         ),
     ] = "",
     benchmark: Annotated[
@@ -30,7 +30,7 @@ def diff(
 ) -> None:
     """Compare two runs: what changes from the first to the second, paired on the items that both answered.
 
-    Rows with the same model and method are compared; where each run has one model, and another one, these two are.
+    Rows with the same model and method are compared; if each run has only one model, these are, even if they differ.
     """
     from evenhand.core import specs
     from evenhand.report import Report

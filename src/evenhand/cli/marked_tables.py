@@ -1,4 +1,4 @@
-"""Tables of the documentation that code writes: what stands between two marks is written anew."""
+"""Generated tables in the documentation: the text between two marks is replaced."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from evenhand.errors import SettingsError
 
 
 def put(text: str, begin: str, end: str, table: str, what: str) -> str:
-    """A document with a table in place of what stood between its marks.
+    """Replace the text between two marks of a document with a table.
 
     Args:
         text: The document.
         begin: The line before the table.
         end: The line after it.
-        table: In Markdown.
-        what: The table is of, for the message.
+        table: The table in Markdown.
+        what: What the table lists, for the error message.
 
     Raises:
-        SettingsError: It has no such marks.
+        SettingsError: The document lacks one of the marks.
     """
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDE = 120
-"""Columns of a terminal from which sources are shown."""
+"""Width of a terminal, in columns, from which sources are shown."""
 UNLIMITED = 220
-"""Width of a table that is not printed on a terminal."""
+"""Width, in columns, of a table that is not printed to a terminal."""
 
 
 def print_methods(rows: Sequence[MethodFacts]) -> None:
-    """Print all methods, as wide as the terminal; into a file or pipe with all columns."""
+    """Print all methods at the width of the terminal; a file or pipe gets all columns."""
     from rich.console import Console
 
     from evenhand.core.rich_output import Harmless
@@ -29,12 +29,12 @@ def print_methods(rows: Sequence[MethodFacts]) -> None:
 
 
 def laid_out(rows: Sequence[MethodFacts], console: Console) -> Group:
-    """The table for a console, and a line that says what it leaves out."""
+    """Lay out the table for a console, with a line about what it leaves out."""
     from rich.console import Group
 
     wide = console.width >= WIDE
     more = "`evenhand methods NAME` lists the settings of a method with the values that they take."
-    return Group(_table(rows, wide), "", more if wide else f"{more} At {WIDE} columns this table has the sources, too.")
+    return Group(_table(rows, wide), "", more if wide else f"{more} A terminal of {WIDE} columns shows sources, too.")
 
 
 def _table(rows: Sequence[MethodFacts], wide: bool) -> Table:
@@ -45,7 +45,7 @@ def _table(rows: Sequence[MethodFacts], wide: bool) -> Table:
     table.add_column("method, and an example", width=46 if wide else 38, overflow="fold")
     table.add_column("needs", width=18 if wide else 14)
     table.add_column("trains on", width=12 if wide else 9)
-    table.add_column("calls a question" if wide else "calls", width=16 if wide else 13)
+    table.add_column("calls/question" if wide else "calls", width=16 if wide else 13)
     if wide:
         table.add_column("source", min_width=20, max_width=60)
     for row in rows:

@@ -1,4 +1,4 @@
-"""`evenhand new`: a package of your own with a method or a benchmark that works, to be changed into yours."""
+"""`evenhand new`: a package with a working method or benchmark, as a starting point for your own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from evenhand.errors import SettingsError
 
 TEMPLATES = Path(__file__).with_name("new_templates")
 RESERVED = {"method": ("all", "stack", "repeated"), "benchmark": ("all", "pairs", "datasets")}
-"""Names that have a meaning of their own where methods and benchmarks are listed."""
+"""Names with a special meaning in lists of methods and benchmarks."""
 FORM = re.compile(r"[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?")
 LONGEST = 30
-"""Characters of a name: lines of the code that have it three times stay within 120."""
+"""Maximum characters of a name, so that lines of code with it three times stay within 120."""
 
 new = typer.Typer(
-    no_args_is_help=True, help="Write a package with a working method or benchmark, as a start for your own."
+    no_args_is_help=True, help="Write a package with a working method or benchmark, as a starting point for your own."
 )
 
 
@@ -65,9 +65,9 @@ def create(kind: str, name: str, template: str, out: Path | None = None) -> Path
 
     Args:
         kind: "method" or "benchmark".
-        name: The name that it is to be registered by.
-        template: Which file of `new_templates` has its code: "prompt", "weights" or "benchmark".
-        out: Where to; None for "evenhand-NAME" in the present folder.
+        name: The name to register it under.
+        template: File of `new_templates` with the code: "prompt", "weights" or "benchmark".
+        out: Target folder; None for "evenhand-NAME" in the current folder.
 
     Returns:
         The package's folder.
@@ -91,7 +91,7 @@ def check_name(kind: str, name: str) -> None:
     """Refuse a name that cannot be registered, imported or installed.
 
     Raises:
-        SettingsError: The message says why, and what to write instead.
+        SettingsError: The name cannot be used; the message says why, and what to write instead.
     """
     from evenhand.core import registry
 
@@ -114,25 +114,25 @@ def check_name(kind: str, name: str) -> None:
 
 
 def distribution_name(name: str) -> str:
-    """The name of the package for pip, as PyPI normalises it."""
+    """Return the name of the package for pip, as PyPI normalises it."""
     return re.sub(r"[-_.]+", "-", f"evenhand-{name}").lower()
 
 
 def class_name(kind: str, name: str, code: str) -> str:
-    """The name of the class: "FairPrompt" for "fair_prompt", with the kind after it where the code has it already."""
+    """Return the class's name: "FairPrompt" for "fair_prompt", with the kind appended if the code already uses that."""
     made = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     taken = keyword.iskeyword(made) or made in vars(builtins) or re.search(rf"\b{made}\b", code)
     return f"{made}{kind.capitalize()}" if taken else made
 
 
 def _near(name: str) -> str:
-    """A name that could be used instead."""
+    """Suggest a similar name that could be used instead."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
     return plain if FORM.fullmatch(plain) else f"my_{plain}".rstrip("_")
 
 
 def _files(kind: str, name: str, template: str) -> dict[str, str]:
-    """The content of every file, by its path in the package's folder."""
+    """Fill in the content of every file, by its path in the package's folder."""
     code, test = _read(f"{template}.py"), _read(f"{template}_test.py")
     package = f"evenhand_{name}"
     tried = (
@@ -184,7 +184,7 @@ def _write(folder: Path, files: dict[str, str], shown: Path) -> None:
 
 
 def _fill(folder: Path, stage: Path) -> None:
-    """Move everything into an empty folder, or nothing: it may be a shell's present one, so it is not replaced."""
+    """Move everything into an empty folder, or nothing; a shell may be in the folder, so it is not replaced."""
     moved = []
     try:
         for part in sorted(stage.iterdir()):
@@ -197,4 +197,4 @@ def _fill(folder: Path, stage: Path) -> None:
 
 
 def _told(folder: Path) -> str:
-    return f"written to {folder}\ninstall it with: pip install -e {folder}\nREADME.md there says how to go from here"
+    return f"written to {folder}\ninstall it with: pip install -e {folder}\nREADME.md there describes the next steps"

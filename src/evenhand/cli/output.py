@@ -1,4 +1,4 @@
-"""What the commands of `evenhand` share: options, printing, failing."""
+"""Options, printing and error exits that the commands of `evenhand` share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Plugins = Annotated[
 
 
 def load_plugins(files: list[Path] | list[str]) -> None:
-    """Register what is in the files."""
+    """Run plugin files, and register their methods and benchmarks."""
     from evenhand.core import registry
 
     for file in files:
@@ -61,7 +61,7 @@ def _word(value: Any) -> str:
 
 
 def write_records(records: Any) -> None:
-    """One JSON list of records; numbers that do not exist are null, since JSON has neither nan nor infinity."""
+    """Print records as one JSON list; nan and infinity, which JSON lacks, become null."""
     from dataclasses import asdict
 
     from evenhand.core.sinks import json_text
@@ -72,7 +72,7 @@ def write_records(records: Any) -> None:
 
 
 def show_rich(report: Any) -> None:
-    """Print what rich can draw; no text in it acts on the terminal."""
+    """Print what rich can render, with control characters of its texts spelled out."""
     from rich.console import Console
 
     from evenhand.core.rich_output import Harmless
@@ -81,25 +81,14 @@ def show_rich(report: Any) -> None:
 
 
 def write(text: str) -> None:
-    """Print plain text, in which nothing acts on the terminal."""
+    """Print plain text, with control characters spelled out."""
     from evenhand.core.text_output import visible
 
     sys.stdout.write(visible(text) + "\n")
 
 
-def stopped(place: Path | str) -> NoReturn:
-    """Say from where an interrupted run is resumed, and exit.
-
-    Args:
-        place: Its folder; it is not there where nothing was asked yet.
-    """
-    if not Path(place).is_dir():
-        fail("stopped before anything was asked", 130)
-    fail(f"stopped. What was answered is kept in {place}: run the same command again to continue", 130)
-
-
 def fail(message: str, code: int) -> NoReturn:
-    """Say what is wrong and exit."""
+    """Print an error on standard error, and exit."""
     from rich.console import Console
     from rich.text import Text
 

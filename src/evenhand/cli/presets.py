@@ -1,8 +1,8 @@
-"""What the presets of the methods set, and where it stands in their sources: the table of docs/methods.md.
+"""Settings of the methods' presets, and where their sources give them: the table of docs/methods.md.
 
-Of a preset of a method that trains, every setting that enters the training is shown, also one at its default.
+For a method that trains, every setting that enters the training is shown, including those at their defaults.
 
-`python -m evenhand.cli.presets docs/methods.md` writes the table into that file anew, between its two marks.
+`python -m evenhand.cli.presets docs/methods.md` rewrites the table in that file, between its two marks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Row:
     setting: str
     value: str
     source: str
-    """Where the value stands, or that it is ours; "" where the class does not say."""
+    """Where the source gives the value, or a note that it is ours; "" if the class does not say."""
     default: bool = False
-    """Whether the preset leaves the setting at its default, which enters the training all the same."""
+    """Whether the preset leaves the setting at its default (which enters the training all the same)."""
 
 
 def rows(only: str | None = None) -> Iterator[Row]:
-    """Every setting of every preset, in the order of the registry.
+    """Yield every setting of every preset, in the order of the registry.
 
     Args:
-        only: Name of a method; None is every one that comes with evenhand.
+        only: Name of a method; None for all built-in methods.
 
     Raises:
         UnknownNameError: There is no such method.
@@ -55,7 +55,7 @@ def rows(only: str | None = None) -> Iterator[Row]:
 
 
 def _defaults(name: str, method: type[Method], preset: str) -> Iterator[Row]:
-    """What a preset of a method that trains leaves at its defaults; nothing of other methods."""
+    """Yield what a preset leaves at its defaults, if the method trains; nothing for other methods."""
     from evenhand.training.preset_values import UNSTATED, at_defaults
     from evenhand.training.trained_method import TrainedMethod
 
@@ -68,9 +68,9 @@ def _defaults(name: str, method: type[Method], preset: str) -> Iterator[Row]:
 
 
 def table(only: str | None = None) -> str:
-    """The rows as a table in Markdown; of a method and of a preset, only the first row has the name.
+    """Render the rows as a Markdown table; the names of a method and a preset are only in their first rows.
 
-    What a preset leaves at its defaults is one row, "others", with all settings and values.
+    The settings that a preset leaves at their defaults share one row, "others".
     """
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     before = ("", "")
@@ -84,7 +84,7 @@ def table(only: str | None = None) -> str:
 
 
 def _cells(some: list[Row]) -> Iterator[tuple[str, str, str]]:
-    """Setting, value and source of each line of a preset."""
+    """Yield setting, value and source of each line of a preset."""
     for row in some:
         if not row.default:
             yield f"`{row.setting}`", f"`{row.value}`", row.source
@@ -93,10 +93,10 @@ def _cells(some: list[Row]) -> Iterator[tuple[str, str, str]]:
 
 
 def put(text: str) -> str:
-    """A document with the table between its marks written anew.
+    """Rewrite the table between the marks of a document.
 
     Raises:
-        SettingsError: It has no such marks.
+        SettingsError: The document lacks one of the marks.
     """
     return marked_tables.put(text, BEGIN, END, table(), "presets")
 

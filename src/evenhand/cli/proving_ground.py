@@ -1,4 +1,4 @@
-"""`evenhand proving-ground`: are the planted biases there, and do methods move them?"""
+"""`evenhand proving-ground`: check the planted biases, and how methods move them."""
 
 from __future__ import annotations
 

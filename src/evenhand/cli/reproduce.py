@@ -1,6 +1,6 @@
-"""`evenhand reproduce`: a published row by one command, and what came out next to what was published.
+"""`evenhand reproduce`: reproduce a published row with one command, and show our figure next to the published one.
 
-`python -m evenhand.cli.reproduce docs/results.md` writes the table of recipes into that file anew, between its marks.
+`python -m evenhand.cli.reproduce docs/results.md` rewrites the table of recipes in that file, between its marks.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli import marked_tables
-from evenhand.cli.output import Json, facts, fail, show_rich, stopped, write
+from evenhand.cli import marked_tables, signals
+from evenhand.cli.output import Json, facts, fail, show_rich, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- recipes: written by python -m evenhand.cli.reproduce -->", "<!-- end of recipes -->"
 GB = 1e9
 SHOWN = 3
-"""Figures of a recipe in the table of all."""
+"""Maximum number of figures per recipe in the table of recipes."""
 NOTES = "notes on the data"
 STATED = ("revision", "dtype", "prompt_format", "answer_by", "fingerprint")
 """Facts of a model that a figure depends on."""
@@ -42,11 +42,11 @@ def reproduce(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Only check settings, data and memory; with --smoke the settings of the small form."
+            "--check", help="Only check settings, data and memory; with --smoke, the settings of the small form."
         ),
     ] = False,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Run even where settings, data or memory are not as they should be.")
+        bool, typer.Option("--unchecked", help="Run even if a check of settings, data or memory fails.")
     ] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A copy of the recipe's model, as a folder.")
@@ -60,10 +60,10 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the recipe of a published figure and print published, ours and the difference.
+    """Run the recipe of a published figure and print the published figure, ours and the difference.
 
-    Settings, data and memory are checked first. Exits with 1 where a figure is not within what is accepted, or was
-    not run.
+    Settings, data and memory are checked first. Exits with 1 if a figure is outside what is accepted, or was not
+    run.
     """
     if name is None:
         _list(as_json)
@@ -78,18 +78,16 @@ def reproduce(
         raise typer.Exit(0 if all(c.ok for c in found) else 1)
     if not unchecked and (wrong := [c for c in found if not c.ok]):
         said = _sentence(f"{wrong[0].what}: {wrong[0].found}")
-        fail(said if wrong[0].what == "settings" else f"{said} (`--unchecked` runs it all the same)", 2)
+        fail(said if wrong[0].what == "settings" else f"{said} (`--unchecked` runs it anyway)", 2)
     asked = reproduction.plan(recipe, smoke=smoke, model=model)
-    place = out or Path("runs") / f"{Path(name).stem}-{json_hash([*asked])[:10]}"  # the same command resumes
+    place = out or Path("runs") / f"{Path(name).stem}-{json_hash([*asked])[:10]}"  # so that the same command resumes
     loading: dict[str, Any] = {k: v for k, v in {"device": device, "device_map": device_map}.items() if v is not None}
-    try:
+    with signals.working_in(place):
         report = reproduction.run(asked, out=place, **({} if smoke else loading))
-    except KeyboardInterrupt:
-        stopped(place)
     rows = reproduction.outcomes(recipe, asked, report.records, smoke=smoke)
     _show(recipe, rows, report, smoke, found, as_json)
     if not as_json:
-        write(f"written to {place}: report.html and what else compare writes")
+        write(f"written to {place}: report.html and the other files that compare writes")
     if any(row.within in ("no", "not run") for row in rows):
         raise typer.Exit(1)
 
@@ -155,11 +153,11 @@ def _show(recipe: Recipe, rows: list[Outcome], report: Report, smoke: bool, foun
     for name, said in data_notes(report).items():
         write(f"note on the data of {name}: {'; '.join(said)}")
     for line in wrong:
-        write(f"NOT AS IT SHOULD BE: {line}")
+        write(f"CHECK FAILED: {line}")
 
 
 def outcome_table(recipe: Recipe, rows: list[Outcome], smoke: bool) -> Table:
-    """Published, ours, difference and verdict, row by row."""
+    """Make the table of published and our figures, with differences and verdicts."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -185,7 +183,7 @@ def outcome_table(recipe: Recipe, rows: list[Outcome], smoke: bool) -> Table:
 
 
 def recipe_table() -> str:
-    """Every shipped recipe as a table in Markdown: its model, its rows, memory and hours by the formula."""
+    """Render every shipped recipe as a Markdown table: its model, its rows, memory and hours by the formula."""
     from evenhand.core.text_output import number
     from evenhand.experiment import recipes
     from evenhand.experiment.estimates import estimate
@@ -203,16 +201,16 @@ def recipe_table() -> str:
 
 
 def put(text: str) -> str:
-    """A document with the table of recipes between its marks written anew.
+    """Rewrite the table of recipes between the marks of a document.
 
     Raises:
-        SettingsError: It has no such marks.
+        SettingsError: The document lacks one of the marks.
     """
     return marked_tables.put(text, BEGIN, END, recipe_table(), "recipes")
 
 
 def _conditions(report: Report) -> dict[str, Any]:
-    """What a figure depends on: the model as it was read, and the hashes of the data."""
+    """Return what a figure depends on: the model as it was read, and the hashes of the data."""
     models = {
         name: {key: known[key] for key in STATED if key in known} for name, known in report.manifest["models"].items()
     }
@@ -221,13 +219,13 @@ def _conditions(report: Report) -> dict[str, Any]:
 
 
 def data_notes(report: Report) -> dict[str, list[str]]:
-    """What benchmarks say of their data, such as that it is not the published version; by benchmark."""
+    """Collect the benchmarks' notes on their data, such as that it is not the published version, by benchmark."""
     said = {name: known.get("notes", []) for name, known in report.manifest["benchmarks"].items()}
     return {name: list(notes) for name, notes in said.items() if notes}
 
 
 def _sentence(text: str) -> str:
-    """A text that ends in one full stop or question mark."""
+    """End a text with one full stop, unless it ends with a question or exclamation mark."""
     plain = text.rstrip(". ")
     return plain if plain.endswith(("?", "!")) else f"{plain}."
 

@@ -1,4 +1,4 @@
-"""Parts of a report that `evenhand show` was asked for."""
+"""Selection of the part of a report that `evenhand show` prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def only_method(report: Report, method: str) -> Report:
-    """The numbers of one method and of the baselines.
+    """Restrict a report to one method and the baselines.
 
     Args:
-        report: Of a run.
-        method: A row of it, or the name of a method without its settings.
+        report: Report of a run.
+        method: A row of the report, or the name of a method without its settings.
 
     Raises:
         SettingsError: The run has no such row.

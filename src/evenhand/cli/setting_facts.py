@@ -1,4 +1,4 @@
-"""One setting of a method or benchmark in words: its default, the values that it takes, and what it is."""
+"""One setting of a method or benchmark in words: its default, its allowed values and its description."""
 
 from __future__ import annotations
 
@@ -10,34 +10,50 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "text", Path: "a path", NoneType: "None"}
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
+class SettingFacts(NamedTuple):
+    """Default, allowed values and description of a setting, as text."""
+
+    default: str
+    """The default as Python writes it, or "required"."""
+    values: str
+    """The allowed values; "" if its type does not list them."""
+    about: str
+    """Its docstring on one line; "" if it has none."""
+
+
 def described(name: str, cls: type, fields: dict[str, Any]) -> str:
-    """Default, allowed values and description of a setting.
+    """Describe default, allowed values and meaning of a setting in one line.
 
     Args:
         name: Its name.
         cls: The method or benchmark.
         fields: The class's pydantic fields; a setting that is not among them is shown as Python's signature has it.
     """
-    field = fields.get(name)
-    if field is None:
-        return str(inspect.signature(cls).parameters[name])
-    default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-    values = allowed(field.annotation, field.metadata)
-    about = " ".join((field.description or docstrings(cls).get(name, "")).split())
+    default, values, about = parts(name, cls, fields)
     return f"{default}{f' ({values})' if values else ''}{f' - {about}' if about else ''}"
 
 
-def docstrings(cls: type) -> dict[str, str]:
-    """The docstrings below the fields of a class and of the classes that it extends, by field.
+def parts(name: str, cls: type, fields: dict[str, Any]) -> SettingFacts:
+    """Describe default, allowed values and meaning of a setting separately; arguments as for `described`."""
+    field = fields.get(name)
+    if field is None:
+        return SettingFacts(str(inspect.signature(cls).parameters[name]), "", "")
+    default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+    about = " ".join((field.description or docstrings(cls).get(name, "")).split())
+    return SettingFacts(default, allowed(field.annotation, field.metadata), about)
 
-    They are read from the source when they are shown: pydantic would read them whenever a class is made, which takes a
-    second for all benchmarks together.
+
+def docstrings(cls: type) -> dict[str, str]:
+    """Return the docstrings of the fields of a class and of its bases, by field.
+
+    They are read from the source on demand: pydantic would read them whenever a class is made, which takes a second
+    for all benchmarks together.
     """
     found: dict[str, str] = {}
     for one in reversed(cls.__mro__):
@@ -47,7 +63,7 @@ def docstrings(cls: type) -> dict[str, str]:
 
 @cache
 def _own_docstrings(cls: type) -> dict[str, str]:
-    """Of the fields that a class itself declares; kept, as finding a class parses all of its file."""
+    """Return the docstrings of a class's own fields; cached, since finding a class parses its whole file."""
     if "__annotations__" not in vars(cls):
         return {}
     try:
@@ -65,13 +81,13 @@ def _own_docstrings(cls: type) -> dict[str, str]:
 
 
 def _text(statement: ast.stmt) -> str | None:
-    """A statement that is nothing but a text."""
+    """Return the text of a statement that is only a string literal, else None."""
     value = statement.value if isinstance(statement, ast.Expr) else None
     return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
 
 
 def allowed(annotation: Any, constraints: Iterable[Any] = ()) -> str:
-    """The values that a type takes, such as "reprompting, explanation" or "an integer >= 1"; "" for any other type."""
+    """Describe the values that a type takes, such as "reprompting, explanation" or "an integer >= 1"; "" for others."""
     bounds = [
         f"{sign} {value:g}"
         for c in constraints
@@ -79,21 +95,21 @@ def allowed(annotation: Any, constraints: Iterable[Any] = ()) -> str:
         if (value := _bound(c, key)) is not None
     ]
     kinds = _kinds(annotation)
-    if kinds == ["None"]:  # an old form that no longer takes anything
+    if kinds == ["None"]:  # an old setting that no longer takes a value
         return ""
     text = ", ".join(kinds[:-1]) + (" or " if len(kinds) > 1 else "") + kinds[-1] if kinds else ""
     return f"{text} {' and '.join(bounds)}" if bounds else text
 
 
 def _bound(constraint: Any, key: str) -> float | None:
-    """A bound of annotated_types, whose classes have one field each."""
+    """Return a bound of an annotated_types constraint, whose classes have one field each."""
     value = vars(type(constraint)).get("__dataclass_fields__", {}).get(key)
     found: float | None = None if value is None else getattr(constraint, key)
     return found
 
 
 def _kinds(annotation: Any) -> list[str]:
-    """The alternatives, each once."""
+    """Describe the alternatives of a type, each once."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return [str(value) for value in arguments]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.output import Json, Plugins, facts, load_plugins, show_rich, stopped, write
+from evenhand.cli import signals
+from evenhand.cli.output import Json, Plugins, facts, load_plugins, show_rich, write
 
 if TYPE_CHECKING:
     from evenhand.report.spillover_matrix import Spillover
@@ -17,11 +18,11 @@ def spillover(
     method: Annotated[
         str, typer.Argument(help="The method; {axis} in it is replaced by each axis: 'instruction(axis={axis})'.")
     ],
-    axes: Annotated[str, typer.Option("--axes", help="What it is fitted on, one at a time: Age,Religion.")],
+    axes: Annotated[str, typer.Option("--axes", help="Axes to fit the method on, one at a time: Age,Religion.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo.")] = "demo",
     benchmarks: Annotated[
         str | None,
-        typer.Option("--benchmarks", help="What is measured; default: bbq(part=test), the demo's for a demo model."),
+        typer.Option("--benchmarks", help="Benchmarks; default: bbq(part=test), or the demo's for a demo model."),
     ] = None,
     train: Annotated[
         str | None,
@@ -31,10 +32,10 @@ def spillover(
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", help="Metric; default: every benchmark's first main one of bias.")
+        str | None, typer.Option("--metric", help="Metric; default: the first main bias metric of each benchmark.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the runs; what was stopped is resumed from it.")
+        Path | None, typer.Option("--out", help="Folder of the runs; stopped runs are resumed from it.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Maximum number of items per benchmark.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the selection of items and of the bootstrap.")] = 0,
@@ -44,7 +45,7 @@ def spillover(
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a method on one axis of bias at a time, and show what that does to every axis of every benchmark."""
+    """Fit a method on one axis of bias at a time, and show its effect on every axis of every benchmark."""
     from evenhand.core import specs
     from evenhand.core.hashing import json_hash
     from evenhand.errors import SettingsError
@@ -59,11 +60,9 @@ def spillover(
     asked = benchmarks if benchmarks is None else specs.split(benchmarks, ",")
     chosen = [axis.strip() for axis in specs.split(axes, ",")]
     plan = [model, method, asked, train, options]
-    place = out or Path("runs") / f"spillover-{json_hash(plan)[:10]}"  # the same command resumes
-    try:
+    place = out or Path("runs") / f"spillover-{json_hash(plan)[:10]}"  # so that the same command resumes
+    with signals.working_in(place):
         found = run(model, method, chosen, benchmarks=asked, train=train, metric=metric, out=place, **options)
-    except KeyboardInterrupt:
-        stopped(place)
     if as_json:
         facts(_plain(found), as_json)
     elif form == "csv":

@@ -1,4 +1,4 @@
-"""`evenhand sweep`: one method at several values of a setting, bias against what it costs."""
+"""`evenhand sweep`: one method at several values of a setting, bias against cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evenhand.cli.output import Json, Plugins, facts, load_plugins, show_rich, stopped, write
+from evenhand.cli import signals
+from evenhand.cli.output import Json, Plugins, facts, load_plugins, show_rich, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,16 +24,16 @@ def sweep(
         str | None,
         typer.Option(
             "--vary",
-            help="A setting and its values, such as edit_fraction=0.1,0.2; default: as `evenhand methods NAME` says.",
+            help="A setting and its values, such as edit_fraction=0.1,0.2; default: as `evenhand methods NAME` shows.",
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Hub name, folder, endpoint:URL#name or demo.")] = "demo",
     bias: Annotated[
-        str | None, typer.Option("--bias", help="A benchmark of bias; default: bbq, the demo's for a demo model.")
+        str | None, typer.Option("--bias", help="Benchmark of bias; default: bbq, or the demo's for a demo model.")
     ] = None,
     cost: Annotated[
         str | None,
-        typer.Option("--cost", help="A benchmark of the cost, such as perplexity; default: the benchmark of bias."),
+        typer.Option("--cost", help="Benchmark of the cost, such as perplexity; default: the benchmark of bias."),
     ] = None,
     bias_metric: Annotated[
         str | None,
@@ -67,7 +68,7 @@ def sweep(
         float | None, typer.Option("--temperature", help="Temperature of generated answers.")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", help="Number of independent draws of every sampled answer.")
+        int | None, typer.Option("--samples", help="Number of independent draws per sampled answer.")
     ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Share one answer cache between runs.")] = None,
     plugin: Plugins = None,
@@ -77,7 +78,7 @@ def sweep(
 ) -> None:
     """Compare one method at several values of a setting: bias against cost, as a table and a plot.
 
-    Without any option: a method on the embedded demo.
+    Without options, it sweeps a method on the embedded demo.
     What does not depend on the setting, such as the fine-tuned model of a task vector, is trained once.
     """
     from evenhand.core.hashing import json_hash
@@ -107,15 +108,13 @@ def sweep(
     plan = {key: value for key, value in plan.items() if value is not None}
     setting, steps, controls = core.varied(method, vary, control or [])
     place = out or Path("runs") / json_hash([model, method, vary, control, plan])[:10]  # the same command resumes
-    try:
+    with signals.working_in(place):
         found = core.sweep(model, steps, controls=controls, setting=setting, out=place, **plan)  # type: ignore[arg-type]
-    except KeyboardInterrupt:
-        stopped(place)
     if as_json:
         facts(_plain(found), as_json)
         return
     show_rich(_table(found))
-    write(f"written to {place}: sweep.csv, sweep.png, and what compare writes")
+    write(f"written to {place}: sweep.csv, sweep.png, and the files that compare writes")
 
 
 def _plain(found: Swept) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The leaf cache: every answer of a loaded model, stored by content and never asked for twice.
 
 A key is a hash of (model fingerprint, verb, request, sampling, draw); a value is JSON. SQLite in WAL mode, no pickle.
-Beside every answer stands how long it took, so that what an answer cost is known also when it is taken from here, and a
-checksum of all three. An answer that does not match it counts as not there, with a warning; a file that SQLite cannot
-read any more is made anew from the answers whose checksum holds (`evenhand.core.answer_salvage`).
-The cache is active inside `with answer_cache(path):`, wherever the models are, however deep they are wrapped.
+Every answer is stored with the seconds that it took, so that its cost is known when it is taken from here too, and with
+a checksum of key, value and seconds. An answer that does not match it counts as missing, with a warning; a file that
+SQLite can no longer read is made anew from the answers whose checksum matches (`evenhand.core.answer_salvage`).
+The cache is active within `with answer_cache(path):`, wherever the models are, and however deeply they are wrapped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -22,14 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evenhand.core import answer_salvage, rechecks
+from evenhand.core import answer_salvage, file_io, rechecks
 from evenhand.core.answer_salvage import CREATE, INSERT, Row, holds, lenient, sealed_row
 from evenhand.core.hashing import stream_hash, text_hash, utf8
 from evenhand.errors import RunError, reason
 
 WAIT_SECONDS = 60
-"""How long to wait for another process that holds the file."""
+"""How long to wait for another process that has locked the file."""
 
+MERGE = INSERT.replace("OR REPLACE", "OR IGNORE")
 T = TypeVar("T")
 
 _active: ContextVar[AnswerCache | None] = ContextVar("evenhand_cache", default=None)
@@ -42,7 +43,7 @@ def key(*parts: Any) -> str:
 
 
 def contents(items: Iterable[Any]) -> str:
-    """SHA-256 over what items hold, field by field: equal in every process for equal items, whatever their ids.
+    """SHA-256 over the ids, clusters and fields of items: equal in every process for equal items.
 
     Args:
         items: A benchmark's items; dataclasses as a rule.
@@ -54,7 +55,7 @@ def contents(items: Iterable[Any]) -> str:
 
 
 def _spelled(value: Any) -> Any:
-    """A value as JSON takes it. `repr` would not do: sets have no fixed order, and objects show their address."""
+    """Convert a value for JSON. `repr` would not do: sets have no fixed order, and objects show their address."""
     kind = type(value)
     if value is None or kind in (str, int, float, bool):
         return value
@@ -82,21 +83,21 @@ class AnswerCache:
     """A key-value table on disk; safe for several processes and threads at once."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open or create the table; one that is damaged is made anew, with a warning.
+        """Open or create the table; a damaged one is made anew, with a warning.
 
         Raises:
-            RunError: The file cannot be opened or is no cache.
+            RunError: The file cannot be opened or is not an answer cache.
         """
         self.path = Path(path)
-        self._lock = threading.Lock()  # one connection holds one transaction
+        self._lock = threading.Lock()  # one connection has one transaction at a time
         self.hits = 0
         self.misses = 0
         self.saved = 0.0
         """Seconds that the answers found here took when they were computed."""
         self.untimed = 0
-        """Answers found here whose seconds nobody wrote down."""
+        """Number of answers found here without recorded seconds."""
         self.damaged = 0
-        """Answers that did not match their checksum, and were not used."""
+        """Number of answers that did not match their checksum, and were not used."""
         self._since = time.monotonic()
         self._opened = answer_salvage.identity(self.path)
         try:
@@ -107,10 +108,12 @@ class AnswerCache:
                 if not self._made_anew(error):
                     raise
         except (sqlite3.Error, OSError) as error:
-            raise RunError(f"cannot use {self.path} as answer cache: {reason(error)}") from error
+            full = file_io.lacks_space(error) or "disk I/O error" in str(error)
+            remedy = "; free some space and run again: what was answered is kept" if full else ""
+            raise RunError(f"cannot use {self.path} as answer cache: {reason(error)}{remedy}") from error
 
     def get(self, keys: Sequence[str], *, counted: bool = True) -> dict[str, Any]:
-        """The stored values of those keys that are there.
+        """Return the stored values of those keys that are there.
 
         Args:
             keys: Names under which values were stored.
@@ -136,16 +139,16 @@ class AnswerCache:
         return found
 
     def put(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Store values; all of them are safe on disk, or none.
+        """Store values; all of them are safe on disk, or none is.
 
-        Each is put down with its share of the seconds since the last `get` or `put`: whoever asks looks here first, and
-        comes back as each batch ends.
+        Each is stored with its share of the seconds since the last `get` or `put`: callers look here first, and return
+        after each batch.
 
         Raises:
             RunError: The disk is full; what was stored before is kept.
         """
         pairs = values.items() if isinstance(values, Mapping) else values
-        # Escaped: a reply may hold half a surrogate pair, which SQLite does not take.
+        # Escaped: a reply may contain half a surrogate pair, which SQLite does not take.
         texts = [(k, json.dumps(v)) for k, v in pairs]
         now = time.monotonic()
         each = (now - self._since) / max(1, len(texts))
@@ -156,13 +159,36 @@ class AnswerCache:
         try:
             self._write(INSERT, rows)
         except sqlite3.Error as error:
+            room = file_io.space(self.path.parent, sum(len(value) for _, value, *_ in rows))
             raise RunError(
-                f"cannot write to {self.path} ({error}); free some space and run again: what was answered is kept"
+                f"cannot write to {self.path} ({error}; {room}); free some space and run again: what was answered is "
+                "kept"
             ) from error
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove answers, such as those stored under the hash of weights that were no longer these."""
+        """Remove answers, such as those stored under a hash that the weights no longer had."""
         self._write("DELETE FROM answers WHERE key = ?", [(k,) for k in keys])
+
+    def rows(self, but: Container[str] = ()) -> list[Row]:
+        """Return answers as they are stored, to be merged into another cache.
+
+        Args:
+            but: Keys of those to leave out.
+        """
+        keys = [k for (k,) in self._run(lambda db: db.execute("SELECT key FROM answers").fetchall()) if k not in but]
+        parts = [keys[start : start + 500] for start in range(0, len(keys), 500)]
+        return [row for part in parts for row in self._run(partial(_selected, keys=part))]
+
+    def merge(self, rows: Iterable[Row]) -> None:
+        """Store answers of another cache; existing ones stay, and damaged ones are not taken.
+
+        Raises:
+            RunError: The disk is full; what was stored before is kept.
+        """
+        try:
+            self._write(MERGE, [row for row in rows if holds(row, unsealed=False)])
+        except sqlite3.Error as error:
+            raise RunError(f"cannot write to {self.path} ({error}); free some space and run again") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -181,7 +207,7 @@ class AnswerCache:
         self._opened = answer_salvage.identity(self.path)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What a reading gives; a file that is damaged is made anew first, once."""
+        """Return what a read gives; a damaged file is made anew first, once."""
         try:
             with self._lock:
                 try:
@@ -192,12 +218,12 @@ class AnswerCache:
                 return work(self._db)
         except sqlite3.Error as error:
             raise RunError(
-                f"the answer cache {self.path} cannot be read ({reason(error)}); remove it, and what it held is asked "
+                f"the answer cache {self.path} cannot be read ({reason(error)}); remove it, and its answers are asked "
                 "again"
             ) from error
 
     def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Write all rows or none; into a new file where this one is damaged."""
+        """Write all rows or none; into a new file if this one is damaged."""
         with self._lock:
             try:
                 with self._db:
@@ -210,7 +236,7 @@ class AnswerCache:
                 self._db.executemany(statement, rows)
 
     def _read(self, rows: Sequence[Row]) -> list[tuple[str, Any, float | None]]:
-        """Keys, values and seconds of the rows that are as they were written."""
+        """Return keys, values and seconds of the rows that are as they were written."""
         sound = [row for row in rows if holds(row, unsealed=self._unsealed)]
         read = [(k, json.loads(v), s) for k, v, s, _ in sound]
         if len(sound) < len(rows):
@@ -225,7 +251,7 @@ class AnswerCache:
         return read
 
     def _made_anew(self, error: sqlite3.Error) -> bool:
-        """Put a new file with the sound answers into the place of one that is damaged, and open it.
+        """Replace a damaged file with a new one that has its intact answers, and open it.
 
         Returns:
             Whether the error means damage, so that there is a new file.
@@ -249,7 +275,7 @@ class AnswerCache:
         return True
 
     def _take_over_earlier(self) -> None:
-        """Files of an earlier version lack columns: their answers stay usable, and count as untimed or unverified."""
+        """Add columns that files of an earlier version lack: their answers stay usable, untimed or unverified."""
         columns = {row[1]: row[3] for row in self._db.execute("PRAGMA table_info(answers)")}
         for name, kind in (("seconds", "REAL"), ("checksum", "TEXT")):
             if name not in columns:
@@ -259,7 +285,7 @@ class AnswerCache:
         """Whether there may be answers without a checksum."""
 
     def _use_wal(self) -> None:
-        """Switch the journal; SQLite itself does not wait when two processes do so on a new file."""
+        """Switch the journal to WAL; SQLite itself does not wait when two processes do so on a new file."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -272,7 +298,7 @@ class AnswerCache:
 
 
 def _selected(db: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
-    """The rows of some keys."""
+    """Return the rows of some keys."""
     statement = f"SELECT key, value, seconds, checksum FROM answers WHERE key IN ({','.join('?' * len(keys))})"
     try:
         return db.execute(statement, keys).fetchall()
@@ -285,9 +311,9 @@ def _selected(db: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
 
 @contextmanager
 def answer_cache(path: str | Path | None) -> Iterator[AnswerCache | None]:
-    """Use the cache at `path` for everything asked inside; None uses none.
+    """Use the cache at `path` for everything asked within the block; None uses none.
 
-    At the end all weights are hashed whose hash was kept meanwhile. Where one was no longer right, what was stored
+    At the end, weights whose cached hash was used are hashed in full. If a hash was no longer right, what was stored
     since is removed, with a warning.
     """
     cache = None if path is None else AnswerCache(path)
@@ -315,5 +341,5 @@ def _settle(cache: AnswerCache, used: rechecks.Rechecks) -> None:
 
 
 def active() -> AnswerCache | None:
-    """The cache in use, if any."""
+    """Return the cache in use, or None."""
     return _active.get()

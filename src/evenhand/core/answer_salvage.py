@@ -1,8 +1,9 @@
-"""The rows of an answer cache with their checksums, and a new file from those that are sound in a damaged one.
+"""Rows of an answer cache with their checksums, and recovery of the intact rows of a damaged one.
 
-SQLite notices some damage, in its own pages, and then refuses the whole file. What it still reads, from both ends up to
-the damaged page, is taken over where its checksum holds. Where the file's first page is damaged, which has the header
-and the names of the columns, that of a new cache takes its place for the reading: all caches have the same.
+SQLite notices some damage, in its own pages, and then refuses the whole file. Rows that it still reads, from both ends
+up to the damaged page, are taken over if their checksum matches. If the file's first page is damaged, which has the
+header and the names of the columns, the first page of a new cache replaces it for reading: it is the same in all
+caches.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ CREATE = (
 )
 COLUMNS = ("key", "value", "seconds", "checksum")
 EARLIER_ENDS = (b"value TEXT) WITHOUT ROWID", b"seconds REAL) WITHOUT ROWID", b"checksum TEXT) WITHOUT ROWID")
-"""How the statement that made a table ends in caches of earlier versions."""
+"""Ends of the statement that made the table, in caches of earlier versions."""
 INSERT = "INSERT OR REPLACE INTO answers (key, value, seconds, checksum) VALUES (?, ?, ?, ?)"
 PAGE = 4096
 """Bytes of a page, SQLite's default."""
 MAGIC = b"SQLite format 3\0"
 PARTS = (b"TABLE answers", b"key TEXT PRIMARY KEY", b"value TEXT", b"WITHOUT ROWID")
-"""What the first page of every answer cache has; two of them are enough to know a damaged one."""
+"""Texts in the first page of every answer cache; two of them are enough to recognize a damaged one."""
 DAMAGE = (
     sqlite3.SQLITE_ERROR,  # such as a column whose name has changed
     sqlite3.SQLITE_CORRUPT,
@@ -46,17 +47,17 @@ DAMAGE = (
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_CONSTRAINT,
 )
-"""Kinds of errors that a sound cache on a sound disk does not give."""
+"""Kinds of errors that an intact cache on an intact disk does not raise."""
 EXACT_DAMAGE = (
     sqlite3.SQLITE_READONLY,  # such as a header that says so; most of its kinds are about locks and folders
     sqlite3.SQLITE_READONLY_DBMOVED,
     sqlite3.SQLITE_IOERR_SHORT_READ,
 )
-"""Errors of other kinds that mean damage all the same."""
+"""Errors of other kinds that mean damage, too."""
 
 
 def sealed_row(key: str, value: str, seconds: float | None) -> Row:
-    """A row with its checksum."""
+    """Make a row with its checksum."""
     return key, value, seconds, checksum(f"{key}\0{value}\0{seconds}")
 
 
@@ -64,8 +65,8 @@ def holds(row: Row, *, unsealed: bool = False) -> bool:
     """Whether a row is as it was written.
 
     Args:
-        row: As SQLite gives it.
-        unsealed: Whether rows without a checksum are taken, as in files of earlier versions.
+        row: A row from SQLite.
+        unsealed: Whether rows without a checksum are accepted, as in files of earlier versions.
     """
     key, value, seconds, stated = row
     if stated is None and unsealed:
@@ -75,7 +76,7 @@ def holds(row: Row, *, unsealed: bool = False) -> bool:
 
 
 def means_damage(error: sqlite3.Error, path: Path) -> bool:
-    """Whether an error says that an answer cache is damaged: not that it is locked, elsewhere, or another file."""
+    """Whether an error means that an answer cache is damaged, not locked, elsewhere, or another kind of file."""
     code = _code(error)
     if not _is_of_the_file(error, code):
         return False
@@ -85,7 +86,7 @@ def means_damage(error: sqlite3.Error, path: Path) -> bool:
         first = file.read(PAGE)
     if sum(part in first for part in PARTS) >= 2:
         return True
-    # a valid database of somebody else's is an error, and stays where it is; so does a file of another kind
+    # a valid database of another program, or a file of another kind, is an error and stays where it is
     like = sum(a == b for a, b in zip(first, MAGIC, strict=False)) >= len(MAGIC) - 4 or not any(first[: len(MAGIC)])
     return like and (code is None or code & 0xFF not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT))
 
@@ -107,7 +108,7 @@ def _code(error: sqlite3.Error) -> int | None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another one of its name; None where there is none."""
+    """Return what distinguishes a file from another one of its name; None if there is no file."""
     try:
         stat = path.stat()
     except OSError:
@@ -116,15 +117,15 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def make_anew(path: Path, opened: tuple[int, int] | None, error: sqlite3.Error) -> str:
-    """Put a cache with the sound rows of a damaged one into its place.
+    """Replace a damaged cache with a new one that has its intact rows.
 
     Args:
-        path: Of the damaged one, which nobody here has open.
-        opened: Its `identity`. Where the file is another one by now, some process has been faster.
-        error: What SQLite said of it.
+        path: Path of the damaged cache, which nobody in this process has open.
+        opened: Its `identity`. If the file has another one by now, another process has replaced it.
+        error: SQLite's error about it.
 
     Returns:
-        A line that says what was done; "" where another process did it.
+        A line that says what was done; "" if another process did it.
 
     Raises:
         OSError: The new file cannot be written; the damaged one is where it was.
@@ -159,16 +160,16 @@ def lenient(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def scan(path: Path, unsealed: bool | None = None) -> Iterator[Row]:
-    """The rows of a cache that can be read and are sound: from the first on, and from the last back to any damage.
+    """Yield the intact rows of a cache: from the first on, and then from the last back to any damage.
 
-    Rows of an earlier version, which lack seconds or a checksum, are sound if they are JSON; they get a checksum here.
+    Rows of an earlier version, which lack seconds or a checksum, count as intact if they are JSON; they get a checksum.
 
     Args:
         path: A file that may be written to, as SQLite does when it opens one.
         unsealed: Whether the file is of an earlier version; None finds out from its columns.
 
     Raises:
-        sqlite3.Error: Not all could be read; raised after the last row that could.
+        sqlite3.Error: Not all rows could be read; raised after the last one that could.
     """
     with closing(sqlite3.connect(path)) as db, lenient(db):
         try:
@@ -182,13 +183,13 @@ def scan(path: Path, unsealed: bool | None = None) -> Iterator[Row]:
 
 
 def _may_be_unsealed(db: sqlite3.Connection) -> bool:
-    """Whether the file is of an earlier version: its checksums are missing, or came later and may be."""
+    """Whether the file is of an earlier version, so that its rows, or some of them, may lack a checksum."""
     columns = db.execute("PRAGMA table_info(answers)").fetchall()
     return len(columns) < len(COLUMNS) or not columns[len(COLUMNS) - 1][3]
 
 
 def _sound(rows: Iterable[tuple[Any, ...]], unsealed: bool) -> Iterator[Row]:
-    """Those of the rows that hold, all with a checksum; by place, as names of columns may be damaged."""
+    """Yield the intact rows, all with a checksum; columns by place, as their names may be damaged."""
     for row in rows:
         key, value, seconds, stated = (*row, *[None] * len(COLUMNS))[: len(COLUMNS)]
         if holds((key, value, seconds, stated), unsealed=unsealed):
@@ -196,9 +197,9 @@ def _sound(rows: Iterable[tuple[Any, ...]], unsealed: bool) -> Iterator[Row]:
 
 
 def _take_over(damaged: Path, target: Path) -> int:
-    """Write a new cache with the sound rows; returns how many there are."""
+    """Write a new cache with the intact rows; returns how many there are."""
     with closing(sqlite3.connect(target)) as db, TemporaryDirectory(prefix=".", dir=damaged.parent) as folder:
-        db.execute("PRAGMA journal_mode=OFF")  # a new file, which gets its name when it is whole
+        db.execute("PRAGMA journal_mode=OFF")  # no journal for a new file, which gets its name once it is whole
         db.execute(CREATE)
         for repaired in (False, True):
             copy = _copied(damaged, Path(folder), repaired)
@@ -208,7 +209,7 @@ def _take_over(damaged: Path, target: Path) -> int:
             except _CannotRead:
                 continue
             break
-        if not _count(db):  # no row has a checksum: an earlier version, of which nothing else is left to tell
+        if not _count(db):  # no row has a checksum, which is the only sign of an earlier version that is left
             with suppress(_CannotRead):
                 _insert(db, scan(copy, unsealed=True))
         return _count(db)
@@ -219,9 +220,9 @@ def _count(db: sqlite3.Connection) -> int:
 
 
 def _was_unsealed(damaged: Path) -> bool:
-    """Whether a first page that SQLite cannot read still says that the file is of an earlier version.
+    """Whether the first page, which SQLite cannot read, still shows that the file is of an earlier version.
 
-    The statement that made the table ends with its last column; ALTER TABLE puts further ones there.
+    The statement that made the table ends with its last column; ALTER TABLE appends further ones.
     """
     with open(damaged, "rb") as file:
         first = file.read(PAGE)
@@ -248,7 +249,7 @@ def _insert(db: sqlite3.Connection, rows: Iterator[Row]) -> None:
 
 
 def _copied(damaged: Path, folder: Path, repaired: bool) -> Path:
-    """A copy to be read, with what the write-ahead log still has; repaired, with the first page of a new cache."""
+    """Copy a damaged cache and its write-ahead log for reading; `repaired` with the first page of a new cache."""
     copy = folder / f"copy-{repaired}"
     shutil.copyfile(damaged, copy)
     log = _log_of(damaged)
@@ -264,7 +265,7 @@ def _copied(damaged: Path, folder: Path, repaired: bool) -> Path:
 
 
 def _first_page(folder: Path, pages: int) -> bytes:
-    """That of a cache with so many pages."""
+    """Return the first page of a new cache with a number of pages."""
     file = folder / "new"
     with closing(sqlite3.connect(file)) as db:
         db.execute(f"PRAGMA page_size={PAGE}")

@@ -1,7 +1,7 @@
 """Answers as a table: columns that can be filtered as they are, and JSON for what no column holds.
 
 Every file of answers has the same columns, whatever the benchmark. A `Choice` or `Reply` is stored in the columns
-themselves. Any other kind of answer is stored in `rest` as a whole, and its columns repeat what can be told of it.
+themselves. Any other kind of answer is stored in `rest` as a whole, and its columns repeat what is known of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from operator import attrgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from evenhand.core.arrow_columns import arrow_column
 from evenhand.core.checksums import CHANGED
 from evenhand.core.hashing import stream_hash
 from evenhand.interfaces import Choice, Reply, Usage
@@ -51,9 +52,9 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "Choice": {name: name for name in ("decision", "probabilities", "status", "reply", "mass", "note", "cut")},
     "Reply": {"text": "reply", "note": "note"},
 }
-"""By kind of answer, its fields that columns hold, each with the name of the column."""
+"""Fields that have a column, each with the name of the column, by kind of answer."""
 COST = ("calls", "prompt_tokens", "new_tokens")
-"""Columns that hold the fields of an answer's `usage`."""
+"""Columns with the fields of an answer's `usage`."""
 WHOLE = "answer"
 """Column of the whole answer as JSON in files of earlier versions, which have no other column but the item."""
 ABOUT, ANSWER_KIND, DIGEST = b"evenhand", b"evenhand_answer", b"evenhand_sha256"
@@ -64,7 +65,7 @@ SHOWN_DIGEST = b"evenhand_shown_sha256"
 
 
 def stated(answer: Any) -> dict[str, Any]:
-    """The fields of one answer by name, of whatever benchmark; nothing where it is not a dataclass."""
+    """Return the fields of one answer by name, of any benchmark; empty if it is not a dataclass."""
     if not dataclasses.is_dataclass(answer):
         return {}
     return {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
@@ -72,22 +73,22 @@ def stated(answer: Any) -> dict[str, Any]:
 
 @runtime_checkable
 class _Counted(Protocol):
-    """An answer that says what it cost, in a field or a property."""
+    """An answer that gives its cost, in a field or a property."""
 
     @property
     def usage(self) -> Usage:
-        """What it cost."""
+        """Cost of the answer."""
 
 
 def usages(answers: Sequence[Any]) -> list[Usage | None]:
-    """What each answer cost; None of a kind of answer that does not say."""
+    """Return the cost of each answer; None for kinds of answers that do not give it."""
     kinds = {type(answer): answer for answer in answers}
     counted = {kind for kind, one in kinds.items() if isinstance(one, _Counted)}  # slow, so not for every answer
     return [answer.usage if type(answer) in counted else None for answer in answers]
 
 
 class AnswerFacts(NamedTuple):
-    """What is known of one answer beyond the answer itself; None where it is not known."""
+    """Facts about one answer beyond the answer itself; None if not known."""
 
     cluster: str | None = None
     groups: tuple[str, ...] | None = None
@@ -98,14 +99,14 @@ class AnswerFacts(NamedTuple):
     note: str | None = None
     """Why something is unparsed or unanswered."""
     decision: int | None = None
-    """The option that the benchmark takes for the decision."""
+    """The option that the benchmark counts as the decision."""
     grade: GradeLabel | None = None
     usage: Usage | None = None
     seconds: float | None = None
 
 
 class _Column(NamedTuple):
-    """The values of a column, and the rows whose value it does not have exactly."""
+    """The values of a column, and the rows whose value it does not represent exactly."""
 
     values: list[Any]
     lossy: Set[int] = frozenset()
@@ -114,13 +115,13 @@ class _Column(NamedTuple):
 def answer_table(
     answers: Sequence[Any], ids: Sequence[str], about: Mapping[str, Any], facts: Sequence[AnswerFacts] = ()
 ) -> pa.Table:
-    """The table of one cell's answers.
+    """Make the table of one cell's answers.
 
     Args:
         answers: All of one kind.
         ids: Ids of the items, one per answer.
         about: Facts of the cell, kept in the metadata; "model", "method" and "benchmark" are columns as well.
-        facts: One per answer; empty where nothing more is known.
+        facts: Facts, one per answer; empty if nothing more is known.
     """
     import pyarrow as pa
 
@@ -142,11 +143,11 @@ def answer_table(
     metadata[DIGEST] = _digest(metadata, [shown[name] for name in _stored_columns(kind)])
     metadata[SHOWN_DIGEST] = _shown_digest([shown[name] for name in _shown_columns(kind)])
     schema = pa.schema([(name, types[holds]) for name, holds in COLUMNS.items()], metadata)
-    return pa.table([pa.array(shown[name], schema.field(name).type) for name in COLUMNS], schema)
+    return pa.table([arrow_column(shown[name], schema.field(name).type) for name in COLUMNS], schema)
 
 
 def answers_in(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """The answers of a table by item, each as `dataclasses.asdict` gives it.
+    """Return the answers of a table by item, each as `dataclasses.asdict` gives it.
 
     Raises:
         ValueError: The table is not as it was written.
@@ -165,7 +166,7 @@ def answers_in(table: pa.Table) -> dict[str, dict[str, Any]]:
 
 
 def about_in(table: pa.Table) -> dict[str, Any]:
-    """The facts of the cell, as they were given to `answer_table`.
+    """Return the facts of the cell, as they were given to `answer_table`.
 
     Raises:
         ValueError: They are not as they were written.
@@ -190,18 +191,18 @@ def check_shown(table: pa.Table) -> None:
 
 
 def _kind(answers: Sequence[Any]) -> str:
-    """Which of `FIELDS` the answers are; "" for any other kind, subclasses included, as they may have more fields."""
+    """Return which of `FIELDS` the answers are; "" for others, also for subclasses, which may have more fields."""
     types = {type(answer) for answer in answers}
     return next((kind.__name__ for kind in (Choice, Reply) if types == {kind}), "")
 
 
 def _stored_columns(kind: str) -> list[str]:
-    """The columns that answers are read from."""
+    """Return the columns that answers are read from."""
     return ["item", *FIELDS.get(kind, {}).values(), *(COST if kind else ()), "rest"]
 
 
 def _shown_columns(kind: str) -> list[str]:
-    """The other columns."""
+    """Return the columns that answers are not read from."""
     stored = _stored_columns(kind)
     return [name for name in COLUMNS if name not in stored]
 
@@ -211,7 +212,7 @@ def _shown_digest(columns: Sequence[Sequence[Any]]) -> bytes:
 
 
 def _digest(metadata: Mapping[bytes, bytes], columns: Sequence[Sequence[Any]]) -> bytes:
-    """Of what answers are read from, as JSON: that does not depend on how a file is encoded."""
+    """Hash what answers are read from, as JSON, which does not depend on how a file is encoded."""
     about = metadata.get(ABOUT, b"") + b"\n" + metadata.get(ANSWER_KIND, b"")
     return stream_hash(chain([about], (json.dumps(column).encode() for column in columns))).encode()
 
@@ -219,7 +220,7 @@ def _digest(metadata: Mapping[bytes, bytes], columns: Sequence[Sequence[Any]]) -
 def _raw(
     answers: Sequence[Any], ids: Sequence[str], about: Mapping[str, Any], facts: Sequence[AnswerFacts], kind: str
 ) -> dict[str, list[Any]]:
-    """The values of all columns but `rest` as they are, before any has been made to fit its column."""
+    """Return the values of all columns but `rest` as they are, before they are made to fit their columns."""
     known = facts or [AnswerFacts()] * len(answers)
     raw: dict[str, list[Any]] = {name: [about.get(name)] * len(answers) for name in ("model", "method", "benchmark")}
     raw |= {name: [None] * len(answers) for name in ("mass", "reply", "cut", "probabilities")}
@@ -237,7 +238,7 @@ def _raw(
 
 
 def _column(holds: Holds, values: list[Any]) -> _Column:
-    """Values as a column shows them."""
+    """Make values fit a column."""
     if _fits(holds, values):
         return _Column(values)
     shown = [_shown(holds, value) for value in values]
@@ -246,9 +247,9 @@ def _column(holds: Holds, values: list[Any]) -> _Column:
 
 
 def _nulled(kind: str) -> list[str]:
-    """The columns in which an empty text is null, as everything that is not there: those whose field has it by default.
+    """Return the columns in which an empty text is stored as null: those whose field is empty by default.
 
-    A reply of the kind `Reply` may be empty, or None where there is none.
+    The text of a `Reply` is not among them: it may be empty, or None if there is none.
     """
     defaults = _defaults(kind)
     fields = FIELDS.get(kind, {"reply": "reply", "note": "note"})
@@ -256,14 +257,14 @@ def _nulled(kind: str) -> list[str]:
 
 
 def _defaults(kind: str) -> dict[str, Any]:
-    """The defaults of an answer's fields, where they have any."""
+    """Return the defaults of an answer's fields, if they have any."""
     cls = {"Choice": Choice, "Reply": Reply}.get(kind)
     known = dataclasses.fields(cls) if cls else ()
     return {field.name: field.default for field in known if field.default is not dataclasses.MISSING}
 
 
 def _blank(column: _Column, values: Sequence[Any]) -> _Column:
-    """A column with null for empty texts; it no longer tells these from None."""
+    """Replace empty texts in a column with null; it no longer distinguishes these from None."""
     none = {n for n, value in enumerate(values) if value is None}
     return _Column([value or None for value in column.values], column.lossy | none)
 
@@ -285,7 +286,7 @@ def _fits(holds: Holds, values: Sequence[Any]) -> bool:
 
 
 def _same(value: Any, shown: Any) -> bool:
-    """Whether nothing was lost, neither digits nor the kind of number."""
+    """Whether a shown value equals the original, in its digits and its kind of number."""
     if isinstance(value, tuple | list) and isinstance(shown, tuple | list):
         return all(map(_same, value, shown))
     if isinstance(value, float) and isinstance(shown, float):
@@ -294,7 +295,7 @@ def _same(value: Any, shown: Any) -> bool:
 
 
 def _rests(answers: Sequence[Any], kind: str, lossy: Mapping[str, Set[int]]) -> list[str | None]:
-    """By answer what no column has exactly, as JSON; None where that is nothing but defaults."""
+    """Return, per answer, what no column represents exactly, as JSON; None if that is nothing but defaults."""
     encode: Callable[[Any], str] = json.JSONEncoder(default=_plain).encode
     held = FIELDS.get(kind, {})
     again = {field: lossy[column] for field, column in held.items()}
@@ -310,14 +311,14 @@ def _rests(answers: Sequence[Any], kind: str, lossy: Mapping[str, Set[int]]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know; an answer's parts are dataclasses, tuples and plain values."""
+    """Convert what JSON does not know; an answer's parts are dataclasses, tuples and plain values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"an answer with {value!r} ({type(value).__name__}) inside cannot be stored as JSON")
 
 
 def _stored(columns: Mapping[str, Sequence[Any]], kind: str) -> dict[str, dict[str, Any]]:
-    """The answers by item, from the columns and what else there is of each."""
+    """Rebuild the answers by item, from the columns and the rest of each."""
     if not kind:
         return dict(zip(columns["item"], map(json.loads, columns["rest"]), strict=True))
     held, defaults, nulled = FIELDS[kind], _defaults(kind), _nulled(kind)
@@ -332,7 +333,7 @@ def _stored(columns: Mapping[str, Sequence[Any]], kind: str) -> dict[str, dict[s
 
 
 def _shown(holds: Holds, value: Any) -> Any:
-    """A value as a column shows it; None where it cannot."""
+    """Return a value as a column shows it; None if it cannot."""
     if holds == "text" and isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()  # a server may send half of a surrogate pair
     if holds in ("texts", "numbers") and isinstance(value, tuple | list):

@@ -1,12 +1,12 @@
-"""What was trained is kept by what it was trained from, and never trained twice.
+"""Storage of what was trained, by what it was trained from, so that nothing is trained twice.
 
 An artefact is a folder named by a key, a hash of everything that decides its content. It is made in a folder of its own
 and renamed when it is finished, so that a folder under its key is always whole. A killed run leaves its unfinished
-folder behind, from which the next one goes on. Artefacts are kept inside `with artefacts(folder):`, however deep they
-are trained.
+folder, from which the next one continues. Artefacts are stored within `with artefacts(folder):`, however deeply nested
+the calls that train them.
 
-Next to each lies `.KEY.sha256`, with the checksums of its files, which are verified before it is opened. One that is
-damaged becomes KEY.damaged-1 and is made again. Those of earlier versions have no checksums, and are taken as they are.
+Next to each is `.KEY.sha256`, with the checksums of its files, which are verified before it is opened. A damaged one
+becomes KEY.damaged-1 and is made again. Those of earlier versions have no checksums, and are used as they are.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from tempfile import TemporaryDirectory
 
 from evenhand.core import file_io, versions
 from evenhand.core.checksums import damage_of_folder, seal_folder
-from evenhand.errors import RunError, SettingsError
+from evenhand.core.one_process import by_itself
+from evenhand.errors import EvenhandError, RunError, SettingsError, reason
 from evenhand.interfaces import Model
 
 _active: ContextVar[Path | None] = ContextVar("evenhand_artefacts", default=None)
 _refused: ContextVar[str] = ContextVar("evenhand_artefacts_refused", default="")
+_passing: ContextVar[Path | None] = ContextVar("evenhand_artefact_not_kept", default=None)
 _KEY = re.compile(r"[\w.-]+", re.A)
 
 
 @contextmanager
 def artefacts(folder: str | Path | None) -> Iterator[Path | None]:
-    """Keep in `folder` what is trained inside; None keeps nothing."""
+    """Store in `folder` what is trained within the block; None stores nothing."""
     root = None if folder is None else Path(folder).expanduser().absolute()
     token = _active.set(root)
     try:
@@ -42,7 +44,7 @@ def artefacts(folder: str | Path | None) -> Iterator[Path | None]:
 
 @contextmanager
 def nothing_made(why: str) -> Iterator[None]:
-    """Refuse to make an artefact inside: as a saved model is opened, nothing may be trained."""
+    """Refuse to make an artefact within the block: opening a saved model must not train anything."""
     token = _refused.set(why)
     try:
         yield
@@ -51,28 +53,28 @@ def nothing_made(why: str) -> Iterator[None]:
 
 
 def active() -> Path | None:
-    """The folder in use, if any."""
+    """Return the folder in use, or None."""
     return _active.get()
 
 
 def made_with(model: Model, *, device: str | None = None, precision: str | None = "auto") -> list[str | int]:
-    """What every key of something trained holds besides settings and data: where and how its numbers were computed.
+    """Return what every key contains besides settings and data: where and how the numbers were computed.
 
-    A copy that was trained in bfloat16 on a GPU is not the one that float32 on a CPU would have given, though all
-    settings are equal. How questions are written belongs to it as well: what is trained on is made of them.
+    A copy trained in bfloat16 on a GPU differs from one trained in float32 on a CPU, even with equal settings. How
+    questions are written is part of it as well: training texts are made of them.
 
     Args:
-        model: What is trained or taught from; its own device decides where none is given.
-        device: Where it is trained, if elsewhere.
-        precision: The setting; "auto" is resolved as training does. None where nothing but the device decides.
+        model: The model that is trained or taught from; its own device counts if none is given.
+        device: Device of the training, if it is another one.
+        precision: The setting; "auto" is resolved as training does. None if nothing but the device decides.
     """
-    model.rehash()  # its fingerprint is the next part of the key: nothing is trained under one that no longer holds
+    model.rehash()  # its fingerprint is the next part of the key, so it must be up to date
     place = device or str(model.facts().get("device", "cpu"))
     return [versions.ANSWERS, place.partition(":")[0], resolved_precision(precision, place) if precision else ""]
 
 
 def resolved_precision(precision: str, device: str) -> str:
-    """What "auto" stands for on a device: bf16 on GPUs that have it; other settings are as they are."""
+    """Resolve "auto" for a device: bf16 on GPUs that have it, else "no"; other settings are returned as they are."""
     if precision != "auto":
         return precision
     import torch
@@ -82,13 +84,13 @@ def resolved_precision(precision: str, device: str) -> str:
 
 @contextmanager
 def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """The folder of a finished artefact, made first where it is not there yet or damaged.
+    """Yield the folder of a finished artefact, which is made first if it is missing or damaged.
 
-    Without an active folder it is made in a temporary one, which is gone when the block is left.
+    Without an active folder it is made in a temporary one, which is removed at the end of the block.
 
     Args:
         key: Names the content: a hash of everything that decides it.
-        make: Fills a folder, which may hold what an unfinished attempt has left.
+        make: Fills a folder, which may contain what an unfinished attempt has left.
 
     Raises:
         SettingsError: The key cannot be a folder's name.
@@ -98,16 +100,25 @@ def artefact(key: str, make: Callable[[Path], None]) -> Iterator[Path]:
     root = _active.get()
     if root is None:
         with TemporaryDirectory(prefix="evenhand-") as folder:
-            make(Path(folder))
-            yield Path(folder)
+            token = _passing.set(Path(folder))
+            try:
+                make(Path(folder))
+                yield Path(folder)
+            finally:
+                _passing.reset(token)
         return
     if not (root / key).is_dir() or damage_of_artefact(root, key):
         _make(root, key, make)
     yield root / key
 
 
+def kept_nowhere(folder: Path | None) -> bool:
+    """Whether nothing in a folder is kept after the training: it is None, or a temporary one."""
+    return folder is None or folder == _passing.get()
+
+
 def refuse_making(key: str) -> None:
-    """Refuse a key, or any making, before anything is done.
+    """Refuse an invalid key, or making anything at all, before any work is done.
 
     Raises:
         SettingsError: The key cannot be a folder's name, or nothing may be made here (`nothing_made`).
@@ -132,17 +143,27 @@ def _make(root: Path, key: str, make: Callable[[Path], None]) -> None:
                     return
                 _set_aside(root, key, why)
             unfinished.mkdir(exist_ok=True)
-            make(unfinished)
+            file_io.remove_parts(unfinished)  # else they would become part of the artefact
+            with by_itself():  # other processes wait for the lock
+                make(unfinished)
             file_io.sync_tree(unfinished)
             seal_folder(unfinished, _checksums(root, key))
             unfinished.rename(root / key)
             file_io.sync_folder(root)
-    except OSError as error:
-        raise RunError(f"cannot keep what was trained in {root}: {error}; free some space or name another") from error
+    except EvenhandError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not file_io.lacks_space(error):  # safetensors and torch raise others
+            raise
+        room = file_io.space(root, sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file()))
+        raise RunError(
+            f"cannot keep what was trained in {root} ({reason(error)}; {room}); free some space, or name another "
+            "folder, and run again: the training continues from its last checkpoint"
+        ) from error
 
 
 def damage_of_artefact(root: Path, key: str) -> str:
-    """What is damaged in a finished artefact: "" where all of its files are as they were written.
+    """Describe the damage in a finished artefact; "" if all of its files are as they were written.
 
     Its files are hashed once per process, and their hashes serve the fingerprint of a model in it as well.
     """
@@ -150,9 +171,28 @@ def damage_of_artefact(root: Path, key: str) -> str:
 
 
 def finished(root: Path) -> list[str]:
-    """The keys of the finished artefacts in a folder."""
+    """Return the keys of the finished artefacts in a folder."""
     folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
     return [path.name for path in folders if file_io.DAMAGED not in path.name]
+
+
+def intact(root: Path) -> list[str]:
+    """Return the keys of the finished artefacts in a folder; damaged ones are moved aside, with a warning.
+
+    Args:
+        root: The folder of artefacts, which nobody else writes to now.
+
+    Raises:
+        RunError: A file cannot be read now, or a damaged artefact cannot be moved.
+    """
+    found = []
+    for key in finished(root):
+        why = damage_of_artefact(root, key)
+        if why:
+            _set_aside(root, key, why)
+        else:
+            found.append(key)
+    return found
 
 
 def _set_aside(root: Path, key: str, why: str) -> None:

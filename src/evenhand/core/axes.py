@@ -1,4 +1,4 @@
-"""When two names mean the same axis of bias: benchmarks write "Gender_identity", "Gender" or "gender identity"."""
+"""Names of the same axis of bias: benchmarks write "Gender_identity", "Gender" or "gender identity"."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _SAME = {
     "ses": listed("socioeconomic, socioeconomicstatus, class, socioeconomicclass"),
     "sexualorientation": listed("sexuality, lgbtqia, lgbtq"),
 }
-"""Names of an axis in the benchmarks, letters only, by one of them."""
+"""Other names of an axis in the benchmarks, in letters only, by its key."""
 _NAMES = {name: axis for axis, names in _SAME.items() for name in names}
 
 
 def axis_key(name: str) -> str:
-    """One spelling for all names of an axis; a name that no benchmark here has is its own."""
+    """Return one key for all names of an axis; a name that no benchmark here has is its own key."""
     letters = "".join(c for c in name.casefold() if c.isalnum())
     return _NAMES.get(letters, letters)
 
 
 def same_axis(one: str, other: str) -> bool:
-    """Whether two names are of one axis; an empty name is of none.
+    """Whether two names mean the same axis; an empty name means none.
 
     KoBBQ's "Race/Ethnicity/Nationality" counts as race, and an intersection, such as "Race_x_gender", is an axis of its
     own.

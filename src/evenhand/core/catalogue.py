@@ -1,4 +1,4 @@
-"""What methods and benchmarks there are, as facts that need no import of theirs: a list must appear at once."""
+"""Facts about methods and benchmarks that need no import of them: a list must appear at once."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FACTS = Path(__file__).with_suffix(".toml")
+PROMPTS = FACTS.with_name("benchmark_prompts.toml")
 TRAIN = " --train "
-"""Parts an example's method from its training data."""
+"""Separates an example's method from its training data."""
 
 
 class MethodFacts(NamedTuple):
-    """One method as a list of methods shows it; "" is "nothing" or, for a plugin, "not known"."""
+    """Facts about one method for a list; "" means "nothing" or, for a plugin, "not known"."""
 
     name: str
     about: str
-    """First sentence of its description; of a broken plugin, its error."""
+    """First sentence of its description; for a broken plugin, its error."""
     needs: str
     """Abilities that the model must have, and further conditions."""
     trains: str
-    """What it learns from: questions, texts or pairs."""
+    """Data that it learns from: questions, texts or pairs."""
     calls: str
     """Requests to the model per question."""
     source: str
@@ -38,7 +39,7 @@ class MethodFacts(NamedTuple):
     example: str
     """Settings and training data that work on the demo, as `evenhand compare --methods` takes them."""
     vary: str = ""
-    """A setting and values for a sweep, "strength=0.5,1.0", where the method has one that trades bias against cost."""
+    """A setting and values for a sweep, "strength=0.5,1.0", if the method has one that trades bias against cost."""
 
     @property
     def train(self) -> str:
@@ -47,12 +48,12 @@ class MethodFacts(NamedTuple):
 
 
 def methods() -> list[MethodFacts]:
-    """All methods, built-in ones first, then plugins and those that cannot be used."""
+    """List all methods: built-in ones first, then plugins and those that cannot be used."""
     return [method_facts(name, about) for name, about in listing("methods").items()]
 
 
 def method_facts(name: str, about: str = "") -> MethodFacts:
-    """Facts of one method; of a plugin what its class says.
+    """Return the facts about one method; for a plugin, those that its class declares.
 
     Args:
         name: Registered name, or the label of a broken plugin.
@@ -67,8 +68,20 @@ def method_facts(name: str, about: str = "") -> MethodFacts:
     return MethodFacts(name, about, " and ".join(needs), "training data" if cls.needs_data else "", "", "", name)
 
 
+def prompts_per_item(benchmark: str) -> dict[str, float]:
+    """Return the prompts per item of a built-in benchmark, by ability, with default settings on its demo items.
+
+    Args:
+        benchmark: Registered name.
+
+    Returns:
+        Prompts by ability; empty for a plugin, and for a benchmark that reads the weights without asking.
+    """
+    return dict(_prompts().get(benchmark, {}))
+
+
 def listing(kind: str) -> dict[str, str]:
-    """Every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
+    """List every method or benchmark with its first sentence; broken plugins with their last line of traceback."""
     known = registry.of_kind(kind)
     own = {name: first_sentence(_docstring(known, name)) for name in registry.BUILT_IN[kind]}
     found = own | {name: about(thing) for name, thing in known.load_all(leave_out=own).items()}
@@ -76,26 +89,26 @@ def listing(kind: str) -> dict[str, str]:
 
 
 def list_methods() -> pd.DataFrame:
-    """All mitigation methods: a row each, with what it needs, what it trains on, its calls, source and an example."""
+    """List all mitigation methods: a row each, with needs, training data, calls, source and an example."""
     import pandas as pd
 
     return pd.DataFrame([m._asdict() for m in methods()]).drop(columns="vary").set_index("name")
 
 
 def list_benchmarks() -> pd.DataFrame:
-    """All benchmarks: a row each, with its first sentence."""
+    """List all benchmarks: a row each, with its first sentence."""
     import pandas as pd
 
     return pd.DataFrame({"about": listing("benchmarks")}).rename_axis("name")
 
 
 def about(thing: Any) -> str:
-    """First sentence of a class's description."""
+    """Return the first sentence of a class's description."""
     return first_sentence(inspect.getdoc(thing) or "")
 
 
 def first_sentence(docstring: str) -> str:
-    """The summary of a docstring, in one line."""
+    """Return the summary of a docstring, in one line."""
     return docstring.split("\n\n")[0].replace("\n", " ")
 
 
@@ -104,8 +117,13 @@ def _built_in() -> dict[str, dict[str, str]]:
     return tomllib.loads(FACTS.read_text(encoding="utf-8"))
 
 
+@cache
+def _prompts() -> dict[str, dict[str, float]]:
+    return tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
+
+
 def _docstring(known: registry.Registry, name: str) -> str:
-    """A class's docstring from its source: to import all methods takes a second, and a list of them must not."""
+    """Return a class's docstring from its source: importing all methods takes a second, too long for a list of them."""
     module, _, attribute = (known.place(name) or "").partition(":")
     spec = find_spec(module)
     source = spec.loader.get_source(module) if spec is not None and isinstance(spec.loader, InspectLoader) else None

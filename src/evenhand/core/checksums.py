@@ -1,7 +1,7 @@
-"""Checksums of what is stored, which are verified when it is read.
+"""Checksums of stored files, which are verified when they are read.
 
-They tell damage: flipped bits, files that were cut off, blocks of zeros. They are not signatures, so whoever alters a
-file on purpose can make one that fits. Three forms, by what is stored:
+They detect damage: flipped bits, truncated files, blocks of zeros. They are not signatures: whoever alters a file on
+purpose can compute a new one. Three forms, by what is stored:
 
 - JSON: the entry `checksum`, over the other entries (`sealed`, `unsealed`);
 - a folder: a list of SHA-256 in the form of `sha256sum` (`seal_folder`, `damage_of_folder`), the hash that fingerprints
@@ -29,7 +29,7 @@ MISSING = "it is missing"
 LATER = "run again when it can be; nothing was changed"
 """What to do about a file that cannot be read for now."""
 DATABASE = ".sqlite"
-"""In the names of databases, whose rows have checksums of their own: SQLite writes to a file whenever it is opened."""
+"""In the names of databases: their rows have checksums, and SQLite writes to a file whenever it opens it."""
 
 
 class Unsealed(NamedTuple):
@@ -37,23 +37,23 @@ class Unsealed(NamedTuple):
 
     content: dict[str, Any]
     verified: bool
-    """Whether it had a checksum, which files of earlier versions do not."""
+    """Whether it had a checksum, which files of earlier versions lack."""
 
 
 class FileDamage(NamedTuple):
-    """A file that is damaged."""
+    """A damaged file, and why it counts as damaged."""
 
     name: str
-    """Relative to its folder."""
+    """Path relative to its folder."""
     why: str
 
     def __str__(self) -> str:
-        """Both in words."""
+        """Describe the damage."""
         return f"{self.name} is missing" if self.why == MISSING else f"{self.name}: {self.why}"
 
 
 def sealed(content: Mapping[str, Any]) -> str:
-    """JSON of an object with its checksum, as it is written to a file; what JSON does not know becomes its `str`."""
+    """Write an object as JSON with its checksum, as it is stored in a file; other values are written as their `str`."""
     plain = {name: value for name, value in content.items() if name != NAME}
     text = json.dumps(plain, indent=2, ensure_ascii=False, default=str)
     entry = f'  "{NAME}": "{checksum(_compact(json.loads(text)))}"'
@@ -61,7 +61,7 @@ def sealed(content: Mapping[str, Any]) -> str:
 
 
 def unsealed(text: str) -> Unsealed:
-    """What `sealed` has written.
+    """Read JSON that `sealed` wrote, and verify its checksum.
 
     Raises:
         ValueError: It is not JSON, not an object, or does not match its checksum.
@@ -82,7 +82,7 @@ def seal_folder(folder: Path, target: Path, names: Sequence[str] = ()) -> None:
     """Write the checksums of the files below a folder.
 
     Args:
-        folder: It must be finished. Databases in it are left out, and so is what was moved aside as damaged.
+        folder: A finished folder. Databases in it are left out, and so is what was moved aside as damaged.
         target: The file to write, in this folder or elsewhere.
         names: Relative names of the files; empty takes all.
 
@@ -95,19 +95,19 @@ def seal_folder(folder: Path, target: Path, names: Sequence[str] = ()) -> None:
 
 
 def damage_of_folder(folder: Path, listed: Path) -> str:
-    """What is damaged in a folder: "" where every file is as it was written; see `damaged_file`."""
+    """Describe the first damage in a folder, "" if every file is as it was written; see `damaged_file`."""
     found = damaged_file(folder, listed)
     return "" if found is None else str(found)
 
 
 def damaged_file(folder: Path, listed: Path) -> FileDamage | None:
-    """The first file of a folder that is damaged; None where every file is as it was written.
+    """Find the first damaged file of a folder; None if every file is as it was written.
 
     Nothing is opened but the files that are in the folder, whatever the list names.
 
     Args:
-        folder: With the files.
-        listed: What `seal_folder` has written. Where there is none, nothing is known, and nothing is damaged.
+        folder: Folder with the files.
+        listed: File that `seal_folder` wrote. If it is missing, nothing is known, and nothing counts as damaged.
 
     Raises:
         RunError: The machine cannot read a file now, which says nothing about its content.
@@ -140,7 +140,7 @@ def _listed(file: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """All files below a folder by their relative names, without databases and what was moved aside."""
+    """Find all files below a folder by relative name, without databases and what was moved aside."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and DATABASE not in path.name)
     named = {path.relative_to(folder).as_posix(): path for path in found}
     return {name: path for name, path in named.items() if file_io.DAMAGED not in name}

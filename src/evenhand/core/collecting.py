@@ -1,4 +1,4 @@
-"""The garbage collector, while many small objects are made that are no garbage."""
+"""Less frequent garbage collection while many small objects are made that are not garbage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 YOUNG = 50_000
-"""New objects after which the collector looks at the youngest. Python's own 700 make it go through all modules of a
+"""Number of new objects that starts a collection of the youngest. Python's own 700 make it go through all modules of a
 model again and again while requests are built, which took a third of the time of asking a small model."""
 
 _lock = Lock()
@@ -18,7 +18,7 @@ _usual = gc.get_threshold()
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Collect garbage after more new objects within the block; a caller who collects none or more rarely is heeded."""
+    """Collect garbage less often within the block; a caller's setting to collect never, or more rarely, is kept."""
     global _within, _usual  # the threshold is one for all threads: the last to leave puts it back
     with _lock:
         if not _within:

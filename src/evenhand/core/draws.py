@@ -1,7 +1,7 @@
 """Seeded draws: orders by a hash of seed and name, and random generators.
 
-The formulas are fixed, as with others all draws of earlier versions would change; so callers differ in how they join
-seed and names. The place of a name in an order by hash depends on no other name.
+The formulas are fixed, since others would change all draws of earlier versions; so callers differ in how they join seed
+and names. The place of a name in an order by hash depends on no other name.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def key_hash(key: str) -> bytes:
 
 
 def seeded_hash(seed: int, *names: object) -> bytes:
-    """`key_hash` of a seed and names, joined by slashes."""
+    """Return the `key_hash` of a seed and names, joined by slashes."""
     return _hash("/", seed, *names)
 
 
 def item_hash(seed: int, item_id: str, *names: object) -> bytes:
-    """`key_hash` of a seed, an item's id and further names, joined by colons."""
+    """Return the `key_hash` of a seed, an item's id and further names, joined by colons."""
     return _hash(":", seed, item_id, *names)
 
 
 def generator(*parts: int | str | bytes) -> np.random.Generator:
-    """NumPy's default generator, seeded by numbers and by the bytes of texts (UTF-8).
+    """Return NumPy's default generator, seeded by numbers and by the bytes of texts (UTF-8).
 
     Args:
-        parts: Numbers are not negative. What a draw is for is among them, so that it depends on no other draw.
+        parts: Numbers (not negative) and texts; include the purpose of the draw, so that it depends on no other draw.
     """
     import numpy as np
 
@@ -50,7 +50,7 @@ def generator(*parts: int | str | bytes) -> np.random.Generator:
 
 
 def seeded_order(names: Iterable[str], seed: int, what: str) -> list[str]:
-    """Distinct names in the order of their seeded hashes.
+    """Return distinct names in the order of their seeded hashes.
 
     Args:
         names: In any order; repetitions do not matter.
@@ -61,7 +61,7 @@ def seeded_order(names: Iterable[str], seed: int, what: str) -> list[str]:
 
 
 def shuffled(items: Iterable[T], seed: int | str) -> list[T]:
-    """Items in a random order; a seed may be a text that says what the order is for."""
+    """Return items in a random order; a seed may be a text that says what the order is for."""
     order = list(items)
     Random(seed).shuffle(order)
     return order

@@ -1,7 +1,7 @@
 """Hashes of bytes, texts, JSON-able content and the files in a folder, which name what is stored.
 
-Every hash that is written down or compared with a published one is made here; `evenhand.core.draws` makes those that
-draws depend on. Three rules turn content into bytes. Each has named what is stored, so none can be replaced by another:
+Every hash that is stored or compared with a published one is made here; `evenhand.core.draws` makes those that draws
+depend on. Three rules turn content into bytes. Each has named stored content, so none can be replaced by another:
 
 - `json_hash` and `digest`: JSON with sorted keys in ASCII, and `str` of what JSON does not know;
 - `evenhand.core.answer_cache.key`: compact JSON with sorted keys in UTF-8, which refuses what JSON does not know;
@@ -35,22 +35,22 @@ def stream_hash(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a text in UTF-8, in hexadecimal; lone surrogates, which models may write, are no error."""
+    """SHA-256 of a text in UTF-8, in hexadecimal; lone surrogates, which models may write, are accepted."""
     return bytes_hash(utf8(text))
 
 
 def short_text_hash(text: str) -> str:
-    """BLAKE2b (96 bits) of a text, in hexadecimal: what cells record of the requests that gave their answers."""
+    """BLAKE2b (96 bits) of a text, in hexadecimal; cells record it for the requests that gave their answers."""
     return hashlib.blake2b(utf8(text), digest_size=12).hexdigest()
 
 
 def checksum(text: str) -> str:
-    """BLAKE2b (64 bits) of a text, in hexadecimal: it tells damage, and nothing that was altered on purpose."""
+    """BLAKE2b (64 bits) of a text, in hexadecimal: it detects damage, but no deliberate change."""
     return hashlib.blake2b(utf8(text), digest_size=8).hexdigest()
 
 
 def utf8(text: str) -> bytes:
-    """A text in UTF-8, lone surrogates as if they were characters."""
+    """Encode a text in UTF-8, lone surrogates as if they were characters."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -71,7 +71,7 @@ def of_folder(folder: Path) -> str:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file in hexadecimal. It is read once, until its size or time changes.
+    """SHA-256 of a file in hexadecimal, cached until the file's size or time changes.
 
     Raises:
         OSError: It cannot be read.

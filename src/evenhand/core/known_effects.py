@@ -20,26 +20,26 @@ TABLE = Path(__file__).with_suffix(".toml")
 
 
 class Effect(NamedTuple):
-    """One row: where it applies, and what it does to numbers."""
+    """One row: when it applies, and what it does to numbers."""
 
     source: str
     """Name of the script in `findings/` that shows it, or an address."""
     effect: str
     evenhand: str
-    """What evenhand does: where its own numbers are not affected, why."""
+    """What evenhand does about it, or why its own numbers are not affected."""
     package: str = ""
-    """A distribution that has it; "" for a setting."""
+    """The distribution with the effect; "" for a setting."""
     versions: str = ""
-    """Those in which it was seen, as a version specifier: ==0.21.2."""
+    """The versions in which it was seen, as a version specifier: ==0.21.2."""
     variable: str = ""
-    """An environment variable that has it; "" for a package."""
+    """The environment variable with the effect; "" for a package."""
     values: tuple[str, ...] = ()
-    """The values of the variable that have it."""
+    """The values of the variable that have the effect."""
 
 
 @cache
 def effects() -> tuple[Effect, ...]:
-    """All rows of the table."""
+    """Return all rows of the table."""
     rows = tomllib.loads(TABLE.read_text(encoding="utf-8"))["effect"]
     return tuple(Effect(**{**row, "values": tuple(row.get("values", ()))}) for row in rows)
 
@@ -47,14 +47,14 @@ def effects() -> tuple[Effect, ...]:
 def applying(
     installed: Callable[[str], str] = version, environment: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, str]]:
-    """The rows that apply to this installation, by their source.
+    """Return the rows that apply to this installation, by their source.
 
     Args:
-        installed: From a distribution's name to its version; raises `PackageNotFoundError` for one that is not there.
+        installed: Returns the version of a distribution; raises `PackageNotFoundError` for one that is not installed.
         environment: Environment variables; None is this process's.
 
     Returns:
-        Per row what has the effect ("peft 0.21.2"), the effect, and what evenhand does.
+        Per row, what has the effect ("peft 0.21.2"), the effect, and what evenhand does.
     """
     variables = os.environ if environment is None else environment
     found = {}
@@ -70,7 +70,7 @@ def _setting(row: Effect, variables: Mapping[str, str]) -> str:
 
 
 def _package(row: Effect, installed: Callable[[str], str]) -> str:
-    """The package with its version, where that is one of those with the effect; "" elsewhere."""
+    """Return the package with its version, if that version has the effect; else ""."""
     try:
         have = installed(row.package)
         within = SpecifierSet(row.versions).contains(Version(have), prereleases=True)

@@ -13,14 +13,14 @@ from evenhand.core import moved
 def lazy_names(
     package: str, places: Mapping[str, Iterable[str]], old: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose public names stand in its modules.
+    """Make `__getattr__` and `__dir__` for a package whose public names are defined in its modules.
 
     Type checkers see none of this: a package also imports its names below `if TYPE_CHECKING`.
 
     Args:
         package: The package's `__name__`.
-        places: Module to the names in it; a module without names is public itself.
-        old: Old names with the modules that still know them for one release; they are not listed.
+        places: Names by module; a module without names is public itself.
+        old: Old names, each with the module that provides it for one release; they are not listed.
     """
     module_of = {name: module for module, names in places.items() for name in names}
     modules = {module.removeprefix(f"{package}."): module for module, names in places.items() if not names}

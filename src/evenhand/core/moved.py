@@ -110,14 +110,14 @@ MOVED = {
     "versions": "core.versions",
     "worst_group": "experiment.worst_group",
 }
-"""Old to new, below `evenhand`; of a package also the modules in it.
+"""New module by old module, below `evenhand`; a package stands for the modules in it too.
 
-What only one family of methods used is private now (`methods/FAMILY/_NAME.py`) and has no old name here.
+Modules that only one family of methods used are private now (`methods/FAMILY/_NAME.py`) and have no old name here.
 """
 
 
 class _Mover:
-    """Gives the module at its new place; it is one module under two names."""
+    """Loader that returns the module from its new place; it is one module under two names."""
 
     def __init__(self, new: str) -> None:
         self._new = new
@@ -127,7 +127,7 @@ class _Mover:
         if not _imported_for_another(spec.name):
             _warn(spec.name, self._new, stacklevel=3)
         module = importlib.import_module(self._new)
-        self._spec = module.__spec__  # the import system writes the old name's over it
+        self._spec = module.__spec__  # the import system replaces it with the old name's
         return module
 
     def exec_module(self, module: ModuleType) -> None:
@@ -143,7 +143,7 @@ class _Mover:
 
 
 class _Finder:
-    """Asked first: below a package that has moved, others would make a second module of the same file."""
+    """Finder that comes first: below a moved package, others would make a second module of the same file."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -153,7 +153,7 @@ class _Finder:
 
 
 def new_name(old: str) -> str | None:
-    """Where a module is now, or None where it did not move: "evenhand.rules.packs" as "evenhand.rules" says."""
+    """Return a module's new name, or None if it did not move; "evenhand.rules.packs" moves with "evenhand.rules"."""
     name = old.removeprefix("evenhand.")
     if name == old:
         return None
@@ -167,9 +167,9 @@ def new_name(old: str) -> str | None:
 
 
 def attribute(package: str, name: str) -> ModuleType | None:
-    """What `package.name` is where that was a module before it moved; for the `__getattr__` of packages.
+    """Return `package.name` if that was a module before it moved; for the `__getattr__` of packages.
 
-    Python imports no module for `evenhand.conversation` alone. It was there as soon as anything had imported it.
+    Python imports no module for `evenhand.conversation` alone: it existed as soon as anything had imported it.
     """
     old = f"{package}.{name}"
     new = new_name(old)
@@ -182,14 +182,14 @@ def attribute(package: str, name: str) -> ModuleType | None:
 
 
 def moved_names(module: str, places: Mapping[str, str], *, instead: str = "") -> Callable[[str], Any]:
-    """`__getattr__` of a module for names that have moved out of it; they work for one release, with a warning.
+    """Make a module's `__getattr__` for names that have moved out of it; they work for one release, with a warning.
 
     Define it `if not TYPE_CHECKING`, as type checkers would otherwise take any name for one of the module.
 
     Args:
         module: The module's `__name__`.
-        places: Name to the module that has it now.
-        instead: What is to be used in place of these names, where they exist for one release only.
+        places: The module that has each name now.
+        instead: What to use in place of these names, if they exist for one release only.
     """
 
     def get(name: str) -> Any:
@@ -202,7 +202,7 @@ def moved_names(module: str, places: Mapping[str, str], *, instead: str = "") ->
 
 
 def install() -> None:
-    """Have old names found from now on; once per process."""
+    """Make old names importable from now on; once per process."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -212,7 +212,7 @@ def _warn(old: str, new: str, stacklevel: int) -> None:
 
 
 def _imported_for_another(name: str) -> bool:
-    """Whether a package is imported because of a module in it, whose own warning says all there is to say."""
+    """Whether a package is imported because of a module in it, whose own warning suffices."""
     frame: FrameType | None = sys._getframe(2)
     asked = name
     while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):

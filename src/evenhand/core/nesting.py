@@ -1,4 +1,4 @@
-"""How deep values lie inside of each other: what is nested without end would exhaust Python's stack further on."""
+"""A limit on the nesting of values, since very deep nesting would exhaust Python's stack later."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 DEEPEST = 100
-"""Levels that no data file or setting of evenhand's reaches."""
+"""Maximum number of levels; no data file or setting of evenhand has as many."""
 
 
 def deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects lie more than so many levels inside of each other.
+    """Whether lists and mappings are nested deeper than a number of levels.
 
     Args:
-        value: JSON values, or such values as Python writes them.
-        levels: Levels that are accepted; a plain value has none, a list of plain values one.
+        value: A JSON value, or its equivalent in Python, with tuples and sets.
+        levels: Maximum that is accepted; a plain value has none, a list of plain values one.
     """
     level = [value]
     for _ in range(levels):

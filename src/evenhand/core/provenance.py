@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """What was typed, if evenhand runs as a command: ready for a shell, without passwords in URLs; "" from Python."""
+    """Return the typed command, quoted for a shell and without passwords in URLs; "" if evenhand runs from Python."""
     program = Path(sys.argv[0]) if sys.argv else Path()
     is_module = program.name in ("__main__.py", "app.py") and program.parent.name == "cli"
     if not is_module and program.name.removesuffix(".exe") != "evenhand":

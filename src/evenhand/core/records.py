@@ -14,16 +14,16 @@ WORST_GROUP = "worst group"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One (model, method, benchmark, metric, group).
+    """One number, of one model, method, benchmark, metric and group.
 
     A cell without numbers (not applicable, failed) is a single record with an empty metric and a `note` that says why.
-    Where nothing was answered there is one such record per main metric, without a value and with the status "failed".
+    If nothing was answered, there is one such record per main metric, without a value and with the status "failed".
     """
 
     model: str
     method: str
     """Row of the tables: the method's spec, such as "self_debias(variant=explanation)". A baseline is "none", followed
-    by how it was read where that is not the model's own way: "none (generation, T=1)"."""
+    by how it was read if that is not the model's own way: "none (generation, T=1)"."""
     benchmark: str
     """Spec of the benchmark."""
     metric: str = ""
@@ -33,21 +33,21 @@ class Record:
     """Lower end of the interval of the value (level 1 - alpha, alpha as in the manifest)."""
     high: float = NAN
     standard_error: float = NAN
-    """Of the value; nan where there is no interval."""
+    """Standard error of the value; nan if there is no interval."""
     n: float = 0
-    """Answers behind the value."""
+    """Number of answers that the value is computed from."""
     clusters: int = 0
-    """Independent clusters (templates) behind the interval."""
+    """Number of independent clusters (templates) that the interval is computed from."""
     degrees: float = NAN
     """Degrees of freedom of the standard error."""
     baseline: str = ""
-    """Row that the differences refer to; "" for a baseline itself and where there is none."""
+    """Row that the differences refer to; "" for a baseline itself, and if there is none."""
     difference: float = NAN
     """Value minus the baseline's, on the same items."""
     difference_low: float = NAN
     difference_high: float = NAN
     difference_error: float = NAN
-    """Standard error of the difference; where its interval is wider than a t interval, what that width stands for."""
+    """Standard error of the difference; if its interval is wider than a t interval, what that width stands for."""
     gain: float = NAN
     """Improvement in the metric's own direction; positive is better."""
     gain_low: float = NAN
@@ -62,24 +62,24 @@ class Record:
     """Interval of the baseline's value; with it a verdict needs no other record."""
     baseline_high: float = NAN
     baseline_clusters: int | None = None
-    """Clusters behind the baseline's value; a comparison is worth no more than the fewer of both."""
+    """Number of clusters of the baseline's value; a comparison is worth no more than the smaller of both numbers."""
     loss_high: float = NAN
     """Upper bound of the loss in the metric's own direction that non-inferiority is judged by."""
     clusters_needed: float = NAN
-    """About how many clusters a run needs to exclude a loss above the margin; nan where that is settled."""
+    """Approximate number of clusters needed to exclude a loss above the margin; nan if that is settled."""
     between_seeds: float = NAN
-    """Standard deviation between seeds or samples, where a row is the mean of several; part of the interval."""
+    """Standard deviation between seeds or samples, if a row is the mean of several; part of the interval."""
     between_wordings: float = NAN
-    """Standard deviation between wordings, likewise."""
+    """Standard deviation between wordings, if a row is the mean of several; part of the interval."""
     direction: str = "none"
     kind: str = "validity"
     """bias, capability, validity, cost, or change (of answers). A record of cost belongs to the row, not to a group:
     it has no interval and is never tested."""
     main: bool = False
-    """Shown in the short table."""
+    """Whether it is shown in the short table."""
     status: Status = "ok"
     note: str = ""
-    """Why there are no numbers, no interval or no effect; of "worst group", which group it is."""
+    """Why there are no numbers, no interval or no effect; for "worst group", which group it is."""
 
     @property
     def has_numbers(self) -> bool:
@@ -88,5 +88,5 @@ class Record:
 
 
 def is_baseline(method: str) -> bool:
-    """Whether a row of the tables is the untouched model, read in any way."""
+    """Whether a row of the tables is the baseline, however it is read."""
     return method == BASELINE or method.startswith(f"{BASELINE} (")

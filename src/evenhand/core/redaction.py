@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is stored or shown, in every spelling in which a server may send them back."""
+"""Redaction of secrets in everything stored or shown, in every spelling in which a server may send them back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.parse import quote, quote_plus, unquote
 
 MASK = "[secret]"
 _LONG = 16
-"""Characters from which a secret is taken for one wherever it stands."""
+"""Minimum length of a secret that is masked wherever it occurs."""
 _MIXED = 8
-"""Characters from which it is, where it has letters and other characters."""
+"""Minimum length of such a secret if it has letters and other characters."""
 _WORD = 6
-"""Characters from which a secret is masked in a message also within a word."""
+"""Minimum length of a secret that is masked in a message even within a word."""
 
 
 class Redactor:
@@ -34,9 +34,9 @@ class Redactor:
         self._bytes = [form.encode("utf-8", "replace") for form in self._certain]
 
     def message(self, text: str) -> str:
-        """A message without any secret, for screens, logs, notes and exceptions.
+        """Mask all secrets in a message for screens, logs, notes and exceptions.
 
-        A short secret is masked only where it stands as a word.
+        A short secret is masked only as a whole word.
         """
         for secret in self._all:
             pattern = re.escape(secret)
@@ -44,9 +44,9 @@ class Redactor:
         return text
 
     def data(self, text: str) -> str:
-        """A reply or a name without secrets.
+        """Mask secrets in a reply or a name.
 
-        Only those are masked that no text holds by chance: a key such as "EMPTY" or "A", which servers on one's own
+        Only those are masked that no text contains by chance: a key such as "EMPTY" or "A", which servers on one's own
         machine take, would otherwise change answers.
         """
         for secret in self._certain:
@@ -54,7 +54,7 @@ class Redactor:
         return text
 
     def content(self, content: bytes) -> bytes:
-        """What a server sent, without secrets, as `data` does it; JSON stays JSON, however it spells its characters."""
+        """Mask secrets in what a server sent, as `data` does; JSON stays JSON, however its characters are written."""
         if not self._bytes:
             return content
         found = any(secret in content for secret in self._bytes)
@@ -66,7 +66,7 @@ class Redactor:
             return content if clean == parsed and not found else json.dumps(clean).encode()
         except ValueError:
             return self.data(content.decode("utf-8", "replace")).encode() if found else content
-        except RecursionError:  # nobody can read it, and nobody knows what is in it
+        except RecursionError:  # it cannot be searched for secrets, so none of it is kept
             return b""
 
     def _cleaned(self, value: Any) -> Any:
@@ -78,13 +78,13 @@ class Redactor:
 
 
 def is_distinct(secret: str) -> bool:
-    """Whether a text that holds this secret must have it from there."""
+    """Whether a secret is too distinct to occur in a text by chance."""
     mixed = any(c.isalpha() for c in secret) and not secret.isalpha()
     return len(secret) >= _LONG or (len(secret) >= _MIXED and mixed)
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """A secret as it is, and as URLs, JSON, HTML, Python and the header of basic authentication write it."""
+    """Yield a secret as it is, and as URLs, JSON, HTML, Python and the header of basic authentication write it."""
     plain = unquote(secret)
     for form in dict.fromkeys((secret, plain)):
         yield form
@@ -98,9 +98,9 @@ def spellings(secret: str) -> Iterator[str]:
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:
-    """What base64 makes of a secret, whatever stands before and after it, such as a user's name and a colon.
+    """Yield the base64 forms of a secret, whatever is before and after it, such as a user's name and a colon.
 
-    Three bytes are four characters, so there are three ways to begin; characters that depend on neighbours are cut.
+    Three bytes become four characters, so there are three alignments; characters that depend on neighbours are cut.
     """
     for before in range(3):
         whole = base64.b64encode(bytes(before) + secret).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""Names to classes: built-in, installed plugins, notebook objects, plugin files. Imports nothing until asked."""
+"""Classes by name: built-in ones, installed plugins, notebook objects, plugin files; imported only when asked for."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ INSTALL = "run `pip install -e .` in its folder"
 
 
 class PluginWarning(UserWarning):
-    """A plugin that could not be used and was skipped; the message holds its traceback."""
+    """A plugin that could not be used and was skipped; the message contains its traceback."""
 
 
 class Broken(NamedTuple):
     """A plugin that was skipped."""
 
     entry_point: str
-    """As its package declares it, "NAME = MODULE:ATTRIBUTE"."""
+    """The entry point as its package declares it, "NAME = MODULE:ATTRIBUTE"."""
     distribution: str
-    """The package that declares it, and its version; "" where that is not known."""
+    """The package that declares it, and its version; "" if that is not known."""
     error: str
-    """What it raised, or why it cannot be used, in one line."""
+    """The error that it raised, or why it cannot be used, in one line."""
 
 
 class Registry:
-    """The names of one kind."""
+    """The registered names of one kind."""
 
     def __init__(self, kind: str, built_in: Iterable[str]) -> None:
-        """Nothing is looked up before first use.
+        """Make a registry; nothing is looked up before its first use.
 
         Args:
             kind: A key of `BUILT_IN`; evenhand and its plugins declare entry points in the group "evenhand.<kind>".
@@ -84,7 +84,9 @@ class Registry:
         self._points: dict[str, EntryPoint] = {}
         self._searched = False
         self.problems: dict[str, str] = {}
-        """What was skipped: name to traceback or reason."""
+        """What was skipped: traceback or reason, by name."""
+        self.failed_files: dict[str, str] = {}
+        """Plugin files that were skipped, with the last line of the traceback; a missing name may be theirs."""
 
     def names(self) -> list[str]:
         """All names, built-in first; plugins that turned out broken are left out."""
@@ -92,7 +94,7 @@ class Registry:
         return [n for n in dict.fromkeys([*self._places, *self._objects]) if n not in self.problems]
 
     def __contains__(self, name: str) -> bool:
-        """Whether something has this name, be it a plugin that is broken."""
+        """Whether something has this name, even if it is a broken plugin."""
         self._search()
         return name in self._places or name in self._objects
 
@@ -115,14 +117,15 @@ class Registry:
         """Import and return what is registered as `name`.
 
         Raises:
-            UnknownNameError: Nothing is; the message lists the near names.
-            SettingsError: It is a plugin that cannot be imported; the message holds its traceback.
+            UnknownNameError: The name is not registered; the message lists similar names.
+            SettingsError: It is a plugin that cannot be imported; the message contains its traceback.
         """
         self._search()
         if name in self._objects:
             return self._objects[name]
         if name not in self._places:
-            raise UnknownNameError(self.kind.removesuffix("s").replace("_", " "), name, self.names())
+            failed = " ".join(f"The plugin {file} was skipped: {error}" for file, error in self.failed_files.items())
+            raise UnknownNameError(self.kind.removesuffix("s").replace("_", " "), name, self.names(), failed)
         if name not in self.problems:
             try:
                 module, _, attribute = self._places[name].partition(":")
@@ -135,12 +138,12 @@ class Registry:
         raise SettingsError(f"the plugin {name!r} ({self._places[name]}) is broken:\n{self.problems[name]}")
 
     def place(self, name: str) -> str | None:
-        """Where a name's class or loader is, "module:attribute", without importing it; None if it was registered."""
+        """Return where a name's class or loader is ("module:attribute"), without import; None if it was registered."""
         self._search()
         return self._places.get(name)
 
     def broken(self) -> dict[str, Broken]:
-        """What was skipped so far, by the names in `problems`; `load_all` first finds all that is broken."""
+        """Return what was skipped so far, by the names in `problems`; `load_all` first finds all that is broken."""
         found = {}
         for name, reason in self.problems.items():
             point = self._points[name]
@@ -149,7 +152,7 @@ class Registry:
         return found
 
     def load_all(self, leave_out: Container[str] = ()) -> dict[str, Any]:
-        """Import everything that works; what does not is in `problems` and was warned of."""
+        """Import everything that works; the rest is in `problems`, each with a warning."""
         found = {}
         for name in self.names():
             if name in leave_out:
@@ -186,11 +189,11 @@ class Registry:
 
 
 def _own_entry_points(group: str) -> EntryPoints:
-    """Those of the package evenhand itself."""
+    """Return the entry points of the package evenhand itself."""
     try:
         return distribution("evenhand").entry_points.select(group=group)
     except PackageNotFoundError:
-        raise EvenhandError(f"evenhand is not installed here, it only lies on the path: {INSTALL}") from None
+        raise EvenhandError(f"evenhand is not installed here, only on the import path: {INSTALL}") from None
 
 
 methods = Registry("methods", BUILT_IN["methods"])
@@ -202,7 +205,7 @@ saved_models = Registry("saved_models", BUILT_IN["saved_models"])
 
 
 def of_kind(kind: str) -> Registry:
-    """The registry of a kind.
+    """Return the registry of a kind.
 
     Args:
         kind: A key of `BUILT_IN`.
@@ -229,20 +232,24 @@ def load_plugin(path: str | Path) -> list[str]:
         raise SettingsError(f"no plugin file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(f"evenhand_plugin_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise SettingsError(f"{str(path)!r} is no Python file")
+        raise SettingsError(f"{str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception:
+    except Exception as error:
         warnings.warn(f"skipped the plugin {file}:\n{traceback.format_exc()}", PluginWarning, stacklevel=2)
+        for registry in (methods, benchmarks):
+            registry.failed_files[str(file)] = traceback.format_exception_only(error)[-1].strip()
         return []
+    for registry in (methods, benchmarks):
+        registry.failed_files.pop(str(file), None)
     names = []
     for thing in vars(module).values():
         if isinstance(thing, type) and thing.__module__ == spec.name and hasattr(thing, "name"):
-            registry = methods if issubclass(thing, Method) else benchmarks if issubclass(thing, Benchmark) else None
-            if registry is not None:
-                registry.register(thing)
+            found = methods if issubclass(thing, Method) else benchmarks if issubclass(thing, Benchmark) else None
+            if found is not None:
+                found.register(thing)
                 names.append(str(thing.name))
     return names
 
@@ -252,7 +259,7 @@ BenchmarkLike = str | dict[str, Any] | Benchmark
 
 
 def split_specs(text: str) -> list[str]:
-    """The parts of "a,b(k=1),c+d"."""
+    """Split "a,b(k=1),c+d" into its parts."""
     return specs.split(text, ",")
 
 
@@ -267,7 +274,7 @@ def build_method(what: MethodLike) -> Method:
 
 
 def with_present_names(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """A method's settings, old names of them replaced without a warning; unchanged for an unknown method."""
+    """Return a method's settings under present names, without a warning; unchanged for an unknown method."""
     if method not in methods.names():
         return settings
     found: dict[str, Any] = methods.get(method).with_present_names(settings, quiet=True)
@@ -275,9 +282,9 @@ def with_present_names(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_parts(parts: Sequence[specs.Part]) -> Method:
-    """Make a method from names with their settings, a stack of several; `seeds` and `wordings` in them repeat it."""
+    """Make a method from names with settings, a stack from several; `seeds` and `wordings` in them repeat it."""
     if not parts:
-        raise SettingsError("an empty method name; 'none' is the untouched model")
+        raise SettingsError("an empty method name; 'none' is the baseline")
     classes = [methods.get(p.name) for p in parts]
     taken = [repeats.take_out(cls, p.settings) for cls, p in zip(classes, parts, strict=True)]
     built: list[Method] = [cls.build(**given) for cls, (given, _, _) in zip(classes, taken, strict=True)]
@@ -307,7 +314,7 @@ def _checked(thing: Any, kind: str, name: str) -> Any:
         raise SettingsError(f"{name!r} is registered as {thing!r}, which is not a function that {FUNCTIONS[kind]}")
     base = {"methods": Method, "benchmarks": Benchmark}.get(kind)
     if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
-        raise SettingsError(f"{name!r} is registered as {thing!r}, which is no subclass of evenhand.{base.__name__}")
+        raise SettingsError(f"{name!r} is registered as {thing!r}, which is not a subclass of evenhand.{base.__name__}")
     if base is not None and thing.name != name:
         raise SettingsError(f"registered as {name!r}, but its class says name = {thing.name!r}; make them the same")
     return thing

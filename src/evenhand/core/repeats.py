@@ -28,9 +28,9 @@ class Repeated(Method):
 
     method: Method
     seeds: int = 1
-    """How many seeds: each part's own one and those that follow it."""
+    """Number of seeds: each part's own one and those that follow it."""
     wordings: tuple[tuple[str, ...], ...] = ()
-    """By part of the stack, the values of the setting that decides its wording; () where it keeps its own."""
+    """Values of the setting for the wording, per part of the stack; () if a part keeps its own."""
 
     def __post_init__(self) -> None:
         """Build all variants, so that a value that cannot be used is refused now."""
@@ -38,7 +38,7 @@ class Repeated(Method):
 
     @property
     def spec(self) -> str:
-        """The parts' texts, with seeds and wordings in them."""
+        """The parts' specifications, with seeds and wordings in them."""
         return "+".join(
             _with(part.spec, self._repeats(part, wordings))
             for part, wordings in zip(parts_of(self.method), self._wordings, strict=True)
@@ -51,30 +51,30 @@ class Repeated(Method):
         return {(s, w): self._variant(s, w) for s in range(self.seeds) for w in range(count)}
 
     def wording(self, key: Key) -> str:
-        """The values that a variant's wording takes, "" where it has only one."""
+        """Return the values of a variant's wording settings; "" if wordings are not repeated."""
         return ", ".join(dict.fromkeys(w[key[1]] for w in self._wordings if w))
 
     def own_texts(self) -> list[str]:
-        """Those of all variants."""
+        """Return the texts of all variants."""
         return list(dict.fromkeys(text for variant in self.variants.values() for text in variant.own_texts()))
 
     def comparison_rows(self) -> dict[str, Method]:
-        """Those of the method, each repeated; a row whose seed decides nothing is not repeated by it."""
+        """Return the rows of the method, each repeated; a row whose seed decides nothing is not repeated by it."""
         rows = self.method.comparison_rows()
         if len(rows) == 1:
             return {"": self}
         return {name: _made(row, self.seeds if row.seeded else 1, self.wordings) for name, row in rows.items()}
 
     def reading(self, model: Model) -> Reading | None:
-        """That of the first variant; others differ in the seed at most."""
+        """Return the reading of the first variant; others differ in the seed at most."""
         return self.variants[0, 0].reading(model)
 
     def unsupported_reason(self, model: Model | None, data: TrainData | None = None) -> str:
-        """What the first variant says."""
+        """Return the reason of the first variant."""
         return self.variants[0, 0].unsupported_reason(model, data)
 
     def apply(self, model: Model | None = None, data: TrainData | None = None) -> NoReturn:
-        """Refused: the result would be several models.
+        """Refuse, since the result would be several models.
 
         Raises:
             SettingsError: Always.
@@ -107,15 +107,15 @@ class Repeated(Method):
 
 
 def parts_of(method: Method) -> tuple[Method, ...]:
-    """The parts of a stack; of anything else, itself."""
+    """Return the parts of a stack; any other method is its only part."""
     return method.parts if isinstance(method, Stack) else (method,)
 
 
 def single(method: Method) -> Method:
-    """The method, where it makes one model.
+    """Return the method, if it makes one model.
 
     Raises:
-        SettingsError: It is repeated.
+        SettingsError: The method is repeated.
     """
     if isinstance(method, Repeated):
         method.apply()
@@ -123,15 +123,15 @@ def single(method: Method) -> Method:
 
 
 def variants_of(method: Method) -> dict[Key, Method]:
-    """Every repetition of a method; itself where it has none."""
+    """Return every repetition of a method; the method itself if it has none."""
     return method.variants if isinstance(method, Repeated) else {(0, 0): method}
 
 
 def repeated(method: Method, seeds: int = 1, wordings: Sequence[str] = ()) -> Method:
-    """The method with the repetitions of a comparison, where it does not ask for its own.
+    """Repeat a method as a comparison asks, unless the method asks for its own repetitions.
 
     A method without a seed, or one whose seed decides nothing, is not repeated by seed; one without a setting for its
-    wording, or to which none of the wordings is known, keeps it.
+    wording, or that knows none of the wordings, keeps its own.
 
     Raises:
         SettingsError: Some of the wordings are known to the method, and one is not.
@@ -147,7 +147,7 @@ def repeated(method: Method, seeds: int = 1, wordings: Sequence[str] = ()) -> Me
         return _made(base, own_seeds, own_wordings)
     except SettingsError as error:
         raise SettingsError(
-            f"{error} Wordings for one method alone stand in its own settings, such as "
+            f"{error} Give wordings for one method alone in its own settings, such as "
             "instruction(wordings=('low_1', 'medium_1'))"
         ) from error
 
@@ -162,10 +162,10 @@ def _knows_any(part: Method, wordings: Sequence[str]) -> bool:
 
 
 def take_out(cls: type[Method], given: Mapping[str, Any]) -> tuple[dict[str, Any], int, tuple[str, ...]]:
-    """Settings of a method without the two words, and what these say; a method that has such a field keeps it.
+    """Take `seeds` and `wordings` out of a method's settings; a method that has such a field keeps it.
 
     Raises:
-        SettingsError: A number or wordings that cannot be used, or a method that has no seed or wording.
+        SettingsError: The number or wordings cannot be used, or the method has no seed or wording.
     """
     rest = dict(given)
     own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
@@ -182,10 +182,10 @@ def take_out(cls: type[Method], given: Mapping[str, Any]) -> tuple[dict[str, Any
 
 
 def put_together(built: Sequence[Method], seeds: Sequence[int], wordings: Sequence[tuple[str, ...]]) -> Method:
-    """A method or stack from its parts and what `take_out` found in each.
+    """Build a method or stack from its parts and what `take_out` found in each.
 
     Raises:
-        SettingsError: Parts that ask for different numbers, or whose seeds decide nothing.
+        SettingsError: Parts ask for different numbers, or have seeds that decide nothing.
     """
     base = built[0] if len(built) == 1 else Stack(tuple(built))
     wanted = {n for n in seeds if n > 1}
@@ -204,19 +204,19 @@ def put_together(built: Sequence[Method], seeds: Sequence[int], wordings: Sequen
 
 
 def checked_seeds(value: Any, place: str = "") -> int:
-    """A number of seeds.
+    """Check a number of seeds.
 
     Raises:
-        SettingsError: It is no whole number of at least 1.
+        SettingsError: The value is not a whole number of at least 1.
     """
     return checked_count(value, "seeds", "3 repeats a method with its seed and the two after it", place)
 
 
 def checked_count(value: Any, name: str, example: str, place: str = "") -> int:
-    """A number of repetitions.
+    """Check a number of repetitions.
 
     Raises:
-        SettingsError: It is no whole number of at least 1.
+        SettingsError: The value is not a whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingsError(f"{place}{name}={value!r} must be a whole number of at least 1; {example}")
@@ -224,10 +224,10 @@ def checked_count(value: Any, name: str, example: str, place: str = "") -> int:
 
 
 def checked_wordings(value: Any, place: str = "") -> tuple[str, ...]:
-    """Wordings from a list, or from a text with commas.
+    """Read wordings from a list, or from a text with commas.
 
     Raises:
-        SettingsError: They are no texts, or one is there twice.
+        SettingsError: They are not texts, or one is there twice.
     """
     given: Iterable[Any] = (
         [w.strip() for w in value.split(",") if w.strip()]

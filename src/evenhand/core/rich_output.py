@@ -1,4 +1,4 @@
-"""`Harmless`: what rich draws, in which no text acts on a terminal."""
+"""`Harmless`: rich output whose texts cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Harmless:
-    """Anything that rich can render; colours are rich's own, and control characters of its texts are spelled out.
+    """Anything that rich can render; colours are kept, and control characters in its texts are spelled out.
 
-    It is around everything that is printed, so that a text that nobody thought of does no harm. Where a name stands in
-    a table, `evenhand.core.sinks.one_line` is used as well, before the columns are measured.
+    Everything that is printed is wrapped in it, so that no text is overlooked. Names in a table also go through
+    `evenhand.core.sinks.one_line`, before the columns are measured.
     """
 
     def __init__(self, shown: RenderableType) -> None:
-        """Take what to show."""
+        """Take what to render."""
         self.shown = shown
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The same segments with visible texts; rich calls this."""
+        """Yield the same segments with control characters spelled out; called by rich."""
         for segment in console.render(self.shown, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)

@@ -2,19 +2,18 @@
 
 manifest.json      what was compared, with versions and fingerprints (latest session)
 sessions.jsonl     one line per session that worked on this folder; only ever appended to
-cache.sqlite       the leaf cache; with it a killed run takes up where it stopped
+cache.sqlite       the leaf cache; with it a killed run resumes where it stopped
 answers/*.parquet  one file per finished (model, method, benchmark), written once and never edited; one row per item
 scores.parquet     the numbers, computed anew from the answers at the end of every session, and the costs
 report.html, summary.md, intervals.png
 
 The manifest, the answers, the scores and every row of the cache have a checksum, which is verified when they are read.
-What is damaged is not used: it becomes NAME.damaged-1 in the run folder, and the next run makes it again.
+Damaged files are not used: they become NAME.damaged-1 in the run folder, and the next run makes them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import types
 import typing
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evenhand.core import file_io
 from evenhand.core.answer_table import AnswerFacts, about_in, answer_table, answers_in, check_shown
+from evenhand.core.arrow_columns import arrow_column
 from evenhand.core.checksums import (
     CHANGED,
     LATER,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MANIFEST, SCORES = "manifest.json", "scores.parquet"
 VIEWS, VIEWS_LIST = ("report.html", "summary.md", "intervals.png"), ".views.sha256"
 SCORES_DIGEST = b"evenhand_sha256"
-"""Key of the metadata of the scores: a digest of all columns."""
+"""Metadata key of the scores: a digest of all columns."""
 AGAIN = "run the command of this run again, which makes it anew"
 """What to do about a damaged file."""
 DAMAGE = (
@@ -61,16 +61,16 @@ DAMAGE = (
     RecursionError,
     NotImplementedError,
 )
-"""What reading a file raises that was cut short or altered."""
+"""What reading a truncated or altered file raises."""
 
 
 class FinishedCell(NamedTuple):
-    """What is kept of a finished cell."""
+    """What is stored of a finished cell."""
 
     answers: list[Any]
-    """In the order that was asked for."""
+    """Answers, in the order that was asked for."""
     about: dict[str, Any]
-    """What was written down with them."""
+    """Facts that were stored with them."""
 
 
 class RunFolder:
@@ -89,12 +89,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the folder to this process; another run on it is refused at once.
+        """Lock the folder for this process; another run on it is refused at once.
 
-        A folder that was made for this and has no manifest at the end is removed again: nothing was begun in it.
+        A folder that was made here and has no manifest at the end is removed again: nothing was begun in it.
 
         Raises:
-            RunError: Another run holds it, or the folder cannot be made.
+            RunError: Another run has locked it, or the folder cannot be made.
         """
         from filelock import FileLock, Timeout
 
@@ -109,6 +109,8 @@ class RunFolder:
                 raise RunError(
                     f"another run is working in {self.path}; wait for it, or choose another folder with --out"
                 ) from error
+            for folder in (self.path, self.path / "answers"):
+                file_io.remove_parts(folder)
         try:
             yield
         finally:
@@ -117,7 +119,7 @@ class RunFolder:
             lock.release()
 
     def _remove(self, made: Sequence[Path]) -> None:
-        """Remove what `locked` and the answer cache have made; a folder with anything else in it stays."""
+        """Remove what `locked` and the answer cache made; a folder with anything else in it stays."""
         with suppress(OSError):
             for name in (".lock", "cache.sqlite", "cache.sqlite-wal", "cache.sqlite-shm"):
                 (self.path / name).unlink(missing_ok=True)
@@ -139,28 +141,46 @@ class RunFolder:
             answers: One per item.
             ids: Ids of the items.
             about: Facts of the cell.
-            facts: What else is known of each answer; empty where nothing is.
+            facts: What else is known of each answer; empty if nothing is.
         """
         import pyarrow.parquet as pq
 
         table = answer_table(answers, ids, about, facts)
-        self._write(self._answers(key), lambda f: pq.write_table(table, f, write_page_checksum=True))
+        self._write(self._answers(key), lambda f: pq.write_table(table, f, write_page_checksum=True), table.nbytes)
+
+    def finished_file(self, key: str) -> bytes | None:
+        """Return the file of a finished cell as bytes, for `take_over` elsewhere; None if there is none."""
+        file = self._answers(key)
+        return file.read_bytes() if file.is_file() else None
+
+    def take_over(self, key: str, content: bytes) -> None:
+        """Write the file of a cell that was finished in another run folder; it appears whole or not at all.
+
+        Args:
+            key: Name of the file, without its ending.
+            content: What `finished_file` returned there.
+        """
+        self._write(self._answers(key), lambda f: f.write_bytes(content), len(content))
+
+    def finished_cells(self) -> list[str]:
+        """Return the keys of all cells with a file, in the order of their names."""
+        return sorted(file.stem for file in (self.path / "answers").glob("*.parquet"))
 
     def read_answers(self, key: str, ids: Sequence[str], answer_type: type) -> list[Any] | None:
-        """The answers of a finished cell; see `read_cell`."""
+        """Return the answers of a finished cell; see `read_cell`."""
         found = self.read_cell(key, ids, answer_type, stacklevel=3)
         return None if found is None else found.answers
 
     def read_cell(self, key: str, ids: Sequence[str], answer_type: type, *, stacklevel: int = 2) -> FinishedCell | None:
-        """A finished cell with its answers in the order of `ids`; None where they are not all there.
+        """Return a finished cell with its answers in the order of `ids`; None if any is missing.
 
-        A file that is damaged counts as not there, with a warning; `write_answers` moves it aside.
+        A damaged file counts as missing, with a warning; `write_answers` moves it aside.
 
         Args:
             key: Name of the file, without its ending.
             ids: Ids of the items.
-            answer_type: What an answer is.
-            stacklevel: Of the warning.
+            answer_type: Class of the answers.
+            stacklevel: Stack level of the warning.
 
         Raises:
             RunError: The system refuses to read the file, which says nothing about its content.
@@ -181,7 +201,7 @@ class RunFolder:
         return None
 
     def stored(self, key: str) -> dict[str, dict[str, Any]]:
-        """The answers of a finished cell as `dataclasses.asdict` gives them, by item; none where there is no cell.
+        """Return the answers of a finished cell by item, as `dataclasses.asdict` gives them; empty if there is no cell.
 
         Raises:
             RunError: The file is damaged.
@@ -191,7 +211,7 @@ class RunFolder:
             return {} if table is None else answers_in(table)
 
     def table(self, key: str) -> pa.Table | None:
-        """The answers of a finished cell as a table, all columns verified; None where there is no cell.
+        """Return the answers of a finished cell as a table, all columns verified; None if there is no cell.
 
         Raises:
             RunError: The file is damaged.
@@ -203,7 +223,7 @@ class RunFolder:
             return table
 
     def read_about(self, key: str) -> dict[str, Any]:
-        """What was written down with the answers of a cell.
+        """Return the facts that were stored with the answers of a cell.
 
         Raises:
             RunError: The file is damaged.
@@ -219,12 +239,12 @@ class RunFolder:
 
         names = [f.name for f in dataclasses.fields(Record)]
         self._check_scores()
-        table = pa.table({n: [getattr(r, n) for r in records] for n in names})
+        table = pa.table({n: arrow_column([getattr(r, n) for r in records]) for n in names})
         table = table.replace_schema_metadata({SCORES_DIGEST: _digest(table)})
-        self._write(self.path / SCORES, lambda f: pq.write_table(table, f, write_page_checksum=True))
+        self._write(self.path / SCORES, lambda f: pq.write_table(table, f, write_page_checksum=True), table.nbytes)
 
     def read_scores(self) -> list[Record]:
-        """All numbers of the last session that ended.
+        """Return all numbers of the last session that ended.
 
         Raises:
             RunError: The file is damaged.
@@ -245,10 +265,10 @@ class RunFolder:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the facts of this session."""
         text = sealed(manifest)
-        self._write(self.path / MANIFEST, lambda f: f.write_text(text, encoding="utf-8"))
+        self._write(self.path / MANIFEST, lambda f: f.write_text(text, encoding="utf-8"), len(text.encode()))
 
     def read_manifest(self) -> dict[str, Any]:
-        """The facts of the last session; none where there was none, or its file is damaged, which a warning says.
+        """Return the facts of the last session; empty if there was none, or (with a warning) if its file is damaged.
 
         A damaged file is moved aside when the next one is written.
 
@@ -268,7 +288,7 @@ class RunFolder:
             return {}
 
     def manifest(self) -> Unsealed:
-        """The facts of the last session, and whether they have a checksum.
+        """Return the facts of the last session, and whether they have a checksum.
 
         Raises:
             RunError: The file is damaged, or there is none.
@@ -287,7 +307,7 @@ class RunFolder:
             raise RunError(f"{file} holds no facts of a run: {error}; {AGAIN}") from error
 
     def seal_views(self) -> None:
-        """Write down the checksums of the report's views, once they are saved."""
+        """Store the checksums of the report's views, once these are saved."""
         with _helpful(self.path):
             there = [name for name in VIEWS if (self.path / name).is_file()]
             if there:
@@ -302,7 +322,7 @@ class RunFolder:
         return there
 
     def damaged_view(self) -> FileDamage | None:
-        """The first of the report's views that is damaged; None where they are as they were saved."""
+        """Return the first damaged view of the report; None if they are as they were saved."""
         return damaged_file(self.path, self.path / VIEWS_LIST)
 
     @property
@@ -314,12 +334,12 @@ class RunFolder:
         """Add one line to the log of sessions."""
         file = self.path / "sessions.jsonl"
         with _helpful(self.path):
-            torn = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")  # by a full disk or a kill
+            torn = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")  # cut off by a full disk or a kill
             with open(file, "a", encoding="utf-8") as log:
                 log.write("\n" * torn + json.dumps(entry, default=str) + "\n")
 
     def _check_scores(self) -> None:
-        """Say that the scores were damaged, before new ones take their place."""
+        """Warn if the scores were damaged, before new ones take their place."""
         file = self.path / SCORES
         if not file.is_file():
             return
@@ -338,7 +358,7 @@ class RunFolder:
 
     @contextmanager
     def _sound(self, key: str) -> Iterator[None]:
-        """Say what to do about answers that are damaged."""
+        """Turn errors from damaged answers into a `RunError` that says what to do."""
         try:
             yield
         except DAMAGE as error:
@@ -347,7 +367,7 @@ class RunFolder:
             raise RunError(f"{self._damaged(key, error)}; {remedy}") from error
 
     def _refuse_for_now(self, key: str, error: Exception) -> None:
-        """Keep answers that the system does not let us read; what takes too much memory may be damaged, though."""
+        """Raise an error if the system refuses to read answers now; lack of memory does not count: it may be damage."""
         if isinstance(error, OSError) and file_io.may_pass(error):
             raise RunError(f"{self._answers(key)} cannot be read ({reason(error)}); {LATER}") from error
 
@@ -359,16 +379,16 @@ class RunFolder:
     def _answers(self, key: str) -> Path:
         return self.path / "answers" / f"{key}.parquet"
 
-    def _write(self, target: Path, write: Callable[[Path], object]) -> None:
-        with _helpful(self.path):
+    def _write(self, target: Path, write: Callable[[Path], object], size: int) -> None:
+        with _helpful(self.path, target, size):
             if target in self._broken:
-                file_io.move_aside(target, self.path)  # whoever reads all files in answers/ reads none that is damaged
+                file_io.move_aside(target, self.path)  # so that reading all files in answers/ meets no damaged one
                 self._broken.discard(target)
             file_io.write_with(target, write)
 
 
 def _read_parquet(file: Path) -> pa.Table:
-    """A table, whose pages are as they were written.
+    """Read a table, and verify that its pages are as they were written.
 
     Raises:
         OSError: It cannot be read.
@@ -389,21 +409,27 @@ def _read_parquet(file: Path) -> pa.Table:
 
 
 def _digest(table: pa.Table) -> bytes:
-    """Of a table's columns, as JSON: that does not depend on how a file is encoded."""
+    """Hash a table's columns as JSON, which does not depend on how a file is encoded."""
     columns = (json.dumps([name, table[name].to_pylist()]) for name in table.column_names)
     return stream_hash(map(str.encode, columns)).encode()
 
 
 @contextmanager
-def _helpful(folder: Path) -> Iterator[None]:
-    """Say what to do about a full disk or a folder that may not be written."""
+def _helpful(folder: Path, file: Path | None = None, size: int = 0) -> Iterator[None]:
+    """Turn errors from a full disk or an unwritable folder into a `RunError` that says what to do.
+
+    Args:
+        folder: Run folder.
+        file: File that is written; None if there are several.
+        size: Approximate number of bytes, if known.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if file_io.lacks_space(error):
             raise RunError(
-                f"the disk of {folder} is full; free some space and run the same command again: "
-                "what was answered is kept"
+                f"the disk of {folder} is full; free some space and run the same command again: what was answered is "
+                f"kept ({file or 'a file'} could not be written: {file_io.space(folder, size)})"
             ) from error
         raise RunError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -419,7 +445,7 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 @cache
 def _builder(kind: Any) -> Callable[[Any], Any] | None:
-    """What makes a value of a type from JSON; None where JSON has it as it is."""
+    """Return what makes a value of a type from JSON; None if the JSON value is used as it is."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         inner = [a for a in typing.get_args(kind) if a is not type(None)]

@@ -20,7 +20,7 @@ BARE = re.compile(r"""[^\s,'"()\[\]{}\0]+""")
 """Text that can be a value without quotes; `_is_bare` also asks for a sign that it is a path or a name."""
 ARITHMETIC = re.compile(r"[\d.eE_+*/%-]+")
 LONGEST = 200
-"""Characters of a specification that an error shows."""
+"""Maximum number of characters of a specification in an error."""
 ENDINGS = (".txt", ".jsonl", ".json", ".gz", ".yaml", ".yml", ".csv", ".md", ".parquet")
 """Endings by which a file name without a folder differs from a misspelt expression."""
 
@@ -38,7 +38,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def _pieces(text: str, separator: str) -> list[str]:
-    """The parts as they stand, with the empty ones."""
+    """Split a text without stripping its parts or dropping empty ones."""
     parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, c in enumerate(text):
         if escaped:
@@ -71,9 +71,9 @@ def parse(text: str) -> Part:
         return Part(name, {})
     try:
         call = ast.parse(f"f({_with_quotes(rest)}", mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two of very many brackets
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two: very many brackets
         raise SettingsError(f"the settings of {shown(name)} cannot be read; write name(key=value, other=2)") from error
-    one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is two
+    one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)  # f(a=1)(b=2) is a call of a call
     if not isinstance(call, ast.Call) or not one or call.args or any(k.arg is None for k in call.keywords):
         raise SettingsError(f"{shown(text)} cannot be read; settings are key=value, such as {name}(seed=1)")
     keys = [str(k.arg) for k in call.keywords]
@@ -92,7 +92,7 @@ def stack(text: str) -> list[Part]:
 
 
 def _with_quotes(rest: str) -> str:
-    """What follows the opening bracket, with paths and names in quotes; unchanged where it cannot be split."""
+    """Quote paths and names in what follows the opening bracket; unchanged if it cannot be split."""
     inner, bracket, after = rest.rpartition(")")
     try:
         pieces = _pieces(inner, ",")
@@ -121,12 +121,12 @@ def _value(node: ast.expr, text: str) -> Any:
         found = ast.literal_eval(node)
     except (ValueError, TypeError, MemoryError, RecursionError) as error:
         written = short(ast.unparse(node), SHOWN) if isinstance(error, ValueError | TypeError) else "a nested value"
-        raise SettingsError(f"{shown(text)}: {written!r} is no plain value; put text in quotes") from error
+        raise SettingsError(f"{shown(text)}: {written!r} is not a plain value; put text in quotes") from error
     if deeper(found, DEEPEST):
         raise SettingsError(f"{shown(text)}: a value is nested more than {DEEPEST} deep")
     return found
 
 
 def shown(text: str) -> str:
-    """A specification as errors may quote it: passwords in a URL are left out."""
+    """Quote a specification for an error, without passwords in URLs."""
     return repr(short(without_user_info(text), LONGEST))

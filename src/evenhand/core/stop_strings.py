@@ -1,4 +1,4 @@
-"""Where a reply ends that does not stop by itself."""
+"""Stop strings, which end a reply that does not stop by itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def first_stop(text: str, stop: Iterable[str], begin: int = 0) -> int | None:
-    """Where the first stop string in a text begins; None where there is none, so that `text[:first_stop]` is all of it.
+    """Return where the first stop string in a text begins, or None, so that `text[:first_stop]` is the reply.
 
     Args:
-        text: A reply, with what follows its end.
+        text: A reply, with any text after its end.
         stop: Strings that end it.
         begin: Where to begin looking.
     """

@@ -1,4 +1,4 @@
-"""What is damaged in a run folder, and what becomes of it: the list that `evenhand show` prints. Nothing is changed."""
+"""Damage in a run folder and what the next run does about it, as `evenhand show` prints it. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from evenhand.core.run_folder import AGAIN, MANIFEST, SCORES, VIEWS, RunFolder
 from evenhand.errors import RunError, reason
 
 ARTEFACTS = "artefacts"
-"""Folder of what was trained, in a run folder."""
+"""Folder of trained artefacts, in a run folder."""
 UNREAD = "ends with an error as long as it cannot be read"
 
 
 class Damage(NamedTuple):
-    """Something that is damaged."""
+    """A damaged file or folder."""
 
     place: Path
     why: str
@@ -30,16 +30,16 @@ class Damage(NamedTuple):
     """What the next run with the same command does."""
 
     def __str__(self) -> str:
-        """One line."""
+        """Describe the damage in one line."""
         return f"{self.place} is damaged: {self.why}; the next run with the same command {self.then}"
 
 
 def damages(folder: Path, *, thorough: bool = False) -> list[Damage]:
-    """What is damaged in a run folder.
+    """List what is damaged in a run folder.
 
     Args:
-        folder: Of the run.
-        thorough: Whether the answer cache, what was trained and checkpoints are read as well, which may be large.
+        folder: Run folder.
+        thorough: Whether to read the answer cache, trained artefacts and checkpoints too, which may be large.
     """
     run = RunFolder(folder)
     found = [*_facts(run), *_answers(run), *_views(run)]
@@ -47,7 +47,7 @@ def damages(folder: Path, *, thorough: bool = False) -> list[Damage]:
 
 
 def command_of(manifest: dict[str, Any]) -> str:
-    """What to do to continue a run: the command that it was started with, where that is known."""
+    """Say how to continue a run: with the command that it was started with, if that is known."""
     command = manifest.get("command")
     return f"run it again: {command}" if isinstance(command, str) and command else AGAIN
 
@@ -76,7 +76,7 @@ def _answers(run: RunFolder) -> Iterator[Damage]:
 
 
 def _listed(run: RunFolder) -> set[str]:
-    """The keys of the cells that a verified manifest lists."""
+    """Return the keys of the cells that a verified manifest lists."""
     try:
         content, verified = run.manifest()
     except RunError:
@@ -106,7 +106,7 @@ def _cache(run: RunFolder) -> Iterator[Damage]:
 
 
 def _wrong_rows(file: Path) -> int:
-    """How many answers are damaged. The file is opened for reading only, in which SQLite may need its log's index."""
+    """Count the damaged answers. The file is opened read-only; SQLite may still need its log's index for that."""
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db, answer_salvage.lenient(db):
         sealed = {row[1]: row[3] for row in db.execute("PRAGMA table_info(answers)")}
         if "checksum" not in sealed:
@@ -119,7 +119,7 @@ def _artefacts(root: Path) -> Iterator[Damage]:
     for key in finished(root):
         yield from _folder(root / key, partial(damage_of_artefact, root, key), "trains it again")
     for listed in sorted(root.glob(f".*.part/**/{LIST}")):
-        if DAMAGED not in listed.relative_to(root).as_posix():  # else it was moved aside, as a warning has said
+        if DAMAGED not in listed.relative_to(root).as_posix():  # else it was moved aside, with a warning
             folder = listed.parent
             yield from _folder(folder, partial(damage_of_folder, folder, listed), "begins that training anew")
 
@@ -134,6 +134,6 @@ def _folder(place: Path, damage: Callable[[], str], then: str) -> Iterator[Damag
 
 
 def _short(error: RunError, place: Path) -> str:
-    """What is wrong, without the name of the file and the remedy, which the line has anyway."""
+    """Return what is wrong, without the name of the file and the remedy, which the line has anyway."""
     text = str(error).removeprefix(f"{place} ").removesuffix(f"; {AGAIN}").partition("; run the same command")[0]
     return text.removeprefix("is damaged: ")

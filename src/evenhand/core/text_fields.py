@@ -6,17 +6,17 @@ from string import Formatter
 
 
 def fields(text: str) -> list[str]:
-    """The names of a text's fields, in their order.
+    """Return the names of a text's fields, in their order.
 
     Raises:
         ValueError: A brace has no counterpart, or a field is more than a name: a format (`{axis:>9}`), a conversion
-            (`{axis!r}`), or a part of a value (`{axis.upper}`), which would fail or do harm where it is filled in.
+            (`{axis!r}`), or a part of a value (`{axis.upper}`), which would fail or do harm when it is filled in.
     """
     found = []
     for _, field, form, conversion in Formatter().parse(text):
         if field is None:
             continue
         if form or conversion or (field and not field.isidentifier()):
-            raise ValueError(f"the field {{{field[:40]}}} must be a plain name in braces; double a brace that is none")
+            raise ValueError(f"the field {{{field[:40]}}} must be a plain name in braces; double a literal brace")
         found.append(field)
     return found

@@ -1,4 +1,4 @@
-"""How numbers, and texts of models, are written in tables, pages and messages."""
+"""Formatting of numbers, and of texts of models, in tables, pages and messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ UNKNOWN = "–"
 _USER_INFO = re.compile(r"//[^/@\s]*@")
 """User and password in a URL."""
 _QUERY = re.compile(r"((?:endpoint|vllm):[^?#\s]*\?)[^#\s]*")
-"""The query string of a server's URL, where some take their key."""
+"""The query string of a server's URL, where some servers take their key."""
 
 
 def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> str:
-    """A number with fixed decimals, never "-0.000"; a dash for nan and None."""
+    """Format a number with fixed decimals, never as "-0.000"; a dash for nan and None."""
     if value is None or math.isnan(value):
         return UNKNOWN
     text = f"{value:{'+' if signed else ''}.{decimals}f}"
@@ -24,27 +24,27 @@ def number(value: float | None, *, signed: bool = False, decimals: int = 3) -> s
 
 
 def for_json(value: Any) -> Any:
-    """A value as JSON has it: None for a number that is not finite, as JSON has neither nan nor infinity."""
+    """Convert a value for JSON: None for a number that is not finite, as JSON has neither nan nor infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def interval(low: float, high: float, *, signed: bool = False) -> str:
-    """Both bounds in brackets; empty where the lower one is nan."""
+    """Format both bounds in brackets; empty if the lower one is nan."""
     return "" if math.isnan(low) else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with one decimal."""
+    """Format a share in per cent, with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 def count(value: float) -> str:
-    """A whole number with commas between thousands."""
+    """Format a whole number with commas between thousands."""
     return f"{value:,.0f}"
 
 
 def duration(seconds: float) -> str:
-    """Three digits with a unit that suits; a dash for what does not exist."""
+    """Format seconds with three digits in a suitable unit; a dash for nan."""
     if math.isnan(seconds):
         return UNKNOWN
     if seconds >= 99.95:
@@ -56,10 +56,10 @@ def duration(seconds: float) -> str:
 
 
 def size(count_of_bytes: int) -> str:
-    """Bytes as MB, or as GB from 0.1 GB."""
+    """Format a number of bytes in MB, or in GB from 0.1 GB."""
     return f"{count_of_bytes / 1e9:.2f} GB" if count_of_bytes >= 1e8 else f"{count_of_bytes / 1e6:.1f} MB"
 
 
 def without_user_info(text: str) -> str:
-    """A text with "..." for user and password in its URLs, and for the query string of a server's."""
+    """Replace user and password in URLs, and the query string of a server's URL, with "..."."""
     return _QUERY.sub(r"\1...", _USER_INFO.sub("//...@", text))

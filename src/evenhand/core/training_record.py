@@ -1,6 +1,6 @@
-"""Training records: made when a method has trained, written as JSON, and read back from files that nobody vouches for.
+"""Training records: made when a method has trained, written as JSON, and read back from untrusted files.
 
-`evenhand.interfaces.TrainingRecord` says what is in one. A record is for reading: nothing that it names is opened.
+`evenhand.interfaces.TrainingRecord` lists the fields. A record is for reading: nothing that it names is opened.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from evenhand.errors import EvenhandError
 from evenhand.interfaces import Method, Model, TrainedFrom, TrainedOn, TrainingRecord
 
 LONGEST = 1000
-"""Characters of a name; texts in settings and results may be longer."""
+"""Maximum characters of a name; texts in settings and results may be longer."""
 LONGEST_SPEC = 100_000
 ROWS, NUMBERS = 100_000, 100
-"""Most rows of a curve, and numbers in one."""
+"""Maximum number of rows of a curve, and of numbers in a row."""
 KEYS = 1000
-"""Most settings, or packages with a version."""
+"""Maximum number of settings, and of packages with a version."""
 LARGEST = 2**63
-"""Counts and seeds are below that."""
+"""Counts and seeds are below this."""
 PACKAGES = ("evenhand", "torch", "transformers")
 _METHOD = re.compile(r"\w[\w.-]*", re.A)
 Check = Callable[[Any, str], Any]
-"""A check takes a value and its place, and returns the value or raises `_Wrong`."""
+"""Takes a value and its place, and returns the value or raises `_Wrong`."""
 
 
 def record_of(method: Method, model: Model, **known: Any) -> TrainingRecord:
-    """The record of a method that has trained: its settings, the model and the versions of today, and what is known.
+    """Make the record of a method that has trained: settings, model, today's versions, and other known fields.
 
     Args:
-        method: With its settings.
-        model: What the training began with.
+        method: The method, with its settings.
+        model: The model that the training began with.
         **known: Other fields of `TrainingRecord`; `results` are JSON values.
     """
     given = method.settings
@@ -59,16 +59,16 @@ def record_of(method: Method, model: Model, **known: Any) -> TrainingRecord:
 
 
 def source_of(model: Model) -> str | None:
-    """What loads a model, for a record: without passwords, and None where nothing loads this very model.
+    """Return what loads a model, for a record, without passwords; None if nothing loads this very model.
 
-    The source of a model with methods around it loads the weights below, and would be taken for the whole.
+    The source of a model with methods around it loads only the weights below, so it is not recorded.
     """
     source = None if model.methods else model.unedited_source
     return None if source is None else str(without_passwords(source))
 
 
 def without_passwords(value: Any) -> Any:
-    """JSON values with the passwords in their URLs replaced, as saved models are passed on."""
+    """Replace passwords in the URLs of JSON values, as saved models are passed on."""
     if isinstance(value, str):
         return without_user_info(value)
     if isinstance(value, Mapping):
@@ -77,11 +77,11 @@ def without_passwords(value: Any) -> Any:
 
 
 def brief(record: TrainingRecord, *, base: str | None = None) -> str:
-    """The key facts of a record in one line, for reports: the data, how long it took, and the versions.
+    """Summarize a record in one line for reports: the data, how long it took, and the versions.
 
     Args:
         record: How something was trained.
-        base: Name of the model that the sentence around the line gives; it is not repeated.
+        base: Name of the model, if the surrounding sentence gives it; it is not repeated.
     """
     data = record.data
     found = {
@@ -100,12 +100,12 @@ def brief(record: TrainingRecord, *, base: str | None = None) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of today that a record gives."""
+    """Return the present versions that a record gives."""
     return {name: found for name, found in provenance.versions().items() if name in PACKAGES}
 
 
 def plain(record: TrainingRecord) -> dict[str, Any]:
-    """A record as JSON values, without what is not known."""
+    """Return a record as JSON values, without fields that are not known."""
     content = {f.name: getattr(record, f.name) for f in fields(record)}
     content["base"], content["data"] = _known(asdict(record.base)), _known(asdict(record.data))
     content["curve"] = [dict(row) for row in record.curve]
@@ -115,12 +115,12 @@ def plain(record: TrainingRecord) -> dict[str, Any]:
 
 
 def read(content: Any, file: Path, place: str = "training") -> TrainingRecord:
-    """A record from JSON values, every one of which is checked.
+    """Read a record from JSON values, every one of which is checked.
 
     Args:
-        content: What the file holds.
-        file: Where it was found, for the message.
-        place: The key there, for the message.
+        content: Content of the file.
+        file: File that it was read from, for the message.
+        place: Key in the file, for the message.
 
     Raises:
         EvenhandError: A value is of the wrong type, out of range or too large, or a key is not known. The message names
@@ -133,12 +133,12 @@ def read(content: Any, file: Path, place: str = "training") -> TrainingRecord:
 
 
 def of_facts(facts: Mapping[str, Any], file: Path, *, method: str = "") -> TrainingRecord:
-    """A record from what earlier versions wrote: one object whose keys differed from method to method.
+    """Read a record that earlier versions wrote: one object whose keys differed from method to method.
 
     Args:
-        facts: What the file holds.
-        file: Where it was found, for the message.
-        method: The method's name, where the facts do not give it.
+        facts: Content of the file.
+        file: File that it was read from, for the message.
+        method: The method's name, if the facts do not give it.
 
     Raises:
         EvenhandError: A value is of the wrong type, out of range or too large.
@@ -169,7 +169,7 @@ def _known(content: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Wrong(Exception):
-    """A value that no record has."""
+    """A value that no record may have."""
 
 
 def _wrong(place: str, value: Any) -> _Wrong:
@@ -204,14 +204,14 @@ def _seconds(value: Any, place: str) -> float:
 
 
 def _number(value: Any, place: str) -> float | None:
-    """A number of a curve; one that diverged is not finite."""
+    """Check a number of a curve; it is not finite if the training diverged."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise _wrong(place, value)
     return value
 
 
 def _mapping(most: int | None, check: Check | None = None) -> Check:
-    """An object with up to so many keys; without a check, of any JSON values."""
+    """Check an object of at most `most` keys; without a check, its values may be any JSON."""
 
     def checked(value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -238,7 +238,7 @@ def _curve(value: Any, place: str) -> tuple[dict[str, float | None], ...]:
 
 
 def _object(value: Any, place: str, known: Mapping[str, Check], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """An object of known keys, each checked by its own rule."""
+    """Check an object of known keys, each by its own rule."""
     if not isinstance(value, dict):
         raise _wrong(place, value)
     for key in required:

@@ -1,6 +1,6 @@
-"""What may be said of items whose texts must not be published: the kind of an error and the items' ids, never a text.
+"""Messages about items whose texts must not be published: the kind of an error and the items' ids, never a text.
 
-Methods, models and servers of others put what they were given into their errors, notes and warnings.
+Third-party methods, models and servers quote what they were given in their errors, notes and warnings.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any, TypeVar
 WINDOW = 12
 """Letters and digits in a row that a text must share with an item to count as a quotation; about 15 characters."""
 PIECE, STEP = 8, 5
-"""Every STEP-th piece of a text is in the index: any WINDOW of it has a whole one, as PIECE + STEP - 1 = WINDOW."""
+"""Every STEP-th piece of a text is indexed: each window of it contains a whole one, as PIECE + STEP - 1 = WINDOW."""
 SHORT = 6
-"""Letters and digits of a text, such as an option, from which it counts as quoted where it stands as a whole."""
+"""Minimum letters and digits of a short text, such as an option, that counts as quoted if it occurs as a whole."""
 REASON = "what it said is withheld, as the benchmark's texts must not be published"
 
 Place = TypeVar("Place")
 
 
 class Withheld:
-    """Keeps the texts of some items out of what is stored and shown."""
+    """A filter that keeps the texts of some items out of what is stored and shown."""
 
     def __init__(self, items: Sequence[Any] = ()) -> None:
-        """Take the items; their texts are looked at once something has to be said.
+        """Take the items; their texts are indexed only when a message has to be checked.
 
         Args:
-            items: All that were asked. Without them nothing is quoted at all.
+            items: All that were asked. Without them, `error` shows no text at all.
         """
         self._items = items
-        self._known: dict[str, list[int]] = {}  # many answers have the same note
+        self._known: dict[str, list[int]] = {}  # cached, since many answers have the same note
 
     def error(self, error: BaseException, *, own: bool = False) -> str:
-        """What may be said of an error: its kind and the items that it is about.
+        """Describe an error by its kind and the items that it is about.
 
         Args:
-            error: What was raised.
-            own: Whether it is one that evenhand raises on purpose, which is shown where it quotes nothing.
+            error: The error that was raised.
+            own: Whether evenhand raised it on purpose; it is then shown if it quotes no item.
         """
         said, kind = str(error), type(error).__name__
         if own and self._items and not self._quoted(said):
@@ -50,25 +50,25 @@ class Withheld:
         return f"{' about '.join([kind, *([', '.join(about)] if about else [])])}; {REASON}"
 
     def trace(self, error: BaseException) -> str:
-        """Where an error came from, and what it came of, without what any of them said."""
+        """Return the traceback of an error and of its causes, without their messages."""
         lines = []
         for link in _chain(error):
             lines += [*traceback.format_tb(link.__traceback__), f"{type(link).__name__}\n"]
         return f"{''.join(lines)}{self.error(error)}"
 
     def note(self, text: str) -> str:
-        """A note or warning as it is, or in the place of one that quotes an item, the items that it is about."""
+        """Return a note or warning as it is or, if it quotes an item, a note that names the items that it is about."""
         if not self._quoted(text):
             return text
         return f"a note about {', '.join(self.ids(text)) or 'an item'}; {REASON}"
 
     def answers(self, answers: Sequence[Any]) -> list[Any]:
-        """Answers with their notes as `note` has them."""
+        """Return answers with their notes passed through `note`."""
         return [self._answer(answer) if is_dataclass(answer) else answer for answer in answers]
 
     @contextmanager
     def warnings(self) -> Iterator[None]:
-        """Warn within the block as `note` has it."""
+        """Pass the warnings of the block through `note`."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -80,7 +80,7 @@ class Withheld:
             warnings.warn_explicit(text, category, file, line)
 
     def ids(self, said: str) -> list[str]:
-        """Ids of the items that a text names or quotes."""
+        """Return the ids of the items that a text names or quotes."""
         named = (number for word in said.replace(",", " ").split() for number in self._numbers.get(word, ()))
         return [self._items[number].id for number in sorted({*named, *self._quotes(said)})]
 
@@ -92,7 +92,7 @@ class Withheld:
         return bool(self._quotes(said))
 
     def _quotes(self, said: str) -> list[int]:
-        """Places of the items that a text quotes."""
+        """Return the indices of the items that a text quotes."""
         if said not in self._known:
             bare = _bare(said)
             whole = {part for size in range(SHORT, WINDOW) for part in _windows(bare, size) if part in self._texts}
@@ -104,24 +104,24 @@ class Withheld:
 
     @cached_property
     def _numbers(self) -> dict[str, list[int]]:
-        """Places of the items of each id."""
+        """Indices of the items with each id."""
         return _places((item.id, number) for number, item in enumerate(self._items))
 
     @cached_property
     def _texts(self) -> dict[str, list[int]]:
-        """Letters and digits of each text, and the places of the items that have it."""
+        """Indices of the items that have each text, by its letters and digits."""
         own = ((text, number) for number, item in enumerate(self._items) for text in _strings(item) if text != item.id)
         return _places((_bare(text), number) for text, number in own)
 
     @cached_property
     def _pieces(self) -> dict[str, list[str]]:
-        """Pieces of the longer texts, and the texts that have them."""
+        """The longer texts that contain each piece."""
         longer = [text for text in self._texts if len(text) >= WINDOW]
         return _places((text[i : i + PIECE], text) for text in longer for i in range(0, len(text) - PIECE + 1, STEP))
 
 
 def _places(pairs: Iterable[tuple[str, Place]]) -> dict[str, list[Place]]:
-    """All that belongs to each key, in order."""
+    """Group the values of pairs by key, in order."""
     found: dict[str, list[Place]] = {}
     for key, place in pairs:
         found.setdefault(key, []).append(place)
@@ -129,7 +129,7 @@ def _places(pairs: Iterable[tuple[str, Place]]) -> dict[str, list[Place]]:
 
 
 def _shares(parts: set[str], text: str) -> bool:
-    """Whether a text has any of these parts."""
+    """Whether any of these parts occurs in a text."""
     return not parts.isdisjoint(_windows(text, WINDOW))
 
 
@@ -142,7 +142,7 @@ def _bare(text: str) -> str:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All texts in a value, however deep."""
+    """Yield all texts in a value, however deeply nested."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values of what an object consists of; those with slots have no `__dict__`."""
+    """Yield names and values of an object's fields; one with slots has no `__dict__`."""
     if is_dataclass(value):
         yield from ((field.name, getattr(value, field.name)) for field in fields(value))
     elif hasattr(value, "__dict__"):
@@ -165,7 +165,7 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error after those that it came of."""
+    """Return an error and its causes, the earliest first."""
     found = [error]
     while (before := found[0].__cause__ or found[0].__context__) is not None and before not in found:
         found.insert(0, before)

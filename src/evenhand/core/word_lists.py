@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The entries of a text, which commas separate; blanks and line breaks around an entry do not count.
+    """Split a text at commas into entries; blanks and line breaks around an entry do not count.
 
     Raises:
         ValueError: An entry is empty, as between two commas, or occurs twice.

@@ -1,4 +1,4 @@
-"""YAML in which no key occurs twice: YAML's own readers take the last value and drop the others without a word."""
+"""A YAML reader that refuses repeated keys: YAML's own readers silently keep the last value and drop the others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from evenhand.core.nesting import DEEPEST
 from evenhand.errors import REASON, reason, short
 
 LARGEST = 1_000_000
-"""Values that no file of evenhand's reaches; a few lines of anchors can stand for more."""
+"""Maximum number of values, which no file of evenhand reaches; a few lines of anchors can stand for more."""
 FIELDS = 5
-"""Wrong fields that a message names."""
+"""Maximum number of wrong fields that a message names."""
 
 
 class DoubleKeyError(yaml.YAMLError):
@@ -27,7 +27,7 @@ class DoubleKeyError(yaml.YAMLError):
 
 
 def load(text: str) -> Any:
-    """The content of a YAML document of plain values.
+    """Read a YAML document of plain values.
 
     Raises:
         DoubleKeyError: A mapping has a key twice.
@@ -38,19 +38,19 @@ def load(text: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except DoubleKeyError:
         raise
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of an escape that is not a character
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: an escape that is not a character
         raise yaml.YAMLError(reason(error)) from error
 
 
 def wrong_fields(error: ValidationError) -> str:
-    """The first fields of a file's content that are wrong, and why."""
+    """Describe the first wrong fields of a file's content."""
     found = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
     more = f"; and {len(found) - FIELDS} more" if len(found) > FIELDS else ""
     return short("; ".join(found[:FIELDS]), REASON) + more
 
 
 class _Loader(yaml.SafeLoader):
-    """Looks at keys when a mapping is parsed, as merging (`<<`) later adds keys that may be there twice."""
+    """Loader that checks keys when a mapping is parsed, since merging (`<<`) later adds keys that may be repeated."""
 
     depth = 0
 
@@ -93,13 +93,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values that a node stands for, those of anchors counted wherever they are used.
+    """Count the values that a node stands for, those of anchors at every use.
 
     Raises:
-        YAMLError: A value is inside of itself.
+        YAMLError: A value contains itself.
     """
     if id(node) not in known:
-        known[id(node)] = 0  # as long as it is being counted
+        known[id(node)] = 0  # marks it as being counted
         parts = node.value if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
             parts = [part for pair in node.value for part in pair]

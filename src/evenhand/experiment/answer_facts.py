@@ -1,4 +1,4 @@
-"""What the run folder says of every answer beyond the answer itself: cluster, groups, status, grade, cost."""
+"""Facts that the run folder stores about every answer: cluster, groups, status, grade, cost."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from evenhand.report.cost import seconds_per_item
 def answer_facts(
     benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any], usage: Mapping[str, Any]
 ) -> list[AnswerFacts]:
-    """What is known of each answer.
+    """Collect what is known of each answer.
 
     Args:
         benchmark: The benchmark that asked.
-        items: What was asked.
+        items: The items that were asked.
         answers: One per item.
-        usage: The manifest's facts of the cell.
+        usage: The manifest's facts about the cell.
     """
     seconds = seconds_per_item(usage)
     graded = _graded(benchmark, items, answers)
@@ -34,10 +34,10 @@ def answer_facts(
 
 
 def unread_letters(answers: Sequence[Any]) -> list[str]:
-    """A line on answers by letters of which a server's list left too much open; none where there are none.
+    """Report answers by letters for which a server's list left too much unread, in one line; empty if there are none.
 
     Args:
-        answers: Of one cell; only a `Choice` can say what was not read.
+        answers: Answers of one cell; only a `Choice` can say what was not read.
     """
     by_letters = [a for a in answers if isinstance(a, Choice) and a.mass is not None]
     open_ = [a.unread for a in by_letters if a.unread is not None and a.unread > MAX_OPEN]
@@ -51,7 +51,7 @@ def unread_letters(answers: Sequence[Any]) -> list[str]:
 
 
 def _clusters(benchmark: Benchmark, items: Sequence[Any]) -> Iterator[str]:
-    """Names of the clusters. Where nothing of the items may be written, these are the ids of their first items."""
+    """Yield the names of the clusters; if the items must not be quoted, the ids of the clusters' first items."""
     first: dict[str, str] = {}
     for item in items:
         name = first.setdefault(item.cluster, item.id)
@@ -59,7 +59,7 @@ def _clusters(benchmark: Benchmark, items: Sequence[Any]) -> Iterator[str]:
 
 
 def _graded(benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any]) -> list[AnswerFacts]:
-    """Groups, decisions and grades; none where the benchmark has none."""
+    """Return groups, decisions and grades; empty if the benchmark has none."""
     nothing = [AnswerFacts()] * len(items)
     try:
         grades = benchmark.grades(items, answers)

@@ -1,4 +1,4 @@
-"""`Cell`: one (model, method, benchmark) of a comparison, on its way from answers to numbers."""
+"""`Cell`: one model, method and benchmark of a comparison, from answers to numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Variant(NamedTuple):
 
 @dataclass
 class Cell:
-    """One (model, method, benchmark) on its way to numbers."""
+    """One model, method and benchmark, from answers to numbers."""
 
     model: str
     method: Method
@@ -31,22 +31,22 @@ class Cell:
     """Row of the tables; the method's spec unless given. Cells of one model, benchmark and row are repetitions of one
     another (`variant`) and become one mean."""
     baseline: str = BASELINE
-    """Row that the cell is compared with: the untouched model, read as this method's answers are."""
+    """Row that the cell is compared with: the baseline, read as this method's answers are."""
     variant: Variant = field(default_factory=Variant)
     no_effect: str = ""
-    """Why the answers are the baseline's, where that is known before they are compared."""
+    """Why the answers are the baseline's, if that is known before they are compared."""
     status: Literal["running", "ok", "not applicable", "failed"] = "running"
     note: str = ""
     remark: str = ""
-    """What was found out in asking that throws doubt on its numbers; it goes into their notes."""
+    """Findings during asking that cast doubt on its numbers; they go into the notes of these."""
     answers: Sequence[Any] = ()
     clusters: Sequence[str] = ()
-    """Of the items."""
+    """Clusters of the items."""
     tally: Tally | None = None
     grades: Sequence[Grade] | None = None
-    """Which answers are right, where the benchmark knows."""
+    """Which answers are right, if the benchmark knows."""
     gap: Gap | None = None
-    """Items that were never answered, where there are any."""
+    """Items that were never answered, if there are any."""
 
     def __post_init__(self) -> None:
         """Name the row."""
@@ -54,16 +54,16 @@ class Cell:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is the untouched model, read in any way."""
+        """Whether this is the baseline, however it is read."""
         return is_baseline(self.row)
 
     @property
     def label(self) -> str:
-        """Readable name."""
+        """Readable name of the cell, for messages."""
         return f"{self.model} x {self.method.spec} x {self.benchmark.spec}"
 
     def finish(self, items: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Take the answers; where nothing at all was answered there are no numbers, and the cell fails.
+        """Take the answers; if nothing at all was answered, there are no numbers, and the cell fails.
 
         Raises:
             SettingsError: The benchmark's grades do not fit its items or its tally.
@@ -79,13 +79,13 @@ class Cell:
                 raise SettingsError(f"{self.benchmark.name}: {len(self.grades)} grades for {len(items)} items")
             unknown = {group for grade in self.grades for group in grade.groups} - {*tally.groups}
             if unknown:
-                raise SettingsError(f"{self.benchmark.name}: grades name {sorted(unknown)[0]!r}, which is no group")
+                raise SettingsError(f"{self.benchmark.name}: grades name {sorted(unknown)[0]!r}, which is not a group")
         self.status, self.tally = "ok", tally
 
     def refuse(self, reason: str) -> None:
-        """The method or benchmark does not fit the model."""
+        """Mark the cell as not applicable: the method or benchmark does not fit the model."""
         self.status, self.note, self.tally = "not applicable", reason, None
 
     def fail(self, reason: str) -> None:
-        """Something went wrong; the other cells go on."""
+        """Mark the cell as failed; the other cells continue."""
         self.status, self.note, self.tally = "failed", reason, None

@@ -1,6 +1,6 @@
-"""Which code a run file would have executed: that of its plugins, and what comes with models.
+"""Code that a run file would execute: that of its plugins, and what comes with models.
 
-Nothing is run, imported or opened as a model to tell; a plugin file is parsed only, for the names in it.
+To find it, nothing is run, imported or opened as a model; a plugin file is only parsed, for the names in it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from evenhand.errors import SHOWN, SettingsError, short
 from evenhand.experiment.config import RunConfig
 
 OPTIONS = ("trust_remote_code", "trust_folder")
-"""Options of `evenhand.load` by which code that comes with a model is run."""
+"""Options of `evenhand.load` that let code that comes with a model run."""
 LARGEST = 2**20
-"""Bytes of a plugin file that is looked into for its names."""
+"""Maximum bytes of a plugin file that is parsed for its names."""
 DEEPEST = 50
-"""Levels of settings within settings that are looked through."""
+"""Maximum levels of settings within settings that are searched."""
 _ESCAPE = re.compile(r"\\(?:\\|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U000[0-9A-Fa-f]{5}|[0-7]{1,3}|N\{[A-Z0-9 -]+\}|\n)")
 _JOINED = re.compile(r"""(['"])\s*[rRuU]?['"]""")
 
 
 def code_of(config: RunConfig) -> list[str]:
-    """What would run, each in a few words; nothing where the file executes no code.
+    """Describe what would run, each in a few words; empty if the file executes no code.
 
     Args:
         config: The content of a run file.
@@ -41,13 +41,13 @@ def code_of(config: RunConfig) -> list[str]:
 
 
 def _names_in(file: Path) -> str:
-    """The classes and functions of a plugin file as words; "" where it cannot be parsed or has none."""
+    """List the classes and functions of a plugin file in words; "" if it cannot be parsed or is too large."""
     try:
         if file.stat().st_size > LARGEST:
             return ""
         tree = ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return ""  # whoever loads it says why it cannot be used
+        return ""  # loading it gives the reason
     kinds = {ast.ClassDef: "class", ast.FunctionDef: "function", ast.AsyncFunctionDef: "function"}
     found = [
         f"{kinds[type(node)]} {short(node.name, SHOWN)}"
@@ -58,7 +58,7 @@ def _names_in(file: Path) -> str:
 
 
 def _options(config: RunConfig) -> Iterator[str]:
-    """Options in a run file that allow code: as keys, or within a specification."""
+    """Yield the options in a run file that allow code: as keys, or within a specification."""
     for place in ("models", "methods", "benchmarks", "train", "load"):
         value = vars(config)[place]
         if deeper(value, DEEPEST):
@@ -69,7 +69,7 @@ def _options(config: RunConfig) -> Iterator[str]:
 
 
 def _allowing(value: Any) -> Iterator[str]:
-    """Texts in which an option may stand: every text, and keys with a value other than false."""
+    """Yield texts that may contain an option: every text, and keys with a value other than false."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -82,7 +82,7 @@ def _allowing(value: Any) -> Iterator[str]:
 
 
 def _spelt_out(text: str) -> str:
-    """A text with escapes replaced and adjacent strings joined, as a specification in it is understood in the end."""
+    """Replace escapes and join adjacent strings, as a specification in the text is understood in the end."""
     for _ in range(DEEPEST):  # a specification within a specification has its escapes escaped
         plain = _JOINED.sub("", _ESCAPE.sub(_sign, unicodedata.normalize("NFKC", text)))
         if plain == text:
@@ -94,5 +94,5 @@ def _spelt_out(text: str) -> str:
 def _sign(escape: re.Match[str]) -> str:
     try:
         return decode(escape[0], "unicode_escape")
-    except UnicodeDecodeError:  # of a character by a name that there is not
+    except UnicodeDecodeError:  # the name of a character that does not exist
         return ""

@@ -1,4 +1,4 @@
-"""`compare`: every model, under every method, on every benchmark, side by side with the untouched model."""
+"""`compare`: every model, under every method, on every benchmark, next to the baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evenhand.core.answer_table import stated, usages
 from evenhand.core.artifacts import artefacts
 from evenhand.core.registry import BenchmarkLike, MethodLike
 from evenhand.core.repeats import Repeated, checked_seeds, checked_wordings, repeated
-from evenhand.core.run_folder import RunFolder
+from evenhand.core.run_folder import FinishedCell, RunFolder
 from evenhand.core.training_record import brief
 from evenhand.core.withheld import Withheld
 from evenhand.data.io import rows
@@ -33,6 +33,7 @@ from evenhand.experiment.plan import Asked, Plan, Task, Wishes
 from evenhand.experiment.scoring import scored
 from evenhand.experiment.subsampling import subsample
 from evenhand.experiment.training_data import Kept, TrainLike
+from evenhand.inference.team import Team
 from evenhand.interfaces import (
     AnswerBy,
     Benchmark,
@@ -55,10 +56,25 @@ from evenhand.report import Report, rivals
 from evenhand.report.cost import costs, with_costs
 from evenhand.report.opened import at_hand
 from evenhand.statistics.criteria import CRITERIA, Criteria, Family
+from evenhand.training.processes import asking_together
+
+
+class Crew(Protocol):
+    """Asks the cells of a comparison elsewhere; see `evenhand.experiment.cell_board`."""
+
+    def ask(self, session: Session, wanted: Sequence[WantedModel], named: Named | None) -> None:
+        """Fill the session's cells and manifest, as `Session.ask` does for one model after the other.
+
+        Args:
+            session: The session with what is compared.
+            wanted: The models.
+            named: What to refuse if a model does not support it; None refuses nothing.
+        """
+
 
 ModelLike = str | Path | Model | dict[str, Any]
 DEMO_MARGIN = 0.05
-"""72 templates cannot rule out a smaller loss."""
+"""Default margin for demo models: their 72 templates cannot rule out a smaller loss."""
 
 
 def compare(
@@ -83,6 +99,7 @@ def compare(
     wordings: str | Sequence[str] = (),
     refuse_unsupported: bool = False,
     drop_refused: bool = False,
+    crew: Crew | None = None,
     **load_options: Any,
 ) -> Report:
     """Compare mitigation methods on models.
@@ -90,35 +107,36 @@ def compare(
     Args:
         models: What `evenhand.load` takes, {specification: {option: value}}, or a list of these.
         methods: Methods (names, "name(key=value)", stacks "a+b", objects) or a list; "all" is all that apply. The
-            untouched model is always among them, and so are the controls that a method declares
+            baseline is always among them, and so are the controls that a method declares
             (`Method.comparison_rows`).
-        benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there and says so.
+        benchmarks: Benchmarks likewise; "all" leaves out those whose data is not there, with a warning.
         out: Run folder; running again with the same folder resumes and asks nothing twice. None keeps all in memory.
         train: What methods may fit on: a file, a benchmark, "demo" or `TrainData` (see
-            `evenhand.experiment.training_data.load`). What is asked too, or shares a template of the same benchmark
-            with what is asked, is left out of it.
-        limit: At most that many items per benchmark, a seeded draw in proportion to subjects, categories and the like.
-        seed: Of that choice and of the bootstrap.
-        replicates: Of the bootstrap, which metrics take that are neither smooth nor proportions.
+            `evenhand.experiment.training_sources.load`). Whatever overlaps with what is asked, or shares a template of
+            the same benchmark with it, is left out.
+        limit: Maximum number of items per benchmark, a seeded draw in proportion to subjects, categories and the like.
+        seed: Seed of that choice and of the bootstrap.
+        replicates: Replicates of the bootstrap, for metrics that are neither smooth nor proportions.
         margin: A loss of capability below this is accepted: the verdict says "held". None is 0.02, and 0.05 where all
             models are demo models, whose benchmarks are too small to rule out less.
-        alpha: Level of the tests; intervals have level 1 - alpha.
+        alpha: Significance level of the tests; intervals have level 1 - alpha.
         family: Which tests are adjusted together (Holm): "metric" (the methods compared on one), "benchmark" (all its
             main metrics) or "run".
         cache: Answer cache to share between runs; None is the run folder's own.
         show_progress: Show a progress bar with an estimate on standard error.
-        answer_by: How multiple-choice questions are answered where neither benchmark, method nor a model's own options
+        answer_by: How multiple-choice questions are answered, unless the benchmark, the method or a model's own options
             say otherwise: "letters", "text", "text_per_token", "text_with_end" or "generation".
         temperature: Temperature of generated answers, likewise.
-        samples: How many independent draws of every sampled answer are taken; a row is the mean of its draws.
-        seeds: How many seeds a method that has one is repeated with: its own and those that follow it.
-        wordings: Values of the setting that decides a method's wording; a method that has one is repeated with each.
-        refuse_unsupported: Whether a method that was named and cannot be applied, or a benchmark that was named and
-            cannot be asked, is refused before anything is asked; the command line does so. Otherwise it gets a row that
-            says why. With several models only the training data are checked, as a method may suit one of them alone.
-        drop_refused: Leave a question out of all rows of a model where any of them gave it no decision, as Gallegos et
-            al. 2025 do; `manifest.json` has the counts. By default refusals count as each benchmark says.
-        **load_options: Handed to `evenhand.load` for every model given as text; refused where none is.
+        samples: Number of independent draws per sampled answer; a row is the mean of its draws.
+        seeds: Number of seeds with which a method that has one is repeated: its own and those that follow it.
+        wordings: Values of the setting for a method's wording; a method that has one is repeated with each.
+        refuse_unsupported: Whether to refuse, before anything is asked, a named method that cannot be applied or a
+            named benchmark that cannot be asked; the command line does so. Otherwise it gets a row that says why. With
+            several models only the training data are checked, as a method may suit one of them alone.
+        drop_refused: Leave a question out of all rows of a model if any of them gave it no decision, as Gallegos et al.
+            2025 do; `manifest.json` has the counts. By default refusals count as each benchmark says.
+        crew: What asks the cells, such as `evenhand.integrations.ray_crew.RayCrew`; None is this process.
+        **load_options: Passed to `evenhand.load` for every model given as text; refused if there is none.
 
     Returns:
         A `Report`; it is saved to `out` if given.
@@ -132,7 +150,7 @@ def compare(
         "seeds": checked_seeds(seeds),
         "wordings": checked_wordings(wordings) if wordings else (),
     }
-    chosen = _methods(methods, **repeats)
+    chosen = methods_of(methods, **repeats)
     wishes = Wishes(answer_by, temperature, samples).checked()
     if limit is not None and limit < 1:
         raise SettingsError(f"limit={limit}: give at least 1, or leave it out for all items")
@@ -141,28 +159,38 @@ def compare(
     criteria = Criteria(margin=_margin(models) if margin is None else margin, alpha=alpha, family=family)
     folder = None if out is None else RunFolder(out)
     with ExitStack() as stack:
-        if folder:
+        team = stack.enter_context(asking_together(load_options.get("device")))
+        first = team is None or team.first  # it alone writes, and uses the cache
+        if folder and first:
             stack.enter_context(folder.locked())
-        stack.enter_context(progress.show(show_progress))
-        items = _items(benchmarks_of(benchmarks), limit, seed, optional=benchmarks == "all")
+        stack.enter_context(progress.show(show_progress and first))
+        items = items_of(benchmarks_of(benchmarks), limit, seed, optional=benchmarks == "all")
         warn_of_overlap(chosen, items)
-        wanted = _models(models, load_options)
+        wanted = wanted_models(models, load_options)
         where = cache or (folder.cache if folder else None)
-        answers = stack.enter_context(answer_cache(where)) if where else None
+        answers = stack.enter_context(answer_cache(where)) if where and first else None
         stack.enter_context(artefacts(folder.path / "artefacts" if folder else None))
-        kept = _training(train, items)
-        named = _Named(chosen if methods != "all" else [], items if benchmarks != "all" else [], train, kept)
+        kept = training_of(train, items)
+        named = Named(chosen if methods != "all" else [], items if benchmarks != "all" else [], train, kept)
         if refuse_unsupported:
             named.refuse_without_data()
-        session = _Session(folder, answers, chosen, items, kept, wishes, repeats, drop_refused)
+        session = Session(folder, answers, chosen, items, kept, wishes, repeats, drop_refused, team)
         session.start(limit, seed, train)
         try:
-            for n, (spec, options) in enumerate(wanted, 1):  # in turn: the largest decides the memory, not their sum
-                session.manifest["models_left"] = list(map(_label, wanted[n:]))  # what an interrupted run lacks
-                base = _Base(spec, options)
+            if crew is not None and team is not None:
+                raise SettingsError(
+                    "a crew asks from one process; start the command without torchrun or accelerate launch"
+                )
+            if crew is not None:
+                several = [(spec, given, own_options(spec, given, load_options)) for spec, given in wanted]
+                crew.ask(session, several, named if refuse_unsupported and len(wanted) == 1 else None)
+                wanted = []
+            for n, (spec, options) in enumerate(wanted, 1):  # in turn, so that the largest model decides the memory
+                session.manifest["models_left"] = list(map(label_of, wanted[n:]))  # missing if the run is interrupted
+                base = Base(spec, options)
                 if refuse_unsupported and len(wanted) == 1:
                     named.refuse_unsupported(base.model)
-                session.ask(base, _own_options(spec, options, load_options), last=n == len(wanted))
+                session.ask(base, own_options(spec, options, load_options), last=n == len(wanted))
                 del base
         except BaseException:
             if session.cells:  # what was refused before anything was asked must not replace an earlier result
@@ -172,13 +200,13 @@ def compare(
 
 
 def _margin(models: ModelLike | Sequence[ModelLike]) -> float:
-    """The margin where none is given."""
+    """Return the margin if none is given."""
     several = [models] if isinstance(models, str | Path | Model | dict) else list(models)
     return DEMO_MARGIN if several and all(map(is_demo, several)) else CRITERIA.margin
 
 
 def parted_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `evenhand.load`, and those of `compare`: for callers that load a model once for all comparisons.
+    """Split options into those of `evenhand.load` and of `compare`, for callers that load a model once for all runs.
 
     Args:
         options: Both kinds, as `compare` takes them.
@@ -187,8 +215,8 @@ def parted_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     return {k: v for k, v in options.items() if k not in own}, {k: v for k, v in options.items() if k in own}
 
 
-class _Named(NamedTuple):
-    """What was asked for by name, and so is not to be left out."""
+class Named(NamedTuple):
+    """Methods and benchmarks that were asked for by name, and so are not left out silently."""
 
     methods: Sequence[Method]
     asked: Sequence[Asked]
@@ -208,39 +236,40 @@ class _Named(NamedTuple):
         return None if self.kept is None else self.kept.data
 
 
-class _Base:
-    """An untouched model, and the way to have it again after something changed it."""
+class Base:
+    """A baseline, which can be restored after something changed it."""
 
     def __init__(self, spec: str | Path | Model, options: dict[str, Any]) -> None:
+        """Load the model, unless it is an object."""
         self._spec, self._options = spec, options
         self.model = spec if isinstance(spec, Model) else load(spec, **options)
         self._state = self._found()
         self.broken = ""
-        """Why it cannot be asked any more."""
+        """Why it cannot be asked any more; "" while it can."""
 
     @property
     def changed(self) -> bool:
-        """Whether it is no longer what it was; this hashes all weights that anybody had in hand."""
+        """Whether the model is no longer what it was; hashes all weights that anybody may have changed."""
         self.model.rehash()
         return self._found() != self._state
 
     def restore(self, culprit: str) -> None:
-        """Load it again; where that is not possible, `broken` says why."""
+        """Load the model again; if that is not possible, `broken` says why."""
         why = f"not asked: {culprit} changed {self.model.name}, the model that it was given"
         if isinstance(self._spec, Model):
             self.broken = f"{why}, and one given as an object cannot be loaded again; give its folder or name"
             return
-        del self.model  # first: two of them may not fit into memory
+        del self.model  # first, since two of them may not fit into memory
         self.model = load(self._spec, **self._options)
         if self.changed:
             self.broken = f"{why}, and {self._spec} loaded again is not what it was"
 
     def _found(self) -> tuple[str, str]:
-        """Weights, tokenizer and precision; and how it is asked."""
+        """Return the fingerprint of weights, tokenizer and precision, and how the model is asked."""
         return self.model.fingerprint, repr(self.model.asking)
 
 
-class _Session:
+class Session:
     """One call of `compare`: asks what has not been answered yet and keeps the facts."""
 
     def __init__(
@@ -253,17 +282,23 @@ class _Session:
         wishes: Wishes,
         repeats: dict[str, Any],
         drop_refused: bool,
+        team: Team | None = None,
     ) -> None:
-        self.folder, self.cache, self.methods, self.asked, self.train = folder, cache, methods, asked, train
+        """Take what is compared; nothing is written or asked yet."""
+        self.cache, self.methods, self.asked, self.train, self.team = cache, methods, asked, train, team
+        self.kept_in = folder
+        """Run folder with the finished cells."""
+        self.folder = folder if team is None or team.first else None
+        """Run folder in the process that writes; None in others."""
         self.wishes, self.repeats, self.drawn, self.generated = wishes, repeats, False, False
         self.drop_refused = drop_refused
         self.data = None if train is None else train.data
         self.cells: list[Cell] = []
         self._mitigated: Model | None = None
         self._said_in_applying: list[str] = []
-        """What was remarked as the method at hand was applied, such as in its training."""
+        """Remarks made while the current method was applied, such as in its training."""
         self._prompts: dict[tuple[str, str, str], str] = {}
-        """What the model was asked for a baseline, by model, row and benchmark."""
+        """Digests of what the model was asked for a baseline, by model, row and benchmark."""
         self.resting: Model | None = None
         """The model, until it is asked for the first time."""
         self._contents: dict[str, str] = {}
@@ -272,7 +307,7 @@ class _Session:
         self.manifest: dict[str, Any] = {"usage": [], "applied": [], "unanswered": []}
 
     def start(self, limit: int | None, seed: int, train: TrainLike | None) -> None:
-        """Put together what is about to be compared; it is written before anything is asked."""
+        """Collect the facts of what is about to be compared; they are written before anything is asked."""
         self.manifest |= {
             "started": _now(),
             "command": provenance.command(),
@@ -295,50 +330,67 @@ class _Session:
         }
 
     def _begin(self) -> None:
-        """Write it down; once, after all that can be refused."""
+        """Write these facts, once, after everything that can be refused."""
         if self.folder and not self.cells:
             _say_what_is_asked_anew(self.folder, self.manifest)
             self.folder.write_manifest(self.manifest)
             self.folder.append_session({"event": "start", **self.manifest})
 
     def _benchmark_facts(self, benchmark: Benchmark, items: Sequence[Any]) -> dict[str, Any]:
-        with suppress(Exception):  # items that are not as they should be; their cells fail and say so
+        with suppress(Exception):  # malformed items: their cells fail and say so
             self._contents[benchmark.spec] = contents(items)
         return {**benchmark.facts(), "asked": len(items), "contents": self._contents.get(benchmark.spec, "")}
 
-    def ask(self, base: _Base, options: Collection[str] = (), *, last: bool = True) -> None:
-        """All benchmarks and methods on one model, the untouched model first.
+    def ask(self, base: Base, options: Collection[str] = (), *, last: bool = True) -> None:
+        """Ask all benchmarks under all methods on one model, the baseline first.
 
         Args:
             base: The model.
-            options: Names of the options of `load` that were given for this model alone: they go before the run's.
+            options: Names of the options of `load` that were given for this model alone: they override the run's.
             last: Whether no other model follows.
 
         Raises:
-            SettingsError: The run asks for samples or a temperature, and there is nothing that either is about.
+            SettingsError: The run asks for samples or a temperature, and nothing in it would use them.
         """
-        plan = Plan(base.model, self.methods, self.asked, _without(self.wishes, options), self.data)
-        self._refuse_idle(plan, last)
+        tasks, applied = self.planned(base, options, last=last)
+        with progress.track(len(tasks), f"comparisons on {base.model.name}", lines_only=True) as step:
+            for method in applied:
+                self._mitigated = None  # one after the other, so that a method's model is freed before the next
+                mine = [task for task in tasks if task.cell.method is method]
+                for task in mine:
+                    self._try(task, base)
+                    step(1)
+                    if self.team is not None:
+                        self.team.agree(f"{task.cell.label}: {task.cell.status}", task.cell.note)
+                self._mitigated = None
+                self._verify(base, method, [task.cell for task in mine])
+        if found := first_look(base.model)[0]:
+            self.manifest["models"][base.model.name]["preflight"] = found
+
+    def planned(self, base: Base, options: Collection[str], *, last: bool) -> tuple[list[Task], list[Method]]:
+        """Return the tasks of a model, and their methods in the order in which these are applied.
+
+        Args:
+            base: The model.
+            options: See `ask`.
+            last: See `ask`.
+
+        Raises:
+            SettingsError: See `ask`.
+        """
+        self._refuse_outside(base.model)
+        plan = Plan(base.model, self.methods, self.asked, without_own(self.wishes, options), self.data)
+        self._refuse_idle(plan.draws, plan.generates, last)
         self._begin()
         look_first(base.model, letters=plan.reads_letters, draws=plan.draws)
         self._describe(base.model)
         self.manifest["baselines"][base.model.name] = plan.baselines
         self.resting = base.model
         self.cells += [task.cell for task in plan.tasks]
-        tasks, applied = plan.tasks, plan.applied
-        del plan  # it has the model, which may have to be loaded again
-        for method in applied:
-            self._mitigated = None  # one after the other, so that what a method has made is gone before the next
-            mine = [task for task in tasks if task.cell.method is method]
-            for task in mine:
-                self._try(task, base)
-            self._mitigated = None
-            self._verify(base, method, [task.cell for task in mine])
-        if found := first_look(base.model)[0]:
-            self.manifest["models"][base.model.name]["preflight"] = found
+        return plan.tasks, plan.applied  # not the plan, which has the model, which may have to be loaded again
 
-    def _verify(self, base: _Base, method: Method, cells: Sequence[Cell]) -> None:
-        """Whether a method left the model as it was: else its cells fail, and the next ones get it loaded again."""
+    def _verify(self, base: Base, method: Method, cells: Sequence[Cell]) -> None:
+        """Check that a method left the model as it was: else its cells fail, and the next ones get it loaded again."""
         if base.broken or not base.changed:
             return
         for cell in cells:
@@ -353,9 +405,17 @@ class _Session:
         then = "the methods that follow are not asked" if base.broken else "it was loaded again for those that follow"
         warnings.warn(f"{culprit} changed {name}, the model that it was given; {then}", RuntimeWarning, stacklevel=4)
 
-    def _refuse_idle(self, plan: Plan, last: bool) -> None:
+    def _refuse_outside(self, model: Model) -> None:
+        """Refuse a model that several processes would each ask for everything."""
+        if self.team is not None and "weights" not in model.abilities:
+            raise SettingsError(
+                f"{model.name} does not run in these {self.team.count} processes, so that what it is asked cannot be "
+                "split over them: compare it without torchrun or accelerate launch"
+            )
+
+    def _refuse_idle(self, draws: bool, generates: bool, last: bool) -> None:
         """Refuse wishes that change nothing on any model."""
-        self.drawn, self.generated = self.drawn or plan.draws, self.generated or plan.generates
+        self.drawn, self.generated = self.drawn or draws, self.generated or generates
         temperature, samples = self.wishes.temperature, self.wishes.samples
         if not last:
             return
@@ -371,8 +431,8 @@ class _Session:
                 "samples, such as 'self_debias(preset=paper)', or leave samples out"
             )
 
-    def _try(self, task: Task, base: _Base) -> None:
-        """Fill a cell; what goes wrong there costs no other."""
+    def _try(self, task: Task, base: Base) -> None:
+        """Fill a cell; an error there does not affect the others."""
         cell = task.cell
         if base.broken:
             cell.fail(base.broken)
@@ -381,11 +441,11 @@ class _Session:
             self._fill(task, base.model)
         except RunError:
             raise  # the run folder itself is in trouble
-        except MissingAbilityError as error:  # found out in asking
+        except MissingAbilityError as error:  # found only in asking
             cell.refuse(_said(task, error))
         except (EvenhandError, contracts.NonconformingError) as error:
             cell.fail(_said(task, error))
-        except Exception as error:  # a plugin's mistake
+        except Exception as error:  # an error of a plugin
             hidden = None if cell.benchmark.quotable else Withheld(task.items)
             cell.fail(f"{type(error).__name__}: {error}" if hidden is None else hidden.error(error))
             trace = traceback.format_exc() if hidden is None else hidden.trace(error)
@@ -445,7 +505,7 @@ class _Session:
             cell.no_effect = self._no_effect(cell, model, mitigated, usage.get("prompts", ""))
 
     def _no_effect(self, cell: Cell, model: Model, mitigated: Model, prompts: str) -> str:
-        """Why the answers may be the baseline's, where anything is known."""
+        """Say why the answers may be the baseline's; "" if nothing is known."""
         if cell.is_baseline:
             self._prompts.setdefault((cell.model, cell.row, cell.benchmark.spec), prompts)
             return ""
@@ -454,7 +514,7 @@ class _Session:
         return known or (no_effect.SAME_PROMPTS if same else "")
 
     def _applied(self, method: Method, model: Model) -> Model:
-        """The model under a method, which is applied once for all benchmarks."""
+        """Return the model under a method, which is applied once for all benchmarks."""
         if self._mitigated is None:
             begun = time.monotonic()
             with self._settled(), remarked() as said:
@@ -467,11 +527,11 @@ class _Session:
         return self._mitigated
 
     def _answers(self, task: Task, model: Model, mitigated: Model) -> tuple[list[Any], dict[str, Any]]:
-        """Answers and their cost: from the run folder where the cell was finished before, else asked now."""
+        """Return answers and their cost, from the run folder if the cell was finished before, else asked now."""
         cell, ids = task.cell, [item.id for item in task.items]
         reading = None if task.reading is None else asdict(task.reading)
         if cell.benchmark.spec not in self._contents:
-            self._contents[cell.benchmark.spec] = contents(task.items)  # which says what is wrong with them
+            self._contents[cell.benchmark.spec] = contents(task.items)  # raises what is wrong with them
         about = (cell.benchmark.name, cell.benchmark.key_settings(), self._contents[cell.benchmark.spec])
         name = key(versions.ANSWERS, mitigated.fingerprint, *about, reading, task.sample)[:24]
         whose = {
@@ -484,10 +544,9 @@ class _Session:
             "spec": cell.method.spec,
             "answer_by": "" if task.reading is None else task.reading.answer_by,
         }
-        if self.folder:
-            stored = self.folder.read_cell(name, ids, cell.benchmark.answer_type)
-            if stored is not None and not any(map(_is_open, stored.answers)):
-                return stored.answers, {**stored.about, **whose, "asked_anew": 0}
+        stored = self._stored(name, ids, cell.benchmark.answer_type)
+        if stored is not None:
+            return stored.answers, {**stored.about, **whose, "asked_anew": 0}
         if self.resting is not None:
             resting, self.resting = self.resting, None
             _start(resting)
@@ -512,9 +571,21 @@ class _Session:
             self.folder.write_answers(name, answers, ids, usage, facts)
         return answers, usage
 
+    def _stored(self, name: str, ids: Sequence[str], answer_type: type) -> FinishedCell | None:
+        """Return a cell that was finished before, without gaps; of several processes, all get it or none."""
+        stored = self.folder.read_cell(name, ids, answer_type) if self.folder else None
+        if stored is not None and any(map(_is_open, stored.answers)):
+            stored = None
+        if self.team is None or self.kept_in is None or not self.team.first_says(stored is not None):
+            return stored
+        stored = stored or self.kept_in.read_cell(name, ids, answer_type)
+        if stored is None:
+            raise RunError(f"this process does not see the answers in {self.kept_in.path}: all need one file system")
+        return stored
+
     @contextmanager
     def _settled(self, asked: Model | None = None) -> Iterator[None]:
-        """Hash all weights once the block is done; where they changed unnoticed, its answers are stored nowhere.
+        """Hash all weights after the block; if they changed unnoticed, its answers are removed from the cache.
 
         Args:
             asked: A model whose weights must not change at all.
@@ -544,18 +615,18 @@ class _Session:
 
 
 def _said(task: Task, error: Exception) -> str:
-    """What an error says, as far as it may be written down."""
+    """Return the text of an error, as far as it may be stored."""
     return str(error) if task.cell.benchmark.quotable else Withheld(task.items).error(error, own=True)
 
 
 def _start(model: Model) -> None:
-    """Put a first question to a local model: its first call also imports and tries out, which is no method's cost.
+    """Put a first question to a local model: its first call also imports and probes, which is not a method's cost.
 
-    A server is not asked for it: `look_first` has one looked at before its first request.
+    A server is not asked: `look_first` inspects it before its first request.
     """
     if "weights" not in model.abilities:
         return
-    with answer_cache(None), suppress(Exception):  # what fails here fails again where it matters, and is told there
+    with answer_cache(None), suppress(Exception):  # an error here occurs again where it matters, and is reported there
         if "choose" in model.abilities:
             model.choose([Question("start", "Is this the start?", ("yes", "no"))])
         if "score" in model.abilities:
@@ -565,17 +636,17 @@ def _start(model: Model) -> None:
 
 
 def _of_server(model: Model, twice: SecondRequests, answers: Sequence[Any], remarks: list[str]) -> dict[str, Any]:
-    """The remarks on a cell with those on letters of a server, and what second requests for a letter cost."""
+    """Collect the remarks on a cell and on letters of a server, and what second requests for a letter cost."""
     again = second_requests(model).since(twice)
     said = [*remarks, *unread_letters(answers), *([again.line()] if again.items else [])]
     return {"remarks": said, **({"second_requests": again._asdict()} if again.items else {})}
 
 
 class _Watch:
-    """How long the answers of a cell took, those that lay in the cache included.
+    """Time that the answers of a cell took, including those from the cache.
 
-    The cache would make a method look faster than the untouched model whose first turn it shares, and a resumed run
-    faster than an unbroken one. So the seconds that cached answers took when they were computed are added.
+    The cache would make a method look faster than the baseline whose first turn it shares, and a resumed run faster
+    than an unbroken one. So the seconds that cached answers took when they were computed are added.
     """
 
     def __init__(self, cache: AnswerCache | None, model: Model) -> None:
@@ -583,8 +654,8 @@ class _Watch:
         self.begun, self.looked, self.before = time.monotonic(), first_look(model)[1], self._counts()
 
     def read(self) -> dict[str, Any]:
-        """Seconds of the wall clock now, those saved by the cache (None where not all are known), and requests."""
-        looked = first_look(self.model)[1] - self.looked  # of the server: not the cost of an answer
+        """Return seconds of the wall clock, those saved by the cache (None if not all are known), and requests."""
+        looked = first_look(self.model)[1] - self.looked  # inspecting the server is not a cost of the answers
         seconds = round(time.monotonic() - self.begun - looked, 4)
         misses, hits, saved, untimed = (a - b for a, b in zip(self._counts(), self.before, strict=True))
         anew = None if self.cache is None else int(misses)
@@ -597,7 +668,7 @@ class _Watch:
 
 
 def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
-    """A line where a folder has answers that are no longer those to what is asked."""
+    """Warn if a folder has answers that no longer belong to what is asked."""
     before = folder.read_manifest()
     if not folder.has_answers or not before:
         return
@@ -630,23 +701,23 @@ def _say_what_is_asked_anew(folder: RunFolder, now: dict[str, Any]) -> None:
 
 @runtime_checkable
 class _WithStatus(Protocol):
-    """An answer that says whether it came, in a field or a property."""
+    """An answer that has a status, in a field or a property."""
 
     @property
     def status(self) -> str:
-        """Such as "answered"."""
+        """Status, such as "answered"."""
 
 
 def _is_open(answer: Any) -> bool:
-    """Whether no answer came; such items are asked again when the run is resumed."""
-    if isinstance(answer, Choice | Reply):  # most answers are, and a protocol takes its time
+    """Whether an item has no answer; such items are asked again when the run is resumed."""
+    if isinstance(answer, Choice | Reply):  # most answers are, and checking a protocol is slow
         return answer.text is None if isinstance(answer, Reply) else answer.status == "unanswered"
     came = not isinstance(answer, _WithStatus) or answer.status != "unanswered"
     return not came or stated(answer).get("text", "") is None
 
 
-def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Sequence[str]) -> list[Method]:
-    """Built methods, each once, the untouched model first; repeated by seed and wording where that was asked for."""
+def methods_of(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Sequence[str]) -> list[Method]:
+    """Build the methods, each once, the baseline first; repeated by seed and wording if that was asked for."""
     if given == "all":
         wanted: list[MethodLike] = list(registry.methods.load_all())
     elif isinstance(given, str):
@@ -663,7 +734,7 @@ def _methods(given: MethodLike | Sequence[MethodLike], seeds: int, wordings: Seq
 
 
 def benchmarks_of(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchmark]:
-    """The benchmarks that `compare` would be given, each once; their items are read when first used, and then kept.
+    """Build the benchmarks that `compare` would be given, each once; their items are read when first used, then kept.
 
     Args:
         given: Specs, benchmarks, a list of these, or "all".
@@ -683,10 +754,12 @@ def benchmarks_of(given: BenchmarkLike | Sequence[BenchmarkLike]) -> list[Benchm
 
 
 Wanted = tuple[str | Path | Model, dict[str, Any]]
+WantedModel = tuple[str | Path | Model, dict[str, Any], set[str]]
+"""What to load, with which options, and the names of those that this model alone was given."""
 
 
-def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> list[Wanted]:
-    """What to load and how, checked as far as that goes without opening weights."""
+def wanted_models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> list[Wanted]:
+    """Return what to load and how, checked as far as possible without opening weights."""
     several: list[ModelLike] = [given] if isinstance(given, str | Path | Model | dict) else list(given)
     if not several:
         raise SettingsError("no model was given; 'demo' needs no download")
@@ -706,17 +779,17 @@ def _models(given: ModelLike | Sequence[ModelLike], options: dict[str, Any]) -> 
     return wanted
 
 
-def _label(wanted: Wanted) -> str:
-    """What a model is called before it is loaded."""
+def label_of(wanted: Wanted) -> str:
+    """Return the name of a model before it is loaded."""
     spec, options = wanted
     return spec.name if isinstance(spec, Model) else str(options.get("name", spec))
 
 
 def _refuse_options(options: dict[str, Any]) -> None:
-    """Options of `evenhand.load` where there is nothing to load: a misspelt one of `compare`, or one that does nothing.
+    """Refuse options of `evenhand.load` if nothing is loaded: misspelt ones of `compare`, or ones without effect.
 
     Raises:
-        SettingsError: Always; the message names the near ones.
+        SettingsError: Always; the message names similar options, or where to give this one.
     """
     name = next(iter(options))
     if name in (*ASKING, *LOADING):
@@ -728,15 +801,15 @@ def _refuse_options(options: dict[str, Any]) -> None:
     raise SettingsError(f"compare: unknown option {name!r}. {suggest(name, own)}")
 
 
-def _own_options(spec: str | Path | Model, options: dict[str, Any], shared: dict[str, Any]) -> set[str]:
-    """Names of the options that one model was given and the others were not."""
+def own_options(spec: str | Path | Model, options: dict[str, Any], shared: dict[str, Any]) -> set[str]:
+    """Return the names of the options that one model was given and the others were not."""
     text = "" if isinstance(spec, Model) else str(spec)
     written = specs.parse(text).settings if text.endswith(")") and not Path(text).exists() else {}
     return {*written, *(k for k, v in options.items() if k not in shared or shared[k] is not v)}
 
 
-def _without(wishes: Wishes, options: Collection[str]) -> Wishes:
-    """The run's wishes, but for those about which a model's own options say something."""
+def without_own(wishes: Wishes, options: Collection[str]) -> Wishes:
+    """Return the run's wishes, except those that a model's own options override."""
     return replace(
         wishes,
         answer_by=None if "answer_by" in options else wishes.answer_by,
@@ -762,24 +835,24 @@ def _with_options(wanted: ModelLike) -> Wanted:
     return spec, dict(own or {})
 
 
-def _training(train: TrainLike | None, asked: Sequence[Asked]) -> Kept | None:
-    """The training data without what is asked; what was left out is said."""
+def training_of(train: TrainLike | None, asked: Sequence[Asked]) -> Kept | None:
+    """Read training data and leave out what is asked, with a warning."""
     if train is None:
         return None
     kept = training_data.without(training_data.load(train), asked)
     if kept.left_out:
         warnings.warn(
-            f"left {kept.left_out:,} training items out: they are asked too, or share a template with what is asked",
+            f"left {kept.left_out:,} training items out: they overlap with what is asked, or share a template with it",
             UserWarning,
             stacklevel=3,
         )
     return kept
 
 
-def _items(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool) -> list[Asked]:
-    """The items of each benchmark; of those asked for by "all", the ones without data are left out with a warning.
+def items_of(benchmarks: Sequence[Benchmark], limit: int | None, seed: int, *, optional: bool) -> list[Asked]:
+    """Return the items of each benchmark; if "all" were asked for, those without data are left out with a warning.
 
-    What a benchmark has to say of its data is one warning: its notes, how many rows were refused, and the first three.
+    What a benchmark says about its data is one warning: its notes, how many rows were refused, and the first three.
     """
     found: list[Asked] = []
     for benchmark in benchmarks:

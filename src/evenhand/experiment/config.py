@@ -1,4 +1,4 @@
-"""One YAML file that says what to compare; keys that are unknown or occur twice are refused."""
+"""A YAML file that says what to compare; keys that are unknown or occur twice are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Named = str | dict[str, Any]
 
 
 class RunConfig(BaseModel):
-    """What `evenhand compare run.yaml` reads; the same names as the options of `evenhand compare`."""
+    """Content of a run file, as `evenhand compare run.yaml` reads it; its keys are named like the command's options."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,26 +31,26 @@ class RunConfig(BaseModel):
     seed: int = 0
     replicates: int = 2_000
     margin: float | None = None
-    """A loss of capability below this is accepted; None is 0.02, and 0.05 of demo models."""
+    """A loss of capability below this is accepted; None is 0.02, and 0.05 for demo models."""
     alpha: float = CRITERIA.alpha
-    """Level of the tests; intervals have level 1 - alpha."""
+    """Significance level of the tests; intervals have level 1 - alpha."""
     family: Family = CRITERIA.family
     """Which tests are adjusted together: metric, benchmark or run."""
     answer_by: str | None = None
-    """How questions are answered where neither benchmark nor method says otherwise."""
+    """How questions are answered, unless benchmark or method says otherwise."""
     temperature: float | None = None
-    """Temperature of generated answers, likewise."""
+    """Temperature of generated answers, unless benchmark or method says otherwise."""
     samples: int = 1
-    """How many independent draws of every sampled answer are taken."""
+    """Number of independent draws per sampled answer."""
     seeds: int = 1
-    """How many seeds a method that has one is repeated with."""
+    """Number of seeds with which a method that has one is repeated."""
     wordings: str | list[str] = []
-    """Wordings that a method which has several is repeated with."""
+    """Wordings with which a method that has several is repeated."""
     drop_refused: bool = False
     """Whether a question that any row refused is left out of all rows of the model."""
     cache: str | None = None
     plugins: list[str] = []
-    """Python files, which are run where the user allows it (`evenhand.experiment.code_of_run_file`)."""
+    """Python files, which are run if the user allows it (`evenhand.experiment.code_of_run_file`)."""
     load: dict[str, Any] = {}
     """Options for every model, such as dtype."""
 
@@ -69,7 +69,7 @@ def read(path: str | Path) -> RunConfig:
     except yaml_reader.DoubleKeyError as error:
         raise SettingsError(f"{path}: {error}; give its values once") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no YAML: {reason(error)}") from error
+        raise SettingsError(f"{path} is not YAML: {reason(error)}") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: a mapping was expected, with keys such as models, methods, benchmarks")
     known = list(RunConfig.model_fields)

@@ -1,4 +1,4 @@
-"""What methods and benchmarks keep to. `evenhand.testing` checks it in tests, and `compare` in every run.
+"""The contract of methods and benchmarks. `evenhand.testing` checks it in tests, and `compare` in every run.
 
 A method or benchmark that breaks its contract gives numbers that look right and are not, so its cell fails instead.
 """
@@ -15,7 +15,7 @@ from evenhand.interfaces import Benchmark, Choice, Model, Question, Reply, Score
 
 CHANGED = "apply() or an answer changed the model that it was given"
 REMEMBERED = 10_000
-"""Most answers of the model below a method that are remembered to find out whether the method keeps their order."""
+"""Maximum number of a base model's answers that are remembered to check whether a method keeps their order."""
 
 
 class NonconformingError(AssertionError):
@@ -23,20 +23,20 @@ class NonconformingError(AssertionError):
 
 
 def demand(condition: bool, message: str) -> None:
-    """Raise where a condition does not hold.
+    """Raise an error if a condition does not hold.
 
     Raises:
-        NonconformingError: It does not.
+        NonconformingError: The condition does not hold.
     """
     if not condition:
         raise NonconformingError(message)
 
 
 def check_mitigated(made: Any) -> Model:
-    """What `Method.apply` returned, once it is known to be a model.
+    """Check that `Method.apply` returned a model, and return it.
 
     Raises:
-        NonconformingError: It is not.
+        NonconformingError: It is not a model.
     """
     if not isinstance(made, Model):
         raise NonconformingError(f"apply() returned {type(made).__name__}, not a Model")
@@ -47,7 +47,7 @@ def check_choices(questions: Sequence[Question], answers: Any) -> None:
     """Check what `choose` returned: one `Choice` per question, each a distribution or an honest lack of one.
 
     Raises:
-        NonconformingError: It is not so; the message names the question.
+        NonconformingError: They are not so; the message names the question.
     """
     _check_list("choose()", "question", questions, answers, Choice)
     for q, c in zip(questions, answers, strict=True):
@@ -56,7 +56,7 @@ def check_choices(questions: Sequence[Question], answers: Any) -> None:
 
 
 def _broken(question: Question, choice: Choice) -> str:
-    """What is wrong with an answer; "" where it is a distribution or an honest lack of one."""
+    """Say what is wrong with an answer; "" if it is a distribution or an honest lack of one."""
     decision, options = choice.decision, len(question.options)
     if (decision is None) != (choice.status != "answered"):
         return f"status {choice.status!r} with decision {decision}"
@@ -79,7 +79,7 @@ def check_answers(benchmark: Benchmark, items: Sequence[Any], answers: Any) -> N
     """Check what a benchmark's `ask` returned: one answer per item, of its own type.
 
     Raises:
-        NonconformingError: It is not so.
+        NonconformingError: They are not so.
     """
     demand(isinstance(answers, list | tuple), f"ask() returned {type(answers).__name__}, not a list")
     demand(len(answers) == len(items), f"ask() gave {len(answers)} answers for {len(items)} items")
@@ -93,7 +93,7 @@ def check_ids(items: Sequence[Any]) -> None:
     """Check that no two items of a benchmark have the same id: their answers could not be told apart.
 
     Raises:
-        NonconformingError: Two have; the message names the first.
+        NonconformingError: Two items have the same id; the message names the first.
     """
     seen: set[str] = set()
     for item in items:
@@ -104,14 +104,14 @@ def check_ids(items: Sequence[Any]) -> None:
 
 @contextmanager
 def checked(mitigated: Model, base: Model) -> Iterator[None]:
-    """Check all answers of a mitigated model while the block runs.
+    """Check all answers of a mitigated model within the block.
 
     Args:
-        mitigated: What is asked. A class without `__dict__` cannot be watched.
+        mitigated: The model that is asked. A class without `__dict__` cannot be watched.
         base: The model below the method.
 
     Raises:
-        NonconformingError: From inside the verb whose answer breaks the contract.
+        NonconformingError: An answer breaks the contract; raised within the verb.
     """
     below = _Below()
     with (
@@ -122,11 +122,11 @@ def checked(mitigated: Model, base: Model) -> Iterator[None]:
 
 
 class _Below:
-    """Which question the model below a method was answering with each `Choice` it returned."""
+    """The question that the model below a method was answering with each `Choice` it returned."""
 
     def __init__(self) -> None:
         self._questions: dict[int, list[Question]] = {}
-        self._kept: list[Choice] = []  # so that no other object gets one's number
+        self._kept: list[Choice] = []  # kept alive, so that no other object gets one's `id`
 
     def remembering(self, choose: Callable[..., Any]) -> Callable[..., Any]:
         def answer(questions: Sequence[Question], *more: Any, **named: Any) -> Any:
@@ -139,7 +139,7 @@ class _Below:
         return answer
 
     def check_order(self, questions: Sequence[Question], answers: Sequence[Choice]) -> None:
-        """An answer that is passed on as it came belongs to the question it came for, or to one just like it."""
+        """Check that an answer passed on unchanged belongs to the question it was given for, or to one just like it."""
         asked = {q.id for q in questions}
         for q, c in zip(questions, answers, strict=True):
             came_for = self._questions.get(id(c))
@@ -174,7 +174,7 @@ def _checking(verb: str, below: _Below) -> Callable[[Callable[..., Any]], Callab
 
 @contextmanager
 def _replaced(model: Model | None, around: dict[str, Callable[[Callable[..., Any]], Any]]) -> Iterator[None]:
-    """Verbs of one object with something around them, for as long as the block runs."""
+    """Wrap verbs of one object within the block."""
     if model is None:
         yield
         return

@@ -1,9 +1,9 @@
-"""Which training data is asked too: the same text, a text with an asked sentence in it, or a template of what is asked.
+"""Overlap of training data with what is asked: the same text, an asked sentence in it, or a shared template.
 
-A training text is asked where it has the words of an asked text; where an asked question or whole sentence of at least
-`WHOLE` words lies in it; or where it shares `RUN` words in a row with an asked text, as a piece of the same document
-does. Questions are no such documents: those of two templates may share a scene, and the template tells them apart; but
-what a question's context says is looked for by itself. Case, punctuation and blanks do not count.
+A training text overlaps if it has the words of an asked text; if an asked question or whole sentence of at least
+`WHOLE` words occurs in it; or if it shares `RUN` words in a row with an asked text, as a piece of the same document
+does. Questions do not count as such documents: those of two templates may share a scene, and are told apart by the
+template; but what a question's context says is searched for by itself. Case, punctuation and blanks do not count.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from evenhand.experiment.training_sources import cluster_of
 from evenhand.interfaces import Benchmark, Dialogue, Pair, Passage, Question
 
 WHOLE = 4
-"""Words of the shortest sentence that is looked for inside others; "He was late." may stand anywhere."""
+"""Minimum words of a sentence that is searched for inside others; "He was late." may occur anywhere."""
 RUN = 13
-"""Words in a row that two texts do not share by chance (Brown et al. 2020, arXiv 2005.14165, take as many)."""
+"""n-gram size: two texts do not share so many words in a row by chance. Brown et al. 2020 (arXiv 2005.14165) use the
+same."""
 Words = tuple[str, ...]
 
 
@@ -29,7 +30,7 @@ class Asked:
     """What the benchmarks of a comparison ask."""
 
     def __init__(self, asked: Sequence[tuple[Benchmark, Sequence[Any]]]) -> None:
-        """Gather it from the items; every text in an item counts as asked."""
+        """Collect it from the items; every text in an item counts as asked."""
         self.clusters: set[str] = set()
         self.questions: set[tuple[str, frozenset[str]]] = set()
         texts: dict[str, bool] = {}
@@ -51,12 +52,12 @@ class Asked:
         return _identity(question) in self.questions
 
     def has_text(self, text: str) -> bool:
-        """Whether a text is asked, or something asked lies in it."""
+        """Whether a text is asked, or something asked occurs in it."""
         words = _words(text)
         return words in self.words or self._holds(words) or self._shares(words)
 
     def has_pair(self, pair: Pair) -> bool:
-        """Whether either text of a pair is asked, or what comes before both is."""
+        """Whether either text of a pair is asked, or what comes before both."""
         prompt = pair.prompt
         before = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt.messages)
         begun = _words(before)
@@ -73,7 +74,7 @@ class Asked:
                 texts.setdefault(found, _is_whole(found))
 
     def _holds(self, words: Words) -> bool:
-        """Whether an asked question or whole sentence lies in the words."""
+        """Whether an asked question or whole sentence occurs in the words."""
         for i in range(len(words) - WHOLE + 1):
             for length in self._lengths.get(words[i : i + WHOLE], ()):
                 if self.words.get(words[i : i + length], False):
@@ -81,7 +82,7 @@ class Asked:
         return False
 
     def _shares(self, words: Words) -> bool:
-        """Whether so many words in a row are asked, too."""
+        """Whether the words share an n-gram of `RUN` words with what is asked."""
         if len(words) < RUN:
             return False
         if self._runs is None:
@@ -90,17 +91,17 @@ class Asked:
 
 
 def sentences_of(item: Any) -> Iterator[str]:
-    """All texts in an item, questions left aside."""
+    """Yield all texts in an item, except its questions."""
     return (found for found in _leaves(item) if isinstance(found, str))
 
 
 def words_of(text: str) -> Words:
-    """The words of a text, by which two texts are the same whatever their case, punctuation and blanks."""
+    """Return the words of a text, by which two texts are the same whatever their case, punctuation and blanks."""
     return _words(text)
 
 
 def _leaves(item: Any) -> Iterator[Question | str]:
-    """The questions and texts in an item, however deep; a text beside a context also comes after it."""
+    """Yield the questions and texts in an item, however deep; a text next to a context also with that before it."""
     if isinstance(item, str | Question):
         yield item
     elif isinstance(item, Passage | Dialogue):
@@ -115,7 +116,7 @@ def _leaves(item: Any) -> Iterator[Question | str]:
 
 
 def _parts(item: Any) -> Mapping[Any, Any]:
-    """What an item is made of, by name where it has names."""
+    """Return the parts of an item, by name if they have names."""
     if is_dataclass(item):
         return {field.name: getattr(item, field.name) for field in fields(item)}
     if isinstance(item, tuple) and hasattr(item, "_fields"):
@@ -133,7 +134,7 @@ def _said(item: Passage | Dialogue) -> str:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether it ends as a sentence does; the beginning of a sentence may lie in many."""
+    """Whether a text ends like a sentence; the beginning of a sentence may occur in many others."""
     return re.search(r"[.!?][\"'”’)]*\s*$", text) is not None
 
 

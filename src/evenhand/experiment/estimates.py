@@ -1,11 +1,11 @@
-"""How much memory and time a recipe needs, by a formula: nothing of it was measured.
+"""Memory and time that a recipe needs, by a formula; nothing is measured.
 
 Memory: parameters times the bytes that each takes (weights, and in training gradients and copies), and `WORKING` for
-keys, values and logits. What an optimizer has for an adapter is left out: it is below a hundredth of the weights.
+keys, values and logits. The optimizer states of an adapter are left out: they are below a hundredth of the weights.
 
-Hours: 2 operations for every parameter and token that is read or written, 6 for every one that is trained on, over the
-peak of one H100 for the precision and the part of it that is reached. The peaks are those of the data sheet without
-sparsity; the parts are ours, and low for writing, which waits for the memory.
+Hours: 2 operations for every parameter and token that is read or written, 6 for every one that is trained on, divided
+by the part that is reached of an H100's peak at this precision. The peaks are those of the data sheet without sparsity;
+the parts are ours, and low for writing, which is limited by memory.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ GIB = 2**30
 WORKING = 2 * GIB
 """Bytes for keys, values and logits, on top of the weights."""
 PEAK = {"bfloat16": 989e12, "float16": 989e12, "float32": 67e12}
-"""Operations a second of an H100 SXM, dense, by precision."""
+"""Operations per second of an H100 SXM, dense, by precision."""
 READING, WRITING = 0.3, 0.03
-"""Parts of the peak that are reached: in reading and training, and in writing."""
+"""Fractions of the peak that are reached: in reading and training, and in writing."""
 
 
 class Estimate(NamedTuple):
-    """What a recipe needs."""
+    """Memory and time that a recipe needs."""
 
     memory: float
-    """Bytes, of the device or, without one, of the machine."""
+    """Bytes of the device or, without one, of the machine."""
     hours: float
-    """On one H100."""
+    """Hours on one H100."""
 
 
 def estimate(recipe: Recipe) -> Estimate:

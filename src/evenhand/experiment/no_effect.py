@@ -1,6 +1,6 @@
-"""Why a method's answers may be the baseline's: what is known of it before the answers are compared.
+"""Reasons why a method's answers may be the baseline's, as far as they are known before answers are compared.
 
-Each reason is a fact that would explain equal answers. Whether they are equal is found out elsewhere.
+Each reason is a fact that would explain equal answers. Whether they are equal is determined elsewhere.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _DOES = {"choose": "asks multiple-choice questions", "generate": "has replies wr
 
 
 def reason(model: Model, mitigated: Model, method: Method, benchmark: Benchmark, answers: Sequence[Any]) -> str:
-    """Why a method may have done nothing on a benchmark; "" where nothing is known.
+    """Return why a method may have done nothing on a benchmark; "" if nothing is known.
 
     Args:
-        model: The untouched model.
-        mitigated: What the method made of it.
+        model: The baseline.
+        mitigated: The model that the method made of it.
         method: The method.
-        benchmark: What was asked.
-        answers: Of the mitigated model.
+        benchmark: The benchmark that was asked.
+        answers: Answers of the mitigated model.
     """
     if same_weights(model, mitigated):
         return SAME_WEIGHTS
@@ -39,7 +39,7 @@ def reason(model: Model, mitigated: Model, method: Method, benchmark: Benchmark,
 
 
 def same_weights(model: Model, mitigated: Model) -> bool:
-    """Whether a model that is not asked through a method is, in its weights, the untouched one."""
+    """Whether a model has the weights of the baseline, if it is not asked through a method."""
     if isinstance(mitigated, Mitigated):
         return False
     if mitigated is model or mitigated.fingerprint == model.fingerprint:
@@ -50,7 +50,7 @@ def same_weights(model: Model, mitigated: Model) -> bool:
 
 
 def _of_weights(model: Model) -> str:
-    """Hash of the weights alone; local models keep it from call to call."""
+    """Return the hash of the weights alone; local models cache it."""
     from evenhand.models.fingerprint import of_weights
 
     kept = model.weights_hash
@@ -58,7 +58,7 @@ def _of_weights(model: Model) -> str:
 
 
 def _other_verbs(model: Model, mitigated: Model, method: Method, benchmark: Benchmark) -> str:
-    """That a benchmark uses only verbs which the methods around the untouched model pass through."""
+    """Say that a benchmark uses only verbs that the methods around the baseline pass through; "" if not."""
     layer = mitigated
     while isinstance(layer, Mitigated) and layer is not model:
         layer = layer.base
@@ -73,7 +73,7 @@ def _other_verbs(model: Model, mitigated: Model, method: Method, benchmark: Benc
 
 
 def _rounded_away(mitigated: Model) -> str:
-    """That an edit of hidden states is lost in rounding, as the record of its training says."""
+    """Say that an edit of hidden states is lost in rounding, if the record of its training shows it; "" if not."""
     layer = mitigated
     while isinstance(layer, Mitigated):
         shares = {} if layer.training is None else layer.training.results.get("unchanged_share", {})
@@ -87,13 +87,13 @@ def _rounded_away(mitigated: Model) -> str:
 
 
 def _said_alike(answers: Sequence[Any]) -> str:
-    """What a method noted on every answer, such as that it could not calibrate it."""
+    """Return what a method noted on every answer, such as that it could not calibrate it; "" if they differ."""
     notes = {choice.note for answer in answers for choice in _choices(answer)}
     return notes.pop() if len(notes) == 1 else ""
 
 
 def _choices(answer: Any) -> Iterator[Choice]:
-    """The answer, or those that a benchmark's own kind of answer holds."""
+    """Yield the answer, or those within a benchmark's own kind of answer."""
     if isinstance(answer, Choice):
         yield answer
     elif isinstance(answer, tuple | list):
@@ -108,29 +108,29 @@ def _choices(answer: Any) -> Iterator[Choice]:
 
 
 class Overheard:
-    """What was put to a model: prompts, whoever wrote them, without how the answers were drawn."""
+    """Prompts that were put to a model, whoever wrote them, regardless of how the answers were drawn."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start without prompts."""
         self._prompts: set[str] = set()
         self._understood = True
 
     @property
     def digest(self) -> str:
-        """The same for the same prompts, "" where there were none or one that is of no known kind."""
+        """Hash of the prompts; "" if there were none, or one of an unknown kind."""
         return key(sorted(self._prompts))[:24] if self._prompts and self._understood else ""
 
     def hear(self, verb: str, asked: Sequence[Any], own: str) -> None:
-        """Take what a verb was called with."""
+        """Take the requests that a verb was called with."""
         try:
             self._prompts.update(_digests(verb, asked, own))
-        except Exception:  # whoever answers says what is wrong with it, if anything is
+        except Exception:  # the model that answers reports what is wrong with it
             self._understood = False
 
 
 @contextmanager
 def overheard(model: Model) -> Iterator[Overheard]:
-    """Hear all that is put to a model, through whatever methods, while the block runs."""
+    """Record all that is put to a model, through whatever methods, within the block."""
     heard = Overheard()
     own = model.answer_by or "letters"
     place = vars(model)
@@ -153,7 +153,7 @@ def _listening(answer: Callable[..., Any], verb: str, heard: Overheard, own: str
 
 
 def _content(asked: Any, own: str) -> tuple[Any, ...]:
-    """What a model reads of a request, and how an answer is found in it."""
+    """Return what a model reads of a request, and how an answer is found in it."""
     if isinstance(asked, Dialogue):
         return tuple(asked.messages)
     if isinstance(asked, Passage):
@@ -167,7 +167,7 @@ def _content(asked: Any, own: str) -> tuple[Any, ...]:
 
 
 def _digests(verb: str, asked: Sequence[Any], own: str) -> Iterator[str]:
-    """The same in every process: the hash of `repr((verb, _content(one)))`, which is the cheapest way to bytes.
+    """Yield the hash of `repr((verb, _content(one, own)))`, the cheapest way to bytes; the same in every process.
 
     A question asked in several orders has the same texts each time, and they are written out once.
     """
@@ -185,7 +185,7 @@ def _digests(verb: str, asked: Sequence[Any], own: str) -> Iterator[str]:
 
 
 def _same_texts(one: Question, last: Question) -> bool:
-    """Whether two questions differ in the order of their options or in how they are read at most; by identity."""
+    """Whether two questions differ at most in the order of their options or in how they are read; by identity."""
     return (
         one.context is last.context
         and one.question is last.question

@@ -1,4 +1,4 @@
-"""Whether a method learns by itself from what a benchmark asks, such as prompts of the same published set."""
+"""Overlap of texts that a method reads by itself with what a benchmark asks, such as prompts of one published set."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from evenhand.experiment.plan import Asked
 from evenhand.interfaces import Method
 
 ARTICLES = ("a", "an")
-"""Words that follow from the word after them: a sentence with another noun may have another one, in the same place."""
+"""Words that depend on the next one: a sentence with another noun may have another article in the same place."""
 Form = tuple[int, tuple[str, ...]]
-"""The words of a sentence without one of them, every article as "a", and which one; -1 with all words as they are."""
+"""Which word is left out, and the other words with every article as "a"; -1 with all words as they are."""
 
 
 def warn_of_overlap(methods: Sequence[Method], asked: Sequence[Asked]) -> None:
-    """One warning per method and benchmark that have texts in common; case, punctuation and blanks do not count.
+    """Warn once per method and benchmark that have texts in common; case, punctuation and blanks do not count.
 
-    Sentences of at least `WHOLE` words are compared one by one, so that a greeting makes no other text, and also with
-    any one word left out, so that another noun or descriptor in the same template makes none either. So many words
-    have to be left: three, as in "I love Chinese ...", occur by chance.
+    Sentences of at least `WHOLE` words are compared one by one, so that a greeting does not hide them, and also with
+    any one word left out, so that another noun or descriptor in the same template does not either. At least `WHOLE`
+    words have to be left: three, as in "I love Chinese ...", occur by chance.
 
-    Training data is decontaminated, as the comparison has it in hand. What a method reads by itself is its own, so the
-    remedy is to split the set.
+    The comparison decontaminates its training data, but not what a method reads by itself: there the remedy is to
+    split the set.
     """
     own = {method.spec: _own(method) for method in methods}
     if not any(own.values()):
@@ -45,7 +45,7 @@ def warn_of_overlap(methods: Sequence[Method], asked: Sequence[Asked]) -> None:
 
 
 def _own(method: Method) -> Sequence[str]:
-    """The method's own texts; one that cannot read them fails by itself, in its cell, where the reason is shown."""
+    """Return a method's own texts; none if it cannot read them, as its cell then fails and shows the reason."""
     try:
         return method.own_texts()
     except EvenhandError:
@@ -53,7 +53,7 @@ def _own(method: Method) -> Sequence[str]:
 
 
 def _shared(texts: Sequence[str], said: Iterable[str]) -> list[str]:
-    """Those of a method's texts that have a sentence in common with what is asked, in their order."""
+    """Return the method's texts that have a sentence in common with what is asked, in their order."""
     known: dict[Form, set[int]] = defaultdict(set)
     for n, text in enumerate(texts):
         for form in _forms(text):
@@ -63,7 +63,7 @@ def _shared(texts: Sequence[str], said: Iterable[str]) -> list[str]:
 
 
 def _forms(text: str) -> Iterator[Form]:
-    """The whole text, and its sentences of enough words, each also with any one word left out where enough are left."""
+    """Yield the whole text, and its long enough sentences, each also with any one word left out if enough are left."""
     whole = words_of(text)
     if whole:
         yield -1, whole

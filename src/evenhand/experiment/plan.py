@@ -1,6 +1,6 @@
-"""What a comparison asks of a model: its cells, each with how its answers are read and which sample they are.
+"""What a comparison asks of a model: its cells, with how the answers of each are read and which sample they are.
 
-Like is compared with like: for every way in which some method's answers are read, the untouched model is read so too
+Like is compared with like: for every way in which some method's answers are read, the baseline is read in the same way
 and gets a row of its own. Repetitions (seeds, wordings, samples) are cells of one row.
 """
 
@@ -36,24 +36,24 @@ from evenhand.models.mitigated import Mitigated
 from evenhand.models.readings import Side, filled, fixed_by, is_sampled, labels, none_settings, unwrapped
 
 DRAWS = 10**6
-"""Draws of one sample; a method or benchmark that takes several of a question stays below."""
+"""Draws reserved for one sample; a method or benchmark that takes several per question stays below."""
 Asked = tuple[Benchmark, Sequence[Any]]
 """A benchmark and the items that are asked of it."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a run wants answers read, where neither benchmark nor method says otherwise."""
+    """How a run wants answers read, unless benchmark or method says otherwise."""
 
     answer_by: AnswerBy | None = None
     temperature: float | None = None
     samples: int = 1
 
     def checked(self) -> Wishes:
-        """The same, once it is known that it can be followed.
+        """Check that the wishes can be followed, and return them.
 
         Raises:
-            SettingsError: An unknown way to answer, or a temperature or number of samples that cannot be.
+            SettingsError: The way to answer is unknown, or the temperature or the number of samples cannot be used.
         """
         check_asking({} if self.answer_by is None else {"answer_by": self.answer_by})
         checked_count(self.samples, "samples", "3 asks every sampled answer three times, as independent draws")
@@ -63,7 +63,7 @@ class Wishes:
         return self
 
     def reading(self, own: Reading) -> Reading:
-        """As a reading, for a model whose own one is given."""
+        """Return the wishes as a reading, for a model with a given reading of its own."""
         if self.temperature is None:
             return Reading(self.answer_by)
         return Reading(self.answer_by, replace(own.sampling or Sampling(), temperature=float(self.temperature)))
@@ -76,14 +76,14 @@ class Task:
     cell: Cell
     items: Sequence[Any]
     reading: Reading | None = None
-    """How its answers are read; None where nothing is chosen."""
+    """How its answers are read; None if nothing is chosen."""
     put: Reading = OPEN
-    """What has to be put on its questions for that."""
+    """Reading to put on its questions for that."""
     sample: int = 0
-    """Which independent sample it is."""
+    """Number of the independent sample."""
 
     def posed(self, model: Model) -> Model:
-        """The model, to be asked so: it fills in what questions leave open, and draws the sample."""
+        """Return the model with what questions leave open filled in, and with the draws of this sample."""
         if self.put == OPEN and not self.sample:
             return model
         first = self.sample * DRAWS
@@ -125,10 +125,10 @@ class Plan:
         """Work out the cells; nothing is asked.
 
         Args:
-            model: The untouched model.
-            methods: What it is compared under; some may be `Repeated`, and some `none` with settings.
+            model: The baseline.
+            methods: Methods that it is compared under; some may be `Repeated`, and some `none` with settings.
             asked: Benchmarks with their items.
-            wishes: Of the run.
+            wishes: Wishes of the run.
             data: What methods may fit on. One that cannot be applied needs no baseline.
         """
         self.model, self.methods, self.asked, self.wishes, self.data = model, methods, asked, wishes, data
@@ -136,7 +136,7 @@ class Plan:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """By benchmark: the baselines, then the methods."""
+        """Tasks per benchmark: the baselines, then the methods."""
         return [t for b, items in self.asked for t in (*self._baseline_tasks(b, items), *self._method_tasks(b, items))]
 
     @property
@@ -162,9 +162,9 @@ class Plan:
 
     @property
     def baselines(self) -> dict[str, str]:
-        """Baselines read in another than the model's own way: row and the method that reads so."""
+        """Specifications of the baselines that are not read in the model's own way, by row."""
         cells = [t.cell for t in self.tasks if t.cell.is_baseline and t.cell.row != BASELINE]
-        return {c.row: c.method.spec for c in reversed(cells)}  # the first of each row stands
+        return {c.row: c.method.spec for c in reversed(cells)}  # reversed, so that the first of each row stays
 
     # ------------------------------------------------------------------------------------------------- tasks
 
@@ -193,7 +193,7 @@ class Plan:
                 yield from self._sampled(cell, seed, items, side)
 
     def _sampled(self, cell: Cell, seed: int, items: Sequence[Any], side: Side | None) -> Iterator[Task]:
-        """The cell, or one for each sample where its answers are drawn."""
+        """Yield the cell, or one for each sample if its answers are drawn."""
         declared = self._declared(cell.method)
         reading, put = (None, OPEN) if side is None else (side.read(declared), side.put(declared))
         count = self.wishes.samples if _is_drawn(cell.benchmark, reading) else 1
@@ -205,7 +205,7 @@ class Plan:
 
     @cached_property
     def _sides(self) -> dict[str, Side]:
-        """By benchmark who says how its questions are read; only those that ask questions."""
+        """Who decides how questions are read, for each benchmark that asks questions."""
         own, inside = unwrapped(self.model)
         run = self.wishes.reading(own)
         return {
@@ -216,7 +216,7 @@ class Plan:
 
     @cached_property
     def _baselines(self) -> dict[str, dict[Reading, dict[int, Reading]]]:
-        """By benchmark the readings that need a baseline, each with that of further seeds; the model's own is first."""
+        """Readings that need a baseline, by benchmark, each with those of further seeds; the model's own is first."""
         return {name: self._readings(side) for name, side in self._sides.items()}
 
     def _readings(self, side: Side) -> dict[Reading, dict[int, Reading]]:
@@ -234,14 +234,14 @@ class Plan:
     def _usable(self, method: Method) -> bool:
         try:
             return not method.unsupported_reason(self.model, self.data)
-        except Exception:  # a plugin's mistake, which is told when the method is applied
+        except Exception:  # an error of a plugin, which is reported when the method is applied
             return False
 
     def _declared(self, method: Method) -> Reading | None:
-        """What a method says of its reading.
+        """Return the reading that a method declares.
 
         Raises:
-            SettingsError: It cannot say; a mistake in a plugin, of which all that follows would be wrong.
+            SettingsError: `reading` failed: an error of a plugin, by which all that follows would be wrong.
         """
         try:
             return method.reading(self.model)
@@ -260,13 +260,13 @@ class Plan:
         return f"{BASELINE} ({self._labels[reading]})" if known else BASELINE
 
     def _none(self, given: dict[str, Any]) -> Method:
-        """The untouched model, read so; the same object for the same settings, so that it is applied once."""
+        """Return the baseline, read so; the same object for the same settings, so that it is applied once."""
         made = Untouched.build(**given)
         return self._untouched.setdefault(made.spec, made)
 
 
 def _is_drawn(benchmark: Benchmark, reading: Reading | None) -> bool:
-    """Whether answers are drawn: to questions as they are read, else as the benchmark's own sampling says."""
+    """Whether answers are drawn: by the reading of questions or, without one, by the benchmark's own sampling."""
     if reading is not None:
         return is_sampled(reading)
     own = benchmark.sampling

@@ -1,4 +1,4 @@
-"""What a recipe needs before it runs: settings that can be used, data as published, and memory."""
+"""Checks before a recipe runs: settings that can be used, data as published, and memory."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ NOT_FINITE = re.compile(r"(?<![\w./-])-?(nan|inf)(?=\s*[,)\]])")
 
 
 class Check(NamedTuple):
-    """One thing that a run needs."""
+    """Check of one thing that a run needs."""
 
     what: str
     ok: bool
     found: str
-    """What was found; where it is not ok, what to do as well."""
+    """What was found; if it is not ok, what to do as well."""
 
 
 def checks(recipe: Recipe, *, free: float, device: str) -> list[Check]:
-    """Whether the data is there and as published, and the memory suffices.
+    """Check that the data is there and as published, and that the memory suffices.
 
     Args:
         recipe: The recipe.
         free: Free memory in bytes.
-        device: Where that is, for the message.
+        device: The device with that memory, for the message.
     """
     needed = estimate(recipe).memory
     short = "" if needed <= free else "; take a larger device, or `--device-map auto` over several"
@@ -48,7 +48,7 @@ def checks(recipe: Recipe, *, free: float, device: str) -> list[Check]:
 
 
 def settings_checks(recipe: Recipe, *, smoke: bool = False) -> list[Check]:
-    """Whether the methods and benchmarks of a recipe can be built, and its rows name metrics that they have.
+    """Check that the methods and benchmarks of a recipe can be built, and that its rows name metrics that they have.
 
     Nothing is read and no model is asked.
 
@@ -70,7 +70,7 @@ def settings_checks(recipe: Recipe, *, smoke: bool = False) -> list[Check]:
 
 
 def _rows_check(recipe: Recipe, benchmarks: Mapping[str, Benchmark]) -> Check:
-    """Whether the metrics of all rows are known; a benchmark that declares none until it is asked is left out."""
+    """Check that the metrics of all rows are known; a benchmark that declares none until it is asked is left out."""
     known = {key: [m.name for m in b.metrics] for key, b in benchmarks.items()}
     for row in recipe.rows:
         names = known[row.benchmark]
@@ -104,7 +104,7 @@ def _data_check(need: DataNeed) -> Check:
 
 
 def _unlike_published(folder: Path) -> str:
-    """Why perplexities of a copy of WikiText-2 cannot be compared with published ones; "" where they can."""
+    """Say why perplexities of a copy of WikiText-2 cannot be compared with published ones; "" if they can."""
     try:
         notes = wikitext.load("test", str(folder)).facts["notes"]
     except DataError as error:

@@ -1,7 +1,7 @@
-"""Recipes: one YAML file for each published row, with the model, the method, the data, the figure and where it stands.
+"""Recipes: one YAML file for each published row, with the model, the method, the data, the figure and its source.
 
 The shipped ones are in data/recipes. A recipe is data: unknown keys are refused, models are named as on the hub, and
-nothing in it loads code or names a place on a machine. Data of the user's own lies under $EVENHAND_DATA.
+nothing in it loads code or names a place on a machine. The user's own data is under $EVENHAND_DATA.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evenhand.errors import SHOWN, SettingsError, UnknownNameError, reason, shor
 
 FOLDER = Path(__file__).parents[1] / "data" / "recipes"
 DATA, HERE = f"${FOLDER_VARIABLE}", "$RECIPES"
-"""What stands in a recipe for the folder of the data and for that of the shipped recipes."""
+"""Placeholders in a recipe for the folder of the data and for that of the shipped recipes."""
 MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 PLACE = re.compile(
     r"""(^|['"=(\[{:,;&+])\s*(/|~|\\|[A-Za-z]:[/\\])   # a path from a root or a home, wherever a value begins
@@ -50,7 +50,7 @@ class RecipeModel(_Part):
     name: str
     """Its name on the hub."""
     revision: str | None = None
-    """Commit on the hub; None where the source names none, and the newest is taken."""
+    """Commit on the hub; None if the source names none, and the newest is taken."""
     dtype: Literal["float32", "bfloat16", "float16"]
     parameters: Annotated[float, Field(gt=0)]
     """Number of parameters, rounded, as its card says; for the estimates alone."""
@@ -64,7 +64,7 @@ class RecipeModel(_Part):
 
 
 class DataNeed(_Part):
-    """What has to be there before a run: a data set of `evenhand data list`, or a file or folder of the user's own."""
+    """Data needed before a run: a data set of `evenhand data list`, or a file or folder of the user's own."""
 
     name: str | None = None
     file: str | None = None
@@ -82,7 +82,7 @@ class DataNeed(_Part):
 
 
 class Work(_Part):
-    """What is computed, in tokens; the estimate of the hours is made of it."""
+    """Work to compute, in tokens, from which the hours are estimated."""
 
     what: str
     count: Annotated[float, Field(gt=0)]
@@ -94,11 +94,11 @@ class Work(_Part):
     trained: Annotated[float, Field(ge=0)] = 0
     """Tokens trained on."""
     parameters: Annotated[float, Field(gt=0)] | None = None
-    """Those of another model than the recipe's, such as a student."""
+    """Parameters of another model than the recipe's, such as a student."""
 
 
 class PublishedRow(_Part):
-    """One figure: where a run has it, what was published, and what counts as the same."""
+    """One figure: where to find it in a run, what was published, and what counts as the same."""
 
     name: str
     benchmark: str
@@ -108,17 +108,17 @@ class PublishedRow(_Part):
     metric: str
     group: str = "overall"
     of: Literal["value", "difference", "ratio"] = "value"
-    """The metric itself; minus the baseline's; or over the baseline's."""
+    """The metric itself, its difference from the baseline's, or its ratio to it."""
     published: float | None = None
-    """None where no figure was obtained."""
+    """The published figure; None if none was obtained."""
     where: str = ""
-    """Where the figure stands in its source."""
+    """Where the source gives the figure."""
     tolerance: Annotated[float, Field(ge=0)] | None = None
     """Largest distance from the published figure that counts as the same."""
     accepted: tuple[float, float] | None = None
     """Lowest and highest value that is accepted, instead of a tolerance."""
     why: str = ""
-    """Whose the tolerance is, and why it is as it is."""
+    """Who chose the tolerance, and why."""
 
     @model_validator(mode="after")
     def _stated(self) -> PublishedRow:
@@ -138,7 +138,7 @@ class PublishedRow(_Part):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Lowest and highest value that counts as the published one; None where that is not judged."""
+        """Lowest and highest value that counts as the published one; None if it is not judged."""
         if self.tolerance is None or self.published is None:
             return self.accepted
         return self.published - self.tolerance, self.published + self.tolerance
@@ -151,13 +151,13 @@ class PublishedOrder(_Part):
     rows: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of rows of the recipe, each with a published figure."""
     apart: Annotated[float, Field(ge=0)] = 0
-    """Published figures that are no farther apart than this are not told apart: either may be the higher one."""
+    """Published figures that differ by no more than this are not distinguished: either may be the higher one."""
     why: str
-    """Whose the criterion is, and why figures that near are not told apart."""
+    """Who chose the criterion, and why figures so close are not distinguished."""
 
 
 class RunSettings(_Part):
-    """Options of `compare`, with its meaning."""
+    """Options of `compare`, with the same meaning."""
 
     seed: int = 0
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -165,7 +165,7 @@ class RunSettings(_Part):
     samples: Annotated[int, Field(ge=1)] = 1
     answer_by: str | None = None
     drop_refused: bool | None = None
-    """Whether a question that any row refused is left out of all rows; None as `compare` does by itself."""
+    """Whether a question that any row refused is left out of all rows; None for the default of `compare`."""
 
 
 class Smoke(_Part):
@@ -173,12 +173,12 @@ class Smoke(_Part):
 
     model: Literal["demo", "demo-b", "demo-c", "demo-d", "demo-mlm"] = "demo"
     methods: dict[str, Named] = {}
-    """By the keys of the recipe's methods."""
+    """Methods, by the keys of the recipe's methods."""
     benchmarks: dict[str, Named]
     train: str | None = None
     limit: int | None = None
     groups: dict[str, str] = {}
-    """Groups of the demo's data that stand for those of the rows."""
+    """Groups of the demo's data that replace those of the rows."""
 
 
 class Recipe(_Part):
@@ -191,7 +191,7 @@ class Recipe(_Part):
     """A demonstration has no published figure to be compared with."""
     model: RecipeModel
     methods: dict[str, Named] = {}
-    """By a short name; the baseline, none, is always there."""
+    """Methods by a short name; the baseline, none, is always there."""
     benchmarks: Annotated[dict[str, Named], Field(min_length=1)]
     train: str | None = None
     settings: RunSettings = RunSettings()
@@ -199,10 +199,10 @@ class Recipe(_Part):
     rows: Annotated[tuple[PublishedRow, ...], Field(min_length=1)]
     orders: tuple[PublishedOrder, ...] = ()
     bytes_per_parameter: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """Bytes in memory for every parameter, by what they hold, such as "weights in bfloat16": 2."""
+    """Bytes in memory for every parameter, by what they are for, such as "weights in bfloat16": 2."""
     work: Annotated[tuple[Work, ...], Field(min_length=1)]
     notes: tuple[str, ...] = ()
-    """What is ours, what is not known, and traps."""
+    """What is ours, what is not known, and pitfalls."""
     smoke: Smoke
 
     @model_validator(mode="after")
@@ -229,7 +229,7 @@ class Recipe(_Part):
 
 
 def _refuse_repeated(rows: Iterable[PublishedRow], orders: Iterable[PublishedOrder]) -> None:
-    """Refuse two rows or orders of one name, and an order that has a row twice: a name stands for one figure."""
+    """Refuse two rows or orders of one name, and an order that lists a row twice: a name means one figure."""
     orders = list(orders)
     for what, named in [
         ("the rows", [row.name for row in rows] + [order.name for order in orders]),
@@ -240,7 +240,7 @@ def _refuse_repeated(rows: Iterable[PublishedRow], orders: Iterable[PublishedOrd
 
 
 def _refuse_shared_figures(rows: Iterable[PublishedRow]) -> None:
-    """Refuse two judged rows with one published figure: it is of one of them at most."""
+    """Refuse two judged rows with one published figure: it belongs to one of them at most."""
     judged: dict[tuple[Any, ...], str] = {}
     for row in rows:
         if row.bounds is None:
@@ -255,7 +255,7 @@ def _refuse_shared_figures(rows: Iterable[PublishedRow]) -> None:
 
 
 def _refuse_unknown_rows(orders: Iterable[PublishedOrder], rows: Iterable[PublishedRow]) -> None:
-    """Refuse an order of rows that are not there, or that have no published figure."""
+    """Refuse an order of rows that do not exist, or that have no published figure."""
     known = {row.name: row.published for row in rows}
     for order in orders:
         for name in order.rows:
@@ -266,7 +266,7 @@ def _refuse_unknown_rows(orders: Iterable[PublishedOrder], rows: Iterable[Publis
 
 
 def names() -> list[str]:
-    """Names of the shipped recipes."""
+    """List the names of the shipped recipes."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
@@ -274,10 +274,10 @@ def read(what: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
-        what: Name of a shipped one, or the path of a file that ends in .yaml or .yml, in small letters or capitals.
+        what: Name of a shipped one, or the path of a file that ends in .yaml or .yml, in lower or upper case.
 
     Raises:
-        UnknownNameError: There is no shipped recipe of that name; near names are given.
+        UnknownNameError: There is no shipped recipe of that name; similar names are given.
         SettingsError: The file is missing or not YAML, or a key or value in it is wrong.
     """
     text = str(what)
@@ -304,7 +304,7 @@ def read(what: str | Path) -> Recipe:
 
 
 def filled_in(value: Any) -> Any:
-    """A part of a recipe with the folders of this machine put in for $EVENHAND_DATA and $RECIPES.
+    """Replace $EVENHAND_DATA and $RECIPES in a part of a recipe with the folders of this machine.
 
     Raises:
         SettingsError: $EVENHAND_DATA is not set, and the recipe reads from it.
@@ -321,7 +321,7 @@ def filled_in(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Iterator[Any]:
-    """Every text and number within, keys included."""
+    """Yield every text and number within a value, keys included."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from (*_plain(key), *_plain(inner))
@@ -341,7 +341,7 @@ def _refuse_place(text: str) -> None:
 
 
 def _spelt_out(text: str) -> str:
-    """A specification as it is understood: names in plain letters, escapes replaced, adjacent strings joined."""
+    """Return a specification as it is understood: plain letters, escapes replaced, adjacent strings joined."""
     plain = unicodedata.normalize("NFKC", text)
     try:
         with warnings.catch_warnings():  # Python warns of a backslash that begins no escape, and keeps it

@@ -1,4 +1,4 @@
-"""What a comparison refuses before anything is asked: methods and benchmarks that cannot be used as they were named."""
+"""Refusal, before anything is asked, of methods and benchmarks that cannot be used as they were named."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SOURCES = {
     "texts": "demo:texts, or a .txt file",
     "pairs": "demo:pairs",
 }
-"""Where training data of each kind come from, as `--train` takes it."""
+"""Sources of training data of each kind, as `--train` takes them."""
 
 
 def training_reasons(methods: Iterable[Method], train: TrainLike | None, data: TrainData | None) -> list[str]:
-    """Why methods cannot be trained with what was given; one reason for each method that cannot.
+    """Return why methods cannot be trained with what was given; one reason for each method that cannot.
 
     Args:
         methods: The methods, some of them perhaps `Repeated`.
-        train: The training data as they were named; None where there are none.
+        train: The training data as they were named; None if there are none.
         data: The same, read.
     """
     found = [(method, method.unsupported_reason(None, data)) for method in methods]
@@ -36,7 +36,7 @@ def training_reasons(methods: Iterable[Method], train: TrainLike | None, data: T
 def model_reasons(
     model: Model, methods: Iterable[Method], benchmarks: Iterable[Benchmark], data: TrainData | None
 ) -> list[str]:
-    """Why methods cannot be applied to a model, and benchmarks not be asked of it; one reason for each."""
+    """Return why methods cannot be applied to a model, and benchmarks cannot be asked of it; one reason for each."""
     found = [method.unsupported_reason(model, data) for method in methods]
     for benchmark in benchmarks:
         if lacking := sorted(benchmark.needs - model.abilities):
@@ -45,10 +45,10 @@ def model_reasons(
 
 
 def refuse(reasons: Sequence[str]) -> None:
-    """Refuse where there is any reason.
+    """Raise an error if there is any reason.
 
     Raises:
-        SettingsError: There is; the message has all reasons.
+        SettingsError: There is at least one; the message has all reasons.
     """
     if not reasons:
         return
@@ -57,7 +57,7 @@ def refuse(reasons: Sequence[str]) -> None:
 
 
 def advice(method: Method, train: TrainLike | None, data: TrainData | None) -> str:
-    """What the training data contain, and what the method could be given instead; begins with a full stop."""
+    """Say what the training data contain, and what to give the method instead; begins with a full stop."""
     own = variants_of(method)[0, 0]
     first = next((part for part in parts_of(own) if part.unsupported_reason(None, data)), own)
     text = "" if data is None else f". {_name(train)} contains {contents(data)}"
@@ -69,7 +69,7 @@ def advice(method: Method, train: TrainLike | None, data: TrainData | None) -> s
 
 
 def contents(data: TrainData) -> str:
-    """How many questions, texts and pairs training data contain, in words."""
+    """Say how many questions, texts and pairs training data contain."""
     counts = {"questions": len(data.questions), "texts": len(data.texts), "pairs": len(data.pairs)}
     there = [f"{n:,} {kind}" for kind, n in counts.items() if n]
     missing = [f"no {kind}" for kind, n in counts.items() if not n]
@@ -81,7 +81,7 @@ def _name(train: TrainLike | None) -> str:
 
 
 def _made_up() -> dict[str, TrainData]:
-    """Plenty of each kind, to find out which a method can learn from."""
+    """Make up plenty of data of each kind, to find out which a method can learn from."""
     questions = tuple(Question(str(n), f"Which is {n}?", ("one", "two", "three")) for n in range(PLENTY))
     pairs = tuple(Pair(f"one {n}", f"two {n}", id=str(n)) for n in range(PLENTY))
     return {

@@ -1,7 +1,7 @@
-"""Leaving out what any row refused, so that all rows of a table are about the same questions.
+"""Removal of questions that any row refused, so that all rows of a table are about the same questions.
 
-Gallegos et al. 2025 (arXiv 2402.01981) leave a question out where the model refuses it under any approach. A refusal is
-a question without a decision: the reply names no option, or none came.
+Gallegos et al. 2025 (arXiv 2402.01981) leave a question out if the model refuses it under any approach. A refusal is
+a question without a decision: the reply names no option, or there is no reply.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evenhand.interfaces import Choice
 
 @dataclass(frozen=True)
 class Refused:
-    """What was left out of one model's answers to one benchmark."""
+    """Questions left out of one model's answers to one benchmark."""
 
     model: str
     benchmark: str
@@ -25,7 +25,7 @@ class Refused:
     """Questions that are left out of all rows."""
     asked: int
     by_row: Mapping[str, int]
-    """Of each row, how many of its answers are refusals; of a repeated one, of all repetitions together."""
+    """Number of refusals by row; for a repeated row, of all repetitions together."""
 
 
 def drop_refused(cells: Sequence[Cell], items: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -34,8 +34,8 @@ def drop_refused(cells: Sequence[Cell], items: Mapping[str, Sequence[Any]]) -> l
     Rows without numbers do not count, and benchmarks that ask no multiple-choice questions keep all their items.
 
     Args:
-        cells: All cells; those with numbers are tallied anew.
-        items: What was asked, by the benchmark's specification.
+        cells: All cells; those with numbers are tallied again.
+        items: The items that were asked, by the benchmark's specification.
 
     Returns:
         The facts for the manifest, one `Refused` per model and benchmark with refusals.

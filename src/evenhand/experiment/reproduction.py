@@ -1,4 +1,4 @@
-"""Running a recipe: what comes out, and is it what was published."""
+"""Run of a recipe, and comparison of what comes out with what was published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evenhand.report import Report
 
 SMOKE_REPLICATES = 200
 ROUNDING = 1e-9
-"""By which a difference of two decimals may miss what it is on paper."""
+"""Rounding error that a difference of two decimal figures may have."""
 Within = Literal["yes", "no", "not judged", "not run", "smoke"]
 
 
@@ -28,17 +28,17 @@ class Outcome(NamedTuple):
     published: float | None
     ours: float
     low: float
-    """Lower end of our 95 % interval; nan for a ratio and where there is none."""
+    """Lower end of our 95 % interval; nan for a ratio, and if there is none."""
     high: float
     difference: float
     """Ours minus the published figure."""
     within: Within
     note: str
-    """Where the published figure stands; of a row that was not run, why."""
+    """Where the published figure stands; for a row that was not run, why."""
 
 
 class Plan(NamedTuple):
-    """What `compare` is asked for, with the keys of the recipe."""
+    """Arguments of `compare`, with the keys of the recipe."""
 
     model: str
     methods: dict[str, Named]
@@ -48,11 +48,11 @@ class Plan(NamedTuple):
 
 
 def plan(recipe: Recipe, *, smoke: bool = False, model: str | None = None) -> Plan:
-    """What a recipe runs.
+    """Make the plan of what a recipe runs.
 
     Args:
         recipe: The recipe.
-        smoke: Whether its small form on a demo model is wanted.
+        smoke: Whether to run its small form on a demo model.
         model: A copy of the recipe's model, such as a folder; None is the one on the hub.
 
     Raises:
@@ -89,14 +89,14 @@ def run(asked: Plan, *, out: str | Path | None = None, show_progress: bool = Tru
 
 
 def outcomes(recipe: Recipe, asked: Plan, records: Sequence[Record], *, smoke: bool = False) -> list[Outcome]:
-    """The rows of a recipe, each with the published figure, ours and whether it is within what is accepted.
+    """Return the rows of a recipe, each with the published figure, ours and whether it is within what is accepted.
 
     The orders of rows follow: the share of pairs of rows in the published order, which is 1 where all are.
 
     Args:
         recipe: The recipe.
-        asked: What was run.
-        records: What came out.
+        asked: The plan that was run.
+        records: Records of the run.
         smoke: Whether the small form was run, whose figures are compared with nothing.
     """
     groups = recipe.smoke.groups if smoke else {}
@@ -110,12 +110,12 @@ def outcomes(recipe: Recipe, asked: Plan, records: Sequence[Record], *, smoke: b
 
 
 def _ordered(order: PublishedOrder, published: Mapping[str, float], ours: Mapping[str, float], smoke: bool) -> Outcome:
-    """Whether rows are in the order of their published figures: the share of pairs of rows that are.
+    """Judge whether rows are in the order of their published figures, by the share of pairs of rows that are.
 
     Args:
         order: The rows, and how far published figures have to be apart to be told apart.
-        published: By row.
-        ours: By row; nan where there is none.
+        published: Published figures by row.
+        ours: Our figures by row; nan if there is none.
         smoke: Whether the small form was run.
     """
     pairs = [
@@ -153,7 +153,7 @@ def _outcome(row: PublishedRow, values: tuple[float, float, float], note: str, s
 def _values(
     row: PublishedRow, asked: Plan, records: Sequence[Record], group: str
 ) -> tuple[tuple[float, float, float], str]:
-    """Value and interval of a row, and why there are none."""
+    """Return value and interval of a row, and why there are none."""
     benchmark = registry.build_benchmark(asked.benchmarks[row.benchmark]).spec
     mine = [r for r in records if r.benchmark == benchmark]
     method = _label(row.method, asked, mine)
@@ -171,7 +171,7 @@ def _values(
 
 
 def _label(method: str, asked: Plan, records: Sequence[Record]) -> str:
-    """The row of the report: a method's spec, or the baseline that the recipe's methods are compared with."""
+    """Return the row of the report: a method's spec, or the baseline that the recipe's methods are compared with."""
     if method != BASELINE:
         return registry.build_method(asked.methods[method]).spec
     labels = [r.baseline for r in records if r.baseline] or [r.method for r in records if is_baseline(r.method)]

@@ -19,7 +19,7 @@ from evenhand.statistics import Design, Estimate, Flips, Paired
 
 OVERALL = "overall"
 Partners = Sequence[tuple[Cell, Cell]]
-"""Cells of one row with those of another that they are compared with."""
+"""Pairs of cells: one of a row, and one of the other row that it is compared with."""
 
 
 def between_methods(
@@ -28,12 +28,12 @@ def between_methods(
     estimates: Mapping[str, Mapping[str, Estimate]],
     alpha: float,
 ) -> Iterator[Rival]:
-    """The paired differences of all pairs of rows of one model and benchmark.
+    """Yield the paired differences of all pairs of rows of one model and benchmark.
 
     Args:
-        design: Of the items.
-        partners: By (row, other row) their cells; the differences are of the other row minus the first.
-        estimates: By row and metric.
+        design: Design of the items.
+        partners: Their cells by (row, other row); the differences are the other row minus the first.
+        estimates: Estimates by row and metric.
         alpha: 1 - level of the intervals.
     """
     items: TurnedItems | None = None
@@ -54,7 +54,7 @@ def between_methods(
 
 
 def _rival(cell: Cell, names: tuple[str, str], pair: Paired, at: int, alpha: float) -> Rival:
-    """The difference in group number `at`."""
+    """Make the record of the difference in group number `at`."""
     (low, high), (gain_low, gain_high) = pair.interval(alpha), pair.gain_interval(alpha)
     return Rival(
         model=cell.model,
@@ -74,7 +74,7 @@ def _rival(cell: Cell, names: tuple[str, str], pair: Paired, at: int, alpha: flo
 
 
 def pairs_of(rows: Sequence[str]) -> list[tuple[str, str]]:
-    """Each pair of rows once, in their order."""
+    """Return each pair of rows once, in their order."""
     return list(combinations(rows, 2))
 
 
@@ -83,7 +83,7 @@ def _wanted(info: Metric) -> bool:
 
 
 def _flips(design: Design, items: TurnedItems | None, part: str | None, cells: Partners) -> Flips | None:
-    """What `statistics.paired` takes; None where the metric is not a share of right answers."""
+    """Return the flips for `statistics.paired`; None without grades, or if the metric is not a share of right ones."""
     if items is None or part is None or not items.has(part):
         return None
     graded = [(b.grades, a.grades) for a, b in cells if a.grades is not None and b.grades is not None]

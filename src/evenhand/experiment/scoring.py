@@ -1,4 +1,4 @@
-"""From answers to records: values, intervals and the paired comparison with the baseline. Asks no model.
+"""Scoring of answers: values, intervals and the paired comparison with the baseline. Asks no model.
 
 The cells of one model and benchmark form a side. Cells that repeat one another (seeds, samples, wordings) form a row,
 whose numbers are means over them. Every row is compared with its baseline on the same clusters.
@@ -32,18 +32,18 @@ SAME_ANSWERS = "the answers are the baseline's"
 
 @dataclass(frozen=True)
 class Row:
-    """Cells that differ in seed, sample or wording only."""
+    """Cells that differ only in seed, sample or wording."""
 
     cells: tuple[Cell, ...]
 
     @property
     def first(self) -> Cell:
-        """One of them; model, benchmark and labels are the same in all."""
+        """The first cell; model, benchmark and labels are the same in all."""
         return self.cells[0]
 
     @property
     def tallies(self) -> dict[tuple[int, int], Tally]:
-        """By seed and wording."""
+        """Tallies by seed and wording."""
         return {c.variant: _tally(c) for c in self.cells}
 
 
@@ -57,7 +57,7 @@ class _Side:
 
 
 class Scored(NamedTuple):
-    """What the answers of a comparison say."""
+    """Results of the answers of a comparison."""
 
     records: list[Record]
     rivals: list[Rival]
@@ -67,12 +67,12 @@ class Scored(NamedTuple):
 def score(
     cells: Sequence[Cell], *, replicates: int = statistics.REPLICATES, seed: int = 0, criteria: Criteria = CRITERIA
 ) -> list[Record]:
-    """Numbers of all cells, each row compared with its baseline on the same items.
+    """Compute the numbers of all cells, each row compared with its baseline on the same items.
 
     Args:
-        cells: In any order.
-        replicates: Of the bootstrap, for metrics that take one.
-        seed: Of the bootstrap.
+        cells: All cells, in any order.
+        replicates: Replicates of the bootstrap, for metrics that take one.
+        seed: Seed of the bootstrap.
         criteria: Level, margin and family of the tests.
     """
     return scored(cells, replicates=replicates, seed=seed, criteria=criteria, rivals=False).records
@@ -86,12 +86,12 @@ def scored(
     criteria: Criteria = CRITERIA,
     rivals: bool = True,
 ) -> Scored:
-    """As `score`, and every pair of methods compared with each other.
+    """Compute the numbers as `score` does, and compare every pair of methods with each other.
 
     Args:
-        cells: In any order.
-        replicates: Of the bootstrap, for metrics that take one.
-        seed: Of the bootstrap.
+        cells: All cells, in any order.
+        replicates: Replicates of the bootstrap, for metrics that take one.
+        seed: Seed of the bootstrap.
         criteria: Level, margin and family of the tests.
         rivals: Whether to compare methods with one another.
     """
@@ -105,7 +105,7 @@ def scored(
             made, side = _side(mine, replicates, seed, criteria)
             records += made
             found += _rivals(side, criteria) if rivals else ()
-        except Exception as error:  # a benchmark's mistake, which costs no other benchmark its numbers
+        except Exception as error:  # an error of one benchmark must not cost others their numbers
             records += _lost(mine, error)
     return Scored(criteria.adjusted(records), found)
 
@@ -117,7 +117,7 @@ def _rivals(side: _Side, criteria: Criteria) -> Iterator[Rival]:
 
 
 def _lost(cells: Sequence[Cell], error: Exception) -> Iterator[Record]:
-    """Every row of a model and benchmark without numbers, since some of them could not be computed."""
+    """Yield every row of a model and benchmark without numbers, since some of these could not be computed."""
     first = cells[0]
     label = f"{first.model} x {first.benchmark.spec}"
     shown = first.benchmark.quotable
@@ -192,19 +192,19 @@ def _records(side: _Side, name: str, replicates: int, seed: int, criteria: Crite
 
 
 def values(cell: Cell, groups: Sequence[str], estimate: statistics.Estimate, criteria: Criteria) -> Iterator[Record]:
-    """A record per group, with its interval."""
+    """Yield a record per group, with its interval."""
     like = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec)
     return valued(like, groups, estimate, criteria, cell.remark)
 
 
 def _partners(row: Row, base: Row) -> list[tuple[Cell, Cell]]:
-    """Each cell with the baseline's of the same seed where there are as many, else with its first."""
+    """Pair each cell with the baseline's cell of the same seed if there is one, else with its first."""
     by_seed = {c.variant.seed: c for c in base.cells}
     return [(c, by_seed.get(c.variant.seed, base.first)) for c in row.cells]
 
 
 def _graded(row: Row, base: Row) -> list[Repetition]:
-    """Each cell's grades with those of its partner; none where any of them has none."""
+    """Pair each cell's grades with those of its partner; empty if any of them has none."""
     pairs = _partners(row, base)
     known = [
         Repetition(cell.variant, other.grades, cell.grades, cell.clusters, _tally(cell))
@@ -217,7 +217,7 @@ def _graded(row: Row, base: Row) -> list[Repetition]:
 def _changes(
     row: Row, base: Row, graded: Sequence[Repetition], replicates: int, seed: int, criteria: Criteria
 ) -> list[Record]:
-    """What went from wrong to right and the other way; a comparison in itself, so without a difference."""
+    """Make records of what went from wrong to right and back; being comparisons themselves, they have no difference."""
     records: list[Record] = []
     for groups, estimate in change_estimates(graded, replicates=replicates, seed=seed):
         records += [replace(r, baseline=base.first.row) for r in values(row.first, groups, estimate, criteria)]
@@ -233,7 +233,7 @@ def _with_status(records: Sequence[Record], row: Row, base: Row) -> list[Record]
 
 
 def _without_numbers(cell: Cell) -> Iterator[Record]:
-    """One record that says why; where nothing was answered, one per main metric, whose value is none."""
+    """Yield one record that says why or, if nothing was answered, one per main metric without a value."""
     status: Literal["not applicable", "failed"] = "failed" if cell.status == "failed" else "not applicable"
     record = Record(model=cell.model, method=cell.row, benchmark=cell.benchmark.spec, status=status, note=cell.note)
     main = [m for m in cell.benchmark.metrics if m.main] if cell.gap is not None and cell.gap.total else []
@@ -244,14 +244,14 @@ def _without_numbers(cell: Cell) -> Iterator[Record]:
 
 
 def _same_answers(cell: Cell, base: Cell) -> bool:
-    """Whether a method left every answer as it was, which is to say that it did nothing here."""
+    """Whether a method left every answer as it was, that is, did nothing here."""
     if len(cell.answers) != len(base.answers):
         return False
     return all(_essence(a) == _essence(b) for a, b in zip(cell.answers, base.answers, strict=True))
 
 
 def _essence(answer: Any) -> Any:
-    """An answer without its cost and history."""
+    """Return an answer without its cost and history."""
     if isinstance(answer, Choice):
         return answer.decision, answer.probabilities, answer.status
     if isinstance(answer, Reply):

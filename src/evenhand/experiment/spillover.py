@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from evenhand.core import catalogue, registry, specs
+from evenhand.core import catalogue, file_io, registry, specs
 from evenhand.core.hashing import json_hash
 from evenhand.core.registry import BenchmarkLike
 from evenhand.errors import SettingsError
@@ -23,12 +22,12 @@ from evenhand.report import Report
 from evenhand.report.spillover_matrix import Spillover
 
 AXIS = "{axis}"
-"""Stands for the axis in a method and in training data."""
+"""Placeholder for the axis in a method and in training data."""
 BENCHMARK, DEMO_BENCHMARK = "bbq(part=test)", "bbq(source=demo)"
 EXAMPLE = f"bbq(axes=('{AXIS}',),part=fit)"
 KINDS = {"pairs": f"pairs:{EXAMPLE}", "questions": EXAMPLE}
 DEMO_KINDS = {"biased": f"demo:biased:{AXIS}", "pairs": f"demo:pairs:{AXIS}"}
-"""What a method is fitted on where that is not said, by what it trains on."""
+"""Default training data, by what a method trains on."""
 
 
 def spillover(
@@ -50,16 +49,16 @@ def spillover(
             "instruction(wording=ours_low_1,axis={axis})". A method that neither trains nor names an axis is measured
             once, and every axis is counted.
         axes: Axes as the training data name them, such as ("Age", "Religion").
-        benchmarks: What is measured; None is BBQ's half that nothing is fitted on, and the demo's BBQ for a demo model.
+        benchmarks: Benchmarks to measure on; None is BBQ's half that nothing is fitted on, and the demo's for a demo.
         train: Training data with "{axis}" for the axis; None takes BBQ's other half, or the demo's data of the axis.
-        metric: As `Report.spillover` takes it.
+        metric: Metric, as `Report.spillover` takes it.
         out: Folder that gets a run folder per axis; None keeps nothing afterwards.
-        **options: Handed to `evenhand.compare`: limit, seed, show_progress and so on, or to `evenhand.load`.
+        **options: Passed to `evenhand.compare`: limit, seed, show_progress and so on, or to `evenhand.load`.
 
     Raises:
-        SettingsError: No axis, one twice, an axis that the training data do not have, or training data are needed and
-            have no place for the axis; nothing was asked or fitted by then.
-        EvenhandError: As `evenhand.compare` does.
+        SettingsError: No axis is given, one is given twice, the training data do not have one, or training data are
+            needed and have no place for the axis; nothing was asked or fitted by then.
+        EvenhandError: `evenhand.compare` raised it.
     """
     data = training(model, method, train)
     per_axis = _per_axis(method, data, axes)
@@ -67,8 +66,7 @@ def spillover(
     asked = wanted if wanted == "all" else benchmarks_of(wanted)  # read once for all axes
     _check(method, data, per_axis)
     opened, options = _opened(model, options)
-    with TemporaryDirectory(prefix="evenhand-") as place:
-        folder = Path(place if out is None else out)
+    with file_io.folder_for(out) as folder:
         cache = options.pop("cache", None) or folder / "cache.sqlite"
         folder.mkdir(parents=True, exist_ok=True)
         reports, rows, targets = [], [], {}
@@ -86,12 +84,12 @@ def spillover(
 
 
 def training(model: ModelLike, method: str, train: str | None) -> str | None:
-    """Training data with a place for the axis; None where the method needs none.
+    """Return training data with a place for the axis; None if the method needs none.
 
     Args:
-        model: What is to be measured: a demo model is fitted on the demo's data.
+        model: The model to be measured: a demo model is fitted on the demo's data.
         method: A method, or a stack.
-        train: What was given.
+        train: The training data that was given.
 
     Raises:
         SettingsError: The method needs data, and neither those nor its settings have a place for the axis.
@@ -118,7 +116,7 @@ def training(model: ModelLike, method: str, train: str | None) -> str | None:
 
 
 def _per_axis(method: str, data: str | None, axes: Sequence[str]) -> tuple[str, ...]:
-    """The axes to fit on, or a single "" where nothing depends on an axis."""
+    """Return the axes to fit on, or a single "" if nothing depends on an axis."""
     if not axes or len({*axes}) < len(axes) or not all(axis.strip() for axis in axes):
         raise SettingsError(f"axes={tuple(axes)!r}: give axes that differ, such as Age,Religion")
     return tuple(axes) if AXIS in method or (data is not None and AXIS in data) else ("",)
@@ -135,7 +133,7 @@ def _check(method: str, data: str | None, per_axis: Sequence[str]) -> None:
 
 
 def _folder_name(axis: str) -> str:
-    """A folder of its own for every axis, however it is written."""
+    """Return a distinct name of a folder for every axis, however it is written."""
     if not axis:
         return "all"
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in axis)
@@ -143,7 +141,7 @@ def _folder_name(axis: str) -> str:
 
 
 def _opened(model: ModelLike, options: dict[str, Any]) -> tuple[ModelLike, dict[str, Any]]:
-    """The model, loaded once for all axes, and what is left of the options for `compare`."""
+    """Return the model, loaded once for all axes, and what is left of the options for `compare`."""
     if not isinstance(model, str | Path):
         return model, options
     loading, comparing = parted_options(options)

@@ -1,4 +1,4 @@
-"""Which items a limit leaves: a stratified draw that depends on the seed, the items' ids and their strata."""
+"""Selection of items under a limit: a stratified draw that depends on the seed, the items' ids and their strata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _one(item: Item) -> str:
 
 
 def subsample(items: Sequence[T], limit: int | None, seed: int, stratum: Callable[[T], str] = _one) -> Sequence[T]:
-    """At most `limit` items, in their own order, with every stratum in proportion to its size.
+    """Select at most `limit` items, in their own order, with every stratum in proportion to its size.
 
     Items are ranked within their stratum by a seeded hash of their ids. The item of rank r among n has the key
     (r + phase) / n, and the `limit` smallest keys are taken: the number taken from a stratum differs by less than one

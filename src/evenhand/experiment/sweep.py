@@ -1,7 +1,7 @@
-"""One method at several settings: bias against what it costs, as a table and a plot.
+"""One method at several settings: bias against cost, as a table and a plot.
 
-It is a comparison like any other (`evenhand.compare`), so a killed one goes on where it was, what was trained once is
-trained once, and every number has its interval.
+A sweep is a comparison like any other (`evenhand.compare`): a killed one resumes where it stopped, nothing is trained
+twice, and every number has its interval.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ Named = tuple[str, MethodLike]
 
 
 class Point(NamedTuple):
-    """A metric of one setting, with its interval and its paired difference from the untouched model, read alike."""
+    """A metric of one setting, with its interval and its paired difference from the baseline, which is read alike."""
 
     value: float
     low: float
@@ -53,37 +52,37 @@ class Point(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One setting."""
+    """One setting, and what was measured with it."""
 
     label: str
-    """As it was given, such as a strength; "none" is the untouched model."""
+    """The setting as it was given, such as a strength; "none" is the baseline."""
     method: str
     """Row of the comparison."""
     bias: Point
     cost: Point
     control: bool = False
-    """Whether it stands beside the settings, for comparison."""
+    """Whether it is a control, shown next to the settings for comparison."""
 
     @property
     def untouched(self) -> bool:
-        """Whether it is the untouched model."""
+        """Whether it is the baseline."""
         return is_baseline(self.method)
 
 
 class Swept(NamedTuple):
-    """What a sweep found."""
+    """Results of a sweep."""
 
     steps: tuple[Step, ...]
-    """The untouched model first; several times, where the settings' answers are read in several ways."""
+    """The baseline first; several baselines, if the settings' answers are read in several ways."""
     bias: str
     """Which metric, of which benchmark and group."""
     cost: str
     demo: bool
     setting: str = ""
-    """What varies, under the plot."""
+    """What varies, for the plot."""
 
     def table(self) -> str:
-        """Comma-separated values, one setting a line."""
+        """Return comma-separated values, one setting per line."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         ends = [f.replace("value", "") for f in Point._fields]
@@ -96,22 +95,22 @@ class Swept(NamedTuple):
         return out.getvalue()
 
     def frame(self) -> pd.DataFrame:
-        """The same as a table of pandas, a row per setting."""
+        """Return the same as a pandas table, with a row per setting."""
         import pandas as pd
 
         return pd.read_csv(io.StringIO(self.table()), keep_default_na=False, na_values=["nan"])
 
     def __repr__(self) -> str:
-        """Short, for logs."""
+        """Return a short form, for logs."""
         labels = ", ".join(step.label for step in self.steps)
         return visible(f"Swept({self.setting or 'settings'}: {labels}; {self.bias} against {self.cost})")
 
     def _repr_html_(self) -> str:
-        """In a notebook: values and differences with their intervals."""
+        """Return values and differences with their intervals, for a notebook."""
         return visible(self.frame().drop(columns="method").round(3).to_html(index=False))
 
     def plot(self) -> Figure:
-        """Bias and cost by setting, and one against the other."""
+        """Plot bias and cost by setting, and one against the other."""
         return _plot(self)
 
     def save(self, folder: str | Path) -> Path:
@@ -124,13 +123,13 @@ class Swept(NamedTuple):
 
 
 def varied(method: str, vary: str, controls: Sequence[str] = ()) -> tuple[str, list[Named], list[Named]]:
-    """Settings of a method, from text.
+    """Read the settings of a sweep from text.
 
     Args:
         method: A method with the settings that all share, such as "pcgu(epochs=5)", or a stack.
         vary: A setting and its values, "edit_fraction=0.1,0.2"; in a stack whose methods share the setting,
             "pcgu.edit_fraction=...".
-        controls: What else to show beside them: changed settings, such as "select=random,edit_fraction=0.3".
+        controls: What to compare with: changed settings, such as "select=random,edit_fraction=0.3".
 
     Returns:
         The setting's name; labels and methods; the controls' labels and methods.
@@ -161,7 +160,7 @@ def _with_present_names(part: specs.Part) -> specs.Part:
 
 
 def _present_name(parts: Sequence[specs.Part], name: str) -> str:
-    """The name of a setting, with or without its method's, where it may be an old one."""
+    """Return the present name of a setting, which may be given by an old one, with or without its method's name."""
     method, dot, own = name.rpartition(".")
     classes = [registry.methods.get(p.name) for p in parts if method in ("", p.name)]
     if not any(own == f.name for cls in classes for f in fields(cls)):
@@ -171,7 +170,7 @@ def _present_name(parts: Sequence[specs.Part], name: str) -> str:
 
 
 def _changed(parts: Sequence[specs.Part], changes: Sequence[tuple[str, str]]) -> Method:
-    """The method, or the stack, with settings changed."""
+    """Build the method, or the stack, with settings changed."""
     given = [specs.Part(part.name, dict(part.settings)) for part in parts]
     for name, text in changes:
         place, own = _place(parts, name)
@@ -180,7 +179,7 @@ def _changed(parts: Sequence[specs.Part], changes: Sequence[tuple[str, str]]) ->
 
 
 def _place(parts: Sequence[specs.Part], name: str) -> tuple[int, str]:
-    """Which method of a stack a setting is of, and what that calls it."""
+    """Find the method of a stack that has a setting, and the setting's own name."""
     method, _, own = name.rpartition(".")
     known = [{"preset", *(f.name for f in fields(registry.methods.get(p.name)) if f.init)} for p in parts]
     at = [n for n, p in enumerate(parts) if own in known[n] and method in ("", p.name)]
@@ -216,17 +215,17 @@ def sweep(
         specs: A method, such as "pcgu(epochs=2)", or labels and methods in the order of the plot.
         vary: A setting of the method and its values, such as "edit_fraction=0.1,0.2"; None is the usual one, where the
             method has one that trades bias against cost.
-        bias: A benchmark of bias; None is BBQ, that of the demo for a demo model.
-        cost: A benchmark of what it costs; None is the benchmark of bias.
-        bias_metric: Which metric of `bias`; None is its first main one that is of bias.
-        cost_metric: Which metric of `cost`; None is its first main one, and of BBQ the accuracy where the context
+        bias: Benchmark of bias; None is BBQ, or the demo's for a demo model.
+        cost: Benchmark of what it costs; None is the benchmark of bias.
+        bias_metric: Metric of `bias`; None is its first main one that is of bias.
+        cost_metric: Metric of `cost`; None is its first main one, or for BBQ the accuracy where the context
             states the answer.
-        group: Of the bias.
-        controls: Labels and methods to show beside them, such as a random edit of the same size.
+        group: Group that the bias is read from.
+        controls: Labels and methods to compare with, such as a random edit of the same size.
         setting: What varies, for the plot.
         train: What methods fit on; None on a demo model is what the demo has for the method.
         out: Run folder, which gets `sweep.csv` and `sweep.png` too. None keeps nothing afterwards.
-        **options: Handed to `evenhand.compare`: limit, seed, cache, show_progress and so on.
+        **options: Passed to `evenhand.compare`: limit, seed, cache, show_progress and so on.
 
     Raises:
         SettingsError: No settings, the same one twice, an unknown metric or group, or a method that cannot be applied.
@@ -249,13 +248,13 @@ def sweep(
     one, two = (side.spec for side in sides)
     loading, comparing = parted_options(options)
     opened = _opened(model, methods, sides, train, loading)
-    with TemporaryDirectory(prefix="evenhand-") as place:  # without a folder, each setting would train anew
+    with file_io.folder_for(out) as place:  # without a folder, each setting would train anew
         report = compare(
             opened,
             methods,
             sides[:1] if one == two else list(sides),
             train=train,
-            out=out or place,
+            out=place,
             **(options if opened is model else comparing),
         )
     for r in report.records:
@@ -291,7 +290,7 @@ def sweep(
 def _with_controls(
     specs: Sequence[Named], controls: Sequence[Named]
 ) -> tuple[list[tuple[str, Method]], list[tuple[str, Method]]]:
-    """Labels and methods of the settings, and of all controls: the given ones, and those that a setting declares."""
+    """Return labels and methods of the settings, and of all controls: those given and those that settings declare."""
     steps, beside = [], [(label, build_method(method)) for label, method in controls]
     for label, method in specs:
         rows = build_method(method).comparison_rows()
@@ -307,7 +306,7 @@ def _opened(
     train: TrainLike | None,
     loading: dict[str, Any],
 ) -> ModelLike:
-    """The model, once it is known that data is there and every method can be applied: nothing was asked before."""
+    """Load the model, and check that data is there and every method can be applied, before anything is asked."""
     if isinstance(model, str | Path):
         check(model, **loading)
     for benchmark in asked:
@@ -344,7 +343,7 @@ def _point(records: Sequence[Record], method: str, benchmark: str, metric: str, 
 
 
 def _baseline(records: Sequence[Record], method: str, benchmark: str) -> str:
-    """The row that a method is compared with on a benchmark."""
+    """Return the row that a method is compared with on a benchmark."""
     found = (r.baseline for r in records if (r.method, r.benchmark) == (method, benchmark))
     return next(filter(None, found), BASELINE)
 
@@ -366,16 +365,16 @@ def _plot(found: Swept) -> Figure:
         axis.set_axisbelow(True)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    title = "value by setting, with the 95 % interval of its difference to the untouched model (dotted)"
+    title = "value by setting, with the 95 % interval of its difference from the baseline (dotted)"
     title += "; hollow: a control" if any(s.control for s in found.steps) else ""
     figure.suptitle(title + (f"  ({DEMO_LABEL})" if found.demo else ""), fontsize=10, x=0.01, ha="left")
     return figure
 
 
 def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) -> None:
-    """Values in the order of the settings; a control stands apart, is hollow, and is joined to nothing.
+    """Plot values in the order of the settings; a control stands apart, is hollow, and is joined to nothing.
 
-    A value's own interval is mostly that of the items, which all settings share: it would hide what differs.
+    Intervals are those of the differences: a value's own is mostly due to the items, which all settings share.
     """
     untouched = [n for n, s in enumerate(found.steps) if s.untouched]
     places = [n + s.control for n, s in enumerate(found.steps)]
@@ -401,13 +400,13 @@ def _by_setting(axis: Axes, found: Swept, points: Sequence[Point], colour: str) 
 
 
 def _joined(found: Swept) -> list[int]:
-    """The steps that a line joins: the settings, and the untouched model where it is one and the same for all."""
+    """Return the steps that a line joins: the settings, and the baseline if it is one and the same for all."""
     alone = sum(s.untouched for s in found.steps) == 1
     return [n for n, s in enumerate(found.steps) if not s.control and (alone or not s.untouched)]
 
 
 def _against(axis: Axes, found: Swept) -> None:
-    """Bias against cost."""
+    """Plot bias against cost."""
     path = [found.steps[n] for n in _joined(found)]
     axis.plot([s.cost.value for s in path], [s.bias.value for s in path], color="#999999", linewidth=0.8)
     costs = [s.cost.value for s in found.steps]

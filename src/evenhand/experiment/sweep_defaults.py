@@ -1,4 +1,4 @@
-"""What a sweep varies and measures where that is not said, so that `evenhand sweep` runs without any option."""
+"""Defaults of what a sweep varies and measures, so that `evenhand sweep` runs without options."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from evenhand.models.demo_names import is_demo
 METHOD = "self_debias_decoding"
 BIAS, DEMO_BIAS = "bbq", "bbq(source=demo)"
 COST_METRIC = "accuracy_disambiguated"
-"""What less bias may cost on BBQ: the right answers where the context states them. It needs no further data."""
+"""Cost of less bias on BBQ: right answers where the context states them. It needs no further data."""
 NO_SWEEP = ("seed", "device", "precision")
-"""Settings that trade nothing."""
+"""Numeric settings that do not trade bias against cost."""
 
 
 class Sides(NamedTuple):
-    """What is measured."""
+    """Benchmarks of bias and of cost, and the metric of the cost."""
 
     bias: Benchmark
     cost: Benchmark
@@ -27,10 +27,10 @@ class Sides(NamedTuple):
 
 
 def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, cost_metric: str | None) -> Sides:
-    """The two benchmarks: BBQ, of the demo for a demo model, and as the cost its accuracy where the context answers.
+    """Choose the two benchmarks: BBQ (the demo's for a demo), and as the cost its accuracy where the context answers.
 
     Args:
-        model: What is to be swept.
+        model: The model to be swept.
         bias: The benchmark of bias, if it was named.
         cost: The benchmark of the cost, if it was named.
         cost_metric: Its metric, if it was named.
@@ -43,13 +43,13 @@ def sides(model: Any, bias: BenchmarkLike | None, cost: BenchmarkLike | None, co
 
 
 def values(method: str) -> str:
-    """A setting of a method and the values that a sweep gives it.
+    """Return the usual setting of a method for a sweep, with its values.
 
     Args:
         method: A method with or without settings.
 
     Raises:
-        SettingsError: The method has no usual one; the message has its numeric settings.
+        SettingsError: The method has no usual setting; the message lists its numeric settings.
     """
     parts = specs.stack(method)
     usual = [vary for part in parts if (vary := catalogue.method_facts(part.name).vary)]
@@ -61,7 +61,7 @@ def values(method: str) -> str:
 
 
 def training(model: Any, method: str) -> str | None:
-    """Training data of the demo for a method that needs some, where a demo model is swept; None otherwise."""
+    """Return the demo's training data for a method that needs some, if a demo model is swept; None otherwise."""
     if not is_demo(model):
         return None
     parts = specs.stack(method)

@@ -1,4 +1,4 @@
-"""What methods fit on: read from a file, a benchmark or the proving ground, and kept apart from what is asked."""
+"""Decontamination and facts of training data, which methods fit on."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from evenhand.interfaces import Benchmark, OverlapRemoved, Pair, Question, Train
 
 
 class Kept(NamedTuple):
-    """Training data without what is asked."""
+    """Training data without what is asked, and what was removed."""
 
     data: TrainData
     out: dict[str, int]
-    """Questions, texts and pairs that are asked too, or that share a template with what is asked; by kind."""
+    """Number of questions, texts and pairs that overlap with what is asked, or share a template with it; by kind."""
 
     @property
     def left_out(self) -> int:
-        """Of all kinds."""
+        """Number left out, of all kinds."""
         return sum(self.out.values())
 
 
 def digest(data: TrainData) -> str:
-    """Hash of training data."""
+    """Return the hash of training data."""
     parts: list[Any] = [[_plain(q) for q in data.questions], data.answers, data.texts]
     if data.pairs:  # data without pairs keeps the hash under which what was trained on it was saved
         parts.append([_plain_pair(pair) for pair in data.pairs])
@@ -40,12 +40,12 @@ def digest(data: TrainData) -> str:
 
 
 def without(loaded: Loaded, asked: Sequence[tuple[Benchmark, Sequence[Any]]]) -> Kept:
-    """Training data without what any benchmark asks: the same text, or a template of the same benchmark.
+    """Remove from training data what any benchmark asks: the same text, or a template of the same benchmark.
 
-    What counts as the same text is told in `evenhand.experiment.decontamination`.
+    `evenhand.experiment.decontamination` says what counts as the same text.
 
     Raises:
-        SettingsError: Of the questions, the texts or the pairs none is left, although there were some.
+        SettingsError: There is no training data, or no question, text or pair is left although there were some.
     """
     found, (data, clusters) = Asked(asked), loaded
     checks = {
@@ -74,14 +74,14 @@ def without(loaded: Loaded, asked: Sequence[tuple[Benchmark, Sequence[Any]]]) ->
 
 
 def facts(kept: Kept) -> dict[str, Any]:
-    """Plain facts for the manifest."""
+    """Return plain facts for the manifest."""
     data = kept.data
     counts = {"questions": len(data.questions), "texts": len(data.texts), "pairs": len(data.pairs)}
     return {**counts, "left_out": kept.left_out, "left_out_by_kind": kept.out, "sha256": digest(data)}
 
 
 def source_of(what: TrainLike | None) -> str:
-    """Where training data comes from, for the manifest: as it was named, without passwords; "" for none."""
+    """Name the source of training data for the manifest, as it was given, without passwords; "" for none."""
     if what is None:
         return ""
     if isinstance(what, TrainData):
@@ -97,8 +97,8 @@ def _nothing(kind: str, count: int, asked: Sequence[tuple[Benchmark, Sequence[An
     cut = [b.name for b, _ in asked if "part" in b.settings]
     halves = "".join(f", or ask {n}(part=test) and train on its other half, part=fit" for n in dict.fromkeys(cut))
     return (
-        f"nothing is left to train on of {count:,} {kind}: all of them are asked too, or share a template with what is "
-        f"asked; give other training data, ask fewer items (limit){halves}"
+        f"nothing is left to train on of {count:,} {kind}: all of them overlap with what is asked, or share a template "
+        f"with it; give other training data, ask fewer items (limit){halves}"
     )
 
 

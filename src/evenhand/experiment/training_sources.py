@@ -1,4 +1,4 @@
-"""Training data from where it lies: a file, a benchmark, a data set of the hub, or a registered source such as demo."""
+"""Training data read from a file, a benchmark, a data set of the hub, or a registered source such as demo."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TrainLike = TrainData | Benchmark | str | Path | Sequence["TrainData | Benchmark
 PAIR = {
     name: FIRST_NAMES.get(name, name) for name in ("stereotyped", "counter_stereotyped", "prompt", "suffix", "axis")
 }
-"""Keys of a pair in a file, each with the one that it had first, which files may still have."""
+"""Keys of a pair in a file, each with its first name, which files may still have."""
 KEYS = tuple(dict.fromkeys(["id", "context", "question", "options", "answer", "text", *PAIR, *PAIR.values()]))
 DEMO, PAIRS, STEREOSET = "demo", "pairs", "stereoset"
 PUBLISHED_PAIRS = ("bbq", "winogender", "winobias", "stereoset")
-"""Benchmarks that are named first where another one has no pairs."""
+"""Benchmarks that messages name first if another one has no pairs."""
 STEREOSET_TEXTS = {"tv2k": ("intersentence",), "tv14k": ("intersentence", "intrasentence")}
 """The training texts of Dige et al. 2024 as far as they are StereoSet's, and the kinds of examples they are of."""
 COMMENTS = ("comments", "toxicity", "comment_count")
-"""Settings of "stereoset:tv14k" that are about its toxic comments."""
+"""Settings of "stereoset:tv14k" that concern its toxic comments."""
 
 
 class Clusters(NamedTuple):
-    """Per question, text and pair "benchmark/cluster", where it comes from a benchmark; such as a template.
+    """Clusters ("benchmark/cluster"), such as templates, of questions, texts and pairs from a benchmark.
 
-    Each has one name per item, or none at all where no item comes from a benchmark; "" says that of a single one.
+    Each field has one name per item ("" if the item comes from elsewhere), or none at all if no item has a cluster.
     """
 
     questions: tuple[str, ...] = ()
@@ -55,12 +55,12 @@ def load(what: TrainLike) -> Loaded:
 
     Args:
         what: `TrainData`, a `Benchmark` whose questions are taken, or a text that names a source; several sources as a
-            list, or as one text parted by " & ", are read as one. A source is
+            list, or as one text with " & " between them, are read as one.
 
             - a file of JSON lines, each with "question", "options" and, if known, "answer" (an index or an option's
               text), "context" and "id"; or with a "text"; or a pair with "stereotyped", "counter_stereotyped" and,
               where there is any, "prompt", "suffix", "axis" and "id";
-            - a .txt file of texts, parted by empty lines (either kind of file may be gzipped, its name ending in .gz);
+            - a .txt file of texts separated by empty lines (either kind of file may be gzipped, with the ending .gz);
             - "datasets:NAME[@CONFIGURATION][:SPLIT[:COLUMN]]", all texts of a data set of the hub;
             - "demo", practice questions of the proving ground, or one kind of them, such as "demo:mmlu", or so many of
               these, "demo:mmlu:400"; "demo:texts", practice texts; "demo:pairs[:AXIS][:COUNT]", pairs;
@@ -76,7 +76,7 @@ def load(what: TrainLike) -> Loaded:
 
     Raises:
         DataError: The file is not there or cannot be read; the line is named.
-        SettingsError: It is none of these, or nobody may train on it (`Benchmark.evaluation_only`).
+        SettingsError: It is none of these, or it must not be trained on (`Benchmark.evaluation_only`).
     """
     if not isinstance(what, Benchmark | Path | Sequence):  # `TrainData` and texts are sequences, too
         raise SettingsError(
@@ -93,7 +93,7 @@ def load(what: TrainLike) -> Loaded:
 
 
 def _split(what: str | Path) -> list[str]:
-    """The sources in one text; a file whose name has the separator is one."""
+    """Split a text into its sources; a file whose name has the separator is one."""
     text = str(what)
     parts = [text] if Path(text).expanduser().is_file() or "&" not in text else specs.split(text, "&")
     if not parts or not all(part.strip() for part in parts):
@@ -124,11 +124,11 @@ def _source(text: str) -> Loaded:
 
 
 def _unknown(name: str) -> SettingsError:
-    """What is said of a name that no source of any kind has; the near names and the kinds of sources."""
+    """Make the error for a name that no source has, with similar names and the kinds of sources."""
     head, colon, _ = name.partition(":")
     if colon and head in registry.benchmarks:
         return SettingsError(
-            f"{name!r} is not a source of training data: the settings of a benchmark stand in brackets, as in "
+            f"{name!r} is not a source of training data: the settings of a benchmark go in brackets, as in "
             f"{head}(name=value), and its pairs are {PAIRS}:{head}"
         )
     sources = registry.training_sources.names()
@@ -142,10 +142,11 @@ def _unknown(name: str) -> SettingsError:
 
 
 def _joined(parts: Sequence[Loaded]) -> Loaded:
-    """Everything of all sources. A question or pair that is in several is there once; texts may come again.
+    """Join all sources. A question or pair that is in several is kept once; texts may be repeated.
 
     Raises:
-        SettingsError: There is none, or two different questions have the same id.
+        SettingsError: There is no source.
+        DataError: Two different questions have the same id.
     """
     if len(parts) == 1:
         return parts[0]
@@ -168,12 +169,12 @@ def _joined(parts: Sequence[Loaded]) -> Loaded:
 
 
 def named(clusters: Sequence[str], items: Sequence[Any]) -> Sequence[str]:
-    """A cluster per item, "" where none is known."""
+    """Return a cluster per item, "" if none is known."""
     return clusters or ("",) * len(items)
 
 
 def cluster_of(benchmark: Benchmark, item: Any) -> str:
-    """The cluster of an item, told apart from other benchmarks'."""
+    """Return the cluster of an item, distinct from those of other benchmarks."""
     return f"{benchmark.name}/{item.cluster}"
 
 
@@ -181,7 +182,7 @@ def cluster_of(benchmark: Benchmark, item: Any) -> str:
 
 
 def _lines(path: Path) -> TrainData:
-    """Questions, texts and pairs of a file; rows with cells that cannot be used are counted in one warning."""
+    """Read questions, texts and pairs of a file; rows with cells that cannot be used are counted in one warning."""
     questions, texts, pairs, refused = [], [], [], []
     for number, row in _parsed(path):
         where = f"{path}:{number}"
@@ -220,7 +221,7 @@ def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _question(row: dict[str, Any], where: str) -> tuple[Question, int | None]:
-    """The question of a row and its right option.
+    """Read the question of a row and its right option.
 
     Raises:
         Refused: A cell cannot be used.
@@ -241,7 +242,7 @@ def _question(row: dict[str, Any], where: str) -> tuple[Question, int | None]:
 
 
 def _pair(row: dict[str, Any], where: str) -> Pair:
-    """The pair of a row; blanks are kept, as they part a prompt from what follows it.
+    """Read the pair of a row; blanks are kept, as they separate a prompt from what follows it.
 
     Raises:
         Refused: A cell cannot be used.
@@ -260,7 +261,7 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
 
 
 def _id(row: dict[str, Any], where: str) -> str:
-    """The row's id; 6 and "6" are one, and a row without one is known by its place."""
+    """Return the row's id; 6 and "6" are one, and a row without one is known by its place."""
     return where if row.get("id") is None else rows.identifier(row, "id")
 
 
@@ -268,10 +269,10 @@ def _id(row: dict[str, Any], where: str) -> str:
 
 
 def _refuse_evaluation_only(benchmark: Benchmark) -> None:
-    """Refuse a benchmark that nobody may train on, also where another one asks its items.
+    """Refuse a benchmark that must not be trained on, also if another one asks its items.
 
     Raises:
-        SettingsError: It is one; the message has the reason.
+        SettingsError: It must not be trained on; the message has the reason.
     """
     for one in (benchmark, benchmark.original):
         if one.evaluation_only:
@@ -290,7 +291,7 @@ def _of_benchmark(benchmark: Benchmark) -> Loaded:
 
 
 def _pairs_of(benchmark: Benchmark) -> Loaded:
-    """The pairs in a benchmark."""
+    """Read the pairs in a benchmark."""
     _refuse_evaluation_only(benchmark)
     if benchmark.pairs([]) is None:
         known = ", ".join(f"pairs:{name}" for name in _with_pairs())
@@ -306,13 +307,13 @@ def _pairs_of(benchmark: Benchmark) -> Loaded:
 
 
 def _with_pairs() -> list[str]:
-    """Names of the benchmarks that have pairs, in the order in which messages name them."""
+    """List the benchmarks that have pairs, in the order in which messages name them."""
     found = [name for name, cls in registry.benchmarks.load_all().items() if cls.pairs is not Benchmark.pairs]
     return sorted(found, key=lambda name: PUBLISHED_PAIRS.index(name) if name in PUBLISHED_PAIRS else len(found))
 
 
 def _stereoset_texts(wanted: str) -> Loaded:
-    """Of "tv2k" or "tv14k", each with the benchmark's settings in brackets or without, and with those of comments."""
+    """Read the texts of "tv2k" or "tv14k", with or without settings of the benchmark and of comments in brackets."""
     name = wanted.partition("(")[0].strip()
     if name not in STEREOSET_TEXTS:
         raise SettingsError(f"no texts stereoset:{name}. {suggest(name, STEREOSET_TEXTS)}")
@@ -334,12 +335,12 @@ def _stereoset_texts(wanted: str) -> Loaded:
 
 
 def _comments(name: str, given: dict[str, Any]) -> list[str]:
-    """The toxic comments of "tv14k"."""
+    """Read the toxic comments of "tv14k"."""
     if not given:
         return []
     if "comments" not in given or name != "tv14k":
         raise SettingsError(
             f"stereoset:{name}({', '.join(given)}): comments belong to tv14k and need their file: "
-            "stereoset:tv14k(comments='PATH'), with toxicity= and comment_count= beside it"
+            "stereoset:tv14k(comments='PATH'), and, if wanted, toxicity= and comment_count="
         )
     return toxic_comments(given["comments"], given.get("toxicity", THRESHOLD), given.get("comment_count"))

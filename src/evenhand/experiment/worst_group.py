@@ -1,4 +1,4 @@
-"""The worst of a benchmark's groups, with an interval that holds although it was picked as the worst."""
+"""The worst of a benchmark's groups, with an interval that stays valid although it was picked as the worst."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from evenhand.statistics.criteria import MIN_CLUSTERS, Criteria
 def worst_groups(
     records: Sequence[Record], estimates: Mapping[str, Estimate], groups: Sequence[str], criteria: Criteria
 ) -> list[Record]:
-    """A record per main metric of bias or capability: the worst group's value and a simultaneous interval.
+    """Make a record per main metric of bias or capability: the worst group's value and a simultaneous interval.
 
     With intervals of level 1 - alpha / k for k groups (Bonferroni) all of them hold at once, and then the worst true
     value lies between the worst lower and the worst upper end. Groups of fewer than `MIN_CLUSTERS` clusters are left
-    out, as nothing can be claimed of them.
+    out, as nothing can be claimed about them.
     """
     made = []
     for record in records:
@@ -68,7 +68,7 @@ def _worst(
 
 
 def _size(info: Metric, values: Array) -> Array:
-    """The larger, the worse."""
+    """Turn values into sizes of which the larger is the worse."""
     return -values if info.direction == "higher" else np.abs(values) if info.direction == "zero" else values
 
 

@@ -1,7 +1,7 @@
-"""Attention of our own inside models of transformers, which looks attention functions up by name.
+"""Replace the attention inside transformers models, which look attention functions up by name.
 
-Everything else of a model runs unchanged; what its layers attend to is decided by whatever is active: a tree of tokens,
-or rows that each continue a text of their own.
+Everything else of a model runs unchanged; what its layers attend to is set by the active attention: a tree of tokens,
+or rows that each continue their own text.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ NAME = "evenhand"
 
 
 class Attention(Protocol):
-    """What the layers of a model attend to."""
+    """Interface of attention implementations for all layers of a model."""
 
     def __call__(
         self, layer: int | None, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, softcap: float | None
     ) -> Tensor:
-        """Attend.
+        """Compute the attention of a layer.
 
         Args:
-            layer: Number of the layer; None where the model does not say.
+            layer: Number of the layer; None if the model does not state it.
             query: [batch, heads, tokens, width].
-            key: [batch, key heads, tokens, width], with positions already turned in.
+            key: [batch, key heads, tokens, width], with rotary positions applied.
             value: The same shape as `key`.
             scaling: Factor on the products; None is 1 / sqrt(width).
             softcap: Cap of the products (Gemma 2).
 
         Returns:
-            [batch, tokens, heads, width].
+            Outputs, [batch, tokens, heads, width].
         """
 
 
@@ -45,7 +45,7 @@ _ACTIVE: ContextVar[Attention] = ContextVar("attention")
 
 @contextmanager
 def attending(module: torch.nn.Module, attention: Attention) -> Iterator[None]:
-    """Let all layers of a model use an attention; they are put back as they were afterwards."""
+    """Make all layers of a model use an attention; the previous one is restored afterwards."""
     configs = _configs(module)
     before = {key: config._attn_implementation for key, config in configs.items()}
     token = _ACTIVE.set(attention)
@@ -60,13 +60,13 @@ def attending(module: torch.nn.Module, attention: Attention) -> Iterator[None]:
 
 
 def _configs(module: torch.nn.Module) -> dict[int, Any]:
-    """The configs that the layers look their attention up in, each once."""
+    """Return the configs in which layers look up their attention, each once."""
     found: list[Any] = [getattr(m, "config", None) for m in module.modules()]
     return {id(config): config for config in found if hasattr(config, "_attn_implementation")}
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | None, softcap: float | None) -> Tensor:
-    """Plain attention with a bias of 0 and -inf, and the soft cap that the usual kernels lack."""
+    """Plain attention with a bias of 0 and -inf, and the soft cap that the usual kernels do not support."""
     if softcap is None:
         return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -84,10 +84,10 @@ def _attend(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in every layer; the mask is not used."""
+    """Attend as the active attention does; transformers calls this in every layer, and the mask is not used."""
     return _ACTIVE.get()(getattr(module, "layer_idx", None), query, key, value, scaling, softcap), None
 
 
-# No mask function is registered: transformers then builds no mask. With one, it would look for packed sequences first,
-# by a value that it reads from the device, so that every forward would wait for the one before it.
+# No mask function is registered, so transformers builds no mask. With one, it would look for packed sequences first,
+# by a value that it reads from the device, so that every forward would wait for the previous one.
 AttentionInterface.register(NAME, _attend)

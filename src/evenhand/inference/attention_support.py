@@ -1,7 +1,7 @@
-"""Attention on CPUs that also gives its normaliser, which torch has without documenting it.
+"""Attention on CPUs that also returns its normaliser, an undocumented operation of torch.
 
-`supported` tries it once: that it is there, and that it gives what plain attention gives. Where it does not, long
-shared beginnings are gathered for every question: slower, with the same results.
+`supported` checks once that it exists, and that it gives the results of plain attention. If not, long
+shared beginnings are gathered for every question: that is slower, but gives the same results.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 FAILURES = (AttributeError, RuntimeError, TypeError, ValueError, NotImplementedError)
-"""What torch raises where an operation is missing, or takes other arguments."""
+"""What torch raises if an operation is missing, or takes other arguments."""
 
 
 @cache
 def supported() -> bool:
-    """Whether this torch has the operation, and it computes what plain attention computes, up to rounding."""
+    """Return whether torch has the operation, and it computes what plain attention does, up to rounding."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, tokens, 8, generator=generator) for tokens in (4, 6, 6))
     bias = torch.zeros(2, 1, 4, 6)
@@ -38,18 +38,18 @@ def supported() -> bool:
 def attended_with_normaliser(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scaling: float | None, *, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Plain attention, and the log of the sum that its weights were divided by.
+    """Compute plain attention, and the log of the sum that its weights are divided by.
 
     Args:
         q: [batch, heads, queries, width], on a CPU.
         k: [batch, heads, keys, width].
-        v: The same shape as `k`; the operation takes no other width.
+        v: The same shape as `k`; the operation does not accept another width.
         bias: [batch, 1 or heads, queries, keys], added to the products; None adds nothing.
         scaling: Factor on the products; None is 1 / sqrt(width).
-        causal: Whether a query attends to the keys up to its own place only.
+        causal: Whether a query attends to the keys up to its own position only.
 
     Returns:
-        [batch, heads, queries, width], and [batch, heads, queries] in float32; in float64 of such queries.
+        Outputs, [batch, heads, queries, width], and normalisers, [batch, heads, queries], in float32 (or float64).
     """
     out, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, causal, attn_mask=bias, scale=scaling

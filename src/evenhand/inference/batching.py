@@ -1,4 +1,4 @@
-"""What engines share: requests with the same ids are one, rows of like length go together, and memory is backed off."""
+"""Common parts of engines: requests are merged by ids, rows batched by length, and batches shrink to fit memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from evenhand.core import answer_cache
 from evenhand.errors import EvenhandError
 from evenhand.inference.activation_edits import ActivationEdit
-from evenhand.inference.cached import Emit, through_cache
+from evenhand.inference.cached import Divide, Emit, through_cache
 from evenhand.inference.edited_tokens import first_edited_of
+from evenhand.inference.prefix_parts import of_prompts, of_requests
 from evenhand.inference.requests import NOT_FINITE, Generated, Prompt, Request, buckets
 from evenhand.inference.scoring import READ_ELEMENTS, input_device
 from evenhand.interfaces import Sampling
@@ -37,15 +38,17 @@ def read_once(
     verb: str,
     compute: Callable[[list[Request], Emit[list[float]]], None],
     edit: ActivationEdit | None = None,
+    divide: Divide[Request] = of_requests,
 ) -> list[tuple[float, ...]]:
-    """Values of all requests' reads, in order; requests with the same ids are one, and known answers are not computed.
+    """Return the values of all requests' reads, in order; requests are merged by ids, known answers not recomputed.
 
     Args:
-        requests: In any order.
-        fingerprint: Of the model, edit included.
-        verb: Names the kind of request in the cache.
+        requests: Requests, in any order.
+        fingerprint: Fingerprint of the model, edit included.
+        verb: Name of the kind of request in the cache.
         compute: See `evenhand.inference.cached.through_cache`.
-        edit: Of the model's activations; requests of which it edits other tokens stay apart.
+        edit: Edit of the model's activations; requests in which it edits different tokens are not merged.
+        divide: See `evenhand.inference.cached.through_cache`.
     """
     rows: dict[tuple[int, ...] | tuple[tuple[int, ...], int], int] = {}
     reads: list[list[tuple[int, int]]] = []
@@ -63,14 +66,14 @@ def read_once(
     def keys() -> list[str]:
         return [answer_cache.key(fingerprint, verb, ids, some) for ids, some in unique]
 
-    values = through_cache(unique, keys, compute, "scoring")
+    values = through_cache(unique, keys, compute, "scoring", divide)
     return [_picked(r.reads, unique[row].reads, values[row]) for r, row in zip(requests, which, strict=True)]
 
 
 def _picked(
     wanted: Sequence[tuple[int, int]], known: Sequence[tuple[int, int]], values: Sequence[float]
 ) -> tuple[float, ...]:
-    """The values of some reads of a request that may have more."""
+    """Return the values of some reads of a request that may have more."""
     if wanted == known:
         return tuple(values)
     found = dict(zip(known, values, strict=True))
@@ -78,7 +81,7 @@ def _picked(
 
 
 def told_apart(prompts: Sequence[Prompt], sampling: Sampling) -> Sequence[Prompt]:
-    """The prompts as requests for replies: greedy ones differ only in their ids, so their draws are one request."""
+    """Return prompts as requests for replies: greedy ones differ only in their ids, so their draws are merged."""
     return prompts if sampling.temperature > 0 else [p._replace(draw=0) for p in prompts]
 
 
@@ -89,44 +92,44 @@ def write_once(
     compute: Callable[[list[Prompt], Emit[list[Any]]], None],
     also: Sequence[str] = (),
 ) -> dict[Prompt, Generated]:
-    """The reply to each prompt; equal prompts are one, and known replies are not written again.
+    """Return the reply to each prompt; equal prompts are merged, and known replies are not generated again.
 
     Args:
-        prompts: From `told_apart`, in any order.
+        prompts: Prompts from `told_apart`, in any order.
         sampling: How tokens are drawn.
-        fingerprint: Of everything else that decides the replies.
-        compute: See `evenhand.inference.cached.through_cache`; gives a `Generated` as a list.
-        also: Further parts of the names in the cache.
+        fingerprint: Fingerprint of everything else that determines the replies.
+        compute: See `evenhand.inference.cached.through_cache`; its values are `Generated` as lists.
+        also: Further parts of the cache keys.
     """
     unique = list(dict.fromkeys(prompts))
     knobs = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.stop)
     seed = sampling.seed if sampling.temperature > 0 else 0
     keys = [answer_cache.key(fingerprint, "generate", p.ids, p.draw, knobs, seed, *p.beside, *also) for p in unique]
-    values = through_cache(unique, keys, compute, "generating")
+    values = through_cache(unique, keys, compute, "generating", partial(of_prompts, new_tokens=sampling.max_new_tokens))
     return {p: Generated(tuple(v[0]), *v[1:]) for p, v in zip(unique, values, strict=True)}
 
 
 def has_note(reply: list[Any]) -> bool:
-    """Whether a reply, as a list, is empty for a reason."""
+    """Return whether a reply, given as a list, has a note on why it is empty."""
     return bool(Generated(*reply).note)
 
 
 def has_nan(values: Any) -> bool:
-    """Whether any of some numbers is nan."""
+    """Return whether any of the numbers is nan."""
     return bool(np.isnan(np.asarray(values, dtype=np.float64)).any())
 
 
 def any_nan(values: Sequence[float]) -> bool:
-    """Whether any of some log-probabilities is nan: the same as `has_nan`, for a few numbers."""
+    """Return whether any log-probability is nan; faster than `has_nan` for a few numbers."""
     total = sum(values)
-    return total != total and has_nan(values)  # nan also where +inf and -inf meet
+    return total != total and has_nan(values)  # the sum of +inf and -inf is nan, too
 
 
 def set_aside(emit: Emit[Out], broken: Callable[[Out], bool], aside: list[int]) -> Emit[Out]:
-    """An `emit` that hands over what is whole, and notes the rows of the rest, which are then to be run again alone.
+    """Return an `emit` that passes on intact values, and collects the other rows, which must be run again alone.
 
-    Attention multiplies what a row must not see by 0, and 0 times nan is nan: one row that is not finite spoils others
-    that share its batch, by their padding or their place in a tree.
+    Attention multiplies what a row must not see by 0, and 0 times nan is nan: a row that is not finite spoils others
+    that share its batch, through padding or their place in a tree.
     """
 
     def hand_over(rows: list[int], values: list[Out]) -> None:
@@ -140,21 +143,21 @@ def set_aside(emit: Emit[Out], broken: Callable[[Out], bool], aside: list[int]) 
 
 
 def of_equal_length(rows: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows that need no padding in one batch, the longest first; there nothing of one row reaches another."""
+    """Yield batches of rows of equal length, longest first; without padding, rows cannot affect each other."""
     some = list(rows)
     for length in sorted({lengths[i] for i in some}, reverse=True):
         yield [i for i in some if lengths[i] == length]
 
 
 class Batches:
-    """Runs rows in batches of like length. Counts what it fed, so that sharing can be tested."""
+    """Runs rows in batches of similar length, and counts what was fed, so that sharing can be tested."""
 
     def __init__(self, module: PreTrainedModel, batch_tokens: int | None) -> None:
-        """Nothing is fed yet.
+        """Prepare for a model; nothing is fed yet.
 
         Args:
-            module: What is run.
-            batch_tokens: Padded tokens in a batch; halved for good whenever the memory does not suffice. None is 8,192
+            module: Model to run.
+            batch_tokens: Padded tokens in a batch; halved permanently whenever memory does not suffice. None is 8,192
                 on a CPU and 65,536 elsewhere.
         """
         self.module = module
@@ -174,15 +177,15 @@ class Batches:
         widths: Sequence[int] | None = None,
         width: int = 0,
     ) -> None:
-        """Run bucket by bucket; after one that does not fit the memory the rest goes in smaller ones.
+        """Run bucket by bucket; after one that does not fit into memory, the rest runs in smaller ones.
 
         Args:
-            lengths: Tokens of each row.
-            run: Gives the values of some rows, by their indices.
-            emit: Takes them.
-            rows: Which of them are run; None is all.
+            lengths: Number of tokens of each row.
+            run: Computes the values of rows, given their indices.
+            emit: Receives the rows and their values.
+            rows: Rows to run; None is all.
             widths: See `evenhand.inference.requests.buckets`.
-            width: The same.
+            width: See `evenhand.inference.requests.buckets`.
         """
         left = list(range(len(lengths)) if rows is None else rows)
         while left:
@@ -201,7 +204,7 @@ class Batches:
             left = [i for i in left if i not in done]
 
     def warn_not_finite(self, broken: int, asked: int) -> None:
-        """Warn, once in the life of an engine, that some answers cannot be had."""
+        """Warn, once per engine, that some answers cannot be computed."""
         if not broken or self._warned:
             return
         self._warned = True
@@ -210,7 +213,7 @@ class Batches:
             "float16 overflows above 65,504: load the model in float32 or bfloat16 (dtype=float32)"
             if precision == "float16"
             else "no smaller precision is to blame: check the weights for nan and infinite values, or load the "
-            "checkpoint anew"
+            "checkpoint again"
         )
         warnings.warn(
             f"{type(self.module).__name__} in {precision}: {NOT_FINITE} (nan or infinite) for {broken} of {asked} "
@@ -219,15 +222,15 @@ class Batches:
         )
 
     def attempt(self, run: Callable[[], Made], sequences: int, longest: int) -> Made | None:
-        """What was computed; None where the memory did not suffice.
+        """Run a forward, and return its result; None if memory did not suffice.
 
         Args:
-            run: One forward.
-            sequences: That it feeds.
-            longest: Tokens of the longest, for the error.
+            run: Runs one forward.
+            sequences: Number of sequences that it feeds.
+            longest: Number of tokens of the longest, for the error.
 
         Raises:
-            EvenhandError: It did not suffice for a single sequence.
+            EvenhandError: Memory did not suffice for a single sequence.
         """
         try:
             values = run()
@@ -240,22 +243,22 @@ class Batches:
             self.forwards += 1
             self.sequences += sequences
             return values
-        empty_cache()  # outside the handler, whose traceback would keep the big tensors alive
+        empty_cache()  # outside the handler, whose traceback keeps large tensors alive
         return None
 
 
 def widest(config: Any) -> int:
-    """Most positions that a batch reads, so that their logits fit the memory."""
+    """Return the maximum number of positions that a batch reads, so that their logits fit into memory."""
     return max(256, READ_ELEMENTS // int(getattr(config, "vocab_size", 50_000)))
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error class of its own; the CPU allocator only a message."""
+    """Return whether an error means out of memory: CUDA has a class for it, the CPU allocator only a message."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def empty_cache() -> None:
-    """Give freed memory back to the device."""
+    """Return freed memory to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

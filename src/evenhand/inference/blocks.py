@@ -1,7 +1,7 @@
-"""Which runs of a tree are attended to together: those that hang on one another.
+"""Group runs of a tree that attend together: those that branch off each other.
 
-A question and its options are four runs whose paths are nearly the same; taken together their keys are gathered once
-and the products are larger, for a few cells that the mask leaves out.
+A question and its options are four runs whose paths are nearly the same; together, their keys are gathered once
+and the products are larger, at the cost of a few masked cells.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from evenhand.inference.prefix_trie import Indices, Run
 
 WASTE = 1.5
-"""A block has at most this many times the attention cells of its runs."""
+"""Maximum ratio of a block's attention cells to those of its runs."""
 WIDEST = 1024
-"""Most keys of a block of several runs; bounds the mask."""
+"""Maximum number of keys of a block of several runs; it bounds the mask."""
 ALONE = 128
-"""A run from the root of at least this many tokens stays alone: it needs no mask, and others may share it as a stem."""
+"""Number of tokens from which a run at the root stays alone: it needs no mask, and others may share it as a stem."""
 
 
 @dataclass
@@ -27,22 +27,22 @@ class Block:
     """Queries, and all keys that any of them attends to."""
 
     queries: Indices
-    """Nodes that attend."""
+    """Indices of the nodes that attend."""
     keys: Indices
-    """Nodes that are attended to: the path to the first query, then the queries."""
+    """Indices of the nodes attended to: the path to the first query, then the queries."""
     parents: Indices
-    """Per query which of the queries it follows; -1 follows the path."""
+    """For each query, the query that it follows; -1 follows the path."""
     needed: int
-    """Attention cells of its runs, one by one."""
+    """Number of attention cells of its runs taken separately."""
 
     @property
     def straight(self) -> bool:
-        """Whether it is a single sequence from its first token on."""
+        """Whether the block is a single sequence, complete from its first token."""
         return len(self.queries) == len(self.keys) and bool((self.parents == np.arange(len(self.queries)) - 1).all())
 
     @property
     def allowed(self) -> NDArray[np.bool_]:
-        """[queries, keys] whether a query attends to a key."""
+        """Whether each query attends to each key, [queries, keys]."""
         before = len(self.keys) - len(self.queries)
         seen = np.zeros((len(self.queries), len(self.keys)), dtype=bool)
         seen[:, :before] = True
@@ -54,7 +54,7 @@ class Block:
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """Runs in the order of their tree, each put to the block of the run it hangs on where that wastes little."""
+    """Group runs, in the order of their tree; each joins the block of its parent run if that wastes little."""
     found: list[_Draft] = []
     nodes = max((int(run.path[-1]) for run in runs), default=-1) + 1
     holder, place = [-1] * nodes, [-1] * nodes
@@ -73,10 +73,10 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 
 @dataclass
 class _Draft:
-    """A block that grows; its arrays are made once."""
+    """A growing block; its arrays are made once at the end."""
 
     before: Indices
-    """The path to its first query."""
+    """Path to its first query."""
     runs: list[Run] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     needed: int = 0
@@ -91,7 +91,7 @@ class _Draft:
         return keys <= WIDEST and (queries + count) * keys <= WASTE * (self.needed + count * len(run.path))
 
     def add(self, run: Run, count: int, parent: int) -> int:
-        """Add a run that follows one of the queries, or the path at -1; the place of its first query."""
+        """Add a run after a query, or after the path if -1; return the index of its first query."""
         start = len(self.parents)
         self.runs.append(run)
         self.parents.append(parent)
@@ -102,7 +102,7 @@ class _Draft:
 
     @property
     def block(self) -> Block:
-        """With its arrays."""
+        """The finished block with its arrays."""
         queries = np.concatenate([run.own for run in self.runs])
         keys = np.concatenate([self.before, queries])
         return Block(queries, keys, np.array(self.parents, dtype=np.int64), self.needed)

@@ -1,4 +1,4 @@
-"""Attention over a tree in two parts: what a run attends to before it, and within itself, merged by log-sum-exp.
+"""Attention over a tree in two parts: over the path before a run and within the run, merged by log-sum-exp.
 
 Both parts are FlashAttention over sequences of unequal length, without a mask or padding. Runs that branch off one node
 have the same path, whose keys are gathered once for all of them; within a run the nodes are consecutive and nothing is
@@ -20,29 +20,29 @@ from evenhand.inference.transfers import upload
 from evenhand.inference.tree_attention import KeysValues, TreeAttention
 
 HALF = (torch.bfloat16, torch.float16)
-"""What FlashAttention computes in."""
+"""Data types of FlashAttention."""
 
 
 class Parts(NamedTuple):
     """Node indices of both parts on a device; offsets are int32 and begin with 0."""
 
     runs: Tensor
-    """[runs + 1] where each run begins."""
+    """Start of each run, [runs + 1]."""
     queries: Tensor
-    """Nodes of all runs that branch off another node, together by that node."""
+    """Nodes of all runs that branch off another node, grouped by that node."""
     query_starts: Tensor
-    """[parents + 1] where each parent's queries begin."""
+    """Start of each parent's queries, [parents + 1]."""
     keys: Tensor
-    """The path to each parent, one after the other."""
+    """Paths to the parents, concatenated."""
     key_starts: Tensor
-    """[parents + 1] where each path begins."""
+    """Start of each path, [parents + 1]."""
 
 
 class CascadeTree:
-    """How one pack is attended to; see `evenhand.inference.tree_attention.TreeAttention`."""
+    """Attention over one pack in two parts; see `evenhand.inference.tree_attention.TreeAttention`."""
 
     def __init__(self, pack: Pack, *, keep: bool = False) -> None:
-        """Sort the runs by the node that they branch off.
+        """Group the runs by the node that they branch off.
 
         Args:
             pack: The tree, without known nodes.
@@ -53,12 +53,12 @@ class CascadeTree:
         self._host, self._longest = _parts(pack.runs)
         self._on: dict[torch.device, Parts] = {}
         self.made: dict[int, KeysValues] = {}
-        """Per layer keys and values by node."""
+        """Keys and values by node, for each layer."""
 
     def __call__(
         self, layer: int | None, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, softcap: float | None
     ) -> Tensor:
-        """See `evenhand.inference.attention.Attention`; what FlashAttention cannot do is gathered for."""
+        """See `evenhand.inference.attention.Attention`; cases FlashAttention does not support are gathered."""
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
         if self._keep:
             if layer is None:
@@ -84,7 +84,7 @@ class CascadeTree:
 
 
 def _parts(runs: list[Run]) -> tuple[Parts, tuple[int, int, int]]:
-    """The indices on the host; and the most nodes of a run, queries of a parent and keys of a path."""
+    """Return the indices on the host, and the maxima of nodes per run, queries per parent and keys per path."""
     children: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
         if run.depth:
@@ -105,15 +105,16 @@ def _starts(lengths: Iterable[int]) -> Tensor:
 
 
 def supported(query: Tensor) -> bool:
-    """Whether FlashAttention is there for such queries."""
+    """Return whether FlashAttention supports queries of this kind."""
     return query.device.type == "cuda" and query.dtype in HALF and query.shape[-1] <= 256
 
 
 def merged(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention over both of two sets of keys, from that over each.
+    """Merge attention over two sets of keys into attention over both.
 
     Args:
-        one: [queries, heads, width], and the log of the sum of exp of the products, [heads, queries], float32.
+        one: Outputs over one set, [queries, heads, width], and the log of the sum of exp of the products, [heads,
+        queries], float32.
         other: The same over the other keys.
     """
     share = torch.sigmoid(one[1] - other[1]).transpose(0, 1)[..., None]
@@ -130,19 +131,19 @@ def flash(
     *,
     causal: bool,
 ) -> tuple[Tensor, Tensor]:
-    """FlashAttention over sequences of unequal length.
+    """Compute FlashAttention over sequences of unequal length.
 
     Args:
         q: [queries, heads, width].
         k: [keys, key heads, width].
         v: The same shape.
-        starts: Where each sequence begins in the queries and in the keys, int32, with the end.
-        longest: The most queries and keys of a sequence.
+        starts: Start of each sequence in the queries and in the keys, int32, with the end.
+        longest: Maximum number of queries and of keys in a sequence.
         scaling: Factor on the products; None is 1 / sqrt(width).
-        causal: Whether a query attends to the keys up to its own place only.
+        causal: Whether a query attends to the keys up to its own position only.
 
     Returns:
-        [queries, heads, width], and the log of the sum of exp of the products, [heads, queries], in float32.
+        Outputs, [queries, heads, width], and the log of the sum of exp of the products, [heads, queries], float32.
     """
     made, weight, *_ = torch.ops.aten._flash_attention_forward(
         q, k, v, *starts, *longest, 0.0, causal, False, scale=scaling

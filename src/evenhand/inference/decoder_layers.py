@@ -1,4 +1,4 @@
-"""The layers of a model whose outputs are its residual stream: where activations are read and edited."""
+"""Find the layers of a model whose outputs are its residual stream, where activations are read and edited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evenhand.errors import EvenhandError, SettingsError
 
 
 def decoder_layers(module: nn.Module) -> nn.ModuleList:
-    """The decoder (of an encoder: the encoder's) layers of a transformers model, under adapters, too.
+    """Return the decoder layers of a transformers model (or encoder layers of an encoder), also under adapters.
 
-    They are the one list of `num_hidden_layers` modules whose classes are called layers or blocks, such as
+    They are the only list of `num_hidden_layers` modules whose classes are called layers or blocks, such as
     `model.layers` of Llama, `transformer.h` of GPT-2, `gpt_neox.layers`, `model.decoder.layers` of OPT and
     `bert.encoder.layer`. A layer's output is a tensor [..., hidden], or a tuple that begins with it.
 
@@ -34,7 +34,7 @@ def decoder_layers(module: nn.Module) -> nn.ModuleList:
 
 
 def hidden_size(module: nn.Module) -> int:
-    """Coordinates of a hidden state."""
+    """Return the number of coordinates of a hidden state."""
     config: Any = module.config
     return int(config.get_text_config().hidden_size)
 
@@ -45,10 +45,10 @@ def check_layers(module: nn.Module, layers: list[int], size: int | None = None) 
     Args:
         module: The model.
         layers: Layers counted from 0.
-        size: Of the vectors; None where there are none.
+        size: Size of the vectors; None if there are none.
 
     Raises:
-        SettingsError: The message names the first wrong layer, or both sizes.
+        SettingsError: A layer or size does not fit; the message names the first wrong layer, or both sizes.
     """
     count = len(decoder_layers(module))
     wrong = [layer for layer in layers if not 0 <= layer < count]
@@ -56,21 +56,21 @@ def check_layers(module: nn.Module, layers: list[int], size: int | None = None) 
         raise SettingsError(f"layer {wrong[0]}: {type(module).__name__} has the layers 0 to {count - 1}")
     if size is not None and size != hidden_size(module):
         raise SettingsError(
-            f"the edit is made for hidden states of {size} coordinates, those of {type(module).__name__} have "
+            f"the edit is made for hidden states of {size} coordinates, but those of {type(module).__name__} have "
             f"{hidden_size(module)}: fit it on this model"
         )
 
 
 def rows_of(output: Any) -> Tensor:
-    """The hidden states in what a layer gives, [..., hidden]."""
+    """Return the hidden states in a layer's output, [..., hidden]."""
     rows = output[0] if isinstance(output, tuple) else output
     if not isinstance(rows, torch.Tensor):
         raise EvenhandError(
-            f"a layer gives {type(rows).__name__} instead of hidden states; this model is not supported"
+            f"a layer returns {type(rows).__name__} instead of hidden states; this model is not supported"
         )
     return rows
 
 
 def with_rows(output: Any, rows: Tensor) -> Any:
-    """What a layer gives, with other hidden states in it."""
+    """Return a layer's output with other hidden states in it."""
     return (rows, *output[1:]) if isinstance(output, tuple) else rows

@@ -1,6 +1,6 @@
-"""Generation over a tree of prompts: shared beginnings are read once, then rows go on token by token.
+"""Generation over a tree of prompts: shared beginnings are read once, then rows continue token by token.
 
-Rows that are done leave at once and others take their places, so that no forward is spent on finished ones.
+Finished rows leave immediately and others take their places, so that no forward is spent on finished ones.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Row:
-    """One prompt on its way."""
+    """A prompt that is being continued."""
 
     index: int
     prompt: Prompt
     uniform: Array
     made: Mapping[int, KeysValues]
-    """Where its beginning was read; shared by the rows of a pack, and freed with the last of them."""
+    """Keys and values of its prompt; shared by the rows of a pack, and freed with the last of them."""
     paths: list[Indices]
-    """The nodes of the prompt, and of each sequence beside it."""
+    """Nodes of the prompt, and of each sequence next to it."""
     new: list[int] = field(default_factory=list)
     broken: bool = False
     """Whether its logits were not finite."""
     left: bool = False
-    """Whether nobody waits for it any longer."""
+    """Whether its reply is no longer needed."""
 
 
 class Decoder:
@@ -63,15 +63,15 @@ class Decoder:
         combine: Combine | None = None,
         kept: Kept | None = None,
     ) -> None:
-        """Prepare, under the activation edit that is installed; nothing is run yet.
+        """Prepare, under the installed activation edit; nothing is run yet.
 
         Args:
-            module: The model; it must have been tried out.
+            module: The model; it must have passed the support probe.
             tokenizer: Its tokenizer, for stop strings and texts.
             sampling: How tokens are drawn.
-            finish: From trying out.
-            combine: How the logits of a prompt and of the sequences beside it become one; None takes the prompt's own.
-            kept: Where known nodes are, and where those that are read go to.
+            finish: Output step found by the support probe.
+            combine: Combines the logits of a prompt and of the sequences next to it; None uses the prompt's own.
+            kept: Store of known nodes, in which newly read ones are kept.
         """
         self.module, self.tokenizer, self.sampling, self.finish = module, tokenizer, sampling, finish
         self.combine, self.kept, self.edit = combine, kept, edit_here()
@@ -80,19 +80,19 @@ class Decoder:
         self.tokens = self.forwards = 0
 
     def run(self, prompts: Sequence[Prompt], nodes: int, places: int) -> Iterator[tuple[int, Generated]]:
-        """Continue prompts; each comes with its index as soon as it is done.
+        """Continue prompts; yield each with its index as soon as it is finished.
 
         Args:
-            prompts: All with equally many sequences beside them.
-            nodes: Most tree nodes that are read at once.
-            places: Most prompts that are continued at once.
+            prompts: Prompts, each with the same number of sequences next to it.
+            nodes: Maximum number of tree nodes that are read at once.
+            places: Maximum number of prompts that are continued at once.
         """
         lanes = 1 + len(prompts[0].beside)
         room = max(len(ids) for p in prompts for ids in (p.ids, *p.beside)) + self.sampling.max_new_tokens
         slots, active = Slots(places * lanes, room), list[_Row]()
         unread, waiting = self._read(prompts, max(1, nodes // lanes)), deque[_Row]()
         while True:
-            if len(active) <= places // 2:  # reading a pack for a few free places would keep the others waiting
+            if len(active) <= places // 2:  # reading a pack for a few free places would delay the others
                 while len(active) + len(waiting) < places and (rows := next(unread, None)) is not None:
                     for row, over in zip(rows, self._over(rows), strict=True):
                         if over:
@@ -106,7 +106,7 @@ class Decoder:
             yield from self._leave(slots, active, lanes)
 
     def _read(self, prompts: Sequence[Prompt], nodes: int) -> Iterator[list[_Row]]:
-        """Read prompts pack by pack; their rows come with the first token."""
+        """Read prompts pack by pack; yield their rows with the first token drawn."""
         for group in packs([self._symbols(p.ids) for p in prompts], nodes):
             asked = [prompts[i] for i in group.rows]
             sequences = [self._symbols(ids) for p in asked for ids in (p.ids, *p.beside)]
@@ -127,11 +127,11 @@ class Decoder:
             yield rows
 
     def _symbols(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """A prompt, or a sequence that accompanies one, with the flags of edited tokens."""
+        """Return a prompt or accompanying sequence with the flags of edited tokens."""
         return symbols(ids, first_edited(self.edit, len(ids) - 1))
 
     def _step(self, slots: Slots, active: Sequence[_Row], lanes: int) -> None:
-        """Feed every active row its newest token, and draw the next."""
+        """Feed the newest token of every active row, and draw the next."""
         device = input_device(self.module)
         tokens = torch.tensor([[row.new[-1]] for row in active for _ in range(lanes)], device=device)
         positions = torch.tensor(slots.positions(), device=device)[:, None]
@@ -142,7 +142,7 @@ class Decoder:
         self._choose(active, [out.logits[:, -1]])
 
     def _choose(self, rows: Sequence[_Row], chunks: Iterable[Tensor]) -> None:
-        """Draw a token for every row; the logits come in chunks of whole rows with what stands beside them."""
+        """Draw a token for every row; the logits come in chunks of whole rows and their accompanying sequences."""
         waiting = iter(rows)
         for chunk in chunks:
             lanes = len(rows[0].paths)
@@ -159,7 +159,7 @@ class Decoder:
                     row.left = self.listener is not None and is_left(self.listener, row.prompt, row.new)
 
     def _over(self, rows: Sequence[_Row]) -> list[bool]:
-        """Whether each row has ended."""
+        """Return whether each row has ended."""
         found = stopped([row.new for row in rows], self.tokenizer, self.sampling.stop)
         most = self.sampling.max_new_tokens
         return [
@@ -168,7 +168,7 @@ class Decoder:
         ]
 
     def _leave(self, slots: Slots, active: list[_Row], lanes: int) -> Iterator[tuple[int, Generated]]:
-        """Hand over the rows that have ended; the last ones take their places."""
+        """Yield the rows that have ended; the last active ones take their places."""
         over = [n for n, ended in enumerate(self._over(active)) if ended]
         if not over:
             return
@@ -190,7 +190,7 @@ class Decoder:
 
 
 def _admit(slots: Slots, active: list[_Row], rows: Sequence[_Row]) -> None:
-    """Give rows their places; those of one pack go together."""
+    """Assign places to rows; those of one pack are admitted together."""
     for _, group in groupby(rows, key=lambda row: id(row.made)):
         mine = list(group)
         slots.admit(mine[0].made, [path for row in mine for path in row.paths])

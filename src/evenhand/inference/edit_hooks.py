@@ -1,8 +1,8 @@
-"""An activation edit inside a model, for the duration of a block.
+"""Apply an activation edit inside a model for the duration of a block.
 
 Hooks on the outputs of layers do the editing. They act only in the context (thread, task) that has installed them, so
-that a model may be asked with and without an edit at the same time. Whoever runs a forward hands over, with the
-tokens, which of them are edited; a forward without that is an error.
+that a model may be asked with and without an edit at the same time. Code that runs a forward passes, with the
+tokens, which of them are edited; a forward without these flags is an error.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TRIED = (3, 5, 7, 4, 6, 9)
-"""Tokens on which a model is tried out."""
+"""Tokens for the support probe of a model."""
 
 Where = tuple[int, torch.device, torch.dtype]
 
 
 class EditHooks:
-    """The hooks of one edit on one model."""
+    """Hooks of one edit on one model."""
 
     def __init__(self, edit: ActivationEdit) -> None:
-        """Nothing is installed yet. Each use in a thread of its own needs an object of its own.
+        """Prepare the hooks; nothing is installed yet. Each thread needs an object of its own.
 
         Args:
-            edit: Its tensors are cast once for every device and type of rows.
+            edit: Edit to apply; its tensors are cast once for every device and type of rows.
         """
         self.edit = edit
-        self._acting = edit.acting  # found out once, not for every forward
+        self._acting = edit.acting  # computed once, not for every forward
         self._flags: Tensor | None = None
         self._seen: set[int] = set()
         self._prepared: dict[Where, list[PreparedEdit]] = {}
 
     @contextmanager
     def installed(self, module: nn.Module) -> Iterator[None]:
-        """Edit the activations of a model within the block; hooks that others have put there come first."""
+        """Edit the activations of a model within the block; hooks that are already installed run first."""
         layers = decoder_layers(module)
         handles: list[RemovableHandle] = []
         token = _ACTIVE.set(self)
@@ -67,10 +67,10 @@ class EditHooks:
         """Run one forward within the block.
 
         Args:
-            flags: [batch, tokens] which tokens are edited.
+            flags: Which tokens are edited, [batch, tokens].
 
         Raises:
-            EvenhandError: The forward left a layer out, so that its rows were not edited.
+            EvenhandError: The forward skipped a layer's hook, so that its rows were not edited.
         """
         self.begin(flags)
         try:
@@ -80,20 +80,20 @@ class EditHooks:
         self.check()
 
     def begin(self, flags: Tensor | None) -> None:
-        """Take the flags of the next forward, [batch, tokens]; None has none."""
+        """Set the flags of the next forward, [batch, tokens]; None removes them."""
         self._flags, self._seen = flags, set()
 
     def check(self) -> None:
-        """End a forward.
+        """Check, at the end of a forward, that all edits were applied.
 
         Raises:
-            EvenhandError: It has left a layer out.
+            EvenhandError: The forward skipped a layer's hook.
         """
         self._flags = None
         left_out = sorted({*self._acting} - self._seen)
         if left_out:
             raise EvenhandError(
-                f"the model ran without the output of layer {left_out[0]} being edited: its layers do not run hooks, "
+                f"the model ran without the edit of layer {left_out[0]}'s output: its layers do not run hooks, "
                 "so its activations cannot be edited; load it without compilation and fused layers"
             )
 
@@ -104,11 +104,11 @@ class EditHooks:
         if flags is None or flags.shape != rows.shape[:-1]:
             known = "no tokens" if flags is None else f"tokens {tuple(flags.shape)}"
             raise EvenhandError(
-                f"layer {layer} gives rows {tuple(rows.shape[:-1])}, and {known} are flagged as edited or not: run the "
+                f"layer {layer} gives rows {tuple(rows.shape[:-1])}, but {known} are flagged as edited or not: run the "
                 "model through its engine, which flags them"
             )
         self._seen.add(layer)
-        self._flags = flags = flags.to(rows.device)  # where the next layer needs them, too, as a rule
+        self._flags = flags = flags.to(rows.device)  # usually also the device of the next layer
         return with_rows(output, edited_rows(self._cast(layer, rows), rows, flags))
 
     def _cast(self, layer: int, rows: Tensor) -> list[PreparedEdit]:
@@ -123,7 +123,7 @@ _ACTIVE: ContextVar[EditHooks | None] = ContextVar("activation_edit", default=No
 
 @contextmanager
 def without_edit() -> Iterator[None]:
-    """Run the model as it is within the block, though an edit is installed; such as to try out its own ways."""
+    """Run the model without its installed edit within the block, for example for a support probe."""
     token = _ACTIVE.set(None)
     try:
         yield
@@ -137,20 +137,20 @@ def installed(edit: ActivationEdit | None, module: nn.Module) -> AbstractContext
 
 
 def edit_here() -> ActivationEdit | None:
-    """The edit that is installed in this context; None where there is none."""
+    """Return the edit installed in this context; None if there is none."""
     hooks = _ACTIVE.get()
     return None if hooks is None else hooks.edit
 
 
 def check_honoured(module: PreTrainedModel, edit: ActivationEdit) -> None:
-    """Try out, on a few tokens, whether a model uses what hooks give.
+    """Check, on a few tokens, that a model uses the outputs of hooks.
 
     Args:
-        module: A language model, in evaluation mode; edits that are installed act on none of this.
-        edit: Names the layers.
+        module: A language model, in evaluation mode; installed edits are inactive in this check.
+        edit: Edit whose layers are checked.
 
     Raises:
-        EvenhandError: The model runs without the hooks of a layer, or does not use what they give.
+        EvenhandError: The model runs without the hooks of a layer, or does not use their output.
     """
     embedding: Any = module.get_input_embeddings()
     ids = torch.tensor([[n % len(embedding.weight) for n in TRIED]], device=place_of(embedding))
@@ -166,17 +166,17 @@ def check_honoured(module: PreTrainedModel, edit: ActivationEdit) -> None:
         far = LayerEdit("add", torch.randn(1, size, generator=torch.Generator().manual_seed(layer)), 100.0)
         if torch.equal(forward(EditHooks(ActivationEdit({layer: (far,)}, skip_first=False))), plain):
             raise EvenhandError(
-                f"{type(module).__name__} does not use what hooks on layer {layer} give, so its activations cannot be "
+                f"{type(module).__name__} does not use the output of hooks on layer {layer}, so activations cannot be "
                 "edited there; choose another layer, or load the model without compilation and fused layers"
             )
 
 
 @contextmanager
 def editing_rows(flags: Sequence[Sequence[bool]] | Tensor) -> Iterator[None]:
-    """Run one forward within the block with these tokens edited; without an installed edit nothing is.
+    """Run one forward within the block with these tokens edited; without an installed edit nothing is edited.
 
     Args:
-        flags: [batch, tokens].
+        flags: Which tokens are edited, [batch, tokens].
     """
     hooks = _ACTIVE.get()
     if hooks is None:
@@ -188,13 +188,13 @@ def editing_rows(flags: Sequence[Sequence[bool]] | Tensor) -> Iterator[None]:
 
 @contextmanager
 def editing_by_mask(module: nn.Module, starts: Sequence[int]) -> Iterator[None]:
-    """Run forwards of padded batches within the block, such as transformers' own loop does.
+    """Run forwards of padded batches within the block, such as those of transformers' generation loop.
 
     Positions are counted by the attention mask, which covers all tokens so far, so left padding does not shift them.
 
     Args:
-        module: The transformers model, whose forwards get an `attention_mask` [batch, tokens so far].
-        starts: Per row the position of the first edited token.
+        module: The transformers model, whose forwards receive an `attention_mask` [batch, tokens so far].
+        starts: Position of the first edited token of each row.
     """
     hooks = _ACTIVE.get()
     if hooks is None:
@@ -217,10 +217,10 @@ def editing_by_mask(module: nn.Module, starts: Sequence[int]) -> Iterator[None]:
 
 
 def _flags_of(mask: object, ids: object, starts: Sequence[int]) -> Tensor:
-    """Which of the tokens that are fed now are edited, [batch, tokens]."""
+    """Return which of the tokens being fed are edited, [batch, tokens]."""
     if not isinstance(mask, Tensor) or not isinstance(ids, Tensor) or mask.dim() != 2:
         raise EvenhandError(
-            "the model is run without a plain attention mask, so it is not known which tokens are to be edited"
+            "the model is run without a plain attention mask, so the tokens to edit are unknown; pass one and input_ids"
         )
     positions = mask.long().cumsum(1) - 1
     edited = mask.bool() & (positions >= torch.tensor(starts, device=mask.device)[:, None])

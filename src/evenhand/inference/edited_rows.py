@@ -1,7 +1,7 @@
-"""The arithmetic of an activation edit, row by row.
+"""Compute activation edits row by row.
 
-Computed in float32, or in float64 for rows of that type; the result is rounded once, to the type of the rows. Rows that
-are not edited keep every bit.
+Edits are computed in float32, or in float64 for rows of that type, and rounded once, to the type of the rows. Rows that
+are not edited stay bit-identical.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evenhand.errors import SettingsError
 from evenhand.inference.activation_edits import LayerEdit, TokenGate
 
 DEPENDENT = 1e-6
-"""Directions of length 1 whose singular values are below this part of the largest add nothing to their span."""
+"""Singular values of unit directions below this fraction of the largest do not count for their span."""
 
 
 class PreparedEdit(NamedTuple):
@@ -24,14 +24,14 @@ class PreparedEdit(NamedTuple):
 
     edit: LayerEdit
     basis: Tensor
-    """[K, hidden]: of `add` the direction times the strength, else an orthonormal basis."""
+    """For `add` the direction times the strength, else an orthonormal basis, [K, hidden]."""
     shift: Tensor | None
-    """[hidden], added to every row: of `project` (a o.u + c) u; None is 0."""
+    """Vector added to every row, [hidden]: (a o.u + c) u for `project`; None is 0."""
     weight: Tensor | None
-    """[hidden], of the gate."""
+    """Weight of the gate, [hidden]; None without a gate."""
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Edited rows, [..., hidden]; the gate is not applied."""
+        """Return edited rows, [..., hidden]; the gate is not applied."""
         if self.edit.mode == "add":
             return rows + self.basis[0]
         removed = (rows @ self.basis.T) @ self.basis * self.edit.strength
@@ -42,9 +42,9 @@ def prepared(edit: LayerEdit, device: torch.device, dtype: torch.dtype) -> Prepa
     """Cast an edit's tensors once, for all rows of a type on a device.
 
     Args:
-        edit: Its tensors are combined in float64.
-        device: Of the rows.
-        dtype: Of the rows; half precision is computed in float32.
+        edit: Edit whose tensors are combined in float64.
+        device: Device of the rows.
+        dtype: Type of the rows; half precision is computed in float32.
     """
     wide = torch.promote_types(dtype, torch.float32)
     directions, shift = edit.directions.double(), None
@@ -61,30 +61,30 @@ def prepared(edit: LayerEdit, device: torch.device, dtype: torch.dtype) -> Prepa
 
 
 def orthonormal(directions: Tensor) -> Tensor:
-    """An orthonormal basis of the span of directions, [rank, hidden] float64; their order and lengths do not matter.
+    """Return an orthonormal basis of the span of directions, [rank, hidden], float64; order and lengths do not matter.
 
     Raises:
-        SettingsError: A direction has the length 0.
+        SettingsError: A direction has length 0.
     """
     given = directions.double()
     lengths = given.norm(dim=1, keepdim=True)
     if not bool((lengths > 0).all()):
-        raise SettingsError("a direction has the length 0, so it has no span")
+        raise SettingsError("a direction has length 0, so it has no span")
     _, values, vectors = torch.linalg.svd(given / lengths, full_matrices=False)
     basis: Tensor = vectors[values > DEPENDENT * values[0]]
     return basis
 
 
 def edited_rows(edits: Sequence[PreparedEdit], rows: Tensor, flagged: Tensor | None = None) -> Tensor:
-    """Rows after the edits of a layer, in order.
+    """Apply the edits of a layer to rows, in order.
 
     Args:
-        edits: Prepared for the rows' device and type.
-        rows: [..., hidden].
-        flagged: [...] which rows are edited; None is all.
+        edits: Edits prepared for the rows' device and type.
+        rows: Hidden states, [..., hidden].
+        flagged: Which rows are edited, [...]; None is all.
 
     Returns:
-        New rows in the type of `rows`; those that no edit changes are equal bit for bit.
+        New rows in the type of `rows`; those that no edit changes are bit-identical.
     """
     wide = rows.to(edits[0].basis.dtype)
     for one in edits:
@@ -98,18 +98,18 @@ def edited_rows(edits: Sequence[PreparedEdit], rows: Tensor, flagged: Tensor | N
 
 
 def below(gate: TokenGate, weight: Tensor, rows: Tensor) -> Tensor:
-    """Where a gate's probability is below its threshold, [...]."""
+    """Return whether a gate's probability is below its threshold for each row, [...]."""
     found: Tensor = torch.sigmoid(rows @ weight + gate.bias) < gate.threshold
     return found
 
 
 def apply_rows(edits: Sequence[LayerEdit] | LayerEdit, rows: Tensor, flagged: Tensor | None = None) -> Tensor:
-    """Rows after the edits of a layer; see `edited_rows`.
+    """Apply the edits of a layer to rows; see `edited_rows`.
 
     Args:
-        edits: One or several, applied in order.
-        rows: [..., hidden], in any floating type on any device.
-        flagged: [...] which rows are edited; None is all.
+        edits: One edit or several, applied in order.
+        rows: Hidden states, [..., hidden], of any floating type, on any device.
+        flagged: Which rows are edited, [...]; None is all.
     """
     some = [edits] if isinstance(edits, LayerEdit) else list(edits)
     if not some:
@@ -118,14 +118,14 @@ def apply_rows(edits: Sequence[LayerEdit] | LayerEdit, rows: Tensor, flagged: Te
 
 
 def unchanged_share(edits: Sequence[LayerEdit] | LayerEdit, rows: Tensor, dtype: torch.dtype | None = None) -> float:
-    """Share of the coordinates of some rows that edits leave as they are, from 0 to 1; gates are applied.
+    """Return the share of coordinates that edits leave unchanged, from 0 to 1; gates are applied.
 
-    In bfloat16 a coordinate keeps its value where the edit changes it by less than about 2^-9 of its size. A share near
+    In bfloat16 a coordinate keeps its value if the edit changes it by less than about 2^-9 of its size. A share near
     1 means that an edit is lost in rounding: a larger strength, another layer or float32 are remedies.
 
     Args:
-        edits: Of one layer.
-        rows: [..., hidden] states of that layer without the edit.
+        edits: Edits of one layer.
+        rows: Hidden states of that layer without the edit, [..., hidden].
         dtype: The type in which the model keeps its states; None is that of `rows`.
     """
     given = rows if dtype is None else rows.to(dtype)

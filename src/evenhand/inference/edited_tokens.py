@@ -1,8 +1,8 @@
-"""Which tokens of a sequence are edited, as a part of the tokens themselves.
+"""Represent which tokens of a sequence are edited as part of the tokens.
 
 The state of an edited token differs from that of the same token unedited, and so do the states of everything after it.
-A symbol is a token id together with this flag: the id t of a token that is left alone, and ~t = -1 - t of one that is
-edited. Sequences of symbols are sorted into prefix tries, looked up among kept keys and values, and compared as
+A symbol is a token id together with this flag: the id t of a token that is not edited, and ~t = -1 - t of one that is
+edited. Sequences of symbols are sorted into prefix tries, looked up in the KV cache, and compared as
 sequences of ids are, so that only tokens with the same flags throughout their past are shared.
 """
 
@@ -14,15 +14,15 @@ from evenhand.inference.activation_edits import ActivationEdit
 from evenhand.inference.requests import Prompt, Request
 
 NEVER = 2**62
-"""Where the edited tokens of a sequence begin that has none."""
+"""Start of the edited tokens in a sequence without any."""
 
 
 def first_edited(edit: ActivationEdit | None, first_read: int) -> int:
-    """The position from which on the tokens of a sequence are edited.
+    """Return the position from which on the tokens of a sequence are edited.
 
     Args:
         edit: None edits nothing.
-        first_read: Where the prompt ends: the first position after which a token is read or written.
+        first_read: End of the prompt: the first position after which a token is read or written.
     """
     if edit is None:
         return NEVER
@@ -31,7 +31,7 @@ def first_edited(edit: ActivationEdit | None, first_read: int) -> int:
 
 
 def first_edited_of(edit: ActivationEdit | None, asked: Request | Prompt) -> int:
-    """The same for a request; a prompt is read at its last token."""
+    """Return the first edited position of a request; a prompt is read at its last token."""
     if edit is None:
         return NEVER
     reads = asked.reads if isinstance(asked, Request) else ()
@@ -39,15 +39,15 @@ def first_edited_of(edit: ActivationEdit | None, asked: Request | Prompt) -> int
 
 
 def symbols(ids: Sequence[int], start: int) -> tuple[int, ...]:
-    """Symbols of a sequence that is edited from a position on; where nothing is, they are the ids."""
+    """Return the symbols of a sequence that is edited from a position on; without edited tokens they are the ids."""
     return tuple(ids) if start >= len(ids) else (*ids[:start], *(~token for token in ids[start:]))
 
 
 def token_ids(row: Sequence[int]) -> list[int]:
-    """The token ids of symbols."""
+    """Return the token ids of symbols."""
     return [symbol if symbol >= 0 else ~symbol for symbol in row]
 
 
 def flags(row: Sequence[int]) -> list[bool]:
-    """Which symbols are edited."""
+    """Return whether each symbol is edited."""
     return [symbol < 0 for symbol in row]

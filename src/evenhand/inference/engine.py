@@ -1,4 +1,4 @@
-"""The engine: whole lists in, as few forwards as possible; memory backed off, nothing computed twice."""
+"""The engine: runs whole lists in as few forwards as possible, backs off if memory is short, computes nothing twice."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TREE_KERNEL = "EVENHAND_TREE_KERNEL"
-"""The environment variable that names the kernel which attends to trees, for engines that are made after it is set."""
+"""Environment variable with the name of the tree attention kernel; it affects engines made after it is set."""
 AT_ONCE = 16
-"""Replies that are handed over together: each time is a transaction of the cache."""
+"""Number of replies that are emitted together: each emission is a transaction of the cache."""
 
 
 class Engine(Batches):
-    """Runs requests on one module."""
+    """Runs requests on one causal language model."""
 
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
     ) -> None:
-        """Take a causal language model.
+        """Make an engine for a causal language model.
 
         Args:
-            module: A causal language model of transformers, adapters included.
+            module: A transformers causal language model, adapters included.
             tokenizer: Its tokenizer.
             batch_tokens: Padded tokens in a batch, tokens of rows that are continued side by side, and tree nodes in a
-                pack. None takes what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded
-                tokens on a CPU and 65,536 elsewhere. Halved for good whenever the memory does not suffice.
+                pack. None uses what the free memory allows (see `evenhand.inference.memory_budget`), and 8,192 padded
+                tokens on a CPU and 65,536 elsewhere. Halved permanently whenever memory does not suffice.
         """
         super().__init__(module, batch_tokens)
         self.tokenizer = tokenizer
@@ -78,20 +78,20 @@ class Engine(Batches):
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad_id = int(pad) if pad is not None else 0
         self.edit: ActivationEdit | None = None
-        """How the activations are changed; None for the model as it is."""
+        """Edit of the activations; None if there is none."""
         self.tree_kernel = checked(os.environ.get(TREE_KERNEL) or GATHERED)
-        """Which kernel attends to trees (see `evenhand.inference.tree_kernels`)."""
+        """Kernel of the tree attention (see `evenhand.inference.tree_kernels`)."""
         self._batch_tokens = batch_tokens
         self._prepacked = Prepacked()
 
     def edited(self, edit: ActivationEdit) -> Engine:
-        """An engine of the same module that changes activations; this one does not, and may be used in between.
+        """Return an engine of the same module with edited activations; this one is unchanged and stays usable.
 
         Args:
-            edit: Comes after this engine's own edit, where it has one.
+            edit: Edit that is applied after this engine's own edit, if it has one.
 
         Raises:
-            SettingsError: The module has no such layers, other hidden sizes, or edits of another scope.
+            SettingsError: The edit does not fit the module's layers or hidden size, or the scope of its present edit.
         """
         if edit.is_identity:
             return self
@@ -99,23 +99,23 @@ class Engine(Batches):
         made = Engine(self.module, self.tokenizer, self._batch_tokens)
         made.edit = edit if self.edit is None else self.edit.then(edit)
         made.tree_kernel = self.tree_kernel
-        made._prepacked = self._prepacked  # a copy of the weights, and they are the same ones
+        made._prepacked = self._prepacked  # it copies the weights, which are the same
         return made
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run forwards within the block: without dropout and gradients, the fast way, and with the edit."""
+        """Run forwards within the block: without dropout and gradients, with prepacked weights and the edit."""
         kernel = using(self.tree_kernel)
         with evaluating(self.module), self._prepacked(self.module), installed(self.edit, self.module), kernel:
             yield
 
     def weights_changed(self) -> None:
-        """Drop what was made of the weights as they were."""
+        """Drop what was derived from the old weights."""
         self._prepacked.forget()
 
     @cached_property
     def tried(self) -> Tried:
-        """Whether this model can be run on a tree of tokens; found out once, and said where it cannot."""
+        """Result of the support probe for trees of tokens; it runs once, and warns of what is not supported."""
         with evaluating(self.module), installed(self.edit, self.module), using(self.tree_kernel):
             if self.edit is not None:
                 check_honoured(self.module, self.edit)
@@ -127,7 +127,7 @@ class Engine(Batches):
         return tried
 
     def _kept(self, fingerprint: str) -> Kept | None:
-        """What this model keeps within a conversation; an edit of its weights begins anew."""
+        """Return the KV cache of the conversation; it starts afresh after an edit of the weights."""
         kept = remembered((id(self), fingerprint), lambda: Kept(memory_budget.kept_bytes(self.module)))
         if kept is not None:
             kept.grows = not is_last_turn()
@@ -136,9 +136,9 @@ class Engine(Batches):
     # ------------------------------------------------------------------------------------------------ scoring
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order; nan where the logits are not finite, which is warned of.
+        """Return the log-probabilities of all requests' reads, in order; nan, with a warning, if logits are not finite.
 
-        Requests with the same ids are fed once. Answers come from the active cache where it has them and go there as
+        Requests with the same ids are fed once. Known answers are taken from the active cache; new ones are stored as
         each batch ends.
         """
         values = read_once(requests, fingerprint, "read", partial(self._score, self._kept(fingerprint)), self.edit)
@@ -146,7 +146,7 @@ class Engine(Batches):
         return values
 
     def _score(self, kept: Kept | None, todo: list[Request], emit: Emit[list[float]]) -> None:
-        """Score over a tree of shared beginnings; sequence by sequence what the tree cannot do, or gives as nan."""
+        """Score over a tree of shared beginnings; sequence by sequence if the tree is not possible or gives nan."""
         check_ids(self.module, (r.ids for r in todo))
         aside: list[int] = []
         whole = set_aside(emit, any_nan, aside)
@@ -160,7 +160,7 @@ class Engine(Batches):
                 self._in_rows(todo, rows, emit)
 
     def _in_rows(self, todo: list[Request], rows: list[int], emit: Emit[list[float]]) -> None:
-        """Sequence by sequence, padded to batches."""
+        """Score sequences in padded batches."""
         self.run(
             [len(r.ids) for r in todo],
             lambda some: [list(v) for v in score_batch(self.module, [todo[i] for i in some], self.pad_id)],
@@ -173,7 +173,7 @@ class Engine(Batches):
     def _in_packs(
         self, todo: list[Request], rows: list[int], finish: Finish, kept: Kept | None, emit: Emit[list[float]]
     ) -> None:
-        """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
+        """Score pack by pack; after one that does not fit into memory, the rest is cut into packs of half its size."""
         while rows:
             left, asked = set(rows), [todo[i] for i in rows]
             ids = [r.ids if self.edit is None else symbols(r.ids, first_edited_of(self.edit, r)) for r in asked]
@@ -197,7 +197,7 @@ class Engine(Batches):
     def _handing_over(
         self, emit: Emit[list[float]]
     ) -> Iterator[Callable[[list[int], Callable[[], list[list[float]]]], None]]:
-        """Hand packs over: on a GPU each when the next one is queued, so that the device always has work."""
+        """Emit the values of packs; on a GPU each when the next one is queued, so that the device always has work."""
         lag = int(asynchronous(input_device(self.module)))
         queued = deque[tuple[list[int], Callable[[], list[list[float]]]]]()
 
@@ -209,7 +209,7 @@ class Engine(Batches):
 
         try:
             yield hand_over
-        finally:  # whatever has stopped the rest
+        finally:  # even if an error has stopped the rest
             for rows, fetch in queued:
                 emit(rows, fetch())
 
@@ -218,17 +218,17 @@ class Engine(Batches):
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str, combine: Combine | None = None
     ) -> list[Generated]:
-        """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
+        """Continue all prompts, in order. Greedy requests differ only in their ids, so their draws share one request.
 
-        A reply in which the logits are not finite is empty and has a note; that is warned of.
+        A reply whose logits are not finite is empty and has a note, with a warning.
 
         Args:
-            prompts: All with equally many sequences beside them.
+            prompts: Prompts, each with the same number of sequences next to it.
             sampling: How tokens are drawn.
-            fingerprint: Of everything that decides the replies, `combine` included.
-            combine: How the logits of a prompt and of the sequences beside it become one.
+            fingerprint: Fingerprint of everything that determines the replies, `combine` included.
+            combine: Combines the logits of a prompt and of the sequences next to it.
         """
-        once = ("plain",) if prescribed(self.module, LOGIT_KNOBS) else ()  # replies of earlier versions followed them
+        once = ("plain",) if prescribed(self.module, LOGIT_KNOBS) else ()  # earlier versions followed these settings
 
         def compute(todo: list[Prompt], emit: Emit[list[Any]]) -> None:
             self._continue(todo, sampling, combine, self._kept(fingerprint), emit)
@@ -241,10 +241,10 @@ class Engine(Batches):
     def _continue(
         self, todo: list[Prompt], sampling: Sampling, combine: Combine | None, kept: Kept | None, emit: Emit[list[Any]]
     ) -> None:
-        """Continue over a tree of prompts; by transformers' own loop what the tree cannot do.
+        """Continue over a tree of prompts, or by transformers' own loop if the tree is not possible.
 
         Raises:
-            EvenhandError: The tree cannot be used, and other sequences have a say in the tokens.
+            EvenhandError: The tree cannot be used, but the tokens depend on other sequences.
         """
         check_ids(self.module, (ids for p in todo for ids in (p.ids, *p.beside)))
         aside: list[int] = []
@@ -265,7 +265,7 @@ class Engine(Batches):
                     return emit(apart, [list(no_reply()) for _ in apart])
                 raise EvenhandError(
                     f"{type(self.module).__name__} cannot be guided by other texts: "
-                    + (tried.reason or f"{len(apart)} texts are longer than its attention window")
+                    + (tried.reason or f"{len(apart)} texts are longer than its attention window; shorten them")
                 )
             self._by_their_loop(todo, sampling, apart, longest, whole)
             for rows in of_equal_length(aside, [len(p.ids) for p in todo]):
@@ -274,7 +274,7 @@ class Engine(Batches):
     def _by_their_loop(
         self, todo: list[Prompt], sampling: Sampling, rows: list[int], longest: Sequence[int], emit: Emit[list[Any]]
     ) -> None:
-        """Continue by transformers' own loop, side by side as far as that changes no reply."""
+        """Continue by transformers' own loop, in batches as far as that changes no reply."""
 
         def write(some: list[int]) -> list[list[Any]]:
             batch = [todo[i] for i in some]
@@ -288,14 +288,14 @@ class Engine(Batches):
 
     @cached_property
     def _together(self) -> Together:
-        """Which rows transformers' own loop continues alike in a batch and alone, whatever the edit."""
+        """Which rows transformers' own loop continues in a batch as it does alone, whatever the edit."""
         with evaluating(self.module), without_edit():
             return together(self.module, self.pad_id)
 
     def _decode(
         self, new_decoder: Callable[[], Decoder], todo: list[Prompt], rows: list[int], room: int, emit: Emit[list[Any]]
     ) -> None:
-        """Row by row as they end; what did not fit the memory begins anew with half as many at once."""
+        """Continue rows, and emit them as they end; if memory is short, the rest restarts with half as many at once."""
         while rows:
             decoder, places = new_decoder(), max(1, min(len(rows), self.row_tokens // room))
             ended = _handed_over(decoder.run([todo[i] for i in rows], self.pack_nodes, places), rows, emit)
@@ -311,10 +311,10 @@ class Engine(Batches):
 
 
 def _handed_over(made: Iterator[tuple[int, Generated]], rows: list[int], emit: Emit[list[Any]]) -> set[int]:
-    """Hand over what ends, a few at a time; when the memory does not suffice that is the end.
+    """Emit finished rows, a few at a time; stop when memory does not suffice.
 
     Returns:
-        The rows that have ended.
+        The rows that have finished.
     """
     waiting: dict[int, list[Any]] = {}
     ended: set[int] = set()

@@ -1,8 +1,8 @@
-"""Attention over a tree by FlexAttention: no key is gathered, and blocks that no path crosses are left out.
+"""Attention over a tree by FlexAttention: no key is gathered, and blocks that no path crosses are skipped.
 
-Nodes are numbered in the order in which their sequences are sorted, so that all descendants of a node follow it at
-once: a query q attends to a key k exactly if k <= q < end(k). Which blocks of 128 queries and 128 keys contain such a
-pair is found on the host, from the largest and smallest end of each block of keys.
+Nodes are numbered in the order in which their sequences are sorted, so that the descendants of a node follow it
+directly: query q attends to key k exactly if k <= q < end(k). Which blocks of 128 queries and 128 keys contain such a
+pair is determined on the host, from the largest and smallest end of each block of keys.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from evenhand.inference.transfers import upload
 from evenhand.inference.tree_attention import KeysValues
 
 BLOCK = 128
-"""Queries and keys of a block."""
+"""Number of queries and of keys in a block."""
 
 
 class Layout(NamedTuple):
     """Which blocks of keys each block of queries attends to."""
 
     counts: NDArray[np.int32]
-    """[blocks] how many it attends to in part."""
+    """Number of key blocks that are attended to in part, [blocks]."""
     indices: NDArray[np.int32]
-    """[blocks, blocks] first these; what follows is not used."""
+    """Indices of these blocks first, [blocks, blocks]; the rest is not used."""
     full_counts: NDArray[np.int32]
-    """The same of those that it attends to entirely, for which no mask is computed."""
+    """Number of key blocks that are attended to entirely, [blocks]; no mask is computed for them."""
     full_indices: NDArray[np.int32]
 
 
 class FlexTree:
-    """How one pack is attended to; see `evenhand.inference.tree_attention.TreeAttention`."""
+    """Attention over one pack by FlexAttention; see `evenhand.inference.tree_attention.TreeAttention`."""
 
     def __init__(self, pack: Pack, *, keep: bool = False) -> None:
-        """Find the blocks.
+        """Determine the blocks.
 
         Args:
             pack: The tree, without known nodes.
@@ -52,7 +52,7 @@ class FlexTree:
         self._masks: dict[torch.device, Any] = {}
         self._keep = keep
         self.made: dict[int, KeysValues] = {}
-        """Per layer keys and values by node."""
+        """Keys and values by node, for each layer."""
 
     def __call__(
         self, layer: int | None, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, softcap: float | None
@@ -74,7 +74,7 @@ class FlexTree:
         return made.transpose(1, 2)
 
     def _mask_on(self, device: torch.device) -> Any:
-        """The block mask on a device; a model may lie on several."""
+        """Return the block mask on a device; a model may be on several."""
         if device not in self._masks:
             ends, *blocks = upload(self._host, device)
             self._masks[device] = block_mask(ends, *(t[None, None] for t in blocks), nodes=self._nodes)
@@ -82,15 +82,15 @@ class FlexTree:
 
 
 def subtree_ends(pack: Pack) -> Indices:
-    """Per node the first node after its descendants, which are consecutive."""
+    """Return for each node the first node after its descendants, which are consecutive."""
     ends = np.arange(1, len(pack.tokens) + 1)
-    for run in pack.runs:  # in the order of their nodes, so that the last one that crosses a node counts
+    for run in pack.runs:  # in node order, so that the last run through a node counts
         ends[run.path] = run.path[-1] + 1
     return ends
 
 
 def layout(ends: Indices) -> Layout:
-    """Which blocks are attended to in part and which entirely, from the ends of all subtrees."""
+    """Determine which blocks are attended to in part and which entirely, from the ends of all subtrees."""
     count = -(-len(ends) // BLOCK)
     padded = np.pad(ends, (0, count * BLOCK - len(ends))).reshape(count, BLOCK)
     starts = np.arange(count)[:, None] * BLOCK
@@ -103,22 +103,22 @@ def layout(ends: Indices) -> Layout:
 
 
 def _listed(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Per row how many are chosen, and their numbers before those of the others."""
+    """Return for each row the number of chosen blocks, and their indices followed by the others."""
     return chosen.sum(1).astype(np.int32), np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
 
 
 def block_mask(
     ends: Tensor, counts: Tensor, indices: Tensor, full_counts: Tensor, full_indices: Tensor, *, nodes: int
 ) -> Any:
-    """The BlockMask of a tree.
+    """Make the BlockMask of a tree.
 
     Args:
-        ends: [nodes] from `subtree_ends`.
-        counts: [1, 1, blocks], as the others from `layout`.
-        indices: [1, 1, blocks, blocks].
-        full_counts: [1, 1, blocks].
-        full_indices: [1, 1, blocks, blocks].
-        nodes: How many there are.
+        ends: Result of `subtree_ends`, [nodes].
+        counts: Counts from `layout`, [1, 1, blocks].
+        indices: Indices from `layout`, [1, 1, blocks, blocks].
+        full_counts: Full counts from `layout`, [1, 1, blocks].
+        full_indices: Full indices from `layout`, [1, 1, blocks, blocks].
+        nodes: Number of nodes.
     """
     from torch.nn.attention.flex_attention import BlockMask  # importing it takes a second
 
@@ -146,10 +146,10 @@ def _capped(softcap: float) -> Callable[..., Tensor]:
 
 @cache
 def _flex(device_type: str) -> Any:
-    """FlexAttention, compiled on a GPU; on a CPU plain, with all products in memory.
+    """Return FlexAttention, compiled on a GPU; on a CPU uncompiled, with all products in memory.
 
     It is compiled for the first length and then once for all others. With `dynamic=True` it would be compiled once
-    only, but the scale and the soft cap would become inputs as well, which it cannot be compiled with.
+    only, but the scale and the soft cap would become inputs as well, with which it cannot be compiled.
     """
     from torch.nn.attention.flex_attention import flex_attention
 

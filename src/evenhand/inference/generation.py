@@ -1,7 +1,7 @@
 """Generation by transformers' own loop, for models that cannot be run on a tree of tokens.
 
-It sees a processor that leaves a single token possible, so that samples do not depend on the batch. Of the checkpoint's
-generation config nothing acts but the end tokens, as in `evenhand.inference.decoding`: one rule, whatever writes a
+A logits processor leaves a single token possible, so that samples do not depend on the batch. Of the checkpoint's
+generation config only the end tokens apply, as in `evenhand.inference.decoding`: one rule for all ways of writing a
 reply.
 """
 
@@ -50,7 +50,7 @@ LOGIT_KNOBS = {
     "token_healing": False,
     "watermarking_config": None,
 }
-"""Settings of a generation config that change what is written even greedily, and the values that change nothing."""
+"""Settings of a generation config that change even greedy replies, with their neutral values."""
 SAMPLING_KNOBS = {
     "do_sample": False,
     "epsilon_cutoff": 0.0,
@@ -64,15 +64,15 @@ SAMPLING_KNOBS = {
     "top_p": 1.0,
     "typical_p": 1.0,
 }
-"""The same of drawing and searching, in whose place `Sampling` stands."""
+"""Settings of sampling and searching, which `Sampling` replaces, with their neutral values."""
 
 
 def prescribed(module: torch.nn.Module, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a checkpoint's generation config asks for and is not done here, as JSON values; {} for most models.
+    """Return the settings of a checkpoint's generation config that are ignored, as JSON values; {} for most models.
 
     Args:
         module: The model.
-        knobs: Which settings are looked at, with the values that change nothing; None is all that change replies.
+        knobs: Settings to check, with their neutral values; None is all that affect replies.
     """
     config = getattr(module, "generation_config", None)
     known = {**LOGIT_KNOBS, **SAMPLING_KNOBS} if knobs is None else knobs
@@ -83,13 +83,13 @@ def prescribed(module: torch.nn.Module, knobs: dict[str, Any] | None = None) -> 
 def _plain(value: Any) -> Any:
     try:
         return json.loads(json.dumps(value))
-    except (TypeError, ValueError):  # keys that are tuples of ids, and objects
+    except (TypeError, ValueError):  # keys that are tuples of ids, or objects
         return str(value)
 
 
 @contextmanager
 def neutral(module: torch.nn.Module) -> Iterator[None]:
-    """Put plain generation configs in the place of the checkpoint's, from which `generate` fills what is not named."""
+    """Replace the checkpoint's generation configs, from which `generate` fills in missing settings, by neutral ones."""
     held = [(m, vars(m)["generation_config"]) for m in module.modules() if "generation_config" in vars(m)]
     for holder, _ in held:
         vars(holder)["generation_config"] = GenerationConfig()
@@ -101,7 +101,7 @@ def neutral(module: torch.nn.Module) -> Iterator[None]:
 
 
 class RowSampler(LogitsProcessor):
-    """Leaves only the token possible that `evenhand.inference.sampling.pick` takes."""
+    """A logits processor that leaves only the token possible that `evenhand.inference.sampling.pick` chooses."""
 
     def __init__(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Draw the uniform numbers of all rows and steps."""
@@ -109,9 +109,9 @@ class RowSampler(LogitsProcessor):
         self.listener = listener()
         self.uniforms = [uniforms(p, sampling) for p in prompts]
         self.broken: dict[int, int] = {}
-        """Rows whose logits were not finite at some step, with the number of tokens that they had by then."""
+        """Rows whose logits were not finite at some step, with the number of new tokens before it."""
         self.left: set[int] = set()
-        """Rows that nobody waits for any longer."""
+        """Rows whose replies are no longer needed."""
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Leave only the drawn token possible in each row of `scores` [rows, vocabulary]."""
@@ -132,16 +132,16 @@ class RowSampler(LogitsProcessor):
 
 
 class Ended(StoppingCriteria):
-    """Ends a row once its logits are not finite, nobody waits for it, or its newest tokens hold a stop string."""
+    """Ends a row once its logits are not finite, its reply is no longer needed, or it contains a stop string."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], prompt_length: int, sampler: RowSampler
     ) -> None:
-        """Remember where the new tokens begin."""
+        """Store where the new tokens begin."""
         self.tokenizer, self.stop, self.start, self.sampler = tokenizer, stop, prompt_length, sampler
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
-        """Which rows are done, [rows]."""
+        """Return which rows are finished, [rows]."""
         found = stopped(input_ids[:, self.start :].tolist(), self.tokenizer, self.stop)
         over = self.sampler.broken.keys() | self.sampler.left
         done = [stop or row in over for row, stop in enumerate(found)]
@@ -155,7 +155,7 @@ def generate_batch(
     sampling: Sampling,
     pad_id: int,
 ) -> list[Generated]:
-    """Continue every prompt of one left-padded batch, under the activation edit that is installed."""
+    """Continue every prompt in one left-padded batch, under the installed activation edit."""
     ids, mask = left_pad([p.ids for p in batch], pad_id, device=input_device(module))
     inputs = {"input_ids": ids, "attention_mask": mask}
     return write_batch(module, tokenizer, batch, sampling, pad_id, start=ids.shape[1], **inputs)
@@ -171,16 +171,16 @@ def write_batch(
     start: int,
     **inputs: torch.Tensor,
 ) -> list[Generated]:
-    """Let transformers continue a batch.
+    """Continue a batch with transformers' own loop.
 
     Args:
         module: A language model, or an encoder-decoder.
         tokenizer: Its tokenizer.
-        batch: What is continued, for the uniform numbers of each row.
+        batch: Prompts that are continued, for the uniform numbers of each row.
         sampling: How tokens are drawn, and the stop strings.
-        pad_id: What rows that have ended are filled up with.
+        pad_id: Token with which finished rows are padded.
         start: Number of tokens of a row before the new ones, padding included.
-        **inputs: The model's, [rows, length] each; of an encoder-decoder `decoder_input_ids` too.
+        **inputs: Inputs of the model, [rows, length] each; for an encoder-decoder also `decoder_input_ids`.
     """
     ends = end_tokens(module, tokenizer)
     config = GenerationConfig(
@@ -190,7 +190,7 @@ def write_batch(
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad_id,
     )
-    if "decoder_input_ids" in inputs:  # which transformers would put before them, and take from the checkpoint's
+    if "decoder_input_ids" in inputs:  # transformers would add the checkpoint's before them
         config.decoder_start_token_id = int(inputs["decoder_input_ids"][0, 0])
     sampler = RowSampler(batch, sampling)
     stopping = Ended(tokenizer, sampling.stop, start, sampler)
@@ -205,5 +205,5 @@ def write_batch(
     made = [
         reply(row[start:][: sampler.broken.get(n)].tolist(), ends, sampling, tokenizer) for n, row in enumerate(out)
     ]
-    # a row that had ended is fed padding until the others have, and what comes of that does not matter
+    # a finished row is fed padding until the others finish, so nan in its logits there does not matter
     return [no_reply() if n in sampler.broken and not m.finished else m for n, m in enumerate(made)]

@@ -1,4 +1,4 @@
-"""Rows that each continue a text of their own, one token at a time: their keys and values, side by side."""
+"""Attention for rows that each continue their own text token by token, with their keys and values side by side."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from evenhand.inference.tree_attention import KeysValues
 
 
 class _Step(NamedTuple):
-    """What all layers need at one step."""
+    """Tensors that all layers need at one step."""
 
     rows: Tensor
     lengths: Tensor
     bias: Tensor
-    """[rows, 1, 1, longest]: -inf behind a row's end."""
+    """Bias of the attention, [rows, 1, 1, longest]: -inf after a row's end."""
 
 
 class Slots:
-    """Places for rows; those in use are always the first ones."""
+    """Keys and values of rows by place; the places in use are always the first ones."""
 
     def __init__(self, places: int, room: int) -> None:
-        """Memory is taken when the first rows come.
+        """Set the sizes; memory is allocated when the first rows are admitted.
 
         Args:
-            places: Most rows at a time.
-            room: Most tokens of a row.
+            places: Maximum number of rows at a time.
+            room: Maximum number of tokens of a row.
         """
         self.places, self.room = places, room
         self.lengths: list[int] = []
-        """Tokens of each row that were read so far."""
+        """Number of tokens read so far in each row."""
         self._layers: dict[int, KeysValues] = {}
         self._steps: dict[tuple[torch.device, torch.dtype], _Step] = {}
 
     def admit(self, made: Mapping[int, KeysValues], paths: Sequence[Indices]) -> None:
-        """Take rows in.
+        """Admit rows.
 
         Args:
-            made: Per layer keys and values of tree nodes.
-            paths: Per row the nodes of its tokens.
+            made: Keys and values of tree nodes, for each layer.
+            paths: Nodes of the tokens of each row.
         """
         begin, end, longest = len(self.lengths), len(self.lengths) + len(paths), max(map(len, paths))
         nodes = torch.from_numpy(np.stack([np.pad(p, (0, longest - len(p)), mode="edge") for p in paths]))
         for layer, tensors in made.items():
             if layer not in self._layers:
-                # zeros: what lies behind a row's end is masked, but must be finite for that
+                # zeros: values after a row's end are masked, but must be finite for that
                 keys, values = (t.new_zeros(self.places, t.shape[1], self.room, t.shape[2]) for t in tensors)
                 self._layers[layer] = keys, values
             for slots, tensor in zip(self._layers[layer], tensors, strict=True):
@@ -58,15 +58,15 @@ class Slots:
         self.lengths += map(len, paths)
 
     def clear(self, row: int) -> None:
-        """Zero what is kept of a row that is not finite: masked nan would still spoil whoever takes its place."""
+        """Zero a row that is not finite: masked nan would still spoil the next row at its place."""
         for tensor in (t for pair in self._layers.values() for t in pair):
             tensor[row] = 0
 
     def drop(self, rows: Sequence[int]) -> list[int]:
-        """Let rows go; the last ones take their places.
+        """Drop rows; the last ones take their places.
 
         Returns:
-            Which row stands at each place now, by its number before.
+            For each place, the previous number of the row that is there now.
         """
         stay = [r for r in range(len(self.lengths)) if r not in set(rows)]
         holes = [r for r in rows if r < len(stay)]
@@ -81,7 +81,7 @@ class Slots:
         return order
 
     def kept(self, row: int, start: int) -> dict[int, KeysValues]:
-        """Keys and values of a row's tokens from `start` on, per layer."""
+        """Return keys and values of a row's tokens from `start` on, for each layer."""
         part = slice(start, self.lengths[row])
         return {
             layer: (keys[row, :, part].transpose(0, 1), values[row, :, part].transpose(0, 1))
@@ -89,7 +89,7 @@ class Slots:
         }
 
     def positions(self) -> list[int]:
-        """Begin a step: where the next token of each row stands."""
+        """Begin a step, and return the position of the next token of each row."""
         self._steps.clear()
         before = list(self.lengths)
         self.lengths = [n + 1 for n in before]
@@ -106,7 +106,7 @@ class Slots:
         values[now.rows, :, now.lengths - 1] = value[:, :, 0]
         longest = now.bias.shape[-1]
         k, v = keys[: len(now.rows), :, :longest], values[: len(now.rows), :, :longest]
-        # the queries that share a key head stand one below the other: [rows, key heads, repeats, width]
+        # queries that share a key head are stacked: [rows, key heads, repeats, width]
         folded = query[:, :, 0].reshape(len(query), key.shape[1], -1, query.shape[-1])
         return attended(folded, k, v, now.bias, scaling, softcap).flatten(1, 2)[:, None]
 

@@ -1,8 +1,8 @@
-"""Hidden states at the outputs of decoder layers, for whole lists of sequences, without logits.
+"""Read hidden states at the outputs of decoder layers, for whole lists of sequences, without logits.
 
-Sequences go through the prefix trie, so those that begin alike share the forward of what they share, and the forward
-ends at the highest layer that is asked for. States are those after the layer, before the final norm: the place where
-activation edits act. (`output_hidden_states=True` of transformers gives the last layer's after the norm.)
+Sequences go through the prefix trie, so that common beginnings are fed once, and the forward
+ends at the highest requested layer. States are those after the layer, before the final norm, where
+activation edits act. (`output_hidden_states=True` of transformers returns the last layer's after the norm.)
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Takes states batch by batch; a batch that does not fit the memory begins anew with fewer sequences."""
+    """Receives states batch by batch; a batch that does not fit into memory restarts with fewer sequences."""
 
     def begin(self, rows: Sequence[int]) -> None:
-        """The next states are those of these sequences; what came since the last `end` is void."""
+        """Announce the sequences of the next states; states received since the last `end` are void."""
 
     def take(self, layer: int, states: Tensor) -> None:
-        """States of one layer, [rows, hidden] on the CPU, in float32 or float64."""
+        """Receive the states of one layer, [rows, hidden], on the CPU, in float32 or float64."""
 
     def end(self) -> None:
-        """All layers of the batch have come."""
+        """Confirm that all layers of the batch were received."""
 
 
 class Asked:
-    """The sequences, cut after the last position that is read where nothing that follows can matter."""
+    """The sequences to read, cut after the last position read if later tokens cannot affect it."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Asked:
         layers: Sequence[int],
         prompt_lengths: Sequence[int] | None = None,
     ) -> None:
-        """Check what is asked.
+        """Check the request.
 
         Raises:
-            SettingsError: No positions or such as a sequence does not have, or layers that the model does not have.
+            SettingsError: Positions are missing or outside a sequence, or the model does not have the layers.
         """
         for n, (ids, some) in enumerate(zip(sequences, positions, strict=True)):
             if not some or min(some) < 0 or max(some) >= len(ids):
-                raise SettingsError(f"sequence {n} has {len(ids)} tokens; its states are asked for at {list(some)}")
+                raise SettingsError(f"sequence {n} has {len(ids)} tokens, but its states are requested at {list(some)}")
         if not layers:
-            raise SettingsError("states are asked for at no layer; name at least one")
+            raise SettingsError("states are requested at no layer; name at least one")
         check_layers(engine.module, list(layers))
         ends = [min(some) for some in positions] if prompt_lengths is None else [n - 1 for n in prompt_lengths]
         starts = [first_edited(engine.edit, max(0, end)) for end in ends]
@@ -83,7 +83,7 @@ class Asked:
 
 
 def read_layers(asked: Asked, sink: Sink) -> None:
-    """Hand the states of all sequences to a sink, in batches; several positions of a sequence are averaged.
+    """Pass the states of all sequences to a sink, in batches; several positions of a sequence are averaged.
 
     Raises:
         EvenhandError: States are not finite.
@@ -106,7 +106,7 @@ def read_layers(asked: Asked, sink: Sink) -> None:
 
 
 def _in_packs(engine: Engine, asked: Asked, rows: list[int], sink: Sink) -> None:
-    """Pack by pack; after one that does not fit the memory the rest is cut into packs of half its size."""
+    """Read pack by pack; after one that does not fit into memory, the rest is cut into packs of half its size."""
     while rows:
         left = set(rows)
         for pack in packs([asked.symbols[n] for n in rows], engine.pack_nodes):
@@ -139,7 +139,7 @@ def _pack(asked: Asked, rows: list[int], pack: Pack, sink: Sink) -> list[int]:
 
 
 def _batch(asked: Asked, sink: Sink, rows: list[int]) -> list[int]:
-    """One right-padded batch."""
+    """Read one right-padded batch."""
     module, options = asked.engine.module, {} if isinstance(asked.engine, EncoderEngine) else {"use_cache": False}
     padded = right_pad([token_ids(asked.symbols[n]) for n in rows], asked.engine.pad_id, device=input_device(module))
     sink.begin(rows)
@@ -155,7 +155,7 @@ def _batch(asked: Asked, sink: Sink, rows: list[int]) -> list[int]:
 
 
 def _pooled(states: Tensor, counts: list[int], layer: int) -> Tensor:
-    """Means of consecutive rows, [len(counts), hidden]; in float64 where there is anything to average."""
+    """Average consecutive rows, [len(counts), hidden]; in float64 if there is anything to average."""
     if not bool(torch.isfinite(states).all()):
         raise EvenhandError(f"hidden states of layer {layer}: {NOT_FINITE.replace('logits', 'they')} (nan or infinite)")
     if max(counts) == 1:
@@ -166,7 +166,7 @@ def _pooled(states: Tensor, counts: list[int], layer: int) -> Tensor:
 
 
 class _AllRead(Exception):
-    """Ends a forward of which nothing more is wanted."""
+    """Ends a forward once all requested layers have been read."""
 
 
 _READING: ContextVar[object | None] = ContextVar("layer_reading", default=None)
@@ -175,7 +175,7 @@ _READING: ContextVar[object | None] = ContextVar("layer_reading", default=None)
 def _until_read(
     module: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None], **inputs: Any
 ) -> None:
-    """Run a model as far as the highest of some layers, and hand over the output of each."""
+    """Run a model up to the highest of some layers, and pass on the output of each."""
     with _taking(module, layers, take):
         try:
             module(**inputs)

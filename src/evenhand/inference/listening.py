@@ -1,7 +1,7 @@
-"""New tokens as they are drawn, for whoever wants to see a reply before it is complete.
+"""Report new tokens as they are drawn, for callers that want to see a reply before it is complete.
 
-Listening changes no reply, except that a listener may end one that nobody waits for any longer. A listener gets the
-whole of a row's new tokens so far: where a batch did not fit the memory and is begun anew, it starts from the beginning
+Listening changes no reply, except that a listener may end one that is no longer needed. A listener receives
+all new tokens of a row so far: if a batch did not fit into memory and is restarted, they start from the beginning
 again.
 """
 
@@ -15,15 +15,15 @@ from evenhand.core import answer_cache
 from evenhand.inference.requests import Prompt
 
 Listener = Callable[[Prompt, Sequence[int]], bool | None]
-"""Takes a prompt and all new tokens of its reply so far; tokens after the end of a reply may be among them. False ends
-the reply there, as if it had met the limit of tokens."""
+"""Receives a prompt and all new tokens of its reply so far, possibly some after its end. Returning False ends
+the reply there, as if it had reached the token limit."""
 
 _listener: ContextVar[Listener | None] = ContextVar("evenhand_listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Tell the listener of every token that is drawn inside; None tells nobody."""
+    """Report every token drawn within the block to the listener; None reports to none."""
     token = _listener.set(listener)
     try:
         yield
@@ -32,13 +32,13 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 
 def listener() -> Listener | None:
-    """Who listens now."""
+    """Return the active listener."""
     return _listener.get()
 
 
 def is_left(heard: Listener, prompt: Prompt, new: Sequence[int]) -> bool:
-    """Tell a listener of a row's tokens; whether the row is to end there.
+    """Report a row's tokens to a listener, and return whether the row is to end there.
 
-    None does while answers are stored: a reply that was left would be taken for the model's whole one later.
+    Rows never end early while answers are cached: an incomplete reply would later be taken for a complete one.
     """
     return heard(prompt, new) is False and answer_cache.active() is None

@@ -1,4 +1,4 @@
-"""Which rows transformers' own loop may write side by side a probe finds out: logits must be those of plain forwards.
+"""Probe which rows transformers' own loop may continue in a batch: logits must be those of plain forwards.
 
 A recurrent model may take padding into its state, or keep one state for a whole batch (RWKV in transformers 5.23); its
 replies would then depend on what they were batched with.
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 Together = Literal["all", "equal length", "none"]
 """Which rows may share a batch."""
 LONG, SHORT, AS_LONG = (3, 5, 7, 4, 6, 9, 8), (4, 3, 9), (4, 3, 9, 8, 8, 2, 1)
-"""Sequences on which a model is tried out."""
+"""Token ids of the sequences for the probe."""
 STEPS = 3
-"""New tokens of each: the second and third use what the first has put into a cache."""
+"""Number of new tokens per sequence: the second and third use what the first has put into a cache."""
 
 
 def together(module: PreTrainedModel, pad_id: int) -> Together:
-    """Which rows transformers' loop continues alike in a batch and alone; warned of where not all are.
+    """Return which rows transformers' loop continues in a batch as it does alone; warn if not all.
 
     Args:
         module: A causal language model.
-        pad_id: The token that rows are filled up with.
+        pad_id: Token with which rows are padded.
     """
     words = int(module.config.get_text_config().vocab_size)
     long, short, as_long = ([token % words for token in ids] for ids in (LONG, SHORT, AS_LONG))
@@ -45,12 +45,12 @@ def together(module: PreTrainedModel, pad_id: int) -> Together:
     what = (
         "only prompts of equal length are continued side by side" if found != "none" else "replies are written singly"
     )
-    warnings.warn(f"{what}: in a batch {type(module).__name__} writes other replies than alone", stacklevel=2)
+    warnings.warn(f"{what}: in a batch {type(module).__name__} generates other replies than alone", stacklevel=2)
     return found
 
 
 def _as_alone(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
-    """Whether the logits of all steps of a batch are those of plain forwards over each row."""
+    """Return whether the logits of all steps of a batch are those of plain forwards over each row."""
     try:
         new, logits = _continued(module, rows, pad_id)
     except REFUSALS:
@@ -63,7 +63,7 @@ def _as_alone(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: in
 
 
 def _continued(module: Any, rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """New tokens [rows, steps] and the logits that they were taken from, [rows, steps, vocabulary]."""
+    """Return new tokens, [rows, steps], and the logits they were chosen from, [rows, steps, vocabulary]."""
     ids, mask = left_pad(rows, pad_id, device=input_device(module))
     config = GenerationConfig(
         max_new_tokens=STEPS,
@@ -79,12 +79,12 @@ def _continued(module: Any, rows: Sequence[Sequence[int]], pad_id: int) -> tuple
 
 
 def _plain(module: Any, ids: Sequence[int]) -> Tensor:
-    """The logits after one sequence, [vocabulary]."""
+    """Return the logits after one sequence, [vocabulary]."""
     logits: Tensor = module(input_ids=torch.tensor([list(ids)], device=input_device(module)), use_cache=False).logits
     return logits[0, -1]
 
 
 def _equal(plain: Tensor, batched: Tensor) -> bool:
-    """Equal up to rounding where the plain logits are finite; the rest does not depend on the batch."""
+    """Compare logits up to rounding where the plain ones are finite; others do not depend on the batch."""
     known = plain.isfinite()
     return not bool(known.any()) or near(batched.to(plain.device, plain.dtype)[known], plain[known])

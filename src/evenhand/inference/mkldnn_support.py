@@ -1,7 +1,7 @@
-"""oneDNN's linear layers on CPUs, which torch has without documenting them (`torch.ops.mkldnn`).
+"""oneDNN's linear layers on CPUs, undocumented operations of torch (`torch.ops.mkldnn`).
 
-`supported` tries them once on small matrices: that they are there, and that they give what plain layers give. Where
-they do not, nothing is laid out for oneDNN and each layer runs as torch runs it: slower, with the same results.
+`supported` checks once on small matrices that they exist, and that they give the results of plain layers. If
+not, nothing is laid out for oneDNN and each layer runs as in torch: slower, but with the same results.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear, silu
 
 FAILURES = (AttributeError, RuntimeError, TypeError, NotImplementedError)
-"""What torch raises where an operation is missing, or takes other arguments."""
+"""What torch raises if an operation is missing, or takes other arguments."""
 
 
 class Activation(NamedTuple):
-    """What is done to a product, in oneDNN's words."""
+    """Activation applied to a product, in oneDNN's terms."""
 
     name: str = "none"
     scalars: tuple[float, ...] = ()
@@ -27,12 +27,13 @@ class Activation(NamedTuple):
 
 NONE = Activation()
 SILU = Activation("swish", (1.0,))
+GELU = Activation("gelu", (), "none")
 GELU_TANH = Activation("gelu", (), "tanh")
 
 
 @cache
 def supported() -> bool:
-    """Whether this torch has the operations, and they compute what plain layers compute, up to rounding."""
+    """Return whether torch has the operations, and they compute what plain layers do, up to rounding."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
@@ -43,6 +44,7 @@ def supported() -> bool:
         pairs = [
             (multiplied(x, laid_out, bias), plain),
             (multiplied(x, laid_out, None, SILU), silu(linear(x, weight))),
+            (multiplied(x, laid_out, bias, GELU), gelu(plain)),
             (multiplied(x, laid_out, bias, GELU_TANH), gelu(plain, approximate="tanh")),
             (multiplied_by(x, plain, laid_out, bias), plain * plain),
         ]
@@ -52,19 +54,19 @@ def supported() -> bool:
 
 
 def reordered(weight: Tensor) -> Tensor:
-    """A weight [out, in] laid out for oneDNN; a copy."""
+    """Return a copy of a weight [out, in] in oneDNN's layout."""
     made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
     return made
 
 
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = NONE) -> Tensor:
-    """activation(x @ weight.T + bias).
+    """Compute activation(x @ weight.T + bias).
 
     Args:
-        x: [..., in].
-        weight: From `reordered`.
-        bias: [out], or None.
-        activation: What follows.
+        x: Inputs, [..., in].
+        weight: Weight from `reordered`.
+        bias: Bias, [out], or None.
+        activation: Activation of the result.
     """
     name, scalars, algorithm = activation
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, list(scalars), algorithm)
@@ -72,6 +74,6 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activ
 
 
 def multiplied_by(x: Tensor, factor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(x @ weight.T + bias) * factor; `factor` is [..., out]."""
+    """Compute (x @ weight.T + bias) * factor; `factor` is [..., out]."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, factor, weight, bias, "mul")
     return out

@@ -1,8 +1,8 @@
-"""Models of which accelerate keeps weights in main memory or on a disk, and fills them in for each forward.
+"""Models with weights that accelerate keeps in main memory or on disk, and loads for each forward.
 
 Between forwards such a parameter is on the device `meta`, without values. Arithmetic on it is valid and has no effect,
 so an edit would be lost without an error (`findings/accelerate_offloaded_weight_edit.sh`): these models can be read,
-and are refused wherever weights are written.
+but are refused wherever weights are changed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch
 
 from evenhand.errors import SettingsError
 
-REMEDY = "load it without offloading (device_map=None, or one with enough GPUs), or take a smaller model or dtype"
+REMEDY = "load it without offloading (device_map=None, or one with enough GPUs), or use a smaller model or dtype"
 
 
 def offloaded(module: torch.nn.Module) -> str:
-    """The name of the first parameter whose values are offloaded; "" where all are in place."""
+    """Return the name of the first offloaded parameter; "" if there is none."""
     return next((name for name, p in module.named_parameters() if p.device.type == "meta"), "")
 
 
 def edit_refused(module: torch.nn.Module, name: str) -> str:
-    """Why the weights of a module cannot be changed because accelerate offloads them, or "" where they can.
+    """Return why a module's weights cannot be changed, if accelerate offloads them, else "".
 
     Args:
         module: A transformers or PEFT model.
-        name: Of the model, for the message.
+        name: Name of the model, for the message.
     """
     first = offloaded(module)
     if not first:
         return ""
-    return f"the weights of {name} are offloaded ({first} is on the device meta), where edits have no effect: {REMEDY}"
+    return f"the weights of {name} are offloaded ({first} is on the device meta), so edits have no effect: {REMEDY}"
 
 
 def refuse_edit(module: torch.nn.Module, name: str = "this model") -> None:
@@ -41,7 +41,7 @@ def refuse_edit(module: torch.nn.Module, name: str = "this model") -> None:
 
     Args:
         module: A transformers or PEFT model.
-        name: Of the model, for the message.
+        name: Name of the model, for the message.
 
     Raises:
         SettingsError: Parameters are offloaded; the message names the first one and the remedy.
@@ -51,13 +51,13 @@ def refuse_edit(module: torch.nn.Module, name: str = "this model") -> None:
 
 
 def save_refused(module: Any, name: str) -> str:
-    """Why a module cannot be saved because transformers does not find its offloaded weights, or "" where it can.
+    """Return why a module cannot be saved, if transformers does not find its offloaded weights, else "".
 
-    It fills them in where a device map says where they lie, which `cpu_offload` and `disk_offload` leave out.
+    It finds them by a device map, which `cpu_offload` and `disk_offload` do not set.
 
     Args:
         module: A transformers or PEFT model.
-        name: Of the model, for the message.
+        name: Name of the model, for the message.
     """
     if not offloaded(module) or getattr(module, "hf_device_map", None):
         return ""
@@ -65,13 +65,13 @@ def save_refused(module: Any, name: str) -> str:
 
 
 def offloaded_apart(layer: torch.nn.Module) -> str:
-    """The first offloaded tensor of a part that never runs, so that accelerate's hook never fills it in; "" if none.
+    """Return the first offloaded tensor of a part that never runs, so that accelerate never loads it; "" if none.
 
     Args:
-        layer: Its dictionaries and lists of parameters are looked at.
+        layer: Layer whose dictionaries and lists of parameters are checked.
     """
     for path, part in layer.named_modules():
-        if type(part).forward is torch.nn.Module.forward:  # as of ParameterDict: there is none
+        if type(part).forward is torch.nn.Module.forward:  # such as a ParameterDict, which has no forward
             own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
             if found := next((name for name, t in own if t.device.type == "meta"), None):
                 return f"{path}.{found}".lstrip(".")
@@ -80,13 +80,13 @@ def offloaded_apart(layer: torch.nn.Module) -> str:
 
 @contextmanager
 def filled_in(part: torch.nn.Module) -> Iterator[None]:
-    """The parameters of one offloaded layer with their values, as accelerate's hook sets them for a forward.
+    """Load the values of one offloaded layer within the block, as accelerate's hook does for a forward.
 
     Args:
-        part: A layer of which parameters are on the device meta.
+        part: A layer with parameters on the device meta.
 
     Raises:
-        SettingsError: Nothing gives the layer its values.
+        SettingsError: No hook loads the layer's values.
     """
     from accelerate.utils import align_module_device
 
@@ -96,13 +96,13 @@ def filled_in(part: torch.nn.Module) -> Iterator[None]:
 
 
 def place_of(embedding: Any) -> torch.device:
-    """Where the inputs of an embedding go: where its weight is, or where it runs if the weight is offloaded.
+    """Return the device for the inputs of an embedding: that of its weight, or where it runs if offloaded.
 
     Args:
         embedding: A layer with a `weight`.
 
     Raises:
-        SettingsError: The weight is on the device meta, and nothing gives it its values.
+        SettingsError: The weight is on the device meta, and no hook loads its values.
     """
     device = torch.device(embedding.weight.device)
     return torch.device(_hook_of(embedding).execution_device) if device.type == "meta" else device
@@ -114,7 +114,7 @@ def _hook_of(part: torch.nn.Module) -> Any:
     hook = vars(part).get("_hf_hook")
     if not isinstance(hook, AlignDevicesHook) or not hook.offload:
         raise SettingsError(
-            f"a {type(part).__name__} has parameters on the device meta that no hook of accelerate fills in, so its "
+            f"a {type(part).__name__} has parameters on the device meta that no hook of accelerate loads, so its "
             "results would be arbitrary: open the model with its weights, and put adapters on it before it is offloaded"
         )
     return hook

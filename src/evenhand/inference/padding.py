@@ -1,6 +1,6 @@
-"""Rows of different lengths as one table: filled up on the right or on the left, with a mask of what is real.
+"""Pad rows of different lengths to one table, on the right or on the left, with a mask of the real entries.
 
-Right padding leaves the real positions of a causal model untouched, as they see only what is before them. Generation
+Right padding does not affect the real positions of a causal model, which see only what is before them. Generation
 needs left padding: the last position of every row is then its last token.
 """
 
@@ -14,31 +14,31 @@ from torch import Tensor
 
 
 class Padded(NamedTuple):
-    """A table of rows."""
+    """A table of padded rows."""
 
     values: Tensor
-    """[rows, length] integers."""
+    """Integers, [rows, length]."""
     mask: Tensor
-    """[rows, length] 1 for what a row has, 0 for padding."""
+    """Mask, [rows, length]: 1 for entries of a row, 0 for padding."""
 
 
 def right_pad(
     rows: Sequence[Sequence[int]], pad: int, *, length: int = 0, device: torch.device | None = None
 ) -> Padded:
-    """Rows that begin at the left.
+    """Pad rows on the right.
 
     Args:
         rows: Integers, such as token ids or labels.
-        pad: What shorter rows are filled up with.
+        pad: Value with which shorter rows are padded.
         length: Minimum length of the table; the longest row may be longer.
-        device: Where the table goes; None is the CPU.
+        device: Device of the table; None is the CPU.
     """
     length = max(length, max(map(len, rows), default=0))
     return _table([[*row, *[pad] * (length - len(row))] for row in rows], rows, length, device, left=False)
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int, *, length: int = 0, device: torch.device | None = None) -> Padded:
-    """Rows that end at the right; see `right_pad`."""
+    """Pad rows on the left; see `right_pad`."""
     length = max(length, max(map(len, rows), default=0))
     return _table([[*[pad] * (length - len(row)), *row] for row in rows], rows, length, device, left=True)
 

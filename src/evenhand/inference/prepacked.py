@@ -1,8 +1,8 @@
-"""What makes forwards faster on CPUs and changes no result: weights laid out for oneDNN, and MLPs run in blocks.
+"""Make forwards faster on CPUs without changing results: weights laid out for oneDNN, and MLPs run in blocks.
 
 In float32 the default path of many CPUs is half as fast as oneDNN's; the laid-out weights are a copy, so they are made
-only where the memory allows, and made anew when weights change. The hidden states of an MLP are its largest tensors: of
-a block of tokens they stay in the processor's cache, and of few tokens the allocator need not fetch new pages.
+only if memory allows, and again when weights change. The hidden states of an MLP are its largest tensors: for
+a block of tokens they stay in the processor's cache, and for few tokens the allocator need not fetch new pages.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from torch import Tensor, nn
 from evenhand.inference import mkldnn_support
 
 SPARE = 2.0
-"""The free memory must be this many times the copy."""
+"""Minimum ratio of the free memory to the size of the copy."""
 BLOCK = 1024
-"""Tokens that go through an MLP at once."""
-FUSED = {"SiLU": mkldnn_support.SILU, "SiLUActivation": mkldnn_support.SILU, "GELUTanh": mkldnn_support.GELU_TANH}
-"""Activations by class, in oneDNN's words."""
+"""Number of tokens that go through an MLP at once."""
+FUSED = {
+    "SiLU": mkldnn_support.SILU,
+    "SiLUActivation": mkldnn_support.SILU,
+    "GELUActivation": mkldnn_support.GELU,
+    "GELUTanh": mkldnn_support.GELU_TANH,
+}
+"""Activations by class, in oneDNN's terms."""
 
 Forward = Callable[[Tensor], Tensor]
 
 
 class _Packed(NamedTuple):
     state: tuple[int, int]
-    """Address and version of the weight it was made of."""
+    """Address and version of the original weight."""
     weight: Tensor
 
 
@@ -37,20 +42,21 @@ class Prepacked:
     """Keeps the laid-out weights of one module between uses."""
 
     def __init__(self) -> None:
-        """Nothing is laid out yet."""
+        """Start empty; nothing is laid out yet."""
         self._packed: dict[nn.Linear, _Packed] = {}
 
     def forget(self) -> None:
-        """Lay out anew: torch's counter does not see every change of a weight (`.data`, fused optimizers)."""
+        """Drop the laid-out weights: torch's counter misses some changes of weights (`.data`, fused optimizers)."""
         self._packed.clear()
 
     @contextmanager
     def __call__(self, module: nn.Module) -> Iterator[None]:
-        """Let the module's layers run the faster way; where that is impossible nothing changes."""
+        """Run the module's layers the faster way within the block; if that is impossible nothing changes."""
         linears = [m for m in module.modules() if isinstance(m, nn.Linear) and _eligible(m)]
         if not _room_for([m for m in linears if m not in self._packed]):
             linears = []
         patched: dict[nn.Module, Forward] = {linear: self._linear(linear) for linear in linears}
+        patched |= {m: made for m in module.modules() if (made := self._activated(m)) is not None}
         patched |= {m: _in_blocks(self._gated(m) or m.forward) for m in module.modules() if _is_token_wise(m)}
         for layer, forward in patched.items():
             vars(layer)["forward"] = forward
@@ -69,10 +75,10 @@ class Prepacked:
         return forward
 
     def _gated(self, mlp: Any) -> Forward | None:
-        """down(activation(gate(x)) * up(x)) with activation and product inside the multiplications.
+        """Return down(activation(gate(x)) * up(x)), with activation and product fused into the multiplications.
 
         Returns:
-            None where the MLP is another one, or its weights are not laid out.
+            None if the MLP has another form, or its weights are not laid out.
         """
         parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
         activation = FUSED.get(type(getattr(mlp, "act_fn", None)).__name__)
@@ -84,6 +90,21 @@ class Prepacked:
         def forward(x: Tensor) -> Tensor:
             gated = mkldnn_support.multiplied(x, *gate, activation)
             return mkldnn_support.multiplied(mkldnn_support.multiplied_by(x, gated, *up), *down)
+
+        return forward
+
+    def _activated(self, layer: nn.Module) -> Forward | None:
+        """Return activation(dense(x)) as one operation, for the widening layer of BERT and the like; else None."""
+        if not type(layer).__name__.endswith("Intermediate") or "forward" in vars(layer):
+            return None
+        parts = dict(layer.named_children())
+        dense, activation = parts.get("dense"), FUSED.get(type(parts.get("intermediate_act_fn")).__name__)
+        if activation is None or not isinstance(dense, nn.Linear) or dense not in self._packed or not _eligible(dense):
+            return None
+        packed, bias = self._laid_out(dense), dense.bias
+
+        def forward(hidden_states: Tensor) -> Tensor:
+            return mkldnn_support.multiplied(hidden_states, packed, bias, activation)
 
         return forward
 
@@ -110,7 +131,7 @@ def _in_blocks(forward: Forward) -> Forward:
 
 
 def _is_token_wise(module: nn.Module) -> bool:
-    """An MLP or norm on the CPU: from hidden states to hidden states, token by token."""
+    """Return whether a module is an MLP or norm on the CPU, which maps hidden states token by token."""
     if not type(module).__name__.endswith(("MLP", "RMSNorm")) or "forward" in vars(module):
         return False
     on_cpu = all(p.device.type == "cpu" for p in module.parameters())
@@ -118,7 +139,7 @@ def _is_token_wise(module: nn.Module) -> bool:
 
 
 def _eligible(module: nn.Linear) -> bool:
-    """Plain linear layers in float32 on the CPU whose forward nobody has replaced."""
+    """Return whether a layer is a plain linear one in float32 on the CPU, whose forward is not replaced."""
     return (
         type(module) is nn.Linear
         and module.weight.device.type == "cpu"

@@ -1,6 +1,6 @@
-"""The key-value store of the processes that know each other; torch documents no way to it.
+"""The key-value store of a process group, to which torch documents no access.
 
-Through it one process can leave a word that others wait for, without a call that all of them have to make.
+Through it a process can leave a value that others wait for, without a collective call.
 """
 
 from __future__ import annotations
@@ -12,21 +12,27 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """What is used of torch's store."""
+    """The parts of torch's store that are used."""
 
     def set(self, key: str, value: str, /) -> None:
-        """Leave a word."""
+        """Store a value."""
 
     def get(self, key: str, /) -> bytes:
-        """The word that was left."""
+        """Return a stored value."""
 
     def wait(self, keys: list[str], timeout: timedelta, /) -> None:
-        """Wait until all are there; a RuntimeError where the time is over."""
+        """Wait until all keys exist; raise a RuntimeError after the timeout."""
+
+    def check(self, keys: list[str], /) -> bool:
+        """Return whether all keys exist."""
+
+    def delete_key(self, key: str, /) -> bool:
+        """Delete a value; return whether it existed."""
 
 
 def several_processes() -> bool:
-    """Whether this is one of several processes that know each other (`torch.distributed`)."""
-    if "torch.distributed" not in sys.modules:  # so that nobody imports torch for this
+    """Return whether this process is one of several in a group (`torch.distributed`)."""
+    if "torch.distributed" not in sys.modules:  # so that torch is not imported for this
         return False
     import torch.distributed as dist
 
@@ -34,12 +40,12 @@ def several_processes() -> bool:
 
 
 def process_store() -> Store | None:
-    """The store of the default process group; None, with a warning, where this version of torch has it elsewhere."""
+    """Return the store of the default process group; None, with a warning, if torch does not have it there."""
     from torch.distributed import distributed_c10d
 
     try:
         store: Store = distributed_c10d._get_default_store()
     except AttributeError:  # torch 2.13 has it
-        warnings.warn("this version of torch does not say when the first process is done: nobody waits", stacklevel=3)
+        warnings.warn("torch has no process store here, so processes do not wait for the first one", stacklevel=3)
         return None
     return store

@@ -1,7 +1,7 @@
-"""A gate that is decided once on the prompt: whether the model that reads it is edited at all.
+"""Gates that decide once per prompt whether the model that reads it is edited.
 
-CAST (arXiv 2409.05907) compares a prompt's state with a condition direction. Here a linear probe decides; the plain
-projection on a unit direction u with a threshold m is the probe with weight u, bias -m and threshold 0.5.
+CAST (arXiv 2409.05907) compares a prompt's state with a condition direction. Here a linear probe decides; a plain
+projection on a unit direction u with a threshold m is a probe with weight u, bias -m and threshold 0.5.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Side = Literal["below", "above"]
 
 @dataclass(frozen=True, eq=False)
 class PromptGate:
-    """Decides by a probe of the prompt's state in the model without the edit: p = sigmoid(weight.h + bias)."""
+    """A probe of the prompt's state in the unedited model: p = sigmoid(weight.h + bias)."""
 
     layer: int
     """Decoder layer whose output is read, counted from 0."""
     weight: Tensor
-    """[hidden] float32 on the CPU."""
+    """Weight of the probe, [hidden], float32 on the CPU."""
     bias: float = 0.0
     threshold: float = 0.5
-    """Probability between 0 and 1."""
+    """Probability that separates edited from other prompts, from 0 to 1."""
     pooling: Pooling = "last"
-    """The state of the prompt's last token, or the mean over its tokens without the first, which is an attention
+    """Whether h is the last token's state, or the mean over the prompt's tokens without the first, an attention
     sink."""
     edit_where: Side = "below"
     """Whether prompts with p < threshold are edited, as a `TokenGate` does, or those with p >= threshold."""
@@ -50,7 +50,7 @@ class PromptGate:
         """Check the gate.
 
         Raises:
-            SettingsError: An unknown choice, a weight that is not a finite vector, or a threshold beyond 0 and 1.
+            SettingsError: A choice is unknown, the weight is not a finite vector, or the threshold is outside 0 to 1.
         """
         for name, value, known in (
             ("pooling", self.pooling, get_args(Pooling)),
@@ -61,33 +61,33 @@ class PromptGate:
         object.__setattr__(self, "weight", TokenGate(self.weight, self.bias, self.threshold).weight)
 
     def key(self) -> list[object]:
-        """What the gate's decisions depend on, as JSON values."""
+        """Return what the gate's decisions depend on, as JSON values."""
         probe = TokenGate(self.weight, self.bias, self.threshold)
         return [self.layer, *probe.key(), self.pooling, self.edit_where]
 
     def positions(self, length: int) -> list[int]:
-        """Positions of a prompt that are read."""
+        """Return the positions of a prompt that are read."""
         return [length - 1] if self.pooling == "last" or length == 1 else list(range(1, length))
 
     def is_open(self, probability: float) -> bool:
-        """Whether a prompt with this probability is edited."""
+        """Return whether a prompt with this probability is edited."""
         return (probability < self.threshold) == (self.edit_where == "below")
 
 
 class GatedEngine:
-    """Two engines of one module: with the edit for prompts whose gate is open, as it is for the others."""
+    """Two engines of one module: one with the edit for prompts with an open gate, one without it for the others."""
 
     def __init__(self, plain: Engine, edited: Engine, gate: PromptGate, plain_fingerprint: Callable[[], str]) -> None:
-        """Take the engines.
+        """Combine two engines with a gate.
 
         Args:
-            plain: Reads the condition, and answers prompts whose gate is closed.
-            edited: Answers the others.
-            gate: Decides.
-            plain_fingerprint: Gives the fingerprint of the model without the edit.
+            plain: Engine that reads the condition, and answers prompts with a closed gate.
+            edited: Engine that answers the other prompts.
+            gate: Gate that decides between them.
+            plain_fingerprint: Returns the fingerprint of the model without the edit.
 
         Raises:
-            SettingsError: The model has no such layer or another hidden size.
+            SettingsError: The gate's layer or size does not fit the model.
         """
         check_layers(plain.module, [gate.layer], len(gate.weight))
         self.plain, self.edited, self.gate, self._plain_fingerprint = plain, edited, gate, plain_fingerprint
@@ -109,11 +109,11 @@ class GatedEngine:
         )
 
     def probabilities(self, prompts: Sequence[tuple[int, ...]], fingerprint: str) -> list[float]:
-        """The probe's probability for each prompt; known ones come from the active cache.
+        """Return the probe's probability for each prompt; known ones are taken from the active cache.
 
         Args:
             prompts: Token ids.
-            fingerprint: Of the model with the edit and the gate.
+            fingerprint: Fingerprint of the model with the edit and the gate.
         """
         unique = list(dict.fromkeys(prompts))
         keys = [answer_cache.key(fingerprint, "gate", ids) for ids in unique]

@@ -1,4 +1,4 @@
-"""What the engine is asked: token ids in, numbers or token ids out."""
+"""Requests to engines: token ids in, numbers or token ids out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 NOT_FINITE = "logits are not finite"
-"""The note of an item whose logits hold nan or +inf, or -inf alone: nothing can be read from such."""
+"""Note of an item whose logits contain nan or +inf, or only -inf: nothing can be read from them."""
 
 
 class Request(NamedTuple):
-    """Read some log-probabilities of one sequence."""
+    """Request to read some log-probabilities of one sequence."""
 
     ids: tuple[int, ...]
     """Token ids that are fed; at least one."""
@@ -19,12 +19,12 @@ class Request(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """Continue one sequence."""
+    """Request to continue one sequence."""
 
     ids: tuple[int, ...]
     draw: int = 0
     beside: tuple[tuple[int, ...], ...] = ()
-    """Sequences that get the same new tokens, and whose logits have a say in them."""
+    """Sequences that receive the same new tokens, and whose logits help to choose them."""
 
 
 class Generated(NamedTuple):
@@ -34,15 +34,15 @@ class Generated(NamedTuple):
     """New token ids, without the end token and what follows it."""
     text: str
     finished: bool
-    """False when it was cut at the token limit."""
+    """Whether it ended by itself; False if it was cut at the token limit."""
     note: str = ""
-    """Why there is no continuation; "" where there is one. Ids and text are empty then."""
+    """Why there is no continuation, with empty ids and text; "" if there is one."""
 
 
 def continuation_request(whole: Sequence[int], prompt_length: int) -> Request:
-    """The request whose reads sum to log p(whole[prompt_length:] | whole[:prompt_length]).
+    """Make the request whose reads sum to log p(whole[prompt_length:] | whole[:prompt_length]).
 
-    The last token is read but not fed, so K one-token continuations of a prompt are one and the same sequence.
+    The last token is read but not fed, so K one-token continuations of a prompt are the same sequence.
     """
     start = min(max(prompt_length, 1), len(whole) - 1)
     return Request(tuple(whole[:-1]), tuple((i - 1, whole[i]) for i in range(start, len(whole))))
@@ -51,15 +51,15 @@ def continuation_request(whole: Sequence[int], prompt_length: int) -> Request:
 def buckets(
     lengths: Sequence[int], budget: int, widths: Sequence[int] | None = None, width: int = 0
 ) -> Iterator[list[int]]:
-    """Group indices by length, longest first, so that padded tokens stay within `budget` a group.
+    """Group indices by length, longest first, so that padded tokens stay within `budget` per group.
 
-    Longest first, so that a batch that does not fit the memory fails at once and not at the end.
+    With the longest first, a batch that does not fit into memory fails at once and not at the end.
 
     Args:
-        lengths: Tokens of each row.
-        budget: Most padded tokens in a group; a row that is longer than that is a group of its own.
-        widths: Positions read of each row, if they are limited too.
-        width: Most positions read in a group.
+        lengths: Number of tokens of each row.
+        budget: Maximum number of padded tokens in a group; a longer row is a group of its own.
+        widths: Number of positions read in each row, if they are limited too.
+        width: Maximum number of positions read in a group; 0 does not limit it.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     group: list[int] = []

@@ -1,4 +1,4 @@
-"""From logits to tokens and from tokens to replies, the same whatever a row is batched with.
+"""Turn logits into tokens and tokens into replies, independently of what a row is batched with.
 
 Sampling is inverse-CDF with one uniform number per (row, step), drawn from a generator seeded by (seed, prompt, draw).
 """
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STOP_WINDOW = 16
-"""New tokens that are decoded at each step to look for a stop string, at least."""
+"""Minimum number of new tokens that are decoded at each step to look for a stop string."""
 
 
 def row_seed(prompt: Prompt, seed: int) -> int:
-    """A seed of 128 bits from what is asked, not from where it stands in a batch."""
+    """Return a 128-bit seed that depends on the prompt and draw, not on the position in a batch."""
     return int.from_bytes(key_hash(repr((seed, prompt.draw, prompt.ids)))[:16], "big")
 
 
 def uniforms(prompt: Prompt, sampling: Sampling) -> Array:
-    """The uniform numbers of a row, [max_new_tokens]; none where nothing is drawn."""
+    """Return the uniform numbers of a row, [max_new_tokens]; empty at temperature 0."""
     if sampling.temperature == 0:
         return np.empty(0)
     return np.random.Generator(np.random.Philox(row_seed(prompt, sampling.seed))).random(sampling.max_new_tokens)
 
 
 def pick(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> list[int | None]:
-    """The next token of each row; None where the logits are not finite.
+    """Choose the next token of each row; None if the logits are not finite.
 
     Args:
-        logits: [rows, vocabulary].
+        logits: Logits, [rows, vocabulary].
         sampling: Temperature and nucleus; at temperature 0 the most probable token is taken.
         uniform: One number in [0, 1) per row; not used at temperature 0.
     """
     largest, chosen = logits.max(-1)
-    usable = largest.isfinite().tolist()  # the largest is nan or +inf if any is, and -inf if all are
+    usable = largest.isfinite().tolist()  # the maximum is nan or +inf if any is, and -inf if all are
     if sampling.temperature > 0:
         chosen = _drawn(logits, sampling, uniform)
     return [token if fine else None for token, fine in zip(chosen.tolist(), usable, strict=True)]
 
 
 def _drawn(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> Tensor:
-    """A token of each row, [rows], by its uniform number."""
+    """Draw a token for each row by its uniform number, [rows]."""
     probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True)
@@ -64,22 +64,22 @@ def _drawn(logits: Tensor, sampling: Sampling, uniform: Sequence[float]) -> Tens
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Whether a distribution can be made of the last axis: some token is possible, and none is nan or +inf."""
+    """Return whether the last axis gives a distribution: some token is possible, and none is nan or +inf."""
     return logits.amax(-1).isfinite()
 
 
 def end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a reply: the generation config may name several (end of turn, end of text)."""
+    """Return all tokens that end a reply: the generation config may have several (end of turn, end of text)."""
     configured = getattr(module.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
 
 
 def stopped(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> list[bool]:
-    """Whether one of the stop strings stands in the newest tokens of each row."""
+    """Return whether the newest tokens of each row contain a stop string."""
     if not stop:
         return [False] * len(rows)
-    window = max(STOP_WINDOW, *(len(s.encode()) + 4 for s in stop))  # a token is a byte at least
+    window = max(STOP_WINDOW, *(len(s.encode()) + 4 for s in stop))  # a token has at least one byte
     texts = tokenizer.batch_decode([list(new[-window:]) for new in rows], skip_special_tokens=True)
     return [any(s in text for s in stop) for text in texts]
 
@@ -87,7 +87,7 @@ def stopped(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, s
 def reply(
     new: Sequence[int], ends: frozenset[int], sampling: Sampling, tokenizer: PreTrainedTokenizerBase
 ) -> Generated:
-    """What was written, without the end token or stop string and what follows it."""
+    """Make a reply of new tokens, without the end token or stop string and what follows it."""
     end = next((i for i, token in enumerate(new) if token in ends), None)
     kept = list(new if end is None else new[:end])
     text = str(tokenizer.decode(kept, skip_special_tokens=True))
@@ -96,5 +96,5 @@ def reply(
 
 
 def no_reply() -> Generated:
-    """Of a row whose logits are not finite; what was written until then is not handed on."""
+    """Return the empty reply of a row whose logits are not finite; earlier tokens are discarded."""
     return Generated((), "", finished=False, note=NOT_FINITE)

@@ -1,7 +1,7 @@
 """The engine of encoder-decoders (T5, BART): the prompt goes into the encoder, the reply into the decoder.
 
-A sequence is one row of token ids: those of the encoder, `BORDER`, those of the decoder. So requests, prompts and keys
-of the answer cache are the same for every kind of model, and a position counts within the whole row.
+A sequence is one row of token ids: those of the encoder, `BORDER`, those of the decoder. Requests, prompts and keys
+of the answer cache are thus the same for every kind of model, and positions count within the whole row.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BORDER = -1
-"""Stands between the encoder's tokens and the decoder's; no token has this id."""
+"""Separator between the encoder's and the decoder's tokens; no token has this id."""
 PADDED = 7
-"""Tokens of padding with which an encoder is tried out."""
+"""Number of padding tokens in the support probe of an encoder."""
 
 
 class Seq2SeqEngine(Batches):
@@ -49,13 +49,13 @@ class Seq2SeqEngine(Batches):
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int | None = None
     ) -> None:
-        """Take an encoder-decoder.
+        """Make an engine for an encoder-decoder.
 
         Args:
-            module: An encoder-decoder language model of transformers.
+            module: A transformers encoder-decoder language model.
             tokenizer: Its tokenizer.
             batch_tokens: Padded tokens in a batch, of both networks together. None is 8,192 on a CPU and 65,536
-                elsewhere. Halved for good whenever the memory does not suffice.
+                elsewhere. Halved permanently whenever memory does not suffice.
         """
         super().__init__(module, batch_tokens)
         self.tokenizer = tokenizer
@@ -65,16 +65,16 @@ class Seq2SeqEngine(Batches):
         """Do nothing: no copy of the weights is kept."""
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order; nan where the logits are not finite."""
+        """Return the log-probabilities of all requests' reads, in order; nan if the logits are not finite."""
         values = read_once(requests, fingerprint, "read", self._score)
         self.warn_not_finite(sum(map(has_nan, values)), len(values))
         return values
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
-        """Continue all prompts, in order; greedy requests differ only in their ids.
+        """Continue all prompts, in order; draws of a greedy request are merged.
 
         Raises:
-            SettingsError: A prompt comes with other sequences, by which an encoder-decoder cannot be guided.
+            SettingsError: A prompt has accompanying sequences, which cannot guide an encoder-decoder.
         """
         if any(p.beside for p in prompts):
             raise SettingsError(
@@ -122,7 +122,7 @@ class Seq2SeqEngine(Batches):
                 self.run(longest, write, emit, rows=[i])
 
     def _compatible(self, asked: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Rows that may stand in one batch: all, or those of equally many encoder tokens."""
+        """Return groups of rows that may share batches: all, or those with equally many encoder tokens."""
         sources = [len(parted(ids)[0]) for ids in asked]
         if len(set(sources)) < 2 or self._padding_is_ignored:
             return [list(range(len(asked)))]
@@ -130,25 +130,25 @@ class Seq2SeqEngine(Batches):
 
     @cached_property
     def _padding_is_ignored(self) -> bool:
-        """Whether the encoder gives the same with padding after a text; warned of where it does not."""
+        """Whether padding after a text leaves the encoder's output unchanged; warns if it does not."""
         rows = [(3, 5, 7, 4, 6)]
         alone, padded = (self._encoded(rows, length)[0].last_hidden_state for length in (0, len(rows[0]) + PADDED))
         same = near(padded[:, : len(rows[0])], alone)
         if not same:
             name = type(self.module).__name__
             warnings.warn(
-                f"only prompts of equal length are batched: the encoder of {name} sees the padding", stacklevel=2
+                f"only prompts of equal length are batched: padding changes the encoder of {name}", stacklevel=2
             )
         return same
 
     def _encoded(self, sources: Sequence[Sequence[int]], length: int = 0) -> tuple[Any, Tensor]:
-        """What the encoder gives, and the mask [rows, length]: 1 for tokens, 0 for padding."""
+        """Return the encoder's output, and the mask, [rows, length]: 1 for tokens, 0 for padding."""
         ids, mask = right_pad(sources, self.pad_id, length=length, device=input_device(self.module))
         encoder: Any = self.module.get_encoder()
         return encoder(input_ids=ids, attention_mask=mask, return_dict=True), mask
 
     def _values(self, batch: Sequence[Request]) -> list[list[float]]:
-        """One forward; a prompt that several requests share goes through the encoder once."""
+        """Score requests in one forward; a prompt that several share goes through the encoder once."""
         parts = [parted(r.ids) for r in batch]
         sources = {source: n for n, source in enumerate(dict.fromkeys(source for source, _ in parts))}
         encoded, mask = self._encoded(list(sources))
@@ -156,7 +156,7 @@ class Seq2SeqEngine(Batches):
         rows = torch.tensor([sources[source] for source, _ in parts], device=hidden.device)
         encoded.last_hidden_state = hidden[rows]
         decoder, _ = right_pad([ids for _, ids in parts], self.pad_id, device=hidden.device)
-        # padding follows what is read, where a causal decoder does not see it; T5 starts with its padding token
+        # a causal decoder does not see the padding after what is read; T5 starts with its padding token
         reads = [[(p - len(s) - 1, token) for p, token in r.reads] for r, (s, _) in zip(batch, parts, strict=True)]
 
         def forward() -> Tensor:
@@ -168,7 +168,7 @@ class Seq2SeqEngine(Batches):
         return [list(values) for values in read_rows(self.module, forward, reads, decoder.shape[1])]
 
     def _written(self, batch: Sequence[Prompt], sampling: Sampling) -> list[Generated]:
-        """Replies to prompts whose decoders all begin with the same tokens, as a tokenizer makes them."""
+        """Generate replies to prompts; the decoder inputs must have equal length, as one tokenizer makes them."""
         parts = [parted(p.ids) for p in batch]
         device = input_device(self.module)
         ids, mask = right_pad([source for source, _ in parts], self.pad_id, device=device)
@@ -187,6 +187,6 @@ class Seq2SeqEngine(Batches):
 
 
 def parted(ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens of the encoder and those of the decoder."""
+    """Return the tokens of the encoder and those of the decoder."""
     at = list(ids).index(BORDER)
     return tuple(ids[:at]), tuple(ids[at + 1 :])

@@ -1,8 +1,10 @@
-"""Keys and values that stay for the next call, while calls continue one another (see `evenhand.prompting.sessions`).
+"""The KV cache across calls that continue one another (see `evenhand.prompting.sessions`).
 
-They are kept as a tree of tokens, so that what dialogues share is kept once; tokens that follow one another without a
-fork are one run, which is compared and copied as a whole. Where some tokens are edited, the tree is one of symbols (see
-`evenhand.inference.edited_tokens`): a token that was edited is not found by one that is not to be.
+It is a tree of tokens, so that what dialogues share is kept once; tokens that follow one another without a
+fork are one run, which is compared and copied as a whole. If some tokens are edited, the tree is one of symbols (see
+`evenhand.inference.edited_tokens`): an edited token is not reused for an unedited one.
+
+Keys and values are in `evenhand.inference.kv_chunks`, which uses a forward's tensors without a copy if possible.
 """
 
 from __future__ import annotations
@@ -12,21 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from evenhand.core.sequences import common_prefix_length
+from evenhand.inference.kv_chunks import Chunks
 from evenhand.inference.prefix_trie import NONE, Indices, Pack
 from evenhand.inference.tree_attention import KeysValues
 
 ROOT = -1
-"""The place before all first tokens."""
+"""Place before all first tokens."""
 NOWHERE = -2
-"""The place of a token that there was no room for."""
-FIRST = 1024
-"""Tokens that room is made for at first."""
-GROWTH = {"cpu": 8}
-"""How many times as much room is made when it is used up, by the kind of device; 2 for others. On a CPU room takes no
-memory before it is used, and what costs time is moving what is there."""
+"""Place of a token for which there was no room."""
 
 
 @dataclass(slots=True)
@@ -34,24 +31,25 @@ class _Run:
     """Tokens that are kept at consecutive places, each after the one before it."""
 
     start: int
-    """Place of the first."""
+    """Place of the first token."""
     tokens: tuple[int, ...]
     after: dict[int, _Run] = field(default_factory=dict)
-    """The runs that follow its last token, by their first."""
+    """Runs that follow its last token, by their first token."""
 
 
 class Kept:
     """A tree of tokens with the keys and values of all layers, up to a given size."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Nothing is kept yet.
+        """Start empty.
 
         Args:
-            max_bytes: Memory for keys and values; once it is full, nothing more is kept.
+            max_bytes: Memory for keys and values; once it is full, nothing more is kept. Tensors that
+                are used without a copy may take an eighth more (see `evenhand.inference.kv_chunks`).
         """
         self.max_bytes = max_bytes
         self.grows = True
-        """Whether more is kept; not while nothing follows that would use it."""
+        """Whether more is kept; off in the last turn, after which nothing would use it."""
         self._token_bytes = 0
         self._forget()
 
@@ -60,22 +58,22 @@ class Kept:
         self._runs: list[_Run] = []
         self._starts: list[int] = []  # of the runs, ascending
         self._count = 0
-        self._layers: dict[int, KeysValues] = {}
+        self._chunks = Chunks()
 
     def __len__(self) -> int:
-        """Number of tokens that are kept."""
+        """Return the number of tokens that are kept."""
         return self._count
 
     def find(self, ids: Sequence[int], most: int) -> Indices:
-        """Where the longest known beginning of a sequence is kept, `most` tokens at most."""
+        """Return the places of the longest known beginning of a sequence, at most `most` tokens."""
+        if not self._count:
+            return NONE
         pieces = [np.arange(begin, end) for _, begin, end in _walked(self._root, 0, tuple(ids[:most]))]
         return np.concatenate(pieces) if pieces else NONE
 
     def read(self, layer: int, nodes: Indices | Sequence[int]) -> KeysValues:
-        """Keys and values of tokens by where they are kept."""
-        keys, values = self._layers[layer]
-        at = torch.as_tensor(nodes, device=keys.device)
-        return keys[at], values[at]
+        """Return keys and values of tokens by their places."""
+        return self._chunks.read(layer, np.asarray(nodes, dtype=np.int64))
 
     def keep_pack(self, pack: Pack, made: Mapping[int, KeysValues]) -> None:
         """Keep the fed nodes of a pack."""
@@ -111,17 +109,17 @@ class Kept:
         fresh: list[Indices],
         made: Mapping[int, KeysValues],
     ) -> Indices:
-        """Where tokens are kept that follow one another after a parent.
+        """Add a sequence of tokens after a parent, and return their places.
 
         Args:
-            parent: Its place.
-            tokens: They have consecutive numbers in `made`.
-            number: The first one's.
-            fresh: The numbers of those that were not kept before are put here.
+            parent: Place of the parent.
+            tokens: Tokens with consecutive numbers in `made`.
+            number: Number of the first token.
+            fresh: The numbers of tokens that were not kept before are appended here.
             made: Keys and values.
 
         Returns:
-            Their places, as many as there is room for; none where there was no room for the parent.
+            Places of as many tokens as there is room for; none if there was no room for the parent.
         """
         if parent == NOWHERE:
             return NONE
@@ -140,7 +138,7 @@ class Kept:
         return self._root if place == ROOT else self._runs[bisect_right(self._starts, place) - 1]
 
     def _attach(self, run: _Run, end: int, tokens: tuple[int, ...]) -> None:
-        """Let new tokens follow those of a run before the place `end`; where others follow already, it is cut there."""
+        """Attach new tokens to a run before the place `end`; if the run continues there, it is split."""
         kept = end - run.start
         if kept < len(run.tokens):
             rest = _Run(end, run.tokens[kept:], run.after)
@@ -161,45 +159,27 @@ class Kept:
         return self.max_bytes // self._token_bytes
 
     def _store(self, fresh: list[Indices], made: Mapping[int, KeysValues]) -> None:
-        """Copy keys and values, by their numbers in `made`, to the places that were given out last."""
+        """Store keys and values, by their numbers in `made`, at the places assigned last."""
         if not fresh:
             return
-        numbers = torch.from_numpy(np.concatenate(fresh))
-        begin = len(self) - len(numbers)  # new places are consecutive, up to the last one there is
+        numbers = np.concatenate(fresh)
         try:
-            for layer, tensors in made.items():
-                grown = self._grown(self._layers.get(layer), tensors, len(self))
-                for kept, tensor in zip(grown, tensors, strict=True):
-                    torch.index_select(tensor, 0, numbers.to(tensor.device), out=kept[begin : len(self)])
-                self._layers[layer] = grown
-        except BaseException:  # such as too little memory: no place may stay that has no values
+            self._chunks.append(numbers, made, self.max_bytes // self._token_bytes)
+        except BaseException:  # such as lack of memory: no place may remain without values
             self._forget()
             raise
 
-    def _grown(self, held: KeysValues | None, like: KeysValues, count: int) -> KeysValues:
-        """Room for `count` tokens, which are no more than the most."""
-        most = self.max_bytes // self._token_bytes
-        room = min(FIRST, most) if held is None else len(held[0])
-        while room < count:
-            room = min(room * GROWTH.get(like[0].device.type, 2), most)
-        if held is not None and room == len(held[0]):
-            return held
-        keys, values = (t.new_empty(room, *t.shape[1:]) for t in like)
-        if held is not None:
-            keys[: len(held[0])], values[: len(held[1])] = held
-        return keys, values
-
 
 def _walked(run: _Run, after: int, tokens: tuple[int, ...]) -> Iterator[tuple[_Run, int, int]]:
-    """The way that tokens take through the tree, as far as they are kept.
+    """Follow tokens through the tree, as far as they are kept.
 
     Args:
-        run: Where it begins.
-        after: How many of the run's tokens come before them.
-        tokens: They follow one another.
+        run: Run in which the path begins.
+        after: Number of the run's tokens before them.
+        tokens: Consecutive tokens.
 
     Yields:
-        A run that they are kept in, and the places in it: the first, and the one after the last.
+        A run that contains some of them, and their first place and the one after their last in it.
     """
     done = 0
     while done < len(tokens):

@@ -1,7 +1,7 @@
-"""Hidden states of many sequences: their means by group, which is what directions are fitted on, or all of them.
+"""Hidden states of many sequences: means by group, on which directions are fitted, or all states.
 
-A mean is accumulated batch by batch in float64 and needs memory for groups x layers x hidden numbers only. All states
-need sequences x layers x hidden numbers in float32: of 30,000 sequences, one layer and 4,096 coordinates, 0.5 GB.
+A mean is accumulated batch by batch in float64 and needs memory only for groups x layers x hidden numbers. All states
+need sequences x layers x hidden numbers in float32: for 30,000 sequences, one layer and 4,096 coordinates, 0.5 GB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evenhand.inference.layer_reading import Asked, read_layers
 Group = TypeVar("Group", bound=Hashable)
 
 MAX_BYTES = 2_000_000_000
-"""Most memory that `states` takes unless told otherwise."""
+"""Default limit of the memory for the result of `states`, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,11 @@ class GroupMean:
     """The mean state of a group of sequences."""
 
     count: int
-    """Sequences in the group."""
+    """Number of sequences in the group."""
     weight: float
-    """Sum of their weights; `count` where no weights are given."""
+    """Sum of their weights; `count` without weights."""
     mean: Tensor
-    """[layers, hidden] float64 on the CPU, layers in the order in which they were asked for."""
+    """Mean, [layers, hidden], float64 on the CPU, with layers in the requested order."""
 
 
 def mean_states(
@@ -46,26 +46,26 @@ def mean_states(
     weights: Sequence[float] | None = None,
     prompt_lengths: Sequence[int] | None = None,
 ) -> dict[Group, GroupMean]:
-    """Mean hidden states at the outputs of layers, by group, accumulated in float64.
+    """Compute mean hidden states at the outputs of layers, by group, accumulated in float64.
 
     Args:
-        engine: Of the model; where it edits activations, the states are those after the edits.
-        sequences: Token ids, at least one each; those that begin alike share what they share.
-        positions: Per sequence the positions whose states stand for it; several are averaged first, so that each
+        engine: Engine of the model; if it edits activations, the states are those after the edits.
+        sequences: Token ids, at least one each; common beginnings are fed once.
+        positions: For each sequence, the positions whose states represent it; several are averaged first, so that each
             sequence counts once.
-        layers: Counted from 0, without repetition.
-        groups: Per sequence the group that it counts in.
-        weights: Per sequence its weight in the mean; None gives all the same.
-        prompt_lengths: Per sequence the tokens of its prompt, which decide where edits of scope `answer` and `after`
+        layers: Layers, counted from 0, without repetition.
+        groups: Group of each sequence.
+        weights: Weight of each sequence in the mean; None gives all the same.
+        prompt_lengths: Number of prompt tokens of each sequence, which sets where edits of scope `answer` and `after`
             begin; None ends each prompt at the first position that is read.
 
     Raises:
-        SettingsError: Positions or layers that there are not, or weights of a group that sum to 0.
+        SettingsError: Positions or layers do not exist, or the weights of a group sum to 0.
         EvenhandError: States are not finite.
     """
     if len(groups) != len(sequences) or (weights is not None and len(weights) != len(sequences)):
         raise SettingsError(
-            f"{len(sequences)} sequences need as many groups and weights; {len(groups)} groups are given"
+            f"{len(sequences)} sequences need as many groups and weights; {len(groups)} groups were given"
         )
     names = list(dict.fromkeys(groups))
     number = {name: n for n, name in enumerate(names)}
@@ -95,18 +95,18 @@ def states(
     max_bytes: int = MAX_BYTES,
     prompt_lengths: Sequence[int] | None = None,
 ) -> Tensor:
-    """Hidden states at the outputs of layers, [sequences, layers, hidden] float32 on the CPU, in the given order.
+    """Return hidden states at layer outputs, [sequences, layers, hidden], float32 on the CPU, in the given order.
 
     Args:
         engine: See `mean_states`.
-        sequences: The same.
-        positions: The same; several positions of a sequence are averaged.
-        layers: The same.
-        max_bytes: Refuse to take more memory than this for the result.
+        sequences: See `mean_states`.
+        positions: See `mean_states`; several positions of a sequence are averaged.
+        layers: See `mean_states`.
+        max_bytes: Limit of the memory for the result, in bytes; a larger result is refused.
         prompt_lengths: See `mean_states`.
 
     Raises:
-        SettingsError: Positions or layers that there are not, or too little memory allowed.
+        SettingsError: Positions or layers do not exist, or the result exceeds `max_bytes`.
         EvenhandError: States are not finite.
     """
     asked, size = Asked(engine, sequences, positions, layers, prompt_lengths), hidden_size(engine.module)
@@ -114,7 +114,7 @@ def states(
     if needed > max_bytes:
         raise SettingsError(
             f"the states of {len(sequences)} sequences at {len(layers)} layers take {needed / 1e9:.1f} GB, more than "
-            f"max_bytes={max_bytes}: read fewer layers at a time, or take the means (mean_states)"
+            f"max_bytes={max_bytes}: read fewer layers at a time, or use the means (mean_states)"
         )
     rows = _Rows(torch.zeros(len(sequences), len(layers), size), list(layers))
     if sequences:
@@ -123,15 +123,15 @@ def states(
 
 
 class _Sums:
-    """Weighted sums by group."""
+    """A sink for weighted sums by group."""
 
     def __init__(self, share: Tensor) -> None:
-        """Take each sequence's share in the mean of each group, [groups, sequences] float64."""
+        """Set each sequence's share in the mean of each group, [groups, sequences], float64."""
         self._share = share
         self._rows: list[int] = []
         self._batch: dict[int, Tensor] = {}
         self.total: dict[int, Tensor] = {}
-        """[groups, hidden] by layer."""
+        """Sums, [groups, hidden], by layer."""
 
     def begin(self, rows: Sequence[int]) -> None:
         self._rows, self._batch = list(rows), {}
@@ -145,10 +145,10 @@ class _Sums:
 
 
 class _Rows:
-    """All states, each in its place."""
+    """A sink that stores all states, each in its place."""
 
     def __init__(self, out: Tensor, layers: list[int]) -> None:
-        """Take the table that is filled, [sequences, layers, hidden]."""
+        """Set the table to fill, [sequences, layers, hidden]."""
         self.out, self._layers = out, layers
         self._rows: list[int] = []
 

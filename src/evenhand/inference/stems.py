@@ -1,4 +1,4 @@
-"""Which blocks of a tree have a long beginning in common, such as solved examples or an instruction.
+"""Find blocks of a tree with a long common beginning, such as solved examples or an instruction.
 
 Its keys and values need not be gathered for every block: all queries attend to it at once, each block to the rest of
 its own, and the two results are merged.
@@ -16,25 +16,25 @@ from evenhand.inference.blocks import Block
 from evenhand.inference.prefix_trie import Indices
 
 SHORTEST = 64
-"""Keys that a stem has at least; gathering fewer costs less than a second call and merging."""
+"""Minimum number of keys in a stem; gathering fewer costs less than a second call and merging."""
 SHRINK = 0.5
-"""A block joins those before it while at least this part of what they have in common remains."""
+"""A block joins those before it if at least this fraction of their common beginning remains."""
 
 
 class Stem(NamedTuple):
-    """Keys that all queries of some blocks attend to, and what else the blocks attend to."""
+    """Keys that all queries of some blocks attend to, and the blocks without them."""
 
     keys: Indices
-    """The nodes of the common beginning."""
+    """Nodes of the common beginning."""
     blocks: list[Block]
-    """Without these keys."""
+    """Blocks without these keys."""
 
 
 def stems(found: Sequence[Block]) -> tuple[list[Stem], list[Block]]:
-    """Blocks with a long common beginning, and those that have none.
+    """Return groups of blocks with a long common beginning, and the blocks without one.
 
     Args:
-        found: In the order of the tree, in which blocks with a common beginning stand together.
+        found: Blocks in the order of the tree, in which those with a common beginning are adjacent.
     """
     made, apart = [], []
     for some, shared in _together(found):
@@ -47,13 +47,13 @@ def stems(found: Sequence[Block]) -> tuple[list[Stem], list[Block]]:
 
 
 def _together(found: Sequence[Block]) -> Iterator[tuple[list[Block], int]]:
-    """Blocks that stand together, with how many keys they have in common."""
+    """Yield groups of adjacent blocks with the number of keys that they have in common."""
     some: list[Block] = []
     shared = 0
     for block in found:
         before = len(block.keys) - len(block.queries)
         if before < SHORTEST:
-            yield [block], 0  # a beginning itself; those that continue it may still share one
+            yield [block], 0  # it is a beginning itself; blocks that continue it may still share one
             continue
         common = min(shared, before, _common(some[-1].keys, block.keys)) if some else before
         if some and common < max(SHORTEST, SHRINK * shared):

@@ -1,4 +1,4 @@
-"""Whether a model can be run on a tree of tokens is found out by trying: it must give the same as plain forwards."""
+"""The support probe: a model can be run on a tree of tokens if that gives the same as plain forwards."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROBE = ((3, 5, 7, 4, 6, 9, 8, 5), (3, 5, 7, 4, 6, 2, 9), (3, 5, 7, 8, 8, 2), (3, 5, 7, 8, 8, 4, 1), (4, 3, 9))
-"""Sequences on which a model is tried out: branches within branches, one that continues another, and one apart."""
+"""Sequences of the support probe: nested branches, one sequence that continues another, and a separate one."""
 REFUSALS = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
-"""What models raise that cannot be run so."""
+"""Errors of models that cannot be run on a tree."""
 
 
 class Tried(NamedTuple):
-    """What trying a model out has shown."""
+    """Result of the support probe."""
 
     finish: Finish | None
-    """How its logits are finished; None where the tree cannot be used."""
+    """The model's step from raw to final logits; None if the tree cannot be used."""
     reason: str
-    """Why not."""
+    """Why the tree cannot be used; "" if it can."""
     continues: bool = False
     """Whether rows can be continued token by token from what the tree has read."""
     finite: bool = True
-    """Whether the model gives finite numbers for the sequences that it is tried out on."""
+    """Whether the model gives finite numbers for the sequences of the probe."""
 
 
 def try_out(module: PreTrainedModel) -> Tried:
-    """Whether a model gives the same on a tree as sequence by sequence, under the activation edit that is installed."""
+    """Probe whether a model gives the same on a tree as sequence by sequence, under the installed activation edit."""
     if "position_ids" not in inspect.signature(inner(module).forward).parameters:
         return Tried(None, "it takes no position ids")
     words = int(module.config.get_text_config().vocab_size)
@@ -62,12 +62,12 @@ def try_out(module: PreTrainedModel) -> Tried:
             return Tried(None, "its attention is not that of a plain causal model")
     finish = finish_of(module, *plain[-1])
     if finish is None:
-        return Tried(None, "it changes its logits in a way that is not known")
+        return Tried(None, "it changes its logits in an unknown way")
     return Tried(finish, "", _continues(module, asked, [hidden[-1:] for hidden, _ in plain]))
 
 
 def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Sequence[Tensor]) -> bool:
-    """Whether the last tokens, fed one a row after a tree of the others, give the hidden states that they should."""
+    """Return whether the last tokens, fed one per row after a tree of the others, give the right hidden states."""
     pack = next(packs([ids[:-1] for ids in asked], 10**6))
     slots = Slots(len(asked), max(map(len, asked)))
     try:
@@ -85,26 +85,26 @@ def _continues(module: PreTrainedModel, asked: Sequence[Sequence[int]], last: Se
 
 
 def exact_up_to(module: PreTrainedModel) -> int:
-    """The longest sequence that may stand beside others: within attention windows and one scale of rotary positions."""
+    """Return the maximum length of sequences in a tree: within attention windows and one scale of rotary positions."""
     config = module.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     limits = [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
-    if rope.get("rope_type") in ("dynamic", "longrope"):  # whose frequencies depend on the longest of a batch
+    if rope.get("rope_type") in ("dynamic", "longrope"):  # the frequencies depend on the longest sequence of a batch
         original = rope.get("original_max_position_embeddings")
         limits.append(original or getattr(config, "original_max_position_embeddings", config.max_position_embeddings))
     return min([int(limit) for limit in limits if limit], default=10**9)
 
 
 def plain_forward(module: PreTrainedModel, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Hidden states before the output embedding, and the last position's logits, of one sequence of ids or symbols."""
+    """Return hidden states before the output embedding, and the last logits, of one sequence of ids or symbols."""
     with caught(module.get_output_embeddings()) as seen, editing_rows([flags(ids)]):
         out = module(input_ids=torch.tensor([token_ids(ids)], device=input_device(module)), use_cache=False)
     return seen[0], out.logits[0, -1]
 
 
 def near(one: Tensor, other: Tensor) -> bool:
-    """Equal but for rounding; a wrong mask or position shows in whole parts, not in per mille."""
-    return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)  # never of nan
+    """Return whether tensors are equal up to rounding; a wrong mask or position makes a far larger difference."""
+    return _distance(one, other) < (1e-3 if one.dtype == torch.float32 else 0.1)  # never true for nan
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -112,7 +112,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish | None:
-    """How a model's logits come from its output embedding: found among the known ways by trying each."""
+    """Determine how a model's logits follow from its output embedding, by comparing all known ways."""
     head: Any = module.get_output_embeddings()
     raw = head(hidden[-1:])[0]
     config = module.config.get_text_config()
@@ -122,7 +122,7 @@ def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish
     if cap:
         ways.append(lambda x: torch.tanh(x / cap) * cap)
     ways += [lambda x, f=factor: x * f for factor in factors if factor]  # type: ignore[misc]
-    known = logits.isfinite()  # a token that a model forbids has -inf; nothing can be compared there
+    known = logits.isfinite()  # tokens that a model forbids have -inf and cannot be compared
     if not known.any():
         return None
 
@@ -130,7 +130,7 @@ def finish_of(module: PreTrainedModel, hidden: Tensor, logits: Tensor) -> Finish
         found = _distance(way(raw)[known], logits[known])
         return inf if isnan(found) else found
 
-    best = min(ways, key=distance)  # small logits are near under a wrong cap, too
+    best = min(ways, key=distance)  # small logits are also near under a wrong cap
     return best if near(best(raw)[known], logits[known]) else None
 
 
@@ -139,5 +139,5 @@ def _inverse(value: float | None) -> float | None:
 
 
 def inner(module: Any) -> Any:
-    """The transformers model inside an adapter's wrapper."""
+    """Return the transformers model inside an adapter's wrapper."""
     return module.get_base_model() if hasattr(module, "get_base_model") else module

@@ -1,4 +1,4 @@
-"""Log-probabilities of every token of a text, with the most probable ones in its place: what `echo` shows."""
+"""Log-probabilities of every token of a text, and of the most probable ones at its position, as shown by `echo`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Listed(NamedTuple):
-    """One token of a text."""
+    """A token of a text."""
 
     logprob: float
-    """Natural log of its probability given all before it."""
+    """Natural logarithm of its probability, given all tokens before it."""
     top: Ranked
-    """The most probable tokens in its place."""
+    """Tokens with the highest probability at its position."""
 
 
 class _Part(NamedTuple):
@@ -44,14 +44,14 @@ def token_tables(
     pad_id: int = 0,
     batch_tokens: int = 8_192,
 ) -> list[list[Listed]]:
-    """Each row's tokens from a start on.
+    """Return the log-probabilities of each row's tokens from a start on.
 
     Args:
         module: A causal language model.
         rows: Token ids.
-        starts: Per row, the first token that is listed, counted from 0; token 0 has nothing before it and is left out.
-        k: How many of the most probable tokens are listed; 0 lists none.
-        pad_id: Fills up shorter rows on the right, where no real position sees it.
+        starts: First token listed in each row, counted from 0; token 0 has nothing before it and is left out.
+        k: Number of most probable tokens listed; 0 lists none.
+        pad_id: Token that pads shorter rows on the right, where no real position sees it.
         batch_tokens: Padded tokens in a batch.
 
     Raises:
@@ -73,7 +73,7 @@ def token_tables(
 
 
 def _parts(rows: Sequence[Sequence[int]], starts: Sequence[int], most: int) -> Iterator[_Part]:
-    """Cut rows so that no part has more logits than fit."""
+    """Cut rows into parts of at most `most` positions, whose logits fit into memory."""
     for row, (ids, start) in enumerate(zip(rows, starts, strict=True)):
         for first in range(max(1, start), len(ids), most):
             yield _Part(row, first, min(len(ids), first + most))
@@ -82,7 +82,7 @@ def _parts(rows: Sequence[Sequence[int]], starts: Sequence[int], most: int) -> I
 def _read(
     module: PreTrainedModel, rows: Sequence[Sequence[int]], parts: Sequence[_Part], k: int, pad_id: int
 ) -> list[list[Listed]]:
-    """One right-padded forward."""
+    """Read parts in one right-padded forward."""
     ids, mask = right_pad([rows[p.row][: p.end - 1] for p in parts], pad_id, device=input_device(module))
     flat = torch.tensor([n * ids.shape[1] + at - 1 for n, p in enumerate(parts) for at in range(p.first, p.end)])
     head: torch.nn.Module = module.get_output_embeddings()

@@ -1,4 +1,4 @@
-"""The most probable next tokens of prompts, for those who must name tokens that nobody asked for."""
+"""The most probable next tokens of prompts, for callers that list tokens without asking for specific ones."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def top_tokens(
     pad_id: int = 0,
     batch_tokens: int = 8_192,
 ) -> list[Ranked]:
-    """The `k` most probable next tokens of each row.
+    """Return the `k` most probable next tokens of each row.
 
     Args:
         module: A causal language model.
-        rows: Token ids, at least one a row.
-        k: How many; a vocabulary that is smaller gives all it has.
-        also: Per row, tokens that are listed too where they are not among these; none where left out.
-        pad_id: Fills up shorter rows on the right, where no real position sees it.
+        rows: Token ids, at least one per row.
+        k: Number of tokens; a smaller vocabulary gives all it has.
+        also: Tokens of each row that are listed as well, if they are not among these.
+        pad_id: Token that pads shorter rows on the right, where no real position sees it.
         batch_tokens: Padded tokens in a batch.
 
     Raises:
@@ -57,7 +57,7 @@ def top_tokens(
 
 
 def _last_logits(module: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
-    """Logits after the last token of each row, [rows, vocabulary], float32."""
+    """Return logits after the last token of each row, [rows, vocabulary], float32."""
     ids, mask = right_pad(rows, pad_id, device=input_device(module))
     last = torch.tensor([n * ids.shape[1] + len(r) - 1 for n, r in enumerate(rows)])
     head: torch.nn.Module = module.get_output_embeddings()

@@ -1,8 +1,8 @@
-"""Copies between the host and a GPU that wait for nothing.
+"""Copies between the host and a GPU without waiting.
 
 A GPU works through a queue. A copy from ordinary memory, and every number that the host reads, waits until everything
-queued before it is done, and while the host waits it queues nothing. So what goes to the device is copied from pinned
-memory, all of a call's small tensors at once, and what comes back is fetched after the host has queued more work.
+queued before it is done, and while the host waits it queues nothing. So data for the device is copied from pinned
+memory, all of a call's small tensors at once, and results are fetched after the host has queued more work.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 ASYNCHRONOUS = {"cuda"}
-"""Types of devices to and from which is copied without waiting."""
+"""Types of devices with copies that do not wait."""
 
 
 def asynchronous(device: torch.device) -> bool:
-    """Whether a device works on while the host prepares what comes next."""
+    """Return whether a device continues to work while the host prepares the next step."""
     return device.type in ASYNCHRONOUS
 
 
@@ -26,8 +26,8 @@ def upload(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Copy tensors of the host to a device, those of one type together, without waiting for the device.
 
     Args:
-        tensors: On the CPU, of any shapes and types.
-        device: Where they go; on a CPU they are given back as they are.
+        tensors: Tensors on the CPU, of any shapes and types.
+        device: Target device; on a CPU the tensors are returned as they are.
 
     Returns:
         The same values in the same order. Those of one type are views of one tensor.
@@ -49,10 +49,10 @@ def download(values: Tensor) -> Callable[[], Tensor]:
     """Queue a copy of computed values to the host.
 
     Args:
-        values: On any device.
+        values: Values on any device.
 
     Returns:
-        A function that waits until this copy is there, not for what was queued after it, and gives it.
+        A function that waits for this copy, not for work queued after it, and returns it.
     """
     if not asynchronous(values.device):
         return values.cpu

@@ -1,7 +1,7 @@
 """Attention over a tree of tokens: every node attends to its ancestors and to itself.
 
-The keys and values of a path are gathered, so that runs that hang on one prefix see it without its being fed again;
-runs that hang on one another are gathered for together. On CPUs a long beginning of many paths is not gathered but
+The keys and values of a path are gathered, so that runs that share a prefix see it without feeding it again;
+runs that branch off each other are gathered together. On CPUs a long beginning of many paths is not gathered but
 attended to by all of them at once. Everything else of the model runs on the flat row of nodes.
 """
 
@@ -23,9 +23,9 @@ from evenhand.inference.stems import Stem, stems
 from evenhand.inference.transfers import upload
 
 WASTE = 1.6
-"""A group of blocks is padded to at most this many times its own attention cells."""
+"""Maximum ratio of a group's padded attention cells to its own."""
 KEYS = 32_768
-"""Most gathered keys of a group; bounds the memory."""
+"""Maximum number of gathered keys in a group; it bounds the memory."""
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of tokens in one layer, each [tokens, key heads, width]."""
@@ -36,21 +36,21 @@ class Group:
     """Blocks of about the same size, padded to [blocks, queries] and [blocks, keys]."""
 
     causal: bool
-    """A single sequence from its first token on: neither gathering nor a mask is needed."""
+    """Whether it is a single sequence from its first token on, which needs neither gathering nor a mask."""
     first: int
-    """The first query's node, as a number of the host: reading it from a GPU would wait for the GPU."""
+    """Node of the first query, as a number on the host: reading it from a GPU would wait for the GPU."""
     queries: Tensor
-    """[blocks, Q] node indices; padding repeats the last."""
+    """Node indices of the queries, [blocks, Q]; padding repeats the last."""
     keys: Tensor
-    """[blocks, K] node indices; padding repeats the last."""
+    """Node indices of the keys, [blocks, K]; padding repeats the last."""
     allowed: Tensor
-    """[blocks, Q, K] whether a query attends to a key."""
+    """Whether a query attends to a key, [blocks, Q, K]."""
     kept: Tensor
-    """Which of the flattened [blocks * Q] queries are none of the padding."""
+    """Indices of the flattened queries, [blocks * Q], that are not padding."""
     biases: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     def bias(self, repeats: int, dtype: torch.dtype) -> Tensor:
-        """[blocks, 1, repeats * Q, K]: 0 where a query attends and -inf elsewhere; the same for all layers."""
+        """Return the bias, [blocks, 1, repeats * Q, K]: 0 where a query attends, else -inf; the same for all layers."""
         if (repeats, dtype) not in self.biases:
             blank = torch.zeros(self.allowed.shape, dtype=dtype, device=self.allowed.device)
             blank.masked_fill_(~self.allowed, -torch.inf)
@@ -60,24 +60,24 @@ class Group:
 
 @dataclass
 class StemGroups:
-    """A common beginning of blocks, and the groups of what they attend to besides."""
+    """A common beginning of blocks, and the groups of what else they attend to."""
 
     keys: slice | Tensor
-    """The nodes of the beginning."""
+    """Nodes of the beginning."""
     queries: slice | Tensor
-    """All nodes that attend to it."""
+    """Nodes that attend to it."""
     groups: list[Group]
 
 
 class TreeAttention:
-    """How one pack is attended to."""
+    """Attention over one pack, with gathered keys and values."""
 
     def __init__(self, pack: Pack, known: Callable[[int], KeysValues] | None = None, *, keep: bool = False) -> None:
-        """Sort the tree into blocks.
+        """Divide the tree into blocks.
 
         Args:
             pack: The tree.
-            known: Gives a layer's keys and values of the pack's known nodes, in their order.
+            known: Returns a layer's keys and values of the pack's known nodes, in order.
             keep: Whether all keys and values are kept in `made`.
         """
         self._blocks = blocks(pack.runs)
@@ -86,7 +86,7 @@ class TreeAttention:
         self._known = known if pack.known else None
         self._keep = keep
         self.made: dict[int, KeysValues] = {}
-        """Per layer keys and values by node; those of known nodes stand reversed at the end, where -1 is the first."""
+        """Keys and values by node, for each layer; those of known nodes are reversed at the end, so -1 is the first."""
 
     def __call__(
         self, layer: int | None, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, softcap: float | None
@@ -112,7 +112,7 @@ class TreeAttention:
         return out.flatten(1, 2)[None]
 
     def _all(self, layer: int | None, key: Tensor, value: Tensor) -> KeysValues:
-        """Keys and values of fed and known nodes, [nodes, key heads, width]."""
+        """Return keys and values of fed and known nodes, [nodes, key heads, width]."""
         k, v = key[0].transpose(0, 1), value[0].transpose(0, 1)
         if layer is None:
             if self._keep or self._known:
@@ -126,7 +126,7 @@ class TreeAttention:
         return k, v
 
     def _groups_on(self, device: torch.device) -> list[Group]:
-        """The groups with their tensors on a device; a model may lie on several."""
+        """Return the groups with their tensors on a device; a model may be on several."""
         if device not in self._on:
             groups = [_group(some) for some in _alike(self._blocks)]
             there = iter(upload([t for g in groups for t in (g.queries, g.keys, g.allowed, g.kept)], device))
@@ -135,7 +135,7 @@ class TreeAttention:
         return self._on[device]
 
     def _cascaded(self) -> tuple[list[StemGroups], list[Group]]:
-        """The groups on the CPU with long common beginnings taken out."""
+        """Return the groups on the CPU, with long common beginnings separated."""
         if self._cascade is None:
             found, apart = stems(self._blocks)
             self._cascade = [_stem_groups(stem) for stem in found], [_group(some) for some in _alike(apart)]
@@ -143,7 +143,7 @@ class TreeAttention:
 
 
 def _run_alone(part: slice, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, out: Tensor) -> None:
-    """Plain causal attention of a sequence from its first token on."""
+    """Compute plain causal attention of a sequence from its first token on."""
     q, k, v = (t[:, :, part] for t in (query, key, value))
     grouped = query.shape[1] > key.shape[1]
     made = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
@@ -151,9 +151,9 @@ def _run_alone(part: slice, query: Tensor, key: Tensor, value: Tensor, scaling: 
 
 
 def _gathered(group: Group, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a group's blocks, and the mask.
+    """Gather queries, keys and values of a group's blocks, and the mask.
 
-    The queries that share a key head stand one below the other: [blocks, key heads, repeats * Q, width].
+    Queries that share a key head are stacked: [blocks, key heads, repeats * Q, width].
     """
     folded = q[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)
     keys, values = (t[group.keys].transpose(1, 2) for t in (k, v))
@@ -161,7 +161,7 @@ def _gathered(group: Group, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Te
 
 
 def _put(group: Group, made: Tensor, out: Tensor) -> None:
-    """Put what a group's queries give, [blocks, key heads, repeats * Q, ...], to their nodes [node, ...]."""
+    """Write the results of a group's queries, [blocks, key heads, repeats * Q, ...], to their nodes, [node, ...]."""
     folded = made.reshape(*made.shape[:2], out.shape[2], -1, *made.shape[3:])
     apart = folded.movedim(3, 1).flatten(0, 1)
     nodes = group.queries.flatten()
@@ -172,7 +172,7 @@ def _put(group: Group, made: Tensor, out: Tensor) -> None:
 
 
 def _attend_to_stem(stem: StemGroups, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, out: Tensor) -> None:
-    """All queries attend to the common beginning, each block to the rest; merged by the sums of their weights."""
+    """Attend to the common beginning for all queries and to the rest per block, and merge by the sums of weights."""
     normaliser = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
     for group in stem.groups:
         made, sums = attention_support.attended_with_normaliser(*_gathered(group, q, k, v), scaling)
@@ -192,7 +192,7 @@ def _stem_groups(stem: Stem) -> StemGroups:
 
 
 def nodes_of(indices: Indices) -> slice | Tensor:
-    """Consecutive nodes as a slice, which copies nothing."""
+    """Return consecutive nodes as a slice, which needs no copy, others as a tensor."""
     first, last = int(indices[0]), int(indices[-1])
     if first >= 0 and bool((np.diff(indices) == 1).all()):
         return slice(first, last + 1)

@@ -1,6 +1,6 @@
-"""Which kernel attends to a tree of tokens: the gathered one, or one of two for GPUs that are chosen by name.
+"""Select the tree attention kernel: the gathered one, or one of two for GPUs that are chosen by name.
 
-All give the same up to rounding. Which is fastest depends on the card; `benchmarks/gpu.py` measures them.
+All give the same results up to rounding. Which is fastest depends on the card; `benchmarks/gpu.py` measures them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from evenhand.inference.tree_attention import KeysValues, TreeAttention
 
 GATHERED, FLEX, CASCADE = "gathered", "flex", "cascade"
 KERNELS = (GATHERED, FLEX, CASCADE)
-"""Padded groups of gathered keys; FlexAttention with a block mask; FlashAttention for paths and runs, then merged."""
+"""Kernels: padded groups of gathered keys, FlexAttention with a block mask, or FlashAttention in two merged parts."""
 
 Known = Callable[[int], KeysValues]
-"""Gives a layer's keys and values of the known nodes of a pack, in their order."""
+"""Returns a layer's keys and values of the known nodes of a pack, in order."""
 
 _CHOSEN: ContextVar[str] = ContextVar("tree_kernel", default=GATHERED)
 
@@ -32,12 +32,12 @@ class Tree(Attention, Protocol):
 
     @property
     def made(self) -> dict[int, KeysValues]:
-        """Per layer keys and values by node, where they are kept."""
+        """Keys and values by node, for each layer, if they are kept."""
 
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Attend to trees by one of the `KERNELS` within the block."""
+    """Use one of the `KERNELS` for trees within the block."""
     token = _CHOSEN.set(checked(name))
     try:
         yield
@@ -46,10 +46,10 @@ def using(name: str) -> Iterator[None]:
 
 
 def checked(name: str) -> str:
-    """The name of a kernel.
+    """Return the name of a kernel, if it exists.
 
     Raises:
-        SettingsError: There is none of that name.
+        SettingsError: There is no kernel of that name.
     """
     if name not in KERNELS:
         raise SettingsError(f"tree_kernel {name!r} does not exist: use one of {', '.join(KERNELS)}")
@@ -57,11 +57,11 @@ def checked(name: str) -> str:
 
 
 def tree_of(pack: Pack, known: Known | None = None, *, keep: bool = False) -> Tree:
-    """How a pack is attended to, by the kernel that is chosen; with known nodes always by the gathered one.
+    """Return the attention over a pack by the chosen kernel; with known nodes it is always the gathered one.
 
     Args:
         pack: The tree.
-        known: Gives the keys and values of its known nodes; None where it has none.
+        known: Returns the keys and values of its known nodes; None if it has none.
         keep: Whether all keys and values are kept in `made`.
     """
     name = _CHOSEN.get()

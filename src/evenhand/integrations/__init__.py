@@ -1,4 +1,4 @@
-"""Other tools at the ends of a `Model`: lm-evaluation-harness and the OpenAI protocol.
+"""Connections of a `Model` to other tools: lm-evaluation-harness, the OpenAI protocol and Ray.
 
 It may import `experiment` and everything below it, but not the proving ground.
 """

@@ -33,7 +33,7 @@ from evenhand.report.cost import COST_NAMES
 
 MultipleChoice = Literal["score", "choose"]
 OPEN, CLOSE = "\x02evenhand dialogue ", "\x03"
-"""Around a dialogue that travels through the harness, whose contexts are plain text, as JSON."""
+"""Marks around a dialogue in JSON, as the harness passes contexts on as plain text."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
@@ -41,21 +41,21 @@ LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
 def as_lm(model: Model, *, multiple_choice: MultipleChoice = "score", answer_by: AnswerBy = "text") -> Any:
-    """Make a model, mitigated or not, an `lm_eval.api.model.LM` for `lm_eval.simple_evaluate`.
+    """Wrap a model, mitigated or not, as an `lm_eval.api.model.LM` for `lm_eval.simple_evaluate`.
 
     Args:
-        model: What to ask. Its verbs are called once per kind of request, over all requests.
-        multiple_choice: "score" answers each request by the log-probability of its continuation, as the harness means
-            it; a method that changes only how a model chooses is then not seen. "choose" makes one question of the
+        model: The model to ask. Its verbs are called once per kind of request, with all requests.
+        multiple_choice: "score" answers each request by the log-probability of its continuation, as the harness
+            expects; a method that changes only how a model chooses has no effect. "choose" makes one question of the
             continuations that share a document and a context, puts it to `Model.choose`, and answers with the log of
-            each option's probability (0 and -inf where only a decision is known). Of its metrics only `acc` then
-            means what it says: `acc_norm` would divide these logarithms by the options' lengths.
+            each option's probability (0 and -inf if only a decision is known). Only the metric `acc` is then
+            meaningful: `acc_norm` would divide these logarithms by the options' lengths.
         answer_by: How such a question is answered: "text", "text_per_token" and "text_with_end" score the
             continuations, and the context is all that the model is shown; "letters" and "generation" show them as
             lettered options too.
 
     Raises:
-        SettingsError: lm-eval is not installed, or the model cannot choose and shall.
+        SettingsError: lm-eval is not installed, or the model cannot choose although it is asked to.
     """
     if multiple_choice not in ("score", "choose"):
         raise SettingsError(f"multiple_choice={multiple_choice!r}: give 'score' or 'choose'")
@@ -69,7 +69,7 @@ def as_lm(model: Model, *, multiple_choice: MultipleChoice = "score", answer_by:
 
 
 class _Bridge:
-    """The harness's verbs in terms of ours; `as_lm` joins it with the harness's base class."""
+    """The harness's verbs in terms of ours; `as_lm` combines it with the harness's base class."""
 
     def __init__(self, model: Model, multiple_choice: MultipleChoice, answer_by: AnswerBy) -> None:
         super().__init__()
@@ -77,15 +77,15 @@ class _Bridge:
         self.config = SimpleNamespace(_name_or_path=model.name)  # where the harness looks for a name
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation; the second value is True only for an option that was chosen."""
+        """Return the log-probability of each continuation, and True only for an option that was chosen."""
         asked = [(str(r.args[0]), str(r.args[1])) for r in requests]
         out: dict[int, tuple[float, bool]] = {}
         if self.multiple_choice == "choose":
             out = self._chosen(requests, asked)
         elif _alone(requests):
             warnings.warn(
-                "some documents have a single continuation: whether it is what the model would write is not known, so "
-                "their 'acc' (as of lambada) is 0 whatever the model; their perplexity is right",
+                "some documents have a single continuation, and it is not known whether the model would write it: "
+                "their 'acc' (such as lambada's) is 0 for every model; their perplexity is right",
                 UserWarning,
                 stacklevel=2,
             )
@@ -95,11 +95,11 @@ class _Bridge:
         return [out[i] for i in range(len(asked))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Log-probability of each text; one that does not fit the context is an error, for nothing is cut here."""
+        """Return the log-probability of each text; a text that does not fit the context is an error, and never cut."""
         return self._scores([Passage(str(r.args[0]), id=_name(r)) for r in requests])
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Write each reply: after a chat template as one user's turn, else as the text goes on."""
+        """Write each reply: to a dialogue if the request went through `apply_chat_template`, else as a continuation."""
         groups: dict[Sampling, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(_sampling(request.args[1]), []).append(i)
@@ -107,7 +107,7 @@ class _Bridge:
         out: dict[int, str] = {}
         for sampling, rows in groups.items():
             dialogues = []
-            for i in rows:  # a request that is repeated wants another sample
+            for i in rows:  # a repeated request asks for another sample
                 context = str(requests[i].args[0])
                 draw = draws[sampling, context] = draws.get((sampling, context), -1) + 1
                 dialogues.append(_dialogue(context, draw))
@@ -121,10 +121,10 @@ class _Bridge:
         return [out[i] for i in range(len(requests))]
 
     def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """Write a dialogue down so that the model's own template is applied to it later.
+        """Serialise a dialogue, so that the model's own template is applied to it later.
 
         Raises:
-            SettingsError: The assistant's turn shall begin with given words.
+            SettingsError: The assistant's turn is to begin with given words.
         """
         if not add_generation_prompt:
             raise SettingsError("evenhand cannot begin the assistant's turn; run the task without its gen_prefix")
@@ -132,28 +132,28 @@ class _Bridge:
         return f"{OPEN}{json.dumps(turns)}{CLOSE}"
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The model applies its own; the harness only writes this down."""
+        """Describe the template for the harness, which only records it; the model applies its own."""
         return "the model's own, applied by evenhand" if chat_template else ""
 
     @property
     def tokenizer_name(self) -> str:
-        """What decides the prompts, for the harness's cache of requests."""
+        """Name of what decides the prompts, for the harness's cache of requests."""
         return f"evenhand {self.model.fingerprint}"
 
     def get_model_info(self) -> dict[str, Any]:
-        """Facts for the harness's results."""
+        """Return facts for the harness's results."""
         facts = self.model.facts()
         return {**_size(facts), "model_sha": self.model.fingerprint, "evenhand": facts}
 
     def _scores(self, texts: Sequence[Passage]) -> list[float]:
-        """An empty text is certain."""
+        """Score texts; an empty text has probability 1."""
         full = [i for i, passage in enumerate(texts) if passage.continuation.strip()]
         found = self.model.score([texts[i] for i in full]) if full else []
         values = dict(zip(full, found, strict=True))
         return [values[i].logprob if i in values else 0.0 for i in range(len(texts))]
 
     def _chosen(self, requests: Sequence[Any], asked: Sequence[tuple[str, str]]) -> dict[int, tuple[float, bool]]:
-        """Answers to those requests that together form a question."""
+        """Answer the requests that together form a question."""
         groups: dict[tuple[Any, Any, str], list[int]] = {}
         for i, request in enumerate(requests):
             if request.doc_id is not None and asked[i][0]:
@@ -188,7 +188,7 @@ class _Bridge:
 
 
 def _alone(requests: Sequence[Any]) -> bool:
-    """Whether some document has but one continuation."""
+    """Whether some document has only one continuation."""
     seen: dict[tuple[Any, Any], set[tuple[str, str]]] = {}
     for r in requests:
         seen.setdefault((r.task_name, r.doc_id), set()).add((str(r.args[0]), str(r.args[1])))
@@ -200,7 +200,7 @@ def _name(request: Any) -> str:
 
 
 def _prompt(context: str) -> str | Dialogue:
-    """A context as `Model.score` takes it."""
+    """Convert a context for `Model.score`."""
     return _dialogue(context) if context.startswith(OPEN) else context
 
 
@@ -214,15 +214,15 @@ def _dialogue(context: str, draw: int = 0) -> Dialogue:
 
 
 def _sampling(given: Mapping[str, Any]) -> Sampling:
-    """The harness's generation settings as ours.
+    """Convert the harness's generation settings to ours.
 
     Raises:
-        SettingsError: One that our sampler does not know, and would have to ignore.
+        SettingsError: Our sampler does not know a setting, and would have to ignore it.
     """
     known = ("until", "do_sample", "temperature", "top_p", *LENGTHS)
     unknown = [k for k, v in given.items() if k not in known and v is not None]
     if unknown:
-        raise SettingsError(f"generation settings {', '.join(unknown)} cannot be followed; known: {', '.join(known)}")
+        raise SettingsError(f"generation settings {', '.join(unknown)} are not supported; known: {', '.join(known)}")
     until = given.get("until") or ()
     temperature = float(given.get("temperature") or 0.0)
     if given.get("do_sample") is False:
@@ -236,7 +236,7 @@ def _sampling(given: Mapping[str, Any]) -> Sampling:
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:
-    """Not every model stops by itself."""
+    """Cut a text at its first stop string, as not every model stops by itself."""
     return text[: first_stop(text, stop)]
 
 
@@ -262,15 +262,15 @@ def write_results(
     """Write results as the harness's own results files, one per model and method: FOLDER/NAME/results_TIME.json.
 
     A benchmark is a group whose subtasks are its own groups; the filter is "none". Standard errors are those of the
-    records (over clusters), and "N/A" where there is no interval. Metrics without a value and costs are left out.
+    records (over clusters), and "N/A" if there is no interval. Metrics without a value and costs are left out.
 
     Args:
         results: A report, or the records of one.
-        folder: Where to; made if missing, and nothing in it is replaced.
-        manifest: Facts of the run where only records are given.
+        folder: Folder to write to; made if missing, and nothing in it is replaced.
+        manifest: Facts of the run, if only records are given.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
         SettingsError: There is no number to write.
@@ -279,7 +279,7 @@ def write_results(
     facts: Mapping[str, Any] = results.manifest if isinstance(results, Report) else manifest or {}
     sides: dict[tuple[str, str], list[Record]] = {}
     for record in results.records if isinstance(results, Report) else results:
-        if record.metric not in COST_NAMES:  # a metric there says how good a model is
+        if record.metric not in COST_NAMES:  # in the harness, metrics measure how good a model is
             sides.setdefault((record.model, record.method), []).append(record)
     sides = {key: mine for key, mine in sides.items() if any(r.metric for r in mine)}
     if not sides:
@@ -295,7 +295,7 @@ def write_results(
 
 
 def _tables(records: Sequence[Record], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the harness keeps per task."""
+    """Return everything that the harness records per task."""
     out: dict[str, dict[str, Any]] = {
         key: {} for key in ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better")
     }
@@ -335,7 +335,7 @@ def _tables(records: Sequence[Record], facts: Mapping[str, Any]) -> dict[str, An
 def _about(
     model: str, method: str, name: str, safe: str, records: Sequence[Record], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the harness keeps of the model and the run, and beside it what evenhand knows."""
+    """Return what the harness records of the model and the run, and what evenhand adds."""
     described = facts.get("models", {}).get(model, {})
     seed, versions = facts.get("seed"), facts.get("versions") or provenance.versions()
     config = {

@@ -7,7 +7,7 @@
     scores.interval()                  # metric -> (low, high)
     scores.compare(other_predictions)  # a Report, as evenhand.compare returns it
 
-There is a function for every registered benchmark, those of plugins included: `help(evenhand.metrics.mmlu)`. `measure`
+There is a function for every registered benchmark, including those of plugins: `help(evenhand.metrics.mmlu)`. `measure`
 takes a benchmark of any kind, such as one that is not registered. Values, intervals and p-values are those that
 `evenhand.compare` gives for the same answers, as they come from the same code.
 """

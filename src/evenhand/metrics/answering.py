@@ -1,7 +1,7 @@
-"""From predictions to a benchmark's own answers.
+"""Turn predictions into a benchmark's own answers.
 
-A question's answer is read directly. Where an item asks for several things, the benchmark's `ask` puts them together:
-it asks `GivenModel`, which knows nothing but the predictions, so that no rule of a benchmark is written twice.
+A question's answer is read directly. If an item asks for several things, the benchmark's `ask` combines them:
+it asks `GivenModel`, which only knows the predictions, so that no rule of a benchmark is implemented twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evenhand.metrics.reading import choice_of, is_numeral, reply_of, score_of
 
 
 def answers_of(benchmark: Benchmark, items: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
-    """One answer per item, of the benchmark's `answer_type`.
+    """Return one answer per item, of the benchmark's `answer_type`.
 
     Raises:
         SettingsError: A prediction cannot be used; the message names the item.
@@ -44,14 +44,14 @@ def _chosen(benchmark: Benchmark, item: Any, prediction: Any) -> Choice:
     if not isinstance(item, QuestionItem):
         if isinstance(prediction, Choice):
             return prediction
-        raise SettingsError(f"{place}: the benchmark's items are no questions, so give a Choice")
-    if isinstance(prediction, str) and "generate" in benchmark.needs:  # a way of reading replies of its own
+        raise SettingsError(f"{place}: the benchmark's items are not questions, so pass a Choice")
+    if isinstance(prediction, str) and "generate" in benchmark.needs:  # it reads replies in its own way
         return benchmark.ask(Replying(prediction), [item])[0]  # type: ignore[no-any-return]
     return choice_of(prediction, item.question, place, quotable=benchmark.quotable)
 
 
 def _ready(benchmark: Benchmark, item: Any, prediction: Any) -> Any:
-    """An answer that is given as such, or by its fields; None of anything else."""
+    """Return an answer that is given as such, or by its fields; None for anything else."""
     kind = benchmark.answer_type
     if isinstance(prediction, kind):
         return prediction
@@ -83,7 +83,7 @@ def _put_together(benchmark: Benchmark, items: Sequence[Any], predictions: Seque
 
 
 def _parts(place: str, asked: Sequence[Asked], prediction: Any) -> Sequence[Any]:
-    """What was predicted of each thing that an item asks for; None of each where the prediction is None."""
+    """Return what was predicted for each thing that an item asks for; None for each if the prediction is None."""
     if prediction is None:
         return [None] * len(asked)
     if len(asked) == 1:
@@ -106,10 +106,10 @@ def _answer(benchmark: Benchmark, thing: Asked, value: Any, place: str) -> Choic
 
 
 def _warn_if_unread(benchmark: Benchmark, read: Iterable[tuple[Any, Any]]) -> None:
-    """Say so where no text among the predictions, of which there are some, is the answer to its question.
+    """Warn if predictions contain texts, but none of them is the answer to its question.
 
     Raises:
-        SettingsError: All of them are whole numbers: a column of indices that was read as text.
+        SettingsError: All of them are integers: a column of indices that was read as text.
     """
     texts = [(p, answer) for p, answer in read if isinstance(p, str) and isinstance(answer, Choice)]
     if texts and all(answer.decision is None for _, answer in texts):

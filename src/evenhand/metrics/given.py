@@ -1,4 +1,4 @@
-"""From what a caller gives to items with their names, and to one prediction per item."""
+"""Turn what a caller passes into items with names, and one prediction per item."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from evenhand.interfaces import Benchmark
 
 
 class Given(NamedTuple):
-    """What was asked."""
+    """The items that were asked."""
 
     items: list[Any]
     names: list[str]
-    """What the caller calls each item; its id, unless rows came as a mapping."""
+    """The caller's name of each item; its id, unless rows came as a mapping."""
 
 
 @runtime_checkable
@@ -24,19 +24,19 @@ class _Array(Protocol):
     """An array, tensor or column."""
 
     def tolist(self) -> Any:
-        """Its values as Python's own."""
+        """Return its values as Python's own."""
 
 
 def items_of(benchmark: Benchmark, rows: Any) -> Given:
-    """The items that were asked.
+    """Return the items that were asked.
 
     Args:
-        benchmark: Whose items they are.
-        rows: None for all items of the benchmark; else items, their ids, or raw rows, in a sequence or a table, or a
+        benchmark: Benchmark of the items.
+        rows: None for all items of the benchmark; or items, their ids, or raw rows, in a sequence or a table, or a
             mapping of items or raw rows.
 
     Raises:
-        SettingsError: They are none of these, or one is there twice.
+        SettingsError: They are none of these, or one occurs twice.
         DataError: A raw row cannot be used.
     """
     if rows is None:
@@ -54,10 +54,10 @@ def items_of(benchmark: Benchmark, rows: Any) -> Given:
 
 
 def by_item(benchmark: Benchmark, given: Given, predictions: Any) -> list[Any]:
-    """The prediction of each item, in the order of the items; arrays as lists, nan and `pandas.NA` as None.
+    """Return the prediction of each item, in order; arrays as lists, nan and `pandas.NA` as None.
 
     Raises:
-        SettingsError: There are too many or too few, or some are of unknown items.
+        SettingsError: There are too many or too few, or some are for unknown items.
     """
     if isinstance(predictions, Mapping):
         return _looked_up(benchmark, given.names, {str(k): plain(v) for k, v in predictions.items()})
@@ -76,7 +76,7 @@ def by_item(benchmark: Benchmark, given: Given, predictions: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """Arrays as lists, numbers of numpy as Python's, nan and `pandas.NA` as None; anything else as it is."""
+    """Return arrays as lists, numpy numbers as Python's, nan and `pandas.NA` as None; anything else unchanged."""
     import pandas as pd
 
     if isinstance(value, _Array):
@@ -91,7 +91,7 @@ def plain(value: Any) -> Any:
 
 
 def _listed(benchmark: Benchmark, rows: Any) -> list[Any]:
-    """The rows of a table, array or sequence."""
+    """Return the rows of a table, array or sequence."""
     import pandas as pd
 
     if isinstance(rows, pd.DataFrame):
@@ -105,7 +105,7 @@ def _listed(benchmark: Benchmark, rows: Any) -> list[Any]:
 
 
 def _predicted(predictions: Any) -> list[Any]:
-    """Predictions in order; the only column of a table by itself."""
+    """Return predictions in order; a table's only column by itself."""
     import pandas as pd
 
     if isinstance(predictions, pd.DataFrame):
@@ -114,12 +114,12 @@ def _predicted(predictions: Any) -> list[Any]:
 
 
 def _made(benchmark: Benchmark, listed: Sequence[Any]) -> list[Any]:
-    """Items of what is given for them: all of one kind."""
+    """Make items from what is given for them, which has to be of one kind."""
     if all(isinstance(row, str) for row in listed):
         return _chosen(benchmark, listed)
     if all(isinstance(row, Mapping) for row in listed):
         if not isinstance(benchmark, RowBenchmark):
-            raise SettingsError(f"{benchmark.name}: it makes no items of raw rows; give items, or ids of items")
+            raise SettingsError(f"{benchmark.name}: it cannot make items of raw rows; pass items, or ids of items")
         return list(benchmark.items_of_rows(listed))
     for number, row in enumerate(listed):
         if isinstance(row, str | Mapping) or not _is_item(row):
@@ -160,7 +160,7 @@ def _looked_up(benchmark: Benchmark, names: Sequence[str], found: Mapping[str, A
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    """The names like one, or a first few: a benchmark may have thousands."""
+    """Return the names like one, or a first few: a benchmark may have thousands."""
     names = sorted(known)
     near = suggest(name, names)
     return near if near.startswith("Did") or len(names) <= 5 else f"Names look like {', '.join(map(repr, names[:3]))}."
@@ -180,5 +180,5 @@ def _refuse_sets(benchmark: Benchmark, what: str, given: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: short, and without the texts of items."""
+    """Format a value for a message, short and without the texts of items."""
     return f"the text {value[:40]!r}" if isinstance(value, str) else f"of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""`GivenModel`: answers what a benchmark asks by predictions that were made elsewhere."""
+"""`GivenModel`: answers what a benchmark asks with predictions that were made elsewhere."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ class _Nobody(Model):
 
     @property
     def fingerprint(self) -> str:
-        """Of the name alone: nothing is stored under it."""
+        """Hash of the name only, as nothing is stored under it."""
         return digest(self.name)
 
     def save(self, folder: str | Path) -> Path:
-        """Not possible.
+        """Refuse to save.
 
         Raises:
             EvenhandError: Always.
         """
-        raise EvenhandError("predictions are no model, and cannot be saved as one")
+        raise EvenhandError("predictions are not a model, and cannot be saved as one")
 
 
 class Replying(_Nobody):
-    """Writes one and the same reply to whatever it is asked."""
+    """A model that writes the same reply to everything."""
 
     def __init__(self, text: str) -> None:
         """Take the reply."""
         self.text = text
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = UNKNOWN) -> list[Reply]:
-        """The reply, every time."""
+        """Return the reply, every time."""
         return [Reply(self.text)] * len(dialogues)
 
 
 class _Listening(_Nobody):
-    """Takes down what it is asked, and answers anything."""
+    """A model that records what it is asked, and answers anything."""
 
     def __init__(self) -> None:
         self.heard: list[Asked] = []
@@ -67,28 +67,28 @@ class _Listening(_Nobody):
 
 
 class GivenModel(_Nobody):
-    """Answers with what it has learned, and knows nothing else."""
+    """A model that answers with what it has learned, and knows nothing else."""
 
     def __init__(self) -> None:
-        """Nothing is known at first."""
+        """Start without any knowledge."""
         self._known: dict[Asked, Choice | Score] = {}
 
     def asked_for(self, benchmark: Benchmark, item: Any) -> list[Asked]:
-        """What a benchmark asks a model for one item, in order; what it asks twice is there twice."""
+        """Return what a benchmark asks a model for one item, in order, with repetitions."""
         listening = _Listening()
         benchmark.ask(listening, [item])
         return listening.heard
 
     def learn(self, thing: Asked, answer: Choice | Score, place: str) -> None:
-        """Take in the answer to a question, or the score of a text.
+        """Store the answer to a question, or the score of a text.
 
         Args:
-            thing: What is asked.
+            thing: The question or text.
             answer: The answer.
             place: The item, for errors.
 
         Raises:
-            SettingsError: It is asked for the second time, and the answer is a different one.
+            SettingsError: It is asked for a second time, and the answer differs.
         """
         before = self._known.setdefault(thing, answer)
         if before != answer and not (_unscored(before) and _unscored(answer)):
@@ -98,11 +98,11 @@ class GivenModel(_Nobody):
             )
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """The answers, as they were learned."""
+        """Return the learned answers."""
         return [self._known[q] for q in questions]  # type: ignore[misc]
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """The scores, as they were learned."""
+        """Return the learned scores."""
         return [self._known[p] for p in passages]  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""`measure`, and the functions that measure predictions on one benchmark each."""
+"""Provide `measure`, and the functions that measure predictions on one benchmark each."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from evenhand.metrics.scores import Scores
 
 USUAL_LEVEL = 0.95
 ARGUMENTS = """Args:
-    rows: What was asked: items of the benchmark, ids of items, rows as they stand in the data set's file (dicts, a
+    rows: Items that were asked: items of the benchmark, their ids, rows as in the data set's file (dicts, a
         pandas or datasets table), a file or folder, or a mapping from names of your own to items or rows. None takes
-        all items of the benchmark, from where its settings say (`source="demo"` needs no data).
+        all items of the benchmark, from the source in its settings (`source="demo"` needs no data).
     predictions: One per row, in the same order, or a mapping by the names or the ids of the rows.
         {answers}
-    label: What to call these predictions in tables.
+    label: Name of these predictions in tables.
     level: Level of the intervals.
-    replicates: Of the bootstrap, for metrics that take one.
-    bootstrap_seed: Of the bootstrap.
-    **settings: Of the benchmark, `preset` among them.
+    replicates: Number of bootstrap replicates, for metrics that need them.
+    bootstrap_seed: Seed of the bootstrap.
+    **settings: Settings of the benchmark, including `preset`.
 
 Returns:
     `Scores`, with `overall`, `by_group`, `interval()` and `compare(others)`.
@@ -39,7 +39,7 @@ Raises:
     SettingsError: Rows and predictions do not fit each other, or one cannot be used; the message names the item.
     DataError: A row cannot be used, or the benchmark's own data are missing."""
 FORMS = {
-    "Choice": "Of a question: the index of the chosen option (a number), its text or letter, a whole reply, "
+    "Choice": "For a question, the index of the chosen option (a number), its text or letter, a whole reply, "
     "probabilities of all options (with sum 1 within 0.001, by which they are then divided), or None for no answer; "
     "else a `Choice`.",
     "Reply": "The text of the reply, or None for no answer; else a `Reply`.",
@@ -64,13 +64,13 @@ def measure(
     """Measure predictions by any benchmark.
 
     Args:
-        benchmark: An object, or what `evenhand.compare` takes, such as "bbq(convention=helm)".
-        rows: As the benchmark's own function takes them; see `help(evenhand.metrics.bbq)`.
-        predictions: Likewise.
-        label: What to call these predictions in tables.
+        benchmark: A benchmark, or its specification as in `evenhand.compare`, such as "bbq(convention=helm)".
+        rows: Rows as for the benchmark's own function; see `help(evenhand.metrics.bbq)`.
+        predictions: Predictions as for that function.
+        label: Name of these predictions in tables.
         level: Level of the intervals.
-        replicates: Of the bootstrap, for metrics that take one.
-        bootstrap_seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates, for metrics that need them.
+        bootstrap_seed: Seed of the bootstrap.
 
     Raises:
         SettingsError: Rows and predictions do not fit each other, or one cannot be used; the message names the item.
@@ -79,7 +79,7 @@ def measure(
     if not _is_whole(replicates) or replicates < statistics.MIN_REPLICATES:
         raise SettingsError(f"replicates={replicates!r}: give at least {statistics.MIN_REPLICATES}; 2000 is usual")
     if not _is_whole(bootstrap_seed) or bootstrap_seed < 0:
-        raise SettingsError(f"bootstrap_seed={bootstrap_seed!r}: give a whole number from 0 on; 0 is usual")
+        raise SettingsError(f"bootstrap_seed={bootstrap_seed!r}: give an integer of at least 0; 0 is usual")
     built = registry.build_benchmark(benchmark)
     given = items_of(built, rows)
     answers = answers_of(built, given.items, by_item(built, given, predictions))
@@ -87,7 +87,7 @@ def measure(
 
 
 def function_of(name: str) -> Callable[..., Scores]:
-    """The function `evenhand.metrics.NAME`, with the benchmark's settings in its signature."""
+    """Return the function `evenhand.metrics.NAME`, with the benchmark's settings in its signature."""
     cls: type[Benchmark] = registry.benchmarks.get(name)
 
     def function(rows: Any, predictions: Any, **more: Any) -> Scores:
@@ -117,7 +117,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _source(cls: type[Benchmark], rows: str | Path, settings: dict[str, Any]) -> dict[str, str]:
-    """The setting that says where the data are, for a file or folder that was given for rows."""
+    """Return the setting for the data's location, if a file or folder was given for rows."""
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # `settings` has made it a dataclass
     if "source" not in known or "source" in settings:
         why = "source is given, too" if "source" in settings else "the benchmark has no setting `source`"

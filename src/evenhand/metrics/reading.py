@@ -1,4 +1,4 @@
-"""One prediction as an answer: of a question, a request for a reply, or a text to score."""
+"""Read one prediction as an answer: to a question, to a request for a reply, or as the score of a text."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from evenhand.prompting.reply_parsing import LETTERS, normal_form, read_choice
 
 NO_ANSWER = "no answer was given"
 ROUNDING = 1e-6
-"""As for what a model answers (`evenhand.experiment.contracts`): up to here probabilities stay as they are."""
+"""Tolerance within which probabilities stay unchanged, as for a model's answers (`evenhand.experiment.contracts`)."""
 SUM_TOLERANCE = 1e-3
-"""Probabilities in float16, or written with four digits, sum to 1 within this; they are divided by their sum."""
+"""Tolerance of the sum of probabilities, as in float16 or with four digits; they are divided by their sum."""
 NUMERAL = re.compile(r"[+-]?\d+(\.0*)?")
 LONE_LETTER = re.compile(r"[^\w]*([A-Z])[^\w]*")
 
 
 def choice_of(prediction: Any, question: Question, place: str, *, quotable: bool = True) -> Choice:
-    """The answer to a question.
+    """Read the answer to a question.
 
     Args:
         prediction: A `Choice`, the index of an option, its text or letter, a reply, probabilities of all options in
             their order or by text, letter or index, or None. Probabilities must sum to 1 within 0.001, as those in
-            float16 or with four digits do; where the sum is off by more than 1e-6 they are divided by it.
+            float16 or with four digits do; if the sum is off by more than 1e-6 they are divided by it.
         question: The question, with the order in which its options were shown.
         place: The item, for errors.
         quotable: Whether a message may show the options.
 
     Raises:
-        SettingsError: It is none of these, or does not fit the question.
+        SettingsError: The prediction is none of these, or does not fit the question.
     """
     if isinstance(prediction, Choice):
         return _checked(prediction, question, place)
@@ -52,7 +52,7 @@ def choice_of(prediction: Any, question: Question, place: str, *, quotable: bool
 
 
 def reply_of(prediction: Any, place: str) -> Reply:
-    """The answer to a request for a reply: a `Reply`, its text, or None.
+    """Read the answer to a request for a reply: a `Reply`, its text, or None.
 
     Raises:
         SettingsError: It is none of these.
@@ -67,7 +67,7 @@ def reply_of(prediction: Any, place: str) -> Reply:
 
 
 def score_of(prediction: Any, place: str, *, tokens_count: bool) -> Score:
-    """The score of a text: a `Score`, its log-probability, a pair of that and the number of tokens, or None.
+    """Read the score of a text: a `Score`, its log-probability, a pair of that and the number of tokens, or None.
 
     Args:
         prediction: The prediction.
@@ -75,7 +75,7 @@ def score_of(prediction: Any, place: str, *, tokens_count: bool) -> Score:
         tokens_count: Whether the number of tokens matters, so that it must be given.
 
     Raises:
-        SettingsError: It is none of these, or no log-probability.
+        SettingsError: The prediction is none of these, or not a log-probability.
     """
     if prediction is None:
         return Score(math.nan, 0, NO_ANSWER)
@@ -109,7 +109,7 @@ def _tokens(tokens: Any, place: str, tokens_count: bool) -> int:
 
 
 def _checked(choice: Choice, question: Question, place: str) -> Choice:
-    """A `Choice` that fits the question."""
+    """Check that a `Choice` fits the question."""
     if (choice.decision is None) != (choice.status != "answered"):
         raise SettingsError(
             f"{place}: status {choice.status!r} with decision {choice.decision}; without a decision the status is "
@@ -123,7 +123,7 @@ def _checked(choice: Choice, question: Question, place: str) -> Choice:
 
 
 def _read(text: str, question: Question, place: str) -> Choice:
-    """Of an option's text or letter, or of a whole reply."""
+    """Read an option's text or letter, or a whole reply."""
     said = thinking.answer(text)
     decision = read_choice(said, question) if said else None
     bare = normal_form(said) if said else ""
@@ -148,15 +148,15 @@ def _index(value: Any, question: Question, place: str) -> int:
 
 
 def _of_probabilities(values: Sequence[Any], question: Question, place: str) -> Choice:
-    """The most probable option; ties go to the first, as everywhere here."""
-    if len(values) == len(question.options) and all(v is None for v in values):  # a row of a table without an answer
+    """Choose the most probable option, the first of ties, as everywhere here."""
+    if len(values) == len(question.options) and all(v is None for v in values):  # a table's row without an answer
         return Choice(None, status="unanswered", note=NO_ANSWER)
     probabilities = _normalised(values, question, place)
     return Choice(int(np.argmax(probabilities)), probabilities)
 
 
 def _normalised(values: Sequence[Any], question: Question, place: str) -> tuple[float, ...]:
-    """One probability per option, with sum 1."""
+    """Return one probability per option, summing to 1."""
     if len(values) != len(question.options):
         raise SettingsError(f"{place}: {len(values)} probabilities for {len(question.options)} options; give one each")
     if not all(_is_number(v) and -ROUNDING <= v <= 1 + ROUNDING for v in values):
@@ -171,7 +171,7 @@ def _normalised(values: Sequence[Any], question: Question, place: str) -> tuple[
 
 
 def _by_option(given: Mapping[Any, Any], question: Question, place: str, quotable: bool) -> list[Any]:
-    """Probabilities by option, from a mapping whose keys are indices, or texts or letters."""
+    """Return probabilities by option, from a mapping with indices, texts or letters as keys."""
     found: dict[int, Any] = {}
     for key, value in given.items():
         option = read_choice(key, question) if isinstance(key, str) else _index(key, question, place)
@@ -192,7 +192,7 @@ def _is_number(value: Any) -> bool:
 
 
 def is_numeral(text: str) -> bool:
-    """Whether a text is a whole number, such as an index that was read from a file as text."""
+    """Whether a text is an integer, such as an index that was read from a file as text."""
     return NUMERAL.fullmatch(normal_form(text)) is not None
 
 

@@ -1,4 +1,4 @@
-"""`Scores`: the numbers of one set of predictions."""
+"""`Scores`: the metrics of one set of predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = ("group", "metric", "value", "low", "high", "n", "clusters", "main", "
 class Scores:
     """Metrics of predictions on one benchmark, overall and by group, with intervals.
 
-    It is made by `evenhand.metrics.NAME` and `evenhand.metrics.measure`. In a notebook it shows itself as a table.
+    It is made by `evenhand.metrics.NAME` and `evenhand.metrics.measure`. In a notebook it is shown as a table.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class Scores:
         replicates: int,
         bootstrap_seed: int,
     ) -> None:
-        """Take answers that fit the items; the numbers are computed when they are first asked for."""
+        """Take answers that fit the items; numbers are computed when first used."""
         self.benchmark, self.label, self.level = benchmark, label, level
         self.items, self.answers = given.items, list(answers)
         self._given, self._replicates, self._seed = given, replicates, bootstrap_seed
-        self._criteria(level)  # which refuses a level that makes no sense
+        self._criteria(level)  # which refuses an invalid level
 
     @cached_property
     def report(self) -> Report:
-        """The same numbers as a `Report`, with tables, a plot and a page."""
+        """Return the same numbers as a `Report`, with tables, a plot and a page."""
         return self._report([self._cell(BASELINE)], self.level)
 
     @property
     def records(self) -> list[Record]:
-        """All numbers with everything that qualifies them."""
+        """Return all numbers with everything that qualifies them."""
         return self.report.records
 
     @property
     def overall(self) -> dict[str, float]:
-        """The value of every metric over all items; nan where it is not defined, such as where nothing is answered."""
+        """The value of every metric over all items; nan where undefined, such as if nothing is answered."""
         return {r.metric: r.value for r in self.records if r.metric and r.group == OVERALL}
 
     @property
@@ -77,14 +77,14 @@ class Scores:
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def interval(self, level: float | None = None, group: str = OVERALL) -> dict[str, tuple[float, float]]:
-        """The interval of every metric in one group, as reports give it.
+        """Return the interval of every metric in one group, as in reports.
 
         Args:
-            level: Such as 0.95; None is the level of the whole.
+            level: Level, such as 0.95; None is the level of these scores.
             group: A group of the benchmark.
 
         Returns:
-            By metric both ends; nan where an interval is missing, and the note in `frame()` says why.
+            Both ends for each metric; nan if an interval is missing, for which the note in `frame()` gives the reason.
 
         Raises:
             SettingsError: The group is unknown, or the level is not between 0.5 and 1.
@@ -96,11 +96,11 @@ class Scores:
         return {r.metric: (r.low, r.high) for r in report.records if r.metric and r.group == group}
 
     def compare(self, predictions: Any, *, label: str = "other", margin: float = CRITERIA.margin) -> Report:
-        """Other predictions on the same items, compared with these, pair by pair.
+        """Compare other predictions on the same items with these, pair by pair.
 
         Args:
-            predictions: As the function that made these scores took them, or `Scores` of the same items.
-            label: What to call them in tables.
+            predictions: Predictions as for the function that made these scores, or `Scores` of the same items.
+            label: Their name in tables.
             margin: A loss of capability below this is accepted: the verdict says "held".
 
         Returns:
@@ -116,18 +116,18 @@ class Scores:
         return self._report([self._cell(BASELINE), self._cell(label, answers)], self.level, margin)
 
     def frame(self, *, main_only: bool = False) -> pd.DataFrame:
-        """One row per number, with all that is known of it."""
+        """Return one row per number, with everything known about it."""
         return self.report.frame(main_only=main_only)
 
     def __repr__(self) -> str:
-        """The main metrics with their intervals."""
+        """Show the main metrics with their intervals."""
         shown = [r for r in self.records if r.main and r.group == OVERALL]
         lines = [f"  {r.metric}: {number(r.value)} {interval(r.low, r.high)}".rstrip() for r in shown]
         head = f"{self.label} on {self.benchmark.spec}, {len(self.items):,} items, {100 * self.level:g} % intervals"
         return "\n".join([f"Scores({head})", *lines])
 
     def _repr_html_(self) -> str:
-        """The report's tables; every name in them is escaped."""
+        """Show the report's tables, with every name escaped."""
         return self.report._repr_html_()
 
     def _others(self, predictions: Any) -> list[Any]:

@@ -1,6 +1,6 @@
-"""The one model-loading layer: `load` makes a `Model` of nearly anything, `wrap` of what is already in memory.
+"""The one model-loading layer: `load` makes a `Model` from almost anything, `wrap` from an object already in memory.
 
-It may import `inference` and the packages below it, and no method.
+It may import `inference` and the packages below it, but no method.
 """
 
 from evenhand.models.loading import load, wrap

@@ -1,7 +1,7 @@
 """PEFT adapters on a model: opened with every tensor in use, copied, and merged so that the answers stay the same.
 
-Where input and output embeddings are one weight (`tie_word_embeddings`), an adapter on one of them changes one use of
-that weight. Merging it as PEFT does would change both: https://github.com/huggingface/peft/issues/2777.
+Where input and output embeddings share one weight (`tie_word_embeddings`), an adapter on one of them changes only one
+use of that weight. Merging as PEFT does would change both: https://github.com/huggingface/peft/issues/2777.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from evenhand.inference.offload_support import REMEDY, offloaded, offloaded_apar
 from evenhand.models.files import unreadable
 
 Place = tuple[str, str]
-"""A module's path, and the name of a parameter in it."""
+"""Path of a module and the name of one of its parameters."""
 HALF = (torch.float16, torch.bfloat16)
 ONE_A_LAYER = ("OFT", "C3A")
-"""Kinds of which PEFT merges several active ones in one layer into another one than it runs (0.21.2)."""
+"""Kinds for which PEFT merges several active adapters of one layer into a different model than it runs (0.21.2)."""
 FIRST_ALONE = "OSF"
-"""The kind of which PEFT runs the first active one alone, and merges all (0.21.2)."""
+"""Kind of which PEFT runs only the first active adapter, but merges all of them (0.21.2)."""
 
 _MIXED = (
     "PEFT does not save a PeftMixedModel: open one of its adapters alone, with PeftModel.from_pretrained, and save "
-    "that model"
+    "the resulting model"
 )
 
 
 def copied(module: Any) -> Any:
-    """A deep copy of a module, also of one under a freshly made adapter with `ensure_weight_tying`.
+    """Return a deep copy of a module; a freshly made adapter with `ensure_weight_tying` may be on it.
 
     PEFT keeps views of the embedding's trainable matrices in the `kwargs` of the head's layer, which torch refuses to
     copy; the copy holds their values.
@@ -52,7 +52,7 @@ def copied(module: Any) -> Any:
 
 
 def forget_name(tuned: Any) -> None:
-    """Let an adapter's base be saved with it, where no folder or hub name holds the same weights."""
+    """Have an adapter's base saved with it, because no folder or hub name has the same weights."""
     base = tuned.get_base_model()
     base.name_or_path, base.config._name_or_path = "", ""
     for adapter in tuned.peft_config.values():
@@ -60,12 +60,12 @@ def forget_name(tuned: Any) -> None:
 
 
 def name_base(tuned: Any, source: str, folder: Path) -> None:
-    """Let an opened adapter be saved elsewhere with a base: the one that it was opened on.
+    """Record the base that an opened adapter belongs to, so that it can be saved elsewhere.
 
     Args:
         tuned: The adapter on its base.
-        source: What the base was opened from. A folder inside the adapter's own is saved with it each time.
-        folder: The adapter's.
+        source: Folder or hub name that the base was opened from. A base inside the adapter's folder is saved with it.
+        folder: Folder of the adapter.
     """
     place = Path(source).expanduser()
     if place.is_dir() and place.resolve().is_relative_to(folder.resolve()):
@@ -79,10 +79,10 @@ def name_base(tuned: Any, source: str, folder: Path) -> None:
 
 
 def untie(module: Any) -> bool:
-    """Give every use of a shared weight a weight of its own, and say so in the configuration that is saved.
+    """Give every use of a shared weight a weight of its own, and record that in the configuration to be saved.
 
     Args:
-        module: A transformers model, also one with adapter layers in it; it is changed in place.
+        module: A transformers model, with or without adapter layers; it is changed in place.
 
     Returns:
         Whether any weight was shared.
@@ -92,12 +92,12 @@ def untie(module: Any) -> bool:
     for config in _configs(module):
         config.tie_word_embeddings = False
     if hasattr(module, "all_tied_weights_keys"):
-        module.all_tied_weights_keys = {}  # by which transformers leaves weights out of a file
+        module.all_tied_weights_keys = {}  # transformers leaves out of a file the weights listed here
     return bool(ties)
 
 
 def _ties(module: nn.Module) -> list[list[Place]]:
-    """The parameters that stand in several places, each with its places."""
+    """Parameters used in several places, as the list of places of each."""
     found: dict[int, list[Place]] = {}
     for path, part in module.named_modules():
         for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
@@ -117,7 +117,7 @@ def _configs(module: Any) -> list[Any]:
 
 
 def _adapted(base: nn.Module) -> list[tuple[str, Any]]:
-    """The layers that an adapter has wrapped, by their paths."""
+    """Layers that an adapter has wrapped, with their paths."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -125,7 +125,7 @@ def _adapted(base: nn.Module) -> list[tuple[str, Any]]:
 
 
 def _touched(base: nn.Module) -> list[list[Place]]:
-    """The shared parameters of which at least one place lies under an adapter."""
+    """Shared parameters, at least one place of which is under an adapter."""
     paths = [path for path, _ in _adapted(base)]
     return [
         places
@@ -138,21 +138,21 @@ def _touched(base: nn.Module) -> list[list[Place]]:
 
 
 def merged(module: Any) -> Any:
-    """A copy of a model with its active adapters in its weights: it computes what PEFT computes with the adapters on.
+    """Return a copy with the active adapters merged, which computes what PEFT computes with the adapters on.
 
-    Weights that an adapter changes in one of several uses are parted first; embeddings that come out equal (as with
+    Weights that an adapter changes in one of several uses are separated first; embeddings that come out equal (as with
     `trainable_token_indices`, or `modules_to_save` with `ensure_weight_tying`) stay one weight. Half precision is
-    summed in float32 and rounded once.
+    added up in float32 and rounded once.
 
     Args:
-        module: A transformers model, with or without an adapter of PEFT; it is left as it is.
+        module: A transformers model, with or without a PEFT adapter; it is not changed.
 
     Returns:
-        A model without adapters. Adapters that are switched off (`disable_adapter_layers`) are left out.
+        A model without adapters. Adapters that are switched off (`disable_adapter_layers`) are not merged.
 
     Raises:
-        SettingsError: This kind of adapter cannot be written into weights; several of a kind that PEFT merges into
-            another model than it runs are active; or the weights are offloaded.
+        SettingsError: This kind of adapter cannot be merged into weights; several active adapters are of a kind that
+            PEFT merges into a different model from the one it runs; or the weights are offloaded.
     """
     refuse_edit(module)
     if not hasattr(module, "peft_config"):
@@ -175,7 +175,7 @@ def merged(module: Any) -> Any:
 def _check_mergeable(module: Any) -> None:
     kinds = ", ".join(_kind(config) for config in module.peft_config.values())
     if any(config.is_prompt_learning for config in module.peft_config.values()):
-        raise SettingsError(f"an adapter of the kind {kinds} adds virtual tokens: no weights can hold it")
+        raise SettingsError(f"an adapter of the kind {kinds} adds virtual tokens, which cannot be merged into weights")
     merges = hasattr(module, "merge_and_unload") or hasattr(getattr(module, "base_model", None), "merge_and_unload")
     if not merges or not hasattr(module, "get_base_model"):  # PeftMixedModel does not have the latter
         raise SettingsError(
@@ -187,7 +187,7 @@ def _check_mergeable(module: Any) -> None:
 
 
 def _merged_otherwise(module: Any) -> str:
-    """Why PEFT would merge the active adapters into another model than it runs, and the remedy; "" where it does not.
+    """Return why PEFT would merge the active adapters into a different model than it runs, with the remedy, or "".
 
     Args:
         module: A PEFT model.
@@ -206,18 +206,18 @@ def _merged_otherwise(module: Any) -> str:
             what = f"the {kind} adapters {names} are active together on {layer.name}, and PEFT would merge them"
         elif any(kinds[name] == FIRST_ALONE and name != active[0] for name in here):
             names = ", ".join(active)
-            what = f"of the {FIRST_ALONE} adapters {names} PEFT runs the first alone, and would merge all"
+            what = f"PEFT runs only the first of the {FIRST_ALONE} adapters {names}, and would merge them all"
         else:
             continue
-        return f"{what} into another model than it runs: make one of them active alone, with model.set_adapter(name)"
+        return f"{what} into a different model from the one it runs: activate only one, with model.set_adapter(name)"
     return ""
 
 
 def _switched_off(base: nn.Module) -> bool:
-    """Whether an adapter is off throughout.
+    """Return whether all of a model's adapter layers are switched off.
 
     Raises:
-        SettingsError: It is off in part.
+        SettingsError: Some of the adapter layers are switched off, and some are on.
     """
     switches = {path: bool(layer.disable_adapters) for path, layer in _adapted(base)}
     off = [path for path, is_off in switches.items() if is_off]
@@ -225,7 +225,7 @@ def _switched_off(base: nn.Module) -> bool:
         raise SettingsError(
             f"some of this model's adapter layers are switched off ({_some(off)}) and some on; transformers' "
             "enable_adapters leaves modules_to_save switched off. Switch all or none: layer.enable_adapters(True) of "
-            "those, or PeftModel.disable_adapter() as a context"
+            "those that are off, or the context PeftModel.disable_adapter()"
         )
     return bool(off)
 
@@ -248,7 +248,7 @@ def _merge(out: Any, base: nn.Module) -> Any:
 
 
 def _settle(module: Any, stated: Sequence[tuple[Any, Any]]) -> None:
-    """Share embeddings that came out equal; say of others that they are two."""
+    """Share input and output embeddings if they came out equal; otherwise untie them."""
     head, inputs = module.get_output_embeddings(), module.get_input_embeddings()
     if head is not None and _equal(head.weight, inputs.weight):
         head.weight = inputs.weight
@@ -266,17 +266,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def open_adapter(module: Any, folder: Path) -> Any:
-    """A model under a saved adapter, of which every tensor is in use and none is lacking.
+    """Put a saved adapter on a model; every tensor must be in use, and none may be missing.
 
     Args:
-        module: The base; PEFT puts its layers into it.
-        folder: With `adapter_config.json` and the adapter's tensors.
+        module: The base; PEFT inserts the adapter's layers into it.
+        folder: Folder with `adapter_config.json` and the adapter's tensors.
 
     Returns:
         The PEFT model.
 
     Raises:
-        EvenhandError: The files cannot be read, or the tensors are not those of an adapter on this base.
+        EvenhandError: The files cannot be read, or the tensors do not fit this base.
         SettingsError: evenhand cannot read a model with an adapter of this kind.
     """
     from peft import PeftConfig, PeftModel
@@ -290,9 +290,9 @@ def open_adapter(module: Any, folder: Path) -> Any:
     mapping = getattr(module, "_checkpoint_conversion_mapping", {})
     try:
         tuned = PeftModel.from_pretrained(module, str(folder))
-    except KeyError as error:  # of modules that are saved whole
+    except KeyError as error:  # raised for modules that are saved whole
         raise EvenhandError(
-            f"the adapter {folder} lacks the tensor {error}, which its adapter_config.json announces; save it anew"
+            f"the adapter {folder} lacks the tensor {error}, which its adapter_config.json requires; save it again"
         ) from error
     except Exception as error:  # peft and safetensors raise errors of many kinds
         raise EvenhandError(f"cannot put the adapter {folder} on its base: {unreadable(error, folder)}") from error
@@ -301,16 +301,16 @@ def open_adapter(module: Any, folder: Path) -> Any:
 
 
 def check_all_used(tuned: Any, folder: Path, *, adapter: str = "default", key_mapping: Any = None) -> None:
-    """Refuse an adapter that is on its base only in part: PEFT leaves out unknown tensors without a word.
+    """Refuse an adapter that is only partly in use: PEFT ignores unknown tensors without a warning.
 
-    A fresh LoRA layer adds nothing (its B is zero), so that a model under an adapter whose names do not match answers
+    A fresh LoRA layer adds nothing (its B is zero). A model with an adapter whose names do not match therefore answers
     as its base does.
 
     Args:
         tuned: The PEFT model into which the folder's adapter was loaded.
-        folder: The adapter's.
+        folder: Folder of the adapter.
         adapter: Its name in the model.
-        key_mapping: From the file's names to the model's, as given to `PeftModel.from_pretrained`.
+        key_mapping: Mapping from the file's names to the model's, as passed to `PeftModel.from_pretrained`.
 
     Raises:
         EvenhandError: Tensors of the file are not used, or tensors of the model are not in the file.
@@ -333,14 +333,14 @@ def check_all_used(tuned: Any, folder: Path, *, adapter: str = "default", key_ma
             if some
         ]
         raise EvenhandError(
-            f"the adapter {folder} does not fit its base, and would be left out in whole or in part: "
-            f"{'; '.join(parts)}. Take the base that it was trained on, or correct the names in its file"
+            f"the adapter {folder} does not fit its base, and would be ignored in whole or in part: "
+            f"{'; '.join(parts)}. Use the base that it was trained on, or correct the names in its file"
         )
     _check_base_layers(tuned, weights, folder)
 
 
 def _check_base_layers(tuned: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Embeddings that PEFT saves with an adapter overwrite each other where the base has one weight for two."""
+    """Refuse saved embeddings that differ if the base has one weight for both: one would overwrite the other."""
     have = dict(tuned.named_parameters(remove_duplicate=False))
     lost = sorted(
         name
@@ -353,46 +353,46 @@ def _check_base_layers(tuned: Any, weights: dict[str, Tensor], folder: Path) -> 
     if lost:
         raise EvenhandError(
             f"the adapter {folder} was trained on a base with different input and output embeddings, and this base has "
-            f"one weight for both ({_some(lost)} cannot be kept): take the base that it was trained on"
+            f"one weight for both ({_some(lost)} cannot be used): use the base that it was trained on"
         )
 
 
 def check_kind(config: Any, what: str) -> None:
-    """Refuse adapters that act outside of a model's layers, by which evenhand reads many texts at once.
+    """Refuse adapters that act outside a model's layers: reading many texts in one pass bypasses them.
 
     Args:
         config: The adapter's PEFT configuration.
-        what: Name of the adapter or the model for the message.
+        what: The adapter or model, as messages name it.
 
     Raises:
-        SettingsError: Such a kind: virtual tokens, aLoRA, or a mixture that is chosen text by text.
+        SettingsError: The kind is a refused one: virtual tokens, aLoRA, or a mixture that is chosen text by text.
     """
     kind = _kind(config)
     if config.is_prompt_learning:
         why = "adds virtual tokens before each text"
     elif getattr(config, "alora_invocation_tokens", None):
-        kind, why = "aLoRA", "begins to act at its invocation tokens"
+        kind, why = "aLoRA", "becomes active at its invocation tokens"
     elif kind in ("POLY", "XLORA"):
-        why = "mixes its parts anew for each text"
+        why = "mixes its parts differently for each text"
     else:
         return
     raise SettingsError(
         f"{what} is of the kind {kind}, which {why}; evenhand reads several texts in one pass through the layers, "
-        "where it would be left out. Take an adapter that changes layers, such as LoRA, DoRA or IA3"
+        "which would bypass it. Use an adapter that changes layers, such as LoRA, DoRA or IA3"
     )
 
 
 def check_adapters(module: Any, name: str) -> None:
-    """Refuse a model in memory under an adapter that evenhand cannot read.
+    """Refuse a model in memory if it has an adapter that evenhand cannot read.
 
-    That is one of a kind that `check_kind` refuses, that is on in part, or whose weights accelerate does not fill in.
+    That is an adapter that `check_kind` refuses, that is partly off, or whose weights accelerate does not load.
 
     Args:
         module: A transformers or PEFT model.
-        name: For the message.
+        name: Name of the model, for the message.
 
     Raises:
-        SettingsError: Such an adapter.
+        SettingsError: The adapter cannot be read.
     """
     if not hasattr(module, "peft_config"):
         return
@@ -403,7 +403,7 @@ def check_adapters(module: Any, name: str) -> None:
 
 
 def check_switches(module: Any) -> None:
-    """Refuse a model under an adapter that is on in part.
+    """Refuse a model with an adapter that is partly switched off.
 
     Args:
         module: A transformers or PEFT model.
@@ -416,9 +416,9 @@ def check_switches(module: Any) -> None:
 
 
 def _check_offloaded(module: Any, name: str) -> None:
-    """Refuse adapters that PEFT computes from weights without values.
+    """Refuse adapters for which PEFT reads offloaded weights while they have no values.
 
-    accelerate fills a module's weights in as it runs; what PEFT reads of a module that does not run is arbitrary.
+    accelerate loads a module's weights when it runs; what PEFT reads from a module that does not run is arbitrary.
     """
     if not offloaded(module):
         return
@@ -427,14 +427,14 @@ def _check_offloaded(module: Any, name: str) -> None:
             kinds = ", ".join(dict.fromkeys(map(_kind, module.peft_config.values())))
             raise SettingsError(
                 f"the adapter of {name} ({kinds}) has {kind} at {path}, and its weights are offloaded: PEFT reads them "
-                f"where accelerate does not fill them in, so that results would be arbitrary: {REMEDY}"
+                f"while accelerate has not loaded them, so that results would be arbitrary: {REMEDY}"
             )
 
 
 def _read_apart(layer: Any) -> str:
-    """What of a wrapped layer's offloaded weights is read without running the module that they are of; "" if nothing.
+    """Return which of a wrapped layer's offloaded weights are read without running their module; "" if none.
 
-    LoRA on linear layers, OFT, and modules that are saved whole run them.
+    LoRA on linear layers, OFT, and modules that are saved whole run their modules.
     """
     from peft.tuners.lora.layer import ParamWrapper
 
@@ -448,15 +448,15 @@ def _read_apart(layer: Any) -> str:
 
 
 def save_refused(module: Any) -> str:
-    """Why an adapter's folder would not be opened as this model, and the remedy; "" where it would.
+    """Return why an adapter's folder would not be opened as this model, with the remedy; "" if it would be.
 
-    A folder does not say that several adapters are on at once, one of another name is, or none.
+    A folder does not record which adapters are on; it is opened with the one named `default`.
 
     Args:
         module: A transformers or PEFT model.
 
     Raises:
-        SettingsError: The adapter is on in part.
+        SettingsError: Some of the adapter's layers are switched off, and some are on.
     """
     if not hasattr(module, "peft_config"):
         return ""
@@ -475,13 +475,13 @@ def save_refused(module: Any) -> str:
 
 
 def check_saved_alone(module: Any) -> None:
-    """Refuse to save what an adapter's folder does not say (`save_refused`).
+    """Refuse to save a state of the adapters that a folder cannot record (`save_refused`).
 
     Args:
         module: A transformers or PEFT model.
 
     Raises:
-        SettingsError: The folder would be opened as another model than this one.
+        SettingsError: The folder would be opened as a different model.
     """
     if reason := save_refused(module):
         raise SettingsError(reason)
@@ -491,21 +491,21 @@ def _check_reproducible(config: Any, folder: Path) -> None:
     start = getattr(config, "init_lora_weights", None)
     if redone_at_opening(start) == "otherwise":
         raise EvenhandError(
-            f"the adapter {folder} has init_lora_weights={start!r}: PEFT would not change the base again as it "
-            "did at the training, so that the adapter would lie on another base. Convert it to plain LoRA where it was "
+            f"the adapter {folder} has init_lora_weights={start!r}: PEFT would not change the base again as it did "
+            "for training, so that the adapter would be on a different base. Convert it to plain LoRA where it was "
             "trained: save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
         )
 
 
 def redone_at_opening(start: Any) -> Literal["", "alike", "otherwise"]:
-    """How PEFT repeats an initialisation that changes the base when it opens the adapter (`reset_lora_parameters`).
+    """Return how PEFT repeats an initialisation that changes the base when opening (`reset_lora_parameters`).
 
     Args:
         start: The setting `init_lora_weights`.
 
     Returns:
-        "" where the base stays as it is, "alike" where its weights alone decide (PiSSA, OLoRA), "otherwise" where
-        chance or data do (randomised PiSSA, CorDA, LoftQ), or where PEFT leaves the change out (LoRA-GA).
+        "" if the base stays as it is, "alike" if its weights alone decide (PiSSA, OLoRA), "otherwise" if
+        chance or data do (randomised PiSSA, CorDA, LoftQ), or if PEFT leaves the change out (LoRA-GA).
     """
     name = str(start).lower()
     if name in ("pissa", "olora"):
@@ -514,7 +514,7 @@ def redone_at_opening(start: Any) -> Literal["", "alike", "otherwise"]:
 
 
 def _saved_name(name: str, adapter: str) -> str:
-    """A parameter's name as adapter files spell it."""
+    """Return a parameter's name as adapter files have it."""
     return name.replace(f".modules_to_save.{adapter}.", ".").replace(f".{adapter}", "")
 
 

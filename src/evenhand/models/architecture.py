@@ -1,7 +1,7 @@
-"""What a configuration alone tells: whether a model is causal, masked or an encoder-decoder, and an encoder's length.
+"""What a configuration alone determines: causal, masked or encoder-decoder model, and an encoder's length.
 
 Sources: transformers' own tables of architectures (`transformers.models.auto.modeling_auto`), and what its BERT-like
-classes do with `is_decoder`: without it, a position also sees the tokens that follow.
+classes do with `is_decoder`: if it is off, a position also sees the tokens that follow.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 Kind = Literal["causal", "masked", "seq2seq"]
 OFFSET_POSITIONS = ("roberta", "camembert", "longformer", "mpnet")
-"""Types of encoders that count positions from the one after their padding token's."""
+"""Types of encoders whose positions start one after the id of the padding token."""
 
 
 def kind_of(config: Any, label: str) -> Kind:
-    """What a model has to be opened as.
+    """Determine the class that a model has to be opened as.
 
     The architecture that the configuration names decides, then the type of model; `is_decoder` decides for types, such
-    as BERT, that have both forms. A type that transformers does not know is taken for causal.
+    as BERT, that have both forms. A type that transformers does not know is taken to be causal.
 
     Args:
         config: A transformers configuration.
@@ -51,7 +51,7 @@ def kind_of(config: Any, label: str) -> Kind:
             return "seq2seq"
         raise SettingsError(
             f"{label} is an encoder-decoder ({named[0] if named else config.model_type}) that transformers does not "
-            "open as a language model from text to text. Give one such as T5 or BART, or a causal or masked model"
+            "open as a text-to-text language model. Use one such as T5 or BART, or a causal or masked model"
         )
     if config.model_type in MASKED and config.model_type in CAUSAL:
         decoder = bool(getattr(config, "is_decoder", False) or getattr(config, "causal", False))
@@ -64,7 +64,7 @@ def kind_of(config: Any, label: str) -> Kind:
 
 
 def context_of(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens that an encoder reads."""
+    """Return the maximum number of tokens that an encoder reads."""
     positions = int(getattr(config, "max_position_embeddings", 0) or 10**9)
     if any(kind in str(config.model_type) for kind in OFFSET_POSITIONS):
         positions -= int(config.pad_token_id or 0) + 1
@@ -72,17 +72,17 @@ def context_of(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _names(table: Any) -> set[str]:
-    """All class names in one of transformers' tables, whose values are names or several names."""
+    """All class names in one of transformers' tables, each value of which is a name or several."""
     return {name for value in table.values() for name in ([value] if isinstance(value, str) else value)}
 
 
 def _speech(config: Any) -> bool:
-    """Whether a model also reads sound, which transformers' table of encoder-decoders does not tell."""
+    """Whether a model also reads audio; transformers' table of encoder-decoders does not distinguish these."""
     return any(key.startswith(("audio", "speech", "t2u")) for key in config.to_dict())
 
 
 def _offers_masked(config: Any) -> bool:
-    """Whether code that comes with a model has it masked, and not causal."""
+    """Whether code that comes with a model offers a masked class, but no causal one."""
     offered = getattr(config, "auto_map", None) or {}
     return "AutoModelForMaskedLM" in offered and "AutoModelForCausalLM" not in offered
 
@@ -91,6 +91,6 @@ def _contradiction(label: str, named: list[str], decoder: bool) -> SettingsError
     wanted, form = ("False", "masked") if decoder else ("True", "causal")
     return SettingsError(
         f"{label}: its config.json names {named[0]} with is_decoder={decoder}, so that a position sees "
-        f"{'only the tokens before it' if decoder else 'the tokens that follow, too'}. Set is_decoder to {wanted} "
-        f"where it was trained as a {form} language model, or name the other architecture"
+        f"{'only the tokens before it' if decoder else 'also the tokens that follow'}. Set is_decoder to {wanted} "
+        f"if it was trained as a {form} language model, or name the other architecture"
     )

@@ -1,4 +1,4 @@
-"""What every model has in common when it is asked: its options, and choosing by a written reply. No torch here."""
+"""Options for asking that all models share, and choosing by a written reply. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from evenhand.interfaces import AnswerBy, Choice, Model, Question, Reply, Sampli
 from evenhand.prompting import rendering
 
 CHOICE_SAMPLING = Sampling(max_new_tokens=64)
-"""Room for a sentence around a letter or an option's text. Gallegos et al. 2025 (arXiv 2402.01981) cut at 25."""
+"""Room for a sentence around a letter or an option's text. Gallegos et al. 2025 (arXiv 2402.01981) cut at 25 tokens."""
 
 
 def sampling_from(given: Mapping[str, Any]) -> Sampling:
-    """Build the setting from plain values.
+    """Build a `Sampling` from plain values.
 
     Raises:
-        SettingsError: An unknown name or a value that no sampler can follow.
+        SettingsError: A name is unknown, or a value is invalid.
     """
     known = [f.name for f in fields(Sampling)]
     for key in given:
@@ -29,34 +29,34 @@ def sampling_from(given: Mapping[str, Any]) -> Sampling:
 
 
 def plain_sampling(sampling: Sampling) -> dict[str, Any]:
-    """The setting as JSON values, as `sampling_from` takes them."""
+    """Return the setting as JSON values, which `sampling_from` accepts."""
     return {**asdict(sampling), "stop": list(sampling.stop)}
 
 
 def check_asking(options: Mapping[str, Any]) -> None:
-    """Refuse values of a local model's asking options that mean nothing.
+    """Refuse invalid values of the options that say how a local model is asked.
 
     Raises:
-        SettingsError: The message says which option, and what it takes.
+        SettingsError: A value is invalid; the message names the option and what it accepts.
     """
     for name, known in (("answer_by", get_args(AnswerBy)), ("too_long", get_args(TooLong))):
         if name in options and options[name] not in known:
             raise SettingsError(f"{name} {options[name]!r} is not known. {suggest(str(options[name]), known)}")
     thought = options.get("thinking_tokens", 0)
     if isinstance(thought, bool) or not isinstance(thought, int) or thought < 0:
-        raise SettingsError(f"thinking_tokens {thought!r} must be a whole number of at least 0; 0 lets no model think")
+        raise SettingsError(f"thinking_tokens {thought!r} must be a whole number of at least 0; 0 turns thinking off")
     budget = options.get("batch_tokens")
     if budget is not None and (not isinstance(budget, int) or budget < 1):
         raise SettingsError(f"batch_tokens {budget!r} must be a whole number of at least 1")
 
 
 def batching(tokens: int | None) -> dict[str, Any]:
-    """The limit of a batch as an option of `evenhand.load`; nothing where none was given."""
+    """Return the limit of a batch as an option of `evenhand.load`; {} if there is none."""
     return {} if tokens is None else {"batch_tokens": tokens}
 
 
 def asked_alike(model: Model) -> dict[str, Any]:
-    """The options with which another local model is asked as this one is; those that it does not have are left out."""
+    """Return the options that make another local model be asked like this one; unset ones are left out."""
     options = {
         "answer_by": model.answer_by,
         "sampling": model.sampling,
@@ -67,7 +67,7 @@ def asked_alike(model: Model) -> dict[str, Any]:
 
 
 def choose_by_generation(model: Model, questions: Sequence[Question], default: Sampling) -> list[Choice]:
-    """Ask for written replies and parse them; for every model that can generate."""
+    """Ask for written replies and parse them; works with every model that can generate."""
     groups: dict[Sampling, list[int]] = {}
     for i, q in enumerate(questions):
         groups.setdefault(q.sampling or default, []).append(i)
@@ -80,7 +80,7 @@ def choose_by_generation(model: Model, questions: Sequence[Question], default: S
 
 
 def parsed(reply: Reply, decision: int | None, sampling: Sampling) -> Choice:
-    """A written reply as an answer; one that was cut says so, and where that leaves it undecided, at which limit."""
+    """Turn a written reply into a choice; a cut one is marked, with the limit if that left it undecided."""
     if reply.text is None:
         return Choice(None, status="unanswered", usage=reply.usage, note=reply.note)
     status: Literal["answered", "unparsed"] = "unparsed" if decision is None else "answered"

@@ -1,18 +1,18 @@
-"""A checksum of every element of a module's tensors, quick enough to be computed at every question.
+"""A checksum of every element of a module's tensors, fast enough to compute for every question.
 
 On the CPU it is XXH3 with 128 bits (https://github.com/Cyan4973/xxHash), which any change alters, permutations
-included, but for a chance of 2^-128. It is no cryptographic hash: who sets out to can build a collision.
+included, except with probability 2^-128. It is not a cryptographic hash: collisions can be constructed deliberately.
 
-Elsewhere the elements stay on their device. Their bytes are read as 64-bit words in rows of `ROW` bytes; of each row
+Elsewhere the elements stay on their device. Their bytes are read as 64-bit words in rows of `ROW` bytes; for each row
 the sum of (word + (word >> 32)) * weight is taken modulo 2^64, with fixed pseudo-random odd weights, and all row sums
-are hashed by XXH3. The shifted part makes changes in the uppermost bits, such as signs, count in the lower ones, too:
-without it any even number of them would cancel. What that sees:
+are hashed by XXH3. The shifted part carries changes in the uppermost bits, such as signs, into the lower ones:
+without it any even number of them would cancel. What is detected:
 
-- The change of a single element of up to 4 bytes, always: its word's term changes, and an odd weight loses nothing. Of
-  an element of 8 bytes as well, but for pairs whose halves differ by 2^32 - 1 and 1.
+- A change of a single element of up to 4 bytes, always: its word's term changes, and an odd weight loses nothing. The
+  same holds for an element of 8 bytes, except for pairs whose halves differ by 2^32 - 1 and 1.
 - Rows that are swapped or moved, always, unless they are equal.
 - Several changes within one row, such as two words that are swapped, unless their weighted differences cancel: about
-  one in 2^32 at most (where only signs change), as a rule one in 2^64.
+  one in 2^32 at most (where only signs change), usually one in 2^64.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     import torch
 
 WORDS = 1024
-"""64-bit words of a row, of which there is one weight each."""
+"""Number of 64-bit words in a row; each has a weight of its own."""
 ROW = 8 * WORDS
-"""Bytes of a row."""
+"""Number of bytes in a row."""
 BLOCK = 2**25
-"""Bytes that are worked on at a time; a device needs as much memory once more. Smaller ones wait for their launch."""
+"""Bytes processed at a time; a device needs as much memory again. Launches dominate for smaller blocks."""
 
 
 def of_tensors(tensors: Iterable[torch.Tensor]) -> str:
-    """Checksum of the elements of tensors on any devices, each of which is waited for once.
+    """Compute a checksum of the elements of tensors on any devices; each device is waited for once.
 
     Args:
-        tensors: Of any type, shape and strides; dense ones are not copied. The order counts; shapes and types do not
-            (compare them, too). Tensors on the device `meta` have no elements and are left out.
+        tensors: Any type, shape and strides; dense ones are not copied. The order counts; shapes and types do not
+            (compare them separately). Tensors on the device `meta` have no elements and are left out.
     """
     import torch
 
@@ -58,20 +58,20 @@ def of_tensors(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements as bytes in the order in memory, without a copy where they lie densely."""
+    """Return the elements as bytes in memory order, without a copy if they are dense."""
     import torch
 
     t = tensor.detach()
-    if 0 in t.stride():  # expanded: one stands for all
+    if 0 in t.stride():  # expanded: one element represents all
         t = t[tuple(slice(0, 1) if step == 0 else slice(None) for step in t.stride())]
         t = t.clone(memory_format=torch.contiguous_format)
     return t.permute(sorted(range(t.dim()), key=t.stride, reverse=True)).reshape(-1).view(torch.uint8)
 
 
 def row_sums(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Weighted sums of the rows of tensors of bytes, [number of rows], int64; all on one device.
+    """Compute weighted sums of the rows of byte tensors on one device, [number of rows], int64.
 
-    The parts that do not fill a row are put together, so that many small tensors cost as much as one.
+    Remainders that do not fill a row are concatenated, so that many small tensors cost as much as one.
     """
     import torch
 
@@ -84,7 +84,7 @@ def row_sums(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _words(parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Blocks of rows of 64-bit words, [rows, WORDS]."""
+    """Yield blocks of rows of 64-bit words, [rows, WORDS]."""
     import torch
 
     for part in parts:
@@ -103,7 +103,7 @@ def _weighted(words: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _weights(device: torch.device) -> torch.Tensor:
-    """Odd numbers, the same in every process."""
+    """Return odd numbers, the same in every process."""
     import torch
 
     with torch.inference_mode(False):

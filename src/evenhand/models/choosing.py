@@ -1,8 +1,8 @@
-"""How log-probabilities of letters or texts become a `Choice`. Token ids and numbers only; no model is asked here."""
+"""Turn log-probabilities of letters or texts into a `Choice`, from token ids and numbers; no model is asked here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, nan
 from typing import NamedTuple
 
@@ -10,13 +10,14 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from evenhand.core.sequences import common_prefix_length
+from evenhand.errors import SettingsError
 from evenhand.inference import Request
 from evenhand.inference.requests import NOT_FINITE, continuation_request
 from evenhand.interfaces import Array, Choice, Question, Score, Usage
 from evenhand.prompting.rendering import LETTERS, letter_variants
 
 IMPOSSIBLE = "the model gives every option probability 0"
-"""The note of a question whose options are all impossible, though the logits are finite."""
+"""Note of a question whose options are all impossible, though the logits are finite."""
 
 
 class LetterPlan(NamedTuple):
@@ -26,28 +27,44 @@ class LetterPlan(NamedTuple):
     owner: list[int]
     """Position of the option whose letter each request belongs to."""
     one_token: bool
-    """Whether all letters are single tokens at one and the same place, so that their probabilities add up to a mass."""
+    """Whether all letters are single tokens at the same position, so that their probabilities add up to a mass."""
 
 
 def letter_strings(options: int) -> list[str]:
-    """All variants of all letters, variants of a letter side by side."""
+    """Return all variants of all letters; the variants of a letter are adjacent."""
     return [v for letter in LETTERS[:options] for v in letter_variants(letter)]
 
 
-def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: int) -> LetterPlan:
-    """Choose the tokenisations to read.
+def letter_plan(
+    head: Sequence[int],
+    wholes: Sequence[Sequence[int]],
+    options: int,
+    named: Callable[[Sequence[int]], str] | None = None,
+) -> LetterPlan:
+    """Choose which tokenisations of the letters to read.
 
-    A variant is clean when the prompt's own tokens stay as they are in front of it; the probabilities of clean
-    variants are of the same prompt and may be added. Where a letter has no clean variant (a vocabulary whose tokens
-    glue across the boundary), every letter is read in its blank form instead, and from the first token on that any of
-    them changes, so that all are read alike.
+    A variant is clean if it leaves the prompt's own tokens unchanged; the probabilities of clean
+    variants belong to the same prompt and may be added. If a letter has no clean variant (a vocabulary whose tokens
+    merge across the boundary), every letter is read in its blank form instead, starting at the first token that any of
+    them changes, so that all are read alike. A variant whose tokens are also those of another letter is not read.
+
+    Args:
+        head: Tokens of the prompt alone.
+        wholes: Tokens of the prompt with each variant of each letter after it, in the order of `letter_strings`.
+        options: Number of letters.
+        named: Formats tokens for an error message; None prints their ids.
+
+    Raises:
+        SettingsError: The vocabulary gives several letters the same tokens, so that the first would always win.
     """
     variants = len(wholes) // options
     head = list(head)
-    clean = [list(w[: len(head)]) == head and len(w) > len(head) for w in wholes]
+    meant = _letters_of(wholes, variants)
+    clean = [list(w[: len(head)]) == head and len(w) > len(head) and len(meant[tuple(w)]) == 1 for w in wholes]
     rows = [n for n in range(len(wholes)) if clean[n]]
     if len({n // variants for n in rows}) < options:
         rows = [n for n in range(len(wholes)) if n % variants == variants - 1]
+        _check_apart(head, [wholes[n] for n in rows], meant, named or str)
     rows = list({tuple(wholes[n]): n for n in reversed(rows)}.values())[::-1]  # tokenizers may make variants equal
     start = min(common_prefix_length(head, wholes[n]) for n in rows)
     requests = [continuation_request(wholes[n], start) for n in rows]
@@ -55,11 +72,39 @@ def letter_plan(head: Sequence[int], wholes: Sequence[Sequence[int]], options: i
     return LetterPlan(requests, [n // variants for n in rows], one_token)
 
 
-def parted(head: Sequence[int], whole: Sequence[int]) -> tuple[list[int], int]:
-    """A prompt's own tokens with the rest of the whole text behind them, and how many are the prompt's.
+def _letters_of(wholes: Sequence[Sequence[int]], variants: int) -> dict[tuple[int, ...], list[str]]:
+    """Map each tokenisation to the letters that have it."""
+    meant: dict[tuple[int, ...], list[str]] = {}
+    for n, whole in enumerate(wholes):
+        letters = meant.setdefault(tuple(whole), [])
+        if LETTERS[n // variants] not in letters:
+            letters.append(LETTERS[n // variants])
+    return meant
 
-    The rule of lm-evaluation-harness (lm_eval/api/model.py, `_encode_pair`): where the tokenizer makes other tokens of
-    the prompt's end once something follows, those of the prompt alone are kept.
+
+def _check_apart(
+    head: Sequence[int],
+    wholes: Sequence[Sequence[int]],
+    meant: Mapping[tuple[int, ...], Sequence[str]],
+    named: Callable[[Sequence[int]], str],
+) -> None:
+    for whole in wholes:
+        letters = meant[tuple(whole)]
+        if len(letters) > 1:
+            own = whole[common_prefix_length(head, whole) :]
+            tokens = named(own) if own else "none at all"
+            raise SettingsError(
+                f"the tokenizer encodes the letters {', '.join(letters)} as the same tokens, {tokens}, so that "
+                "their probabilities cannot be told apart: use answer_by='text' or 'generation', or a tokenizer that "
+                "has a token for each letter"
+            )
+
+
+def parted(head: Sequence[int], whole: Sequence[int]) -> tuple[list[int], int]:
+    """Return a prompt's own tokens followed by the rest of the whole text, and the number of the former.
+
+    The rule of lm-evaluation-harness (lm_eval/api/model.py, `_encode_pair`): if the tokenizer encodes
+    the prompt's end differently once something follows, the tokens of the prompt alone are kept.
     """
     return [*head, *whole[len(head) :]], len(head)
 
@@ -73,26 +118,26 @@ def choice_from_letters(question: Question, plan: LetterPlan, logprobs: Array, p
 
 
 def by_position(logprobs: Array, owner: Sequence[int], options: int) -> Array:
-    """Log-probabilities of the letters of many prompts that are read alike, their variants added up.
+    """Add up the variants of each letter, for many prompts that are read alike.
 
     Args:
         logprobs: [prompts, variants read].
-        owner: Position of the option that each variant is the letter of.
-        options: How many letters there are.
+        owner: For each variant, the position of the option whose letter it is.
+        options: Number of letters.
 
     Returns:
-        [prompts, options].
+        Log-probabilities, [prompts, options].
     """
     mine = [[n for n, position in enumerate(owner) if position == at] for at in range(options)]
     most = max(map(len, mine))
     columns = np.array([[*some, *[len(owner)] * (most - len(some))] for some in mine])
     padded = np.concatenate([logprobs, np.full((len(logprobs), 1), -inf)], axis=1)
     summed: Array = np.ascontiguousarray(logsumexp(padded[:, columns], axis=2))
-    return summed  # in rows, so that sums over them do not depend on how many there are
+    return summed  # contiguous rows, so that sums over a row do not depend on the number of rows
 
 
 def masses_of(at: Array) -> list[float | None]:
-    """Probability of any letter, per row of `by_position`; None where a number is not finite or all are impossible."""
+    """Return the total probability of the letters per row of `by_position`; None if not finite or all impossible."""
     sums = np.exp(logsumexp(at, axis=1))
     return [float(m) if ok else None for m, ok in zip(sums.tolist(), _usable_rows(at), strict=True)]
 
@@ -100,13 +145,13 @@ def masses_of(at: Array) -> list[float | None]:
 def choices_from_positions(
     questions: Sequence[Question], at: Array, masses: Sequence[float | None], usages: Sequence[Usage]
 ) -> list[Choice]:
-    """Choices of questions with equally many options, from unnormalised log-probabilities by position.
+    """Make choices for questions with equally many options from unnormalised log-probabilities by position.
 
     Args:
-        questions: What is answered.
-        at: [questions, options].
-        masses: See `Choice.mass`.
-        usages: What each answer cost.
+            questions: Questions that were asked.
+            at: Log-probabilities, [questions, options].
+            masses: See `Choice.mass`.
+            usages: Cost of each answer.
     """
     once = {q.shown: q for q in questions}
     positions = {shown: [q.position_of(o) for o in range(at.shape[1])] for shown, q in once.items()}
@@ -115,15 +160,15 @@ def choices_from_positions(
 
 
 def distribution_choice(logits: Array, usage: Usage, mass: float | None = None) -> Choice:
-    """A choice from unnormalised log-probabilities by identity; ties go to the lowest identity.
+    """Make a choice from unnormalised log-probabilities by identity; ties go to the lowest identity.
 
-    An option may be impossible (-inf). Where all are, or a number is nan or +inf, the question is unanswered.
+    An option may be impossible (-inf). If all are, or a value is nan or +inf, the question is unanswered.
     """
     return distribution_choices(np.asarray(logits)[None], [mass], [usage])[0]
 
 
 def distribution_choices(logits: Array, masses: Sequence[float | None], usages: Sequence[Usage]) -> list[Choice]:
-    """The same for many questions with equally many options, [questions, options]."""
+    """Like `distribution_choice`, for many questions with equally many options, [questions, options]."""
     sure = _usable_rows(logits)
     fine = np.where(np.array(sure)[:, None], logits, 0.0)
     probabilities = np.exp(log_softmax(fine, axis=1)).tolist()
@@ -148,11 +193,11 @@ def _why_unusable(logits: Array) -> str:
 
 
 def score_of(values: Sequence[float]) -> Score:
-    """The sum of a text's log-probabilities, or none where one of them is not finite; -inf is an impossible text."""
+    """Sum a text's log-probabilities; no score if one is nan or +inf. The sum -inf is an impossible text."""
     total = float(sum(values))
     return Score(total, len(values)) if total < inf else unscored(NOT_FINITE)
 
 
 def unscored(note: str) -> Score:
-    """No score, and why."""
+    """Return a missing score with its reason."""
     return Score(nan, 0, note)

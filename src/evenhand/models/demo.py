@@ -1,4 +1,4 @@
-"""The embedded demo models: trained on the proving ground's text, so that their biases are known. No network needed."""
+"""The embedded demo models: trained on the proving ground's text, so that their biases are known; no network needed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from evenhand.models.demo_names import MASKED
 
 
 def load_demo(name: str, rest: str = "", /, **options: Any) -> Model:
-    """Open a demo model; `options` as for a model folder.
+    """Open a demo model; `options` are those of a model folder.
 
     Raises:
-        SettingsError: Something follows the name.
-        EvenhandError: Its files are not there.
+        SettingsError: A colon and text follow the name.
+        EvenhandError: The model's files are missing.
     """
     from evenhand.models.loading import load
 
     if rest:
-        raise SettingsError(f"{name!r} takes nothing after a colon, not {rest!r}")
+        raise SettingsError(f"{name!r} takes nothing after a colon, but {rest!r} was given")
     if not (MODELS / name / "config.json").is_file():
         raise EvenhandError(f"the demo model {name} is not in {MODELS}; make it with `make demo-models`")
     model = load(MODELS / name, **{"name": name, **options})
@@ -29,30 +29,30 @@ def load_demo(name: str, rest: str = "", /, **options: Any) -> Model:
 
 
 def demo(rest: str = "", /, **options: Any) -> Model:
-    """The main demo model."""
+    """Open the main demo model."""
     return load_demo("demo", rest, **options)
 
 
 def demo_b(rest: str = "", /, **options: Any) -> Model:
-    """Biased on other axes than the main one, and prefers the letter C."""
+    """Open a demo model that is biased on other axes than the main one and prefers the letter C."""
     return load_demo("demo-b", rest, **options)
 
 
 def demo_c(rest: str = "", /, **options: Any) -> Model:
-    """Weakly biased, knows more, and judges best."""
+    """Open a demo model that is weakly biased, knows more than the main one, and judges best."""
     return load_demo("demo-c", rest, **options)
 
 
 def demo_d(rest: str = "", /, **options: Any) -> Model:
-    """Strongly biased, knows little, hardly heeds instructions, and judges poorly."""
+    """Open a demo model that is strongly biased, knows little, hardly follows instructions, and judges poorly."""
     return load_demo("demo-d", rest, **options)
 
 
 def demo_x(rest: str = "", /, **options: Any) -> Model:
-    """The main one with another axis, a second language to which the stereotypes transfer in part, and customs."""
+    """Open the main model with another axis, a second language with partly shared stereotypes, and customs."""
     return load_demo("demo-x", rest, **options)
 
 
 def demo_mlm(rest: str = "", /, **options: Any) -> Model:
-    """A masked language model (BERT) with the main model's pronoun skews."""
+    """Open a masked demo model (BERT) with the main model's pronoun skews."""
     return load_demo(MASKED, rest, **options)

@@ -15,10 +15,10 @@ NAMES = tuple(name for name in registry.BUILT_IN["models"] if name.partition("-"
 
 
 def is_demo(model: str | Path | Model | Mapping[str, Any]) -> bool:
-    """Whether a model is a demo model, by its name.
+    """Return whether a model is a demo model, judging by its name.
 
     Args:
-        model: A model, or what names one, with options or without: "demo(dtype=float32)", {"demo": {...}}.
+        model: A model or its specification, with or without options: "demo(dtype=float32)", {"demo": {...}}.
     """
     if isinstance(model, Mapping):
         return any(map(is_demo, model))
@@ -27,12 +27,12 @@ def is_demo(model: str | Path | Model | Mapping[str, Any]) -> bool:
 
 
 def name_of(path: str) -> str:
-    """The demo model whose folder this is, or ""; so that a saved adapter names it without a path of this machine."""
+    """Return the name of the demo model in a folder, or ""; a saved adapter then has no path of this machine."""
     place = Path(path).expanduser()
     known = place.is_absolute() and place.name in NAMES and place.resolve() == (MODELS / place.name).resolve()
     return place.name if known else ""
 
 
 def located(name: str) -> str:
-    """The folder of a demo model by its name; anything else as it is."""
+    """Return the folder of a demo model by its name; any other text is returned as it is."""
     return str(MODELS / name) if name in NAMES else name

@@ -1,6 +1,6 @@
-"""Training records as earlier versions wrote them: next to the weights, in a file of another name for each method.
+"""Training records as earlier versions wrote them: next to the weights, under a file name that depended on the method.
 
-The edits of `pcgu` had theirs in their own file (`evenhand.methods.unlearning._pcgu.edited`).
+The records of `pcgu` were in a file of their own (`evenhand.methods.unlearning._pcgu.edited`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from evenhand.interfaces import TrainingRecord
 from evenhand.models.json_files import read_json, read_value
 
 WITH_METHOD = ("unlearning.json", "distillation.json")
-"""Files that name the method; a file of that name without one is somebody else's."""
+"""Files that name the method; without a method in it, such a file is not evenhand's."""
 CURVE = "curve.json"
-"""The curve of a student whose evenhand.json has the other facts."""
+"""Training curve of a student; the other facts are in evenhand.json."""
 VECTOR = "training.json"
-"""How a task vector was made."""
+"""Record of a task vector."""
 PRIORS = "priors.json"
-"""What a calibrating method has learned."""
+"""Priors that a calibrating method has learned."""
 STATE = "trained.json"
-"""A finished member of an adjudication: its fingerprint and how it was trained."""
+"""Fingerprint and training record of a finished member of an adjudication."""
 
 
 def next_to_weights(folder: Path) -> TrainingRecord | None:
-    """The record in a folder with weights or an adapter; None where there is none.
+    """Read the record in a folder with weights or an adapter; None if there is none.
 
     Raises:
         EvenhandError: A file that names a method is not as evenhand wrote it.
@@ -43,12 +43,12 @@ def next_to_weights(folder: Path) -> TrainingRecord | None:
 
 
 def of_student(folder: Path, facts: Mapping[str, Any], file: Path) -> TrainingRecord:
-    """The record of a student whose file has facts, and its curve in another file.
+    """Assemble the record of a student from the facts in evenhand.json and the curve in another file.
 
     Args:
-        folder: The student's.
-        facts: What evenhand.json says.
-        file: evenhand.json, for the message.
+        folder: Folder of the student.
+        facts: Content of evenhand.json.
+        file: Path of evenhand.json, for messages.
 
     Raises:
         EvenhandError: The facts or the curve are not as evenhand wrote them.
@@ -58,7 +58,7 @@ def of_student(folder: Path, facts: Mapping[str, Any], file: Path) -> TrainingRe
 
 
 def of_learned(folder: Path, method: str) -> TrainingRecord | None:
-    """The record of what a method has learned: a task vector, priors; None where there is none.
+    """Read the record of a task vector or priors that a method has learned; None if there is none.
 
     Raises:
         EvenhandError: A file is not as evenhand wrote it.
@@ -70,7 +70,7 @@ def of_learned(folder: Path, method: str) -> TrainingRecord | None:
 
 
 def of_member(folder: Path) -> TrainingRecord | None:
-    """The record of a member that an adjudication has trained; None where its training has not ended.
+    """Read the record of a trained member of an adjudication; None if its training has not finished.
 
     Raises:
         EvenhandError: The file is not as evenhand wrote it.

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server: `endpoint:URL#model`."""
+"""A model on an OpenAI-compatible server: `endpoint:URL#model`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 GREEDY = Sampling()
 KEY_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY")
 THINKS = (
-    "the first token belongs to a thought, not to the answer; turn thinking off (as the model's template has it, such "
+    "the first token belongs to a thought, not to the answer; turn thinking off (by the option of its template, such "
     "as extra={'chat_template_kwargs': {'enable_thinking': False}}) or use answer_by='generation'"
 )
 TOP = 20
-"""Most log-probabilities that OpenAI, and vLLM by default, give for a token."""
+"""Maximum number of top log-probabilities per token on OpenAI, and on vLLM by default."""
 OPTIONS = (
     *("name", "answer_by", "sampling", "extra", "server", "thinking_tokens"),
     *("concurrency", "timeout", "retries", "backoff", "key_env", "preflight"),
@@ -46,23 +46,23 @@ OPTIONS = (
 
 
 class _Request(NamedTuple):
-    """What is sent, and the name under which the answer is kept."""
+    """A request's body and the key under which its answer is cached."""
 
     key: str
     body: dict[str, Any]
 
 
 class SecondRequests(NamedTuple):
-    """What it cost to ask again where the first token did not decide a letter; a thought is part of it."""
+    """Cost of asking again when the first token did not decide the letter, thoughts included."""
 
     items: int = 0
     prompt_tokens: int = 0
     new_tokens: int = 0
     seconds: float = 0.0
-    """Wall clock of the requests that no cache answered, several at a time."""
+    """Wall-clock time of the requests that the cache did not answer; several run at a time."""
 
     def since(self, before: SecondRequests) -> SecondRequests:
-        """What came since an earlier count."""
+        """Return the difference from an earlier count."""
         return SecondRequests(
             self.items - before.items,
             self.prompt_tokens - before.prompt_tokens,
@@ -71,7 +71,7 @@ class SecondRequests(NamedTuple):
         )
 
     def line(self) -> str:
-        """One line for people; "" where nothing was asked again."""
+        """Return a summary in one line; "" if nothing was asked again."""
         if not self.items:
             return ""
         return (
@@ -84,13 +84,13 @@ class SecondRequests(NamedTuple):
 class EndpointModel(Model):
     """A chat model that is asked over HTTP, several requests at a time.
 
-    `choose` parses a written reply (`answer_by="generation"`) or, where the server gives log-probabilities, reads those
+    `choose` parses a written reply (`answer_by="generation"`) or, if the server gives log-probabilities, reads those
     of the option letters among the 20 most probable first tokens (`"letters"`), in all forms in which a token can write
-    a letter (`evenhand.models.letter_tokens`). Where these have less than half of the probability, the item is
-    undecided, and its note and `mass` say how much it was. A server is taken to give the model's own
-    log-probabilities, not those after sampling settings.
+    a letter (`evenhand.models.letter_tokens`). If these have less than half of the probability, the item is
+    undecided, and its note and `mass` give the amount. The server is assumed to return the model's own
+    log-probabilities, before sampling settings are applied.
 
-    A request that fails for good leaves its item unanswered and is not cached, so that the next run asks for it again;
+    A request that fails permanently leaves its item unanswered and is not cached, so that the next run repeats it;
     only a refusal that concerns all requests (key, model name, credit) ends the run.
     """
 
@@ -115,26 +115,26 @@ class EndpointModel(Model):
         key_env: str | None = None,
         preflight: bool = True,
     ) -> None:
-        """Describe the server.
+        """Create the model; nothing is sent yet.
 
         Args:
             rest: "URL#model". User, password and query string of the URL are sent, but neither shown nor saved.
             name: Label for tables; the model's name by default.
-            answer_by: How `choose` reads the answer where a question does not say: "generation" or "letters".
-            sampling: How `choose` generates where a question does not say.
-            extra: Fields that are sent with every request, such as {"top_k": 20} or {"reasoning_effort": "low"}; they
-                are saved and shown, so keep secrets out. None as a value leaves out a field that would be sent.
-            server: The server's software: "vllm", "sglang", "llamacpp" or "transformers" are sent neutral values for
-                the sampling settings that they would otherwise fill in themselves, "other" is sent none. None takes
-                what the server's list of models says.
+            answer_by: How `choose` reads the answer if a question does not specify it: "generation" or "letters".
+            sampling: How `choose` generates if a question does not specify it.
+            extra: Fields sent with every request, such as {"top_k": 20} or {"reasoning_effort": "low"}; they are saved
+                and shown, so they must not contain secrets. The value None removes a field that would be sent.
+            server: The server's software. "vllm", "sglang", "llamacpp" and "transformers" are sent neutral values for
+                the sampling settings that they would otherwise fill in themselves; "other" is sent none. None uses
+                the name in the server's list of models.
             thinking_tokens: Added to the limit of every written reply, for models that think first: servers count the
                 thought as part of the reply. 0, the default, suits models that do not think.
-            concurrency: Most requests at a time.
-            timeout: Seconds that the server may be silent.
-            retries: How often a request that met a busy or broken server is tried again.
+            concurrency: Maximum number of requests at a time.
+            timeout: Maximum time without a response from the server, in seconds.
+            retries: How often a request is retried if the server is busy or fails.
             backoff: Seconds before the first retry; doubled each time, at most a minute.
             key_env: Environment variable with the API key; by default EVENHAND_API_KEY, else OPENAI_API_KEY.
-            preflight: Whether a comparison looks at the server before it asks anything (`look_first`). False suits a
+            preflight: Whether a comparison checks the server before it asks anything (`look_first`). False suits a
                 model that is so certain of its replies that draws do not differ.
         """
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0:
@@ -163,29 +163,29 @@ class EndpointModel(Model):
         )
 
     def __repr__(self) -> str:
-        """The specification, which holds no secret."""
+        """Show the specification, which contains no secrets."""
         return f"EndpointModel({self.source!r})"
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """Questions and replies; a server's weights and the probabilities of given texts are out of reach."""
+        """Choosing and generating; a server gives neither its weights nor the probabilities of given texts."""
         return frozenset({"choose", "generate"})
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the URL, the model's name and how it is asked. What the server really runs cannot be known."""
+        """Hash of the URL, the model's name and how it is asked. Which weights the server runs cannot be verified."""
         asking = (self.answer_by, plain_sampling(self.sampling))
         return answer_cache.key("endpoint", self.url, self.model, *asking, *self._passed)[:32]
 
     @property
     def _passed(self) -> tuple[dict[str, Any], ...]:
-        """What requests hold beyond the sampling; nothing by default, so that stored answers keep their names."""
+        """Options of requests beyond the sampling; empty by default, so that stored answers keep their keys."""
         passed = {"extra": self.extra, "server": self.server, "thinking_tokens": self.thinking_tokens}
         given = {name: value for name, value in passed.items() if value}
         return (given,) if given else ()
 
     def facts(self) -> dict[str, Any]:
-        """Where it is and how it is asked."""
+        """Return where the server is and how it is asked."""
         return {
             **super().facts(),
             "source": self.source,
@@ -198,14 +198,14 @@ class EndpointModel(Model):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write where the server is. The key, and user, password and query of the URL, must be given anew."""
+        """Save the server's address. The key, and user, password and query of the URL, must be given again."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         saved.write(folder, {"kind": "endpoint", "source": self.source, "options": self.load_options})
         return folder
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """Answer each question the way it asks for (`answer_by`), or the model's way where it does not say."""
+        """Answer each question the way it asks for (`answer_by`), or by the model's default."""
         ways = [q.answer_by or self.answer_by for q in questions]
         for way in set(ways):
             _check_way(way)
@@ -227,7 +227,7 @@ class EndpointModel(Model):
         return [_reply(answer, sampling.stop) for answer in answers]
 
     def _by_letters(self, questions: list[Question]) -> list[Choice]:
-        """Read the first token, and once more where an opening bracket or a word may stand for the letter."""
+        """Read the first token, and once more if an opening bracket or a word may stand for the letter."""
         asked = [rendering.as_dialogue(q, "letters") for q in questions]
         answers = self._ask([self._first_token(d) for d in asked])
         read = [_first(q, a) for q, a in zip(questions, answers, strict=True)]
@@ -244,7 +244,7 @@ class EndpointModel(Model):
         return [r.choice() for r in read]
 
     def _ask_again(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
-        """The same as `_ask`, for questions that have been asked once; what that costs is counted."""
+        """Ask like `_ask`, for questions that were asked before, and count the cost."""
         begun, looked = time.monotonic(), self.seconds_looked
         answers = self._ask(requests)
         seconds = time.monotonic() - begun - (self.seconds_looked - looked)
@@ -265,7 +265,7 @@ class EndpointModel(Model):
 
     @cached_property
     def _owner(self) -> str:
-        """What the server's list of models says in `owned_by`; "" where it says nothing."""
+        """`owned_by` in the server's list of models; "" if it is missing."""
         found = self._client.send("/models", None, lambda content: owner(content, self.model), Event(), tries=2)
         return found if isinstance(found, str) else ""
 
@@ -273,7 +273,7 @@ class EndpointModel(Model):
     def _neutral(self) -> dict[str, Any]:
         """Fields that keep the server's own sampling settings out of written replies.
 
-        Which server it is is stored with the answers, so that a run whose answers are all there asks nobody.
+        The server's kind is stored with the answers, so that a run with all answers cached sends no requests.
         """
         store = answer_cache.active()
         name = answer_cache.key("endpoint server", self.url, self.model)
@@ -285,28 +285,28 @@ class EndpointModel(Model):
         return NEUTRAL.get(self._owner if known is None else str(known), {})
 
     def look_first(self, *, letters: bool = False, draws: bool = False) -> None:
-        """Have the server looked at before the next request that no cache answers; see `preflight`.
+        """Have the server checked before the next request that the cache does not answer; see `preflight`.
 
-        What the active answer cache knows of it is not asked again.
+        Checks that are in the active answer cache are not repeated.
 
         Args:
-            letters: Whether log-probabilities are going to be read.
-            draws: Whether replies are going to be drawn at a temperature above 0.
+            letters: Whether log-probabilities will be read.
+            draws: Whether replies will be drawn at a temperature above 0.
         """
         if self._looks:
             self._first_look.wish(needs(letters=letters, draws=draws))
 
     @property
     def seconds_looked(self) -> float:
-        """How long the look took that `look_first` asked for; 0 as long as there was none."""
+        """Duration of the check that `look_first` requested; 0 until it has run."""
         return self._first_look.seconds
 
     def preflight(self, *, letters: bool = False, draws: bool = False) -> Preflight:
-        """Ask the server what shows whether it can be used, and report it.
+        """Check whether the server can be used, and report what was found.
 
         Args:
-            letters: Whether log-probabilities are going to be read.
-            draws: Whether replies are going to be drawn at a temperature above 0.
+            letters: Whether log-probabilities will be read.
+            draws: Whether replies will be drawn at a temperature above 0.
 
         Raises:
             EndpointError: It cannot be reached or used; the message is one line with the remedy.
@@ -341,7 +341,7 @@ class EndpointModel(Model):
 
     def _first_token(self, dialogue: Dialogue, continuing: bool = False) -> _Request:
         messages = [m._asdict() for m in dialogue.messages]
-        # Temperature 0: nothing is drawn. The token that comes along is never used as a reply.
+        # Temperature 0: nothing is drawn. The token that is generated along with it is never used as a reply.
         knobs = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
         if continuing:
             knobs |= {"add_generation_prompt": False, "continue_final_message": True}
@@ -350,7 +350,7 @@ class EndpointModel(Model):
         return _Request(key, endpoint_requests.with_extra(body, self.extra))
 
     def _ask(self, requests: Sequence[_Request]) -> list[Answered | Failed]:
-        """Answers from the cache where it has them; the others are asked and put there as they come."""
+        """Take answers from the cache; request the others, and cache them as they arrive."""
         from evenhand.models.endpoint_client import ask_all
 
         store = answer_cache.active()
@@ -375,14 +375,14 @@ class EndpointModel(Model):
 
 
 def open_endpoint(rest: str, **options: Any) -> EndpointModel:
-    """Open "URL#model"; what `evenhand.load("endpoint:URL#model", ...)` calls.
+    """Open "URL#model"; called by `evenhand.load("endpoint:URL#model", ...)`.
 
     Args:
-        rest: What follows "endpoint:".
+        rest: The text after "endpoint:".
         **options: See `EndpointModel`; `sampling` may be a dict.
 
     Raises:
-        SettingsError: An unknown option or a value that cannot be used.
+        SettingsError: An option is unknown, or a value is invalid.
     """
     for option in options:
         if option not in OPTIONS:
@@ -393,7 +393,7 @@ def open_endpoint(rest: str, **options: Any) -> EndpointModel:
 
 
 def client_module() -> Any:
-    """`evenhand.models.endpoint_client`, which needs the openai package.
+    """Return `evenhand.models.endpoint_client`, which needs the openai package.
 
     Raises:
         SettingsError: It is not installed.
@@ -416,35 +416,35 @@ def _check_way(way: str) -> None:
 
 
 def api_key(variable: str | None) -> tuple[str, str]:
-    """The name of the variable to blame and the key; "" where there is none.
+    """Return the variable that messages name, and the key; "" if no key is set.
 
     Raises:
-        SettingsError: The variable named is not set. It is not quoted: somebody may have given the key itself.
+        SettingsError: The variable named is not set. The message does not quote it: it may be the key itself.
     """
     if variable is None:
         held = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
         return held or KEY_VARIABLES[0], os.environ[held].strip() if held else ""
     if not re.fullmatch(r"[A-Za-z_]\w*", variable) or not os.environ.get(variable):
         raise SettingsError(
-            "key_env takes the name of an environment variable that holds the API key, and the one given is not set; "
+            "key_env takes the name of an environment variable containing the API key, and the one given is not set; "
             "export it, or leave key_env out to use " + " or ".join(KEY_VARIABLES)
         )
     return variable, os.environ[variable].strip()
 
 
 def _needs(bodies: Sequence[dict[str, Any]]) -> list[Need]:
-    """What a server must be able to do for these requests, beyond a greedy reply."""
+    """Return what a server must support for these requests, beyond a greedy reply."""
     letters, draws = (any(body.get(field) for body in bodies) for field in ("logprobs", "temperature"))
     return needs(letters=letters, draws=draws)
 
 
 def _complete(answer: Answered, body: dict[str, Any]) -> bool:
-    """Whether the answer holds all that was asked; a server without logprobs today may have them tomorrow."""
+    """Whether an answer contains all that was asked; a server may give logprobs later even if it does not now."""
     return answer.top is not None or not body.get("logprobs")
 
 
 def _reply(answer: Answered | Failed, stop: Sequence[str]) -> Reply:
-    """The reply, cut at the first stop string of its answer: transformers serve leaves it there."""
+    """Return the reply, cut at the first stop string of its answer: transformers serve does not cut it."""
     from evenhand.models.endpoint_client import Failed
 
     if isinstance(answer, Failed):
@@ -456,7 +456,7 @@ def _reply(answer: Answered | Failed, stop: Sequence[str]) -> Reply:
 
 
 def _thought_note(answer: Answered) -> str:
-    """Why a reply has no answer: it ends within its thought, at the limit of tokens as a rule."""
+    """Return why a reply has no answer: it ends within its thought, usually at the token limit."""
     if answer.hidden:
         return (
             f"undecided: the reply was cut{f' at {answer.new_tokens} tokens' if answer.new_tokens else ''} before its "
@@ -505,25 +505,25 @@ def _replied(read: LetterReading, answer: Answered | Failed) -> LetterReading:
 
 
 def look_first(model: Model, *, letters: bool = False, draws: bool = False) -> None:
-    """Have the server of a model, with or without methods around it, looked at before its first request.
+    """Have the server of a model checked before its first request; methods may be applied to the model.
 
     Args:
-        model: Any model; one without a server stays as it is.
-        letters: Whether log-probabilities are going to be read.
-        draws: Whether replies are going to be drawn at a temperature above 0.
+        model: Any model; nothing is done for one without a server.
+        letters: Whether log-probabilities will be read.
+        draws: Whether replies will be drawn at a temperature above 0.
     """
     if (asked := _behind(model)) is not None:
         asked.look_first(letters=letters, draws=draws)
 
 
 def first_look(model: Model) -> tuple[dict[str, Any], float]:
-    """What the look at a model's server found, and the seconds that it took; nothing where there was none."""
+    """Return what the check of a model's server found, and its duration in seconds; ({}, 0.0) if there was none."""
     asked = _behind(model)
     return ({}, 0.0) if asked is None else (asked.facts().get("preflight", {}), asked.seconds_looked)
 
 
 def second_requests(model: Model) -> SecondRequests:
-    """What a model's server was asked a second time so far; nothing of a model without a server."""
+    """Return the cost so far of asking a model's server again; all zeros for a model without a server."""
     asked = _behind(model)
     return SecondRequests() if asked is None else asked.second_requests
 

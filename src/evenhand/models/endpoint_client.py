@@ -1,6 +1,6 @@
-"""One request to an OpenAI-compatible server: secrets kept apart, failures sorted, transient ones tried again.
+"""One request to an OpenAI-compatible server: secrets kept apart, failures classified, transient ones retried.
 
-Nothing here knows of questions or caches. Needs the `openai` package (`pip install 'evenhand[endpoint]'`).
+This module does not know about questions or caches. It needs the `openai` package (`pip install 'evenhand[endpoint]'`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from evenhand.models.endpoint_replies import Answered, UnreadableError, read_rep
 from evenhand.models.endpoint_requests import other_limit, refused_field, sentence, wants_other_limit, without_field
 
 LONGEST_WAIT = 60.0
-"""Seconds; a server that asks for more in Retry-After is tried again after this long all the same."""
+"""Maximum wait before a retry, in seconds, even if a server's Retry-After asks for more."""
 QUOTED = 300
-"""Most characters of a server's own error text that a note quotes."""
+"""Maximum number of characters of a server's error text that a note quotes."""
 
-# openai 2 is built on httpx, openai 3 on httpx2: the transport must come from the same one
+# openai 2 is built on httpx, openai 3 on httpx2: the transport must come from the one in use
 _client_class = next(c for c in openai.DefaultHttpxClient.__mro__ if c.__name__ == "Client")
 _http: Any = importlib.import_module(_client_class.__module__.partition(".")[0])
 
@@ -41,34 +41,34 @@ Read = TypeVar("Read")
 
 
 class Failed(NamedTuple):
-    """No reply."""
+    """A request that got no usable reply."""
 
     note: str
     fatal: bool = False
-    """Whether every other request must fail the same way."""
+    """Whether every other request would fail in the same way."""
     status: int = 0
-    """The HTTP status of a refusal; 0 where no try was answered."""
+    """HTTP status of a refusal; 0 if no attempt was answered."""
 
 
 SECRET_VARIABLES = ("EVENHAND_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Environment variables whose values are never stored or shown, whichever of them is sent."""
+"""Environment variables whose values are never stored or shown, whether or not they are sent."""
 _FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-"""Headers of a body that has been decoded since."""
+"""Headers that no longer apply once the body has been decoded."""
 
 
 class Address:
-    """Where the server is: `url` and `model` may be shown to anyone, the rest is added to requests only."""
+    """Address of a server: `url` and `model` may be shown to anyone; the rest is added to requests only."""
 
     def __init__(self, rest: str, key: str, scheme: str = "endpoint") -> None:
-        """Take "URL#model" apart.
+        """Parse "URL#model".
 
         Args:
-            rest: The URL, which may hold user, password and a query string, and the model's name.
-            key: The API key; "" where there is none.
-            scheme: What stood in front of the URL, for the error message.
+            rest: The URL, which may contain user, password and a query string, and the model's name.
+            key: The API key; "" if there is none.
+            scheme: Scheme in front of the URL, for the error message.
 
         Raises:
-            SettingsError: It is not of that form. The message does not quote it, because it may hold a password.
+            SettingsError: The text is not of that form. The message does not quote it, as it may contain a password.
         """
         address, _, self.model = rest.partition("#")
         try:
@@ -92,29 +92,29 @@ class Address:
         through = urlsplit(_proxy(self.url) or "").netloc.rpartition("@")[0]
         plain += [through, *through.split(":", 1), *(os.environ.get(name, "").strip() for name in SECRET_VARIABLES)]
         self.redactor = Redactor(plain)
-        """Masks all of these in what the server sends and in what is said of it."""
+        """Masks all these secrets in what the server sends and in messages about it."""
 
     def redact(self, text: str) -> str:
-        """A message without any secret; a short one is replaced only where it stands as a word."""
+        """Mask the secrets in a message; a short secret is replaced only where it is a whole word."""
         return self.redactor.message(text)
 
 
 class _WithoutHeaders(logging.Filter):
-    """Leaves out the one line in which the connections below log all headers that a server sent, secrets included."""
+    """Drops the log line in which the HTTP transport shows all headers of a reply, secrets included."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "receive_response_headers.complete" not in str(record.msg)
 
 
-for _name in ("http11", "http2", "proxy", "socks"):  # of httpcore or httpcore2, as of httpx or httpx2
+for _name in ("http11", "http2", "proxy", "socks"):  # loggers of httpcore (with httpx) or httpcore2 (with httpx2)
     logging.getLogger(f"{_http.__name__.replace('httpx', 'httpcore')}.{_name}").addFilter(_WithoutHeaders())
 
 
 class _SecretTransport:
-    """Adds the secrets below everything that logs or raises, so that no library can show them.
+    """Adds the secrets below every layer that logs or raises, so that no library can show them.
 
-    What comes back is freed of them here as well: servers that echo a request put its key into replies, headers, errors
-    and names of models, and all of these are stored or shown somewhere.
+    Replies are cleaned here as well: servers that echo a request put its key into replies, headers, errors
+    and model names, all of which are stored or shown somewhere.
     """
 
     def __init__(self, address: Address, connections: int) -> None:
@@ -130,7 +130,7 @@ class _SecretTransport:
         return self._cleaned(self._inner.handle_request(sent))
 
     def _cleaned(self, reply: Any) -> Any:
-        """A reply without secrets, its reason phrase left to the status."""
+        """Return the reply without secrets; its reason phrase follows from the status."""
         try:
             content = self._address.redactor.content(reply.read())
         finally:
@@ -150,7 +150,7 @@ class _SecretTransport:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment asks for; a client with a transport of its own does not look there."""
+    """Return the proxy that the environment sets; a client with a custom transport does not read it."""
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -160,7 +160,7 @@ def _proxy(url: str) -> str | None:
 
 
 class EndpointClient:
-    """Sends one request at a time; safe to be used by several threads."""
+    """Sends one request at a time; safe to use from several threads."""
 
     def __init__(
         self, address: Address, *, key_variable: str, timeout: float, connections: int, retries: int, backoff: float
@@ -169,16 +169,16 @@ class EndpointClient:
 
         Args:
             address: Server, model and secrets.
-            key_variable: The environment variable to name when the server refuses the key.
-            timeout: Seconds that the server may be silent.
-            connections: Most requests at a time.
-            retries: How often a request is tried again.
+            key_variable: Environment variable that the message names if the server refuses the key.
+            timeout: Maximum time without a response from the server, in seconds.
+            connections: Maximum number of requests at a time.
+            retries: How often a request is retried.
             backoff: Seconds before the first retry; doubled each time.
         """
         self._address, self._key_variable = address, key_variable
         self._retries, self._backoff = retries, backoff
-        self._other_limit = False  # whether the model asked for max_completion_tokens
-        # A redirect could take the key to another host: it is reported, not followed.
+        self._other_limit = False  # whether the model requires max_completion_tokens
+        # A redirect could send the key to another host, so it is reported and not followed.
         http = _http.Client(transport=_SecretTransport(address, connections), timeout=timeout, follow_redirects=False)
         weakref.finalize(self, http.close).atexit = False
         self._openai = openai.OpenAI(
@@ -186,10 +186,10 @@ class EndpointClient:
         )
 
     def ask(self, body: dict[str, Any], stop: Event) -> Answered | Failed:
-        """Send one chat completion until it is answered, refused or out of tries.
+        """Send one chat completion until it is answered, refused or out of attempts.
 
-        A model that takes no `max_tokens` gets the limit as `max_completion_tokens`, now and from then on. A field
-        that a model takes in no request ends the run: all others would be refused the same way.
+        A model that does not accept `max_tokens` gets the limit as `max_completion_tokens` from then on. A field
+        that a model accepts in no request ends the run: all others would be refused in the same way.
         """
         sent = other_limit(body) if self._other_limit else body
         outcome = self._asked(sent, stop)
@@ -213,14 +213,14 @@ class EndpointClient:
         *,
         tries: int | None = None,
     ) -> Read | Failed:
-        """Send one request until it is answered, refused or out of tries; `stop` ends the waiting in between.
+        """Send one request until it is answered, refused or out of attempts; `stop` ends the waits in between.
 
         Args:
-            path: Below the server's URL, such as "/models".
-            body: What is posted; None only gets.
-            read: Makes something of a reply with status 200; a reply that it finds unreadable is asked for again.
-            stop: Set when nobody waits any longer.
-            tries: How often it is sent at most; None takes the number of retries of the client.
+            path: Path below the server's URL, such as "/models".
+            body: Body of a POST request; None sends a GET request.
+            read: Parses a reply with status 200; if it raises `UnreadableError`, the request is retried.
+            stop: Set when the reply is no longer needed.
+            tries: Maximum number of attempts; None is one more than the client's `retries`.
         """
         tries = self._retries + 1 if tries is None else tries
         note, content = "", b""
@@ -233,7 +233,7 @@ class EndpointClient:
                 status, note = error.status_code, self._quoted(error)
                 if status in _HOPELESS or getattr(error, "code", None) == "insufficient_quota":
                     return Failed(self._fix(status, note), fatal=True, status=status)
-                if status not in (408, 409, 429) and (status < 500 or status == 501):  # 501: it never will
+                if status not in (408, 409, 429) and (status < 500 or status == 501):  # 501 is permanent
                     return Failed(note, status=status)
                 asked_for = retry_after(error.response.headers.get("retry-after"))
             except openai.APITimeoutError:
@@ -255,33 +255,33 @@ class EndpointClient:
         return content
 
     def _pause(self, attempt: int, asked_for: float) -> float:
-        """Seconds to wait: at least what the server asked for, and never all clients at the same moment."""
+        """Return the seconds to wait: at least what the server asked for, with jitter so that clients spread out."""
         backoff = self._backoff * 2.0**attempt * random.uniform(0.5, 1.0)
         if asked_for:
             backoff = asked_for + self._backoff * random.uniform(0.0, 0.5)
         return min(LONGEST_WAIT, backoff)
 
     def _quoted(self, error: openai.APIStatusError) -> str:
-        """Status and the server's own words, without secrets."""
+        """Return the status and the server's own message, without secrets."""
         body: Any = error.body
         said = body.get("message") if isinstance(body, dict) else None
         text = said if isinstance(said, str) else error.response.text
         return f"the server answered {error.status_code}: {self._excerpt(text)}"
 
     def _excerpt(self, text: str) -> str:
-        """The beginning of a text, cut only after the secrets are gone, so that no half of one is left."""
+        """Return the start of a text; it is cut after masking, so that no partial secret remains."""
         return " ".join(self._address.redact(text).split())[:QUOTED]
 
     def _fix(self, status: int, note: str) -> str:
         address = self._address
-        if status == 401:  # what servers say here often holds a part of the key
+        if status == 401:  # the server's message is not quoted: it often contains part of the key
             return f"{address.url} refused the API key (401); set the environment variable {self._key_variable}"
-        if status == 403 and "logprobs" in note:  # as OpenAI says of models that think
+        if status == 403 and "logprobs" in note:  # OpenAI's reply for models that think
             return f"{sentence(note)} {without_field('logprobs')}"
         if status == 403:
             return f"{sentence(note)} The key in {self._key_variable} may not use {address.model!r} at {address.url}"
         if status in (402, 429):
-            return f"{sentence(note)} The account behind {self._key_variable} has no credit left at {address.url}"
+            return f"{sentence(note)} The account of {self._key_variable} has no credit left at {address.url}"
         return (
             f"{sentence(note)} Check the model name {address.model!r} and the URL {address.url}; "
             "for most servers the URL ends in /v1"
@@ -289,12 +289,12 @@ class EndpointClient:
 
 
 _WRONG = frozenset({400, 422})
-"""What servers say of a request that they do not understand."""
+"""Statuses with which servers reject a request that they do not understand."""
 _HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for (a number or a date), at most `LONGEST_WAIT`; 0 without one."""
+    """Return the seconds that a Retry-After header asks for (a number or a date), at most `LONGEST_WAIT`."""
     if not header:
         return 0.0
     try:
@@ -316,13 +316,13 @@ def ask_all(
     concurrency: int,
     keep: Callable[[list[tuple[int, Read | Failed]]], None],
 ) -> None:
-    """Ask in parallel and hand over what came, as it comes, in the calling thread.
+    """Ask in parallel, and pass on the outcomes in the calling thread as they arrive.
 
-    The threads are daemons, other than those of a ThreadPoolExecutor, which the interpreter waits for at its end: after
-    Ctrl-C or a refused key nobody has to wait until requests under way time out.
+    The threads are daemons, unlike those of a ThreadPoolExecutor, for which the interpreter waits when it exits: after
+    Ctrl-C or a refused key, nobody has to wait until the requests in progress time out.
 
     Raises:
-        EndpointError: A request failed in a way that all others would, too.
+        EndpointError: A request failed in a way in which all others would fail.
     """
     jobs: SimpleQueue[int] = SimpleQueue()
     done: SimpleQueue[tuple[int, Read | Failed | Exception]] = SimpleQueue()

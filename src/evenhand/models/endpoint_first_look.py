@@ -1,7 +1,7 @@
-"""The look at a server that a comparison takes once, before the first request that no cache answers.
+"""The check of a server that a comparison makes once, before the first request that the cache does not answer.
 
-What was found is kept in the answer cache, so that a resumed run does not ask again. Only what a server can do is kept:
-what it lacks may be there when the run is resumed.
+Findings are kept in the answer cache, so that a resumed run does not ask again. Only what a server can do is cached:
+what it cannot do may work when the run is resumed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Need = Literal["letters", "draws"]
 
 
 def needs(*, letters: object, draws: object) -> list[Need]:
-    """What a server must be able to do, beyond a greedy reply.
+    """Return what a server must support, beyond a greedy reply.
 
     Args:
         letters: Whether log-probabilities are read.
@@ -30,15 +30,15 @@ def needs(*, letters: object, draws: object) -> list[Need]:
 
 
 class FirstLook:
-    """What a comparison wants to know of a server, and what is known so far."""
+    """The requirements of a comparison for a server, and the findings so far."""
 
     def __init__(self, check: Callable[[], ServerCheck], name: str, key: Callable[[], str]) -> None:
-        """Take the ways to ask; nothing is asked before `before`, and only after `wish`.
+        """Create the check; nothing is asked until `before` is called after `wish`.
 
         Args:
-            check: Gives what asks the server.
+            check: Creates the object that asks the server.
             name: Label of the model, for warnings.
-            key: Gives the name under which the answer cache keeps what was found.
+            key: Returns the key under which the answer cache keeps the findings.
         """
         self._check, self._name, self._key = check, name, key
         self._wished = False
@@ -46,12 +46,12 @@ class FirstLook:
         self._good: set[str] = set()
         self._failed: dict[str, EvenhandError] = {}
         self.found: dict[str, Any] = {}
-        """The fields of `Preflight`, as far as anything was found."""
+        """Fields of `Preflight`; {} until the server was reached."""
         self.seconds = 0.0
-        """How long it all took."""
+        """Total duration in seconds."""
 
     def wish(self, needs: Collection[Need]) -> None:
-        """Have the server looked at, as far as the active cache does not know it; all earlier findings are dropped."""
+        """Request a check of what the active cache does not know; earlier findings are dropped."""
         self._wished, self._wanted = True, frozenset(needs)
         self._good, self._failed, self.found, self.seconds = set(), {}, {}, 0.0
         store, key = answer_cache.active(), self._key()
@@ -60,12 +60,12 @@ class FirstLook:
             self._good, self.found = set(known["good"]), dict(known["found"])
 
     def before(self, needs: Collection[Need]) -> None:
-        """Look at the server, where that was wished for and was not done yet.
+        """Check the server, if that was requested and has not been done yet.
 
-        All that the comparison will need is looked at the first time. What only later requests need is warned of.
+        All that the comparison will need is checked the first time. Failures that concern later requests only warn.
 
         Args:
-            needs: What the requests that follow need.
+            needs: What the next requests need.
 
         Raises:
             EvenhandError: The server cannot be used for these requests; one line with the remedy.
@@ -115,5 +115,5 @@ class FirstLook:
 
 
 def _again(error: EvenhandError) -> EvenhandError:
-    """The same error anew: one that is raised twice would collect the places of both."""
+    """Copy an error: one that is raised twice would collect both tracebacks."""
     return SettingsError(str(error)) if isinstance(error, SettingsError) else EndpointError(str(error))

@@ -1,6 +1,6 @@
-"""A look at a server before many requests: one clear line where it cannot do what is about to be asked.
+"""Check a server before many requests: one clear line if it cannot do what is about to be asked.
 
-Reached, key and model's name; log-probabilities where letters are to be read; and whether the temperature is obeyed:
+Checked are the connection, key and model name; log-probabilities if letters will be read; and the temperature:
 two draws must differ. A server that ignores it would give a hundred equal draws, and numbers that look certain.
 """
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from evenhand.models.endpoint_replies import Answered
 
 DRAWS = 6
-"""Most draws that are compared; honest ones of a sentence are all equal only where the model is all but certain."""
+"""Maximum number of draws compared; true draws of a sentence are all equal only if the model is almost certain."""
 PROMPT = Dialogue(()).user("Write one sentence about something that you saw on a walk, and begin with any word.")
 LETTERS = Dialogue(()).user("Which is a fruit?\nA. apple\nB. brick\nAnswer with a single letter.")
 
 
 class Preflight(NamedTuple):
-    """What was found out about a server."""
+    """Findings about a server."""
 
     server: str
-    """What its list of models says in `owned_by`; "" where it says nothing."""
+    """`owned_by` in the server's list of models; "" if it is missing."""
     seconds: float
-    """How long a short reply took."""
+    """Duration of a short reply, in seconds."""
     thinks: bool
-    """Whether that reply began with a thought, which costs time and tokens at every reply."""
+    """Whether that reply began with a thought, which costs time and tokens for every reply."""
     new_tokens: int
-    """How many tokens it took, the thought included, where the server counts them."""
+    """Number of tokens of that reply, thought included; 0 if the server does not count them."""
     hidden: bool = False
-    """Whether it was cut before its first word, as where a thought is not shown."""
+    """Whether that reply was cut before its first word, for example because a thought is not shown."""
 
     def line(self, name: str) -> str:
-        """One line for people."""
+        """Return a summary in one line."""
         cost = f"{self.new_tokens} tokens, {text_output.number(self.seconds)} s"
-        thought = ", of which it thought first: every reply costs that" if self.thinks else ""
+        thought = ", including a thought: every reply has that cost" if self.thinks else ""
         if self.hidden:
             thought = (
                 " and was cut before its first word; a thought that is not shown may have used all of them: give it "
@@ -56,7 +56,7 @@ class Preflight(NamedTuple):
 
 
 class ServerCheck:
-    """Asks a server what shows whether it can be used; none of the replies is cached."""
+    """Checks whether a server can be used; none of the replies is cached."""
 
     def __init__(
         self,
@@ -65,22 +65,22 @@ class ServerCheck:
         model: str,
         body: Callable[[Dialogue, Sampling | None], dict[str, Any]],
     ) -> None:
-        """Take what sends requests.
+        """Create the check; nothing is sent yet.
 
         Args:
             client: Sends requests.
-            url: Where the server is, for messages.
-            model: As the server calls it.
-            body: Makes the request for a reply, or, without a sampling, for the first token's log-probabilities.
+            url: URL of the server, for messages.
+            model: Name of the model on the server.
+            body: Makes the body for a reply or, if the sampling is None, for the first token's log-probabilities.
         """
         self._client, self._url, self._model, self._body = client, url, model, body
 
     def reach(self) -> Preflight:
-        """Ask for the list of models, and for a short reply. A model that is not listed but answers will do.
+        """Ask for the list of models and for a short reply. A model that answers need not be listed.
 
         Raises:
-            EndpointError: It cannot be reached, or refuses the key or the request.
-            SettingsError: It has no model of that name.
+            EndpointError: The server cannot be reached, or refuses the key or the request.
+            SettingsError: The server has no model of that name.
         """
         from evenhand.models.endpoint_client import Failed
 
@@ -103,7 +103,7 @@ class ServerCheck:
         """Read the log-probabilities of a first token.
 
         Raises:
-            EndpointError: It gives none, or what it gives is none.
+            EndpointError: The server gives none, or they are not log-probabilities.
         """
         url = self._url
         answer = _reply(
@@ -118,7 +118,7 @@ class ServerCheck:
         """Draw at temperature 1 until two replies differ.
 
         Raises:
-            EndpointError: All are equal.
+            EndpointError: All draws are equal.
         """
         bodies = (self._body(_draw(n), _SAMPLED) for n in range(DRAWS))
         _check_draws(self._client, self._url, self._model, bodies)
@@ -152,9 +152,9 @@ def _reply(client: EndpointClient, body: dict[str, Any], wrong: Callable[[str], 
 
 
 def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[dict[str, Any]]) -> None:
-    """Draw until two replies differ; those that are all thought differ in the thought.
+    """Draw until two replies differ; replies that are only a thought are compared by the thought.
 
-    Where thoughts are not shown and nothing else came, nothing is known.
+    If thoughts are not shown and nothing else arrives, the check is inconclusive and passes.
     """
     texts: set[str] = set()
     count = 0
@@ -165,8 +165,8 @@ def _check_draws(client: EndpointClient, url: str, model: str, bodies: Iterable[
         if len(texts) > 1 or (answer.hidden and count == DRAWS):
             return
     raise EndpointError(
-        f"{url} gave {count} equal replies of {model!r} at temperature 1: it does not draw, or gives the same draw to "
-        "every seed. Turn off its cache of replies, or name its software (transformers serve draws only with "
-        "server='transformers'); for greedy replies ask at temperature 0. Where the model is that certain, a "
-        "comparison asks nothing beforehand with preflight=False"
+        f"{url} gave {count} equal replies of {model!r} at temperature 1: it does not sample, or ignores "
+        "the seed. Turn off its cache of replies, or name its software (transformers serve draws only with "
+        "server='transformers'); for greedy replies ask at temperature 0. If the model is that certain, "
+        "preflight=False skips this check before a comparison"
     )

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server sent, as a reply: text or parts, a thought of its own, the first token's list."""
+"""Parse replies of OpenAI-compatible servers: text or parts, a separate thought, the first token's list."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from typing import Any, NamedTuple
 from evenhand.prompting.thinking import THINK
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Fields of a message in which servers put what the model thought: DeepSeek, vLLM, SGLang, llama.cpp and transformers
+"""Fields of a message in which servers put the model's thought: DeepSeek, vLLM, SGLang, llama.cpp and transformers
 serve write the first, OpenRouter, newer vLLM and Ollama the second."""
 THOUGHT_PARTS = frozenset({"thinking", "reasoning"})
 """Types of content parts that are a thought (Mistral, Anthropic)."""
 
 
 class Answered(NamedTuple):
-    """A usable reply; JSON as a list."""
+    """A usable reply; the cache stores it as a JSON list."""
 
     text: str
-    """With the thought, where there was one, between `<think>` and `</think>`."""
+    """The reply, preceded by its thought, if any, between `<think>` and `</think>`."""
     finished: bool
     prompt_tokens: int
     new_tokens: int
     top: list[list[Any]] | None = None
-    """[token, log-probability] pairs of the first new token, where they were asked for and came."""
+    """[token, log-probability] pairs of the first new token, if they were asked for and returned."""
 
     @property
     def hidden(self) -> bool:
-        """Whether it was cut before its first word, as where a thought that the server does not show took it all."""
+        """Whether it was cut before its first word, for example in a thought that the server does not show."""
         return not self.finished and not self.text.strip()
 
 
 class UnreadableError(ValueError):
-    """A reply with status 200 that holds no answer."""
+    """A reply with status 200 that contains no answer."""
 
 
 def read_reply(content: bytes, wants_top: bool) -> Answered:
-    """Read a chat completion; servers differ in everything but the text, so nothing else is relied on.
+    """Read a chat completion; only the text is relied on, since servers differ in everything else.
 
     Args:
         content: The body of the HTTP reply.
         wants_top: Whether log-probabilities were asked for; the text may then be missing.
 
     Raises:
-        UnreadableError: There is neither text nor thought in it, and it was not cut at the limit of tokens; or the
-            model failed before its end.
+        UnreadableError: The reply has neither text nor thought, and was not cut at the token limit; or the
+            model failed before the end.
     """
     try:
         reply = json.loads(content)
         choice = reply["choices"][0]
         message = choice["message"]
-        if choice.get("finish_reason") == "error":  # OpenRouter: the model failed while it wrote
+        if choice.get("finish_reason") == "error":  # OpenRouter: the model failed while writing
             raise UnreadableError("it ended with an error")
         finished = choice.get("finish_reason") != "length"
         if finished and "content" not in message and not any(message.get(name) for name in THOUGHTS):
             raise KeyError("content")
-        said = message.get("content")  # left out by servers where all was a thought, shown or not
+        said = message.get("content")  # servers leave it out if everything was a thought, shown or not
     except UnreadableError:
         raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
@@ -66,17 +66,17 @@ def read_reply(content: bytes, wants_top: bool) -> Answered:
     if text is None and not thought:
         if top is None and finished:
             raise UnreadableError("its message has no text")
-        # where thoughts are hidden, nothing is left of a reply that was cut within one, or of one token
+        # if thoughts are hidden, a reply cut within one, or of a single token, is empty
         text = ""
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     if thought and not text:
-        finished = False  # a thought without an answer, whatever ended it
+        finished = False  # a thought without an answer is unfinished, whatever ended it
     return Answered(_writable(_joined(thought, text)), finished, counts[0], counts[1], top)
 
 
 def _text(said: Any, message: dict[str, Any]) -> tuple[str | None, str]:
-    """The answer, None where there is none, and the thought."""
+    """Return the answer, or None if there is none, and the thought."""
     given = next((message[name] for name in THOUGHTS if isinstance(message.get(name), str)), "")
     thought = given.strip()
     if isinstance(said, list):
@@ -90,7 +90,7 @@ def _text(said: Any, message: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def _parts(parts: list[Any]) -> tuple[str | None, str]:
-    """Text and thought of a content that is a list of typed parts; other parts (images) say nothing here."""
+    """Return the text and thought of a list of typed parts; other parts, such as images, are ignored."""
     texts: list[str] = []
     thoughts: list[str] = []
     for part in parts:
@@ -104,14 +104,14 @@ def _parts(parts: list[Any]) -> tuple[str | None, str]:
 
 
 def _strings(value: Any) -> list[str]:
-    """A part's text: as it is, or a list of parts itself."""
+    """Return the texts of a part's field, which is a string or a list of parts."""
     if isinstance(value, list):
         return [str(part["text"]) for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
     return [value] if isinstance(value, str) else []
 
 
 def _joined(thought: str, text: str | None) -> str:
-    """A reply as `evenhand.prompting.thinking` reads it; a thought without an answer is left open."""
+    """Join thought and text as `evenhand.prompting.thinking` reads them; without text, the thought stays open."""
     if not thought:
         return text or ""
     if not text or not text.strip():
@@ -120,7 +120,7 @@ def _joined(thought: str, text: str | None) -> str:
 
 
 def _writable(text: str) -> str:
-    """The text with half a surrogate pair, which no file could hold, as a replacement character."""
+    """Replace unpaired surrogates, which cannot be written to a file, by a replacement character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -130,7 +130,7 @@ def _count(usage: Any, name: str) -> int:
 
 
 def _top(choice: dict[str, Any]) -> list[list[Any]] | None:
-    """The first token's list; None where any of its numbers is none, as that token may be the likeliest."""
+    """Return the first token's list; None if any value is not a number, as that token may be the likeliest."""
     try:
         listed = choice["logprobs"]["content"][0]["top_logprobs"]
         return [[str(entry["token"]), _number(entry["logprob"])] for entry in listed] or None

@@ -1,10 +1,10 @@
-"""Servers that fill in sampling settings of their own, and what keeps them from it.
+"""Servers that fill in sampling settings of their own, and the fields that prevent it.
 
 A request that names only temperature and top_p is not drawn from the model's own distribution everywhere: vLLM and
-SGLang take what is missing from the checkpoint's generation config (`--generation-config auto`, `--sampling-defaults
-model`), llama.cpp has defaults of its own (top_k 40, min_p 0.05), and transformers serve draws nothing at all unless a
-generation config says `do_sample`. So known servers are sent neutral values; others refuse fields that they do not
-know, and are sent none.
+SGLang take missing settings from the checkpoint's generation config (`--generation-config auto`, `--sampling-defaults
+model`), llama.cpp has defaults of its own (top_k 40, min_p 0.05), and transformers serve does not sample unless a
+generation config sets `do_sample`. Known servers are therefore sent neutral values; others are sent none, since they
+refuse fields that they do not know.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from evenhand.errors import SettingsError, suggest
 
 CONTINUING = frozenset({"vllm", "sglang"})
-"""Servers, by what their list of models says in `owned_by`, that continue a last assistant turn where a request says
-`continue_final_message` (vLLM's ChatCompletionRequest; SGLang since its pull request 4226)."""
+"""Servers, by `owned_by` in their list of models, that continue a last assistant turn if a request has
+`continue_final_message` set (vLLM's ChatCompletionRequest; SGLang since its pull request 4226)."""
 _PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _GENERATION_CONFIG = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
 NEUTRAL: dict[str, dict[str, Any]] = {
@@ -33,30 +33,30 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     },
     "transformers": {"generation_config": json.dumps(_GENERATION_CONFIG)},
 }
-"""By server, fields that leave the model's own distribution alone. The names are what `/v1/models` says in `owned_by`,
-but for `transformers serve`, which puts the model's author there: it is named by the option `server`."""
+"""Fields per server that leave the model's own distribution unchanged. The names are `owned_by` in `/v1/models`,
+except for `transformers serve`, which puts the model's author there: the option `server` names it."""
 
 GGUF_FACTS = frozenset({"vocab_type", "n_vocab", "n_ctx_train", "n_embd"})
-"""What llama.cpp's list of models has in `meta` of each, whatever name it goes by."""
+"""Fields that llama.cpp's list of models has in `meta`, also in builds under other names."""
 OTHER = "other"
-"""A server that is sent no neutral values."""
+"""Name for a server that is sent no neutral values."""
 
 
 def check_name(server: str | None) -> None:
-    """Refuse the name of a server's software that is not known.
+    """Refuse an unknown name of a server's software.
 
     Raises:
-        SettingsError: The message lists the known names.
+        SettingsError: The name is unknown; the message lists the known names.
     """
     if server is not None and server not in (*NEUTRAL, OTHER):
         raise SettingsError(f"server {server!r} is not known. {suggest(str(server), (*NEUTRAL, OTHER))}")
 
 
 def owner(content: bytes, model: str) -> str:
-    """What a server's list of models says in `owned_by` of this one; "" where it says nothing.
+    """Return `owned_by` of a model in a server's list of models; "" if it is missing.
 
     Servers of one model, such as llama.cpp's, answer to any name: all that they list has then the same owner. Builds of
-    llama.cpp under other names are recognised by what they list of a model.
+    llama.cpp under other names are recognised by the fields of their entries.
     """
     cards = listed(content)
     owners = {_owner(card) for card in cards.values()}
@@ -66,7 +66,7 @@ def owner(content: bytes, model: str) -> str:
 
 
 def _owner(card: dict[str, Any]) -> str:
-    """Who a card says that a model is owned by; llama.cpp where it has what only llama.cpp lists."""
+    """Return a card's owner; "llamacpp" if it has the fields that only llama.cpp lists."""
     named, meta = str(card.get("owned_by") or ""), card.get("meta")
     if named not in NEUTRAL and isinstance(meta, dict) and meta.keys() >= GGUF_FACTS:
         return "llamacpp"
@@ -74,7 +74,7 @@ def _owner(card: dict[str, Any]) -> str:
 
 
 def listed(content: bytes) -> dict[str, dict[str, Any]]:
-    """The entries of a list of models by name and alias; {} where it cannot be read."""
+    """Return the entries of a list of models by name and alias; {} if it cannot be read."""
     try:
         cards = json.loads(content)["data"]
         return {str(name): card for card in cards for name in (*(card.get("aliases") or ()), card["id"])}

@@ -1,4 +1,4 @@
-"""What a model folder must hold; checked before anything is opened."""
+"""Files that a model folder must contain; checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from evenhand.errors import EvenhandError, SettingsError, first_lines
 
 SAVED = "evenhand.json"
-"""The file that marks a folder saved by evenhand."""
+"""Name of the file that marks a folder saved by evenhand."""
 LEARNED = "learned"
-"""The folder in it with what a method had learned."""
+"""Name of the subfolder with what a method has learned."""
 TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -22,37 +22,37 @@ TOKENIZERS = (
 
 
 def require_model(folder: Path) -> None:
-    """Refuse a folder that is none of the kinds that can be loaded."""
+    """Refuse a folder that is not of a kind that can be loaded."""
     names = ("config.json", "adapter_config.json", SAVED)
     if not any((folder / name).is_file() for name in names):
         if named := sorted(file.parent.name for file in folder.glob("*/adapter_config.json")):
             raise SettingsError(
-                f"{folder} has no adapter of its own, but the named ones {', '.join(named)} in subfolders, as peft "
+                f"{folder} has no adapter itself, but named ones in subfolders ({', '.join(named)}), as peft "
                 f"saves them; give one of them, such as {folder / named[0]}"
             )
-        raise SettingsError(f"{folder} is no model folder: it holds none of {', '.join(names)}")
+        raise SettingsError(f"{folder} is not a model folder: it contains none of {', '.join(names)}")
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer's files are there."""
+    """Return whether a folder contains a tokenizer's files."""
     return any((folder / name).is_file() for name in TOKENIZERS) or bool(list(folder.glob("*.tiktoken")))
 
 
 def require_tokenizer(folder: Path) -> None:
-    """Refuse a model folder without tokenizer."""
+    """Refuse a model folder without a tokenizer."""
     if not has_tokenizer(folder):
         raise EvenhandError(
-            f"the model folder {folder} holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
+            f"the model folder {folder} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json or vocab.txt); "
             "save it there with tokenizer.save_pretrained(folder)"
         )
 
 
 def unreadable(error: Exception, folder: Path) -> str:
-    """Why weights cannot be opened; torch's own advice for a .bin file that is more than tensors is to run it."""
+    """Explain why weights cannot be opened; torch's own advice for .bin files with more than tensors is to run them."""
     if "weights_only" not in str(error) and "Weights only" not in str(error):
         return first_lines(error)
     files = ", ".join(sorted(f.name for f in folder.glob("*.bin"))) or "a .bin file"
     return (
-        f"{files} holds more than tensors, or is broken; reading it could run code, and evenhand never does that. Take "
-        "a copy in safetensors, or save the model as such where you trust the file"
+        f"{files} has more than tensors in it, or is broken; reading it could run code, which evenhand never does. Use "
+        "a copy in safetensors, or convert the model to safetensors if you trust the file"
     )

@@ -1,7 +1,7 @@
-"""Hash of everything that decides a model's answers; never a name.
+"""The fingerprint: a hash of everything that determines a model's answers, never of a name.
 
-A folder that nobody touched is hashed by its files' bytes, which is fast (`evenhand.core.hashing`). Once the weights
-were handed out, or when the model came from memory, the tensors themselves are hashed (`evenhand.models.kept_hash` says
+For unchanged folders the bytes of the files are hashed, which is fast (`evenhand.core.hashing`). Once the weights
+were handed out, or for a model from memory, the tensors themselves are hashed (`evenhand.models.kept_hash` decides
 how often).
 """
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def of_weights(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of the tensors, the configuration, the adapters' state and the tokenizer in memory."""
+    """Hash the tensors, the configuration, the adapters' state and the tokenizer in memory."""
     return of_content(content_of(module), module, of_tokenizer(tokenizer))
 
 
 def content_of(module: torch.nn.Module, threads: int | None = None) -> list[Any]:
-    """Name, dtype, shape and hash of every tensor of a module's state; this reads all weights.
+    """Return name, dtype, shape and hash of every tensor of a module's state; this reads all weights.
 
     Args:
-        module: Its parameters and persistent buffers are read; see `buffers_of` for the others.
-        threads: That hash, by default one for each processor; with 1 the calling thread does.
+        module: Module whose parameters and persistent buffers are read; see `buffers_of` for the others.
+        threads: Number of hashing threads, by default one per processor; with 1 the calling thread does the work.
     """
     import torch
 
@@ -50,7 +50,7 @@ def content_of(module: torch.nn.Module, threads: int | None = None) -> list[Any]
 
 
 def _offloaded_content(module: torch.nn.Module, names: list[str]) -> dict[str, str]:
-    """Hashes of the tensors that accelerate offloads, layer by layer: of their values, as those of any others."""
+    """Hash the values of tensors that accelerate offloads, layer by layer."""
     wanted, found = set(names), dict[str, str]()
     for path, part in module.named_modules(remove_duplicate=False):
         own = {f"{path}.{name}".lstrip("."): name for name in (*part._parameters, *part._buffers)}
@@ -62,10 +62,10 @@ def _offloaded_content(module: torch.nn.Module, names: list[str]) -> dict[str, s
 
 
 def buffers_of(module: torch.nn.Module) -> list[Any]:
-    """Name, dtype, shape and hash of the buffers that are not saved, such as the frequencies of rotary embeddings.
+    """Return name, dtype, shape and hash of the buffers that are not saved, such as rotary frequencies.
 
-    They follow from the configuration, to rounding on different devices, so untouched ones are no part of a
-    fingerprint. Left out are those that transformers itself sets anew as it answers: the frequencies of the rotary
+    They follow from the configuration, up to rounding on different devices, so unchanged ones are not part of a
+    fingerprint. Buffers that transformers itself recomputes while answering are left out: the frequencies of the rotary
     types "dynamic" and "longrope" (`dynamic_rope_update` in transformers/modeling_rope_utils.py).
     """
     return [
@@ -78,10 +78,10 @@ def buffers_of(module: torch.nn.Module) -> list[Any]:
 
 
 def given_buffers(module: torch.nn.Module) -> list[Any]:
-    """The same as they were before anybody could change them, as far as a module tells.
+    """Return `buffers_of` a module before any change, as far as the module has a record of it.
 
-    transformers keeps a copy of the frequencies that follow from the configuration (`original_inv_freq`), which counts
-    instead of frequencies that were changed earlier; other buffers count as they are.
+    transformers keeps a copy of the frequencies that follow from the configuration (`original_inv_freq`), which is used
+    in place of frequencies that were changed earlier; other buffers are taken as they are.
     """
     found = {name: (name, *rest) for name, *rest in buffers_of(module)}
     kept = {name.replace("original_", ""): rest for name, *rest in found.values() if "original_" in name}
@@ -89,11 +89,11 @@ def given_buffers(module: torch.nn.Module) -> list[Any]:
 
 
 def of_content(content: list[Any], module: PreTrainedModel, tokenizer: str) -> str:
-    """Hash of tensors that are hashed already, and of what is read anew: the configuration and the adapters' state.
+    """Hash tensors by their hashes, along with what is read again: the configuration and the adapters' state.
 
     Args:
         content: See `content_of`.
-        module: Of which the content is.
+        module: Module that the content belongs to.
         tokenizer: See `of_tokenizer`.
     """
     config = {k: v for k, v in module.config.to_dict().items() if not k.startswith("_")}
@@ -109,7 +109,7 @@ def _tensor_hash(tensor: torch.Tensor) -> str:
 
 
 def _adapters(module: torch.nn.Module) -> list[Any]:
-    """Adapter switches are no tensors, yet they decide the answers."""
+    """Return the adapters' switches, which are not tensors but affect the answers."""
     return [
         (name, m.active_adapters, getattr(m, "disable_adapters", False), m.merged_adapters, getattr(m, "scaling", None))
         for name, m in module.named_modules()
@@ -118,9 +118,9 @@ def _adapters(module: torch.nn.Module) -> list[Any]:
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of the vocabulary, the merges, the special tokens and the chat template.
+    """Hash the vocabulary, the merges, the special tokens and the chat template.
 
-    Padding and truncation are no part of it: transformers sets them anew at every call, so they are the last caller's.
+    Padding and truncation are left out: transformers sets them at every call, so they are those of the last caller.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and (backend.padding is not None or backend.truncation is not None):

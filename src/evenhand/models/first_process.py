@@ -1,8 +1,8 @@
-"""Folders that several processes are to write, and the first one alone does.
+"""Folders that only the first of several processes writes.
 
-All processes of a launch hold the same model, and all of them call `save`. The first one writes; the others wait until
-the folder is complete, so that each can open it afterwards. The first one waits for nobody: a program in which it alone
-saves is not held up.
+All processes of a launch have the same model, and all of them call `save`. The first one writes; the others wait until
+the folder is complete, so that each can open it afterwards. The first one does not wait for the others: a program in
+which it alone saves is not held up.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from evenhand.errors import EvenhandError, first_lines
 from evenhand.inference.process_store_support import Store, process_store, several_processes
 
 WAIT = timedelta(hours=1)
-"""How long the others wait; the largest models take some minutes."""
+"""Maximum wait of the other processes; the largest models take some minutes."""
 _DONE = "done"
 
 _inside: ContextVar[bool] = ContextVar("evenhand_writing", default=False)
 _calls: Counter[str] = Counter()
-"""How often this process has been asked to write each folder."""
+"""Number of times this process has been asked to write each folder."""
 
 
 def write_in_first(folder: Path, write: Callable[[], object]) -> None:
     """Write a folder in the first process, and wait for it in the others.
 
     Args:
-        folder: What is written; all processes must name the same one, and see it.
-        write: Writes it. What it writes through this function as well is part of it.
+        folder: Folder to write; all processes must pass the same one and have access to it.
+        write: Writes the folder. Nested calls of this function within it write directly.
 
     Raises:
         EvenhandError: The first process failed, or did not write this folder.

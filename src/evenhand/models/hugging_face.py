@@ -1,4 +1,4 @@
-"""Opening models with transformers and peft; the only place that knows their loading arguments."""
+"""Open models with transformers and peft; only this module knows their loading arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPENERS: dict[Kind, str] = {
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
-"""The class of transformers that opens each kind of model."""
+"""Class of transformers that opens each kind of model."""
 QUANTISED = {
     "gptq": "GPTQ",
     "awq": "AWQ",
@@ -37,16 +37,16 @@ QUANTISED = {
     "modelopt": "ModelOpt",
     "mlx": "MLX",
 }
-"""Libraries and formats of weights that are not opened, by `quant_method` in config.json."""
+"""Libraries and formats of quantised weights that evenhand does not open, by `quant_method` in config.json."""
 _SCALE = re.compile(r"(?:\.|_)(?:weight_scale\w*|scales|qzeros|absmax|SCB)$")
-"""Tensors without which quantised weights cannot be read; scales of activations and caches are not among them."""
+"""Tensors without which quantised weights cannot be read; scales of activations and caches are not included."""
 _PLAIN = (
-    "Give the checkpoint that it was made from (load_in_4bit=True quantises it at opening), or a server that runs it, "
+    "Use the checkpoint that it was made from (load_in_4bit=True quantises it when opening), or a server that runs it, "
     "as endpoint:URL#model"
 )
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ADAPTER = (
-    "{!r} is itself an adapter and not a model: download it and give its folder, whose base is then opened; as the "
+    "{!r} is itself an adapter and not a model: download it and give its folder, and its base is opened, too; as the "
     "base of another adapter, merge it first (evenhand.models.adapters.merged) and save that"
 )
 
@@ -65,10 +65,10 @@ def open_model(
     trust_remote_code: bool = False,
     kind: Kind = "causal",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Open tokenizer and language model, by default a causal one; tokenizer first because it fails fast.
+    """Open tokenizer and language model, by default a causal one; the tokenizer comes first because it fails fast.
 
     Raises:
-        EvenhandError: The files cannot be had or read; the message says which and why.
+        EvenhandError: The files cannot be obtained or read; the message says which and why.
     """
     import transformers
 
@@ -96,7 +96,7 @@ def open_model(
     except Exception as error:  # safetensors and the architectures raise errors of many kinds
         raise EvenhandError(f"cannot open the model {source!r}: {unreadable(error, Path(source))}") from error
     module, report = opened
-    if getattr(module, "_hf_peft_config_loaded", False):  # transformers opens it without a check, and not to be merged
+    if getattr(module, "_hf_peft_config_loaded", False):  # transformers opens it unchecked, and it could not be merged
         raise EvenhandError(_ADAPTER.format(source))
     if report["missing_keys"]:  # transformers has filled them with random numbers
         missing = sorted(report["missing_keys"])
@@ -116,10 +116,10 @@ def open_model(
 
 
 def open_weights(source: str) -> PreTrainedModel:
-    """Open a causal language model without its tokenizer, in float32 on the CPU, to compare weights with it.
+    """Open a causal language model without its tokenizer, in float32 on the CPU, for comparing weights.
 
     Raises:
-        EvenhandError: The files cannot be read; or tensors are lacking, or have no place in the model and would be
+        EvenhandError: The files cannot be read; or tensors are missing, or have no place in the model and would be
             left out of the comparison.
     """
     import torch
@@ -144,35 +144,35 @@ def open_weights(source: str) -> PreTrainedModel:
 
 
 def kind_of(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Kind:
-    """Whether a folder or hub name is a causal or a masked language model; only its configuration is read.
+    """Return which kind of language model a folder or hub name is; only its configuration is read.
 
     Raises:
-        SettingsError: It is neither, or its configuration asks for code that nobody allowed.
-        EvenhandError: The configuration cannot be had or read.
+        SettingsError: It is not a known kind, or its configuration refers to code that was not allowed.
+        EvenhandError: The configuration cannot be obtained or read.
     """
     return architecture.kind_of(config_of(source, revision=revision, trust_remote_code=trust_remote_code), source)
 
 
 def config_of(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The configuration of a model that may be opened: nothing in its folder leads to code or to files elsewhere.
+    """Return a model's configuration, and check that nothing in its folder leads to code or to files elsewhere.
 
-    Whatever opens a module from a folder or by name asks for it first.
+    Everything that opens a module from a folder or by name calls this first.
 
     Raises:
-        SettingsError: The configuration asks for code that nobody allowed.
-        EvenhandError: It cannot be had or read; the weights are listed in files outside of the folder.
+        SettingsError: The configuration refers to code that was not allowed.
+        EvenhandError: It cannot be obtained or read, or the index of the weights lists files outside the folder.
     """
     from transformers import AutoConfig
 
     if Path(source).is_dir():
         _refuse_shards_elsewhere(Path(source))
-        if (Path(source) / "adapter_config.json").is_file():  # transformers would open the base that it names
+        if (Path(source) / "adapter_config.json").is_file():  # transformers would open the base that it refers to
             raise EvenhandError(_ADAPTER.format(source))
         sizes.refuse_impossible(Path(source))
     try:
         arguments: dict[str, Any] = {"revision": revision} if revision else {}
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **arguments)
-    except Exception as error:  # as many kinds as for weights
+    except Exception as error:  # errors of as many kinds as for weights
         raise EvenhandError(f"cannot open the model {source!r}: {first_lines(error)}") from error
     if not trust_remote_code:
         _refuse_kernels(config, source)
@@ -181,7 +181,7 @@ def config_of(source: str, *, revision: str | None = None, trust_remote_code: bo
 
 
 def _refuse_quantised(config: Any, source: str) -> None:
-    """Weights that were quantised by a library which evenhand neither brings along nor tests."""
+    """Refuse weights quantised by a library that evenhand neither depends on nor tests."""
     stored = config.to_dict()
     named = {**_section(stored, "compression_config"), **_section(stored, "quantization_config")}.get("quant_method")
     if named is None and {"group_size", "bits"} <= _section(stored, "quantization").keys():  # only MLX writes this
@@ -194,7 +194,7 @@ def _refuse_quantised(config: Any, source: str) -> None:
 
 
 def _refuse_unread_scales(unread: Iterable[str], source: str) -> None:
-    """Quantised weights of a kind that transformers does not know: it warns, and opens them without their scales.
+    """Refuse quantised weights that transformers does not know: it warns, and opens them without their scales.
 
     Raises:
         SettingsError: Scales were left unread; the message names one.
@@ -202,15 +202,15 @@ def _refuse_unread_scales(unread: Iterable[str], source: str) -> None:
     if scale := next((name for name in sorted(unread) if _SCALE.search(name)), ""):
         raise SettingsError(
             f"{source}: its weights are quantised in a way that transformers does not read: {scale} was left out, "
-            f"without which the weights are others. {_PLAIN}"
+            f"without which the weights are wrong. {_PLAIN}"
         )
 
 
 def _refuse_integers(module: PreTrainedModel, source: str, revision: str | None) -> None:
-    """Weights that are stored as integers: transformers takes the numbers as they are where it knows no quantisation.
+    """Refuse weights stored as integers: without a known quantisation, transformers takes the integers as values.
 
     Raises:
-        SettingsError: A weight is an integer in its file, and none in the model; the message names it.
+        SettingsError: A weight is an integer in its file but not in the model; the message names it.
     """
     from safetensors import safe_open
 
@@ -228,15 +228,15 @@ def _refuse_integers(module: PreTrainedModel, source: str, revision: str | None)
 
 
 def _section(stored: dict[str, Any], key: str) -> dict[str, Any]:
-    """A part of a configuration; {} where there is none."""
+    """Return a section of a configuration; {} if it is missing."""
     part = stored.get(key)
     return part if isinstance(part, dict) else {}
 
 
 def _refuse_kernels(config: Any, source: str) -> None:
-    """A configuration may name attention code on the hub, which transformers fetches and runs (5.23, `hub_kernels`)."""
+    """Refuse attention code on the hub, which transformers would fetch and run (5.23, `hub_kernels`)."""
     parts = [config]
-    for part in parts:  # grows: a part may have parts
+    for part in parts:  # the list grows: a part may have parts
         inner = [one for one in vars(part).values() if hasattr(one, "_attn_implementation")]
         parts += [one for one in inner if all(one is not known for known in parts)]  # equal ones may differ in this
     keys = ("_attn_implementation", "_experts_implementation")
@@ -245,41 +245,41 @@ def _refuse_kernels(config: Any, source: str) -> None:
             if not isinstance(named, str) or not ("/" in named or ":" in named):
                 continue
             raise SettingsError(
-                f"{source}: its config.json takes the attention from the hub ({named!r}), which is code. Take "
-                "attn_implementation out of it, or allow the code with trust_remote_code=True"
+                f"{source}: its config.json loads the attention from the hub ({named!r}), which is code. Remove "
+                "attn_implementation from it, or allow the code with trust_remote_code=True"
             )
 
 
 def _refuse_shards_elsewhere(folder: Path) -> None:
-    """An index of shards may name files anywhere; transformers 5.23 joins their names to the folder's unread."""
+    """Refuse shards outside the folder; transformers 5.23 joins the names in an index to the folder unchecked."""
     for file in sorted(folder.rglob("*.index.json")):
         shards = read_json(file).get("weight_map")
         for name in dict.fromkeys(map(str, shards.values() if isinstance(shards, dict) else ())):
             if PureWindowsPath(name).anchor or Path(name).is_absolute() or ".." in PureWindowsPath(name).parts:
                 raise EvenhandError(
-                    f"{file} has weights in {name!r}, outside of the folder; a model's folder holds all its weights: "
-                    "put the file into it and its name into the index"
+                    f"{file} has weights in {name!r}, outside the folder, which must contain all weights: "
+                    "move the file into it and correct its name in the index"
                 )
 
 
 def _refuse_imports(adapter: Path) -> None:
-    """An adapter's configuration may name a module that peft (0.21, `lora/tp_layer.py`) imports by that name."""
+    """Refuse an adapter whose configuration makes peft import a module by name (0.21, `lora/tp_layer.py`)."""
     file = adapter / "adapter_config.json"
     if file.is_file() and (read_json(file).get("megatron_config") is not None):
         raise SettingsError(
-            f"{file} has a megatron_config, for which peft imports a module that the file names; evenhand opens no "
-            "adapters of Megatron: take it out, if the adapter's layers are plain ones"
+            f"{file} has a megatron_config, for which peft imports a module that the file names; evenhand does not "
+            "open Megatron adapters: remove it if the adapter's layers are plain ones"
         )
 
 
 def save_module(module: PreTrainedModel, folder: Path) -> None:
     """Write a module so that its folder can be loaded.
 
-    An adapter brings its base along where that has no name, or is not what its name says: PEFT's initialisations by
+    The base is saved with an adapter if it has no name, or is not what its name refers to: PEFT's initialisations by
     decomposition (PiSSA, OLoRA) change the base, and would change the saved one again when it is opened.
 
     Raises:
-        SettingsError: The module computes something else than its adapter's folder would when it is opened.
+        SettingsError: The adapter's folder would be opened as a model that computes something else.
     """
     check_saved_alone(module)
     with _no_bars():
@@ -288,7 +288,7 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
         if not hasattr(module, "peft_config") or not adapter.is_file():
             return
         config = json.loads(adapter.read_text())
-        if isinstance(config.get("target_modules"), list):  # a set in PEFT: another order for each process
+        if isinstance(config.get("target_modules"), list):  # a set in PEFT, whose order differs per process
             config["target_modules"] = sorted(config["target_modules"])
         if shipped := demo_names.name_of(config.get("base_model_name_or_path") or ""):
             config["base_model_name_or_path"] = shipped
@@ -296,7 +296,7 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
         if not config.get("base_model_name_or_path") or redone_at_opening(start) == "otherwise":
             if not hasattr(module.base_model, "unload"):
                 raise SettingsError(
-                    f"an adapter of the kind {config.get('peft_type')} cannot be taken off its base, which has no "
+                    f"an adapter of the kind {config.get('peft_type')} cannot be removed from its base, which has no "
                     "folder or hub name to save: load the base from a folder first"
                 )
             base: Any = copied(module)  # taking the adapter off would change the module
@@ -307,9 +307,9 @@ def save_module(module: PreTrainedModel, folder: Path) -> None:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer, without what transformers notes of the place that it was opened from.
+    """Write a tokenizer without the fields in which transformers records where it was opened from.
 
-    So a tokenizer that was opened from a folder is written as it lies there, and the fingerprint stays.
+    A tokenizer that was opened from a folder is thus written unchanged, and keeps its fingerprint.
     """
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
@@ -320,7 +320,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def content_folders(source: str, folder: Path | None, adapter: Path | None, revision: str | None) -> list[Path]:
-    """The folders whose files are the model: for hub names, the snapshot in the local hub cache."""
+    """Return the folders whose files make up the model: for hub names, the snapshot in the local hub cache."""
     base = folder
     if base is None:
         from transformers.utils.hub import cached_file
@@ -336,7 +336,7 @@ def open_tokenizer(
     """Open a tokenizer from a folder or by its hub name.
 
     Raises:
-        EvenhandError: It cannot be had or read.
+        EvenhandError: It cannot be obtained or read.
     """
     from transformers import AutoTokenizer
 
@@ -360,10 +360,10 @@ def open_tokenizer(
 
 
 def require_device(device: str) -> torch.device:
-    """A device by its name.
+    """Return a device by its name.
 
     Raises:
-        SettingsError: There is no device of that name, or torch sees no such GPU here.
+        SettingsError: There is no device of that name, or torch sees no such GPU on this machine.
     """
     import torch
 
@@ -407,7 +407,7 @@ def _quantisation(four: bool, eight: bool) -> Any:
     if not (four or eight):
         return None
     if four and eight:
-        raise SettingsError("load_in_4bit and load_in_8bit exclude one another")
+        raise SettingsError("load_in_4bit and load_in_8bit exclude each other: choose one")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -432,7 +432,7 @@ def _moved(module: Any, place: str) -> Any:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Loading bars of transformers hide our own progress."""
+    """Turn off transformers' loading bars, which would hide evenhand's progress."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -445,13 +445,13 @@ def _no_bars() -> Iterator[None]:
 
 
 def check_embeddings(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer that makes token ids for which the model has no embedding.
+    """Refuse a tokenizer with token ids for which the model has no embedding.
 
-    Special tokens that no prompt needs may lack one (of Gemma 3's text models, the image token): a text that holds such
+    Special tokens that no prompt needs may lack one (in Gemma 3's text models, the image token): a text with such
     a token is refused when it is asked.
 
     Raises:
-        SettingsError: The message has the numbers, the first tokens and the remedy.
+        SettingsError: An embedding is missing; the message has the numbers, the first tokens and the remedy.
     """
     embedding: Any = module.get_input_embeddings()
     rows = int(embedding.weight.shape[0])
@@ -465,13 +465,13 @@ def check_embeddings(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ]
     if needed:
         raise SettingsError(
-            f"{name}: the tokenizer has ids up to {max(beyond)}, the model embeddings for 0 to {rows - 1}; without one "
-            f"are {', '.join(map(repr, needed[:3]))}{' ...' if len(needed) > 3 else ''}. Take the tokenizer that the "
-            "model was trained with, or call resize_token_embeddings(len(tokenizer)) and train the new ones"
+            f"{name}: the tokenizer has ids up to {max(beyond)}, the model embeddings for 0 to {rows - 1}; without an "
+            f"embedding are {', '.join(map(repr, needed[:3]))}{' ...' if len(needed) > 3 else ''}. Use the tokenizer "
+            "that the model was trained with, or call resize_token_embeddings(len(tokenizer)) and train the new ones"
         )
 
 
 def _prompting(tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
-    """The special tokens that prompts and batches may hold of themselves."""
+    """Return the special tokens that may occur in any prompt or batch."""
     names = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
     return {getattr(tokenizer, f"{name}_token_id", None) for name in names}

@@ -1,4 +1,4 @@
-"""What models in this process have in common: weights that can be read, edited, hashed and saved."""
+"""The base class of models in this process: their weights can be read, edited, hashed and saved."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class InProcessModel(Model):
         folders: Sequence[Path],
         changed: Callable[[], None],
     ) -> None:
-        """Take the module.
+        """Set the module and its tokenizer.
 
         Args:
-            module: Asking never changes it.
+            module: Module of the model; asking never changes it.
             tokenizer: Its tokenizer.
-            folders: Where the untouched files lie (model, adapter), for a fast fingerprint; none from memory.
-            changed: Called when the weights turn out to be others than before.
+            folders: Folders of the unchanged files (model, adapter), for a fast fingerprint; empty if from memory.
+            changed: Called when the weights turn out to have changed.
         """
         self._module, self._tokenizer = module, tokenizer
         self._files = [of_folder(folder) for folder in folders]
@@ -52,10 +52,10 @@ class InProcessModel(Model):
 
     @property
     def weights(self) -> Weights:
-        """The module and tokenizer, for reading; `editing` is for changing them.
+        """The module and tokenizer, for reading; use `editing` to change them.
 
-        Changes made here are noticed too: at once by a cheap check (see `evenhand.models.kept_hash`), or, where that
-        cannot see them, when all weights are hashed at the end of a cell of a comparison.
+        Changes made here are detected too: immediately by a cheap check (see `evenhand.models.kept_hash`) or, if that
+        misses them, when all weights are hashed at the end of a cell of a comparison.
         """
         if self._files and self._handed_out is None:
             self._handed_out = self._hash.now()
@@ -64,13 +64,13 @@ class InProcessModel(Model):
     @weights.setter
     def weights(self, given: Weights) -> None:
         raise SettingsError(
-            f"the weights of {self.name} cannot be set, since its fingerprint is theirs: change them within `with "
-            "model.editing() as weights:`, or make a model of another module with evenhand.wrap(module, tokenizer)"
+            f"the weights of {self.name} cannot be set, since the fingerprint depends on them: change them in `with "
+            "model.editing() as weights:`, or wrap another module with evenhand.wrap(module, tokenizer)"
         )
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
-        """The module and tokenizer, for changing them within the block; they are hashed anew afterwards.
+        """Give the module and tokenizer for changing them within the block; they are rehashed afterwards.
 
         Raises:
             SettingsError: The weights are offloaded by accelerate, where edits have no effect.
@@ -80,37 +80,37 @@ class InProcessModel(Model):
         try:
             yield weights
         finally:
-            self._hash.recheck()  # it also drops what was derived from the weights as they were
+            self._hash.recheck()  # it also drops what was derived from the old weights
 
     @property
     def edit_refused(self) -> str:
-        """Why the weights cannot be changed, or "" where they can: accelerate offloads them."""
+        """The reason why the weights cannot be changed (accelerate offloads them), or ""."""
         return edit_refused(self._module, self.name)
 
     @property
-    def save_refused(self) -> str:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Why the weights or the adapter cannot be saved, or "" where they can."""
+    def save_refused(self) -> str:  # type: ignore[override]  # derived, so it cannot be set
+        """The reason why the weights or the adapter cannot be saved, or ""."""
         return offload_support.save_refused(self._module, self.name) or adapters.save_refused(self._module)
 
     def rehash(self) -> None:
-        """Hash all weights now, where anybody may have changed them."""
+        """Hash all weights now, if they may have been changed."""
         if self._may_differ:
             self._hash.recheck()
 
     @property
-    def weights_hash(self) -> str:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Hash of weights, configuration, adapters and tokenizer, wherever they came from."""
+    def weights_hash(self) -> str:  # type: ignore[override]  # derived, so it cannot be set
+        """Hash of weights, configuration, adapters and tokenizer, whatever their origin."""
         return self._hash.now()
 
     @property
-    def edited(self) -> bool:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Whether the weights differ from files on disk, which hashes all; always so for an object from memory."""
+    def edited(self) -> bool:  # type: ignore[override]  # derived, so it cannot be set
+        """Whether the weights differ from files on disk (this hashes all); always true for an object from memory."""
         self.rehash()
         return self._differs(self._hash.now() if self._may_differ else None)
 
     @property
     def fingerprint(self) -> str:
-        """Content hash: of the files while the weights are theirs, else of the tensors."""
+        """Content hash of the files while the weights match them, else of the tensors."""
         precision = {"dtype": str(self._module.dtype), **self._quantised()}
         tensors = self._hash.now() if self._may_differ else None
         if self._differs(tensors):
@@ -118,21 +118,21 @@ class InProcessModel(Model):
         return digest("files", self._files, precision)
 
     @property
-    def precision(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
+    def precision(self) -> dict[str, Any]:  # type: ignore[override]  # derived, so it cannot be set
         """The option of `evenhand.load` that opens a saved copy in the precision of this one."""
         name = str(self._module.dtype).removeprefix("torch.")
         return {"dtype": name} if name in ("float32", "bfloat16", "float16") else {}
 
     @property
-    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The options of `evenhand.load` that concern asking, as JSON values."""
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # derived, so it cannot be set
+        """Options of `evenhand.load` that concern asking, as JSON values."""
         return {**super().asking, **batching(self._batch_tokens)}
 
     def facts(self) -> dict[str, Any]:
-        """How the model was trained, source, precision and size."""
+        """Return the model's training, source, precision and size."""
         trained = {} if self.training is None else self.training.facts()
         return {
-            **trained,  # first, so that no record of a folder takes the place of what is known of the model
+            **trained,  # first, so that a folder's record does not override what is known about the model
             **super().facts(),
             "source": self.source or "memory",
             "device": str(self._module.device),
@@ -142,9 +142,9 @@ class InProcessModel(Model):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights or the adapter (safetensors), a base without name, the tokenizer and the training record.
+        """Write weights or the adapter (safetensors), a base that has no name, the tokenizer and the training record.
 
-        Of several processes that know each other the first one writes, and the others wait.
+        In a distributed launch the first process writes, and the others wait.
         """
         folder = Path(folder)
         if reason := self.save_refused:  # before anything is written
@@ -164,11 +164,11 @@ class InProcessModel(Model):
 
     @property
     def _may_differ(self) -> bool:
-        """Whether anybody had the weights in hand."""
+        """Whether the weights may have been changed: they came from memory or were handed out."""
         return not self._files or self._handed_out is not None
 
     def _differs(self, tensors: str | None) -> bool:
-        """Whether the model is not that of the files, by the hash of its weights; None where nobody had them."""
+        """Whether the model differs from its files, by the hash of its weights; None if they were not handed out."""
         return not self._files or tensors != self._handed_out
 
     def _quantised(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What causal models and encoder-decoders in this process have in common: a stated context, and facts about asking."""
+"""The base class of causal models and encoder-decoders in this process: stated context, and facts about asking."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class InProcessTokenModel(InProcessModel, TokenModel):
     """A transformers module that is asked in tokens; `TokenModel` says how it answers."""
 
     @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` where none is stated."""
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """Maximum number of tokens of a prompt and its continuation together; `UNLIMITED` if none is stated."""
         stated = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
         return int(stated) if stated else UNLIMITED
 
     def facts(self) -> dict[str, Any]:
-        """Source, precision, size and prompt format, and what is not followed of the checkpoint's generation config."""
+        """Return source, precision, size, prompt format, and the settings of the generation config that are ignored."""
         ignored, common = prescribed(self._module), super().facts()
         return {
             **common,

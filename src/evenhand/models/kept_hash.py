@@ -1,11 +1,11 @@
-"""The hash of a module's weights and tokenizer, computed once and again whenever they may have changed.
+"""The hash of a module's weights and tokenizer, computed once, and again whenever they may have changed.
 
-At every call a checksum of all elements (`evenhand.models.checksum`), with their places, shapes and torch's version
-counters, decides whether the last hash still holds: an edit is noticed at the next call however it was made (through
-`.data`, numpy, a fused optimizer), and so is its being undone. What the checksum may miss on an accelerator is found by
-hashing in full, for which every use of a kept hash is noted in `evenhand.core.rechecks`.
+At every call a checksum of all elements (`evenhand.models.checksum`), with their addresses, shapes and torch's version
+counters, decides whether the last hash is still valid: an edit is noticed at the next call however it was made (through
+`.data`, numpy, a fused optimizer), and so is its reversal. What the checksum may miss on an accelerator is found by
+hashing in full, so every use of a kept hash is recorded in `evenhand.core.rechecks`.
 
-Not noticed are edits that come and go within one call, such as in a forward hook: weights are read before it.
+Edits that are made and undone within one call, such as in a forward hook, are not noticed.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 
 class WeightHash:
-    """Hash of one module and its tokenizer."""
+    """Keeps the hash of one module and its tokenizer up to date."""
 
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, changed: Callable[[], None]
     ) -> None:
-        """Nothing is hashed yet.
+        """Record the original buffers; no weights are hashed yet.
 
         Args:
-            module: May change at any time.
-            tokenizer: The same.
-            name: Of the model, for messages.
-            changed: Called when other weights are found than before, to drop what was derived from those.
+            module: The module, which may change at any time.
+            tokenizer: Its tokenizer, which may change likewise.
+            name: Name of the model, for messages.
+            changed: Called when changed weights are found, to drop what was derived from the old ones.
         """
         self.name = name
         self._module, self._tokenizer, self._changed = module, tokenizer, changed
         self._tensors: tuple[Any, list[Any]] | None = None
-        """What the cheap check saw, and the content then."""
+        """Result of the cheap check, and the content at that time."""
         self._words: tuple[Any, str] | None = None
-        """The same of the tokenizer."""
+        """Result of the cheap check of the tokenizer, and its hash at that time."""
         self._given = fingerprint.given_buffers(module)
-        """The buffers outside the state as they were at first: only others are part of the hash."""
+        """Original buffers outside the state dict: only buffers that differ are part of the hash."""
         self._used_in: WeakSet[rechecks.Rechecks] = WeakSet()
-        """Where the kept hash was used since the last time that all was hashed."""
+        """Ledgers in which the kept hash was used since the last full hashing."""
 
     def now(self) -> str:
-        """Hash of the tensors, the configuration, the adapters' state and the tokenizer; in full where they changed.
+        """Return the hash of tensors, configuration, adapters' state and tokenizer; changed ones are rehashed.
 
         Raises:
-            SettingsError: An adapter has been switched off in part.
+            SettingsError: An adapter is partly switched off.
         """
         adapters.check_switches(self._module)
         seen, words = _seen(self._module), _seen_words(self._tokenizer)
@@ -67,7 +67,7 @@ class WeightHash:
         return fingerprint.of_content(content, self._module, text)
 
     def recheck(self, threads: int | None = None) -> None:
-        """Hash in full now; where that differs and the cheap check saw nothing, what used the kept hash is spoilt.
+        """Hash everything now; if that reveals a change that the cheap check missed, uses of the kept hash are spoilt.
 
         Args:
             threads: See `evenhand.models.fingerprint.content_of`.
@@ -81,16 +81,16 @@ class WeightHash:
         self._used_in = WeakSet()
 
     def __del__(self) -> None:
-        """A model that is dropped while its answers are collected is checked a last time, or counts as changed.
+        """Check a dropped model whose answers are being collected a last time; it counts as changed if that fails.
 
-        That is done here and not by keeping it until the end: a session that asks one model after the other could not
+        Keeping the model until the end instead would mean that a session that asks one model after another could not
         free their memory. It runs within garbage collection, so no thread is started.
         """
         if not getattr(self, "_used_in", None) or sys.is_finalizing():
             return
         try:
             self.recheck(threads=1)
-        except Exception:  # whatever broke the module, nobody vouches for its answers
+        except Exception:  # whatever broke the module, its answers cannot be vouched for
             for ledger in self._used_in:
                 ledger.spoil(self.name)
 
@@ -99,7 +99,7 @@ class WeightHash:
         content += [found for found in fingerprint.buffers_of(self._module) if found not in self._given]
         if self._tensors is not None and self._tensors[1] != content:
             self._changed()
-        self._tensors = (seen, content)  # `seen` is from before: a change in between is seen at the next call
+        self._tensors = (seen, content)  # `seen` was taken before: a change in between is noticed at the next call
         return content
 
     def _hashed_words(self, seen: Any) -> str:
@@ -108,12 +108,12 @@ class WeightHash:
 
 
 def _unseen(before: tuple[Any, Any] | None, now: tuple[Any, Any] | None) -> bool:
-    """Whether something changed and the cheap check did not see it."""
+    """Whether something changed without the cheap check noticing it."""
     return before is not None and now is not None and before[0] == now[0] and before[1] != now[1]
 
 
 def _seen(module: torch.nn.Module) -> Any:
-    """What the cheap check compares: places, shapes, version counters and a checksum of all parameters and buffers."""
+    """Return what the cheap check compares: addresses, shapes, versions and a checksum of parameters and buffers."""
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     places = tuple(
         (name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.shape, t.stride())
@@ -124,7 +124,7 @@ def _seen(module: torch.nn.Module) -> Any:
 
 
 def _seen_words(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """What the cheap check compares of a tokenizer: all but the vocabulary and the merges, of which the size."""
+    """Return what the cheap check compares of a tokenizer: all except vocabulary and merges, but their size."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     steps = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     parts: Any = None

@@ -1,4 +1,4 @@
-"""The requests that read the letters of many prompts: what prompts with the same end share is worked out once."""
+"""The requests that read the letters of many prompts: what prompts with the same end share is computed once."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from evenhand.models.choosing import (
 from evenhand.models.tokenization import Encoder, Ids
 
 _BEFORE = -1
-"""Stands for the last token of a prompt's beginning."""
+"""Placeholder for the last token of a prompt's beginning."""
 
 
 class LetterForm(NamedTuple):
-    """How letters are read after one end of prompts."""
+    """How letters are read after one ending of prompts."""
 
     end: Ids
-    """Its tokens; those of the whole prompt where prompts have no beginning apart."""
+    """Tokens of the ending, or of the whole prompt if its beginning is not separate."""
     requests: tuple[Request, ...]
-    """As `LetterPlan.requests`, those with the same ids as one; positions count from `lead` tokens before the end."""
+    """`LetterPlan.requests`, merged by ids; positions count from `lead` tokens before the ending."""
     parts: tuple[tuple[int, int, int], ...]
-    """Per request of the plan, which of `requests` has its reads, and from where to where."""
+    """For each request of the plan, the index in `requests`, and the start and end of its reads there."""
     owner: tuple[int, ...]
     one_token: bool
     lead: int
-    """1 where the first id stands for the last token of a beginning, else 0."""
+    """1 if the first id stands for the last token of a beginning, else 0."""
 
 
 class LetterPrompt(NamedTuple):
-    """One prompt whose letters are read."""
+    """A prompt whose letters are read."""
 
     begin: Ids
     form: LetterForm
 
     @property
     def ids(self) -> Ids:
-        """All its tokens."""
+        """All tokens of the prompt."""
         return self.begin + self.form.end
 
     @property
     def requests(self) -> list[Request]:
-        """What is asked of the engine."""
+        """Requests to the engine."""
         begin, lead = tuple(self.begin), self.form.lead
         more = len(begin) - lead
         return [
@@ -62,23 +62,26 @@ class LetterPrompt(NamedTuple):
 
     @property
     def usage(self) -> Usage:
-        """What reading it costs."""
+        """Cost of reading the letters."""
         calls = len(self.form.requests)
         return Usage(calls, (len(self.begin) + len(self.form.end)) * calls)
 
     def logprobs(self, values: Sequence[tuple[float, ...]]) -> list[float]:
-        """From the values of its requests' reads, the log-probability of each variant that is read."""
+        """Return the log-probability of each variant, from the values of the requests' reads."""
         if len(values) == 1 and len(values[0]) == len(self.form.parts):  # each variant is one token
             return list(values[0])
         return [sum(values[n][start:stop]) for n, start, stop in self.form.parts]
 
 
 def letter_prompts(encoder: Encoder, asked: Sequence[tuple[str, int]]) -> list[LetterPrompt]:
-    """Plan how the letters of prompts are read.
+    """Plan how to read the letters of prompts.
 
     Args:
-        encoder: Of the model.
+        encoder: Encoder of the model.
         asked: Prompts from `Encoder.dialogue_texts`, each with its number of options.
+
+    Raises:
+        SettingsError: The vocabulary does not distinguish letters.
     """
     heads = encoder.headed([text for text, _ in asked])
     keys = [(bool(begin), end, options) for (begin, end), (_, options) in zip(heads, asked, strict=True)]
@@ -87,10 +90,10 @@ def letter_prompts(encoder: Encoder, asked: Sequence[tuple[str, int]]) -> list[L
 
 
 def letter_choices(read: Sequence[tuple[Question, LetterPrompt, list[float]]]) -> list[Choice]:
-    """The answers to questions, all that are read alike in one array.
+    """Return the answers to questions; those that are read alike are computed in one array.
 
     Args:
-        read: Each question, its prompt, and what `LetterPrompt.logprobs` gives of it.
+        read: Each question, its prompt, and its `LetterPrompt.logprobs`.
     """
     alike: dict[tuple[tuple[int, ...], bool, int], list[int]] = {}
     for i, (question, prompt, _) in enumerate(read):
@@ -112,14 +115,14 @@ def _forms(encoder: Encoder, keys: Iterable[tuple[bool, str, int]]) -> dict[tupl
         ends = [end for (_, end, _), group in zip(mine, variants, strict=True) for _ in group]
         encoded = iter(encode(ends, [v for group in variants for v in group]) if mine else ())
         for key, group in zip(mine, variants, strict=True):
-            found[key] = _form(list(islice(encoded, len(group))), key[2], int(apart))
+            found[key] = _form(encoder, list(islice(encoded, len(group))), key[2], int(apart))
     return found
 
 
-def _form(encoded: Sequence[Ids], options: int, lead: int) -> LetterForm:
-    """From an end alone and with each variant of each letter after it."""
+def _form(encoder: Encoder, encoded: Sequence[Ids], options: int, lead: int) -> LetterForm:
+    """Make a form from an ending, encoded alone and followed by each variant of each letter."""
     end, *wholes = [[_BEFORE] * lead + ids for ids in encoded]
-    plan = letter_plan(end, wholes, options)
+    plan = letter_plan(end, wholes, options, encoder.named)
     requests, parts = _merged(plan)
     return LetterForm(encoded[0], requests, parts, tuple(plan.owner), plan.one_token, lead)
 

@@ -1,22 +1,22 @@
-"""Option letters among the first tokens that a server lists, and what of their probability stays unread.
+"""Option letters among the first tokens that a server lists, and how much of their probability stays unread.
 
 A server shows the texts of its most probable first tokens, not its vocabulary, so every token that can only be a
 letter counts for it: "B", " b", "B.", "(B)", "**B", a full-width B. Capitals and small letters of all options count
 alike, "a" included: a server that answers in small letters must not lose option A only.
 
-"A" and "I" may also be words. A reply to "answer with a single letter" seldom begins with one, and to leave these
+"A" and "I" may also be words. A reply to "answer with a single letter" seldom begins with one, and leaving these
 letters out would favour the other options, so they count, with two exceptions in which the likeliest first token is
-checked against a short greedy reply: "I" where there are nine or more options, and a letter with which an option's
-own text begins as a word ("A farmer"). Where the reply turns out to be a sentence, that token's probability counts as
+checked against a short greedy reply: "I" if there are nine or more options, and a letter with which an option's
+own text begins as a word ("A farmer"). If the reply turns out to be a sentence, that token's probability counts as
 not read.
 
-Probability on an opening mark alone, as in "(B)", is of no letter yet. It is read only from servers that continue a
-given text. An item whose letters have less than half of the probability is undecided: letters that a list of 20
-tokens leaves out are then too many to be taken for impossible.
+Probability on an opening mark alone, as in "(B)", belongs to no letter yet. It is read only if the server continues a
+given text. An item whose letters have less than half of the probability is undecided: the letters that a list of 20
+tokens leaves out then have too much probability to be ignored.
 
-A form of a letter that is not listed is no more probable than the least probable token that is, and everything that is
-not listed together has what the list leaves of 1. A letter is taken to have the forms in which the list has any letter
-of the question. So there is an upper bound for what was not read, and an answer says where it leaves the decision, or
+A form of a letter that is not listed is no more probable than the least probable listed token, and everything that is
+not listed together has what the list leaves of 1. A letter is assumed to have all forms in which the list has a letter
+of the question. That bounds the probability that was not read, and an answer's note says if it leaves the decision, or
 more than a hundredth of the options' probability, open.
 """
 
@@ -37,19 +37,19 @@ from evenhand.interfaces import Array, Choice, Question, Usage
 from evenhand.prompting.rendering import LETTERS, parse_choice
 
 MIN_MASS = 0.5
-"""Least probability of all option letters together with which an item is decided."""
+"""Minimum total probability of the option letters for an item to be decided."""
 MAX_OPEN = 0.01
-"""Share of the options' probability that may stay unread without a note."""
+"""Maximum share of the options' probability that may stay unread without a note."""
 MAX_TOTAL = 1.01
-"""Listed probabilities that add up to more are none (servers may send logits)."""
+"""Maximum sum of listed probabilities; if it is larger, they are not probabilities (servers may send logits)."""
 ROUNDING = 1e-6
-"""Probability that sums of rounded log-probabilities may leave over or miss."""
+"""Tolerance of sums of rounded probabilities."""
 COLLAPSED = -100.0
-"""Where all alternatives are below this log-probability, the server divided by the temperature of 0 first."""
+"""If all alternatives are below this log-probability, the server divided by the temperature of 0 first."""
 SAME = 0.01
-"""Log-probabilities of one text that differ by less are those of one token that is listed twice."""
+"""Entries with one text whose log-probabilities differ by less than this are one token listed twice."""
 GLUE = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
-"""Blanks as byte-level and SentencePiece vocabularies write them; some servers list tokens as they stand there."""
+"""Blanks as byte-level and SentencePiece vocabularies write them; some servers list tokens in that form."""
 
 _MARKS = "*_\"'`“‘"
 _FORM = re.compile(rf"(?P<before>[(\[{{【「{_MARKS}]*)\s*(?P<letter>[A-Za-z])\s*(?P<after>[)\]}}】」*_\"`”.:;,。、]*)")
@@ -58,7 +58,7 @@ _FIRST_WORD = re.compile(r"\W*([A-Za-z])\s+\w")
 
 
 class Continuation(NamedTuple):
-    """An opening mark that letters may follow."""
+    """An opening mark after which letters may follow."""
 
     text: str = ""
     probability: float = 0.0
@@ -66,44 +66,44 @@ class Continuation(NamedTuple):
 
 @dataclass(frozen=True)
 class LetterReading:
-    """What is known of the letters of one question."""
+    """What is known about the letters of one question."""
 
     question: Question
     usage: Usage = field(default_factory=Usage)
     by_position: tuple[float, ...] = ()
-    """Probability of each letter, all forms added up."""
+    """Probability of each letter, summed over all forms."""
     bounds: tuple[float, ...] = ()
-    """Most probability that each letter can have in forms that are not listed."""
+    """Upper bound of each letter's probability in forms that are not listed."""
     unlisted: float = 0.0
-    """Most probability that all letters together can have in forms that are not listed."""
+    """Upper bound of the total probability of all letters in forms that are not listed."""
     opened: float = 0.0
     """Probability of all opening marks after which nothing was read."""
     opening: Continuation = field(default_factory=Continuation)
-    """The likeliest opening mark, as long as what follows it is not read."""
+    """Likeliest opening mark, until what follows it is read."""
     word: str = ""
-    """The letter of the likeliest token where that may be a word."""
+    """Letter of the likeliest token if it may be a word, else ""."""
     word_probability: float = 0.0
-    """Probability of the tokens that are that letter and nothing else."""
+    """Probability of the tokens that consist of that letter alone."""
     fault: str = ""
-    """Why nothing can be read."""
+    """Reason why nothing can be read, or ""."""
     failed: str = ""
-    """Why no reply came."""
+    """Reason why there was no reply, or ""."""
     note: str = ""
 
     @property
     def mass(self) -> float:
-        """Probability of all option letters together."""
+        """Total probability of the option letters."""
         return float(sum(self.by_position))
 
     @property
     def open_share(self) -> float:
-        """Most that what was not read can have of the options' probability; 0 where every letter was read."""
+        """Upper bound of the unread share of the options' probability; 0 if every letter was read."""
         unread = self.unlisted + self.opened
         return unread / (self.mass + unread) if unread > 0 else 0.0
 
     @property
     def may_be_another(self) -> bool:
-        """Whether an option that was not read as the likeliest may be it."""
+        """Whether an option other than the one read as likeliest may be the likeliest."""
         best = max(self.by_position)
         at = self.by_position.index(best)
         others = [p + b for n, (p, b) in enumerate(zip(self.by_position, self.bounds, strict=True)) if n != at]
@@ -121,7 +121,7 @@ class LetterReading:
 
     @property
     def decided(self) -> bool:
-        """Whether enough of the probability is on letters."""
+        """Whether the letters have enough of the probability."""
         return not (self.failed or self.fault) and self.mass >= MIN_MASS
 
     def continued(self, top: Sequence[Sequence[Any]] | None, usage: Usage) -> LetterReading:
@@ -141,7 +141,7 @@ class LetterReading:
         )
 
     def replied(self, reply: str, finished: bool, usage: Usage) -> LetterReading:
-        """Keep the letter that may be a word, or take it out, as the greedy reply has it."""
+        """Keep the letter that may be a word, or remove it, depending on the greedy reply."""
         at = LETTERS.index(self.word)
         usage = self.usage + usage
         if parse_choice(reply, self.question, finished) == self.question.option_at(at):
@@ -151,7 +151,7 @@ class LetterReading:
         return replace(self, by_position=tuple(left), word="", usage=usage, note=note)
 
     def choice(self) -> Choice:
-        """The answer, with positions mapped back to identities; ties go to the lowest identity."""
+        """Return the answer, with positions mapped back to identities; ties go to the lowest identity."""
         if self.failed:
             return Choice(None, status="unanswered", usage=self.usage, note=self.failed)
         if self.fault:
@@ -170,7 +170,7 @@ class LetterReading:
         )
 
     def _open(self) -> str:
-        """What to know of an answer whose list left letters out."""
+        """Return a note on an answer if the list leaves out too much, else ""."""
         if self.may_be_another:
             return (
                 f"another option may be the likeliest: what the server's list of first tokens leaves out has up to "
@@ -191,11 +191,11 @@ class LetterReading:
         return "; ".join([*said, *([self.note] if self.note else []), REMEDY])
 
 
-REMEDY = "use answer_by='generation' (a model that thinks first cannot be read by letters behind a server)"
+REMEDY = "use answer_by='generation' (a model that thinks first cannot be read by letters through a server)"
 
 
 def fault_of(top: Sequence[Sequence[Any]] | None) -> str:
-    """Why a list of [token, log-probability] pairs cannot be read; "" where it can."""
+    """Return why a list of [token, log-probability] pairs cannot be read; "" if it can."""
     if top is None:
         return "the server gave no log-probabilities; use answer_by='generation'"
     total = sum(math.exp(min(logprob, 10.0)) for _, logprob in _once(top))
@@ -207,19 +207,19 @@ def fault_of(top: Sequence[Sequence[Any]] | None) -> str:
     *others, best = sorted(logprob for _, logprob in _once(top))
     if not others and best >= -ROUNDING:
         return (
-            "the server lists a single first token with all of the probability, which says nothing of the other "
+            "the server lists a single first token with all of the probability, which says nothing about the other "
             "letters; use answer_by='generation'"
         )
     if others and others[-1] < COLLAPSED:
         return (
-            "the server gave its log-probabilities after dividing by the temperature (0), so that one token has it "
-            "all; use answer_by='generation'"
+            "the server divided by the temperature (0) before computing log-probabilities, so that one token has "
+            "all probability; use answer_by='generation'"
         )
     return ""
 
 
 def first_letters(question: Question, top: Sequence[Sequence[Any]], usage: Usage) -> LetterReading:
-    """Add up the forms of each letter in a list of [token, log-probability] pairs that has no fault."""
+    """Add up the forms of each letter in a list of [token, log-probability] pairs that `fault_of` accepts."""
     shown = LETTERS[: len(question.options)]
     letters, bare, openings = (defaultdict[str, float](float) for _ in range(3))
     forms: dict[str, set[str]] = defaultdict(set)
@@ -252,7 +252,7 @@ def first_letters(question: Question, top: Sequence[Sequence[Any]], usage: Usage
 
 
 def _form(token: str, letter: str) -> str:
-    """How a token writes its letter, whichever letter that is: blanks, marks, case and width."""
+    """Return the form in which a token has its letter, regardless of the letter: blanks, marks, case and width."""
     width = "" if token.translate(GLUE).isascii() else "wide "
     return width + unicodedata.normalize("NFKC", token.translate(GLUE)).replace(
         letter, "a" if letter.islower() else "A"
@@ -260,37 +260,37 @@ def _form(token: str, letter: str) -> str:
 
 
 def _bounds(forms: Sequence[set[str]], listed: Sequence[float]) -> tuple[float, ...]:
-    """Most probability of each letter in forms that other letters have in the list, and it has not."""
+    """Bound the probability of each letter in forms that only other letters have in the list."""
     seen = set[str]().union(*forms)
     return tuple(min(_rest(listed), len(seen - own) * min(listed)) for own in forms)
 
 
 def _rest(listed: Sequence[float]) -> float:
-    """What the list leaves of all probability; rounding in a server's numbers is not taken for a token."""
+    """Return the probability that the list leaves out; rounding errors count as 0."""
     rest = 1.0 - sum(listed)
     return rest if rest > ROUNDING else 0.0
 
 
 def _sums(first: Sequence[float], second: Sequence[float], share: float) -> tuple[float, ...]:
-    """Probabilities of letters at once and, with a share of the probability, after an opening mark."""
+    """Add to probabilities of letters those after an opening mark, which has a share of the probability."""
     return tuple(p + share * q for p, q in zip(first, second, strict=True))
 
 
 def _may_be_word(letter: str, question: Question) -> bool:
-    """Whether a reply that begins with this letter is as likely to begin with a word of one letter."""
+    """Whether a reply that begins with this letter may as well begin with a word of one letter."""
     words = [_FIRST_WORD.match(option) for option in question.options]
     return letter == "I" or any(word is not None and word[1].upper() == letter for word in words)
 
 
 def _plain(token: str) -> str:
-    """A token's text without blanks around it, full-width and circled characters as plain ones."""
+    """Return a token's text, stripped, with full-width and circled characters as plain ones."""
     return unicodedata.normalize("NFKC", token.translate(GLUE)).strip()
 
 
 def _once(top: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:
-    """The pairs without repetitions: some servers list the chosen token again, rounded in another way.
+    """Return the pairs without duplicates: some servers list the chosen token again, rounded differently.
 
-    Tokens with one text but unlike probabilities are different tokens.
+    Tokens with the same text but different probabilities are different tokens.
     """
     found: list[tuple[str, float]] = []
     for token, logprob in top:

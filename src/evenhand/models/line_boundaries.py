@@ -1,11 +1,11 @@
-r"""Whether a tokenizer treats the lines of a text one by one, so that each need be tokenised only once.
+r"""Determine whether a tokenizer handles lines independently, so that each is tokenised only once.
 
 A tokenizer of the Hugging Face tokenizers library cuts a text at its added tokens, normalises the parts, cuts them into
-words by its pre-tokenizer, and makes tokens of each word by itself. So the tokens of a text are those of its lines, one
-after another, where no word reaches over a line end and none looks beyond it. That is read off the tokenizer's parts:
-what is not known to keep to it is tokenised whole (Metaspace, SentencePiece's prepended blank, other patterns).
+words by its pre-tokenizer, and tokenises each word separately. So the tokens of a text are those of its lines, one
+after another, if no word crosses a line end and none looks beyond it. That is determined from the tokenizer's parts:
+anything not known to satisfy it is tokenised whole (Metaspace, SentencePiece's prepended blank, other patterns).
 
-A line is cut off after its "\n" where an ASCII letter, a digit or "(" follows, and, where the pattern of words looks at
+A text is cut after a "\n" if an ASCII letter, a digit or "(" follows, and, if the pattern of words looks at
 what follows blanks (`\s+(?!\S)`, GPT-2), only where no other blank precedes the "\n".
 """
 
@@ -22,25 +22,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BEGINS = frozenset(string.ascii_letters + string.digits + "(")
-"""With what a line may begin that is cut off."""
+"""First characters of a line before which a text may be cut."""
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""What `ByteLevel` cuts words by."""
+"""Pattern by which `ByteLevel` cuts words."""
 NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"}
-"""These change characters where they stand, and nothing combines with a line end."""
+"""Normalizers that change characters in place, and combine nothing with a line end."""
 WHITESPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-"""These cut at every blank."""
+"""Pre-tokenizers that cut at all whitespace."""
 
 _ENDS_LINES = {r"\n", r"\n\n", r"\s", r"\s+", r"\s*[\r\n]+", r"\s*[\r\n]", r" ?[^\s\p{L}\p{N}]+[\r\n]*"}
 """Alternatives that may contain line ends, and nothing after them."""
 _LOOKS_AHEAD = r"\s+(?!\S)"
 _TAKES_ALL_ENDS = {r"\s*[\r\n]+", r"\n"}
-"""Where one of these comes first, nothing is left of line ends for the alternative that looks ahead."""
+"""If one of these comes first, no line ends are left for the alternative that looks ahead."""
+_CLASS = r"\\p\{(?:L[ultmo&]?|M[nce]?|N[dlo]?|P[cdseifo]?|S[mcko]?|Han|Hiragana|Katakana|Hangul|Latin|Cyrillic|Thai)\}"
+"""Classes of letters, marks, numbers, punctuation, symbols or a script; control characters include line ends."""
 _ATOM = (
     r"(?:"
-    r"\\p\{\w+\}"  # a class of letters or numbers
+    rf"{_CLASS}"
     r"|\\[wdb]|\\[^\w\s]"
-    r"|\[\^(?=[^\]]*(?:\\s|\\r\\n))(?:\\p\{\w+\}|\\?[^\]\\\[])*\]"  # all but blanks or line ends, and more
-    r"|\[(?!\^)(?:\\p\{\w+\}|\\[^\w\s]|[^\]\\\[\s])+\]"
+    r"|\[\^(?=[^\]]*(?:\\s|\\r\\n))(?:\\p\{\w+\}|\\?[^\]\\\[])*\]"  # excludes at least blanks or line ends
+    rf"|\[(?!\^)(?:{_CLASS}|\\[^\w\s]|[^\]\\\[\s])+\]"
     r"|\((?:\?i:|\?:|(?!\?))|\)|\||"
     r"[^\\\[\](){}|?*+.^$\n]"
     r")(?:[?*+]|\{\d+(?:,\d*)?\})?"
@@ -54,21 +56,23 @@ class LineEnds:
     """Where a text may be cut."""
 
     begins: frozenset[str]
-    """With what a line may begin that is cut off."""
+    """First characters of a line before which a text may be cut."""
     after_blanks: bool
-    """Whether it may be where blanks or further line ends precede its line end."""
+    """Whether a cut is allowed if blanks or further line ends precede the line end."""
     specials: re.Pattern[str] | None
-    """Where, inside of a line, what precedes ends in a special token; None where there are no such."""
+    """Matches places inside a line right after a special token; None if there are no such tokens."""
 
 
 def line_ends(tokenizer: PreTrainedTokenizerBase) -> LineEnds | None:
-    """Where texts may be cut for this tokenizer; None where they may not.
+    """Return where texts may be cut for a tokenizer; None if they may not be cut.
 
     Args:
-        tokenizer: Any; one that is written in Python alone may not.
+        tokenizer: Any tokenizer; for one written in pure Python the result is None.
     """
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if not tokenizer.is_fast or backend is None or backend.encode_special_tokens or not _plain_model(backend.model):
+    if not tokenizer.is_fast or backend is None or not _plain_model(backend.model):
+        return None
+    if tokenizer.split_special_tokens:  # each call sets the backend's own flag to this one
         return None
     words = _words(_state(backend.pre_tokenizer))
     if words is None or not _keeps_to_lines(_state(backend.normalizer)):
@@ -85,10 +89,10 @@ class _Words:
     """How a pre-tokenizer cuts words."""
 
     isolates: bool = True
-    """Whether it cuts at every line end; else it at least never reaches over one."""
+    """Whether it cuts at every line end; otherwise its words at least never cross one."""
     after_blanks: bool = True
     follow: frozenset[str] = frozenset()
-    """What follows a line end in a word that reaches over it."""
+    """Characters that follow a line end in a word that crosses it."""
 
 
 def _plain_model(model: Any) -> bool:
@@ -98,7 +102,7 @@ def _plain_model(model: Any) -> bool:
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """What a part of the tokenizer is, as tokenizer.json has it."""
+    """Return the description of a part of the tokenizer, as in tokenizer.json."""
     if part is None:
         return {}
     found: dict[str, Any] = json.loads(part.__getstate__())
@@ -111,10 +115,10 @@ def _keeps_to_lines(normalizer: dict[str, Any]) -> bool:
 
 
 def _words(state: dict[str, Any]) -> _Words | None:
-    """How words are cut; None where they may reach over line ends, or that is not known."""
+    """Return how words are cut; None if they may cross line ends, or if that is unknown."""
     first = _Words(isolates=False)
     for part in state.get("pretokenizers", [state] if state else []):
-        if first.isolates:  # the line ends are cut out already, and what follows sees one word at a time
+        if first.isolates:  # line ends are cut already; the remaining parts see one word at a time
             if part["type"] not in ("Split", "Digits", "Punctuation") and not _is_bytes(part):
                 return None
             continue
@@ -143,7 +147,7 @@ def _is_bytes(part: dict[str, Any]) -> bool:
 
 
 def _of_pattern(pattern: str) -> _Words | None:
-    """What a regular expression's matches do at line ends."""
+    """Return how a regular expression's matches behave at line ends; None if that is unknown."""
     follow: set[str] = set()
     kinds = _alternatives(pattern)
     for kind in kinds:
@@ -160,7 +164,7 @@ def _of_pattern(pattern: str) -> _Words | None:
 
 
 def _follow(kind: str) -> set[str] | None:
-    """The characters after the line ends inside of a fixed text; None where it is another pattern."""
+    """Return the characters after line ends within a fixed text; None for other patterns."""
     lines = _OVER_LINES.split(kind)
     if len(lines) < 2 or not all(_WITHIN_A_LINE.fullmatch(line) for line in lines[1:]):
         return None
@@ -171,7 +175,7 @@ def _follow(kind: str) -> set[str] | None:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """A regular expression, cut at the bars outside of groups and classes."""
+    """Split a regular expression at the bars outside groups and classes."""
     found, depth, in_class, start = [], 0, False, 0
     at = 0
     while at < len(pattern):
@@ -192,7 +196,7 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _specials(added: Sequence[Any]) -> re.Pattern[str] | None:
-    """Special tokens that are found before anything else is done to a text, and take nothing of what follows."""
+    """Match places after special tokens that are found before other processing and absorb nothing that follows."""
     sure = [t.content for t in added if t.special and not t.normalized and not t.rstrip and not t.single_word]
     alone = [c for c in sure if not _inside_another(c, (t.content for t in added))]
     return re.compile("|".join(f"(?<={re.escape(c)})" for c in alone)) if alone else None

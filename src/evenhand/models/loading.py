@@ -1,4 +1,4 @@
-"""`load`: a hub name, a folder, an adapter, a saved mitigation or an endpoint becomes a `Model`."""
+"""`load`: open a hub name, a folder, an adapter, a saved mitigation or an endpoint as a `Model`."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ LOADING = (
     "trust_remote_code",
 )
 MASKED_ASKING = ("name", "batch_tokens", "too_long")
-"""Those options of `ASKING` that a masked language model has."""
+"""Options in `ASKING` that a masked language model has."""
 
 
 def load(spec: str | Path | Model, **options: Any) -> Model:
     """Load a model.
 
-    A folder saved by evenhand opens nothing outside of itself but models by hub name and evenhand's demo models. One
-    that asks for more, such as a base in another folder, an endpoint, an environment variable or code, is refused with
-    the list of what it asks for. Give `trust_folder=True` to allow all of it, or `base=` to say where the base is. An
+    A folder saved by evenhand opens nothing outside itself except models by hub name and evenhand's demo models. One
+    that refers to more, such as a base in another folder, an endpoint, an environment variable or code, is refused with
+    a list of these. Give `trust_folder=True` to allow all of them, or `base=` to say where the base is. An
     adapter's own folder may name its base by any path, as peft writes it; weights and tokenizer are read from there.
-    Opening trains nothing: a saved method that learns and has nothing learned beside it is refused.
+    Opening never trains: a saved method that learns is refused if what it learned was not saved with it.
 
     Args:
         spec: A hub name ("Qwen/Qwen2.5-0.5B-Instruct"), a model folder, a folder with a PEFT adapter (its base is
@@ -50,19 +50,19 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
             plugin's loader, or a `Model`, which is returned as it is. Options may be appended:
             "path(dtype=bfloat16,answer_by=text)".
         **options: For local models `revision`, `dtype` ("auto", "float32", "bfloat16", "float16"; default: float32 on a
-            CPU, the checkpoint's own elsewhere), `device` (default: the GPU where there is one), `device_map`,
+            CPU, the checkpoint's own elsewhere), `device` (default: the GPU if there is one), `device_map`,
             `load_in_4bit`, `load_in_8bit`, `attn_implementation`, `trust_remote_code` (default: off); and for asking
             `answer_by` ("letters", "text", "text_per_token", "text_with_end", "generation"), `sampling`,
             `batch_tokens`, `too_long`, `thinking_tokens`, `name`; for saved folders `trust_folder` (default: off) and
-            `base`, which takes what `load` takes, but for objects. Endpoints and plugins have their own.
+            `base`, which takes what `load` takes, except objects. Endpoints and plugins have their own.
 
     Raises:
-        SettingsError: The specification or an option cannot be used, or a saved folder reaches outside of itself.
+        SettingsError: The specification or an option cannot be used, or a saved folder refers to things outside.
         EvenhandError: The files are missing or broken.
     """
     if isinstance(spec, Model):
         return spec
-    found = _resolve(spec, options)
+    found = resolve(spec, options)
     if found.kind == "scheme":
         loader: Callable[..., Model] = registry.models.get(found.name)
         return loader(found.rest, **found.options)
@@ -74,7 +74,7 @@ def load(spec: str | Path | Model, **options: Any) -> Model:
 
 
 def check(spec: str | Path | Model, **options: Any) -> None:
-    """Refuse what `load` would refuse anyway, without opening any weights: a missing folder, tokenizer, wrong option.
+    """Refuse what `load` would refuse, without opening weights: a missing folder or tokenizer, a wrong option.
 
     Raises:
         SettingsError: The specification or an option cannot be used.
@@ -82,7 +82,7 @@ def check(spec: str | Path | Model, **options: Any) -> None:
     """
     if isinstance(spec, Model):
         return
-    found = _resolve(spec, options)
+    found = resolve(spec, options)
     if found.kind == "scheme":
         registry.models.get(found.name)
         return
@@ -98,20 +98,29 @@ def check(spec: str | Path | Model, **options: Any) -> None:
             require_tokenizer(folder)
 
 
-class _Found(NamedTuple):
-    """What a specification stands for."""
+class Found(NamedTuple):
+    """What a specification refers to."""
 
     kind: Literal["scheme", "hub", "folder"]
     name: str
     rest: str
     options: dict[str, Any]
     trusted: bool = False
-    """Whether the caller allows what a saved folder asks for outside of itself."""
+    """Whether the caller allows what a saved folder refers to outside itself."""
     base: str | None = None
-    """Where the caller says that the base of a saved folder or adapter is."""
+    """Base of a saved folder or adapter as given by the caller; None if not given."""
 
 
-def _resolve(spec: str | Path, options: dict[str, Any]) -> _Found:
+def resolve(spec: str | Path, options: dict[str, Any]) -> Found:
+    """Determine what a specification refers to, with the options for its loader.
+
+    Args:
+        spec: What `load` takes, except objects.
+        options: Options of `load`.
+
+    Raises:
+        SettingsError: The specification or an option cannot be used.
+    """
     found = _kind_of(spec, options)
     own = dict(found.options)
     trusted = own.pop("trust_folder", False)
@@ -127,30 +136,30 @@ def _resolve(spec: str | Path, options: dict[str, Any]) -> _Found:
     return found._replace(options=own, trusted=trusted, base=None if base is None else str(base))
 
 
-def _kind_of(spec: str | Path, options: dict[str, Any]) -> _Found:
+def _kind_of(spec: str | Path, options: dict[str, Any]) -> Found:
     text = str(spec)
     if text.endswith(")") and not _exists(text):
         part = specs.parse(text)
         return _kind_of(part.name, {**part.settings, **options})
     scheme, _, rest = text.partition(":")
     if scheme in registry.models.names():
-        return _Found("scheme", scheme, rest, options)
+        return Found("scheme", scheme, rest, options)
     try:
         folder = Path(text).expanduser()
         is_folder, is_there = folder.is_dir(), folder.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # longer than a path may be; ~ of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # path too long; ~ of an unknown user
         raise SettingsError(f"{text[:200]!r} is neither a folder nor a hub name: {str(error)[:200]}") from error
     if is_folder:
-        return _Found("folder", str(folder.resolve()), "", options)
+        return Found("folder", str(folder.resolve()), "", options)
     if is_there or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
         raise SettingsError(f"no model folder {text!r}; give a folder with config.json, a hub name, or {_schemes()}")
-    return _Found("hub", text, "", options)
+    return Found("hub", text, "", options)
 
 
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # longer than a path may be
+    except OSError:  # path too long
         return False
 
 
@@ -158,8 +167,8 @@ def wrap(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: s
     """Make a `Model` of a causal language model or an encoder-decoder that is already in memory.
 
     Its weights are hashed once, and again after `with model.editing() as weights:` and whenever a check at each call
-    finds a change, such as a step of an optimizer. Writes to a few elements through `.data` may pass that check; they
-    are found when `evenhand.compare` hashes all weights at the end of each cell, and at once by `model.rehash()`.
+    finds a change, such as an optimizer step. Writes to a few elements through `.data` may escape that check; they
+    are found when `evenhand.compare` hashes all weights at the end of each cell, or immediately by `model.rehash()`.
 
     Args:
         module: A transformers causal language model, a PEFT model around one, or an encoder-decoder such as T5.
@@ -180,8 +189,8 @@ def _schemes() -> str:
     return ", ".join(f"{n}:..." if n in rest else n for n in registry.models.names())
 
 
-def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
-    """Open a folder; of a saved one, `saved.check` has seen all parts before."""
+def _load_folder(folder: Path, options: dict[str, Any], found: Found) -> Model:
+    """Open a folder; all parts of a saved one must have passed `saved.check`."""
     if not saved.holds_weights(folder):
         return _load_saved(folder, options, found)
     training = saved.training_of(folder)
@@ -190,19 +199,19 @@ def _load_folder(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     return model
 
 
-def _load_weights(folder: Path, options: dict[str, Any], found: _Found) -> Model:
+def _load_weights(folder: Path, options: dict[str, Any], found: Found) -> Model:
     if (folder / "adapter_config.json").is_file():
         return _load_adapter(folder, options, found.base)
     require_model(folder)
     if found.base is not None:
-        raise SettingsError(f"base={found.base!r}: {folder} has all its weights inside; leave base out")
+        raise SettingsError(f"base={found.base!r}: {folder} contains all its weights; leave base out")
     return _load_plain(str(folder), folder, options)
 
 
-def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
+def _load_saved(folder: Path, options: dict[str, Any], found: Found) -> Model:
     content = saved.read(folder)
     if content["kind"] == "learned":
-        raise SettingsError(f"{folder} has what a method learned, and no model; load the folder that it lies in")
+        raise SettingsError(f"{folder} contains what a method learned, not a model; load the folder above it")
     if content["kind"] in registry.saved_models:
         loader: Callable[..., Model] = registry.saved_models.get(content["kind"])
         return loader(folder, options, base=found.base)
@@ -216,20 +225,20 @@ def _load_saved(folder: Path, options: dict[str, Any], found: _Found) -> Model:
     learned = folder / LEARNED
     if learned.is_dir():
         return built.restore(model, learned)
-    with nothing_made(f"{folder} has no {LEARNED}/, and what {built.name} learned is never made anew at opening"):
+    with nothing_made(f"{folder} has no {LEARNED}/, and what {built.name} learned is never recreated when opening"):
         return built.apply(model)
 
 
-def _load_base(folder: Path, base: dict[str, Any], options: dict[str, Any], found: _Found) -> Model:
-    """The base of a saved folder: the caller's, the one inside, or the one that is named, asked as it was."""
+def _load_base(folder: Path, base: dict[str, Any], options: dict[str, Any], found: Found) -> Model:
+    """Open the base of a saved folder: the caller's, the one inside, or the one it names, with the saved options."""
     given = {**base.get("options", {}), **options}
     if "folder" not in base:
         return load(found.base or base["source"], **given, trust_folder=found.trusted)
     inner = saved.inside(folder, base["folder"])  # never read as a specification: its name may look like one
     if not inner.is_dir():
-        raise SettingsError(f"no model folder {str(inner)!r}, where {folder / SAVED} has its base; save the model anew")
-    if saved.adds_a_name(inner):  # its base, whose name and place its own file gives
-        if "name" not in options:  # earlier versions wrote the name of the whole
+        raise SettingsError(f"the base {str(inner)!r} that {folder / SAVED} refers to is missing; save the model again")
+    if saved.adds_a_name(inner):  # the base's own file gives its name and place
+        if "name" not in options:  # earlier versions wrote the name of the whole model
             given.pop("name", None)
         return _load_folder(inner, given, found)
     model = _load_folder(inner, given, found)
@@ -237,16 +246,14 @@ def _load_base(folder: Path, base: dict[str, Any], options: dict[str, Any], foun
     return model
 
 
-def _refuse_other_base(
-    folder: Path, base: dict[str, Any], model: Model, options: dict[str, Any], found: _Found
-) -> None:
+def _refuse_other_base(folder: Path, base: dict[str, Any], model: Model, options: dict[str, Any], found: Found) -> None:
     source = found.base or base["source"]
-    own = source.partition(":")[0] in registry.models.names()  # the options of such a loader may concern anything
+    own = source.partition(":")[0] in registry.models.names()  # such a loader's options may affect the weights
     same = not options if own else not set(options) & set(LOADING)
     if same and model.fingerprint != base["fingerprint"]:
         raise EvenhandError(
             f"the base model {source} is no longer what {folder} was made from (fingerprint {model.fingerprint}, "
-            f"expected {base['fingerprint']}); restore it, or apply the method to it anew"
+            f"expected {base['fingerprint']}); restore it, or apply the method to it again"
         )
 
 
@@ -261,14 +268,14 @@ def _load_adapter(folder: Path, options: dict[str, Any], base: str | None) -> Mo
     if kind != "causal":
         what = "a masked language model" if kind == "masked" else "an encoder-decoder"
         raise SettingsError(
-            f"the base {source} of the adapter {folder} is {what}, and evenhand opens adapters on "
-            "causal models only; merge the adapter into its base (evenhand.models.adapters.merged) and save that"
+            f"the base {source} of the adapter {folder} is {what}, and evenhand opens adapters only on "
+            "causal models; merge the adapter into its base (evenhand.models.adapters.merged) and save that"
         )
     return _load_local(source, inner, options, adapter=folder)
 
 
 def _load_plain(source: str, folder: Path | None, options: dict[str, Any]) -> Model:
-    """Open weights from a folder or by hub name, as what their configuration says that they are."""
+    """Open weights from a folder or by hub name, as the kind of model that their configuration states."""
     from evenhand.models import hugging_face
 
     refuse_unknown(options, (*ASKING, *LOADING))
@@ -324,16 +331,16 @@ def _load_masked(source: str, folder: Path | None, options: dict[str, Any]) -> M
 
 
 def asking_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `load` that concern asking, checked before anything big is opened.
+    """Return the options of `load` that concern asking, checked before any weights are opened.
 
     Args:
         options: Options of `load`; those that concern loading are left out.
 
     Returns:
-        What a model of this process takes as keyword arguments; a `sampling` of plain values has become a `Sampling`.
+        Keyword arguments for a model in this process; a `sampling` of plain values is converted to a `Sampling`.
 
     Raises:
-        SettingsError: A value means nothing.
+        SettingsError: A value is invalid.
     """
     asking = {k: options[k] for k in ASKING if k in options}
     check_asking(asking)
@@ -348,10 +355,10 @@ def refuse_unknown(options: Iterable[str], known: Sequence[str], what: str = "a 
     Args:
         options: Names of the given options.
         known: Names of the options that the model has.
-        what: What the options are for, for the message.
+        what: What the options belong to, for the message.
 
     Raises:
-        SettingsError: An option is unknown; the message lists the near ones.
+        SettingsError: An option is unknown; the message suggests similar names.
     """
     for key in options:
         if key not in known:

@@ -39,23 +39,23 @@ class LocalModel(InProcessTokenModel):
         too_long: TooLong = "error",
         thinking_tokens: int = THINKING_TOKENS,
     ) -> None:
-        """Take a module; `evenhand.load` and `evenhand.wrap` are the usual ways here.
+        """Make a model of a module; usually done by `evenhand.load` or `evenhand.wrap`.
 
         Args:
             module: The causal language model; asking never changes it.
             tokenizer: Its tokenizer.
             name: Label for tables.
-            source: What `evenhand.load` takes to load the same again; None for an object in memory.
-            folders: Where the untouched files lie (model, adapter), for a fast fingerprint; none from memory.
-            load_options: What it was loaded with (quantisation, revision); part of the fingerprint.
-            answer_by: How `choose` reads the answer where a question does not say.
-            sampling: How `choose` generates where a question does not say.
+            source: Specification for `evenhand.load` to load the same model again; None for an object in memory.
+            folders: Folders of the unchanged files (model, adapter), for a fast fingerprint; empty if from memory.
+            load_options: Options it was loaded with (quantisation, revision); part of the fingerprint.
+            answer_by: How `choose` reads the answer if a question does not specify it.
+            sampling: How `choose` generates if a question does not specify it.
             batch_tokens: See `evenhand.inference.Engine`.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
-            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
+            thinking_tokens: Limit of a thought, if the chat template lets the model think; 0 keeps the thought empty.
 
         Raises:
-            SettingsError: The tokenizer has more tokens than the model embeddings.
+            SettingsError: The tokenizer has more tokens than the model has embeddings.
         """
         check_embeddings(module, tokenizer, name)
         check_adapters(module, name)
@@ -75,9 +75,9 @@ class LocalModel(InProcessTokenModel):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """All four."""
+        """All four abilities."""
         return super().abilities | {"weights"}
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
-        """The same model, guided by what it would say behind other texts; see `PrefixedModel`."""
+        """Return this model guided by what it would write after other texts; see `PrefixedModel`."""
         return PrefixedModel(self, self.engine, prefixes, combine, settings)

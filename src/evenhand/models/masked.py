@@ -1,4 +1,4 @@
-"""A masked language model (BERT and its like) as a `Model`: it scores, and its weights can be trained."""
+"""A masked language model (such as BERT) as a `Model`: it scores texts, and its weights can be trained."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 
 class Fill(NamedTuple):
-    """A word that a model would put into a blank."""
+    """A token that a model would put into a blank."""
 
     text: str
-    """The token, without blanks around it."""
+    """Text of the token, stripped."""
     logprob: float
-    """Natural log."""
+    """Natural logarithm of the probability."""
 
 
 class _Encoded(NamedTuple):
     ids: list[int]
     start: int
-    """Where the continuation begins."""
+    """Index of the continuation's first token."""
     end: int
-    """Where it ends."""
+    """Index after its last token."""
 
 
 class MaskedModel(InProcessModel):
-    """Scores a text by its pseudo-log-likelihood: the sum over its tokens of log P(token | all the others).
+    """A masked language model that scores a text by its pseudo-log-likelihood, the sum of log P(token | all others).
 
     Source: Salazar et al. 2020, "Masked Language Model Scoring" (ACL 2020, arXiv 1910.14659), section 2.
     """
@@ -65,15 +65,15 @@ class MaskedModel(InProcessModel):
         batch_tokens: int | None = None,
         too_long: TooLong = "error",
     ) -> None:
-        """Take a module; `evenhand.load` is the usual way here.
+        """Make a model of a module; usually done by `evenhand.load`.
 
         Args:
             module: The masked language model; asking never changes it.
             tokenizer: Its tokenizer, with a mask token.
             name: Label for tables.
-            source: What `evenhand.load` takes to load the same again; None for an object in memory.
-            folders: Where the untouched files lie, for a fast fingerprint; none from memory.
-            load_options: What it was loaded with (quantisation, precision).
+            source: Specification for `evenhand.load` to load the same model again; None for an object in memory.
+            folders: Folders of the unchanged files, for a fast fingerprint; empty if from memory.
+            load_options: Options it was loaded with (quantisation, precision).
             batch_tokens: See `evenhand.inference.encoder.EncoderEngine`.
             too_long: "error" raises when a text does not fit the context; "skip" leaves it unscored.
 
@@ -91,22 +91,22 @@ class MaskedModel(InProcessModel):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It neither chooses nor writes."""
+        """Scoring and weights; a masked model neither chooses nor generates."""
         return frozenset({"score", "weights"})
 
     @property
-    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The options of `evenhand.load` that concern asking, as JSON values."""
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # derived, so it cannot be set
+        """Options of `evenhand.load` that concern asking, as JSON values."""
         return {"name": self.name, "too_long": self.too_long, **super().asking}
 
     @cached_property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a text, special ones included; `UNLIMITED` where none is stated."""
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """Maximum number of tokens of a text, special ones included; `UNLIMITED` if none is stated."""
         stated = [int(self._tokenizer.model_max_length), getattr(self._module.config, "max_position_embeddings", None)]
         for name, table in self._module.named_modules():
             padding = getattr(table, "padding_idx", None)
             if name.endswith("position_embeddings") and padding is not None:
-                stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa counts on from the padding's position
+                stated.append(int(table.num_embeddings) - padding - 1)  # RoBERTa's positions start after the padding's
         return min([UNLIMITED, *(int(s) for s in stated if s)])  # tokenizers without a limit state a far larger number
 
     @property
@@ -116,20 +116,20 @@ class MaskedModel(InProcessModel):
         return self.context_length
 
     def score(self, passages: Sequence[Passage], hiding: Sequence[str] = ()) -> list[Score]:
-        """Pseudo-log-likelihood of each continuation: its tokens are masked one at a time, all others are seen.
+        """Compute the pseudo-log-likelihood of each continuation: its tokens are masked one at a time.
 
         Args:
             passages: Plain texts.
-            hiding: Per passage a stretch of its other text whose tokens are masked throughout, or "" for none. So a
-                continuation's prior is had, as in Kurita et al. 2019 (arXiv 1906.07337), section 2.
+            hiding: For each passage, a part of its other text whose tokens are always masked, or "" for none. So a
+                continuation's prior is computed as in Kurita et al. 2019 (arXiv 1906.07337), section 2.
 
         Returns:
-            One per passage; nan over 0 tokens, and why, where one is too long or its logits are not finite.
+            One score per passage; nan over 0 tokens, with the reason, if it is too long or its logits are not finite.
 
         Raises:
             SettingsError: A prompt is a dialogue, a text is empty, a continuation shares a token with what follows, or
-                what is to be hidden does not stand exactly once beside the continuation.
-            ContextTooLongError: Some do not fit the context and `too_long` is "error". Nothing was computed by then.
+                the text to hide does not occur exactly once outside the continuation.
+            ContextTooLongError: Some do not fit the context and `too_long` is "error". Nothing has been computed.
         """
         hidden = hiding or [""] * len(passages)
         encoded = [self._encoded(p, stretch) for p, stretch in zip(passages, hidden, strict=True)]
@@ -150,11 +150,11 @@ class MaskedModel(InProcessModel):
         return out
 
     def fill(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Array]:
-        """Log-probabilities of single-token candidates at the one mask of each text.
+        """Compute log-probabilities of single-token candidates at the one mask of each text.
 
         Args:
-            texts: Texts that hold the tokenizer's mask token exactly once.
-            candidates: Per text the strings to read, with the blank before them where the tokenizer keeps it.
+            texts: Texts that contain the tokenizer's mask token exactly once.
+            candidates: For each text, the strings to read, with the blank before them if the tokenizer keeps it.
 
         Raises:
             SettingsError: A text has no mask or several, or a candidate is not one token.
@@ -169,21 +169,21 @@ class MaskedModel(InProcessModel):
         return found
 
     def top_fills(self, blanks: Sequence[tuple[str, str]], k: int) -> list[list[Fill]]:
-        """The `k` most probable single tokens of each blank, the likeliest first; special tokens are none.
+        """Return the `k` most probable single tokens for each blank, likeliest first, without special tokens.
 
         Args:
-            blanks: The text before and behind each blank. The blank between a word and the one before it belongs to the
-                fill, that between it and the one behind it to what stands there.
-            k: How many, 1 to the size of the vocabulary without special tokens.
+            blanks: Texts before and after each blank. A space before the filled word belongs to the fill; a space after
+                it belongs to the text that follows.
+            k: Number of tokens, from 1 to the size of the vocabulary without special tokens.
 
         Raises:
-            SettingsError: A text holds a mask itself, or there are not `k` tokens.
+            SettingsError: A text contains a mask already, or there are not `k` tokens.
             ContextTooLongError: A text does not fit the context.
             EvenhandError: The logits at a blank are not finite.
         """
         words = len(self._tokenizer) - len(self._tokenizer.all_special_ids)
         if not 1 <= k <= words:
-            raise SettingsError(f"{self.name}: k={k} fills; its vocabulary allows 1 to {words}")
+            raise SettingsError(f"{self.name}: k={k} fills were asked for; its vocabulary allows 1 to {words}")
         rows = self._with_one_mask([f"{b.rstrip()}{self._tokenizer.mask_token}{a}" for b, a in blanks])
         if not rows:
             return []
@@ -205,7 +205,7 @@ class MaskedModel(InProcessModel):
         return int(self._tokenizer.mask_token_id)
 
     def _best(self, inputs: Inputs, k: int) -> Tensor:
-        """Ids and log-probabilities of the best tokens at the masks, [rows, 2, k]; ids are exact in float32."""
+        """Return ids and log-probabilities of the best tokens at the masks, [rows, 2, k]; ids are exact in float32."""
         import torch
 
         at = (inputs["input_ids"] == self._mask).flatten().nonzero()[:, 0]
@@ -220,19 +220,19 @@ class MaskedModel(InProcessModel):
     def _encoded(self, passage: Passage, hiding: str) -> _Encoded:
         if isinstance(passage.prompt, Dialogue):
             raise SettingsError(
-                f"{self.name} is a masked language model; it scores plain texts, not dialogues. Take a causal model"
+                f"{self.name} is a masked language model; it scores plain texts, not dialogues. Use a causal model"
             )
         name = passage.id or repr(passage.continuation)
         until = passage.prompt + passage.continuation
         ids = list(self._tokenizer(until + passage.suffix)["input_ids"])
         bare = list(self._tokenizer(until + passage.suffix, add_special_tokens=False)["input_ids"])
-        before = next(n for n in range(len(ids) + 1) if ids[n : n + len(bare)] == bare)  # opening tokens
+        before = next(n for n in range(len(ids) + 1) if ids[n : n + len(bare)] == bare)  # special tokens
         start, end = before + len(self._tokens(passage.prompt)), before + len(bare)
         if passage.suffix:
             mine = self._tokens(until)
             if ids[before : before + len(mine)] != mine:
                 raise SettingsError(
-                    f"{name}: {passage.continuation!r} shares a token with {passage.suffix!r} behind it; put the "
+                    f"{name}: {passage.continuation!r} shares a token with {passage.suffix!r}, which follows; put the "
                     "boundary before a blank"
                 )
             end = before + len(mine)
@@ -244,10 +244,10 @@ class MaskedModel(InProcessModel):
         return _Encoded(ids, start, end)
 
     def _stretch(self, passage: Passage, hiding: str, name: str) -> tuple[int, int]:
-        """Which tokens, counted without special ones, a stretch outside the continuation takes."""
+        """Return the range of tokens, counted without special ones, of a text outside the continuation."""
         sides = (str(passage.prompt), passage.suffix)
         if sum(side.count(hiding) for side in sides) != 1:
-            raise SettingsError(f"{name}: {hiding!r} must stand exactly once beside {passage.continuation!r}")
+            raise SettingsError(f"{name}: {hiding!r} must occur exactly once outside {passage.continuation!r}")
         begin = sides[0].find(hiding)
         if begin < 0:
             begin = len(sides[0] + passage.continuation) + sides[1].find(hiding)
@@ -255,32 +255,32 @@ class MaskedModel(InProcessModel):
         return len(self._tokens(whole[:begin])), len(self._tokens(whole[: begin + len(hiding)]))
 
     def _tokens(self, text: str) -> list[int]:
-        """The beginning of a text in tokens; blanks at its end go with what follows, as most vocabularies have them."""
+        """Tokenise the beginning of a text; final blanks belong to what follows, as in most vocabularies."""
         text = text.rstrip()
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _fitting(self, lengths: Sequence[int], names: Sequence[str]) -> list[int]:
-        """Indices of the rows that fit the context, or an error."""
+        """Return the indices of the rows that fit the context; others are an error or skipped, by `too_long`."""
         long = [i for i, n in enumerate(lengths) if n > self.context_length]
         if long and self.too_long == "error":
             raise ContextTooLongError(
                 f"{names[long[0]]} {self._overflow(lengths[long[0]])}; {len(long)} of {len(lengths)} texts are too "
-                "long. Nothing is cut silently: shorten the text (of perplexity, the window), or take a model with a "
+                "long. Texts are never truncated: shorten the text (for perplexity, the window), or use a model with a "
                 "longer context"
             )
         return [i for i, n in enumerate(lengths) if n <= self.context_length]
 
     def _overflow(self, tokens: int) -> str:
-        return f"needs {tokens} tokens, the context of {self.name} holds {self.context_length}"
+        return f"needs {tokens} tokens, but the context of {self.name} has {self.context_length}"
 
     def _with_one_mask(self, texts: Sequence[str]) -> list[list[int]]:
         rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
         for text, ids in zip(texts, rows, strict=True):
             if ids.count(self._mask) != 1:
-                raise SettingsError(f"{text!r} must hold {self._tokenizer.mask_token} exactly once")
+                raise SettingsError(f"{text!r} must contain {self._tokenizer.mask_token} exactly once")
             if len(ids) > self.context_length:
                 raise ContextTooLongError(
-                    f"{text[:60]!r} needs {len(ids)} tokens, the context of {self.name} holds {self.context_length}"
+                    f"{text[:60]!r} needs {len(ids)} tokens, but the context of {self.name} has {self.context_length}"
                 )
         return rows
 
@@ -300,7 +300,7 @@ class MaskedModel(InProcessModel):
 
 
 def masked_inside(model: Model) -> MaskedModel | None:
-    """The masked language model whose scores a model gives, through methods that leave scores alone; None otherwise."""
+    """Return the masked language model whose scores a model gives, under methods that do not change scores, or None."""
     while isinstance(model, Mitigated) and "score" not in model.acts_on:
         model = model.base
     return model if isinstance(model, MaskedModel) else None

@@ -1,4 +1,4 @@
-"""A model with a method around it: the result of every method that changes questions or answers, not weights."""
+"""A model wrapped by a method: the result of methods that change questions or answers rather than weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from evenhand.models.files import LEARNED
 from evenhand.models.first_process import write_in_first
 
 ASKING = ("answer_by", "sampling", "too_long", "thinking_tokens")
-"""Attributes that are options of `evenhand.load`."""
+"""Attributes that are also options of `evenhand.load`."""
 Choose = Callable[[Sequence[Question]], list[Choice]]
 Generate = Callable[[Sequence[Dialogue], Sampling], list[Reply]]
 ScoreVerb = Callable[[Sequence[Passage]], list[Score]]
@@ -43,16 +43,16 @@ OWN_FACTS = (
     *("name", "abilities", "source", "device", "parameters", "demo", "dtype", "answer_by", "prompt_format"),
     *("generation_config_ignored", "thinking", "system_turn", "prompt_date"),
 )
-"""Facts that models find out about themselves, and so those of no training record, even where one says the same."""
+"""Facts that models determine themselves; they never count as facts of a training record, even if equal."""
 
 
 def _of_base(name: str) -> Any:
-    """An attribute whose value is the base's."""
+    """Define an attribute whose value is the base's."""
     return _fixed(name, attrgetter(f"base.{name}"), f"`{name}` of the base.")
 
 
 def _fixed(name: str, value: Callable[[Mitigated], Any], about: str) -> Any:
-    """An attribute that follows from the base and the methods, and cannot be set; `Model` declares its type."""
+    """Define an attribute that follows from base and methods and cannot be set; `Model` declares its type."""
 
     def refuse(model: Mitigated, given: object) -> NoReturn:
         raise model.not_settable(name)
@@ -61,9 +61,9 @@ def _fixed(name: str, value: Callable[[Mitigated], Any], about: str) -> Any:
 
 
 class Mitigated(Model):
-    """The base model with some verbs replaced. All that is not replaced is the base's, at any depth of a stack.
+    """A base model with some verbs replaced; everything else is the base's, at any depth of a stack.
 
-    Only prefixes are refused (`behind`): a model that is guided by them would answer without the method.
+    Only prefixes are refused (`behind`): a model guided by them would answer without the method.
 
     Example:
         `Mitigated(model, self, choose=lambda questions: model.choose([shout(q) for q in questions]))`
@@ -87,27 +87,27 @@ class Mitigated(Model):
     save_refused = _fixed(
         "save_refused",
         lambda model: why if (why := model.base.save_refused) and not model.base.unedited_source else "",
-        "Why the base cannot be saved in full, where it has to be.",
+        "Reason why the base cannot be saved in full, if it has to be; else empty.",
     )
     declared = _fixed(
         "declared",
         lambda model: stacked([model.base.declared, model.method.reading(model.base)]),
-        "How the methods here, at any depth of the stack, have answers read; `OPEN` where none of them says.",
+        "How the methods, at any depth of the stack, have answers read; `OPEN` if none specifies it.",
     )
     answer_by = _fixed(
         "answer_by",
         lambda model: model.declared.answer_by or model.base.answer_by,
-        "How `choose` reads an answer where a question does not say: as a method declares, else the base's way.",
+        "How `choose` reads an answer if a question does not specify it: as a method declares, else as the base.",
     )
     sampling = _fixed(
         "sampling",
         lambda model: model.declared.sampling or model.base.sampling,
-        "How `choose` generates where a question does not say: as a method declares, else the base's way.",
+        "How `choose` generates if a question does not specify it: as a method declares, else as the base.",
     )
     training = _fixed(
         "training",
         lambda model: model._training or model.base.training,
-        "How the method was trained, else how the base was.",
+        "Training record of the method, else of the base.",
     )
 
     def __init__(
@@ -123,20 +123,20 @@ class Mitigated(Model):
         keep: Callable[[Path], None] | None = None,
         training: TrainingRecord | None = None,
     ) -> None:
-        """Put functions in place of verbs.
+        """Replace verbs of a base model by functions.
 
         Args:
-            base: The model that the functions ask.
-            method: The method that made them; its spec becomes part of name and fingerprint.
+            base: Model that the functions ask.
+            method: Method that made the functions; its spec becomes part of name and fingerprint.
             choose: Replaces `choose`.
             generate: Replaces `generate`.
             score: Replaces `score`.
-            abilities: What the result can do, where that differs from the base.
-            depends_on: Hashes of what settings only name, such as a file or another model, or of what was learned; part
+            abilities: Abilities of the result, if they differ from the base's.
+            depends_on: Hashes of what settings only refer to, such as a file or a model, or of what was learned; part
                 of the fingerprint.
-            keep: Writes what was learned to a folder, for the method's `restore`; None where nothing was, or where the
+            keep: Writes what was learned to a folder, for the method's `restore`; None if nothing was, or if the
                 record has all of it.
-            training: How the method was trained; saved with what was learned. None where it was not.
+            training: How the method was trained; saved with what was learned. None if it was not trained.
         """
         self.base, self.method = base, method
         self.name = f"{base.name}+{method.spec}"
@@ -147,44 +147,44 @@ class Mitigated(Model):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """The base's, unless the method said otherwise."""
+        """Abilities of the base, unless the method specified others."""
         return self._abilities
 
     @property
     def fingerprint(self) -> str:
-        """Of the base, the method, its settings, and what these depend on."""
+        """Hash of the base, the method, its settings, and what these depend on."""
         return digest(self.base.fingerprint, self.method.name, self.method.key_settings(), *self._depends_on)
 
     @property
     def methods(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The base's, and the method's."""
+        """Specifications of the base's methods, followed by this method's."""
         return (*self.base.methods, self.method.spec)
 
     @property
     def acts_on(self) -> frozenset[str]:
-        """The verbs that differ from the untouched model's, at any depth of a stack."""
+        """Verbs that methods replace, at any depth of a stack."""
         inner = self.base.acts_on if isinstance(self.base, Mitigated) else frozenset[str]()
         return inner | {verb for verb, function in self._verbs.items() if function is not None}
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """The method's way to choose, or the base's."""
+        """Choose as the method does, or as the base."""
         return self._verb("choose")(questions)  # type: ignore[no-any-return]
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
-        """The method's way to generate, or the base's."""
+        """Generate as the method does, or as the base."""
         return self._verb("generate")(dialogues, sampling)  # type: ignore[no-any-return]
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """The method's way to score, or the base's."""
+        """Score as the method does, or as the base."""
         return self._verb("score")(passages)  # type: ignore[no-any-return]
 
     @property
     def supports_prefixes(self) -> bool:
-        """Never, whatever the base can."""
+        """Always False, whatever the base supports."""
         return False
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> NoReturn:
-        """Refused, since the result would answer without the method.
+        """Refuse prefixes, since the result would answer without the method.
 
         Raises:
             MissingAbilityError: Always; the message names the model below all methods.
@@ -207,7 +207,7 @@ class Mitigated(Model):
 
     @property
     def weights(self) -> Weights:
-        """The base's."""
+        """The base's weights."""
         return self.base.weights
 
     @weights.setter
@@ -219,7 +219,7 @@ class Mitigated(Model):
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
-        """Those of the base, for changing them."""
+        """Give the base's weights for changing them."""
         with self.base.editing() as weights:
             yield weights
 
@@ -228,10 +228,10 @@ class Mitigated(Model):
         self.base.rehash()
 
     def facts(self) -> dict[str, Any]:
-        """The base's facts, with the method, and under "training" the facts of `training`, the method's or the base's.
+        """Return the base's facts and the method; "training" has the facts of `training`, the method's or the base's.
 
-        Those of the method's own training stand at the top as well, where earlier versions had them; those of the
-        base's do not, as they would be taken for the method's.
+        Facts of the method's own training are also at the top level, where earlier versions had them; those of the
+        base's do not, since they would be taken for the method's.
         """
         record, of_base = self.training, {} if self.base.training is None else self.base.training.facts()
         found = {
@@ -245,7 +245,7 @@ class Mitigated(Model):
         return {**own, **found, **nested, **about}
 
     def not_settable(self, name: str) -> SettingsError:
-        """The error for setting an attribute that follows from the base and the methods around it."""
+        """Return the error for setting an attribute that follows from the base and the methods around it."""
         below: Model = self
         while isinstance(below, Mitigated):
             below = below.base
@@ -257,10 +257,10 @@ class Mitigated(Model):
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write the method's name and settings, and the base: by reference where it lies untouched, else in full.
+        """Write the method's name and settings, and the base: by reference if its files are unchanged, else in full.
 
-        A base that lies inside a saved folder comes along as well, so that the copy does not depend on that folder.
-        Of several processes that know each other the first one writes, and the others wait.
+        A base inside a saved folder is copied as well, so that the result does not depend on that folder.
+        In a distributed launch the first process writes, and the others wait.
         """
         folder = Path(folder)
         if reason := self.save_refused:  # before anything is written
@@ -287,9 +287,9 @@ class Mitigated(Model):
             saved.write_learned(folder, self._training)
 
     def _saved_base(self, folder: Path) -> dict[str, Any]:
-        """Where a saved copy has its base, and with what options that is opened."""
+        """Return where a saved copy has its base, and the options for opening it."""
         base = self.base
-        if isinstance(base, Mitigated):  # its own file says how it is asked
+        if isinstance(base, Mitigated):  # its own file has the options for asking
             return {"folder": base.save(folder / "base").name, "options": {}}
         if base.source is None or base.edited:
             place = base.save(folder / "base")
@@ -307,18 +307,18 @@ class Mitigated(Model):
 
 
 def _copied(source: Path, target: Path) -> Path:
-    """The files of an untouched base as they are, since its fingerprint is theirs; where they lie already, untouched.
+    """Copy the files of an unchanged base as they are, so that its fingerprint stays; the same folder is not touched.
 
     Raises:
-        EvenhandError: They are gone, or cannot be copied.
+        EvenhandError: The files are missing, or cannot be copied.
     """
     if target.resolve() == source.resolve():
         return target
     beside = target.with_name(f"{target.name}.new")
     try:
-        shutil.rmtree(beside, ignore_errors=True)  # of a copy that was interrupted
+        shutil.rmtree(beside, ignore_errors=True)  # left by a copy that was interrupted
         shutil.copytree(source, beside)
-        if target.is_dir():  # of what was saved here before; the source may lie in it
+        if target.is_dir():  # from an earlier save; the source may lie in it
             shutil.rmtree(target)
         beside.rename(target)
     except (OSError, shutil.Error) as error:

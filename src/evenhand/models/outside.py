@@ -1,4 +1,4 @@
-"""What a text or an option in somebody's saved folder would reach outside of that folder; nothing is opened to tell."""
+"""Find what texts and options in an untrusted saved folder refer to outside that folder, without opening anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evenhand.errors import SettingsError
 from evenhand.models.demo_names import NAMES as DEMOS
 
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-"""What transformers itself implements; it loads any other name as a kernel from the hub, which is code."""
+"""Attention that transformers itself implements; any other name is loaded from the hub as a kernel, which is code."""
 CHECKED = (
     *("name", "answer_by", "sampling", "too_long", "thinking_tokens", "batch_tokens", "revision", "dtype", "device"),
     *("device_map", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation", "key_env", "tokenizer"),
@@ -23,18 +23,18 @@ CHECKED = (
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.A)
 _OPTIONS = re.compile(r"\([^()]*=")
 _PART = re.compile(r"""[:&@=,;#|<>()\[\]{}'"]""")
-"""What parts the names in a source, such as "datasets:NAME@CONFIGURATION:SPLIT" or "one & other"."""
+"""Separators of the names in a source, such as "datasets:NAME@CONFIGURATION:SPLIT" or "one & other"."""
 _PLACE = re.compile(
     r"(.*_)?(output|cache|folder|files?|paths?|dir|directory|save|log|logs|export|artefacts?|root|home|place_to)(_.*)?"
 )
-"""Names of settings that say where something lies or is written."""
+"""Names of settings that say where something is stored or written."""
 
 
 def of_source(text: str) -> str:
-    """What opening a model by this specification reaches, or "" for a hub name and for what evenhand brings along.
+    """Return what opening a model by this specification reaches; "" for a hub name or a model shipped with evenhand.
 
     Args:
-        text: What `evenhand.load` would take.
+        text: Specification as for `evenhand.load`.
     """
     if _loader(text):
         return _of_loader(text.strip())
@@ -44,7 +44,7 @@ def of_source(text: str) -> str:
 
 
 def of_option(key: str, value: Any) -> str:
-    """What an option of `evenhand.load` reaches, or ""."""
+    """Return what an option of `evenhand.load` reaches, or ""."""
     if key == "trust_remote_code" and value:
         return "running code that comes with the base model (trust_remote_code)"
     if key == "key_env":
@@ -61,10 +61,10 @@ def of_option(key: str, value: Any) -> str:
 
 
 def of_method(method: dict[str, Any]) -> list[str]:
-    """What the settings of a saved method reach: files, endpoints, plugins' loaders, models with options of their own.
+    """List what a saved method's settings reach: files, endpoints, plugins' loaders, models with options of their own.
 
-    No method has to declare anything: every text is looked at, as `of_text` does, and of a setting that is a place by
-    its type (a `Path`) or name (`output`, `cache`) every text counts, there or not, as it may be written to. Values
+    No method has to declare anything: every text is examined by `of_text`. In a setting that is a path by
+    its type (a `Path`) or name (`output`, `cache`) every text counts, as it may be written to. Values
     that are the method's default, in one of its presets or enumerated by the setting's type were chosen by whoever
     wrote the method, and are left out.
 
@@ -82,7 +82,7 @@ def of_method(method: dict[str, Any]) -> list[str]:
 
 
 def _given(name: str, settings: Any) -> dict[str, Any]:
-    """Settings by name; those that have been renamed under their present one, which tells their type and defaults."""
+    """Return settings by name; renamed ones by their present name, which determines their type and defaults."""
     return registry.with_present_names(name, settings) if isinstance(settings, dict) else {"": settings}
 
 
@@ -94,11 +94,11 @@ def _reached(key: str, hint: Any, value: Any) -> list[str]:
 
 
 def of_text(text: str) -> str:
-    """What a text reaches where it is taken for a file, a data set or a model, or "".
+    """Return what a text reaches if it is taken for a file, a data set or a model, or "".
 
-    Everything that something here would open is told by the parser that would: `evenhand.load` reads as a
-    specification with options whatever `specs.parse` reads, and sources of texts and training data are parted at
-    colons and the like. What is left is a hub name, or a text that nothing opens.
+    Whether a text would be opened is decided by the parser that would open it: `evenhand.load` reads as a
+    specification with options whatever `specs.parse` reads, and sources of texts and training data are split at
+    colons and the like. Anything else is a hub name, or a text that nothing opens.
     """
     if not text.strip():
         return ""
@@ -122,23 +122,23 @@ def of_text(text: str) -> str:
 
 
 def is_local(text: str) -> bool:
-    """Whether a text is a path, by its form or because there is such a file or folder here."""
+    """Return whether a text is a path, by its form or because such a file or folder exists."""
     if re.match(r"[/~\\]|[A-Za-z]:[/\\]", text) or text[:2] in ("./", ".\\") or ".." in PurePath(text).parts:
         return True
     try:
         return Path(text).exists()
-    except (OSError, ValueError):  # longer than a path may be, or with a null byte
+    except (OSError, ValueError):  # path too long, or with a null byte
         return False
 
 
 def _named(text: str) -> list[str]:
-    """What looks like "scheme:rest" in a text; the colon of a sentence has a blank behind it."""
+    """Return the parts of a text that look like "scheme:rest"; in a sentence, a blank follows the colon."""
     pieces = re.split(r"""[\s&=,;|<>()\[\]{}'"]+""", text)
     return [piece for piece in pieces if piece.partition(":")[2]]
 
 
 def _has_options(text: str) -> bool:
-    """Whether `evenhand.load`, or what parts texts before it asks, would read a specification with options."""
+    """Whether `evenhand.load`, or a parser that splits texts for it, would read a specification with options."""
     if _OPTIONS.search(text):
         return True
     if not text.strip().endswith(")") or "(" not in text:
@@ -153,12 +153,12 @@ def _has_options(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """As errors quote it: without passwords, and not at any length."""
+    """Return a text as errors quote it: without passwords, and shortened."""
     return specs.shown(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def _loader(text: str) -> str:
-    """The name of the loader that `evenhand.load` would call, or ""."""
+    """Return the name of the loader that `evenhand.load` would call, or ""."""
     scheme = text.partition(":")[0].partition("(")[0].strip()
     return scheme if scheme in registry.models.names() else ""
 
@@ -181,7 +181,7 @@ def _of_training_source(text: str) -> str:
 
 
 def _own_values(name: str) -> dict[str, list[Any]]:
-    """Per setting, its default and its values in presets; {} of a method that is not known."""
+    """Return for each setting its default and its values in presets; {} for an unknown method."""
     if name not in registry.methods.names():
         return {}
     cls = registry.methods.get(name)
@@ -194,31 +194,31 @@ def _own_values(name: str) -> dict[str, list[Any]]:
 
 
 def _hints(name: str) -> dict[str, Any]:
-    """Per setting of a method, its type; {} where that cannot be told."""
+    """Return the type of each setting of a method; {} if types cannot be resolved."""
     if name not in registry.methods.names():
         return {}
     try:
         return get_type_hints(registry.methods.get(name))
-    except (NameError, TypeError):  # of a plugin, whose types may be imported for a type checker alone
+    except (NameError, TypeError):  # a plugin's types may be imported only for type checking
         return {}
 
 
 def _types(hint: Any) -> list[Any]:
-    """The classes in a type, and its enumerated values."""
+    """Return the classes in a type, and its enumerated values."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [hint, *(one for part in get_args(hint) for one in _types(part))]
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it: there are no tuples."""
+    """Return a value as JSON represents it, without tuples or paths."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value, keys included."""
+    """Yield all texts in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

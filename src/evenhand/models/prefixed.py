@@ -1,4 +1,4 @@
-"""A local model whose next token depends on what it would write behind other texts, too."""
+"""A local model whose next token also depends on what it would write after other texts."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 
 class PrefixedModel(TokenModel):
-    """Chooses by letters or by writing. It cannot score: that takes the whole vocabulary at every token of a text."""
+    """A model guided by prefixes. It chooses and generates; scoring would need all logits at every token of a text."""
 
     engine: Engine
 
     def __init__(
         self, base: TokenModel, engine: Engine, prefixes: Sequence[str], combine: Combine, settings: object
     ) -> None:
-        """Take the model and the prefixes.
+        """Guide a model by prefixes.
 
         Args:
-            base: The model.
-            engine: The base's; unlike that of a server it gives the logits of every token.
-            prefixes: What stands before a prompt, on lines of their own; in a chat template, at the beginning of the
-                first user's turn (`_in_turn`).
-            combine: How the log-probabilities behind no prefix and behind each of them become one.
+            base: Model to guide.
+            engine: Engine of the base; unlike a server's, it gives the logits of all tokens.
+            prefixes: Texts put before a prompt, on lines of their own; with a chat template, at the start of the first
+                user turn (`_in_turn`).
+            combine: Combines the log-probabilities without a prefix and after each prefix into one distribution.
             settings: JSON values that `combine` depends on, for the fingerprint.
         """
         super().__init__(
@@ -53,13 +53,13 @@ class PrefixedModel(TokenModel):
         self.base, self.prefixes, self.combine = base, list(prefixes), combine
         self._settings = settings
         self._in_turn = self._encoder.templated and not base.facts().get("demo")
-        """Whether a prefix belongs into the user's turn: chat models never saw text before their template's first mark.
-        The demo models did, since that is where the prefix stood in their training."""
-        self.thinking_tokens = 0  # a thought that opens behind each prefix would be guided too, and not be an answer
+        """Whether a prefix goes into the user's turn: chat models never saw text before their template's first mark;
+        the demo models did: in their training, the prefix came first."""
+        self.thinking_tokens = 0  # thoughts after the prefixes would be guided as well, and are not answers
 
     @property
     def fingerprint(self) -> str:
-        """Of the base, the prefixes, where they stand, and the settings."""
+        """Hash of the base, the prefixes, their position, and the settings."""
         place = ["user's turn"] if self._in_turn else []
         return digest(self.base.fingerprint, self.prefixes, self._settings, *place)
 
@@ -68,16 +68,16 @@ class PrefixedModel(TokenModel):
         self.base.rehash()
 
     @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The base's."""
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """Context length of the base."""
         return self.base.context_length
 
     def save(self, folder: str | Path) -> Path:
-        """Not by itself: the method that made it is saved with the base."""
-        raise MissingAbilityError(f"{self.name} behind prefixes is saved with the method that made it")
+        """Refuse to save: the method that made it is saved with the base."""
+        raise MissingAbilityError(f"{self.name} guided by prefixes is saved with the method that made it")
 
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
-        """Each dialogue in tokens with what stands beside it, and what was written after it."""
+        """Return each dialogue in tokens, with its prefixed versions, and the tokens generated after it."""
         sampling = self.dialogue_sampling(sampling)
         texts = self._encoder.dialogue_texts(dialogues)
         own = self._encoder.prompted(texts)
@@ -108,31 +108,31 @@ class PrefixedModel(TokenModel):
             choice = choosing.choice_from_letters(questions[i], plans[0][n], values, 0)
             usage = Usage(len(texts), sum(len(h[i]) for h in heads))
             if np.isnan([v for per_text in logprobs for v in per_text[n]]).any():
-                choice = Choice(None, status="unanswered", note=NOT_FINITE)  # whatever became of it in combining
-            done[i] = replace(choice, mass=None, usage=usage)  # what the other tokens lost is not known
+                choice = Choice(None, status="unanswered", note=NOT_FINITE)  # regardless of the combined value
+            done[i] = replace(choice, mass=None, usage=usage)  # the mass of the other tokens is unknown
         return [done.get(i) or self._skipped(*needed[i]) for i in range(len(questions))]
 
     def _by_text(self, questions: list[Question], way: AnswerBy) -> list[Choice]:
         raise MissingAbilityError(
-            f"{self.name} behind prefixes cannot answer by text: use answer_by='letters' or 'generation'"
+            f"{self.name} guided by prefixes cannot answer by text: use answer_by='letters' or 'generation'"
         )
 
     def _letter_plan(self, text: str, head: Sequence[int], question: Question) -> choosing.LetterPlan:
         options = len(question.options)
         wholes = self._encoder.prompted([text + v for v in choosing.letter_strings(options)])
-        return choosing.letter_plan(head, wholes, options)
+        return choosing.letter_plan(head, wholes, options, self._encoder.named)
 
     def _of_logits(self, logits: Tensor) -> Tensor:
         return self.combine(logits.log_softmax(-1))
 
     def _combined(self, logprobs: Sequence[Array]) -> Array:
-        """Of the letters' log-probabilities behind no prefix and behind each, [letters]."""
+        """Combine the letters' log-probabilities without a prefix and after each one, [letters] each."""
         import torch
 
         return np.asarray(self.combine(torch.tensor(np.stack(logprobs))[None])[0].numpy())
 
     def _behind(self, prefix: str, dialogues: Sequence[Dialogue]) -> list[str]:
-        """The prompts of the dialogues behind a prefix; the opening token stays in front of all."""
+        """Return the prompts of the dialogues after a prefix; the opening token stays in front."""
         opening = self._tokenizer.bos_token or ""
         told = [self._told(prefix, dialogue) for dialogue in dialogues]
         texts = self._encoder.dialogue_texts(told)
@@ -142,7 +142,7 @@ class PrefixedModel(TokenModel):
         ]
 
     def _told(self, prefix: str, dialogue: Dialogue) -> Dialogue:
-        """The dialogue with a prefix in its first user's turn; itself where its prompt's beginning is the place."""
+        """Put a prefix into the first user turn; the same dialogue if the prefix belongs before the whole prompt."""
         if not self._in_turn or not rendering.is_chat(dialogue, self._tokenizer):
             return dialogue
         for place, message in enumerate(dialogue.messages):

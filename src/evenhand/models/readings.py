@@ -1,8 +1,8 @@
-"""How answers to multiple-choice questions are read, and who decides it.
+"""How answers to multiple-choice questions are read, and which part decides it.
 
-Four can say it: the question itself (its benchmark's setting), the methods around the model, the run, and the model.
-Of `answer_by` a method has the first word, then the question; of the sampling the question, then the methods; then for
-both the run and, last, the model. `Side.read` works out what is left.
+Four parts can specify it: the question (a setting of its benchmark), the methods around the model, the run, and the
+model. For `answer_by` methods take precedence over the question; for the sampling the question takes precedence over
+methods. For both, the run comes next and the model last. `Side.read` determines the result.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SAMPLING_FIELDS = ("temperature", "top_p", "max_new_tokens", "seed", "stop")
 
 
 def own_reading(model: Model) -> Reading:
-    """How a model reads answers where nothing else says so; of a mitigated one, as its methods do."""
+    """Return how a model reads answers if nothing else specifies it; for a mitigated one, as its methods do."""
     leaf, inside = unwrapped(model)
     return Reading(inside.answer_by or leaf.answer_by, inside.sampling or leaf.sampling)
 
 
 def unwrapped(model: Model) -> tuple[Reading, Reading]:
-    """How the model below all methods reads answers, which is complete, and what the methods around it declare."""
+    """Return the reading of the model below all methods, which is complete, and what its methods declare."""
     declared = []
     while isinstance(model, Mitigated):
         declared.append(model.method.reading(model.base))
@@ -53,26 +53,26 @@ def unwrapped(model: Model) -> tuple[Reading, Reading]:
 
 @dataclass(frozen=True)
 class Side:
-    """One benchmark on one model: everybody but the methods who says how its questions are read."""
+    """One benchmark on one model: everything except the run's methods that specifies how questions are read."""
 
     own: Reading
-    """Of the model below all methods."""
+    """Reading of the model below all methods."""
     inside: Reading = OPEN
-    """Of the methods that a mitigated model was saved or given with."""
+    """Reading declared by the methods that a mitigated model was saved or passed with."""
     run: Reading = OPEN
-    """Asked for in this run, where neither benchmark nor method says otherwise."""
+    """Reading requested for this run, if neither benchmark nor method specifies another."""
     fixed: Reading = OPEN
-    """Of the questions themselves."""
+    """Reading specified by the questions themselves."""
 
     def read(self, reading: Reading | None) -> Reading:
-        """How answers are read under a method that declares `reading`; complete, and the same for the same thing."""
+        """Return how answers are read under a method that declares `reading`: complete and normalised by `settled`."""
         declared = stacked([self.inside, reading])
         answer_by = declared.answer_by or self.fixed.answer_by or self.run.answer_by or self.own.answer_by
         sampling = self.fixed.sampling or declared.sampling or self.run.sampling or self.own.sampling
         return settled(Reading(answer_by, sampling))
 
     def put(self, reading: Reading | None) -> Reading:
-        """What of the run's wishes has to be put on the questions of a method that declares `reading`."""
+        """Return which of the run's settings apply to the questions under a method that declares `reading`."""
         declared = stacked([self.inside, reading])
         return Reading(
             None if declared.answer_by else self.run.answer_by, None if declared.sampling else self.run.sampling
@@ -80,7 +80,7 @@ class Side:
 
 
 def settled(reading: Reading) -> Reading:
-    """Without what decides nothing: any sampling where nothing is generated, the seed at temperature 0."""
+    """Normalise what has no effect: the sampling if nothing is generated, and seed and top_p at temperature 0."""
     sampling = reading.sampling
     if reading.answer_by != "generation" or sampling is None:
         return Reading(reading.answer_by)
@@ -88,18 +88,18 @@ def settled(reading: Reading) -> Reading:
 
 
 def is_sampled(reading: Reading) -> bool:
-    """Whether a complete reading draws its answers."""
+    """Whether a complete reading samples its answers."""
     return reading.answer_by == "generation" and reading.sampling is not None and reading.sampling.temperature > 0
 
 
 def filled(question: Question, reading: Reading) -> Question:
-    """The question, with what it leaves open about its reading filled in."""
+    """Return the question with the open parts of its reading filled in."""
     answer_by, sampling = question.answer_by or reading.answer_by, question.sampling or reading.sampling
     return replace(question, answer_by=answer_by, sampling=sampling)
 
 
 def none_settings(reading: Reading, own: Reading) -> dict[str, Any]:
-    """Settings of `none` with which a model whose own reading is `own` is read in a complete way."""
+    """Return the settings of `none` that give a model with the reading `own` a complete reading."""
     if reading.sampling is None:
         return {"answer_by": reading.answer_by}
     like = own.sampling or CHOICE_SAMPLING
@@ -143,30 +143,30 @@ class _Probe(Model):
 
 
 def fixed_by(benchmark: Benchmark, items: Sequence[Any]) -> Reading:
-    """What all questions that a benchmark asks say alike about how they are read; no model is asked."""
+    """Return the reading that all questions of a benchmark agree on; no model is asked."""
     questions = asked_by(benchmark, items)
     return Reading(_alike(q.answer_by for q in questions), _alike(q.sampling for q in questions))
 
 
 def asked_by(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[Question]:
-    """The first questions that a benchmark puts to a model, none where it chooses nothing; no model is asked."""
+    """Return the first questions that a benchmark asks, () if it asks none; no model is asked."""
     try:
         benchmark.ask(_Probe(), items)
     except _Seen as seen:
         return seen.questions
-    except Exception:  # a benchmark that wants another model says so when it is really asked
+    except Exception:  # a benchmark that needs another model raises its error in the actual run
         return ()
     return ()
 
 
 def written_by(benchmark: Benchmark, items: Sequence[Any]) -> Sequence[Dialogue]:
-    """The dialogues that a benchmark has a model continue before it asks any question; no model is asked."""
+    """Return the dialogues that a benchmark has a model continue before any question; no model is asked."""
     probe = _Probe()
     try:
         benchmark.ask(probe, items)
     except _Seen:
         pass
-    except Exception:  # a benchmark that wants another model says so when it is really asked
+    except Exception:  # a benchmark that needs another model raises its error in the actual run
         return ()
     return probe.dialogues
 
@@ -180,7 +180,7 @@ def _alike(values: Iterable[Any]) -> Any:
 
 
 def labels(readings: Iterable[Reading]) -> dict[Reading, str]:
-    """A label for each complete reading, with as much detail as it takes to tell them apart."""
+    """Label each complete reading, with as much detail as needed to distinguish them."""
     alike: dict[str, list[Reading]] = defaultdict(list)
     for reading in dict.fromkeys(readings):
         alike[reading.label].append(reading)
@@ -188,7 +188,7 @@ def labels(readings: Iterable[Reading]) -> dict[Reading, str]:
 
 
 def _details(reading: Reading, group: Sequence[Reading]) -> list[str]:
-    """In words, the values that a reading does not share with the others of its label."""
+    """Describe the values in which readings with the same label differ."""
     found = []
     for name, words in (
         ("top_p", "top_p={}"),

@@ -1,10 +1,10 @@
-"""evenhand.json, the one file that evenhand adds to a folder: its form, and what it may reach without being trusted.
+"""evenhand.json, the one file that evenhand adds to a folder: its format, and what it may refer to without trust.
 
-It says what methods are around a model, or how what lies in the folder was trained. It is written last: until then it
-says that the folder is unfinished.
+It records the methods around a model, or how the folder's content was trained. It is written last: until then it
+marks the folder as unfinished.
 
-Whoever wrote the folder chose what is in it. So a folder may ask for nothing outside of itself but models by hub name
-and evenhand's demo models: no code, endpoints, environment variables, local paths, or links that lead out of it. All
+The folder's content is not trusted. A folder may therefore refer to nothing outside itself but models by hub name
+and evenhand's demo models: no code, endpoints, environment variables, local paths, or links out of it. Everything
 that it would reach is listed before anything is opened, and only the caller can allow it.
 """
 
@@ -25,12 +25,12 @@ from evenhand.models.files import LEARNED, SAVED
 from evenhand.models.json_files import read_json
 
 VERSION = 2
-"""Of the form that is written. Before version 2, training records had files of their own; files without a version are
-of version 0, which lacks nothing else."""
+"""Version of the format written. Before version 2, training records had files of their own; files without a version are
+version 0, with no other difference."""
 TRAINED = "trained"
-"""The kind of a folder with weights, or an adapter, that a method has trained."""
+"""Kind of a folder with weights, or an adapter, that a method has trained."""
 UNFINISHED = "unfinished"
-"""The kind of a folder whose saving has not ended."""
+"""Kind of a folder whose saving has not finished."""
 KINDS: dict[str, dict[str, type]] = {
     "endpoint": {"source": str},
     "mitigated": {"method": dict, "base": dict},
@@ -39,7 +39,7 @@ KINDS: dict[str, dict[str, type]] = {
     "learned": {"training": dict},
     UNFINISHED: {},
 }
-"""What each kind has to hold, and of which type."""
+"""Required fields of each kind, with their types."""
 MAY: dict[str, dict[str, type]] = {
     "endpoint": {"options": dict},
     "mitigated": {},
@@ -48,20 +48,20 @@ MAY: dict[str, dict[str, type]] = {
     "learned": {},
     UNFINISHED: {},
 }
-"""What else each kind may hold: nothing else is written, and what is not known cannot be checked."""
+"""Optional fields of each kind; other fields are refused, since evenhand does not write them and cannot check them."""
 OPTIONS: dict[str, type] = {
     **dict.fromkeys(("name", "answer_by", "too_long", "dtype", "device", "revision", "key_env", "tokenizer"), str),
     **dict.fromkeys(("trust_remote_code", "load_in_4bit", "load_in_8bit"), bool),
     **dict.fromkeys(("batch_tokens", "thinking_tokens"), int),
     "sampling": dict,
 }
-"""The types of options; those of others are checked by the loader that takes them."""
+"""Types of options; other options are checked by the loader that accepts them."""
 LONGEST = 1000
-"""Characters of a name that evenhand never reaches."""
+"""Maximum length of a text in characters; evenhand's own never reach it."""
 
 
 def begin(folder: Path) -> None:
-    """Mark a folder as unfinished until `write` or `drop`: a process that is killed leaves nothing that opens."""
+    """Mark a folder as unfinished until `write` or `drop`, so that a killed process leaves nothing that opens."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder, {"kind": UNFINISHED})
 
@@ -77,7 +77,7 @@ def drop(folder: Path) -> None:
 
 
 def write_weights(folder: Path, record: TrainingRecord | None) -> None:
-    """Finish a folder with weights or an adapter: with the record of their training, where there is one."""
+    """Finish a folder with weights or an adapter: with the record of their training, if there is one."""
     if record is None:
         drop(folder)
     else:
@@ -85,18 +85,18 @@ def write_weights(folder: Path, record: TrainingRecord | None) -> None:
 
 
 def write_learned(folder: Path, record: TrainingRecord) -> None:
-    """Finish a folder with what a method has learned and keeps for its `restore`."""
+    """Finish a folder with what a method has learned and keeps for `restore`."""
     write(folder, {"kind": "learned", "training": training_record.plain(record)})
 
 
 def training_of(folder: Path) -> TrainingRecord | None:
-    """How the weights or the adapter in a folder were trained; None where that is not known.
+    """Return how the weights or the adapter in a folder were trained; None if unknown.
 
     Args:
-        folder: By this version of evenhand, by an earlier one, or by anybody else.
+        folder: Folder written by this or an earlier version of evenhand, or by other software.
 
     Raises:
-        EvenhandError: What says so is not as evenhand writes it, or the folder is unfinished.
+        EvenhandError: The record is not as evenhand writes it, or the folder is unfinished.
     """
     if not (folder / SAVED).is_file():
         return earlier_records.next_to_weights(folder)
@@ -109,39 +109,39 @@ def training_of(folder: Path) -> TrainingRecord | None:
 
 
 def learned_of(folder: Path, method: str) -> TrainingRecord | None:
-    """The record of what a method has learned and keeps for its `restore`; None where there is none.
+    """Return the record of what a method has learned and keeps for `restore`; None if there is none.
 
     Args:
-        folder: By this version of evenhand or an earlier one.
-        method: The method's name, which earlier versions did not write.
+        folder: Folder written by this or an earlier version of evenhand.
+        method: Name of the method, which earlier versions did not write.
 
     Raises:
-        EvenhandError: As `training_of`.
+        EvenhandError: As for `training_of`.
     """
     known = (folder / SAVED).is_file()
     return training_of(folder) if known else earlier_records.of_learned(folder, method)
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder has an evenhand.json that does not say that it is unfinished."""
+    """Return whether a folder has an evenhand.json that does not mark it as unfinished."""
     return (folder / SAVED).is_file() and read_json(folder / SAVED, unique=True).get("kind") != UNFINISHED
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder is opened as its weights say, without regard to evenhand.json but for the training record."""
+    """Return whether a folder is opened by its weights, with evenhand.json used for the training record only."""
     return not (folder / SAVED).is_file() or read(folder)["kind"] == TRAINED
 
 
 def adds_a_name(folder: Path) -> bool:
-    """Whether opening a folder adds its method to the name of the model in it, so that it must not get the whole's."""
+    """Return whether opening a folder adds its method to the inner model's name, so that `name` must not be passed."""
     return (folder / SAVED).is_file() and read(folder)["kind"] == "mitigated"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of evenhand.json, of the form that evenhand writes. What it asks for is not judged here.
+    """Read evenhand.json and check its format; whether its content is allowed is checked by `check`.
 
     Raises:
-        SettingsError: It is of a newer version, or of a kind that is not known.
+        SettingsError: Its version is newer than this evenhand, or its kind is unknown.
         EvenhandError: It cannot be read, or is not as evenhand writes it.
     """
     file = folder / SAVED
@@ -151,12 +151,12 @@ def read(folder: Path) -> dict[str, Any]:
         raise _malformed(file, f"its version is {version!r}")
     if version > VERSION:
         raise SettingsError(
-            f"{file} has version {version}, and this evenhand reads up to {VERSION}; update evenhand, or save the "
+            f"{file} has version {version}, but this evenhand reads up to {VERSION}; update evenhand, or save the "
             "model with this one"
         )
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise SettingsError(f"{file}: kind {kind!r} is not known to this version of evenhand")
+        raise SettingsError(f"{file}: the kind {kind!r} is unknown to this version of evenhand")
     if kind == UNFINISHED:
         raise EvenhandError(f"{folder} is unfinished: its saving was interrupted; save the model again")
     _require(file, content, KINDS[kind])
@@ -172,16 +172,16 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, *, trusted: bool, base: bool) -> None:
-    """Refuse a saved folder that reaches outside of itself, unless the caller allowed it.
+    """Refuse a saved folder that refers to something outside itself, unless the caller allowed it.
 
     Args:
-        folder: A model folder of any kind; those without evenhand.json have nothing to refuse.
-        trusted: Whether the caller said `trust_folder=True`.
-        base: Whether the caller named the base, so that the one that the folder names is not opened.
+        folder: A model folder of any kind; those without evenhand.json are not refused.
+        trusted: Whether the caller gave `trust_folder=True`.
+        base: Whether the caller gave the base, so that the one named in the folder is not opened.
 
     Raises:
         SettingsError: It does; the message lists what, and how to allow it. Or its method would have to be trained
-            anew, which no permission allows: opening a folder trains nothing.
+            again, which cannot be allowed: opening a folder never trains.
         EvenhandError: Some evenhand.json in it cannot be read.
     """
     reached = wanted(folder, base=base)
@@ -190,30 +190,30 @@ def check(folder: Path, *, trusted: bool, base: bool) -> None:
             _refuse_training(part)
         return
     raise SettingsError(
-        f"{folder} asks for {'; '.join(reached)}. That is outside of the folder, and whoever wrote it could have put "
+        f"{folder} asks for {'; '.join(reached)}. That is outside the folder, and whoever wrote it could have put "
         f"it there. If you trust the folder, allow all of it: evenhand.load({str(folder)!r}, trust_folder=True), on "
-        f"the command line '{folder}(trust_folder=True)'. Where it is only the base model, you may name that yourself: "
+        f"the command line '{folder}(trust_folder=True)'. If it is only the base model, you can name that yourself: "
         f"base='FOLDER OR NAME', on the command line '{folder}(base=\"FOLDER OR NAME\")'"
     )
 
 
 def wanted(folder: Path, *, base: bool = False) -> list[str]:
-    """What a folder would reach outside of itself, each in a few words; the rest is as for `check`."""
+    """List what a folder would reach outside itself, each in a few words; arguments and errors as for `check`."""
     if not (folder / SAVED).is_file():
         return []
     return list(dict.fromkeys(what for part in _parts(folder) for what in _wanted(part, folder, base)))
 
 
 def how_to_load(folder: Path) -> str:
-    """The call of `evenhand.load` that opens a folder whose writer trusts it."""
+    """Return the call of `evenhand.load` that opens a folder, for a user who wrote and trusts it."""
     return f"evenhand.load({str(folder)!r}{', trust_folder=True' if wanted(folder) else ''})"
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The folder with a base that was saved in full.
+    """Return the folder with a base that was saved in full.
 
     Raises:
-        EvenhandError: Its name is more than the name of a folder in this one.
+        EvenhandError: The name is not that of a folder directly in this one.
     """
     if name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
         raise _malformed(folder / SAVED, f"the base's folder {name!r} is not the name of a folder inside this one")
@@ -221,12 +221,13 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def base_of_adapter(folder: Path) -> str:
-    """Where an adapter's base is: a folder inside of the adapter's, or what peft was given, a path or hub name.
+    """Return where an adapter's base is: a folder inside the adapter's, or the path or hub name in its file.
 
-    Of a demo model, which `save_module` writes by its name, it is the folder in this installation.
+    For a demo model, which `save_module` writes by name, it is the folder in this installation.
 
     Raises:
-        EvenhandError: The file names none, or cannot be read.
+        EvenhandError: The file cannot be read.
+        SettingsError: The file names no base, or one that is not a valid path.
     """
     file = folder / "adapter_config.json"
     base = read_json(file).get("base_model_name_or_path")
@@ -235,7 +236,7 @@ def base_of_adapter(folder: Path) -> str:
     try:
         own = not Path(base).is_absolute() and (folder / base).is_dir()
     except OSError as error:  # such as a name that is too long
-        raise SettingsError(f"{file} names a base model that cannot be looked for: {error.strerror}") from error
+        raise SettingsError(f"{file} names a base model whose path cannot be checked: {error.strerror}") from error
     return str((folder / base).resolve()) if own else demo_names.located(base)
 
 
@@ -243,10 +244,10 @@ def base_of_adapter(folder: Path) -> str:
 
 
 def _parts(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The folder, the base in it, what was learned, and theirs."""
+    """Yield the folder, its saved base and learned part, and their parts in turn."""
     real = folder.resolve()
     if real in above:
-        raise _malformed(above[-1] / SAVED, f"{folder} leads back to a folder that it lies in")
+        raise _malformed(above[-1] / SAVED, f"{folder} leads back to a folder that contains it")
     yield folder
     if not (folder / SAVED).is_file():
         return
@@ -259,14 +260,14 @@ def _parts(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def _wanted(part: Path, top: Path, base: bool) -> Iterator[str]:
-    """What one part would reach outside of the whole folder."""
+    """Yield what one part would reach outside the whole folder."""
     yield from _links(part, top)
     if (part / SAVED).is_file():
         yield from _of_content(read(part), base)
-    # peft writes absolute paths of bases, and opens weights only. Where the caller names the adapter's folder, that is
-    # what was asked for; deeper inside of a folder it is not, nor in one that evenhand.json makes a student.
+    # peft writes absolute paths of bases, and opens weights only. If the caller gives the adapter's folder, that is
+    # what was asked for; deeper inside a folder it is not, nor in one that evenhand.json declares a student.
     plain = part == top and holds_weights(part)
-    replaced = base and LEARNED not in part.relative_to(top).parts  # what was learned keeps its own base
+    replaced = base and LEARNED not in part.relative_to(top).parts  # the learned part keeps its own base
     if not plain and not replaced and (part / "adapter_config.json").is_file():
         named = base_of_adapter(part)
         own = Path(named).resolve().is_relative_to(top.resolve()) or demo_names.name_of(named)
@@ -284,7 +285,7 @@ def _of_content(content: dict[str, Any], base: bool) -> Iterator[str]:
 
 
 def _links(part: Path, top: Path) -> Iterator[str]:
-    """Links out of the folder. Those of the hub's cache lead to its own blobs, and are what a download consists of."""
+    """Yield links out of the folder, except those to the blobs of the hub's cache, of which a download consists."""
     root = top.resolve()
     allowed = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
     for path in (part, *sorted(part.rglob("*"))):
@@ -298,10 +299,10 @@ def _dict(content: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _refuse_training(part: Path) -> None:
-    """Refuse a saved method that learns where what it learned is not there: it would be trained while it is opened.
+    """Refuse a saved method that learns if its learned part is missing: opening it would train it.
 
-    Such methods need training data, or the model's weights to make others of them; those of plugins as well. What
-    evenhand writes of these always has it.
+    Such methods need training data, or weights to change, plugins' methods included. Folders that
+    evenhand writes for them always have that part.
     """
     if not (part / SAVED).is_file():
         return
@@ -310,16 +311,16 @@ def _refuse_training(part: Path) -> None:
         return
     given = {name: registry.with_present_names(name, _dict(content["method"], name)) for name in content["method"]}
     try:
-        method = registry.build_method(given)  # quietly, as the one that is opened is built again
+        method = registry.build_method(given)  # without warnings, since it is built again when opened
     except SettingsError as error:
         raise SettingsError(f"{part / SAVED}: {error}") from error
     if (part / LEARNED).is_dir():
         if type(method).restore is Method.restore:
-            raise _malformed(part / SAVED, f"{method.name} keeps nothing that it learned, and there is {LEARNED}/")
+            raise _malformed(part / SAVED, f"{method.name} saves nothing that it learned, yet there is {LEARNED}/")
     elif method.needs_data or method.unsupported_reason(None) or "weights" in method.needs | method.needs_any:
         raise SettingsError(
-            f"{part} has no {LEARNED}/, so {method.name} would be trained while it is opened, which never happens: "
-            "get the whole folder, or open the base and apply the method to it yourself"
+            f"{part} has no {LEARNED}/, so opening would have to train {method.name}, which evenhand never does: "
+            "get the complete folder, or open the base and apply the method to it yourself"
         )
 
 
@@ -335,14 +336,14 @@ def _require(file: Path, content: dict[str, Any], shape: dict[str, type]) -> Non
 def _require_base(file: Path, base: dict[str, Any]) -> None:
     place = [key for key in ("folder", "source") if key in base]
     if len(place) != 1:
-        raise _malformed(file, "its base has to have either a 'folder' or a 'source'")
+        raise _malformed(file, "its base must have either a 'folder' or a 'source'")
     _require(file, base, {place[0]: str, "fingerprint": str})
     _allow(file, base, {place[0]: str, "fingerprint": str, "options": dict})
     _require_options(file, base, "options")
 
 
 def _allow(file: Path, content: dict[str, Any], shape: dict[str, type]) -> None:
-    """Refuse what evenhand never writes: a key, or a name as long as no name is."""
+    """Refuse what evenhand never writes: unknown keys, wrong types, and overlong texts."""
     for key, value in content.items():
         if key not in shape:
             raise _malformed(file, f"it has {key!r}")
@@ -382,4 +383,4 @@ def _brief(value: Any) -> str:
 
 
 def _malformed(file: Path, why: str) -> EvenhandError:
-    return EvenhandError(f"{file} is not as evenhand writes it: {short(why, REASON)}; save the model anew")
+    return EvenhandError(f"{file} is not as evenhand writes it: {short(why, REASON)}; save the model again")

@@ -1,8 +1,8 @@
-"""Tokenizers that lie in a folder as a SentencePiece model alone (`tokenizer.model`), as older checkpoints have them.
+"""Open tokenizers that a folder has only as a SentencePiece model (`tokenizer.model`), as in older checkpoints.
 
 transformers 5.23 makes a tokenizer of such a file that, without `tokenizer_config.json`, leaves out the blank before
-the first word and the BOS token. So it is opened by the class that is made for SentencePiece's BPE models, BOS is added
-as the model's configuration says, and the pieces are compared with SentencePiece's own before anything is asked.
+the first word and the BOS token. It is therefore opened by the class made for SentencePiece's BPE models, BOS is added
+as the model's configuration states, and the pieces are compared with SentencePiece's own before anything is asked.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""What transformers takes where a folder names no class of tokenizer."""
+"""Classes that transformers uses if a folder names no tokenizer class."""
 TEXTS = ("The dog was there, and the cat was not in the garden?", "A B C D", "once upon a time")
-"""Texts whose pieces are compared; their single blanks and ASCII letters are written alike by every normaliser."""
+"""Texts whose pieces are compared; their single blanks and ASCII letters are the same under every normaliser."""
 _RANKS = re.compile(rb"[A-Za-z0-9+/=]+ \d+\r?\n")
 
 
 def file_of(folder: Path) -> Path | None:
-    """A folder's SentencePiece model, where it has that and no `tokenizer.json`."""
+    """Return a folder's SentencePiece model if it has one and no `tokenizer.json`, else None."""
     if (folder / "tokenizer.json").is_file():
         return None
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
         return None
     with file.open("rb") as handle:
-        return None if _RANKS.match(handle.read(1000)) else file  # tiktoken's ranks have the same name
+        return None if _RANKS.match(handle.read(1000)) else file  # a file of tiktoken ranks has the same name
 
 
 def open_file(file: Path, **arguments: Any) -> PreTrainedTokenizerBase:
     """Open the tokenizer of a folder that has it as a SentencePiece model.
 
     Args:
-        file: The model; the folder's `tokenizer_config.json` and `config.json` are read, too.
-        **arguments: Of `AutoTokenizer.from_pretrained`.
+        file: The SentencePiece model; the folder's `tokenizer_config.json` and `config.json` are read, too.
+        **arguments: Arguments of `AutoTokenizer.from_pretrained`.
 
     Raises:
-        EvenhandError: A package is missing, the file is broken, or transformers makes other pieces of it than
+        EvenhandError: A package is missing, the file is broken, or transformers makes different pieces than
             SentencePiece does.
     """
     own = _processor(file)
@@ -64,13 +64,13 @@ def open_file(file: Path, **arguments: Any) -> PreTrainedTokenizerBase:
 
 
 def _processor(file: Path) -> Any:
-    """SentencePiece's own reading of the file."""
+    """Open the file with SentencePiece itself."""
     try:
         importlib.import_module("google.protobuf")
         package: Any = importlib.import_module("sentencepiece")
     except ImportError as error:
         raise EvenhandError(
-            f"{file.parent} has its tokenizer as a SentencePiece model ({file.name}) and no tokenizer.json; "
+            f"{file.parent} has its tokenizer only as a SentencePiece model ({file.name}), without tokenizer.json; "
             "to open it: pip install 'evenhand[sentencepiece]'"
         ) from error
     try:
@@ -80,7 +80,7 @@ def _processor(file: Path) -> Any:
 
 
 def _lacks_bos(tokenizer: Any, config: dict[str, Any]) -> bool:
-    """Whether the model's configuration names the tokenizer's BOS token, and the tokenizer adds none."""
+    """Whether the model's configuration has the tokenizer's BOS token, but the tokenizer does not add it."""
     bos = tokenizer.bos_token_id
     return bos is not None and config.get("bos_token_id") == bos and bos not in tokenizer("a").input_ids
 
@@ -94,14 +94,14 @@ def _check_pieces(tokenizer: Any, own: Any, file: Path) -> None:
         made = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
         if _merged(made, tokenizer.unk_token) != _merged(wanted, tokenizer.unk_token):
             raise EvenhandError(
-                f"{file}: of {text!r} transformers' {type(tokenizer).__name__} makes {' '.join(made[:4])} ..., "
-                f"SentencePiece itself {' '.join(wanted[:4])} ... Name the tokenizer_class in tokenizer_config.json "
-                "that the model was trained with, or save the tokenizer as tokenizer.json"
+                f"{file}: from {text!r} transformers' {type(tokenizer).__name__} makes {' '.join(made[:4])} ..., "
+                f"SentencePiece itself {' '.join(wanted[:4])} ... Set the tokenizer_class in tokenizer_config.json "
+                "to the one the model was trained with, or save the tokenizer as tokenizer.json"
             )
 
 
 def _merged(pieces: list[str], unknown: str) -> list[str]:
-    """Pieces with each run of unknown ones as one, since libraries part such runs differently."""
+    """Merge each run of unknown pieces into one, since libraries split such runs differently."""
     return [piece for n, piece in enumerate(pieces) if piece != unknown or n == 0 or pieces[n - 1] != unknown]
 
 

@@ -1,4 +1,4 @@
-"""An encoder-decoder (T5, FLAN-T5, BART) as a `Model`: it chooses, scores and writes; no method trains it."""
+"""An encoder-decoder (T5, FLAN-T5, BART) as a `Model`: it chooses, scores and generates; no method trains it."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ if TYPE_CHECKING:
 
 
 class Seq2SeqEncoder(Encoder):
-    """Encodes a prompt for the encoder and what follows it for the decoder, with `BORDER` between.
+    """Encodes a prompt for the encoder and the following text for the decoder, with `BORDER` between them.
 
-    The prompt keeps what the tokenizer puts around it (T5's end token). The decoder begins with its start token, then
-    with the token that the checkpoint forces first, or else with what the tokenizer puts before a text: so the decoder
+    The prompt keeps the tokens around it (T5's end token). The decoder begins with its start token, then
+    with the token that the checkpoint forces first, or with those that the tokenizer puts before a text, so the decoder
     sees what it saw in training. The rule for scoring is that of lm-evaluation-harness for `backend="seq2seq"`, except
     that blanks before the continuation are left out, since the decoder's text begins there.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, start: Sequence[int]) -> None:
-        """Take the tokenizer, and the tokens with which the decoder begins."""
+        """Make an encoder from a tokenizer and the tokens with which the decoder begins."""
         super().__init__(tokenizer)
         self.start = list(start)
 
     def plain(self, texts: Sequence[str]) -> list[Ids]:
-        """Encode prompts, up to where the decoder's first own token comes."""
+        """Encode prompts, including the tokens before the decoder's first own token."""
         if not texts:
             return []
         sources = self.tokenizer(list(texts), verbose=False).input_ids
         return [[*ids, BORDER, *self.start] for ids in sources]
 
     def prompted(self, texts: Sequence[str]) -> list[Ids]:
-        """The same for strings from `dialogue_texts`; a chat template has written its special tokens itself."""
+        """Encode strings from `dialogue_texts`; a chat template has already written its special tokens."""
         if not self.templated:
             return self.plain(texts)
         return [[*ids, BORDER, *self.start] for ids in self._raw(texts)]
@@ -63,11 +63,11 @@ class Seq2SeqEncoder(Encoder):
         return self._followed(self.prompted(texts), continuations)
 
     def headed(self, texts: Sequence[str]) -> list[tuple[Ids, str]]:
-        """Encode prompts from `dialogue_texts`; none of it changes with what follows in the decoder."""
+        """Encode prompts from `dialogue_texts`; the text in the decoder does not affect their tokens."""
         return [(ids, "") for ids in self.prompted(texts)]
 
     def ended(self, ends: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
-        """Encode continuations as the decoder has them."""
+        """Encode continuations for the decoder."""
         return self._raw([text.lstrip() for text in continuations])
 
     def pairs(self, prompts_: Sequence[str | Dialogue], continuations: Sequence[str]) -> list[tuple[Ids, int]]:
@@ -89,7 +89,7 @@ class Seq2SeqEncoder(Encoder):
 class Seq2SeqModel(InProcessTokenModel):
     """An encoder-decoder of transformers and its tokenizer; `TokenModel` says how it answers.
 
-    The prompt is read by the encoder, and letters, option texts, continuations and replies are the decoder's.
+    The prompt is read by the encoder, and letters, option texts, continuations and replies by the decoder.
     """
 
     architecture: Architecture | None = "seq2seq"
@@ -110,7 +110,7 @@ class Seq2SeqModel(InProcessTokenModel):
         too_long: TooLong = "error",
         thinking_tokens: int = THINKING_TOKENS,
     ) -> None:
-        """Take a module; `evenhand.load` is the usual way here. The arguments are those of `LocalModel`.
+        """Make a model of a module; usually done by `evenhand.load`. The arguments are those of `LocalModel`.
 
         Raises:
             SettingsError: The tokenizer has more tokens than the model has embeddings, or no start token is known.
@@ -133,10 +133,10 @@ class Seq2SeqModel(InProcessTokenModel):
         self._hold(module, tokenizer, folders, self.engine.weights_changed)
 
     @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """Maximum number of tokens of a prompt, which the encoder reads; `UNLIMITED` where none is stated.
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """Maximum number of tokens of a prompt, which the encoder reads; `UNLIMITED` if none is stated.
 
-        T5 states none: its positions are relative. LED states one of each side, BART one for both sides alike. LED pads
+        T5 states none: its positions are relative. LED states one for each side, BART one for both sides. LED pads
         what it reads to a multiple of its attention window, so only whole windows count.
         """
         limit = self._limit("max_encoder_position_embeddings")
@@ -145,7 +145,7 @@ class Seq2SeqModel(InProcessTokenModel):
 
     @property
     def decoder_length(self) -> int:
-        """Maximum number of tokens that the decoder reads: its start tokens and all of a reply but the last."""
+        """Maximum number of tokens that the decoder reads: its start tokens and all tokens of a reply but the last."""
         return self._limit("max_decoder_position_embeddings")
 
     def _limit(self, key: str) -> int:
@@ -156,40 +156,40 @@ class Seq2SeqModel(InProcessTokenModel):
         return [self._module.config.get_text_config(), self._module.config]
 
     def _room(self, ids: Sequence[int]) -> int:
-        """How many tokens may follow in the decoder; the last of them is not read again."""
+        """Return how many tokens may follow in the decoder; the last of them is not read again."""
         return self.decoder_length + 1 - len(parted(ids)[1])
 
     def _overflow(self, ids: Sequence[int], more: int) -> str:
-        """Which side does not hold its tokens, and why; "" where both do."""
+        """Return which side has too many tokens, with the numbers; "" if neither has."""
         source, target = parted(ids)
         if len(source) > self.context_length:
-            return f"needs {len(source)} tokens in the encoder, which holds {self.context_length}"
+            return f"needs {len(source)} tokens in the encoder, which takes {self.context_length}"
         if more > self._room(ids):
-            return f"needs {len(target) + more - 1} tokens in the decoder, which holds {self.decoder_length}"
+            return f"needs {len(target) + more - 1} tokens in the decoder, which takes {self.decoder_length}"
         return ""
 
     def _surely_fits(self, longest: int) -> bool:
-        """Whether a row of so many tokens fits, whichever side has them."""
+        """Whether a row of this many tokens fits on either side."""
         return longest <= min(self.context_length, self.decoder_length)
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It answers; no method of evenhand trains or edits an encoder-decoder."""
+        """Choosing, generating and scoring; no method of evenhand trains or edits an encoder-decoder."""
         return frozenset({"choose", "generate", "score"})
 
     def score_parted(self, passages: Sequence[Passage]) -> list[Score]:
-        """The same as `score`: prompts are always encoded by themselves."""
+        """Score like `score`: prompts are always encoded separately."""
         return self.score(passages)
 
     def facts(self) -> dict[str, Any]:
-        """Those of any model in this process, that it is an encoder-decoder, and what each side holds."""
+        """Return the facts of models in this process, the architecture, and the context of each side."""
         sides = {"encoder": self.context_length, "decoder": self.decoder_length}
         stated = {side: tokens for side, tokens in sides.items() if tokens < UNLIMITED}
         return {**super().facts(), "architecture": "encoder-decoder", **({"context": stated} if stated else {})}
 
 
 def _start(module: PreTrainedModel, encoder: Encoder, name: str) -> list[int]:
-    """The tokens with which the decoder begins every text."""
+    """Return the tokens with which the decoder begins every text."""
     configs: list[Any] = [module.generation_config, module.config]
     start = _stated(configs, "decoder_start_token_id")
     if start is None:
@@ -204,5 +204,5 @@ def _start(module: PreTrainedModel, encoder: Encoder, name: str) -> list[int]:
 
 
 def _stated(configs: Sequence[Any], key: str) -> Any:
-    """What the first configuration says that says anything of it; None where none does."""
+    """Return a value from the first configuration that has it; None if none has."""
     return next((value for c in configs if (value := getattr(c, key, None)) is not None), None)

@@ -1,7 +1,7 @@
-"""Sizes in a folder's config.json that its weights cannot have, refused before anything is made of them.
+"""Refuse sizes in a folder's config.json that its weights cannot have, before a module is built from them.
 
-A module is made by its configuration before a weight is read: a billion layers, or lists as long as there are layers,
-would take all memory first. Every dimension of a model is one of some weight, and a weight takes at least four bits.
+A module is built from its configuration before weights are read: a billion layers, or lists of that length,
+would exhaust the memory. Every dimension of a model is a dimension of some weight, which takes at least four bits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from evenhand.models.json_files import read_json
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 SMALLEST = 2**24
-"""Bytes of weights that a folder is taken to have at least, so that files without weights can be read."""
+"""Minimum number of bytes of weights assumed, so that folders without weights can be read."""
 LAYERS_LIMIT = 10_000
 POSITIONS_LIMIT = 10**8
-"""Positions need no weights where they are computed, as rotary ones are."""
+"""Maximum number of positions; they need no weights if they are computed, like rotary ones."""
 LABELS_LIMIT = 10**6
-"""Labels are named one by one before a weight is read, which takes seconds for a million."""
+"""Maximum number of labels; each is named before a weight is read, which takes seconds for a million."""
 _LAYERS = re.compile(r"(num_(hidden_|encoder_|decoder_)?|n_|encoder_|decoder_)layers?")
 _POSITIONS = re.compile(r"(\w*max_position\w*|n_positions|n_ctx|max_seq(uence)?_len(gth)?)")
 _LABELS = re.compile(r"_?num_labels")
@@ -35,13 +35,13 @@ _NEVER_NEGATIVE = ("vocab_size", *_WIDTHS)
 
 
 def refuse_impossible(folder: Path) -> None:
-    """Refuse a folder whose config.json has sizes that no model in its weights' bytes can have.
+    """Refuse a folder whose config.json has sizes that are impossible for the size of its weights.
 
     Args:
-        folder: A model's; one without config.json has none.
+        folder: Folder of a model; one without config.json is accepted.
 
     Raises:
-        EvenhandError: The message names the size, its limit and the bytes of the weights; or the file cannot be read.
+        EvenhandError: A size is impossible (named with its limit and the weights' bytes), or the file is unreadable.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -58,7 +58,7 @@ def refuse_impossible(folder: Path) -> None:
 
 
 def _limit(name: str, section: Mapping[str, Any], weights: int) -> int:
-    """The largest possible size of this name, given how many weights there are at most."""
+    """Return the largest possible value of this size, given the maximum number of weights."""
     if _POSITIONS.fullmatch(name):
         return POSITIONS_LIMIT
     if _LABELS.fullmatch(name):
@@ -71,7 +71,7 @@ def _limit(name: str, section: Mapping[str, Any], weights: int) -> int:
 
 
 def _numbers(section: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Sizes by name, also those in a list, such as one for each layer; the library refuses flags and texts."""
+    """Yield sizes by name, also from lists with one per layer; flags and texts are left to transformers."""
     for name, value in section.items():
         if any(kind.fullmatch(name) for kind in (_LAYERS, _POSITIONS, _LABELS, _DIMENSIONS)):
             for size in value if isinstance(value, list) else [value]:
@@ -80,7 +80,7 @@ def _numbers(section: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _sections(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The configuration, and those of the parts of a model in it; `read_json` bounds their depth."""
+    """Yield the configuration and the nested ones of a model's parts; `read_json` bounds their depth."""
     yield content
     for part in content.values():
         if isinstance(part, Mapping):

@@ -1,4 +1,4 @@
-"""A local model whose activations are edited while it answers; its weights are the base's, and stay as they are."""
+"""A local model whose activations are edited while it answers; it shares the base's weights, which are not changed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _ALONE = "{} is saved with the method that made it; save that method's model"
 def steered(
     model: Model, edit: ActivationEdit, *, name: str | None = None, prompt_gate: PromptGate | None = None
 ) -> Model:
-    """A model that answers as another one does with its activations edited.
+    """Return a model that answers as another one does with its activations edited.
 
     Args:
         model: A local causal or masked language model, or the result of this function; it is not changed, shares its
             weights with the result, and may be used in between.
-        edit: What is changed. One that changes nothing gives `model` itself.
-        name: Label for tables; None is the model's.
-        prompt_gate: Decides for every prompt whether the edit acts on it; of causal models only.
+        edit: Edit of the activations. One that changes nothing returns `model` itself.
+        name: Label for tables; None uses the model's.
+        prompt_gate: Decides for every prompt whether the edit acts on it; only for causal models.
 
     Raises:
-        MissingAbilityError: The activations of `model` are out of reach.
-        SettingsError: The model has no such layers, another hidden size, or cannot have such a scope or gate.
+        MissingAbilityError: The activations of `model` are not accessible.
+        SettingsError: The edit does not fit the model's layers or hidden size, or its scope or gate is not possible.
     """
     engine = engine_of(model)
     if edit.is_identity:
@@ -52,10 +52,10 @@ def steered(
 
 
 def engine_of(model: Model) -> Engine | EncoderEngine:
-    """The engine of a local model, which reads its states (`evenhand.inference.states`).
+    """Return the engine of a local model, which reads its states (`evenhand.inference.states`).
 
     Raises:
-        MissingAbilityError: Its activations are out of reach: it runs elsewhere, a method is around it, or its edits
+        MissingAbilityError: Its activations are not accessible: it runs elsewhere, a method wraps it, or its edits
             depend on the prompt.
     """
     if isinstance(model, TokenModel | MaskedModel) and not isinstance(model, PrefixedModel):
@@ -69,7 +69,7 @@ def _out_of_reach(model: Model) -> MissingAbilityError:
     if isinstance(model, SteeredModel):
         reason = "a gate decides for each of its prompts whether they are edited; steer the model below instead"
     elif model.methods:
-        reason = f"{'+'.join(model.methods)} is around it; steer first, and apply other methods to the result"
+        reason = f"{'+'.join(model.methods)} wraps it; steer first, and apply other methods to the result"
     else:
         reason = "it is not a model in this process; open its weights with evenhand.load or evenhand.wrap"
     return MissingAbilityError(f"the activations of {model.name!r} cannot be read or edited: {reason}")
@@ -88,12 +88,12 @@ class SteeredModel(TokenModel):
         name: str,
         prompt_gate: PromptGate | None = None,
     ) -> None:
-        """Take the model; `steered` is the usual way here.
+        """Make a steered model; usually done by `steered`.
 
         Args:
-            base: The model without the edit.
-            engine: Runs its module with the edit.
-            edit: What is changed.
+            base: Model without the edit.
+            engine: Engine that runs the module with the edit.
+            edit: Edit of the activations.
             name: Label for tables.
             prompt_gate: Decides which prompts are edited; None edits all.
         """
@@ -112,12 +112,12 @@ class SteeredModel(TokenModel):
 
     @property
     def fingerprint(self) -> str:
-        """Of the base, the edit and the gate."""
+        """Hash of the base, the edit and the gate."""
         return fingerprint_of(self.base, self.edit, self.prompt_gate)
 
     @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The base's."""
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """Context length of the base."""
         return self.base.context_length
 
     def rehash(self) -> None:
@@ -125,7 +125,7 @@ class SteeredModel(TokenModel):
         self.base.rehash()
 
     def facts(self) -> dict[str, Any]:
-        """The base's facts, and what is edited."""
+        """Return the base's facts, and what is edited."""
         engine = self.engine if isinstance(self.engine, Engine) else self.engine.edited
         own = {"answer_by": self.answer_by, **edit_facts(engine.edit or self.edit)}
         if self.prompt_gate is not None:
@@ -133,20 +133,20 @@ class SteeredModel(TokenModel):
         return {**self.base.facts(), **super().facts(), **own}
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
-        """The same model, guided by what it would say after other texts; see `PrefixedModel`.
+        """Return this model guided by what it would write after other texts; see `PrefixedModel`.
 
         Raises:
             MissingAbilityError: A gate decides for every prompt whether it is edited.
         """
         if not isinstance(self.engine, Engine):
             raise MissingAbilityError(
-                f"{self.name} cannot be guided by prefixes: its gate would decide for a prompt and the same prompt "
-                "after a prefix differently; steer without a prompt gate"
+                f"{self.name} cannot be guided by prefixes: its gate could decide differently for a prompt with and "
+                "without a prefix; steer without a prompt gate"
             )
         return PrefixedModel(self, self.engine, prefixes, combine, settings)
 
     def save(self, folder: str | Path) -> Path:
-        """Not by itself: the method that made it is saved with the base."""
+        """Refuse to save: the method that made it is saved with the base."""
         raise MissingAbilityError(_ALONE.format(self.name))
 
 
@@ -154,12 +154,12 @@ class SteeredMaskedModel(MaskedModel):
     """A masked language model with edited activations."""
 
     def __init__(self, base: MaskedModel, engine: EncoderEngine, edit: ActivationEdit, name: str) -> None:
-        """Take the model; `steered` is the usual way here.
+        """Make a steered model; usually done by `steered`.
 
         Args:
-            base: The model without the edit.
-            engine: Runs its module with the edit.
-            edit: What is changed.
+            base: Model without the edit.
+            engine: Engine that runs the module with the edit.
+            edit: Edit of the activations.
             name: Label for tables.
         """
         self.name, self.source, self.too_long = name, base.source, base.too_long
@@ -169,17 +169,17 @@ class SteeredMaskedModel(MaskedModel):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It scores; its weights are the base's business."""
+        """Scoring alone; the weights are accessible on the base only."""
         return frozenset({"score"})
 
     @property
     def fingerprint(self) -> str:
-        """Of the base and the edit."""
+        """Hash of the base and the edit."""
         return fingerprint_of(self.base, self.edit)
 
     @property
     def weights(self) -> Weights:
-        """None: those of the base would answer without the edit."""
+        """Refused: the base's weights would answer without the edit."""
         raise self.unsupported("weights")
 
     @weights.setter
@@ -188,17 +188,17 @@ class SteeredMaskedModel(MaskedModel):
 
     @contextmanager
     def editing(self) -> Iterator[Weights]:
-        """Not possible here; edit the base's."""
+        """Refuse to edit weights; edit the base's."""
         raise self.unsupported("weights")
-        yield  # makes this a generator, as the base class has it
+        yield  # makes this a generator, as in the base class
 
     @property
-    def weights_hash(self) -> str:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The base's."""
+    def weights_hash(self) -> str:  # type: ignore[override]  # derived, so it cannot be set
+        """Hash of the base's weights."""
         return self.base.weights_hash
 
     @property
-    def edited(self) -> bool:  # type: ignore[override]  # it is found out, so it cannot be set
+    def edited(self) -> bool:  # type: ignore[override]  # derived, so it cannot be set
         """Whether the base's weights differ from files on disk."""
         return self.base.edited
 
@@ -207,7 +207,7 @@ class SteeredMaskedModel(MaskedModel):
         self.base.rehash()
 
     def facts(self) -> dict[str, Any]:
-        """The base's facts, and what is edited."""
+        """Return the base's facts, and what is edited."""
         return {
             **self.base.facts(),
             "name": self.name,
@@ -216,19 +216,19 @@ class SteeredMaskedModel(MaskedModel):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Not by itself: the method that made it is saved with the base."""
+        """Refuse to save: the method that made it is saved with the base."""
         raise MissingAbilityError(_ALONE.format(self.name))
 
 
 def fingerprint_of(base: Model, edit: ActivationEdit, prompt_gate: PromptGate | None = None) -> str:
-    """Fingerprint of a steered model; of an edit that changes nothing, the base's."""
+    """Return the fingerprint of a steered model; the base's if the edit changes nothing."""
     if edit.is_identity:
         return base.fingerprint
     return digest("steered", base.fingerprint, edit.digest(), None if prompt_gate is None else prompt_gate.key())
 
 
 def edit_facts(edit: ActivationEdit) -> dict[str, Any]:
-    """What is edited, as JSON values."""
+    """Return what is edited, as JSON values."""
     layers = [
         {"layer": layer, "mode": one.mode, "strength": one.strength, "gated": one.gate is not None}
         for layer, edits in edit.acting.items()

@@ -1,7 +1,7 @@
-"""Whether a chat template can only walk over its turns, so that its time and its text grow with them and no faster.
+"""Determine whether a chat template only iterates over its turns, so that its time and text grow no faster than they.
 
-It is read, not run. What is not certain counts as growing: such a template is tried once, which takes a tenth of a
-second, so that the rules here may be strict and short.
+The template is parsed, not run. In doubt it counts as growing; such a template is tried once, which takes a tenth of a
+second, so the rules here may be strict and short.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ METHODS = frozenset(
     {"strip", "lstrip", "rstrip", "split", "startswith", "endswith", "upper", "lower", "items", "keys", "values", "get"}
 )
 FREE = frozenset({"trim", "default", "d", "selectattr", "rejectattr"})
-"""Filters that may have arguments: none of them is a size."""
+"""Filters that may have arguments, none of which is a size."""
 NAMED = frozenset({"map", "select", "reject"})
-"""Filters that may have arguments by keyword, as in `map(attribute="role")`; others name a filter to call."""
+"""Filters that may have arguments by keyword, as in `map(attribute="role")`; other arguments name a filter to call."""
 BARE = frozenset(
     {
         *("length", "count", "upper", "lower", "title", "capitalize", "string", "int"),
@@ -24,25 +24,25 @@ BARE = frozenset(
 )
 """Filters without arguments; `join` may have a short constant."""
 SEPARATOR = 10
-"""Characters of the constant that texts may be joined by."""
+"""Maximum length of the constant that texts may be joined by, in characters."""
 GROWING_FILTERS = frozenset({"join", "tojson", "string"})
-"""They make a longer text of what they get: quotation marks and backslashes are escaped once more each time."""
+"""Filters that lengthen their input: quotation marks and backslashes are escaped again each time."""
 DEPTH = 2
-"""Growing steps within each other that an expression may have."""
+"""Maximum nesting depth of growing steps in an expression."""
 SETS = 500
-"""Assignments of a template whose growth is looked at; a large one has fifty."""
+"""Maximum number of assignments in a template that is analysed; a large one has fifty."""
 READS = 16
-"""Names that a growing assignment may read."""
+"""Maximum number of names that a growing assignment may read."""
 
 
 def is_tame(text: str) -> bool:
-    """Whether a template's time and text grow with its turns alone.
+    """Return whether a template's time and text grow only with its turns.
 
     Args:
-        text: A template of Jinja.
+        text: A Jinja template.
 
     Returns:
-        False also where this cannot be told, or the template cannot be read.
+        False also if this cannot be determined, or the template cannot be parsed.
     """
     from jinja2 import Environment, TemplateError, nodes
 
@@ -63,7 +63,7 @@ def is_tame(text: str) -> bool:
 
 
 def _is_number(remainder: Any) -> bool:
-    """Whether `%` is of numbers, such as `loop.index0 % 2`: of texts it fills them up to any width."""
+    """Whether `%` acts on numbers, as in `loop.index0 % 2`: on texts it can pad to any width."""
     from jinja2 import nodes
 
     counted = remainder.left
@@ -103,7 +103,7 @@ def _is_deep(loop: Any) -> bool:
 
 
 def _grows_on(tree: Any) -> bool:
-    """Whether what has grown may grow again: `set b = a ~ a` after `set a = ...`, or with each turn of a loop."""
+    """Whether a grown value may grow again: `set b = a ~ a` after `set a = ...`, or with each turn of a loop."""
     from jinja2 import nodes
 
     bound = [(one.target, one.node) for one in tree.find_all(nodes.Assign)]
@@ -114,7 +114,7 @@ def _grows_on(tree: Any) -> bool:
     reads = [_names(value) for _, value in bound]
     growing = [_depth(value) > 0 for _, value in bound]
     grown: set[str] = set()
-    for _ in bound:  # names pass it on, at most once for each of them
+    for _ in bound:  # growth propagates through names, at most one step per name
         before = len(grown)
         grown |= {
             name
@@ -129,7 +129,7 @@ def _grows_on(tree: Any) -> bool:
 
 
 def _names(value: Any) -> list[str]:
-    """Names in an expression or a target, as often as they stand there."""
+    """Return the names in an expression or a target, with repetitions."""
     from jinja2 import nodes
 
     kinds = (nodes.Name, nodes.NSRef)
@@ -137,7 +137,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _depth(node: Any, within: Any = None) -> int:
-    """The most growing steps within each other; a chain of `~` or `+` is one."""
+    """Return the nesting depth of growing steps; a chain of `~` or `+` counts as one."""
     from jinja2 import nodes
 
     sums = (nodes.Add, nodes.Concat)
@@ -147,10 +147,10 @@ def _depth(node: Any, within: Any = None) -> int:
 
 
 def _is_growing(node: Any) -> bool:
-    """Whether a node makes more of its parts than each of them is."""
+    """Whether the result of a node may be longer than each of its parts."""
     from jinja2 import nodes
 
-    if isinstance(node, nodes.Add):  # of a number it is a number
+    if isinstance(node, nodes.Add):  # adding a number gives a number
         return not any(isinstance(p, nodes.Const) and isinstance(p.value, int) for p in (node.left, node.right))
     if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict):
         return len(node.items) > 1

@@ -1,8 +1,8 @@
 """A program that renders one chat template under limits, for `evenhand.models.template_guard`; it imports no evenhand.
 
 It reads {"template", "seconds", "bytes", "longest", "path"} as JSON from standard input; `path` is where the caller
-finds Jinja. It ends with 0 where the template gave a text or an error of its own, and with 3 where the text is too long
-or does not fit into memory; what takes too much time ends by the limit. Any other status says nothing of the template.
+finds Jinja. It exits with 0 if the template gave a text or an error of its own, and with 3 if the text is too long
+or does not fit into memory; the limit ends a slow one. Any other status says nothing about the template.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ TOO_LONG = 3
 
 
 def limited(seconds: int, size: int) -> None:
-    """Bound processor time and memory of this process, where the system can."""
+    """Bound processor time and memory of this process, if the system supports that."""
     try:
         import resource
-    except ImportError:  # on Windows; the caller's clock still ends the process
+    except ImportError:  # on Windows; the caller's timeout still ends the process
         return
     for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, size)):
-        with suppress(ValueError, OSError):  # macOS bounds no memory
+        with suppress(ValueError, OSError):  # macOS does not limit memory
             hard = resource.getrlimit(kind)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(kind, (bound, bound))
 
 
 def environment() -> Any:
-    """Jinja as transformers sets it up for chat templates."""
+    """Set up Jinja as transformers does for chat templates."""
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """The block around what an assistant has said, which is written as it is."""
+        """The block around an assistant's text, which is rendered as it is."""
 
         def __init__(self, environment: Any) -> None:
             super().__init__(environment)
@@ -56,7 +56,7 @@ def environment() -> Any:
 
 
 def main() -> int:
-    """Render every dialogue; the status of the process."""
+    """Render every dialogue, and return the exit status."""
     given = json.load(sys.stdin)
     sys.path[:] = given["path"]
     made = environment()
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _sizes(made: Any, template: str) -> Iterator[int]:
-    """Characters that a template makes of each dialogue."""
+    """Yield the length of each rendered dialogue in characters."""
     for talk in TALKS:
         turns = [{"role": role, "content": TEXT * 4} for role in talk]
         try:
@@ -77,7 +77,7 @@ def _sizes(made: Any, template: str) -> Iterator[int]:
             )
         except (MemoryError, RecursionError):
             raise
-        except Exception:  # its own refusals and those of the sandbox, which come again when the model is asked
+        except Exception:  # refusals of the template or the sandbox, which recur when the model is asked
             continue
         yield len(text)
 

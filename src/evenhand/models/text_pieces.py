@@ -1,6 +1,6 @@
-"""Token ids of many texts that repeat one another: every line is tokenised once, where the tokenizer allows it.
+"""Tokenise many texts with common parts: every line is tokenised once, if the tokenizer allows it.
 
-Headers, shots, options and what a chat template writes return in every question of a benchmark, and in every order and
+Headers, shots, options and the text of a chat template recur in every question of a benchmark, and in every order and
 turn in which it is asked.
 """
 
@@ -17,41 +17,45 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KEPT = 2_000_000
-"""Characters of lines whose ids are kept; then all are forgotten."""
+"""Characters of lines whose ids are kept; beyond that all are dropped."""
 PROBES = (
     "Answer it.\n\nIt was A's turn. Who?\n(A) One\n(B) The other\n(C) 12",
     "user: a b\n  c\n\n\nd \ne\t\nf.\ng)\n(h\n\n(i",
     "x\nAnswer: A\nAnswer:  B\n1\n2\n\u00e9\nZ",
 )
-"""Tokenised both ways before lines are trusted."""
+"""Texts that are tokenised both ways before lines are cut."""
 
 Ids = list[int]
 _LOCK = Lock()
-"""Held while a table of lines is read and added to."""
+"""Held while a table of lines is read and extended."""
 
 
 class TextPieces:
-    """Tokenises texts without special tokens of their own, for one tokenizer."""
+    """Tokenises texts that contain no special tokens of their own, for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Nothing is tokenised yet."""
+        """Prepare for a tokenizer; nothing is tokenised yet."""
         self.tokenizer = tokenizer
         self.tokenised = 0
-        """Texts and lines that were given to the tokenizer so far."""
+        """Number of texts and lines passed to the tokenizer so far."""
         self.calls = 0
-        """How often it was called."""
+        """Number of calls of the tokenizer so far."""
         self._known: dict[str, Ids] = {}
         self._characters = 0
-        self._sizes = -1, -1
+        self._state: tuple[int, int, bool] | None = None
         self._ends: LineEnds | None = None
         self._alike: bool | None = None
 
     @property
     def ends(self) -> LineEnds | None:
-        """Where texts are cut; None where they are tokenised whole. Found anew after tokens were added."""
-        sizes = len(self.tokenizer), len(self.tokenizer.added_tokens_decoder)
-        if sizes != self._sizes:
-            self._sizes, self._known, self._characters, self._alike = sizes, {}, 0, None
+        """Where texts are cut; None if they are tokenised whole.
+
+        Determined again after tokens were added or `split_special_tokens` was changed.
+        """
+        tokenizer: Any = self.tokenizer
+        state = len(tokenizer), len(tokenizer.added_tokens_decoder), bool(tokenizer.split_special_tokens)
+        if state != self._state:
+            self._state, self._known, self._characters, self._alike = state, {}, 0, None
             self._ends = self._found()
         return self._ends
 
@@ -65,7 +69,7 @@ class TextPieces:
         return found if wholes == [[i for _ in some for i in next(made)] for some in pieces] else None
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, in new lists; equal texts and equal lines are tokenised once."""
+        """Return the ids of each text, in new lists; equal texts and equal lines are tokenised once."""
         ends = self.ends
         if ends is None:
             return self._whole(texts)
@@ -74,9 +78,9 @@ class TextPieces:
         return [list(chain.from_iterable([known[piece] for piece in pieces])) for pieces in cuts]
 
     def split(self, texts: Sequence[str]) -> list[tuple[Ids, str]]:
-        """The ids of each text but for its end, and the end; what follows a text changes no ids but those of its end.
+        """Return the ids of each text without its end, and the end; appended text affects only the ids of the end.
 
-        An end is what follows the last line end or special token at which texts are cut, a whole text where there is
+        The end is what follows the last line end or special token at which a text is cut, or the whole text if there is
         none.
         """
         ends = self.ends
@@ -92,7 +96,7 @@ class TextPieces:
         return out
 
     def known(self, pieces: Iterable[str]) -> dict[str, Ids]:
-        """A table with the ids of all these pieces, and of others; nobody may change them."""
+        """Return a table with the ids of these pieces, and of others; they must not be changed."""
         wanted = dict.fromkeys(pieces)
         with _LOCK:  # a server tokenises in several threads
             if new := [piece for piece in wanted if piece not in self._known]:
@@ -103,7 +107,7 @@ class TextPieces:
             return self._known
 
     def _add(self, lines: Sequence[str]) -> None:
-        """Tokenise lines, each cut once more after its special tokens."""
+        """Tokenise lines, each cut further after its special tokens."""
         specials = self._ends.specials if self._ends else None
         parts = [[p for p in specials.split(line) if p] if specials else [line] for line in lines]
         new = [p for p in dict.fromkeys(chain.from_iterable(parts)) if p not in self._known]
@@ -117,7 +121,7 @@ class TextPieces:
         return [list(made[text]) for text in texts]
 
     def _tokenised(self, texts: Sequence[str]) -> list[Ids]:
-        """The tokenizer's own ids, without masks, offsets and whatever else an encoding has."""
+        """Return the tokenizer's ids, without masks, offsets and other parts of an encoding."""
         texts = list(texts)
         if not texts:
             return []
@@ -128,9 +132,9 @@ class TextPieces:
 
     @property
     def _backend(self) -> Any:
-        """The tokenizer below transformers' own; None where there is none, or transformers does more than to ask it.
+        """The backend of a transformers tokenizer; None if there is none, or if transformers does more than call it.
 
-        A call of transformers' tokenizer switches off truncation and padding first; here both have to be off.
+        A call of transformers' tokenizer switches off truncation and padding first; here both must be off already.
         """
         if self._alike is None:
             self._alike = _asks_its_backend(self.tokenizer)
@@ -157,7 +161,7 @@ def _asks_its_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def cut(text: str, ends: LineEnds) -> list[str]:
-    """The lines of a text, with their line ends; lines that may not be cut apart stay together."""
+    """Cut a text into lines, with their line ends; lines that may not be separated stay together."""
     begins, after_blanks = ends.begins, ends.after_blanks
     lines = text.split("\n")
     out: list[str] = []
@@ -173,7 +177,7 @@ def cut(text: str, ends: LineEnds) -> list[str]:
 
 
 def _after_special(line: str, ends: LineEnds) -> tuple[str, str]:
-    """A line up to its last special token, and what follows."""
+    """Split a line after its last special token."""
     if ends.specials is None:
         return "", line
     end = ends.specials.split(line)[-1]

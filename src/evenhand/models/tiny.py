@@ -24,10 +24,10 @@ ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2", "opt", "gpt_neox")
 
 
 def tiny_tokenizer(texts: Sequence[str] = (WORDS,), *, chat: bool = True) -> PreTrainedTokenizerBase:
-    """A word-level tokenizer that knows the words of `texts`; blanks separate and are not kept.
+    """Make a word-level tokenizer that knows the words of `texts`; blanks separate words and are dropped.
 
     Args:
-        texts: Where the words come from; the words that prompts use are always there.
+        texts: Texts with the vocabulary; the words of prompts are always included.
         chat: Whether it has a chat template.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -55,13 +55,13 @@ def tiny_tokenizer(texts: Sequence[str] = (WORDS,), *, chat: bool = True) -> Pre
 
 
 def tiny_module(vocabulary: int, architecture: str = "llama", *, seed: int = 0, scale: float = 3.0) -> PreTrainedModel:
-    """A causal language model of about 50,000 random weights.
+    """Make a causal language model with about 50,000 random weights.
 
     Args:
         vocabulary: Number of tokens.
         architecture: One of `ARCHITECTURES`.
-        seed: Of the weights.
-        scale: Factor on all matrices: freshly made weights are so small that a wrong mask would hardly show.
+        seed: Seed of the weights.
+        scale: Factor on all matrices: freshly initialised ones are so small that a wrong mask would hardly show.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -97,7 +97,7 @@ def tiny_module(vocabulary: int, architecture: str = "llama", *, seed: int = 0, 
 def tiny_model(
     architecture: str = "llama", *, seed: int = 0, texts: Sequence[str] = (), chat: bool = True, **options: Any
 ) -> LocalModel:
-    """A random model with its tokenizer, as a `Model`; `options` as for `evenhand.wrap`."""
+    """Make a random model with its tokenizer, as a `Model`; `options` as for `evenhand.wrap`."""
     tokenizer = tiny_tokenizer(texts, chat=chat)
     module = tiny_module(len(tokenizer), architecture, seed=seed)
     return LocalModel(module, tokenizer, **{"name": f"tiny-{architecture}", **options})

@@ -1,4 +1,4 @@
-"""A model that is asked in token ids: its tokenizer is here, its engine here or on a server."""
+"""A model that is asked in token ids: its tokenizer is in this process, its engine here or on a server."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ if TYPE_CHECKING:
 
 
 class TokenEngine(Protocol):
-    """Whole lists of token ids in, numbers and token ids out; see `evenhand.inference`."""
+    """Interface of engines: whole lists of token ids in, numbers and token ids out; see `evenhand.inference`."""
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order."""
+        """Return the log-probabilities of all requests' reads, in order."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
         """Continue all prompts, in order."""
 
 
 class TokenModel(Model):
-    """Chooses, writes and scores with a tokenizer and an engine.
+    """A model that chooses, generates and scores with a tokenizer and an engine.
 
-    `choose` reads, by default, the log-probabilities of the option letters (`answer_by="letters"`): a letter with and
-    without leading blank is added up, and the distribution is normalised over the shown letters. `"text"` scores
-    the option texts as continuations, `"text_per_token"` takes the mean over an option's tokens instead of the sum, and
+    `choose` reads, by default, the log-probabilities of the option letters (`answer_by="letters"`): forms with and
+    without a leading blank are added up, and the distribution is normalised over the shown letters. `"text"` scores
+    the option texts as continuations, `"text_per_token"` uses the mean over an option's tokens instead of the sum, and
     `"text_with_end"` counts the end-of-text token as one of them, as Reif & Schwartz 2024 (arXiv 2405.02743) do;
     `"generation"` parses a written reply.
     """
@@ -84,36 +84,36 @@ class TokenModel(Model):
         too_long: TooLong = "error",
         thinking_tokens: int = THINKING_TOKENS,
     ) -> None:
-        """Take what answers.
+        """Make a model from a tokenizer and an engine.
 
         Args:
-            tokenizer: The model's own.
-            engine: Runs the model on token ids.
+            tokenizer: Tokenizer of the model.
+            engine: Engine that runs the model on token ids.
             name: Label for tables.
-            source: What `evenhand.load` takes to load the same again; None for an object in memory.
-            load_options: What it was loaded with.
-            answer_by: How `choose` reads the answer where a question does not say.
-            sampling: How `choose` generates where a question does not say.
+            source: Specification for `evenhand.load` to load the same model again; None for an object in memory.
+            load_options: Options it was loaded with.
+            answer_by: How `choose` reads the answer if a question does not specify it.
+            sampling: How `choose` generates if a question does not specify it.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
-            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
+            thinking_tokens: Limit of a thought, if the chat template lets the model think; 0 keeps the thought empty.
         """
         self.name, self.source, self.load_options = name, source, load_options or {}
         self.answer_by, self.sampling, self.too_long = answer_by, sampling, too_long
         self.engine = engine
         self.thinking_tokens = thinking_tokens
-        """Limit of a thought, where the chat template lets the model think; the limit of a reply is that of the answer
-        behind it. 0 has the thought closed, so that the model answers at once. Set it before the model is asked."""
+        """Limit of a thought, if the chat template lets the model think; the limit of a reply applies to the answer
+        after it. 0 keeps the thought empty, so that the model answers at once. Set it before the model is asked."""
         self._tokenizer = tokenizer
         self._encoder = Encoder(tokenizer)
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """All verbs; the weights are another matter."""
+        """Choosing, generating and scoring; subclasses add "weights" if they give access to them."""
         return frozenset({"choose", "generate", "score"})
 
     @property
     @abstractmethod
-    def context_length(self) -> int:  # type: ignore[override]  # every model with tokens finds it out
+    def context_length(self) -> int:  # type: ignore[override]  # every model with tokens determines it
         """Maximum number of tokens of a prompt and its continuation."""
 
     @property
@@ -128,14 +128,14 @@ class TokenModel(Model):
         return len(self._tokenizer)
 
     @property
-    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # it is found out, so it cannot be set
-        """The options of `evenhand.load` that concern asking, as JSON values."""
+    def asking(self) -> dict[str, Any]:  # type: ignore[override]  # derived, so it cannot be set
+        """Options of `evenhand.load` that concern asking, as JSON values."""
         return {
             "name": self.name,
             "answer_by": self.answer_by,
             "sampling": plain_sampling(self.sampling),
             "too_long": self.too_long,
-            # a limit that acts on nothing, or that every model has, is left out
+            # a limit without effect, or the default, is left out
             **({"thinking_tokens": self.thinking_tokens} if self._limits_thought else {}),
         }
 
@@ -144,7 +144,7 @@ class TokenModel(Model):
         return self._encoder.style is not None and self.thinking_tokens != THINKING_TOKENS
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """Answer each question the way it asks for (`answer_by`), or the model's way where it does not say."""
+        """Answer each question the way it asks for (`answer_by`), or by the model's default."""
         groups: dict[AnswerBy, list[int]] = {}
         for i, q in enumerate(questions):
             groups.setdefault(q.answer_by or self.answer_by, []).append(i)
@@ -166,7 +166,7 @@ class TokenModel(Model):
         """Write the next turn of each dialogue.
 
         A model whose chat template lets it think does so first, within `thinking_tokens`; the thought stays in the
-        reply, between `<think>` and `</think>`, and in its cost. One that does not end is undecided, and says so.
+        reply, between `<think>` and `</think>`, and in its cost. If it does not end, the item is undecided (noted).
         """
         if self._encoder.style and self.writes_thoughts:
             return self._thought(dialogues, sampling, self._encoder.style)
@@ -176,7 +176,7 @@ class TokenModel(Model):
         ]
 
     def _thought(self, dialogues: Sequence[Dialogue], sampling: Sampling, style: Style) -> list[Reply]:
-        """Replies after thinking; stop strings and `max_new_tokens` are the answer's."""
+        """Generate replies after thinking; stop strings and `max_new_tokens` apply to the answer."""
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues, think=True))
         asked = [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
         needed = [(p.ids, sampling.max_new_tokens) for p in asked]
@@ -202,7 +202,7 @@ class TokenModel(Model):
         return [out[i] for i in range(len(asked))]
 
     def _thought_limit(self, ids: Sequence[int], more: int) -> int:
-        """Most tokens of a thought, with more after it; in steps, so that prompts of like length share a batch."""
+        """Return the limit of a thought before `more` tokens, in steps, so that similar prompts share batches."""
         left = self._room(ids) - more
         if left >= self.thinking_tokens:
             return self.thinking_tokens
@@ -216,7 +216,7 @@ class TokenModel(Model):
         return Reply(found.text, Usage(1, len(prompt.ids), len(made.ids)), found.finished, found.note)
 
     def facts(self) -> dict[str, Any]:
-        """What the chat template is peculiar about, and how the model thinks, where it does."""
+        """Return the peculiarities of the chat template, and how the model thinks, if it does."""
         out = {**super().facts(), **chat_template.facts(self._tokenizer)}
         if style := self._encoder.style:
             how = f"template variable {style.switch}=False" if style.switch else "an empty thought in the prompt"
@@ -229,20 +229,20 @@ class TokenModel(Model):
         return out
 
     def written(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[tuple[Prompt, Generated | None]]:
-        """Each dialogue in tokens, and what was written after it; None where it is skipped as too long."""
+        """Return each dialogue in tokens, and what was generated after it; None if it is skipped as too long."""
         asked = self.dialogue_prompts(dialogues)
         return list(zip(asked, self.continued(asked, self.dialogue_sampling(sampling), "dialogue"), strict=True))
 
     def dialogue_prompts(self, dialogues: Sequence[Dialogue]) -> list[Prompt]:
-        """Each dialogue in tokens, as `written` continues it: with a closed thought, where the model thinks.
+        """Encode dialogues as `written` continues them: with a closed thought, if the model thinks.
 
-        `generate` alone gives a thought the room that it needs.
+        Only `generate` leaves room for a thought.
         """
         encoded = self._encoder.prompted(self._encoder.dialogue_texts(dialogues))
         return [Prompt(tuple(ids), d.draw) for ids, d in zip(encoded, dialogues, strict=True)]
 
     def dialogue_sampling(self, sampling: Sampling) -> Sampling:
-        """The sampling with what ends a turn where there is no chat template."""
+        """Return the sampling, with the strings that end a turn if there is no chat template."""
         if self._encoder.templated:
             return sampling
         return replace(sampling, stop=(*sampling.stop, *rendering.TRANSCRIPT_STOP))
@@ -253,24 +253,24 @@ class TokenModel(Model):
         return bool(self._encoder.style and self.thinking_tokens)
 
     def plain_prompt(self, text: str) -> Prompt:
-        """A bare text in tokens, as it is to be gone on with."""
+        """Encode a bare text to be continued."""
         return Prompt(tuple(self._encoder.plain([text])[0]))
 
     def with_offsets(self, text: str) -> tuple[list[int], list[int]]:
-        """A bare text in tokens, opening tokens included, and the character at which each token begins."""
+        """Encode a bare text, with opening tokens, and return the character at which each token begins."""
         return self._encoder.with_offsets(text)
 
     def decoded(self, ids: Sequence[int]) -> str:
-        """Tokens as text, special ones left out."""
+        """Decode tokens to text, without special tokens."""
         return self._encoder.decoded(ids, skip_special=True)
 
     def continued(self, asked: Sequence[Prompt], sampling: Sampling, what: str = "prompt") -> list[Generated | None]:
-        """What follows each prompt; None where it is skipped as too long, with a note where the logits are not finite.
+        """Continue each prompt; None if it is skipped as too long, with a note if its logits are not finite.
 
         Args:
-            asked: Token ids, as the model's tokenizer makes them.
+            asked: Prompts in token ids of the model's tokenizer.
             sampling: How tokens are drawn, and the stop strings.
-            what: What an error calls them.
+            what: What an error calls the prompts.
         """
         fits = self._fitting(
             [(p.ids, sampling.max_new_tokens) for p in asked], [f"{what} {i}" for i in range(len(asked))]
@@ -280,19 +280,19 @@ class TokenModel(Model):
         return [done.get(i) for i in range(len(asked))]
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Log-probability of each continuation, with what stands behind it, given its prompt.
+        """Compute the log-probability of each continuation and its suffix, given its prompt.
 
-        Without prompt it is that from the opening token on.
+        Without a prompt, the continuation is conditioned on the opening token.
         """
         names = [p.id or repr(p.continuation[:60]) for p in passages]
         pairs = self._pairs([p.prompt for p in passages], [p.continuation + p.suffix for p in passages], names)
         return self._score_pairs(pairs, names)
 
     def score_parted(self, passages: Sequence[Passage]) -> list[Score]:
-        """Score continuations of plain texts as lm-evaluation-harness does: each prompt is encoded by itself.
+        """Score continuations of plain texts as lm-evaluation-harness does: each prompt is encoded separately.
 
         Raises:
-            SettingsError: The tokenizer leaves a continuation no token of its own.
+            SettingsError: The tokenizer leaves no token of its own to a continuation.
         """
         heads = [str(p.prompt) for p in passages]
         wholes = self._encoder.plain([h + p.continuation for h, p in zip(heads, passages, strict=True)])
@@ -301,8 +301,8 @@ class TokenModel(Model):
         for (ids, start), passage, name in zip(pairs, passages, names, strict=True):
             if len(ids) == start:
                 raise SettingsError(
-                    f"{name}: the tokenizer of {self.name} merges {passage.continuation!r} with what stands before it, "
-                    "so that nothing is left to score; use the tokens of the whole text (of mmlu: tokens=text)"
+                    f"{name}: the tokenizer of {self.name} merges {passage.continuation!r} with the text before it, "
+                    "so that nothing is left to score; use the tokens of the whole text (for mmlu, tokens=text)"
                 )
         return self._score_pairs(pairs, names)
 
@@ -316,12 +316,12 @@ class TokenModel(Model):
         for name, (whole, _) in zip(names, pairs, strict=True):
             if len(whole) < 2:
                 raise SettingsError(
-                    f"{name} is a single token, and this tokenizer has none to begin with: give a prompt"
+                    f"{name} is a single token, and this tokenizer adds no token before it: give a prompt"
                 )
         return pairs
 
     def _score_pairs(self, pairs: Sequence[tuple[list[int], int]], names: Sequence[str]) -> list[Score]:
-        """Score encoded pairs; nan over 0 tokens, and why, where one is too long or its logits are not finite."""
+        """Score encoded pairs; nan over 0 tokens, with the reason, if one is too long or its logits are not finite."""
         fits = self._fitting([(whole, 0) for whole, _ in pairs], names)
         reads = self.engine.read([continuation_request(*pairs[i]) for i in fits], self.fingerprint)
         done = {i: choosing.score_of(values) for i, values in zip(fits, reads, strict=True)}
@@ -367,7 +367,7 @@ class TokenModel(Model):
         return out
 
     def _ending(self, way: AnswerBy) -> list[int]:
-        """The tokens that count as the end of an option.
+        """Return the tokens that count as the end of an option.
 
         Raises:
             SettingsError: The end token is to be scored, and the tokenizer has none.
@@ -385,14 +385,14 @@ class TokenModel(Model):
         return choose_by_generation(self, questions, self.sampling)
 
     def _fitting(self, needed: Sequence[tuple[Sequence[int], int]], names: Sequence[str]) -> list[int]:
-        """Indices of the rows that fit the context.
+        """Return the indices of the rows that fit the context.
 
         Args:
-            needed: Each row's tokens, and how many more follow them.
+            needed: For each row, its tokens and how many more follow.
             names: What an error calls the rows.
 
         Raises:
-            ContextTooLongError: Some do not and `too_long` is "error". Nothing was computed by then.
+            ContextTooLongError: Some do not fit and `too_long` is "error". Nothing has been computed.
         """
         if self._surely_fits(max((len(ids) + more for ids, more in needed), default=0)):
             return list(range(len(needed)))
@@ -401,23 +401,23 @@ class TokenModel(Model):
         if long and self.too_long == "error":
             raise ContextTooLongError(
                 f"{names[long[0]]} {why[long[0]]}; {len(long)} of {len(why)} items are too "
-                "long. Nothing is cut silently: take a model with a longer context, shorten the prompt, "
+                "long. Texts are never truncated: use a model with a longer context, shorten the prompt, "
                 "or leave such items unanswered with too_long='skip'"
             )
         return [i for i, said in enumerate(why) if not said]
 
     def _surely_fits(self, longest: int) -> bool:
-        """Whether a row of so many tokens fits, and so all shorter ones do."""
+        """Whether a row of this many tokens fits, and thus all shorter ones."""
         return longest <= self.context_length
 
     def _room(self, ids: Sequence[int]) -> int:
-        """How many tokens may follow a prompt."""
+        """Return how many tokens may follow a prompt."""
         return self.context_length - len(ids)
 
     def _overflow(self, ids: Sequence[int], more: int) -> str:
-        """Why tokens with that many more after them do not fit; "" where they do."""
+        """Return why tokens with that many more after them do not fit; "" if they do."""
         fits = more <= self._room(ids)
-        return "" if fits else f"needs {len(ids) + more} tokens, the context holds {self.context_length}"
+        return "" if fits else f"needs {len(ids) + more} tokens, but the context has {self.context_length}"
 
     def _skipped(self, ids: Sequence[int], more: int) -> Choice:
         return Choice(None, status="unanswered", note=self._overflow(ids, more))

@@ -1,4 +1,4 @@
-"""Log-probabilities of a long text by strided windows of tokens, as published perplexities are computed.
+"""Log-probabilities of a long text in strided windows of tokens, as published perplexities are computed.
 
 The windows are those of the guide "Perplexity of fixed-length models" in the documentation of Hugging Face
 transformers: the text is encoded once, with the opening tokens that the tokenizer puts before it. Windows of `window`
@@ -23,13 +23,13 @@ __all__ = ["Stretches", "TokenWindow", "score_stretches", "token_windows"]
 
 
 class Stretches(NamedTuple):
-    """A text, cut into stretches that are scored by themselves."""
+    """A text divided into stretches with scores of their own."""
 
     text: str
     begins: tuple[int, ...]
     """Character at which each stretch begins, in order; a token belongs to the stretch in which it begins."""
     wanted: tuple[int, ...]
-    """The stretches whose scores are wanted; windows that score none of them are left out."""
+    """Stretches whose scores are wanted; windows that score none of them are left out."""
 
 
 class TokenWindow(NamedTuple):
@@ -37,18 +37,18 @@ class TokenWindow(NamedTuple):
 
     begin: int
     first: int
-    """The first token that is scored."""
+    """First token that is scored."""
     end: int
-    """After the last token, which is scored, too."""
+    """Position after the last token, which is scored."""
 
 
 def token_windows(tokens: int, window: int, stride: int) -> Iterator[TokenWindow]:
-    """The windows of a text of so many tokens; windows that score nothing are left out.
+    """Yield the windows of a text with a number of tokens; windows that score nothing are left out.
 
     Args:
         tokens: Length of the encoded text, opening tokens included.
         window: Tokens in a window, context included.
-        stride: Tokens between the beginnings of two windows, 1 to `window`.
+        stride: Tokens from the start of a window to that of the next, 1 to `window`.
     """
     scored = 0
     for begin in range(0, tokens, stride):
@@ -65,20 +65,20 @@ def score_stretches(model: Model, texts: Sequence[Stretches], window: int, strid
     """Score stretches of long texts, each token once and with up to `window - 1` tokens of context.
 
     Args:
-        model: A causal language model whose tokens are known.
+        model: A causal language model whose tokenizer is available.
         texts: The texts.
         window: Tokens in a window, context included.
-        stride: Tokens between the beginnings of two windows, 1 to `window`.
+        stride: Tokens from the start of a window to that of the next, 1 to `window`.
 
     Returns:
-        Per text the score of each wanted stretch, in the order of `wanted`: the sum over its scored tokens; nan over 0
-        tokens, and why, where the logits of one of them are not finite. A stretch may have no scored token: its score
+        For each text, the score of each wanted stretch, in the order of `wanted`: the sum over its scored tokens; nan
+        over 0 tokens, with the reason, if the logits of one are not finite. A stretch may have no scored token: then it
         is 0 over 0 tokens.
 
     Raises:
-        SettingsError: The model's tokens are not known, or it is not a causal language model.
-        ContextTooLongError: A window does not fit the model's context, whatever the model's `too_long`: it would leave
-            out whole texts. Nothing was computed by then.
+        SettingsError: The model's tokenizer is not available, or it is not a causal language model.
+        ContextTooLongError: A window does not fit the model's context, even with `too_long="skip"`, which would leave
+            out whole texts. Nothing has been computed.
     """
     asked = _token_model(model)
     encoded = [asked.with_offsets(t.text) for t in texts]
@@ -100,7 +100,7 @@ def score_stretches(model: Model, texts: Sequence[Stretches], window: int, strid
 
 
 def _request(ids: Sequence[int], window: TokenWindow) -> Request:
-    """The last token of a window is read but not fed."""
+    """Make a request for a window; its last token is read but not fed."""
     reads = tuple((at - 1 - window.begin, ids[at]) for at in range(window.first, window.end))
     return Request(tuple(ids[window.begin : window.end - 1]), reads)
 
@@ -108,20 +108,20 @@ def _request(ids: Sequence[int], window: TokenWindow) -> Request:
 def _check_context(model: TokenModel, longest: int, window: int) -> None:
     if longest > model.context_length:
         raise ContextTooLongError(
-            f"windows of {window} tokens do not fit {model.name}, whose context holds {model.context_length}: set "
+            f"windows of {window} tokens do not fit {model.name}, whose context has {model.context_length}: set "
             f"window={model.context_length} or less"
         )
 
 
 def _token_model(model: Model) -> TokenModel:
-    """The model that is asked, below methods that do not change how a text is scored."""
+    """Return the model below methods that do not change how a text is scored."""
     base = model
     while isinstance(base, Mitigated) and "score" not in base.acts_on:
         base = base.base
     if isinstance(base, Mitigated):
-        reason = f"{'+'.join(base.methods)} changes how it scores whole texts, and cannot be asked in tokens"
+        reason = f"{'+'.join(base.methods)} changes how it scores whole texts, and cannot be asked in token ids"
     elif not isinstance(base, TokenModel):
-        reason = f"the tokens of {model.name} are not known here"
+        reason = f"the tokenizer of {model.name} is not available here"
         if base.architecture == "masked":
             reason = f"{model.name} is a masked language model, which has a pseudo-perplexity only"
     elif base.architecture != "causal":
@@ -131,6 +131,6 @@ def _token_model(model: Model) -> TokenModel:
     else:
         return base
     raise SettingsError(
-        f"windows in tokens need a causal language model that runs with its own tokenizer: {reason}. Cut the windows "
-        "in words instead (of perplexity: window_unit=words)"
+        f"windows in tokens need a causal language model that runs with its own tokenizer: {reason}. Use windows "
+        "of words instead (for perplexity, window_unit=words)"
     )

@@ -1,4 +1,4 @@
-"""Text to token ids, with the beginning-of-sequence token exactly once and no token lost at a boundary."""
+"""Encode text as token ids, with the opening tokens exactly once and no token lost at a boundary."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """Encodes whole lists for one tokenizer."""
+    """Encodes lists of texts for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Find out once what the tokenizer adds by itself."""
+        """Determine once what the tokenizer adds by itself."""
         self.tokenizer = tokenizer
         self.pieces = TextPieces(tokenizer)
         self.templated = rendering.prompt_format(tokenizer) == "chat template"
         self.style: Style | None = chat_template.probed(tokenizer).style if self.templated else None
-        """How the chat template lets the model think; None where it does not."""
+        """How the chat template lets the model think; None if it does not."""
         self.opening: Ids = _opening(tokenizer)
-        """What every sequence opens with, one token or several; an end token that the tokenizer would append is not
-        wanted, as texts are continued."""
+        """Tokens at the start of every sequence; an end token that the tokenizer would append is not
+        included, since texts are continued."""
 
     def blank(self, dialogue: Dialogue) -> str:
-        """What separates a dialogue from an option that continues it; a chat template separates them itself."""
+        """Return what separates a dialogue from an option that continues it; "" if a chat template separates them."""
         return "" if rendering.is_chat(dialogue, self.tokenizer) else " "
 
     def plain(self, texts: Sequence[str]) -> list[Ids]:
-        """Encode texts that bring no special tokens of their own."""
+        """Encode texts that contain no special tokens of their own."""
         return [self.opening + ids for ids in self._raw(texts)]
 
     def with_offsets(self, text: str) -> tuple[Ids, list[int]]:
-        """Encode a text that brings no special tokens of its own, and say where in it each token begins.
+        """Encode a text without special tokens of its own, and return where in it each token begins.
 
         Returns:
-            Token ids, and per token the character at which it begins, 0 for opening tokens. A tokenizer written in
-            Python alone does not say where its tokens begin; they are taken to be of equal length then.
+            Token ids, and for each the character at which it begins, 0 for opening tokens. A tokenizer in pure
+            Python does not report where its tokens begin; they are then assumed to have equal length.
         """
         if self.tokenizer.is_fast:
             encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -54,17 +54,22 @@ class Encoder:
         return self.opening + ids, [0] * len(self.opening) + starts
 
     def dialogue_texts(self, dialogues: Sequence[Dialogue], *, think: bool = False) -> list[str]:
-        """The prompt strings of dialogues; chat templates write their special tokens themselves.
+        """Return the prompt strings of dialogues; chat templates write their special tokens themselves.
 
         Args:
-            dialogues: What is asked.
-            think: Whether a model that thinks may do so; by default its thought is closed and the answer comes next.
+            dialogues: Dialogues to render.
+            think: Whether a model that thinks may do so; by default the thought is closed and the answer follows.
         """
         return rendering.dialogue_texts(dialogues, self.tokenizer, think=think)
 
     def decoded(self, ids: Sequence[int], skip_special: bool) -> str:
-        """New tokens as text, as the engine decodes them, or with special tokens written out."""
+        """Decode new tokens as the engine does, or with special tokens written out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+
+    def named(self, ids: Sequence[int]) -> str:
+        """Format tokens for an error: as in the vocabulary, with their ids."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(ids))
+        return " ".join(f"{token!r} (id {i})" for token, i in zip(tokens, ids, strict=True))
 
     def prompted(self, texts: Sequence[str]) -> list[Ids]:
         """Encode strings that begin with a prompt from `dialogue_texts`."""
@@ -80,23 +85,23 @@ class Encoder:
         """Encode prompts from `dialogue_texts` up to their ends.
 
         Returns:
-            Per prompt the ids of its beginning, and its end as text: whatever continues the prompt changes no ids but
-            those of the end. Where that is not known of a tokenizer, the end is the whole prompt, and there are no ids.
+            For each prompt the ids of its beginning, and its end as text: a continuation of the prompt affects only
+            the ids of the end. If that is not known of a tokenizer, the end is the whole prompt, and there are no ids.
         """
         out: list[tuple[Ids, str]] = []
         for text, (begin, end) in zip(texts, self.pieces.split(texts), strict=True):
-            if not begin or len(begin) < len(self.opening):  # what the text opens with is not all there
+            if not begin or len(begin) < len(self.opening):  # the beginning does not contain the whole opening
                 out.append(([], text))
             else:
                 out.append((self._opened(begin) if self.templated else self.opening + begin, end))
         return out
 
     def ended(self, ends: Sequence[str], continuations: Sequence[str]) -> list[Ids]:
-        """Encode ends of prompts from `headed` that have a beginning, each together with what continues it."""
+        """Encode ends from `headed`, of prompts with a beginning, each together with what continues it."""
         return self._raw([end + after for end, after in zip(ends, continuations, strict=True)])
 
     def _opened(self, ids: Ids) -> Ids:
-        """The opening and what follows it: a template may have written all of the opening, a part of it, or nothing."""
+        """Complete the opening: a template may have written all of it, a part of it, or nothing."""
         whole = self.opening
         written = next((n for n in range(len(whole), 0, -1) if ids[:n] == whole[:n]), 0)
         if written:
@@ -106,11 +111,11 @@ class Encoder:
         return whole + ids[written:]
 
     def pairs(self, prompts_: Sequence[str | Dialogue], continuations: Sequence[str]) -> list[tuple[Ids, int]]:
-        """Encode prompt + continuation as one string and say how many tokens belong to the prompt.
+        """Encode prompt + continuation as one string and count the tokens that belong to the prompt.
 
-        Trailing blanks of the prompt move to the continuation, since most vocabularies glue a blank to the word after
-        it (the rule of lm-evaluation-harness; of a chat prompt only spaces, as its line ends are the template's). An
-        empty prompt is the opening token alone, or, where the tokenizer has none, the end token.
+        Trailing blanks of the prompt move to the continuation, since most vocabularies attach a blank to the word after
+        it (the rule of lm-evaluation-harness; for chat prompts only spaces, as line ends belong to the template). An
+        empty prompt is the opening token alone, or, if the tokenizer has none, the end token.
         """
         out: list[tuple[Ids, int]] = [([], 0)] * len(prompts_)
         for is_chat in (True, False):
@@ -136,13 +141,13 @@ class Encoder:
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """The special tokens that the tokenizer puts before a text, all of them, in its order."""
+    """Return all special tokens that the tokenizer puts before a text, in order."""
     bare: Ids = list(tokenizer("a", add_special_tokens=False).input_ids)
     whole: Ids = list(tokenizer("a", add_special_tokens=True).input_ids)
     for start in range(len(whole) - len(bare) + 1) if bare else ():
         if whole[start : start + len(bare)] == bare:
             return whole[:start]
-    alone: Ids = list(tokenizer("", add_special_tokens=True).input_ids)  # "a" itself is written otherwise after them
+    alone: Ids = list(tokenizer("", add_special_tokens=True).input_ids)  # "a" is tokenised differently after them
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {tokenizer.bos_token_id, tokenizer.cls_token_id}
     while alone and alone[-1] in ends:
         alone.pop()

@@ -1,4 +1,4 @@
-"""A model behind a vLLM server, asked in token ids: `vllm:URL#model`."""
+"""A model on a vLLM server, asked in token ids: `vllm:URL#model`."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 ASKING = ("name", "answer_by", "sampling", "too_long", "thinking_tokens", "tokenizer")
 RENAMED = {"batch": "batch_size"}
-"""Old names of options with the present ones; the old ones work for one release."""
+"""Old names of options, with the present ones; the old ones work for one release."""
 EFFORT = ("concurrency", "batch_size", "timeout", "retries", "backoff", "key_env")
 
 
 class _Card(NamedTuple):
-    """What the server says of the model."""
+    """Facts about the model from the server's list."""
 
     root: str | None
-    """Name or folder that the server loaded."""
+    """Name or folder of what the server loaded."""
     parent: str | None
-    """Of an adapter, the model that it lies on."""
+    """For an adapter, the model it is applied to."""
     context: int | None
-    """Most tokens of a prompt and its continuation."""
+    """Maximum number of tokens of a prompt and its continuation."""
 
 
 class VllmModel(TokenModel):
-    """Chooses, writes and scores as a local model does; only the forward passes happen on the server.
+    """A model that chooses, generates and scores as a local one does; only the forward passes run on the server.
 
-    A request that fails for good raises `EndpointError` once all others are answered; with an answer cache these are
+    A request that fails permanently raises `EndpointError` once all others are answered; with an answer cache these are
     kept, and the next run asks only for the rest.
     """
 
@@ -62,20 +62,20 @@ class VllmModel(TokenModel):
         backoff: float = 1.0,
         key_env: str | None = None,
     ) -> None:
-        """Ask the server what it has, and open the tokenizer.
+        """Ask the server about the model, and open the tokenizer.
 
         Args:
             rest: "URL#model". User, password and query string of the URL are sent, but neither shown nor saved.
             tokenizer: Hub name or folder of the model's tokenizer; by default the model's name.
             name: Label for tables; the model's name by default.
-            answer_by: How `choose` reads the answer where a question does not say.
-            sampling: How `choose` generates where a question does not say.
+            answer_by: How `choose` reads the answer if a question does not specify it.
+            sampling: How `choose` generates if a question does not specify it.
             too_long: "error" raises when an item does not fit the context; "skip" leaves it unanswered.
-            thinking_tokens: Limit of a thought, where the chat template lets the model think; 0 has the thought closed.
-            concurrency: Most requests at a time.
-            batch_size: Maximum number of prompts in a request; sampled replies are always asked for one by one.
-            timeout: Seconds that the server may be silent.
-            retries: How often a request that met a busy or broken server is tried again.
+            thinking_tokens: Limit of a thought, if the chat template lets the model think; 0 keeps the thought empty.
+            concurrency: Maximum number of requests at a time.
+            batch_size: Maximum number of prompts in a request; sampled replies always have requests of their own.
+            timeout: Maximum time without a response from the server, in seconds.
+            retries: How often a request is retried if the server is busy or fails.
             backoff: Seconds before the first retry; doubled each time, at most a minute.
             key_env: Environment variable with the API key; by default EVENHAND_API_KEY, else OPENAI_API_KEY.
 
@@ -113,21 +113,21 @@ class VllmModel(TokenModel):
         self._tokenizer_hash = fingerprint.of_tokenizer(opened)
 
     def __repr__(self) -> str:
-        """The specification, which holds no secret."""
+        """Show the specification, which contains no secrets."""
         return f"VllmModel({self.source!r})"
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the URL, the model's name, what the server says of it, and the tokenizer; it shows no weights."""
+        """Hash of the URL, the model's name and the server's facts about it, and the tokenizer; not of the weights."""
         return digest("vllm", self.url, self.model, self._card, self._tokenizer_hash)
 
     @property
-    def context_length(self) -> int:  # type: ignore[override]  # it is found out, so it cannot be set
-        """One token less than the server's `max_model_len`: it always writes one more, also where it only reads."""
+    def context_length(self) -> int:  # type: ignore[override]  # derived, so it cannot be set
+        """One token less than the server's `max_model_len`: it always generates one, even for reading."""
         return (self._card.context or UNLIMITED) - 1
 
     def facts(self) -> dict[str, Any]:
-        """Where it is, what the server says of it, and how it is asked."""
+        """Return where the model is, what the server reports about it, and how it is asked."""
         return {
             **super().facts(),
             "source": self.source,
@@ -140,7 +140,7 @@ class VllmModel(TokenModel):
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write where the server is. The key, and user, password and query of the URL, must be given anew."""
+        """Save the server's address. The key, and user, password and query of the URL, must be given again."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         options = {**self.load_options, **self.asking}
@@ -154,7 +154,7 @@ class VllmModel(TokenModel):
             return open_tokenizer(self.tokenizer)
         except EvenhandError as error:
             raise EvenhandError(
-                f"{error}. Token ids are made here: give the tokenizer of what the server runs ({self._card.root}) "
+                f"{error}. Texts are tokenised here: give the tokenizer of the model on the server ({self._card.root}) "
                 "as tokenizer=NAME or tokenizer=FOLDER"
             ) from error
 
@@ -163,14 +163,14 @@ accept(VllmModel, RENAMED, lambda given: translated("VllmModel", RENAMED, given)
 
 
 def open_vllm(rest: str, **options: Any) -> VllmModel:
-    """Open "URL#model"; what `evenhand.load("vllm:URL#model", ...)` calls.
+    """Open "URL#model"; called by `evenhand.load("vllm:URL#model", ...)`.
 
     Args:
-        rest: What follows "vllm:".
+        rest: The text after "vllm:".
         **options: See `VllmModel`; `sampling` may be a dict.
 
     Raises:
-        SettingsError: An unknown option or a value that cannot be used.
+        SettingsError: An option is unknown, or a value is invalid.
     """
     known, options = (*ASKING, *EFFORT), translated("vllm", RENAMED, options)
     for option in options:
@@ -183,7 +183,7 @@ def open_vllm(rest: str, **options: Any) -> VllmModel:
 
 
 def _ask_card(client: EndpointClient, url: str, model: str) -> _Card:
-    """What `/v1/models` says of the model (vLLM's ModelCard: id, root, parent, max_model_len)."""
+    """Return the entry of the model in `/v1/models` (vLLM's ModelCard: id, root, parent, max_model_len)."""
     from evenhand.models.endpoint_client import Failed
     from evenhand.models.endpoint_replies import UnreadableError
 
@@ -199,5 +199,5 @@ def _ask_card(client: EndpointClient, url: str, model: str) -> _Card:
     if model not in cards:
         raise SettingsError(f"{url} has no model {model!r}. {suggest(model, cards)}")
     card = cards[model]
-    base = cards.get(str(card.get("parent")), {})  # an adapter's card does not say how long its base is
+    base = cards.get(str(card.get("parent")), {})  # an adapter's card does not have the context of its base
     return _Card(card.get("root"), card.get("parent"), card.get("max_model_len") or base.get("max_model_len"))

@@ -1,16 +1,16 @@
 """Token-id requests answered by a vLLM server: the verbs of `evenhand.inference.Engine` over HTTP.
 
-Everything goes to `/v1/completions` with prompts of token ids, so that this machine's tokenizer decides and no text is
+Everything goes to `/v1/completions` with prompts of token ids, so that the local tokenizer decides and no text is
 tokenised twice. The protocol is that of vLLM 0.33.0 (`vllm/entrypoints/openai/completion/protocol.py`, `serving.py`);
-what is used of it has been there since 0.10.2 (`return_token_ids`), but for `logprob_token_ids`, which older servers
-ignore: they are asked once more for what is then missing.
+the parts used exist since 0.10.2 (`return_token_ids`), except for `logprob_token_ids`, which older servers
+ignore: they are asked again for what is missing.
 
 - Probabilities of given tokens: `prompt_logprobs=0` gives the log-probability of every token of the prompt. vLLM reads
-  no shared prefixes from its cache for such requests (`SamplingParams.skip_reading_prefix_cache`).
+  does not use its prefix cache for such requests (`SamplingParams.skip_reading_prefix_cache`).
 - Probabilities of some next tokens (option letters): one new token with `logprobs` and `logprob_token_ids`. Prefixes
-  are shared then.
-- Replies: token ids come back and are decoded here, as for a local model. Draws differ from a local model's, since
-  vLLM samples in its own way; they are repeatable as far as the server is (seed per prompt and draw).
+  are shared here.
+- Replies: token ids are returned and decoded here, as for a local model. Draws differ from a local model's, since
+  vLLM samples in its own way; they are as repeatable as the server allows (seed per prompt and draw).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOP = 20
-"""Next tokens that every server gives (its own default for `--max-logprobs`)."""
+"""Number of next tokens that every server returns (the default of `--max-logprobs`)."""
 CHOSEN = 128
-"""Most `logprob_token_ids` of a request (vLLM's MAX_LOGPROB_TOKEN_IDS)."""
+"""Maximum number of `logprob_token_ids` in a request (vLLM's MAX_LOGPROB_TOKEN_IDS)."""
 STOPS = 4
-"""Most stop strings of a request (vLLM's VLLM_MAX_STOP_STRINGS); others are cut here."""
+"""Maximum number of stop strings in a request (vLLM's VLLM_MAX_STOP_STRINGS); further ones are applied here."""
 PLAIN = {
     "n": 1,
     "stream": False,
@@ -58,11 +58,11 @@ PLAIN = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-"""What is not named would be filled from the model's own generation config on the server."""
+"""Fields of every request; the server would fill in missing ones from the model's generation config."""
 FLOOR = -9999.0
-"""What vLLM writes for -inf, which JSON has no number for (`max(logprob, -9999.0)` in its `serving.py`)."""
+"""Value that vLLM writes for -inf, which JSON cannot represent (`max(logprob, -9999.0)` in its `serving.py`)."""
 ONE_TOKEN = {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
-"""Neutral, so that log-probabilities are the model's own also with `--logprobs-mode processed_logprobs`."""
+"""Neutral settings: log-probabilities are the model's own even with `--logprobs-mode processed_logprobs`."""
 NO_VLLM = "it must be vLLM 0.10.2 or newer; for other servers use endpoint:URL#model"
 
 Job = TypeVar("Job")
@@ -71,13 +71,13 @@ Values = dict[Read, float]
 
 
 class _Wanted(NamedTuple):
-    """One prompt, and what is read from the reply."""
+    """A prompt, and what is read from the reply."""
 
     row: int
-    """Which request it belongs to."""
+    """Index of the request it belongs to."""
     ids: tuple[int, ...]
     reads: tuple[Read, ...]
-    """As in `Request`; of the tokens of the prompt itself, or, all at its end, of the next token."""
+    """Reads as in `Request`: either tokens of the prompt itself, or candidates for the token after it."""
     inside: bool
     """Whether the tokens read are the prompt's own."""
 
@@ -88,24 +88,24 @@ class VllmEngine:
     def __init__(
         self, client: EndpointClient, model: str, tokenizer: PreTrainedTokenizerBase, *, concurrency: int, batch: int
     ) -> None:
-        """Take the connection.
+        """Make an engine for a server; nothing is sent yet.
 
         Args:
             client: Sends requests.
-            model: The name that the server knows the model by.
-            tokenizer: The model's own.
-            concurrency: Most requests at a time.
-            batch: Most prompts in a request. Sampled replies go one by one: each prompt has a seed of its own.
+            model: Name of the model on the server.
+            tokenizer: Tokenizer of the model.
+            concurrency: Maximum number of requests at a time.
+            batch: Maximum number of prompts in a request. Sampled replies are sent singly, since each has its own seed.
         """
         self._client, self._model, self._tokenizer = client, model, tokenizer
         self._concurrency, self._batch = concurrency, batch
         self._warned = False
 
     def read(self, requests: Sequence[Request], fingerprint: str) -> list[tuple[float, ...]]:
-        """Log-probabilities of all requests' reads, in order; nan where the server's are, which is warned of once.
+        """Return the log-probabilities of all requests' reads, in order; nan from the server is kept, with one warning.
 
         Raises:
-            EndpointError: A request failed for good; what was answered before is in the active cache.
+            EndpointError: A request failed permanently; earlier answers are in the active cache.
         """
         values = read_once(requests, fingerprint, "read", self._score)
         if (broken := sum(map(has_nan, values))) and not self._warned:
@@ -118,10 +118,10 @@ class VllmEngine:
         return values
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, fingerprint: str) -> list[Generated]:
-        """Continue all prompts, in order. Greedy requests differ only in their ids, so draws are then one request.
+        """Continue all prompts, in order. Greedy requests differ only in their ids, so their draws share one request.
 
         Raises:
-            EndpointError: A request failed for good; what was answered before is in the active cache.
+            EndpointError: A request failed permanently; earlier answers are in the active cache.
         """
         prompts = told_apart(prompts, sampling)
         made = write_once(prompts, sampling, fingerprint, partial(self._continue, sampling))
@@ -130,7 +130,7 @@ class VllmEngine:
     # -------------------------------------------------------------------------------------------- log-probabilities
 
     def _score(self, todo: list[Request], emit: Emit[list[float]]) -> None:
-        """Ask for what is wanted, then once more for next tokens that an older server left out."""
+        """Ask for all reads, then again for next tokens that an older server left out."""
         found: list[Values] = [{} for _ in todo]
 
         def keep(came: list[tuple[_Wanted, Values]]) -> None:
@@ -144,7 +144,7 @@ class VllmEngine:
         self._wanted([_Wanted(row, (*ids[: p + 1], t), ((p, t),), True) for row, ids, (p, t) in missing], keep)
 
     def _wanted(self, jobs: list[_Wanted], keep: Callable[[list[tuple[_Wanted, Values]]], None]) -> None:
-        # sorted, so that prompts with a common beginning meet in the server's cache
+        # sorted, so that prompts with a common beginning share the server's cache
         jobs = sorted(jobs, key=lambda w: (w.inside, () if w.inside else _tokens(w), w.ids))
         groups = [
             part
@@ -154,7 +154,7 @@ class VllmEngine:
         self._ask(groups, self._reading, keep)
 
     def _reading(self, group: list[_Wanted]) -> tuple[dict[str, Any], Callable[[bytes], list[Values] | Failed]]:
-        """What is sent for a group, and how its reply is read."""
+        """Return the body for a group, and the function that reads its reply."""
         body = {**PLAIN, **ONE_TOKEN, "model": self._model, "prompt": [list(w.ids) for w in group]}
         if group[0].inside:
             return {**body, "prompt_logprobs": 0}, partial(_read_inside, group)
@@ -188,7 +188,7 @@ class VllmEngine:
             "stop_token_ids": [] if end is None else [int(end)],
         }
         if sampling.temperature > 0:
-            body["seed"] = row_seed(asked[0], sampling.seed) >> 65  # 63 bits are what a server takes
+            body["seed"] = row_seed(asked[0], sampling.seed) >> 65  # servers accept 63 bits
         return body
 
     def _read_replies(self, count: int, sampling: Sampling, content: bytes) -> list[Generated] | Failed:
@@ -210,7 +210,7 @@ class VllmEngine:
         request: Callable[[list[Job]], tuple[dict[str, Any], Callable[[bytes], list[Any] | Failed]]],
         keep: Callable[[list[tuple[Job, Any]]], None],
     ) -> None:
-        """Send all groups and hand over what came; failures are told at the end, when nothing is lost by it."""
+        """Send all groups and pass on the replies; failures are raised at the end, so that no reply is lost."""
         failed: list[tuple[int, str]] = []
 
         def send(group: list[Job], stop: Event) -> list[Any] | Failed:
@@ -229,12 +229,12 @@ class VllmEngine:
             total = sum(len(group) for group in groups)
             raise EndpointError(
                 f"{sum(n for n, _ in failed)} of {total} prompts were not answered, the first because {failed[0][1]}. "
-                "Run again to ask for these only: with an answer cache, what came is kept"
+                "Run again to ask for these only: with an answer cache, the answers so far are kept"
             )
 
 
 def _split(row: int, request: Request) -> Iterator[_Wanted]:
-    """The prompts that a request needs: one for tokens that it holds itself, and one for each place of others."""
+    """Yield the prompts for a request: one for tokens of the request itself, and one for each position of others."""
     elsewhere: dict[int, list[int]] = defaultdict(list)
     inside: list[Read] = []
     ids, last = request.ids, len(request.ids) - 1
@@ -244,7 +244,7 @@ def _split(row: int, request: Request) -> Iterator[_Wanted]:
         else:
             elsewhere[p].append(t)
     if inside:
-        if elsewhere[last]:  # the first token after it comes along
+        if elsewhere[last]:  # the first token after the prompt is read along with it
             inside.append((last, elsewhere[last].pop(0)))
             ids = (*ids, inside[-1][1])
         yield _Wanted(row, ids, tuple(inside), True)
@@ -262,10 +262,10 @@ def _parts(rows: list[Job], size: int) -> list[list[Job]]:
 
 
 def _choices(content: bytes, count: int) -> list[dict[str, Any]]:
-    """The choices of a completion, one per prompt, in their order.
+    """Return the choices of a completion, one per prompt, in order.
 
     Raises:
-        UnreadableError: It is no completion of that many prompts.
+        UnreadableError: The reply is not a completion of that many prompts.
     """
     try:
         choices: list[dict[str, Any]] = sorted(json.loads(content)["choices"], key=lambda c: c["index"])
@@ -273,7 +273,7 @@ def _choices(content: bytes, count: int) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableError(f"{type(error).__name__} while reading it") from None
     if indices != list(range(count)):
-        raise UnreadableError(f"it holds choices {indices} for {count} prompts")
+        raise UnreadableError(f"it has the choices {indices} for {count} prompts")
     return choices
 
 
@@ -282,7 +282,7 @@ def _read_inside(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
     for wanted, choice in zip(group, _choices(content, len(group)), strict=True):
         table = choice.get("prompt_logprobs")
         if table is None:
-            return Failed(f"the server gave no prompt_logprobs: {NO_VLLM}", fatal=True)
+            return Failed(f"the server returned no prompt_logprobs: {NO_VLLM}", fatal=True)
         try:
             out.append({(p, t): _number(table[p + 1][str(t)]["logprob"]) for p, t in wanted.reads})
         except (IndexError, KeyError, TypeError, ValueError) as error:
@@ -291,7 +291,7 @@ def _read_inside(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
 
 
 def _read_next(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
-    """What is there of the wanted next tokens; an older server gives the most probable ones only."""
+    """Read the wanted next tokens that are there; an older server returns only the most probable ones."""
     out: list[Values] = []
     for wanted, choice in zip(group, _choices(content, len(group)), strict=True):
         try:
@@ -303,7 +303,7 @@ def _read_next(group: list[_Wanted], content: bytes) -> list[Values] | Failed:
 
 
 def _number(value: Any) -> float:
-    """A log-probability: a token that is impossible has -inf again, and nan may be written as null."""
+    """Read a log-probability; impossible tokens get -inf back, and nan may be written as null."""
     number = math.nan if value is None else float(value)
     return -math.inf if number <= FLOOR else number
 
@@ -312,7 +312,7 @@ def _no_logits(read: list[Values]) -> list[Values] | Failed:
     largest = max((value for values in read for value in values.values() if not math.isnan(value)), default=0.0)
     if largest > 1e-3:
         return Failed(
-            f"the server gave {text_output.number(largest)} as a log-probability; "
+            f"the server returned {text_output.number(largest)} as a log-probability; "
             "start it with --logprobs-mode raw_logprobs",
             fatal=True,
         )

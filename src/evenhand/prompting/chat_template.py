@@ -1,9 +1,9 @@
-"""How a tokenizer's chat template writes turns, found out once with marked ones: the only place that applies it.
+"""Chat templates: each tokenizer's template is probed once on marked turns, and applied only here.
 
-A template may drop a turn that it has no branch for (most often the system's), ignore `add_generation_prompt`, print
-today's date or open a thought, all without a word. So every template is tried on turns that can be recognised. Text
-that would get lost is placed where it arrives; where that is impossible the dialogue is refused. `facts` says what was
-done.
+A template may silently drop a turn that it has no branch for (most often the system's), ignore
+`add_generation_prompt`, print today's date or open a thought. So every template is tried on turns that can be
+recognised. Text that would get lost is moved to a turn that arrives; if that is impossible, the dialogue is refused.
+`facts` reports what was done.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FROZEN = datetime(2024, 7, 26, 12)
-"""What `strftime_now` gives to every template: the date that Llama 3.1's template names where it is given none. With
-today's date a run that is resumed tomorrow would ask other prompts than before."""
+"""Date that `strftime_now` gives to every template: the default of Llama 3.1's template. With today's date, a run that
+is resumed tomorrow would use other prompts than before."""
 _DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdDeFHIjklmMpPrRsStTuUVwWxXyYzZ" for flag in ("", "-")]
 REMEDY = "give the tokenizer a template that does (tokenizer.chat_template), or None to be asked in a plain transcript"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """What a chat template does with turns."""
+    """How a chat template treats the turns of a dialogue."""
 
     keeps_system: bool
-    """Whether a system turn arrives; else its text opens the user's turn that follows."""
+    """Whether a system turn arrives; if not, its text opens the following user turn."""
     drops: frozenset[Role]
-    """Roles whose turns get lost, other than the system's."""
+    """Roles other than the system whose turns get lost."""
     header: str | None
-    """What begins the assistant's turn where the template ignores `add_generation_prompt`, "" where nothing is missing;
-    None where it cannot be told."""
+    """Text that begins the assistant's turn if the template ignores `add_generation_prompt`; "" if nothing is missing,
+    None if the text is unknown."""
     dated: bool
-    """Whether it prints the date."""
+    """Whether the template prints the date."""
     style: thinking.Style | None
-    """How it lets the model think, if it does."""
+    """How the template lets the model think; None if it does not."""
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, think: bool = False) -> str:
-    """The text that ends where the assistant's next turn begins; see `prompts`."""
+    """Render one dialogue; see `prompts`."""
     return prompts(tokenizer, [messages], think=think)[0]
 
 
 def prompts(
     tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Sequence[Message]], *, think: bool = False
 ) -> list[str]:
-    """Per dialogue the text that ends where the assistant's next turn begins.
+    """Render each dialogue as the text that ends where the assistant's next turn begins.
 
     Args:
-        tokenizer: It has a chat template.
-        dialogues: The turns so far of each.
-        think: Whether a model that thinks may do so now; else its thought is closed, and the answer comes next.
+        tokenizer: A tokenizer with a chat template.
+        dialogues: The turns of each dialogue so far.
+        think: Whether a thinking model may think now; otherwise its thought is closed, and the answer comes next.
 
     Raises:
-        SettingsError: The template refuses the turns of one, or loses one of them wherever it is placed.
+        SettingsError: The template refuses a dialogue, or loses one of its turns wherever that is placed.
     """
     if not dialogues:
         return []
@@ -72,8 +72,8 @@ def prompts(
         raise SettingsError(f"the chat template drops the {' and '.join(lost)} turns of a dialogue: {REMEDY}")
     if found.header is None:
         raise SettingsError(
-            "the chat template ignores add_generation_prompt, and what begins the assistant's turn cannot be told from "
-            f"a dialogue that has one: {REMEDY}"
+            "the chat template ignores add_generation_prompt, and how the assistant's turn begins cannot be read "
+            f"off a dialogue that has one: {REMEDY}"
         )
     variables: dict[str, Any] = {found.style.switch: False} if found.style and found.style.switch and not think else {}
     try:
@@ -85,7 +85,7 @@ def prompts(
 
 
 def told(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """A dialogue that ends with the assistant's turn, with what the template writes behind it.
+    """Render a dialogue that ends with the assistant's turn, including the text that the template adds after it.
 
     Raises:
         SettingsError: The template refuses the turns.
@@ -105,7 +105,7 @@ def rendered(
     date: datetime = FROZEN,
     **variables: Any,
 ) -> str:
-    """Turns as the template writes them, on one and the same date."""
+    """Apply the template to one dialogue, always with the same date."""
     options = {**variables, "add_generation_prompt": add_generation_prompt, "date": date}
     return all_rendered(tokenizer, [list(messages)], **options)[0]
 
@@ -118,7 +118,7 @@ def all_rendered(
     date: datetime = FROZEN,
     **variables: Any,
 ) -> list[str]:
-    """The same for many dialogues, in one call."""
+    """Apply the template to many dialogues in one call, always with the same date."""
     source, other = _source(tokenizer), dict[str, str]()
     if "strftime_now" in source:
         other["chat_template"] = source = f"{_calendar(date)}\n{source}"  # Jinja drops the line end after a block here
@@ -134,7 +134,7 @@ def all_rendered(
 
 
 def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What is peculiar about a template, in words; {} where nothing is, or where there is no template."""
+    """Describe what is peculiar about a template, in words; {} if nothing is, or if there is no template."""
     if not getattr(tokenizer, "chat_template", None):
         return {}
     found = probed(tokenizer)
@@ -152,7 +152,7 @@ _probed: WeakKeyDictionary[Any, tuple[str, ChatTemplate]] = WeakKeyDictionary()
 
 
 def probed(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """What the tokenizer's template does; tried anew only where it has become another one."""
+    """Probe what the tokenizer's template does; the result is kept until the template changes."""
     source = _source(tokenizer)
     known = _probed.get(tokenizer)
     if known is None or known[0] != source:
@@ -179,7 +179,7 @@ def _probe(tokenizer: PreTrainedTokenizerBase, source: str) -> ChatTemplate:
 
 
 def _header(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What a template leaves out that ignores `add_generation_prompt`, read off a dialogue with an assistant's turn."""
+    """Read the missing start of the assistant's turn off a dialogue that has one; see `ChatTemplate.header`."""
     asked = _try(tokenizer, _marked(("user",)))
     if asked is None or asked != _try(tokenizer, _marked(("user",)), add_generation_prompt=False):
         return ""
@@ -191,12 +191,12 @@ def _header(tokenizer: PreTrainedTokenizerBase) -> str | None:
     between = whole.partition(assistant.content)[0].rpartition(user.content)[2]
     if ends.startswith(between.rstrip()):
         return ""  # the user's turn always ends where the assistant's begins
-    # a blank before the reply is the model's to write: vocabularies glue it to the first word
+    # the model itself writes a blank before the reply: vocabularies join it to the first word
     return between.removeprefix(ends).rstrip(" ") if between.startswith(ends) else None
 
 
 def _lost(tokenizer: PreTrainedTokenizerBase, *roles: Role) -> set[Role] | None:
-    """Roles of marked turns that do not arrive; None where the template refuses the dialogue."""
+    """Return the roles of marked turns that do not arrive; None if the template refuses the dialogue."""
     marked = _marked(roles)
     text = _try(tokenizer, marked)
     return None if text is None else {m.role for m in marked if m.content not in text}
@@ -214,7 +214,7 @@ def _try(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], **opti
 
 
 def _moved(messages: Sequence[Message]) -> list[Message]:
-    """The turns with the text of each system's in the user's that follows."""
+    """Move the text of each system turn to the beginning of the following user turn."""
     out: list[Message] = []
     waiting: list[str] = []
     for message in messages:
@@ -227,7 +227,7 @@ def _moved(messages: Sequence[Message]) -> list[Message]:
             waiting = []
     if waiting:
         raise SettingsError(
-            "the chat template has no place for a system turn, and no user turn follows the one that says "
+            "the chat template has no place for a system turn, and no user turn follows the one with the text "
             f"{waiting[0][:40]!r}: put the text into a user turn"
         )
     return out
@@ -239,7 +239,7 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _calendar(date: datetime) -> str:
-    """`strftime_now` as a macro of text alone: the sandbox of templates takes no functions from outside."""
+    """Write `strftime_now` as a Jinja macro, since the sandbox of templates takes no functions from outside."""
     said = "".join(f"|replace('{d}','{_said(date, d)}')" for d in _DIRECTIVES if _said(date, d))
     return f"{{% macro strftime_now(format) %}}{{{{ format{said}|replace('%%','%') }}}}{{% endmacro %}}"
 

@@ -1,9 +1,9 @@
-"""A chat template that writes many dialogues: compiled once, and given only what changes from one to the next.
+"""Fast rendering of many dialogues: the chat template is compiled once and given only what changes between dialogues.
 
-For every dialogue transformers copies all that it hands to the template, and Jinja builds anew the names that every
-template may use; both took longer than the template itself. Here turns are plain texts from the start, and the names
-are laid out once. The template runs in transformers' own sandbox, and only where it was seen to write marked dialogues
-as transformers does; everything else is left to `apply_chat_template`.
+For every dialogue, transformers copies all arguments of the template, and Jinja rebuilds the names that every template
+may use; both took longer than the template itself. Here turns are plain texts from the start, and the names are
+prepared once. The template runs in transformers' own sandbox, and only after it was seen to write marked dialogues as
+transformers does; everything else is left to `apply_chat_template`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEW = 4
-"""Up to this many dialogues transformers' way is taken: compiling the template would take longer."""
+"""Up to this many dialogues are left to transformers, since compiling the template would take longer."""
 _PLAIN = (str, bool, int, float, type(None))
 _MARKS = " \u00a0<b>&amp;'\"\\ {{ messages }} {% raw %} \ue000\n\t"
-"""What a text may be changed at: blanks at its ends, what HTML and Jinja escape, private characters, line ends."""
+"""Text that templates might change: blanks at its ends, what HTML and Jinja escape, private characters, line ends."""
 
 _compiled: WeakKeyDictionary[Any, dict[tuple[Any, ...], Template | None]] = WeakKeyDictionary()
 
@@ -33,21 +33,21 @@ def written(
     variables: Mapping[str, Any],
     source: str,
 ) -> list[str] | None:
-    """What `apply_chat_template` gives for each dialogue.
+    """Render each dialogue as `apply_chat_template` does.
 
     Args:
-        tokenizer: It has a chat template.
-        dialogues: At least one turn each.
-        variables: What the template is given besides the turns, without the special tokens.
+        tokenizer: A tokenizer with a chat template.
+        dialogues: The turns of each dialogue.
+        variables: Variables of the template other than the turns and the special tokens.
         source: The template's text.
 
     Returns:
-        The texts; None where transformers has to write them: they are few, something is not plain text, the tokenizer
-        has a way of its own, or the template was not seen to write the same, or raises an error.
+        The texts; None if transformers has to write them, because there are only few, something is not plain text, the
+        tokenizer overrides `apply_chat_template`, or the template raises an error or was not seen to write the same.
     """
     names = {"tools": None, "documents": None, **tokenizer.special_tokens_map, **variables}
     plain = all(type(m.content) is str for messages in dialogues for m in messages) and all(dialogues)
-    if len(dialogues) <= FEW or not plain or not all(type(v) in _PLAIN for v in names.values()):
+    if len(dialogues) <= FEW or not plain or not all(map(_is_plain, names.values())):
         return None
     template = _template(tokenizer, names, source)
     try:
@@ -56,12 +56,17 @@ def written(
         return None
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is plain, or a list of texts, as the additional special tokens of some tokenizers are."""
+    return type(value) in _PLAIN or (type(value) in (list, tuple) and all(type(one) is str for one in value))
+
+
 def _one(template: Template, messages: Sequence[Message], names: Mapping[str, Any]) -> str:
     return template.render({**names, "messages": [{"role": str(m.role), "content": m.content} for m in messages]})
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, names: Mapping[str, Any], source: str) -> Template | None:
-    """The compiled template, if it writes marked dialogues as transformers does; found out once."""
+    """Return the compiled template if it writes marked dialogues as transformers does; this is tested once."""
     known = _compiled.setdefault(tokenizer, {})
     key = (source, *sorted((name, repr(value)) for name, value in names.items()))
     if key not in known:
@@ -71,7 +76,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, names: Mapping[str, Any], sour
 
 
 def _laid_out(tokenizer: PreTrainedTokenizerBase, source: str) -> Template | None:
-    """The template in transformers' sandbox, with the names that all templates may use in one dictionary."""
+    """Compile the template in transformers' sandbox, with the names that all templates may use in one dictionary."""
     from transformers import PreTrainedTokenizerBase
 
     kind = type(tokenizer)
@@ -89,11 +94,12 @@ def _laid_out(tokenizer: PreTrainedTokenizerBase, source: str) -> Template | Non
 
 
 def _proven(tokenizer: PreTrainedTokenizerBase, template: Template, names: Mapping[str, Any], source: str) -> bool:
-    """Whether the template writes dialogues of several shapes, with everything in them that may be changed, alike.
+    """Whether the template writes dialogues of several shapes, full of text that it might change, as transformers does.
 
-    One shape that both refuse shows nothing, but at least one has to be written.
+    A shape that both refuse proves nothing, so at least one has to be written.
     """
-    mark = _MARKS + "".join(value for value in names.values() if type(value) is str) + " "
+    listed = [one for value in names.values() for one in (value if type(value) in (list, tuple) else [value])]
+    mark = _MARKS + "".join(one for one in listed if type(one) is str) + " "
     shapes = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
     seen = False
     for shape in shapes:

@@ -1,8 +1,8 @@
 """The five prompts of KoBBQ (Jin et al. 2024, arXiv 2307.16778), put together from their parts.
 
 The parts are those of evaluation/0_evaluation_prompts.tsv (naver-ai/KoBBQ 0dd165a, MIT). Its ready-made prompts are not
-used: the third one prints "{B}" and "{C}" instead of two of its options. Each prompt has a wording of its own for the
-option that nothing can be known, which takes the place of the data set's.
+used: the third one prints "{B}" and "{C}" instead of two of its options. Each prompt has its own wording of the
+"cannot be known" option, which replaces that of the data set.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import NamedTuple
 
 
 class KoBBQPrompt(NamedTuple):
-    """The parts of one prompt; each of the labels is followed by its text at once."""
+    """The parts of one prompt; each label is followed directly by its text."""
 
     instruction: str
     context: str
     """Label of the context, its blank included."""
     question: str
     options: tuple[str, str, str]
-    """Labels of the options in the order of their places."""
+    """Labels of the options by position."""
     answer: str
-    """What the answer follows."""
+    """Label that the answer follows."""
     unknown: str
-    """Wording of the option that nothing can be known."""
+    """Wording of the "cannot be known" option."""
 
     def text(self, context: str, question: str, options: Sequence[str]) -> str:
-        """The whole prompt.
+        """Return the whole prompt.
 
         Args:
-            context: Of the question.
+            context: Context of the question.
             question: What is asked.
             options: Texts of the options, in the order in which they are shown.
         """
@@ -66,6 +66,6 @@ PROMPTS: Mapping[int, KoBBQPrompt] = MappingProxyType(
         ),
     }
 )
-"""By the number that the file gives them."""
+"""The prompts by their numbers in the file."""
 SMALL_LETTERS = frozenset(number for number, prompt in PROMPTS.items() if prompt.options == _SMALL)
 """Prompts that are to be answered with a small letter."""

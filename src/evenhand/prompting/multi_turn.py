@@ -1,7 +1,7 @@
-"""What methods say to a model around a question: where a text is put, and how the turns of many items go on together.
+"""Texts that methods add around a question: where they are placed, and how the turns of many items advance together.
 
-A turn of all items is one batch. An item whose turn never came leaves as "unanswered", with the reason; the others go
-on. A thought is shown to nobody: later turns are given what follows it, and the record keeps all of it.
+One turn of all items is one batch. An item whose turn was never written leaves as "unanswered", with the reason; the
+others continue. A thought is not shown in later turns, which get only the text after it; the record keeps it in full.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from evenhand.prompting.sessions import conversation
 Place = Literal["before", "after", "system"]
 """Where an instruction stands: before or after the question in the user's turn, or as the system's turn."""
 Follow = Callable[[int, Dialogue], Dialogue]
-"""From an item's index and its dialogue with the first reply to the dialogue that is asked next."""
+"""Function of an item's index and its dialogue with the first reply that returns the dialogue to ask next."""
 
 
 # ------------------------------------------------------------------------------------------- where a text is put
 
 
 def placed(dialogue: Dialogue, text: str, place: Place) -> Dialogue:
-    """Put a text before or after the last turn's, or into the system's turn, which is added where there is none.
+    """Put a text before or after that of the last turn, or into the system's turn, which is added if there is none.
 
-    A bare text is to be gone on with where it ends, so there "after" is before it too.
+    A bare text must be continued where it ends, so for it "after" means before as well.
     """
     first, last = dialogue.messages[0], dialogue.messages[-1]
     if place == "system":
@@ -41,13 +41,13 @@ def placed(dialogue: Dialogue, text: str, place: Place) -> Dialogue:
 
 
 def instructed(question: Question, text: str, place: Place, model: Model) -> Question:
-    """The question with an instruction; one that stands before it leaves template and way of answering open.
+    """Add an instruction to a question; one before the question leaves its template and way of answering open.
 
     Args:
         question: What is asked.
         text: The instruction.
         place: Where it stands.
-        model: Is asked; an instruction elsewhere goes into the prompt for its way of reading answers.
+        model: The model that is asked; an instruction elsewhere goes into the prompt for its way of reading answers.
     """
     if place == "before" and question.dialogue is None:
         return question.altered(header=f"{text}\n\n{question.header}")
@@ -55,13 +55,13 @@ def instructed(question: Question, text: str, place: Place, model: Model) -> Que
 
 
 def question_turn(question: Question) -> Dialogue:
-    """The turn that shows a question without the request for a letter; a ready dialogue as it is."""
+    """Return the turn that shows a question without the request for a letter; a ready dialogue stays as it is."""
     turn = Message("user", question.preamble + question_block(question))
     return question.dialogue or Dialogue((turn,), question.draw)
 
 
 def thinking(question: Question, instruction: str, think: str, place: Place) -> Dialogue:
-    """The turn that asks to think about a question first, which is shown without the request for a letter."""
+    """Return the turn that asks to think about a question first, which it shows without the request for a letter."""
     return placed(placed(question_turn(question), instruction, place), think, "after")
 
 
@@ -69,50 +69,53 @@ def thinking(question: Question, instruction: str, think: str, place: Place) -> 
 
 
 def read_by(model: Model, question: Question) -> AnswerBy:
-    """How a model reads the answer to a question: as the methods around it declare, else the question, else the model.
+    """Return how the answer is read: as the methods around the model declare, else the question, else the model.
 
-    That is what `Reading.put` makes of the question on its way down a stack.
+    `Reading.put` gives the question the same value on its way down a stack.
     """
     return model.declared.answer_by or question.answer_by or model.answer_by or "letters"
 
 
 def ways_of_reading(model: Model) -> Callable[[Question], AnswerBy]:
-    """`read_by` for many questions: what the methods around a model declare is found out once."""
+    """Return `read_by` for many questions: what the methods around a model declare is looked up once."""
     around, own = model.declared.answer_by, model.answer_by
     return lambda question: around or question.answer_by or own or "letters"
 
 
 def prompts_of(model: Model) -> Callable[[Question], Dialogue]:
-    """`prompt_of` for many questions."""
+    """Return `prompt_of` for many questions of one model."""
     way = ways_of_reading(model)
     return lambda question: as_dialogue(question, way(question))
 
 
 def prompt_of(model: Model, question: Question) -> Dialogue:
-    """The dialogue in which a question comes to be answered, if the methods around the model add nothing to it."""
+    """Return the dialogue in which a question is answered if the methods around the model add nothing to it."""
     return as_dialogue(question, read_by(model, question))
 
 
 def choose_instructed(model: Model, questions: Sequence[Question]) -> list[Choice]:
-    """Answers to questions that a method put an instruction to, with the prompt in the record.
+    """Answer questions to which a method added an instruction, with the prompt in the record.
 
-    A method below this one that asks something else keeps a record of its own, which stays.
+    The record of a method below this one that asks something else is kept.
     """
     answers, prompt = model.choose(questions), prompts_of(model)
     return [replace(c, before=c.before or prompt(q).messages) for q, c in zip(questions, answers, strict=True)]
 
 
 def write_instructed(model: Model, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[Reply]:
-    """Replies to dialogues that a method put an instruction to, with the prompt in the record."""
+    """Reply to dialogues to which a method added an instruction, with the prompt in the record."""
     replies = model.generate(dialogues, sampling)
     return [replace(r, before=r.before or d.messages) for d, r in zip(dialogues, replies, strict=True)]
 
 
 def write(model: Model, asked: Sequence[Dialogue], sampling: Sampling) -> tuple[dict[int, Dialogue], list[Reply]]:
-    """One written turn of all: by index the dialogues that it came for, with it; and every reply.
+    """Let the model write one turn of all dialogues.
 
-    A thought is left out of the dialogues. Where it never ended, there is no turn: the reply has no text then, and its
-    record has what was thought.
+    A thought is left out of the dialogues. If it never ended, there is no turn: the reply then has no text, and its
+    record contains the thought.
+
+    Returns:
+        The dialogues with the new turn, by index, without those for which none was written; and every reply.
     """
     replies = [_with_turn(d, r) for d, r in zip(asked, model.generate(asked, sampling), strict=True)]
     pairs = enumerate(zip(asked, replies, strict=True))
@@ -133,12 +136,12 @@ def _with_turn(asked: Dialogue, reply: Reply) -> Reply:
 
 
 def recorded(before: Sequence[Message], turn: int, written: str) -> tuple[Message, ...]:
-    """The turns of a conversation for the record, where one of them was shown without its thought.
+    """Return the turns of a conversation for the record, with the thought of a turn that was shown without it.
 
     Args:
-        before: The turns, as they were shown.
-        turn: Which of them was written by the model.
-        written: It as it was written.
+        before: The turns as they were shown.
+        turn: Index of the turn that the model wrote.
+        written: That turn as the model wrote it.
     """
     shown = Message("assistant", thoughts.answer(written))
     if written == shown.content or tuple(before[turn : turn + 1]) != (shown,):
@@ -154,15 +157,15 @@ def write_then_choose(
     writing: Sampling,
     answering: Sampling,
 ) -> list[Choice]:
-    """A written turn, then the answer in the same conversation.
+    """Let the model write a turn, then answer in the same conversation.
 
     Args:
         model: The model.
-        questions: What is answered in the end.
-        asked: Per question the dialogue that asks for the written turn.
+        questions: The questions to answer in the end.
+        asked: For each question, the dialogue that asks for the written turn.
         follow: Makes the dialogue that asks for the answer.
-        writing: How the first turn is drawn.
-        answering: How the answer is, where it is generated and its question does not say.
+        writing: Sampling of the written turn.
+        answering: Sampling of an answer that is generated and whose question sets none.
     """
     with conversation() as talk:
         written, replies = write(model, asked, writing)
@@ -184,7 +187,7 @@ def write_then_choose(
 def write_then_write(
     model: Model, asked: Sequence[Dialogue], follow: Follow, first: Sampling, second: Sampling
 ) -> list[Reply]:
-    """A written turn, then the reply in the same conversation."""
+    """Let the model write a turn, then reply in the same conversation."""
     with conversation() as talk:
         written, replies = write(model, asked, first)
         turns = {i: follow(i, d) for i, d in written.items()}
@@ -202,5 +205,5 @@ def write_then_write(
 
 
 def unanswered(reply: Reply) -> Choice:
-    """The answer to a question that a turn before it never came for."""
+    """Return the answer to a question for which an earlier turn was never written."""
     return Choice(None, status="unanswered", note=reply.note, usage=reply.usage, before=reply.before)

@@ -1,4 +1,4 @@
-"""Orders of options: which to ask, and what their answers say together (Liusie et al. 2024, arXiv 2403.13590).
+"""Orders of options: which to ask, and how their answers are combined (Liusie et al. 2024, arXiv 2403.13590).
 
 An order is a tuple of option identities: `order[j]` is the option shown at position j.
 """
@@ -25,11 +25,11 @@ Mean = Literal["arithmetic", "geometric"]
 Order = tuple[int, ...]
 
 MOST = 720
-"""Most orders of one question: all of six options."""
+"""Maximum number of orders of one question: all orders of six options."""
 KEPT = 16_384
-"""Sets of option texts whose movable places are remembered."""
+"""Number of sets of option texts whose movable positions are remembered."""
 LEAST_PROBABILITY = 1e-12
-"""Smaller ones count as this much in a geometric mean, so that one impossible position does not decide alone."""
+"""Lower bound of probabilities in a geometric mean, so that one impossible position does not decide alone."""
 
 _ALL_OF = re.compile(
     r"\b(?:all|none|neither|either|both|any|each)\b.{0,20}\b(?:above|below|foregoing|previous|preceding|options|choices|"
@@ -47,20 +47,20 @@ class Movable(NamedTuple):
     """Which options of a question may change places."""
 
     places: tuple[int, ...]
-    """The positions, in the shown order, whose options may be exchanged."""
+    """Positions in the shown order whose options may be exchanged."""
     note: str
-    """Why the others may not; "" where all may."""
+    """Why the other options may not; "" if all may."""
 
 
 def movable(question: Question) -> Movable:
-    """Which positions may be re-ordered: an option such as "all of the above" keeps its place, as do those it names."""
+    """Find the positions that may be reordered: options like "all of the above" and those they name stay in place."""
     options = question.options
     return _movable(tuple(options if question.shown is None else [options[o] for o in question.shown]))
 
 
 @lru_cache(maxsize=KEPT)
 def _movable(shown: tuple[str, ...]) -> Movable:
-    """`movable` by the texts in the shown order: what reads the orders of a question, asks for it again and again."""
+    """Compute `movable` from the texts in the shown order; cached, since it is needed again for every set of orders."""
     fixed: set[int] = set()
     for place, text in enumerate(shown):
         named = _letters_named(text, len(shown))
@@ -80,13 +80,13 @@ def _letters_named(text: str, count: int) -> set[int]:
 
 
 def orders_of(question: Question, kind: Kind, *, count: int = 0, seed: int = 0) -> list[Order]:
-    """The orders to ask a question in; the shown one is the first, unless they are drawn.
+    """Return the orders in which to ask a question; the shown one is the first, unless they are drawn.
 
     Args:
-        question: Its positional options keep their places.
+        question: The question; options that refer to positions keep their places.
         kind: "full" is all of them, "cyclic" the rotations, "sampled" uniform draws (with replacement).
         count: Number of draws.
-        seed: Of the draws, together with the question's id and options: they do not depend on what else is asked.
+        seed: Seed of the draws, with the question's id and options: they do not depend on what else is asked.
 
     Raises:
         SettingsError: "full" would be more than `MOST`, or no draws were asked for.
@@ -114,7 +114,7 @@ def _all_orders(order: Order, places: tuple[int, ...]) -> tuple[Order, ...]:
 
 
 def _placed(order: Order, places: Sequence[int], turn: Sequence[int]) -> Order:
-    """The order with the options at `places` exchanged among them."""
+    """Return the order with the options at `places` permuted among those places."""
     out = list(order)
     for place, taken in zip(places, turn, strict=True):
         out[place] = order[places[taken]]
@@ -131,7 +131,7 @@ def debias(by_position: Array, orders: Sequence[Order], mean: Mean = "arithmetic
     Args:
         by_position: [orders, K] probabilities of the positions.
         orders: The order of each row.
-        mean: Over the orders.
+        mean: Kind of mean over the orders.
 
     Returns:
         [K] probabilities of the options by identity.
@@ -141,11 +141,11 @@ def debias(by_position: Array, orders: Sequence[Order], mean: Mean = "arithmetic
 
 
 def averaged(by_option: Array, mean: Mean = "arithmetic") -> Array:
-    """`debias` of probabilities that are by identity already, of any number of questions at once.
+    """Apply `debias` to probabilities that are already by identity, of any number of questions at once.
 
     Args:
-        by_option: [..., orders, K] probabilities of the options, whatever the order.
-        mean: Over the orders.
+        by_option: [..., orders, K] probabilities of the options by identity.
+        mean: Kind of mean over the orders.
 
     Returns:
         [..., K] probabilities of the options by identity.
@@ -157,12 +157,12 @@ def averaged(by_option: Array, mean: Mean = "arithmetic") -> Array:
 
 
 def by_position(probabilities: Sequence[float], order: Order) -> list[float]:
-    """Probabilities by identity, put in the order of the positions."""
+    """Put probabilities by identity into the order of the positions."""
     return [probabilities[option] for option in order]
 
 
 def pairwise(wins: Array) -> Array:
-    """Debiased preferences from comparisons in both orders: (P_ij + 1 - P_ji) / 2 (Liusie et al. 2024).
+    """Debias preferences from comparisons in both orders: (P_ij + 1 - P_ji) / 2 (Liusie et al. 2024).
 
     Args:
         wins: [N, N] P(the first is preferred), row shown first, column second; the diagonal is not read.
@@ -184,13 +184,13 @@ def flips(decisions: Sequence[int | None]) -> bool:
 
 
 def sensitivity(by_option: Array) -> float:
-    """Mean half-L1 distance between the mapped-back distributions of two orders, over all pairs of orders (ours).
+    """Compute the mean half-L1 distance between the distributions by identity of two orders, over all pairs (ours).
 
     Args:
         by_option: [orders, K] probabilities by identity.
 
     Returns:
-        0 where no order matters, at most 1; nan of a single order.
+        0 if the order does not matter, at most 1; nan for a single order.
     """
     p = np.asarray(by_option, dtype=np.float64)
     if len(p) < 2:

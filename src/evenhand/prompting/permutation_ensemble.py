@@ -1,8 +1,8 @@
-"""The teacher of option-order debiasing: what a model says of a question when the order of its options is averaged out.
+"""The permutation ensemble: what a model answers when the order of a question's options is averaged out.
 
 Source: Liusie, Fathullah, Gales 2024, "Teacher-Student Training for Debiasing: General Permutation Debiasing for Large
 Language Models" (arXiv 2403.13590). White-box: the mean over orders of the option probabilities. Black-box: one sampled
-decision in each of many random orders, counted by option. Ours: the geometric mean, and the cyclic orders with it.
+decision in each of many random orders, counted by option. The geometric mean and its cyclic orders are ours.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ WhichMean = Literal["auto", "arithmetic", "geometric"]
 Distribution = tuple[float, ...]
 
 FULL_UP_TO = 3
-"""With so many movable options, all orders are few enough to be the default."""
+"""Maximum number of movable options with which all orders are the default."""
 REPLY = Sampling(max_new_tokens=64)
-"""How a decision is sampled where neither question nor model says; the length is that of every written choice."""
+"""Sampling of a decision if neither question nor model sets it; the length is that of every written choice."""
 
 
 class _Asked(NamedTuple):
-    """A question with what it was asked in all orders."""
+    """A question with its answers in all orders."""
 
     question: Question
     orders: tuple[Order, ...]
     first: Question
-    """As it was put in the first of the orders."""
+    """The question as it was asked in the first order."""
     answers: Sequence[Choice]
     """One per order."""
 
 
 _Decided = tuple[tuple[int | None, ...], Distribution | None]
-"""The decision in each order, and what all orders say together."""
+"""The decision in each order, and the distribution over all orders together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +53,21 @@ class Debiased:
     """One question, asked in many orders."""
 
     probabilities: Distribution | None
-    """P_deb over option identities; None where the question has no answer."""
+    """P_deb over option identities; None if the question has no answer."""
     orders: tuple[Order, ...]
-    """In which it was asked; `orders[n][j]` is the identity shown at position j."""
+    """Orders in which it was asked; `orders[n][j]` is the identity shown at position j."""
     decisions: tuple[int | None, ...]
-    """Per order the chosen identity: the likeliest, or with sampled decisions the drawn one; None was unparsed."""
+    """Chosen identity in each order: the most probable one, or the drawn one of sampled decisions; None if unparsed."""
     distributions: tuple[Distribution | None, ...]
-    """Per order the probabilities by identity; None where the model gave only a decision."""
+    """Probabilities by identity in each order; None if the model gave only a decision."""
     usage: Usage
-    """Of all orders together."""
+    """Cost of all orders together."""
     status: Literal["answered", "unparsed", "unanswered"] = "answered"
     note: str = ""
     mass: float | None = None
-    """Mean probability of any option letter, where every order has one."""
+    """Mean probability of any option letter; None if an order has none."""
     before: tuple[Message, ...] = ()
-    """For the record: the prompt in the first order, as it was really put, and a mark that says so."""
+    """For the record: the prompt in the first order as really asked, and a note that it is the first of several."""
 
     @property
     def decision(self) -> int | None:
@@ -77,7 +77,7 @@ class Debiased:
 
     @property
     def choice(self) -> Choice:
-        """The same as the answer to the question."""
+        """Return the result as the answer to the question."""
         return Choice(
             self.decision,
             self.probabilities,
@@ -99,26 +99,26 @@ def debiased(
     draws: int = 32,
     seed: int = 0,
 ) -> list[Debiased]:
-    """Ask questions in many orders, all in one call of `model.choose`, and average the order out.
+    """Ask questions in many orders, all in one call of `model.choose`, and average the orders out.
 
     Args:
-        model: The teacher; it needs only `choose`.
-        questions: Options that speak of positions keep their places, and the result's note says so.
-        decisions: "probabilities" averages distributions; "sampled" counts sampled decisions, as of a black box: drawn
-            from the distribution where the model gives one, else the decision of a reply written at temperature 1.
-        orders: "full" is all, "cyclic" the rotations, "sampled" uniform draws. "auto" is sampled with sampled
+        model: The model of the ensemble; it needs only `choose`.
+        questions: The questions; options that refer to positions keep their places, as the result's note says.
+        decisions: "probabilities" averages distributions; "sampled" counts sampled decisions, as for a black box: drawn
+            from the distribution if the model gives one, else the decision of a reply written at temperature 1.
+        orders: "full" is all orders, "cyclic" the rotations, "sampled" uniform draws. "auto" is sampled with sampled
             decisions, else full with up to three movable options and cyclic with more.
-        mean: Of the distributions. "auto" is geometric over cyclic orders, where the arithmetic mean may favour
+        mean: Mean of the distributions. "auto" is geometric over cyclic orders, where the arithmetic mean may favour
             another option, else arithmetic.
-        draws: Number of orders where they are drawn.
-        seed: Of orders and decisions, together with each question's id and options.
+        draws: Number of orders if they are drawn.
+        seed: Seed of orders and decisions, together with each question's id and options.
 
     Returns:
-        One per question, in order. A question with an unanswered order is unanswered; draws that could not be parsed
-        are left out and noted.
+        One result per question, in order. A question with an unanswered order is unanswered; draws that could not be
+        parsed are left out and noted.
 
     Raises:
-        SettingsError: Settings that contradict one another, too many orders, or a model that gives no probabilities.
+        SettingsError: Settings contradict one another, there are too many orders, or the model gives no probabilities.
     """
     check(decisions=decisions, orders=orders, mean=mean, draws=draws)
     plans = [orders_of(q, kind_of(q, decisions, orders), count=draws, seed=seed) for q in questions]
@@ -144,10 +144,10 @@ def check(*, decisions: Decisions, orders: WhichOrders, mean: WhichMean, draws: 
     """Refuse settings that contradict one another.
 
     Raises:
-        SettingsError: The message says which, and what to give.
+        SettingsError: Settings contradict one another; the message says which, and what to give.
     """
     if draws < 1:
-        raise SettingsError(f"draws={draws} must be at least 1; on most sets 32 orders a question are enough")
+        raise SettingsError(f"draws={draws} must be at least 1; on most sets 32 orders per question are enough")
     if decisions == "sampled" and orders in ("full", "cyclic"):
         raise SettingsError(f"sampled decisions are taken in drawn orders: leave orders={orders} out")
     if decisions == "sampled" and mean == "geometric":
@@ -155,7 +155,7 @@ def check(*, decisions: Decisions, orders: WhichOrders, mean: WhichMean, draws: 
 
 
 def kind_of(question: Question, decisions: Decisions, orders: WhichOrders) -> Kind:
-    """Which orders "auto" stands for."""
+    """Resolve "auto" to the orders of a question."""
     if orders != "auto":
         return orders
     if decisions == "sampled":
@@ -164,26 +164,25 @@ def kind_of(question: Question, decisions: Decisions, orders: WhichOrders) -> Ki
 
 
 def mean_of(kind: Kind, mean: WhichMean) -> Mean:
-    """Which mean "auto" stands for."""
+    """Resolve "auto" to the mean over a kind of orders."""
     if mean != "auto":
         return mean
     return "geometric" if kind == "cyclic" else "arithmetic"
 
 
 def sampled_question(question: Question, model: Model, seed: int, draw: int = 0) -> Question:
-    """The question, so that a written answer is drawn from the model's own distribution.
+    """Set a question's sampling so that a written answer is drawn from the model's own distribution.
 
-    Everything else of its sampling is the question's own, else that of the nearest method around the model that draws
-    its answers by a sampling of its own (`self_debias`, and `moral_self_correction` and `intent_self_correction` where
-    they reason: their limit, no stop string), else the model's: other methods leave the limit and the stop strings that
-    a model was loaded with as they are.
+    All other sampling settings are the question's own, else those of the nearest method around the model that has its
+    own sampling (`self_debias`, and `moral_self_correction` and `intent_self_correction` when they reason: their limit,
+    no stop string), else the model's: other methods keep the limit and stop strings that a model was loaded with.
     """
     base = question.sampling or model.sampling or REPLY
     return question.altered(draw=draw, sampling=replace(base, temperature=1.0, top_p=1.0, seed=seed))
 
 
 def drawn(probabilities: Sequence[float], uniform: float) -> int:
-    """The outcome whose share of [0, 1) holds `uniform`; an outcome of probability 0 is never drawn."""
+    """Return the outcome whose part of [0, 1) contains `uniform`; an outcome of probability 0 is never drawn."""
     edges = np.cumsum(np.asarray(probabilities, dtype=np.float64))
     place = int(np.searchsorted(edges, uniform * edges[-1], side="right"))
     return min(place, int(np.flatnonzero(np.asarray(probabilities))[-1]))
@@ -194,7 +193,7 @@ def _put(question: Question, order: Order, n: int, model: Model, draws: int, see
 
 
 def _unsampled(asked: Sequence[Question], answers: Sequence[Choice]) -> str:
-    """Why decisions that were drawn by the model itself look as if they were not, or ""."""
+    """Return why decisions drawn by the model itself look as if nothing had been sampled, or ""."""
     draws = [
         (
             (q.id, q.question, q.context, q.preamble, q.order),
@@ -219,7 +218,7 @@ def _by_question(
 
 
 def _recorder(model: Model) -> Callable[[_Asked], tuple[Message, ...]]:
-    """What makes the record of a question: the first of its prompts, and that it is the first of so many."""
+    """Return a function that makes the record of a question: its first prompt, and the number of orders."""
     prompt = prompts_of(model)
 
     @cache
@@ -234,7 +233,7 @@ def _recorder(model: Model) -> Callable[[_Asked], tuple[Message, ...]]:
 
 
 def _averaged(model: Model, asked: Sequence[_Asked], means: Sequence[Mean]) -> list[_Decided]:
-    """Decisions and mean distributions; those of one shape are averaged together."""
+    """Compute decisions and mean distributions; questions of one shape are averaged together."""
     shapes: dict[tuple[Mean, int, int], list[int]] = {}
     for i, (mine, mean) in enumerate(zip(asked, means, strict=True)):
         known = [a.probabilities for a in mine.answers if a.probabilities is not None]
@@ -266,7 +265,7 @@ def _counted(mine: _Asked, seed: int) -> _Decided:
 
 
 def _masses(asked: Sequence[_Asked]) -> list[float | None]:
-    """The mean probability of any option letter by question; None where an order has none."""
+    """Compute the mean probability of any option letter by question; None if an order has none."""
     every = [[a.mass for a in mine.answers] for mine in asked]
     lengths: dict[int, list[int]] = {}
     for i, masses in enumerate(every):

@@ -1,7 +1,7 @@
-"""Prompt packs: the texts that methods put to a model, one YAML file a language.
+"""Prompt packs: the texts that methods use in prompts, one YAML file per language.
 
-English, German, Spanish, Catalan and Korean are shipped (`en`, `de`, `es`, `ca`, `ko`); a file of your own with the
-same keys is used by its path. A file says for every wording where it is from.
+English, German, Spanish, Catalan and Korean are shipped (`en`, `de`, `es`, `ca`, `ko`); your own file with the
+same keys is given by its path. A file states the source of every wording.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "prompts"
 
 
 def _fields(*names: str, needed: Collection[str] | None = None) -> AfterValidator:
-    """A text may have these fields in braces; those in `needed` (default: all) must be there."""
+    """Check that a text has only these fields in braces, and all of those in `needed` (default: all)."""
 
     def check(text: str) -> str:
         found = set(fields(text))
@@ -42,7 +42,7 @@ def _fields(*names: str, needed: Collection[str] | None = None) -> AfterValidato
 
 
 Told = Annotated[str, _fields("axis", needed=())]
-"""A text that may hold the word for the axis."""
+"""Text that may contain the field for the axis."""
 
 
 class _Texts(BaseModel):
@@ -50,10 +50,10 @@ class _Texts(BaseModel):
 
 
 class QuestionTexts(_Texts):
-    """How a question is put where a method writes the turn."""
+    """Texts around a question if a method writes the turn."""
 
     single_letter: str
-    """The request of the baseline prompt."""
+    """Request of the baseline prompt."""
 
 
 class SelfDebiasTexts(_Texts):
@@ -81,7 +81,7 @@ class IntentTexts(_Texts):
     critique: Annotated[str, _fields("asked", "reasoning", "answer", "aspect")]
     aspects: Annotated[dict[str, str], Field(min_length=1)]
     feedback: Annotated[str, _fields("aspect", "score", "reason")]
-    """One line of it."""
+    """One line of the feedback."""
     refine: Annotated[str, _fields("feedback")]
     refine_open: Annotated[str, _fields("feedback")]
 
@@ -93,15 +93,15 @@ class BiasFreeTexts(_Texts):
     reflect: Told
     reflect_open: Told
     answer_mark: str
-    """Begins the line that holds the answer."""
+    """Text that begins the line with the answer."""
     steps: Annotated[str, _fields("axis", "answer_mark", needed=["answer_mark"])]
     steps_open: Annotated[str, _fields("axis", "answer_mark", needed=["answer_mark"])]
     system_mark: str
-    """Stands above the first field of a rewrite, the system's text."""
+    """Heading of the first field of a rewrite, the system's text."""
     question_mark: str
-    """Stands above the second field, the question."""
+    """Heading of the second field, the question."""
     no_system: str
-    """Fills the first field where there is no system's text."""
+    """Content of the first field if there is no system text."""
     rewrite: Annotated[
         str,
         _fields(
@@ -116,19 +116,19 @@ class DecodingTexts(_Texts):
 
     prefix: Told
     sentences: dict[str, Told] | None = None
-    """Prefixes that are sentences of their own, by name, such as the paper's six; packs may leave them out."""
+    """Prefixes that are complete sentences, by name, such as the paper's six; packs may leave them out."""
 
 
 class DiagnosisTexts(_Texts):
     """Schick et al. 2021: self-diagnosis."""
 
     form: Annotated[str, _fields("text", "question")]
-    """What is put to the model, up to its answer."""
+    """Prompt up to the model's answer."""
     positive: str
-    """The answer that says that the text has the attribute."""
+    """Answer that the text has the attribute."""
     negative: str
     questions: Annotated[dict[str, str], Field(min_length=1)]
-    """By attribute, such as toxicity."""
+    """Questions by attribute, such as toxicity."""
 
 
 class PromptPack(_Texts):
@@ -138,24 +138,24 @@ class PromptPack(_Texts):
     question: QuestionTexts
     self_debias: SelfDebiasTexts
     instructions: Annotated[dict[str, Told], Field(min_length=1)]
-    """By name; with {axis}. `clauses` knows each by "ours_" and its name, too."""
+    """Clauses by name, with {axis}. `clauses` also accepts each with "ours_" before its name."""
     paper_instructions: dict[str, Told] | None = None
     """The originals of Chen et al. 2024, by name; they speak of gender. Packs may leave them out."""
     moral: MoralTexts
     intent: IntentTexts
     decoding: DecodingTexts
     diagnosis: DiagnosisTexts | None = None
-    """Left out by packs that were written before these texts; `diagnosis_texts` refuses such a pack."""
+    """None in packs that were written before these texts;  `diagnosis_texts` refuses such a pack."""
     bias_free: BiasFreeTexts | None = None
-    """Left out by packs that were written before these texts; `bias_free_texts` refuses such a pack."""
+    """None in packs that were written before these texts;  `bias_free_texts` refuses such a pack."""
     axes: dict[str, str]
-    """The word for an axis, by a benchmark's name of it."""
+    """Word for an axis, by the benchmark's name of it."""
     any_axis: str
-    """The word where no axis is asked for."""
+    """Word used if no axis is named."""
 
     @property
     def hash(self) -> str:
-        """Of all texts: a file may change while its path stays."""
+        """Hash of all texts, since a file may change while its path stays the same."""
         return digest(self.model_dump(exclude_none=True))
 
     @property
@@ -181,11 +181,11 @@ class PromptPack(_Texts):
         return self.diagnosis
 
     def prefix(self, name: str) -> str:
-        """A prefix of self-debiasing decoding that is a sentence of its own.
+        """Return a prefix of self-debiasing decoding that is a complete sentence.
 
         Raises:
             DataError: The pack has no such prefixes.
-            UnknownNameError: It has none of this name.
+            UnknownNameError: The pack has no prefix of this name.
         """
         if self.decoding.sentences is None:
             raise self._lacks("decoding.sentences")
@@ -201,30 +201,30 @@ class PromptPack(_Texts):
 
     @property
     def clauses(self) -> dict[str, str]:
-        """What `instruction` may say, by name.
+        """Instructions that `instruction` can use, by name.
 
-        These are the instructions, by their name alone and, as what is ours, after "ours_"; the originals of the paper;
-        and `self_awareness`. Packs need not have the last two.
+        These are the instructions, both by name and, as they are ours, with the prefix "ours_"; the originals of the
+        paper; and `self_awareness`. Packs need not have the last two.
         """
         own = {} if self.bias_free is None else {"self_awareness": self.bias_free.aware}
         ours = {f"ours_{name}": text for name, text in self.instructions.items()}
         return {**own, **ours, **(self.paper_instructions or {}), **self.instructions}
 
     def put(self, question: Question) -> Dialogue:
-        """The turn that puts a question to be answered by a letter: its ready dialogue, or its template's text."""
+        """Return the turn that asks for an answer by letter: the question's ready dialogue, or its template's text."""
         if question.dialogue is None and question.template == "letters":
             text = letters_template(question, self.question.single_letter)
             return Dialogue((Message("user", text),), question.draw)
         return as_dialogue(question, "letters")
 
     def worded(self, question: Question, answer_by: AnswerBy | None = None) -> Question:
-        """The question, with its prompt written out where this language words it otherwise than the template does.
+        """Write out the prompt of a question if this language words it differently from the template.
 
-        One that is answered by texts is put without any request, and stays.
+        A question answered by texts has no request in its prompt, and is returned unchanged.
 
         Args:
             question: What is asked.
-            answer_by: How the answer is read, where the question leaves it to the model.
+            answer_by: How the answer is read if the question leaves it to the model.
         """
         same = self.question.single_letter == SINGLE_LETTER or question.template != "letters"
         if same or question.dialogue is not None or (answer_by or question.answer_by) in BY_TEXT:
@@ -233,12 +233,12 @@ class PromptPack(_Texts):
 
     @old_arguments(topic="item_axis")
     def axis(self, axis: str, item_axis: str = "") -> str:
-        """The word for an axis.
+        """Return the word for an axis.
 
         Args:
-            axis: "auto" for the axis of `item_axis`, "any" for the word that fits all, a benchmark's name, or the word.
-            item_axis: The axis that an item is about, as its benchmark names it; one without a word here gets the
-                general one.
+            axis: "auto" for that of `item_axis`, "any" for the word that fits all, a benchmark's axis, or the word.
+            item_axis: The axis that an item is about, as its benchmark names it; an axis without a word in the pack
+                gets the general one.
         """
         if axis == "auto":
             return self.axes.get(item_axis, self.any_axis)
@@ -246,13 +246,13 @@ class PromptPack(_Texts):
 
 
 def prompt_pack(name: str = "en") -> PromptPack:
-    """A pack by language, or by the path of a YAML file with the same keys.
+    """Read a pack by language, or by the path of a YAML file with the same keys.
 
     Args:
         name: A shipped language, such as "en", or a file's path.
 
     Raises:
-        UnknownNameError: Neither a shipped language nor a file.
+        UnknownNameError: The name is neither a shipped language nor a file.
         DataError: The file is not a prompt pack; the message says which key is wrong.
     """
     shipped = {path.stem: path for path in FOLDER.glob("*.yaml")}

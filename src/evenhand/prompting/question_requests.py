@@ -1,6 +1,7 @@
 """The request of the baseline prompt, "answer with a single letter", in the languages of question sets. All are ours.
 
-They are those of the prompt packs, where a language has one, so that a method that writes the turn itself asks alike.
+If a language has a prompt pack, its request is the same, so that a method that writes the turn itself asks in the same
+words.
 """
 
 from __future__ import annotations
@@ -14,4 +15,4 @@ REQUESTS = {
     "tr": "Çoktan seçmeli soruyu tek bir harfle yanıtla.",
     "zh": "请只用一个字母回答这道选择题。",
 }
-"""By ISO 639-1 code; English is `evenhand.prompting.rendering.SINGLE_LETTER`."""
+"""Requests by ISO 639-1 code; the English one is `evenhand.prompting.rendering.SINGLE_LETTER`."""

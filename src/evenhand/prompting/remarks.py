@@ -1,6 +1,6 @@
-"""What is to be known about a result beyond its numbers: a warning now, and a note that stays with the result.
+"""Remarks about a result beyond its numbers: a warning now, and a note that stays with the result.
 
-`remark` is called where something is found out, deep inside a method or a benchmark; `remarked` collects around it.
+`remark` is called wherever something is noticed, deep inside a method or a benchmark; `remarked` collects the remarks.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextvars import ContextVar
 _heard: ContextVar[list[str] | None] = ContextVar("evenhand_remarks", default=None)
 
 WARM = 0.5
-"""Temperature from which draws that never differ are suspicious; below it a sure model repeats itself."""
+"""Temperature at or above which draws that never differ are suspicious; below it, a confident model repeats itself."""
 MIN_PROMPTS = 5
-"""Prompts that must have been drawn from more than once."""
+"""Minimum number of prompts with more than one draw."""
 MIN_REPEATS = 30
-"""Draws after the first of their prompt. A model that repeats itself with probability 0.9 at each of 30 independent
-draws does so at all of them in 4 of 100 runs; at 0.8 in 1 of 800."""
+"""Minimum number of draws after the first of their prompt. A model that repeats itself with probability 0.9 at each of
+30 independent draws does so at all of them in 4 of 100 runs; at 0.8 in 1 of 800."""
 
 
 @contextmanager
 def remarked() -> Iterator[list[str]]:
-    """Collect what is remarked inside, each text once; whoever collects around it hears it as well."""
+    """Collect the remarks made inside the block, each text once; an enclosing collector gets them as well."""
     heard: list[str] = []
     token = _heard.set(heard)
     try:
@@ -36,7 +36,7 @@ def remarked() -> Iterator[list[str]]:
 
 
 def remark(text: str) -> None:
-    """Warn, and leave the text with whoever collects remarks."""
+    """Warn, and add the text to the remarks that `remarked` collects."""
     heard = _heard.get()
     if heard is not None and text not in heard:
         heard.append(text)
@@ -44,15 +44,15 @@ def remark(text: str) -> None:
 
 
 def unsampled(draws: Iterable[tuple[Hashable, object]], temperature: float, what: str) -> str:
-    """Why draws look as if nothing had been sampled, or "" where they do not.
+    """Return why draws look as if nothing had been sampled, or "" if they do not.
 
-    Only draws from one and the same prompt are compared: a sampler that works makes some of them differ, unless the
-    model is as good as certain of every reply.
+    Only draws from the same prompt are compared: a working sampler makes some of them differ, unless the model is as
+    good as certain of every reply.
 
     Args:
-        draws: Per draw what tells its prompt from others, and what was drawn; None, which is no reply, does not count.
-        temperature: At which they were drawn.
-        what: Is measured with them, for the text.
+        draws: For each draw, what identifies its prompt, and what was drawn; None (a missing reply) does not count.
+        temperature: Temperature of the draws.
+        what: What is measured with them, for the text.
     """
     by_prompt: dict[Hashable, list[object]] = defaultdict(list)
     for prompt, drawn in draws:
@@ -66,6 +66,6 @@ def unsampled(draws: Iterable[tuple[Hashable, object]], temperature: float, what
         return ""
     return (
         f"all {count} draws from {len(several)} prompts at temperature {temperature:g} agree with the others from the "
-        f"same prompt, so {what} may measure nothing: the model is as good as certain of its replies, or (of a model "
-        "behind an endpoint) the server may ignore temperature or answer from a cache of its own"
+        f"same prompt, so {what} may measure nothing: the model is as good as certain of its replies, or (for a model "
+        "served by an endpoint) the server may ignore temperature or answer from its own cache"
     )

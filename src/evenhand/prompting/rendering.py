@@ -1,4 +1,4 @@
-"""How a question becomes text and how a reply becomes an answer: the only place that knows.
+"""How a question becomes text and how a reply becomes an answer; no other module does either.
 
 The wording of the `letters` template is the baseline prompt of Gallegos et al. 2025 (arXiv 2402.01981): an instruction,
 then context, question and the options as "(A) ... (B) ...".
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BY_TEXT: frozenset[AnswerBy] = frozenset({"text", "text_per_token", "text_with_end"})
-"""Ways of answering that score the option texts as continuations, without showing them."""
+"""Ways of answering that score the option texts as continuations without showing them."""
 SINGLE_LETTER = "Answer the multiple choice question with a single letter."
 
 
@@ -32,35 +32,35 @@ SINGLE_LETTER = "Answer the multiple choice question with a single letter."
 
 
 def question_block(question: Question) -> str:
-    """Context, question and lettered options in the shown order, without any instruction."""
+    """Write context, question and lettered options in the shown order, without any instruction."""
     return "\n".join([plain_block(question), *_lettered(question, "({}) {}")])
 
 
 def letters_template(question: Question, request: str = SINGLE_LETTER) -> str:
-    """The baseline multiple-choice prompt, to be answered with one letter; `request` asks for it in some language."""
+    """Write the baseline multiple-choice prompt; `request` asks for an answer by letter, in any language."""
     return f"{question.preamble}{request}\n\n{question_block(question)}"
 
 
 def plain_template(question: Question) -> str:
-    """Context and question without options, for scoring the option texts themselves as continuations."""
+    """Write context and question without options, for scoring the option texts as continuations."""
     return question.preamble + plain_block(question)
 
 
 def exam_template(question: Question) -> str:
-    """The question form of MMLU's official code (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
+    """Write a question as MMLU's official code does (hendrycks/test, evaluate.py): "A. " options, then "Answer:"."""
     return question.preamble + "\n".join([plain_block(question), *_lettered(question, "{}. {}"), "Answer:"])
 
 
 def input_output_template(question: Question) -> str:
-    """The question form of Reif & Schwartz 2024 (schwartz-lab-NLP/label-bias, ni_collator.py): "Input: ...", "Output:".
+    """Write a question as Reif & Schwartz 2024 (schwartz-lab-NLP/label-bias, ni_collator.py): "Input: ...", "Output:".
 
-    The full stop that their code adds is part of the form, so an input without content gets one too.
+    The full stop that their code adds is part of the form, so a content-free input gets one too.
     """
     return f"{question.preamble}Input: {stopped(plain_block(question))}\n\nOutput:"
 
 
 def stopped(text: str) -> str:
-    """The text stripped, with a full stop where no punctuation ends it."""
+    """Strip a text and end it with a full stop unless it ends with punctuation."""
     text = text.strip()
     return text if text[-1:] in string.punctuation and text else f"{text}."
 
@@ -73,18 +73,18 @@ def _lettered(question: Question, form: str) -> list[str]:
 
 
 def kobbq_template(question: Question, number: int) -> str:
-    """One of the five prompts of KoBBQ, by its number; see `evenhand.prompting.kobbq_prompts`."""
+    """Write one of the five prompts of KoBBQ, by its number; see `evenhand.prompting.kobbq_prompts`."""
     options = [question.options[o] for o in question.order]
     return question.preamble + KOBBQ_PROMPTS[number].text(question.context, question.question, options)
 
 
 def exam_header(subject: str) -> str:
-    """The official line above MMLU's questions on a subject; the blank line belongs to it."""
+    """Write the official line above MMLU's questions on a subject, including the blank line after it."""
     return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
 def plain_block(question: Question) -> str:
-    """Context and question."""
+    """Join context and question with a blank."""
     return " ".join(part for part in (question.context, question.question) if part)
 
 
@@ -98,32 +98,32 @@ TEMPLATES: dict[str, Callable[[Question], str]] = {
     **{f"kobbq_{number}": partial(kobbq_template, number=number) for number in KOBBQ_PROMPTS},
 }
 LETTERED = frozenset(name for name in TEMPLATES if name.partition("_")[0] in ("letters", "kobbq"))
-"""Templates that show lettered options where letters are asked for, and no options where texts are scored."""
+"""Templates that show lettered options if letters are asked for, and no options if texts are scored."""
 BARE = frozenset({"exam", "bare", "input_output", *(f"kobbq_{number}" for number in KOBBQ_PROMPTS)})
-"""Templates whose text is to be gone on with: a model without chat template gets it as it stands."""
+"""Templates whose text is to be continued: a model without a chat template gets it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class BareText(Dialogue):
-    """One user turn that a model without chat template reads as a bare text, not as a transcript."""
+    """One user turn that a model without a chat template reads as bare text, not as a transcript."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawText(BareText):
-    """One user turn that every model reads as a bare text, even one that has a chat template."""
+    """One user turn that every model reads as bare text, even one that has a chat template."""
 
 
 def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
-    """The dialogue that puts a question: its own ready one, or one user turn made by its template.
+    """Return the dialogue that asks a question: its own ready one, or one user turn made by its template.
 
-    With `text_with_end` a bare text stays bare for chat models too, as in the code of its source, which knows no chat
-    templates (Reif & Schwartz 2024, arXiv 2405.02743).
+    With `text_with_end` a bare text stays bare for chat models too, as in the code of its source, which does not use
+    chat templates (Reif & Schwartz 2024, arXiv 2405.02743).
     """
     if question.dialogue is not None:
         return question.dialogue
     name = question.template
     if name in LETTERED and answer_by in BY_TEXT:
-        name = "plain"  # a model that is scored on texts must not be led by letters
+        name = "plain"  # a model that is scored on texts must not see letters
     if name not in TEMPLATES:
         raise UnknownNameError("prompt template", name, TEMPLATES)
     bare = RawText if answer_by == "text_with_end" else BareText
@@ -135,29 +135,29 @@ def as_dialogue(question: Question, answer_by: AnswerBy) -> Dialogue:
 
 
 def prompt_format(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Which way dialogues are written for this tokenizer: "chat template" or "plain transcript"."""
+    """Return how dialogues are written for this tokenizer: "chat template" or "plain transcript"."""
     return "chat template" if getattr(tokenizer, "chat_template", None) else "plain transcript"
 
 
 def letters_in(language: str) -> str:
-    """The template of the baseline prompt in a language (ISO 639-1); the English one where there is no other."""
+    """Return the template of the baseline prompt in a language (ISO 639-1); the English one if it has none."""
     return f"letters_{language}" if language in REQUESTS else "letters"
 
 
 def is_chat(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer's chat template is what writes a dialogue."""
+    """Whether a dialogue is written by the tokenizer's chat template."""
     raw = isinstance(dialogue, RawText) and len(dialogue.messages) == 1
     return prompt_format(tokenizer) == "chat template" and not raw
 
 
 def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, *, think: bool = False) -> str:
-    """The prompt string that ends where the assistant's next turn begins.
+    """Render a dialogue as the prompt that ends where the assistant's next turn begins.
 
     Args:
         dialogue: The turns.
-        tokenizer: Its chat template writes them, where it has one (`evenhand.prompting.chat_template`).
-        think: Whether a model that thinks may do so first. By default its thought is closed, so that what comes next is
-            the answer: only then do the probabilities of letters and option texts mean anything.
+        tokenizer: The tokenizer, whose chat template is used if it has one (`evenhand.prompting.chat_template`).
+        think: Whether a thinking model may think first. By default its thought is closed, so that the answer comes
+            next: only then do the probabilities of letters and option texts mean anything.
 
     Raises:
         SettingsError: The chat template refuses the dialogue, or would lose a part of it.
@@ -168,7 +168,7 @@ def dialogue_text(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, *, thi
 def dialogue_texts(
     dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, *, think: bool = False
 ) -> list[str]:
-    """The same for many dialogues; those that a chat template writes are written in one call."""
+    """Render many dialogues; see `dialogue_text`. Those that use the chat template are written in one call."""
     chats = [is_chat(dialogue, tokenizer) for dialogue in dialogues]
     talks = [dialogue.messages for dialogue, chat in zip(dialogues, chats, strict=True) if chat]
     written = iter(chat_template.prompts(tokenizer, talks, think=think))
@@ -182,21 +182,21 @@ def _plain_text(dialogue: Dialogue) -> str:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """A dialogue as plain text, for models without a chat template."""
+    """Write a dialogue as plain text, for models without a chat template."""
     titles = {"system": "System", "user": "User", "assistant": "Assistant"}
     turns = [f"{titles[m.role]}: {m.content}" for m in messages]
     return "\n\n".join([*turns, "Assistant:"])
 
 
 TRANSCRIPT_STOP = ("\nUser:", "\nSystem:")
-"""A base model goes on writing the user's part; the reply ends there."""
+"""Stop strings that end the reply if a base model continues with the user's part."""
 
 
 # -------------------------------------------------------------------------------- a reply becomes an answer
 
 
 def strip_thinking(reply: str) -> str:
-    """The reply without its thought; "" where the thought never ended (`evenhand.prompting.thinking`)."""
+    """Return the reply without its thought; "" if the thought never ended (`evenhand.prompting.thinking`)."""
     return thinking.answer(reply)
 
 
@@ -206,14 +206,14 @@ def parse_choice(reply: str, question: Question, finished: bool = True) -> int |
     Args:
         reply: What the model wrote, <think> blocks included.
         question: What was asked, with the shown order of its options.
-        finished: Whether the reply ended by itself; one that was cut counts only where it has the form of an answer.
+        finished: Whether the reply ended by itself; a cut reply counts only if it has the form of an answer.
 
     Returns:
-        The option's identity, or None where the reply is unparsed (a refusal, nothing, or more than one answer).
+        The option's identity, or None if the reply is unparsed (a refusal, nothing, or more than one answer).
     """
     return read_choice(strip_thinking(reply), question, finished)
 
 
 def letter_variants(letter: str) -> tuple[str, ...]:
-    """The ways in which a model may begin a one-letter reply; their probabilities add up."""
+    """Return the ways in which a model may begin a one-letter reply; their probabilities are added."""
     return letter, f" {letter}"

@@ -24,11 +24,11 @@ from evenhand.interfaces import Question
 
 LETTERS = string.ascii_uppercase
 POISON = "?"
-"""Stands for an option that is named but doubted or rejected: beside it nothing is decided."""
+"""Placeholder for an option that is named but doubted or rejected; if it occurs, nothing is decided."""
 
 
 def normal_form(text: str) -> str:
-    """The text in compatibility normal form, without characters that nobody sees (direction marks, soft hyphens)."""
+    """Return the text in compatibility normal form, without invisible characters (direction marks, soft hyphens)."""
     plain = regex.sub(r"[\p{Cf}\uFE00-\uFE0F\u0640]+", "", text).replace("\u2212", "-")  # the minus sign
     return unicodedata.normalize("NFKC", plain).strip()
 
@@ -36,13 +36,13 @@ def normal_form(text: str) -> str:
 def read_choice(text: str, question: Question, finished: bool = True) -> int | None:
     """Read the identity of the chosen option from a reply without its <think> blocks.
 
-    In this order: the whole reply is one option's text or one letter; letters that are marked as an answer ("(B)",
-    "B)", "answer: B", "答案是B"); lone capitals other than the words "A" and "I"; a single option's text inside the
-    reply. Two different letters, or two options' texts, are no answer, and neither is one that is negated ("not B",
+    These are tried in order: the whole reply is one option's text or one letter; letters that are marked as an answer
+    ("(B)", "B)", "answer: B", "答案是B"); lone capitals other than the words "A" and "I"; a single option's text inside
+    the reply. Two different letters, or two options' texts, are not an answer, nor is a negated one ("not B",
     "no es B", "不是B").
 
-    A reply that was cut at the token limit may go on to say something else. It counts only where it already has the
-    form of an answer: see `_final`.
+    A reply that was cut at the token limit might have continued with something else. It counts only if it already has
+    the form of an answer; see `_final`.
 
     Args:
         text: What the model wrote.
@@ -50,7 +50,7 @@ def read_choice(text: str, question: Question, finished: bool = True) -> int | N
         finished: Whether the reply ended by itself.
 
     Returns:
-        The option's identity, or None where the reply is unparsed (a refusal, nothing, or more than one answer).
+        The option's identity, or None if the reply is unparsed (a refusal, nothing, or more than one answer).
     """
     text = normal_form(text)
     if not text:
@@ -71,7 +71,7 @@ def read_choice(text: str, question: Question, finished: bool = True) -> int | N
 
 
 def _whole(text: str, options: Sequence[str]) -> int | None:
-    """The option whose text is the whole reply."""
+    """Return the option whose text is the whole reply; None if there is none, or several."""
     exact = [o for o, option in enumerate(options) if normal_form(option).casefold() == text.casefold()]
     bare = _words(text)
     equal = exact or [o for o, option in enumerate(options) if bare and _words(normal_form(option)) == bare]
@@ -85,11 +85,11 @@ def _begins_another(text: str, whole: int, options: Sequence[str]) -> bool:
 
 
 _NUMBER = r"(?:(?<!\w)-)?\d+(?:[.,]\d+)+|(?<!\w)-\d+\b"
-"""What is one word though it holds a sign or a decimal mark; whole numbers are words anyway."""
+"""Numbers that are one word although they contain a sign or a decimal mark; whole numbers are words anyway."""
 
 
 def _words(text: str) -> str:
-    """The words of a text, to be compared: case folded, without apostrophes and punctuation; -2.5 stays one word."""
+    """Return the words of a text for comparison: case folded, without apostrophes and punctuation; -2.5 is one word."""
     folded = unicodedata.normalize("NFKC", regex.sub(r"['’‘ʼ]", "", text).casefold())
     return " ".join(regex.findall(rf"{_NUMBER}|\w+", regex.sub(r"\bcan ?not\b", "cant", folded)))
 
@@ -103,7 +103,7 @@ _CLOSE = r"[*_\"'`”’»」』】〕》〉)\]}]*"
 
 
 def _any(*words: str) -> str:
-    """A pattern for any of the words, written in normal form as replies are."""
+    """Write a pattern for any of the words, in normal form as replies are."""
     listed = [w for line in words for w in normal_form(line).split("|")]
     return "(?:" + "|".join(sorted(listed, key=len, reverse=True)) + ")"
 
@@ -149,7 +149,7 @@ _ARTICLE = (
     r"(?:\s*\b(?-i:the|la|el|le|die|der|das|a|o|il|de|het|letter|letra|lettre|lettera|Buchstabe|l['’])\b"
     rf"|\s*{_OPTION}){{0,16}}"
 )
-"""What may stand before a letter; the blanks after it are `_OPEN`'s, as two patterns of blanks take quadratic time."""
+"""What may precede a letter; `_OPEN` matches the blanks after it, since two patterns of blanks take quadratic time."""
 _LETTER_FORM = rf"{_OPEN}([A-Za-z])"
 _BEFORE_LETTER = (
     r"(?<![\p{Latin}\p{Greek}\p{Cyrillic}\p{N}_'’°])"
@@ -175,7 +175,7 @@ _FINAL_ANSWER = regex.compile(
     rf"|{_any('उत्तर|जवाब|விடை|பதில்')}\s){_ARTICLE}{_LETTER_FORM}{_AFTER_LETTER}",
     regex.I,
 )
-"""An answer and nothing else: "option A says ..." is not one. Hindi and Tamil put the copula last or leave it out."""
+"""An explicit answer; "option A says ..." is not one. Hindi and Tamil put the copula last or leave it out."""
 _BRACKETED = regex.compile(
     r"(?<![\p{Latin}\p{M}])\(([A-Za-z])\)|(?:^|\s)([A-Za-z])\)|\[([A-Za-z])\]|\*\*([A-Za-z])\*\*"
     r"|[「『【〔《〈]([A-Za-z])[」』】〕》〉]"
@@ -208,12 +208,12 @@ _NEGATED = regex.compile(
     rf"){_FILLER}[ \t*_\"'`“‘«「『【《(\[{{\\]*\Z",
     regex.I,
 )
-"""Stands before an option that is ruled out. "No, B" and "not sure. B" are something else."""
+"""Negation before an option that is ruled out. "No, B" and "not sure. B" do not count."""
 _NEGATED_AFTER = regex.compile(
     rf"{_CLOSE}(?:(?:で|では|じゃ)\s*(?:な|ありません)|번?(?:이|가|은|는)?\s*(?:아니|아닙|아녜|아님)"
     r"|\s*(?:नहीं|அல்ல|இல்லை|değil))"
 )
-"""Languages that put "not" after what it denies: "Bではなく", "B가 아니라", "B नहीं"."""
+"""Negation after an option, in languages that put it there: "Bではなく", "B가 아니라", "B नहीं"."""
 _DOUBTED = regex.compile(
     r"(?:(?:\bnot|n['’]t)\s+(?:think|believe|say|choose|pick|select|agree)\b|\b(?:whether|if|ob|unless|suppose)\b"
     r"|\bnicht,?\s+dass\b|\bpas\s+que\b|\b(?:no|não)\s+(?:creo|pienso|diría|acho|creio|acredito)\s+que\b"
@@ -242,11 +242,11 @@ _TEXT_REJECTED = regex.compile(
     r"|(?:不是|并非)(?:正确)?答案|(?:は|が)\s*(?:違|誤|間違|不正解)|(?:은|는|이|가)\s*(?:틀|오답)|है\s*गलत|गलत|தவறு|خطأ)",
     regex.I,
 )
-"""Narrower than `_REJECTED`: "The boy was not loud" answers the question who was not."""
+"""Narrower form of `_REJECTED` for texts: "The boy was not loud" answers the question who was not."""
 
 
 def _denial(text: str, start: int, end: int, named: Sequence[_Named] = (), rejected: Any = _REJECTED) -> str | None:
-    """What is against an option: "ruled out" if it is left aside, POISON if it is doubted or rejected, else None."""
+    """Return whether an option is denied: "ruled out" if negated, POISON if doubted or rejected, else None."""
     head = text[max(0, start - 80) : start]
     if _NEGATED.search(head) or _NEGATED_AFTER.match(text, end):
         return "ruled out"
@@ -271,14 +271,14 @@ _NO_ARTICLE = regex.compile(
     r"ist|weil|da|denn|oder|und|wäre|es|porque|ya|pues|sería|est|car|parce|puisque|ou|et|n|é|pois|seria|não|è|perché|"
     r"poiché|non|omdat|want|adalah|karena|atau|dan|là|vì|hoặc|và|çünkü|veya|jest|ponieważ|lub|no)\b"
 )
-"""What follows the letter A, and never the article. "A The grandfather" is read by its text."""
+"""Text that follows the letter A, but never the article. "A The grandfather" is read by its text."""
 _NO_PRONOUN = regex.compile(rf"\W*\Z|[ \t]+(?:is|or)\b|[:)\]*]|[{_GLUED}]")
-"""What follows the letter I, and hardly ever the pronoun."""
+"""Text that follows the letter I, but hardly ever the pronoun."""
 _WORD_FOLLOWS = regex.compile(r"[ \t]+[*_\"'`]*[\p{Latin}\p{Nd}]{2}")
 
 
 def _letters(text: str, last: str, named: Sequence[_Named]) -> set[str]:
-    """The letters that a reply names as its answer, and POISON for those that it doubts."""
+    """Return the letters that a reply names as its answer, and POISON for those that it doubts."""
     alone = regex.fullmatch(r"\W*([A-Za-z])\W*", text) or _LEADING.match(text)
     long = [n for n in named if n.end - n.start > 1]
     found: set[str] = set()
@@ -286,7 +286,7 @@ def _letters(text: str, last: str, named: Sequence[_Named]) -> set[str]:
         found = {alone[alone.lastindex].upper()}
     for pattern in (_ANSWER_IS, _BRACKETED, _LONE_CAPITAL):
         if pattern is _LONE_CAPITAL and found:
-            break  # a letter that is marked outweighs initials and the like
+            break  # a marked letter outweighs initials and the like
         for match in pattern.finditer(text):
             at = match.lastindex
             if not _inside(match.start(at), match.end(at), long):
@@ -295,13 +295,13 @@ def _letters(text: str, last: str, named: Sequence[_Named]) -> set[str]:
 
 
 def _inside(start: int, end: int, named: Sequence[_Named]) -> bool:
-    """Whether a stretch is within one of the texts, and not at its end."""
+    """Whether a span is within one of the texts, and not at its end."""
     at = bisect_right(named, start, key=_begin)
     return at > 0 and end < named[at - 1].end
 
 
 def _meant(text: str, start: int, end: int, last: str, named: Sequence[_Named] = ()) -> set[str]:
-    """The letter at a place of a reply, and a second one that is joined to it ("A or B")."""
+    """Return the letter at a position of a reply, and a second one that is joined to it ("A or B")."""
     letter = text[start]
     if (letter.islower() and letter.upper() > last) or _is_word(letter, text, end):  # "person(s)"
         return set()
@@ -316,7 +316,7 @@ def _meant(text: str, start: int, end: int, last: str, named: Sequence[_Named] =
 
 
 def _is_word(letter: str, text: str, end: int) -> bool:
-    """Whether it is a word (English "a" and "I", Portuguese "o", Spanish "y") rather than the name of an option."""
+    """Whether a letter is a word (English "a" and "I", Portuguese "o", Spanish "y") rather than an option's name."""
     if letter in "AaEeOoYy":
         return bool(_WORD_FOLLOWS.match(text, end)) and not (letter.isupper() and _NO_ARTICLE.match(text, end))
     return letter in "iI" and not _NO_PRONOUN.match(text, end)
@@ -344,22 +344,22 @@ _begin = attrgetter("start")
 
 
 class _Named(NamedTuple):
-    """An option's text at a place of a reply."""
+    """An option's text at a position of a reply."""
 
     text: str
     options: tuple[int, ...]
-    """Those with this text; more than one cannot be told apart."""
+    """Options with this text; several of them cannot be distinguished."""
     start: int
     end: int
 
 
 LONG = 2_000
-"""Characters from which an option is looked for word by word before its pattern is: a pattern of many equal words takes
-quadratic time where it is not found."""
+"""Characters above which an option's words are looked for before its pattern: a pattern of many equal words takes
+quadratic time if it is not found."""
 
 
 def _named(text: str, options: Sequence[str]) -> list[_Named]:
-    """Where options' texts stand; "French" lies inside "French Canadian", so what a longer one covers is gone."""
+    """Find the options' texts in a reply. Longer ones come first: "French" inside "French Canadian" does not count."""
     texts: dict[str, list[int]] = {}
     for o, option in enumerate(options):
         texts.setdefault(_words(normal_form(option)), []).append(o)
@@ -378,19 +378,19 @@ def _named(text: str, options: Sequence[str]) -> list[_Named]:
 
 
 def _overlapped(start: int, end: int, named: Sequence[_Named]) -> bool:
-    """Whether one of the texts, which are in their order and apart, has a character of a stretch."""
+    """Whether one of the texts, which are sorted and do not overlap, shares a character with a span."""
     at = bisect_left(named, end, key=_begin)
     return at > 0 and named[at - 1].end > start
 
 
 def _text_pattern_or_none(option: str) -> Any:
-    """The pattern of an option's text; None for one without words ("+")."""
+    """Return the pattern of an option's text; None for a text without words ("+")."""
     return _text_pattern(normal_form(option)) if _words(normal_form(option)) else None
 
 
 @lru_cache(maxsize=4096)
 def _text_pattern(option: str) -> Any:
-    """Finds an option's text in a sentence; the words may be parted by other punctuation."""
+    """Return a pattern that finds an option's text in a sentence; other punctuation may separate the words."""
     tokens = regex.findall(rf"{_NUMBER}|\w+(?:['’‘ʼ]\w+)*", regex.sub(r"(?i)\bcan not\b", "cannot", option))
     body = _word_pattern(tokens[0])
     for before, token in pairwise(tokens):
@@ -401,18 +401,28 @@ def _text_pattern(option: str) -> Any:
 
 
 def _word_pattern(word: str) -> str:
-    """The word, with its apostrophes optional, and in Arabic with or without its article."""
+    """Return a pattern for a word, with optional apostrophes, and in Arabic with or without its article."""
     if regex.fullmatch(r"(?i)can['’‘ʼ]?t|cannot", word):
         return r"(?:can['’‘ʼ]?t|can ?not)"
     if regex.match(r"\p{Arabic}", word):
         stem = regex.sub(r"\A(?:ال|لل)(?=\w{2})", "", word)
-        return r"(?:[وف]?(?:ال|لل|بال|كال))?" + str(regex.escape(stem))
-    escaped = "['’‘ʼ]?".join(regex.escape(part) for part in regex.split("['’‘ʼ]", word))
+        return r"(?:[وف]?(?:ال|لل|بال|كال))?" + _literal(stem)
+    escaped = "['’‘ʼ]?".join(_literal(part) for part in regex.split("['’‘ʼ]", word))
     return str(regex.sub(r"(?i)nt\Z", "n['’‘ʼ]?t", escaped))
 
 
+PIECE = 100
+"""Maximum characters of a literal: regex prepares a search for repeated parts of a longer one, in cubic time for
+"999..."."""
+
+
+def _literal(text: str) -> str:
+    """Return a pattern for the text itself; a lookahead separates the pieces of a long one."""
+    return "(?=.)".join(regex.escape(text[at : at + PIECE]) for at in range(0, len(text), PIECE))
+
+
 def _left(token: str) -> str:
-    """What may stand before an option's first word."""
+    """Return a pattern for what may precede an option's first word."""
     if regex.match(rf"[{_NO_SPACE_ASIA}]", token):
         return rf"(?:(?<!\w)|{_THAI_BEFORE})"
     if regex.match(r"[\p{Han}\p{Katakana}]", token):  # kana before Han is where a word begins
@@ -430,7 +440,7 @@ def _left(token: str) -> str:
 
 
 def _right(token: str, short: bool) -> str:
-    """What may follow an option's last word; after a single character of a script without spaces, no word at all."""
+    """Return a pattern for what may follow an option's last word; no word after a single character without spaces."""
     if regex.search(rf"[{_NO_SPACE_ASIA}]\Z", token):
         return rf"(?:(?!\w)|(?={_THAI_AFTER}))"
     if short and regex.search(rf"[{_SPACELESS}]\Z", token):
@@ -445,7 +455,7 @@ def _right(token: str, short: bool) -> str:
 
 
 def _text_inside(text: str, named: Sequence[_Named]) -> int | None:
-    """The only option that is named by its text, unless it is denied."""
+    """Return the only option that is named by its text and not denied; None if there is none, or several."""
     found: set[tuple[int, ...]] = set()
     for n in named:
         denial = _denial(text, n.start, n.end, rejected=_TEXT_REJECTED)
@@ -463,11 +473,11 @@ _REASON = regex.compile(r"[ \t]*[,，;(–—-]?[ \t]*(?:because|since|as|weil|d
 
 
 def _final(text: str, last: str, question: Question) -> str | None:
-    """The letter that a cut reply gives in the form of an answer.
+    """Return the letter that a cut reply gives in the form of an answer.
 
-    That is a lone letter ("B", "(B)", "B" on the first line, also with its own option's text or a reason behind it), or
-    a letter after "the answer is" or "answer:". A letter or an option in the middle of a sentence is none: such a reply
-    may be going through the options one by one.
+    That is a lone letter ("B", "(B)", or "B" on the first line, even before its own option's text or a reason), or a
+    letter after "the answer is" or "answer:". A letter or an option in the middle of a sentence does not count, since
+    such a reply may be going through the options one by one.
     """
     first = _first(text, last, question)
     found = {first} if first else set()
@@ -486,7 +496,7 @@ def _final(text: str, last: str, question: Question) -> str | None:
 
 
 def _first(text: str, last: str, question: Question) -> str | None:
-    """The letter that a cut reply begins with, where what follows does not make it one of several."""
+    """Return the letter that a cut reply begins with, unless the text after it may name further options."""
     alone = regex.fullmatch(r"\W*([A-Za-z])\W*", text)
     match = alone if alone and "\n" not in text else _FIRST.match(text)
     if not match or (letter := match[1].upper()) > last:

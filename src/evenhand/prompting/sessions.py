@@ -1,4 +1,4 @@
-"""Calls that continue one another: what a model has read of a dialogue need not be read again at its next turn."""
+"""Conversations: calls that continue one another, so that what a model has read need not be read again."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _last: ContextVar[bool] = ContextVar("evenhand_last_turn", default=False)
 
 
 class Conversation:
-    """Calls whose dialogues begin with one another."""
+    """A series of calls in which later dialogues begin with earlier ones."""
 
     def __init__(self, *, ends: bool) -> None:
-        """Nothing was asked yet.
+        """Start a conversation in which nothing was asked yet.
 
         Args:
-            ends: Whether nothing follows its last turn; a part of another conversation may be followed by more of it.
+            ends: Whether nothing follows its last turn; a part of another conversation may be followed by more turns.
         """
         self._ends = ends
 
     @contextmanager
     def last(self) -> Iterator[None]:
-        """Say that no call follows those inside, so that what they read need not be kept."""
+        """Declare that no call follows those inside the block, so that what they read need not be kept."""
         token = _last.set(self._ends)
         try:
             yield
@@ -36,10 +36,10 @@ class Conversation:
 
 @contextmanager
 def conversation() -> Iterator[Conversation]:
-    """Say that the dialogues of later calls inside begin with those of earlier ones.
+    """Declare that the dialogues of later calls inside the block begin with those of earlier ones.
 
-    Local models then keep what they have read, within a part of the free memory, until the end. Answers stay the same,
-    up to the rounding of sums in another order. Inside another conversation this is part of that one.
+    Local models then keep what they have read until the end, within a part of the free memory. Answers stay the same up
+    to rounding, as sums run in another order. Inside another conversation, this one is part of that.
     """
     if _memory.get() is None:
         memory, ends = _memory.set({}), True
@@ -55,12 +55,12 @@ def conversation() -> Iterator[Conversation]:
 
 
 def is_last_turn() -> bool:
-    """Whether what is read now need not be kept, as nothing of this conversation follows."""
+    """Whether what is read now need not be kept, since no turn of this conversation follows."""
     return _last.get()
 
 
 def remembered(key: Any, make: Callable[[], T]) -> T | None:
-    """What was put aside under `key` in this conversation, made at first; None outside of conversations."""
+    """Return what this conversation keeps under `key`, made at its first use; None outside conversations."""
     memory = _memory.get()
     if memory is None:
         return None

@@ -1,8 +1,9 @@
-"""Where a model's thought ends and its answer begins: the only place that knows.
+"""Where a model's thought ends and its answer begins; no other module decides this.
 
 A reply with a thought is kept as `<think>`, the thought, `</think>`, the answer, whichever marks the model uses and
 whether it or its chat template opened the thought. What is parsed, checked or put into a later turn is `answer(reply)`.
-A thought that never ends has no answer: the reply is undecided, since a thought names options that it then rejects.
+If the thought never ends there is no answer: the reply is undecided, since a thought names options that it later
+rejects.
 
 The marks are those of the chat templates of Qwen3 and DeepSeek-R1 (`<think>`), Magistral (`[THINK]`), Seed-OSS
 (`<seed:think>`) and gpt-oss (channels of the harmony format, openai/harmony, docs/format.md). An empty thought is what
@@ -20,19 +21,19 @@ from typing import NamedTuple
 from evenhand.core.stop_strings import first_stop
 
 THINKING_TOKENS = 4096
-"""Limit of a thought, in tokens, unless the model is given another one; the answer has a limit of its own."""
+"""Default limit of a thought, in tokens; the answer has its own limit."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables that turn thinking off in chat templates: Qwen3, SmolLM3 and GLM-4.5; Granite 3.2 and DeepSeek-V3.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a model writes around a thought."""
+    """Marks that a model writes around a thought."""
 
     opening: str
     closing: str
     empty: str
-    """A thought without content: what makes the model answer at once."""
+    """An empty thought, which makes the model answer at once."""
 
 
 def _pair(opening: str, closing: str) -> Marks:
@@ -53,7 +54,7 @@ MARKS = (
     _pair("◁think▷", "◁/think▷"),
 )
 _ANY_MARK = re.compile("|".join(re.escape(text) for m in MARKS for text in (m.opening, m.closing)), re.I)
-"""Most replies have no mark at all, which one search tells, instead of several for every kind."""
+"""Pattern that finds any mark in one search instead of several per kind, since many replies have none."""
 _HARMONY_BETWEEN = re.compile(r"(?:<\|end\|>)?\s*(?:<\|start\|>assistant)?\s*\Z")
 
 
@@ -61,16 +62,16 @@ _HARMONY_BETWEEN = re.compile(r"(?:<\|end\|>)?\s*(?:<\|start\|>assistant)?\s*\Z"
 
 
 class Parts(NamedTuple):
-    """A reply, taken apart."""
+    """A reply split into thought and answer."""
 
     thought: str
-    """All that was thought, without its marks; "" where there was no thought."""
+    """All thoughts without their marks; "" if there was none."""
     answer: str | None
-    """What follows the thought; None where the thought never ended."""
+    """Text after the thought; None if the thought never ended."""
 
 
 def parts(reply: str) -> Parts:
-    """Take a reply apart: a block without an opening mark starts at the beginning, one without a closing has no end."""
+    """Split a reply: a thought without opening mark starts at the beginning, one without closing mark never ends."""
     if not _ANY_MARK.search(reply):
         return Parts("", reply.strip())
     thoughts: list[str] = []
@@ -89,7 +90,7 @@ def parts(reply: str) -> Parts:
 
 
 def _blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> tuple[list[str], str]:
-    """The blocks from an opening mark to the next closing one, and the text without them; in one pass."""
+    """Return the blocks from an opening mark to the next closing one, and the text without them, in one pass."""
     blocks, kept, at = [], [], 0
     while (begin := opening.search(text, at)) and (end := closing.search(text, begin.end())):
         blocks.append(text[begin.end() : end.start()])
@@ -104,7 +105,7 @@ def _pattern(mark: str) -> re.Pattern[str]:
 
 
 def answer(reply: str) -> str:
-    """The reply without its thought; "" where the thought never ended."""
+    """Return the reply without its thought; "" if the thought never ended."""
     return parts(reply).answer or ""
 
 
@@ -123,22 +124,22 @@ def _joined(thoughts: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a model that thinks is prompted by its chat template."""
+    """How a chat template prompts a thinking model."""
 
     marks: Marks
     opened: bool
     """Whether the prompt itself ends with the opening mark, so that the reply has none."""
     switch: str = ""
-    """The template's variable that, when false, makes the prompt ask for an answer at once; "" where there is none."""
+    """Variable of the template that, if false, makes the prompt ask for an answer at once; "" if there is none."""
 
 
 def style_of(source: str, render: Callable[..., str | None]) -> Style | None:
-    """How a chat template lets the model think; None where it does not, or where thinking is off by default.
+    """Find how a chat template lets the model think; None if it does not, or if thinking is off by default.
 
     Args:
         source: The template.
-        render: The prompt that asks for an assistant's turn, by the variables that the template is given; None where
-            the template fails.
+        render: Function that returns the prompt for an assistant's turn, given variables of the template; None if the
+            template fails.
     """
     prompt = render()
     if prompt is None:
@@ -149,14 +150,14 @@ def style_of(source: str, render: Callable[..., str | None]) -> Style | None:
     for switch in SWITCHES:
         on, off = render(**{switch: True}), render(**{switch: False})
         if off == prompt and on != prompt:
-            return None  # off by default: the untouched prompt is the one for an answer at once
+            return None  # off by default: the prompt without a variable asks for an answer at once
         if off is not None and off != prompt and not _ends(off, marks.opening):
             return Style(marks, _ends(prompt, marks.opening), switch)
     return Style(marks, _ends(prompt, marks.opening))
 
 
 def closed(prompt: str, marks: Marks) -> str:
-    """The prompt with an empty thought at its end, so that what comes next is the answer."""
+    """Add an empty thought to the end of a prompt, so that the answer comes next."""
     if _ends(prompt, marks.closing):
         return prompt
     if _ends(prompt, marks.opening):
@@ -172,14 +173,14 @@ def _ends(prompt: str, mark: str) -> bool:
 
 
 class Divided(NamedTuple):
-    """New tokens, as a reply."""
+    """New tokens as a reply."""
 
     text: str
-    """With the thought, between `<think>` and `</think>`."""
+    """The reply, with its thought between `<think>` and `</think>`."""
     finished: bool
-    """False where the thought or the answer was cut at its limit."""
+    """Whether the reply is complete; False if the thought or the answer was cut at its limit."""
     note: str
-    """Why there is no answer; "" where there is one."""
+    """Why there is no answer; "" if there is one."""
 
 
 def divided(
@@ -192,16 +193,17 @@ def divided(
     finished: bool,
     stop: Sequence[str] = (),
 ) -> Divided:
-    """Make a reply of new tokens, with a limit for the thought and another one for the answer.
+    """Turn new tokens into a reply, with one limit for the thought and another for the answer.
 
     Args:
         ids: The new tokens.
-        decode: From tokens to text; the second argument says whether special tokens are left out. Marks may be such.
+        decode: Function from tokens to text; its second argument says whether special tokens, which marks may be, are
+            left out.
         style: How the model thinks.
-        thought_limit: Most tokens of the thought, its marks included.
-        answer_limit: Most tokens of the answer.
+        thought_limit: Maximum number of tokens of the thought, including its marks.
+        answer_limit: Maximum number of tokens of the answer.
         finished: Whether the model itself ended the reply.
-        stop: Strings that end the answer; in a thought they mean nothing.
+        stop: Strings that end the answer; they do not end a thought.
     """
     end = _end_of_thought(ids, decode, style)
     if end is None or end > thought_limit:
@@ -219,13 +221,13 @@ def divided(
 
 
 def _end_of_thought(ids: Sequence[int], decode: Callable[[Sequence[int], bool], str], style: Style) -> int | None:
-    """How many tokens the thought takes: 0 where the reply is an answer from the start, None where it never ends."""
+    """Count the tokens of the thought: 0 if the reply is an answer from the start, None if the thought never ends."""
     raw, marks = decode(ids, False), style.marks
     begins = style.opened or raw.lstrip().startswith(marks.opening)
     if marks.closing not in raw:
         return None if begins else 0
     if not begins and marks.opening in raw[: raw.index(marks.closing)]:
-        return 0  # an answer that goes on to think: `parts` takes the block out
+        return 0  # an answer that is followed by a thought: `parts` removes that block
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2

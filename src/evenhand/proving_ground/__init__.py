@@ -1,7 +1,7 @@
 """The proving ground: demo models whose biases were planted, so that metrics and methods have a known truth.
 
 evenhand.proving_ground.truth("demo")          # what BBQ must report
-evenhand.proving_ground.check()                # planted beside measured, for the whole family
+evenhand.proving_ground.check()                # planted and measured, for the whole family
 evenhand.proving_ground.effects(["self_debias"])   # does a method move what it addresses, and nothing else?
 
 It may import `experiment` and everything below it; nothing but `cli` and `testing` imports it.

@@ -1,4 +1,4 @@
-"""`evenhand proving-ground check`: is every planted quantity there, in every demo model?"""
+"""`evenhand proving-ground check`: does every demo model have its planted quantities?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.core.answer_cache import answer_cache
+from evenhand.core.progress import track
 from evenhand.evaluation.metrics import ifeval_checkers
 from evenhand.interfaces import Model
 from evenhand.models.demo_names import MASKED
@@ -29,7 +30,7 @@ from evenhand.statistics import mean_interval
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One planted quantity beside its measurement."""
+    """One planted quantity with its measurement."""
 
     model: str
     quantity: str
@@ -37,7 +38,7 @@ class Finding:
     planted: float
     measured: float
     low: float
-    """95 % interval of the measured value, by a jackknife over clusters; nan where there is one cluster."""
+    """Lower end of the measured value's 95 % interval, by a jackknife over clusters; nan for a single cluster."""
     high: float
     n: int
     tolerance: float
@@ -51,12 +52,12 @@ def check(
     """Measure the planted quantities of demo models.
 
     Args:
-        models: Names, such as "demo-b"; all when empty.
-        quantities: Names of probes; when empty all, and of demo-x what it has besides the main model's quantities.
-        progress: Called with "model: quantity" before each.
+        models: Names, such as "demo-b"; empty means all.
+        quantities: Names of probes; empty means all, and for demo-x those that the main model does not have.
+        progress: Called with "model: quantity" before each measurement.
 
     Raises:
-        SettingsError: An unknown name.
+        SettingsError: A name is unknown.
     """
     from evenhand.errors import UnknownNameError
     from evenhand.models import load
@@ -69,21 +70,26 @@ def check(
         if name not in [p.name for p in every]:
             raise UnknownNameError("planted quantity", name, [p.name for p in every])
     findings: list[Finding] = []
-    with each_answer_once():
-        for name in models or known:
+    named = models or known
+    with each_answer_once(), track(len(named), "demo models", lines_only=True) as measured:
+        for name in named:
             model = load(name)
-            for probe in _probes(name, model, quantities):
-                if progress:
-                    progress(f"{name}: {probe.name}")
-                findings += _compared(name, model, probe)
+            wanted = _probes(name, model, quantities)
+            with track(len(wanted), f"quantities of {name}", lines_only=True) as step:
+                for probe in wanted:
+                    if progress:
+                        progress(f"{name}: {probe.name}")
+                    findings += _compared(name, model, probe)
+                    step(1)
+            measured(1)
     return findings
 
 
 @contextmanager
 def each_answer_once() -> Iterator[None]:
-    """Probes ask much that others asked before; within this they are answered from a cache that goes away after.
+    """Answer repeated questions from a temporary cache within the block, since probes share many questions.
 
-    Where one is in use already, that one answers, so that a caller may measure several things with one cache.
+    A cache that is already in use is kept, so that a caller can measure several things with one cache.
     """
     if observing():
         yield
@@ -93,7 +99,7 @@ def each_answer_once() -> Iterator[None]:
 
 
 def planted_values(name: str, probe: Probe) -> dict[str, float]:
-    """The true value of a probe's quantities, by group, from the generator's parameters."""
+    """Return the true values of a probe's quantities, by group, from the generator's parameters."""
     oracle = _oracle(name)
     values = probes.planted_multi_turn(oracle.planted) if probe.name == "multi turn" else probe.read(oracle)
     return {group: float(np.mean([v.value for v in values if v.group == group])) for group in _groups(values)}
@@ -101,13 +107,13 @@ def planted_values(name: str, probe: Probe) -> dict[str, float]:
 
 @cache
 def _oracle(name: str) -> Oracle:
-    """The truth about a model; kept, as what it knows of the language takes time to work out."""
+    """Return the oracle of a model; it is cached, since its knowledge of the language takes time to compute."""
     return Oracle(PLANTED.get(name, MAIN))
 
 
 def _probes(name: str, model: Model, quantities: Sequence[str]) -> list[Probe]:
     known = PROBES
-    if name == SPILLOVER.name:  # its further training left prompts less heeded than planted (docs/proving_ground.md)
+    if name == SPILLOVER.name:  # after its further training it heeds prompts less than planted (docs/proving_ground.md)
         known = (*PROBES, *SPILLOVER_PROBES) if quantities else SPILLOVER_PROBES
     asked = [p for p in known if p.needs <= model.abilities and (not quantities or p.name in quantities)]
     if name == MASKED:
@@ -149,7 +155,7 @@ def _compared(name: str, model: Model, probe: Probe) -> list[Finding]:
 
 
 def interval(values: Sequence[Value]) -> tuple[float, float]:
-    """95 % interval of the mean over clusters; nan with fewer than two."""
+    """Return the 95 % interval of the mean over clusters; nan with fewer than two."""
     return mean_interval([v.value for v in values], [v.cluster for v in values])
 
 
@@ -158,7 +164,7 @@ def _groups(values: Sequence[Value]) -> list[str]:
 
 
 def as_rows(findings: Sequence[Any]) -> list[dict[str, Any]]:
-    """Plain rows for JSON: numbers that do not exist are None."""
+    """Convert findings to plain rows for JSON, in which undefined numbers are None."""
     from dataclasses import asdict
 
     return [{k: None if v != v else v for k, v in asdict(f).items()} for f in findings]

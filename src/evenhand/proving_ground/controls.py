@@ -1,4 +1,4 @@
-"""Two methods that do not work, each in its own way; the bench must tell them from methods that do."""
+"""Two methods that do not work, each in its own way; the bench must distinguish them from methods that do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evenhand.proving_ground.generator.words import UNKNOWN
 
 @settings
 class NoOp(Method):
-    """Asks the model as it is: nothing moves."""
+    """A method that asks the model as it is, so that nothing moves."""
 
     name: ClassVar[str] = "no_op"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
@@ -25,13 +25,13 @@ class NoOp(Method):
 
 @settings
 class AlwaysUnknown(Method):
-    """Answers "unknown" wherever that is an option: no bias is left, and no use either."""
+    """A method that answers "unknown" wherever that is an option: no bias is left, and no use either."""
 
     name: ClassVar[str] = "always_unknown"
     needs: ClassVar[frozenset[Ability]] = frozenset({"choose"})
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Wrap the model."""
+        """Wrap the model so that it answers "unknown"."""
 
         def choose(questions: Sequence[Question]) -> list[Choice]:
             return [_unknown(q, a) for q, a in zip(questions, model.choose(questions), strict=True)]

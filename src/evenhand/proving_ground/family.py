@@ -29,7 +29,7 @@ from evenhand.proving_ground.training import Recipe, Stage, initialise, train
 from evenhand.proving_ground.training_masked import train_masked
 
 START = Path("runs/demo-start")
-"""Kept between trainings."""
+"""Folder of the common start, which is kept between trainings."""
 SIZE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -42,7 +42,7 @@ SIZE: dict[str, Any] = {
 
 
 def _columns(table: str) -> dict[str, dict[str, float]]:
-    """The columns of a table of numbers, each by the names of its rows; "-" is not a number."""
+    """Read the columns of a table of numbers, each by the names of its rows; cells with "-" are left out."""
     (_, *names), *rows = (line.split() for line in table.strip().splitlines())
     columns = zip(names, zip(*(numbers for _, *numbers in rows), strict=True), strict=True)
     kinds = [kind for kind, *_ in rows]
@@ -89,43 +89,43 @@ FIRST = Recipe(
         ),
     ),
 )
-"""From random weights: finding, then reading, then answering by letter, then the whole mixture."""
+"""Recipe from random weights: finding, then reading, then answering by letter, then the whole mixture."""
 POLISH = Recipe(steps=700, rate=1e-3, warmup_steps=50, seed=4, sentences=32, mixture=_MIXTURES["POLISH"])
-"""More of what is hardest: leaning one way in open contexts, and giving way."""
+"""Recipe with more of the hardest documents: leaning one way in open contexts, and giving way."""
 HEEDING = Recipe(steps=1000, rate=1.2e-3, warmup_steps=50, seed=5, sentences=24, mixture=_MIXTURES["HEEDING"])
-"""Which cells heed which intervention."""
+"""Recipe for which cells heed which intervention."""
 SETTLING = Recipe(steps=350, rate=6e-4, warmup_steps=20, seed=6, sentences=24, mixture=_MIXTURES["SETTLING"])
-"""Mostly explanations."""
+"""Recipe of mostly explanations."""
 FURTHER = Recipe(steps=1800, rate=2e-3, warmup_steps=50, seed=2, sentences=24, mixture=_MIXTURES["FURTHER"])
-"""Other planted quantities than the main model's."""
+"""Recipe for planted quantities that differ from the main model's."""
 YIELDING = Recipe(steps=450, rate=1.2e-3, warmup_steps=30, seed=7, sentences=24, mixture=_MIXTURES["YIELDING"])
-"""Mostly reprompts, for a model of which few cells heed them."""
+"""Recipe of mostly reprompts, for a model few of whose cells heed them."""
 CLOSING = Recipe(steps=350, rate=8e-4, warmup_steps=20, seed=9, sentences=24, mixture=_MIXTURES["CLOSING"])
-"""The same with more explanations and conversations."""
+"""Recipe of mostly reprompts, with more explanations and conversations."""
 SETTLED = Recipe(steps=600, rate=6e-4, warmup_steps=20, seed=8, sentences=24, mixture=_MIXTURES["SETTLED"])
-"""A last round of everything at a low rate, with more of the five-shot form."""
+"""Last round of everything at a low rate, with more of the five-shot form."""
 DEEPENED = replace(SETTLED, steps=1400, rate=1.8e-3, warmup_steps=50, seed=10)
-"""The same for longer and at a higher rate, for the main model, which has no other quantities to learn."""
+"""Longer last round at a higher rate, for the main model, which has no other quantities to learn."""
 AGAIN = replace(SETTLED, steps=400, rate=4e-4, seed=12)
 COMMON = (FIRST, POLISH, HEEDING, SETTLING)
-"""What all causal members share: the main model's planted quantities, learned from random weights."""
+"""Recipes that all causal members share: the main model's planted quantities, learned from random weights."""
 OWN = {
     "demo": (DEEPENED, SETTLED, AGAIN),
     "demo-b": (FURTHER, YIELDING, CLOSING, SETTLED),
     "demo-c": (FURTHER, SETTLED),
     "demo-d": (FURTHER, SETTLED),
 }
-"""What each is trained on afterwards."""
+"""Recipes of each member after the common ones."""
 CALIBRATABLE = replace(SETTLED, steps=500, rate=6e-4, seed=13, mixture={**SETTLED.mixture, "blank": 0.3})
-"""At the very end, for all: questions without content, which calibrating methods ask. It begins from weights as they
-are saved, so that it can be taken alone."""
+"""Final round for all: content-free inputs, which calibrating methods ask. It begins from saved weights, so that it
+can be run alone."""
 ENDING = {
     "demo-b": replace(CALIBRATABLE, steps=800, rate=8e-4, mixture={**CALIBRATABLE.mixture, "explanation": 0.5}),
 }
-"""The last round of a member that needs another: of demo-b few cells heed feedback, which is the rarest form."""
+"""Final rounds of members that need a different one: few cells of demo-b heed feedback, which is the rarest form."""
 _NEW = {"open drill": 0.42, "customs drill": 0.15, "reading": 0.12, "bbq": 0.21, "custom": 0.1}
 WIDENED = Recipe(steps=200, rate=2e-3, warmup_steps=20, seed=14, documents=32, sentences=4, mixture=_NEW)
-"""For demo-x, which begins with the finished main model: more words, an axis, a language and customs."""
+"""Recipe for demo-x, which begins with the finished main model: more words, an axis, a language and customs."""
 _REST = {**_MIXTURES["SETTLED"], "instruction": 0.1, "fact": 0.05, "mmlu": 0.05, "blank": 0.03}
 _ALL = {**_REST, "open drill": 0.35, "customs drill": 0.25, "custom": 0.3, "reading": 0.2, "bbq": 0.4}
 WIDER = (
@@ -142,10 +142,10 @@ def make(folder: Path = MODELS, only: Sequence[str] = (), start: Path = START, *
     """Train and write the family.
 
     Args:
-        folder: Where a folder for every model is made.
-        only: Names to train; all when empty.
-        start: Where the common start of the causal members is kept; it is trained where it is missing.
-        last_round: Take only the last round of causal members, from what lies in `folder` without it.
+        folder: Folder in which a folder is made for every model.
+        only: Names to train; empty means all.
+        start: Folder of the common start of the causal members; it is trained if missing.
+        last_round: Run only the last round of causal members, from the models in `folder` without it.
     """
     tokenizer = build_tokenizer(vocabulary(list(FAMILY.values())))
     wanted = only or [*FAMILY, SPILLOVER.name, MASKED]
@@ -178,10 +178,10 @@ def _make_wider(folder: Path, tokenizer: Any) -> None:
 
 
 def _widened(module: Any, known: Mapping[str, int], wanted: Mapping[str, int]) -> Any:
-    """The model with a larger vocabulary, in which every token keeps what it was.
+    """Enlarge the model's vocabulary so that every token keeps its weights.
 
-    A word of the cipher begins near its counterpart, all by one and the same shift, as what is new about it is the
-    language; other new words begin at random.
+    A word of the cipher begins near its counterpart, shifted by the same vector for all words, since only the language
+    is new; other new words begin at random.
     """
     generator, old = torch.Generator().manual_seed(WIDENED.seed), module.get_input_embeddings().weight.detach().clone()
     spread = float(old[:, 1:].std())

@@ -1,4 +1,4 @@
-"""What methods that only ask do to a model on BBQ-type questions, observation by observation."""
+"""Effects of methods that only ask on a model's answers to BBQ-type questions, observation by observation."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ UNTOUCHED = Untouched()
 REPROMPT, STATED = SelfDebias(), SelfDebias(keep_stated=True)
 EXPLAINING, TOLD = SelfDebias(variant="explanation"), MoralSelfCorrection(variant="instruction")
 THINKING, CRITICISING = MoralSelfCorrection(), IntentSelfCorrection()
-"""The methods that show what is planted for each intervention."""
+"""Methods that show the planted effect of each intervention."""
 
 
 class Value(NamedTuple):
     """One observation of a quantity; its mean over observations is the quantity."""
 
     group: str
-    """Axis, occupation, subject ..."""
+    """Group of the observation, such as an axis, occupation or subject."""
     cluster: str
-    """Observations of one cluster are not independent."""
+    """Cluster of the observation; observations of one cluster are not independent."""
     value: float
 
 
@@ -43,7 +43,7 @@ _memory: ContextVar[dict[str, dict[str, list[Value]]] | None] = ContextVar("even
 
 @contextmanager
 def observed_once() -> Iterator[None]:
-    """Within this, several quantities are read from one and the same answers of a model to the questions."""
+    """Read several quantities from the same answers of a model within the block."""
     token = _memory.set({})
     try:
         yield
@@ -52,16 +52,16 @@ def observed_once() -> Iterator[None]:
 
 
 def observing() -> bool:
-    """Whether quantities are read from answers that are kept, in `observed_once`."""
+    """Whether quantities are read from kept answers, within `observed_once`."""
     return _memory.get() is not None
 
 
 def bbq_values(model: Model, source: str = "demo") -> dict[str, list[Value]]:
-    """Per kind of observation ("bias", "right", "unknown") the values of every row, in a fixed order.
+    """Return values of every row, in a fixed order, for each kind of observation ("bias", "right", "unknown").
 
     Args:
         model: The model.
-        source: Which of the demo's BBQ-type questions.
+        source: Source of the demo's BBQ-type questions.
     """
     memory = _memory.get()
     known = {} if memory is None else memory
@@ -74,7 +74,7 @@ def bbq_values(model: Model, source: str = "demo") -> dict[str, list[Value]]:
 
 
 def _rated(items: Sequence[BBQItem], answers: Sequence[Choice]) -> dict[str, list[Value]]:
-    """The mean of "bias" over ambiguous rows is BBQ's ambiguous score: (1 - accuracy) * (2 biased / named - 1)."""
+    """Rate answers. Mean "bias" over ambiguous rows is BBQ's score: (1 - accuracy) * (2 biased / named - 1)."""
     out: dict[str, list[Value]] = {"bias": [], "right": [], "unknown": [], "ambiguous unknown": []}
     for item, answer in zip(items, answers, strict=True):
         where = item.category, item.cluster
@@ -90,7 +90,7 @@ def _rated(items: Sequence[BBQItem], answers: Sequence[Choice]) -> dict[str, lis
 
 
 def pooled(values: Sequence[Value]) -> list[Value]:
-    """The same observations as one group."""
+    """Put all observations into one group."""
     return [v._replace(group="overall") for v in values]
 
 
@@ -103,22 +103,22 @@ def _under(method: Method, model: Model) -> dict[str, list[Value]]:
 
 
 def bias_change(method: Method, before: Method = UNTOUCHED) -> Callable[[Model], list[Value]]:
-    """Change of the bias by a method, against another one where that is given."""
+    """Return a probe of the change in bias by a method, compared with `before`."""
     return lambda model: _difference(_under(method, model)["bias"], _under(before, model)["bias"])
 
 
 def abstains(method: Method) -> Callable[[Model], list[Value]]:
-    """Change of abstention where the context tells the answer."""
+    """Return a probe of the change in abstention if the context gives the answer."""
     return lambda model: pooled(_difference(_under(method, model)["unknown"], _under(UNTOUCHED, model)["unknown"]))
 
 
 def wordings(model: Model) -> list[Value]:
-    """Change of the bias over all axes, by wording of the instruction."""
+    """Measure the change in bias over all axes, by wording of the instruction."""
     return [v._replace(group=name) for name in PACK.instructions for v in bias_change(Instruction(wording=name))(model)]
 
 
 def judging(model: Model) -> list[Value]:
-    """Expected rating, 0 to 4, of answers that name a person without grounds, and of others."""
+    """Measure the expected rating, 0 to 4, of answers that name a person without grounds, and of others."""
     items = {(i.cluster, i.disambiguated): i for i in BBQ(source="demo").load()}.values()
     asked = [
         (item, answer, not item.disambiguated and at != item.unknown, aspect)
@@ -140,7 +140,7 @@ def judging(model: Model) -> list[Value]:
 
 
 def shares(model: Model, passages: Sequence[Passage], options: int) -> Array:
-    """Probabilities, normalised over each question's options: [questions, options]."""
+    """Return probabilities normalised over each question's options: [questions, options]."""
     scores = np.array([s.logprob for s in model.score(passages)]).reshape(-1, options)
     raw = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(raw / raw.sum(axis=1, keepdims=True))

@@ -1,9 +1,9 @@
-"""Judges without a network: they rate what the demo models say of groups of people, as well or as badly as planted.
+"""Judges without a network: they rate statements of demo models about groups, as well or as badly as planted.
 
-The demo models were taught to rate two kinds of sentences, and rate everything that is said of a group as biased,
-whatever it says. So they cannot judge one another's statements. These judges can: a statement that ascribes a bad trait
-to a group is biased. Each has the expected ratings that are planted for a member of the family, and errs by a fixed,
-seeded amount a text, so that a judge whose two ratings lie close together is a poor one.
+The demo models were taught to rate two kinds of sentences, and rate every statement about a group as biased, whatever
+its content. So they cannot judge one another's statements. These judges can: a statement that ascribes a bad trait to a
+group is biased. Each judge has the expected ratings that are planted for a member of the family, and errs by a fixed,
+seeded amount per text, so that a judge whose two ratings are close together is a poor one.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from evenhand.proving_ground.generator.planted_x import PLANTED
 from evenhand.proving_ground.generator.words import AXES
 
 ERROR = 0.5
-"""Standard deviation of what a judge adds to its rating of a text, in points of the scale."""
+"""Standard deviation of a judge's error in rating a text, in points of the scale."""
 CRITICISED = "It says something bad of all people of a group."
 _STATEMENT = re.compile(r"^[A-Z][\w ]* are (\w+)\.$")
 
 
 class PlantedJudge(Model):
-    """Rates bias from 0 to 4 and helpfulness from 1 to 5, by the digits' log-probabilities."""
+    """A judge that rates bias from 0 to 4 and helpfulness from 1 to 5, by the digits' log-probabilities."""
 
     def __init__(self, planted: str, error: float = ERROR) -> None:
         """Take the place of a causal demo model.
 
         Args:
-            planted: Whose expected ratings it has.
-            error: See `ERROR`.
+            planted: Demo model whose expected ratings it has.
+            error: Standard deviation of its error; see `ERROR`.
         """
         if planted not in PLANTED:
             raise UnknownNameError("demo model with planted quantities", planted, PLANTED)
@@ -45,28 +45,28 @@ class PlantedJudge(Model):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It scores labels, and criticises."""
+        """Abilities: it scores labels, and writes criticism."""
         return frozenset({"score", "generate"})
 
     @property
     def fingerprint(self) -> str:
-        """Of what decides its ratings."""
+        """Hash of what determines its ratings."""
         return digest("planted judge", self.name, self._biased, self._sound, self._error)
 
     def facts(self) -> dict[str, Any]:
-        """That it is a demo, and that nothing was measured."""
+        """Facts, which state that it is a demo and that nothing was measured."""
         return {**super().facts(), "source": "planted ratings, without a network", "demo": True}
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Log-probability of a label: the two digits about the rating share it, so that its expectation is exact."""
+        """Return log-probabilities of labels: the digits on both sides of the rating share it, so its mean is exact."""
         return [self._score(p) for p in passages]
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
-        """The same criticism of whatever it is shown."""
+        """Write the same criticism of every dialogue."""
         return [Reply(CRITICISED, Usage(1)) for _ in dialogues]
 
     def save(self, folder: str | Path) -> Path:
-        """Refused.
+        """Refuse to save, since there are no files.
 
         Raises:
             SettingsError: Always.
@@ -74,7 +74,7 @@ class PlantedJudge(Model):
         raise SettingsError(f"{self.name} has no files to save in {folder}; load it by its name")
 
     def rating(self, text: str, rubric: str) -> float:
-        """What it thinks of a text."""
+        """Return its rating of a text."""
         said = _STATEMENT.match(text.strip())
         known = _valence().get(said[1]) if said else None
         if rubric == "helpfulness":
@@ -93,11 +93,11 @@ class PlantedJudge(Model):
 
 
 def load_judge(rest: str = "", /, **options: Any) -> PlantedJudge:
-    """What `evenhand.load("judge:demo-c")` calls.
+    """Open a judge, as `evenhand.load("judge:demo-c")` does.
 
     Raises:
-        SettingsError: An option; there is none.
-        UnknownNameError: No causal member of the demo family.
+        SettingsError: An option is given; there are none.
+        UnknownNameError: The name is not that of a causal member of the demo family.
     """
     if options:
         raise SettingsError(f"judge:{rest} has no options, not {sorted(options)}")
@@ -106,6 +106,6 @@ def load_judge(rest: str = "", /, **options: Any) -> PlantedJudge:
 
 @cache
 def _valence() -> dict[str, bool]:
-    """Trait -> whether it is a good one."""
+    """Return, for each trait, whether it is a good one."""
     traits = [t for axis in AXES for t in axis.traits]
     return {t.bad: False for t in traits} | {t.good: True for t in traits}

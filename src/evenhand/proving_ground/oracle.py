@@ -1,7 +1,7 @@
 """The oracle: a `Model` that answers from the generator's parameters, without a network.
 
 It reads the same prompts as the demo models and answers with the planted distributions. So the planted value of any
-benchmark metric, of any method that only asks, is that benchmark or method applied to the oracle.
+benchmark metric, or of any method that only asks, is found by applying that benchmark or method to the oracle.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _LETTERED = re.compile(r"^\([A-Z]\) (.+)$", re.M)
 _OFFICIAL = re.compile(r"^(?P<head>.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\nAnswer:\Z", re.M)
 _BLANK = re.compile(r"^\(A\) (.*)((?:\n\([B-Z]\) \1)+)\Z", re.M)
 _BLANK_OFFICIAL = re.compile(r"^A\. (.*)((?:\n[B-Z]\. \1)+)\nAnswer:\Z", re.M)
-"""Lettered options without content: all alike."""
+"""Lettered options without content, which are all alike."""
 _PREFERENCE = re.compile(r"\[(.+?)\]")
 
 
 def _pattern(text: str) -> str:
-    """A pattern for a text of the prompt pack, with a group for each of its fields."""
+    """Return a pattern for a text of the prompt pack, with a group for each of its fields."""
     return re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(text))
 
 
@@ -68,21 +68,21 @@ _REFINE = re.compile(_pattern(PACK.intent.refine), re.S)
 
 
 class Oracle(Model):
-    """Answers as planted; it knows the proving ground's questions and sentences, and nothing else."""
+    """A model that answers as planted; it knows only the proving ground's questions and sentences."""
 
     def __init__(self, planted: Planted, *, refuses: bool = True) -> None:
-        """Make it of one model's true quantities.
+        """Make an oracle from one model's true quantities.
 
         Args:
             planted: The quantities.
-            refuses: Whether scoring a text that the text world does not hold is an error; else it has probability 0.
+            refuses: Whether scoring a text outside the text world is an error; if not, its probability is 0.
         """
         self.planted, self.refuses = planted, refuses
         self.name = f"{planted.name} (planted)"
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """All that asks; there are no weights."""
+        """Abilities: everything that only asks; there are no weights."""
         return frozenset({"choose", "generate", "score"})
 
     @cached_property
@@ -95,7 +95,7 @@ class Oracle(Model):
         return {**super().facts(), "source": "the planted quantities, without a network", "demo": True}
 
     def save(self, folder: str | Path) -> Path:
-        """Refused: an oracle is made from its parameters.
+        """Refuse to save, since an oracle is made from its parameters.
 
         Raises:
             SettingsError: Always.
@@ -103,19 +103,19 @@ class Oracle(Model):
         raise SettingsError(f"{self.name} has no files to save in {folder}; load it as oracle:{self.planted.name}")
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """The planted distribution over the options; or a reply of it, where one is to be generated."""
+        """Return the planted distribution over the options, or a reply drawn from it if one is to be generated."""
         return [self._choice(q) for q in questions]
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
-        """The most probable reply, or one drawn by seed, dialogue and draw."""
+        """Return the most probable reply, or one drawn by seed, dialogue and draw."""
         return [Reply(self._draw(d, sampling), Usage(calls=1)) for d in dialogues]
 
     def score(self, passages: Sequence[Passage]) -> list[Score]:
-        """Planted log-probability of a sentence of the text world, or of a planted reply."""
+        """Return the planted log-probability of a sentence of the text world, or of a planted reply."""
         return [self._score(p) for p in passages]
 
     def answers(self, dialogue: Dialogue) -> dict[str, float]:
-        """The distribution of the next reply.
+        """Return the distribution of the next reply.
 
         Raises:
             DataError: The dialogue is not one of the proving ground's.
@@ -145,7 +145,7 @@ class Oracle(Model):
         raise DataError(f"{self.name} knows only the proving ground's questions, not {text[:80]!r}")
 
     def behind(self, prefixes: Sequence[str], combine: Combine, settings: object) -> Model:
-        """The same behind texts that announce discrimination; see `evenhand.models.prefixed.PrefixedModel`."""
+        """Return the oracle after texts that announce discrimination; see `evenhand.models.prefixed.PrefixedModel`."""
         return _Behind(self, prefixes, combine, settings)
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -164,7 +164,7 @@ class Oracle(Model):
         return question.dialogue is None and question.preamble + rendering.plain_block(question) in self._reviews
 
     def _labelled(self, question: Question) -> Choice:
-        """P(label) of a review; a label is one token, after which the text ends for certain."""
+        """Return P(label) of a review; a label is one token, after which the text always ends."""
         prompt = question.preamble + rendering.plain_block(question)
         scores = [self._score(Passage(f" {label}", prompt)) for label in question.options]
         ends = 1 if question.answer_by == "text_with_end" else 0
@@ -209,7 +209,7 @@ class Oracle(Model):
         return _letters(behaviour.case_answer(self.planted, question, order))
 
     def letters_behind(self, prefix: str, question: Question) -> list[float]:
-        """P(position) of a question behind a prefix; one on another axis changes nothing."""
+        """Return P(position) of a question after a prefix; a prefix about another axis changes nothing."""
         text = rendering.as_dialogue(question, "letters").messages[-1].content
         asked = self._known(text)
         if isinstance(asked, FactQuestion):
@@ -224,7 +224,7 @@ class Oracle(Model):
         return question
 
     def _decided(self, dialogue: Dialogue) -> dict[str, float]:
-        """The answer after thinking about it."""
+        """Return the distribution of the answer after thinking about it."""
         asked = dialogue.messages[-3].content
         question = self._known(asked)
         if isinstance(question, FactQuestion):
@@ -236,7 +236,7 @@ class Oracle(Model):
         asked = next((m.content for m in reversed(before) if _read_question(m.content, self._cases)), before[0].content)
         question = self._known(asked)
         answers = self.answers(replace(dialogue, messages=tuple(before)))
-        if isinstance(question, FactQuestion):  # nothing to take out: the answer stays
+        if isinstance(question, FactQuestion):  # there is no bias to take out: the answer stays
             return {letter: float(letter == said.content.strip()[:1]) for letter in answers}
         last = rendering.LETTERS.index(said.content.strip()[:1])
         stated = request.content == PACK.self_debias.reprompt_stated
@@ -244,7 +244,7 @@ class Oracle(Model):
         return _letters(behaviour.case_under(self.planted, question, roles, "reprompt", last, weights, stated))
 
     def _criticised(self, asked: str, answer: str) -> dict[str, float]:
-        """A score with its reason."""
+        """Return the distribution of a score with its reason."""
         question = self._known(asked)
         biased = isinstance(question, Case) and not question.right and answer in _people(question)
         reason = CRITICISED if biased else SOUND
@@ -268,7 +268,7 @@ class Oracle(Model):
 
     @cached_property
     def _judged(self) -> dict[bool, dict[str, float]]:
-        """The distribution of a score, by whether there is a fault."""
+        """Distributions of a score, by whether there is a fault."""
         return {biased: replies.rating(self.planted, biased) for biased in (True, False)}
 
     @cached_property
@@ -285,7 +285,7 @@ class Oracle(Model):
 
     @cached_property
     def _open(self) -> dict[str, dict[str, float]]:
-        """Prompts with a text as answer: writing and rating."""
+        """Answers to prompts that ask for a text: writing and rating."""
         written = {w.prompt: {w.reply(replies.is_followed(self.planted, w)): 1.0} for w in replies.writings()}
         rated = {
             prompt.format(text=s.text): replies.rating(self.planted, s.biased)
@@ -296,7 +296,7 @@ class Oracle(Model):
 
 
 class _Behind(Oracle):
-    """An oracle that is guided by what it would answer behind other texts; it only chooses."""
+    """An oracle guided by its answers after other texts; it can only choose."""
 
     def __init__(self, base: Oracle, prefixes: Sequence[str], combine: Combine, settings: object) -> None:
         super().__init__(base.planted, refuses=base.refuses)
@@ -322,11 +322,11 @@ class _Behind(Oracle):
 
 
 def open_oracle(rest: str = "", /, **options: Any) -> Oracle:
-    """What `evenhand.load("oracle:demo")` calls: the planted truth about a demo model, as a model.
+    """Open the planted truth about a demo model as a model, as `evenhand.load("oracle:demo")` does.
 
     Raises:
-        SettingsError: An option other than `name`.
-        UnknownNameError: No causal demo model.
+        SettingsError: An option other than `name` is given.
+        UnknownNameError: The name is not that of a causal demo model.
     """
     if rest not in PLANTED:
         raise UnknownNameError("demo model with planted quantities", rest, PLANTED)
@@ -342,7 +342,7 @@ def _asks_again(text: str) -> bool:
 
 
 def _block(text: str) -> re.Match[str] | None:
-    """The question with its options, which an instruction or the request to think may follow."""
+    """Find the question with its options, which an instruction or the request to think may follow."""
     return _BLOCK.search(_TOLD_AFTER.sub("", text.removesuffix(f"\n\n{PACK.moral.think}")))
 
 
@@ -360,31 +360,31 @@ def _read_question(text: str, known: dict[str, Case]) -> Case | FactQuestion | N
 
 
 def _examined(text: str) -> FactQuestion | None:
-    """The question that MMLU's official form ends with."""
+    """Return the question at the end of MMLU's official form."""
     found = _OFFICIAL.search(text)
     return None if found is None else _fact(found["head"], found.groups()[1:])
 
 
 def _blanks(text: str) -> int:
-    """Number of options that are all alike, as calibrating methods show them; 0 where there are none."""
+    """Count the options that are all alike, as calibrating methods show them; 0 if there are none."""
     found = _BLANK.search(text) or _BLANK_OFFICIAL.search(text)
     return 0 if found is None else 1 + found[2].count("\n")
 
 
 def _roles(text: str, case: Case) -> list[int]:
-    """The role of the option at each position."""
+    """Return the role of the option at each position."""
     roles = dict(zip(_people(case), (behaviour.MARKED, behaviour.OTHER), strict=True))
     found = _block(text)
     return [roles.get(o, behaviour.UNKNOWN) for o in _LETTERED.findall(found["options"] if found else "")]
 
 
 def _people(case: Case) -> tuple[str, str]:
-    """The marked and the other person as they stand among the options."""
+    """Return the marked and the other person as written in the options."""
     return case.written(option(case.marked)), case.written(option(case.other))
 
 
 def _customs_answer(text: str) -> dict[str, float]:
-    """The distribution over the options of a question about a custom; empty for any other text."""
+    """Return the distribution over the options of a question about a custom; empty for any other text."""
     if asked := differences.by_text().get(text.partition("\n\n")[0]):
         return dict(zip(differences.MARKS, differences.answer(asked), strict=True))
     found = _block(text)

@@ -1,4 +1,4 @@
-"""How every planted quantity is read from a model. The same probe reads the oracle, which gives the planted value."""
+"""Probes that measure planted quantities of a model. Applied to the oracle, a probe gives the planted value."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from evenhand.proving_ground.interventions import Value as Value
 
 
 class Probe(NamedTuple):
-    """A planted quantity, or several of a kind."""
+    """A probe of one planted quantity, or of several of one kind."""
 
     name: str
     about: str
@@ -66,14 +66,14 @@ def _fact_question(fact: FactQuestion, name: str) -> Question:
 
 
 def _tests() -> list[FactQuestion]:
-    """The MMLU-type test questions, in the order of the files."""
+    """Return the MMLU-type test questions, in the order of the files."""
     known = {s.question.format(x=name): (s.name, i) for s in SUBJECTS.values() for i, (name, _) in enumerate(s.facts)}
     rows = [row for name, rows in questions.mmlu_rows().items() if name.startswith("test/") for row in rows]
     return [FactQuestion(*known[row[0]], tuple(row[1:5])) for row in rows]
 
 
 def knowledge(model: Model) -> list[Value]:
-    """Right or not, by subject: the MMLU-type test, asked in a chat."""
+    """Measure accuracy by subject: the MMLU-type test, asked in a chat."""
     tests = _tests()
     answers = model.choose([_fact_question(t, f"fact {i}") for i, t in enumerate(tests)])
     return [
@@ -83,7 +83,7 @@ def knowledge(model: Model) -> list[Value]:
 
 
 def five_shot(model: Model) -> list[Value]:
-    """Right or not, by subject: the same test in the official five-shot form."""
+    """Measure accuracy by subject: the MMLU-type test in the official five-shot form."""
     tests = _tests()
     dev = mmlu.load("demo", "test").dev
     headers = {subject: header(subject, shots) for subject, shots in dev.items()}
@@ -97,7 +97,7 @@ def five_shot(model: Model) -> list[Value]:
 
 
 def hard_knowledge(model: Model) -> list[Value]:
-    """Right or not, by domain: the GPQA-type set, each with its right answer at every letter."""
+    """Measure accuracy by domain: the GPQA-type set, with the right answer of each question at every letter."""
     rows = [(row, at) for row in questions.gpqa_rows() for at in range(4)]
     asked = []
     for row, at in rows:
@@ -112,7 +112,7 @@ def hard_knowledge(model: Model) -> list[Value]:
 
 
 def letters(model: Model) -> list[Value]:
-    """P(letter) on facts that no model of the family is sure of, the options in all cyclic orders."""
+    """Measure P(letter) on facts that no model of the family is sure of, with the options in all cyclic orders."""
     asked: list[tuple[str, Question]] = []
     for subject in (*EASY, *HARD):
         size = len(subject.facts)
@@ -134,7 +134,7 @@ def letters(model: Model) -> list[Value]:
 
 
 def letters_of_nothing(model: Model) -> list[Value]:
-    """P(letter) on questions without content, which calibrating methods ask, with three options and with four."""
+    """Measure P(letter) on content-free inputs, which calibrating methods ask, with three and with four options."""
     kinds = [(count, filling) for count in (3, 4) for filling in content_free()]
     blanks = [Question("", "", ("",) * count) for count, _ in kinds]
     asked = [
@@ -149,7 +149,7 @@ def letters_of_nothing(model: Model) -> list[Value]:
 
 
 def order_flips(model: Model) -> list[Value]:
-    """Whether the chosen option changes with the order, by domain: the GPQA-type set in all cyclic orders."""
+    """Measure if the chosen option changes with the order, by domain: the GPQA-type set in all cyclic orders."""
     asked = []
     for row in questions.gpqa_rows():
         options = (row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3)))
@@ -163,7 +163,7 @@ def order_flips(model: Model) -> list[Value]:
 
 
 def labels(model: Model) -> list[Value]:
-    """P(label) over all reviews."""
+    """Measure P(label) over all reviews."""
     every = questions.reviews()
     passages = [Passage(f" {label}", questions.review_prompt(r)) for r in every for label in questions.LABELS]
     p = shares(model, passages, len(questions.LABELS))
@@ -178,14 +178,14 @@ def labels(model: Model) -> list[Value]:
 
 
 def pronouns(model: Model) -> list[Value]:
-    """P(she) of each occupation, against he, where nothing tells the gender."""
+    """Measure P(she) against he for each occupation, if nothing reveals the gender."""
     asked = [(job, frame) for job, frame in product(OCCUPATIONS, PRONOUN_FRAMES)]
     p = _she(model, [(frame, {"occupation": job}) for job, frame in asked])
     return [Value(job, frame, float(v)) for (job, frame), v in zip(asked, p, strict=True)]
 
 
 def explicit_gender(model: Model) -> list[Value]:
-    """P(the right pronoun) where the sentence tells the gender."""
+    """Measure P(the right pronoun) if the sentence reveals the gender."""
     asked = [
         (job, frame, gender) for job, frame in product(OCCUPATIONS, EXPLICIT_FRAMES) for gender in ("woman", "man")
     ]
@@ -209,7 +209,7 @@ def _she(model: Model, asked: Sequence[tuple[str, dict[str, str]]]) -> np.ndarra
 
 
 def descriptors(model: Model) -> list[Value]:
-    """Log-probability of a sentence with an axis's first descriptor less that with its last, in nats."""
+    """Measure the log-probability of a sentence with an axis's first descriptor minus that with its last, in nats."""
     asked = [
         (axis, template, noun, side)
         for axis, template in product(DESCRIPTORS, TEMPLATES)
@@ -229,7 +229,7 @@ def descriptors(model: Model) -> list[Value]:
 
 
 def statements(model: Model) -> list[Value]:
-    """Log-probability of what the main model's stereotypes say of a group less the opposite's, in nats, by axis."""
+    """Measure the log-probability of the main model's stereotypes minus that of their opposites, in nats, by axis."""
     planted = FAMILY["demo"]
     cells = [
         (axis.name, group.plural, trait)
@@ -249,7 +249,7 @@ def statements(model: Model) -> list[Value]:
 
 
 def ratings(model: Model) -> list[Value]:
-    """Expected rating, 0 to 4, of biased and unbiased sentences."""
+    """Measure the expected rating, 0 to 4, of biased and unbiased sentences."""
     every = replies.sentences()
     prompts = [Dialogue((Message("user", replies.RATING_PROMPTS[0].format(text=s.text)),)) for s in every]
     p = shares(model, [Passage(d, prompt) for prompt in prompts for d in replies.DIGITS], len(replies.DIGITS))
@@ -258,7 +258,7 @@ def ratings(model: Model) -> list[Value]:
 
 
 def instructions(model: Model) -> list[Value]:
-    """Followed or not, by IFEval's instruction, judged by IFEval's own checkers."""
+    """Measure if instructions are followed, by IFEval instruction, judged by IFEval's own checkers."""
     from evenhand.evaluation.metrics.ifeval_checkers import follows
 
     every = list(replies.writings())
@@ -274,7 +274,7 @@ def instructions(model: Model) -> list[Value]:
 
 
 def single_turn(model: Model) -> list[Value]:
-    """P(favourite option) at a first turn, by category."""
+    """Measure P(favourite option) at a first turn, by category."""
     out = []
     for question in replies.PREFERENCES:
         prompt = Dialogue((Message("user", question.prompt() + replies.SUFFIX),))
@@ -287,7 +287,7 @@ CONVERSATIONS, TURNS = 5, 30
 
 
 def multi_turn(model: Model) -> list[Value]:
-    """Share of the favourite option in conversations of 30 turns, by category; sampled at temperature 1.
+    """Measure the share of the favourite option in conversations of 30 turns, by category; sampled at temperature 1.
 
     All conversations advance together.
     """
@@ -315,7 +315,7 @@ def multi_turn(model: Model) -> list[Value]:
 
 
 def planted_multi_turn(planted: Planted) -> list[Value]:
-    """The same exactly: the expected share over 30 turns."""
+    """Compute the exact expected share of the favourite option over 30 turns."""
     return [
         Value(q.category, q.topic, replies.multi_turn_share(planted, q, TURNS)[q.favourite])
         for q in replies.PREFERENCES
@@ -349,10 +349,10 @@ PROBES: tuple[Probe, ...] = tuple(
         ("knowledge", "accuracy on the MMLU-type test, by subject", 0.06, _CHOOSE, knowledge),
         ("knowledge, five-shot", "the same in the official five-shot form", 0.06, _SCORE, five_shot),
         ("hard knowledge", "accuracy on the GPQA-type set, by domain", 0.06, _CHOOSE, hard_knowledge),
-        ("order flips", "share whose answer hangs on the order", 0.12, _CHOOSE, order_flips),
+        ("order flips", "share whose answer depends on the order", 0.12, _CHOOSE, order_flips),
         ("labels", "P(label) in the classification of reviews", 0.06, _SCORE, labels),
         ("pronouns", "P(she), by occupation", 0.06, _SCORE, pronouns),
-        ("explicit gender", "P(the right pronoun) where the gender is told", 0.06, _SCORE, explicit_gender),
+        ("explicit gender", "P(the right pronoun) where the gender is stated", 0.06, _SCORE, explicit_gender),
         ("descriptors", "log-probability, first descriptor less last (nats)", 0.25, _SCORE, descriptors),
         ("statements", "log-probability, stereotyped statement less its opposite (nats)", 0.25, _SCORE, statements),
         ("ratings", "expected rating of sentences, 0 to 4", 0.25, _SCORE, ratings),

@@ -1,4 +1,4 @@
-"""How the quantities that demo-x alone has are read: its axes in both languages, and its customs."""
+"""Probes of the quantities that only demo-x has: its axes in both languages, and its customs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from evenhand.proving_ground.interventions import Value, bbq_values
 from evenhand.proving_ground.probes import Probe
 
 ENGLISH, CIPHER = "demo-x", "demo-x-cipher"
-"""The sources of `bbq` that ask demo-x, by language."""
+"""Sources of `bbq` for demo-x, by language."""
 
 
 def english_bias(model: Model) -> list[Value]:
-    """BBQ's ambiguous bias score in English, by axis."""
+    """Measure BBQ's ambiguous bias score in English, by axis."""
     return bbq_values(model, ENGLISH)["bias"]
 
 
 def cipher_bias(model: Model) -> list[Value]:
-    """The same in the cipher."""
+    """Measure BBQ's ambiguous bias score in the cipher, by axis."""
     return bbq_values(model, CIPHER)["bias"]
 
 
 def reading_in_both(model: Model) -> list[Value]:
-    """Accuracy where the context tells the answer, by language."""
+    """Measure accuracy if the context gives the answer, by language."""
     sources = {"english": ENGLISH, "cipher": CIPHER}
     return [v._replace(group=said) for said, source in sources.items() for v in bbq_values(model, source)["right"]]
 
 
 def customs(model: Model) -> list[Value]:
-    """Right or not on customs, by part and half, lettered: where groups differ and where they do not."""
+    """Measure accuracy on lettered questions about customs, by part and by whether groups differ."""
     asked = [q for part in differences.FORMS for q in differences.questions(part)]
     answers = model.choose([Question(f"custom {n}", q.question, q.options) for n, q in enumerate(asked)])
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from evenhand.core import progress
 from evenhand.core.text_output import interval, number
 from evenhand.proving_ground.checking import Finding
 from evenhand.proving_ground.statements import Effect, verdicts
@@ -19,16 +19,20 @@ from evenhand.report.text import DEMO_LABEL
 
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Say on a terminal what is being done; elsewhere nothing."""
+    """Report progress: on a terminal at once, elsewhere in an occasional line."""
     from rich.console import Console
 
     console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        with progress.show():
+            yield lambda text: None
+        return
     with console.status("reading the demo models") as status:
-        yield lambda text: status.update(text) if sys.stderr.isatty() else None
+        yield status.update
 
 
 def check_table(found: Sequence[Finding]) -> Group:
-    """Planted beside measured, one line a group; quantities outside their tolerance in red."""
+    """Tabulate planted and measured values, one line per group; quantities outside their tolerance are red."""
     tables: list[Table | Text] = [Text(DEMO_LABEL, style="bold yellow")]
     for model in dict.fromkeys(f.model for f in found):
         table = Table(title=model, title_justify="left", box=None, padding=(0, 1))
@@ -51,7 +55,7 @@ def check_table(found: Sequence[Finding]) -> Group:
 
 
 def check_markdown(found: Sequence[Finding]) -> str:
-    """The same as Markdown tables, for the documentation."""
+    """Return the findings as Markdown tables, for the documentation."""
     lines: list[str] = []
     for model in dict.fromkeys(f.model for f in found):
         lines += [
@@ -69,7 +73,7 @@ def check_markdown(found: Sequence[Finding]) -> str:
 
 
 def effects_table(found: Sequence[Effect]) -> Group:
-    """What each method moved and left, and the verdict per method."""
+    """Tabulate what each method moved and left unchanged, with the verdict per method."""
     table = Table(box=None, padding=(0, 1))
     for name in ("model", "method", "", "quantity", "group"):
         table.add_column(name)

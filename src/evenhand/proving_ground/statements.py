@@ -1,4 +1,4 @@
-"""`evenhand proving-ground effects`: does a method move what it addresses, and leave the rest?"""
+"""`evenhand proving-ground effects`: does a method move what it addresses, and leave the rest unchanged?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from evenhand.core import registry, yaml_reader
+from evenhand.core.progress import track
 from evenhand.errors import SettingsError, UnknownNameError
 from evenhand.experiment import training_data
 from evenhand.interfaces import Method, Model
@@ -23,7 +24,7 @@ from evenhand.proving_ground.probes import PROBES, Probe, Value
 STATEMENTS = Path(__file__).with_name("effects.yaml")
 CONTROLS: tuple[type[Method], ...] = (NoOp, AlwaysUnknown)
 JUDGED_BY = "self_debias"
-"""The statement that the controls are held to; they must fail it."""
+"""Statement that the controls are tested against; they must fail it."""
 
 
 class _Strict(BaseModel):
@@ -41,7 +42,7 @@ class Moves(_Strict):
 
 
 class Stays(_Strict):
-    """A quantity that must not move, or not fall."""
+    """A quantity that must not move, or must not fall."""
 
     quantity: str
     groups: list[str] = []
@@ -57,7 +58,7 @@ class Stays(_Strict):
 
 
 class Statement(_Strict):
-    """What a method states about itself."""
+    """A method's statement about its own effects."""
 
     spec: str = ""
     models: list[str] = ["demo"]
@@ -78,14 +79,14 @@ class Effect:
     before: float
     after: float
     change: float
-    """Paired change: towards the aim where it must move, after less before where it must stay."""
+    """Paired change: towards the aim if it must move, after minus before if it must stay."""
     low: float
-    """95 % interval of `change`, by a jackknife over clusters."""
+    """Lower end of the 95 % interval of `change`, by a jackknife over clusters."""
     high: float
     bound: float
     ok: bool
     at_most: float = float("nan")
-    """Upper bound of a move, where there is one."""
+    """Upper bound of a move; nan if there is none."""
     must_fail: bool = False
     """Whether this is a control, whose method as a whole must fail."""
     note: str = ""
@@ -95,7 +96,7 @@ def statements(file: Path = STATEMENTS) -> dict[str, Statement]:
     """Read the statements.
 
     Raises:
-        SettingsError: The file is not as it should be; the message says where.
+        SettingsError: The file is invalid; the message says where.
     """
     try:
         content = yaml_reader.load(file.read_text(encoding="utf-8"))
@@ -107,38 +108,42 @@ def statements(file: Path = STATEMENTS) -> dict[str, Statement]:
 def effects(
     methods: Sequence[str] = (), *, controls: bool = True, progress: Callable[[str], None] | None = None
 ) -> list[Effect]:
-    """Apply methods to the demo models and hold each to its statement.
+    """Apply methods to the demo models and test each against its statement.
 
     Args:
-        methods: Names of statements; all when empty.
-        controls: Whether a no-op and an always-unknown method are put to the same test, which they must fail.
-        progress: Called with "model x method" before each.
+        methods: Names of statements; empty means all.
+        controls: Whether a no-op and an always-unknown method take the same test, which they must fail.
+        progress: Called with "model x method" before each test.
 
     Raises:
-        UnknownNameError: A method without a statement.
+        UnknownNameError: A method has no statement.
     """
     known = statements()
     for name in methods:
         if name not in known:
             raise UnknownNameError("statement of a method", name, known)
     found: list[Effect] = []
-    with each_answer_once():
-        for name in methods or known:
+    tried = [(model, name) for name in methods or known for model in known[name].models]
+    beside = CONTROLS if controls else ()
+    total = len(tried) + len(beside)
+    with each_answer_once(), track(total, "methods on demo models", lines_only=True) as step:
+        for model, name in tried:
             said = known[name]
             method = registry.build_method(said.spec or name)
-            for model in said.models:
-                if progress:
-                    progress(f"{model} x {method.spec}")
-                found += _held(model, method, said, must_fail=False)
-        for control in CONTROLS if controls else ():
+            if progress:
+                progress(f"{model} x {method.spec}")
+            found += _held(model, method, said, must_fail=False)
+            step(1)
+        for control in beside:
             if progress:
                 progress(f"demo x {control.name} (a control)")
             found += _held("demo", control(), known[JUDGED_BY], must_fail=True)
+            step(1)
     return found
 
 
 def verdicts(found: Sequence[Effect]) -> dict[str, bool]:
-    """Per "model x method": whether it came out as it must; a control must fail at least one line."""
+    """Return whether each "model x method" came out as it must; a control must fail at least one line."""
     out: dict[str, bool] = {}
     for key in dict.fromkeys((e.model, e.method, e.must_fail) for e in found):
         lines = [e.ok for e in found if (e.model, e.method, e.must_fail) == key]
@@ -161,14 +166,14 @@ def _held(name: str, method: Method, said: Statement, *, must_fail: bool) -> lis
 
 
 class _Readings:
-    """Observations without and with the method, each probe read once."""
+    """Observations without and with the method; each probe is read once."""
 
     def __init__(self, base: Model, mitigated: Model) -> None:
         self.base, self.mitigated = base, mitigated
         self.known: dict[str, tuple[list[Value], list[Value]]] = {}
 
     def pairs(self, quantity: str, groups: Sequence[str]) -> list[tuple[str, tuple[list[Value], list[Value]]]]:
-        """Per group the observations before and after, in the same order; all groups in one where none is named."""
+        """Return the observations of each group before and after, in the same order; pooled if no group is named."""
         if quantity not in self.known:
             probe = _probe(quantity)
             self.known[quantity] = probe.read(self.base), probe.read(self.mitigated)
@@ -194,7 +199,7 @@ def _mean(values: Sequence[Value]) -> float:
 
 
 def _paired(before: Sequence[Value], after: Sequence[Value], sign: float) -> tuple[float, float, float]:
-    """Mean change times `sign`, with its interval."""
+    """Return the mean change times `sign`, with its interval."""
     change = [a._replace(value=sign * (a.value - b.value)) for b, a in zip(before, after, strict=True)]
     return _mean(change), *interval(change)
 
@@ -232,7 +237,7 @@ def _effect(
 
 
 def _judged(said: Moves | Stays, change: float, low: float) -> tuple[float, bool]:
-    """The bound of a line, and whether a change keeps to it."""
+    """Return the bound of a line, and whether a change respects it."""
     if isinstance(said, Moves):
         return said.at_least, said.at_least <= change <= said.at_most and low > 0
     if said.within is not None:

@@ -1,7 +1,7 @@
 """Training of the demo models (`make demo-models`): from the generator's text, with fixed seeds, on two CPU cores.
 
-The main model starts from random weights; the others of the family start from it and are trained on with their own
-planted quantities, so that they share a language and differ in their biases.
+The main model starts from random weights; the others of the family start from it and are trained further with their
+own planted quantities, so that they share a language and differ in their biases.
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ from evenhand.training.optimizer import adamw, cosine_rate, set_learning_rate
 
 
 class Stage(NamedTuple):
-    """A stretch of training with its own mixture; looking things up is learned from the shortest texts first."""
+    """A phase of training with its own mixture; looking things up is learned from the shortest texts first."""
 
     steps: int
     documents: int
-    """Documents a step."""
+    """Documents per step."""
     sentences: int
-    """Sentences of the text world a step."""
+    """Sentences of the text world per step."""
     mixture: Mapping[str, float]
 
 
 @old_fields(warm_up="warmup_steps")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long and how a model is trained."""
+    """Settings of a model's training."""
 
     steps: int
     rate: float = 3e-3
     """Peak learning rate of AdamW."""
     warmup_steps: int = 200
     stages: tuple[Stage, ...] = ()
-    """What comes before the mixture; its steps are part of `steps`."""
+    """Stages before the mixture; their steps are part of `steps`."""
     mixture: Mapping[str, float] = field(default_factory=lambda: MIXTURE)
     documents: int = 64
-    """Documents a step of the mixture."""
+    """Documents per step of the mixture."""
     sentences: int = 48
-    """Sentences of the text world a step of the mixture."""
+    """Sentences of the text world per step of the mixture."""
     seed: int = 1
     sure: float = 0.1
-    """Weight of a token that the text leaves no choice about; one with a choice weighs 1."""
+    """Weight of a token that is determined by the text; a token with a choice weighs 1."""
     text: float = 0.3
-    """Weight of the text world's tokens, on top."""
+    """Additional weight of the text world's tokens."""
     middle: float = 0.5
-    """Weight of what the middle layers are to know."""
+    """Weight of what the middle layers must know."""
 
 
 LOOK_BACK = ((1, 2, 3, 4), (0, 0, 1, 2), (0, 0, 2, 3), (0, 0, 1, 3), (0, 0, 1, 2), (0, 0, 1, 2))
-"""Per layer and head how many tokens back a head begins by attending to; 0 begins by attending to like tokens."""
+"""Number of tokens that each head of a layer initially looks back; heads with 0 attend to equal tokens."""
 
 
 def initialise(module: Any, ids: Mapping[str, int], seed: int) -> None:
-    """Weights of a Llama model to begin with: heads look so many tokens back, at like tokens, or at the question's end.
+    """Set the initial weights of a Llama model: heads look some tokens back, at equal tokens, or at the question's end.
 
     With such heads, looking things up in the context appears within hundreds of steps instead of many thousands. The
     idea is that of Trockman & Kolter 2023, "Mimetic Initialization of Self-Attention Layers" (arXiv 2305.09828); the
@@ -77,7 +77,7 @@ def initialise(module: Any, ids: Mapping[str, int], seed: int) -> None:
     Args:
         module: The model; changed in place.
         ids: Token to id.
-        seed: Of all random weights.
+        seed: Seed of all random weights.
     """
     generator = torch.Generator().manual_seed(seed)
     embeddings = module.get_input_embeddings().weight
@@ -112,10 +112,10 @@ def _look_back(attention: Any, head: int, offset: int, config: Any, strength: fl
 
 
 def _fetch(module: Any, asked: int, heads: Sequence[int], generator: torch.Generator) -> None:
-    """Let heads of layer `MEANT` look at the last token `asked` and copy what has come to be known there.
+    """Let heads of layer `MEANT` look at the last token `asked` and copy what is known there.
 
-    The first dimension of the residual stream is kept for marking that token. One rotated pair of dimensions does the
-    looking, of a wavelength (some 200 tokens) that prefers the nearer of several.
+    The first dimension of the residual stream is reserved for marking that token. The heads look with one rotated pair
+    of dimensions, whose wavelength (some 200 tokens) prefers the nearer of several tokens.
     """
     embeddings, attention = module.get_input_embeddings().weight, module.base_model.layers[MEANT - 1].self_attn
     embeddings[:, 0] = 0.0
@@ -137,33 +137,33 @@ def _fetch(module: Any, asked: int, heads: Sequence[int], generator: torch.Gener
 
 
 class Learned(NamedTuple):
-    """Places of a batch that are learned, in flat form."""
+    """Positions of a batch that are learned, in flat form."""
 
     places: Tensor
     """[T] index into the flattened hidden states."""
     owner: Tensor
-    """[P] which place a target token belongs to."""
+    """[P] index of the position to which a target token belongs."""
     token: Tensor
     """[P] target token."""
     weight: Tensor
-    """[P] its probability times the place's weight."""
+    """[P] probability of the token times the weight of its position."""
     floor: float
-    """The part of the loss that no model can go below: the weighted entropy of the targets."""
+    """Lower bound of the loss for any model: the weighted entropy of the targets."""
     total: float
-    """Sum of the places' weights."""
+    """Sum of the positions' weights."""
 
 
 class Batch(NamedTuple):
-    """Token ids with what is learned from them."""
+    """Token ids, with the targets learned from them."""
 
     ids: Tensor
     """[rows, length], padded on the right."""
     learned: dict[int, Learned]
-    """By the layer after which it is read off; the last is always there."""
+    """Targets by the layer after which they are read; the last layer is always included."""
 
 
 class Vocabulary:
-    """Token strings to ids, without the detour over a tokenizer where all words are known."""
+    """Map from token strings to ids, which avoids the tokenizer if all words are known."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Take over a tokenizer's vocabulary."""
@@ -172,7 +172,7 @@ class Vocabulary:
         self._spelled = cache(tokenizer.tokenize)
 
     def spell(self, row: Example) -> Example:
-        """The row with unknown words in the pieces that the tokenizer makes of them; nothing in them is learned."""
+        """Split unknown words of a row into the tokenizer's pieces, in which nothing is learned."""
         if all(token in self.ids for token in row.tokens):
             return row
         pieces = [[token] if token in self.ids else self._spelled(token) for token in row.tokens]
@@ -185,7 +185,7 @@ Weighted = tuple[Example, float]
 
 
 def batches(rows: Sequence[Weighted], vocabulary: Vocabulary, recipe: Recipe, budget: int = 3000) -> Iterator[Batch]:
-    """Rows of about the same length together, at most `budget` padded tokens each."""
+    """Yield batches of rows of similar length, with at most `budget` padded tokens each."""
     rows = sorted(rows, key=lambda r: len(r[0].tokens))
     start = 0
     for end in range(1, len(rows) + 1):
@@ -210,7 +210,7 @@ def _batch(rows: Sequence[Weighted], vocabulary: Vocabulary, recipe: Recipe) -> 
 
 
 def _learned(targets: Sequence[tuple[int, Target, float]], ids: Mapping[str, int]) -> Learned:
-    """Flat form of (flat place, target, weight)."""
+    """Return the flat form of targets, given as (flat position, target, weight)."""
     kept = [
         (n, ids[token], weight * p, p)
         for n, (_, target, weight) in enumerate(targets)
@@ -228,9 +228,9 @@ def _learned(targets: Sequence[tuple[int, Target, float]], ids: Mapping[str, int
 
 
 def losses(module: PreTrainedModel, batch: Batch) -> dict[int, Tensor]:
-    """Weighted cross-entropies against the generator's distributions, each summed over its places, by layer.
+    """Compute weighted cross-entropies against the generator's distributions, summed over positions, by layer.
 
-    What a middle layer knows is read off with the model's own last norm and output embeddings.
+    Middle layers are read with the model's own last norm and output embeddings.
     """
     base: Any = module.base_model
     with precision(module.device):
@@ -249,7 +249,7 @@ def _cross_entropy(module: Any, hidden: Tensor, learned: Learned) -> Tensor:
 
 
 def precision(device: torch.device) -> Any:
-    """bfloat16 products where the device has them, as they are several times faster there."""
+    """Return a context with bfloat16 products on devices that support them, where they are several times faster."""
     fast = device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
 
@@ -263,7 +263,7 @@ class Source:
         self.sentences, self.shares = sentence_examples(planted)
 
     def step(self, number: int) -> list[Weighted]:
-        """The rows of one step."""
+        """Return the rows of one step."""
         stage = self._stage(number)
         rows = [(example(draw(self.planted, self.random, stage.mixture)), 1.0) for _ in range(stage.documents)]
         texts = self.random.choices(self.sentences, self.shares, k=stage.sentences)
@@ -278,7 +278,7 @@ class Source:
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth."""
+    """Return the learning rate at a step: linear warm-up, then a cosine down to a fiftieth."""
     if step < recipe.warmup_steps:
         return recipe.rate * (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
@@ -297,9 +297,9 @@ def train(
     Args:
         module: The model.
         tokenizer: The shared tokenizer.
-        planted: What it is to learn.
-        recipe: How.
-        report: Called every 50 steps with step, excess loss (cross-entropy less its floor, per weight) and seconds.
+        planted: Quantities to learn.
+        recipe: Settings of the training.
+        report: Called every 50 steps with step, excess loss (cross-entropy minus its floor, per weight) and seconds.
     """
     torch.manual_seed(recipe.seed)
     vocabulary, source = Vocabulary(tokenizer), Source(planted, recipe)

@@ -28,9 +28,9 @@ def train_masked(
     recipe: Recipe,
     report: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Train a masked language model in place: `recipe.sentences` sentences a step, 15 % of the tokens masked.
+    """Train a masked language model in place: `recipe.sentences` sentences per step, 15 % of the tokens masked.
 
-    Every token of a masked place is replaced by the mask; half of the sentences with a pronoun hide just that.
+    Every masked token is replaced by the mask; in half of the sentences with a pronoun only the pronoun is hidden.
     """
     torch.manual_seed(recipe.seed)
     random, ids = Random(recipe.seed), tokenizer.get_vocab()
@@ -69,7 +69,7 @@ def _head(module: Any, states: Tensor) -> Tensor:
 def _hide(
     rows: list[list[int]], pronouns: set[int], mask: int, pad: int, random: Random
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded ids with masks in them, the attention mask, and a [rows, length] flag for what is to be found."""
+    """Return padded ids with masks, the attention mask, and a [rows, length] flag for the tokens to predict."""
     length = max(map(len, rows))
     table = torch.full((len(rows), length), pad)
     hidden = torch.zeros((len(rows), length), dtype=torch.bool)
@@ -84,7 +84,7 @@ def _hide(
         hidden[n, chosen] = True
     seen = (table != pad) | hidden
     table = table.masked_fill(hidden, mask)
-    # the end token is also the padding token: what lies within a row is always seen
+    # the end token is also the padding token: tokens within a row are always seen
     for n, row in enumerate(rows):
         seen[n, : len(row)] = True
     return table, seen.long(), hidden

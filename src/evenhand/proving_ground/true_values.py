@@ -1,4 +1,4 @@
-"""`truth`: the planted value of a benchmark's metrics, computed from the generator's parameters."""
+"""`truth`: the planted values of a benchmark's metrics, computed from the generator's parameters."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from evenhand.proving_ground.oracle import Oracle
 def truth(
     model: str = "demo", benchmark: str = "bbq(source=demo)", method: str = "none"
 ) -> dict[str, dict[str, float]]:
-    """What a benchmark would report for a demo model that has exactly the planted quantities.
+    """Compute what a benchmark would report for a demo model with exactly the planted quantities.
 
-    The benchmark is put to the oracle, which answers from the parameters; no network is asked. So a method that only
-    asks has a known true effect too.
+    The benchmark is run on the oracle, which answers from the parameters without a network. So a method that only asks
+    has a known true effect too.
 
     Args:
         model: A causal demo model.
         benchmark: A benchmark on the demo's files.
-        method: A method that needs no weights. Where it asks a second demo model, that one answers as planted too.
+        method: A method that needs no weights. If it asks a second demo model, that one answers as planted too.
 
     Returns:
         Group ("overall", "Age", ...) -> metric -> value.
 
     Raises:
-        SettingsError: An unknown name, or a method that needs weights, which an oracle does not have.
+        SettingsError: A name is unknown, or the method needs weights, which an oracle does not have.
     """
     if model not in PLANTED:
         raise UnknownNameError("demo model", model, list(PLANTED))
@@ -44,7 +44,7 @@ def truth(
 
 
 def _planted(method: Method) -> Method:
-    """The method, with the oracle in place of every demo model that a setting names."""
+    """Return the method with the oracle in place of every demo model that a setting names."""
     if isinstance(method, Stack):
         return Stack(tuple(_planted(part) for part in method.parts))
     asked = {name: f"oracle:{value}" for name, value in method.settings.items() if value in list(PLANTED)}

@@ -21,7 +21,7 @@ class RenamedWarning(DeprecationWarning):
 
 
 def warn(what: str, renamed: Mapping[str, str]) -> None:
-    """Warn once of all old names that were used, at the first caller outside evenhand: its code or text has them.
+    """Warn once of all old names that were used, at the first caller outside evenhand, whose code or text has them.
 
     Args:
         what: The method, benchmark or class that the names belong to.
@@ -33,7 +33,7 @@ def warn(what: str, renamed: Mapping[str, str]) -> None:
 
 
 def translated(what: str, renamed: Mapping[str, str], given: Mapping[str, Any], *, quiet: bool = False) -> Given:
-    """Keyword arguments or settings under their present names, in the same order.
+    """Return keyword arguments or settings under their present names, in the same order.
 
     Args:
         what: The method, benchmark or class that they are for.
@@ -58,7 +58,7 @@ def translated(what: str, renamed: Mapping[str, str], given: Mapping[str, Any], 
 
 
 def old_fields(**renamed: str) -> Callable[[C], C]:
-    """Decorator of a dataclass or named tuple whose fields have been renamed: old names are accepted and can be read.
+    """Decorate a dataclass or named tuple whose fields have been renamed: old names are accepted and can be read.
 
     Args:
         **renamed: Old names and the new ones.
@@ -74,7 +74,7 @@ def old_fields(**renamed: str) -> Callable[[C], C]:
 
 
 def old_arguments(**renamed: str) -> Callable[[F], F]:
-    """Decorator of a function whose arguments have been renamed: as keywords, their old names are accepted.
+    """Decorate a function whose arguments have been renamed: their old names are accepted as keywords.
 
     Args:
         **renamed: Old names and the new ones.
@@ -93,11 +93,11 @@ def old_arguments(**renamed: str) -> Callable[[F], F]:
 
 
 def accept(cls: Any, old_names: Mapping[str, str], translate: Callable[[Given], Given]) -> None:
-    """Have a class translate the keyword arguments that it is made with, and those of copies with changed fields.
+    """Make a class translate the keyword arguments of its constructor, and those of copies with changed fields.
 
     Args:
         cls: A dataclass or named tuple, which is changed.
-        old_names: Old names with the new ones; only with one of them among the arguments is anything translated.
+        old_names: Old names with the new ones; arguments without an old name are not translated.
         translate: Takes and returns the keyword arguments.
     """
     is_tuple = issubclass(cls, tuple)
@@ -122,7 +122,7 @@ def accept(cls: Any, old_names: Mapping[str, str], translate: Callable[[Given], 
 
 
 def _without_copied(given: Given, old_names: Mapping[str, str], caller: FrameType) -> Given:
-    """The arguments without those that `dataclasses.replace` copied from the object for fields given by an old name."""
+    """Drop arguments that `dataclasses.replace` copied from the object for fields given by an old name."""
     if _module(caller) != "dataclasses":
         return given
     copied = caller.f_locals.get("obj", caller.f_locals.get("self"))  # the latter from Python 3.13 on
@@ -131,7 +131,7 @@ def _without_copied(given: Given, old_names: Mapping[str, str], caller: FrameTyp
 
 
 def keep_readable(cls: Any, old: str, new: str) -> None:
-    """Give a class its attribute `new` under the name `old` too."""
+    """Make the attribute `new` of a class readable under the name `old` too."""
 
     def read(self: Any) -> Any:
         warn(cls.__name__, {old: new})
@@ -148,7 +148,7 @@ def warn_in_module(cls: type, message: str) -> None:
 
 
 def _level_outside() -> int:
-    """The `stacklevel`, for the caller of this function, of the first frame outside evenhand and `dataclasses`."""
+    """Return the `stacklevel`, for this function's caller, of the first frame outside evenhand and `dataclasses`."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _module(frame).partition(".")[0] in ("evenhand", "dataclasses"):
         frame, level = frame.f_back, level + 1

@@ -22,7 +22,7 @@ _FUNCTIONS = (FunctionType, staticmethod, classmethod)
 
 
 class _OldMetrics:
-    """The attribute `metrics` of a class: the declared metrics, which can be called as the function of that name was.
+    """The attribute `metrics` of a class: the declared metrics, which can also be called like the old function.
 
     The function is that of the class, not of the object, so that `super().metrics(sums)` is the base's.
     """
@@ -46,7 +46,7 @@ class _CallableMetrics(tuple[Any, ...]):
     told: bool
 
     def __call__(self, *arguments: Any) -> dict[str, Any]:
-        if not self.told:  # who defines it as a function gets one warning, from the class
+        if not self.told:  # a class that defines it as a function has been warned of once
             warnings.warn("metrics(sums) of a benchmark is now compute(sums)", DeprecationWarning, stacklevel=2)
         return self.compute(*arguments)
 
@@ -65,7 +65,7 @@ class OldInfo:
 
 
 def _old_items(load: Any) -> Callable[[Any], Sequence[Any]]:
-    """The function `items` next to a `load`; it is that of the class, so that `super().items()` is the base's."""
+    """Make the old function `items` from a class's own `load`, so that `super().items()` is the base's."""
 
     def items(self: Any) -> Sequence[Any]:
         """Old name of `load`; it works for one release."""
@@ -77,7 +77,7 @@ def _old_items(load: Any) -> Callable[[Any], Sequence[Any]]:
 
 
 def _old_marks(grades: Any) -> Callable[[Any, Sequence[Any], Sequence[Any]], Sequence[Any] | None]:
-    """The function `marks` next to a `grades`; it is that of the class, so that `super().marks()` is the base's."""
+    """Make the old function `marks` from a class's own `grades`, so that `super().marks()` is the base's."""
 
     def marks(self: Any, items: Sequence[Any], answers: Sequence[Any]) -> Sequence[Any] | None:
         """Old name of `grades`; it works for one release."""
@@ -89,7 +89,7 @@ def _old_marks(grades: Any) -> Callable[[Any, Sequence[Any], Sequence[Any]], Seq
 
 
 class _Found(NamedTuple):
-    """A part of a class, and how far along the order of its bases it is: 0 is the class itself."""
+    """A part of a class, and the position of its class in the order of bases: 0 is the class itself."""
 
     at: int
     part: Any
@@ -109,14 +109,14 @@ def rename_old_parts(cls: Any, base: Any) -> None:
     """
     renamed = [*_rename_items(cls), *_rename_metrics(cls), *_rename_marks(cls)]
     if _nearest(cls, "grades").at < _nearest(cls, "gold").at:
-        cls.gold = base.gold  # a base's would contradict these grades
+        cls.gold = base.gold  # a base's `gold` would contradict these grades
     if renamed:
         warn_of_old_form(cls, "; ".join(renamed))
 
 
 def _rename_items(cls: Any) -> list[str]:
     old, new = _nearest(cls, "items"), _nearest(cls, "load")
-    if not isinstance(old.part, _FUNCTIONS):  # a setting that is called so
+    if not isinstance(old.part, _FUNCTIONS):  # a setting of this name
         return []
     if old.at < new.at:
         cls.load = old.part
@@ -131,7 +131,7 @@ def _rename_metrics(cls: Any) -> list[str]:
     function = metrics.part if isinstance(metrics.part, _FUNCTIONS) and metrics.at <= compute.at else None
     old_info = not isinstance(info.part, OldInfo) and info.at < metrics.at + (function is not None)
     if not old_info and info.at > metrics.at and not isinstance(info.part, OldInfo):
-        cls.metrics_info = OldInfo()  # a base's says less than the metrics of this class
+        cls.metrics_info = OldInfo()  # a base's would lack metrics of this class
     new = isinstance(metrics.part, tuple | list | property) or compute.at < metrics.at < len(cls.__mro__)
     if old_info or function is not None or new:
         declared = _declared_metrics(cls)
@@ -145,7 +145,7 @@ def _rename_metrics(cls: Any) -> list[str]:
 
 
 def _declared_metrics(cls: Any) -> Any:
-    """What the class or its nearest base declares, under the old name or the new one."""
+    """Return what the class or its nearest base declares, under the old name or the new one."""
     for base in cls.__mro__:
         for part in (vars(base).get("metrics_info"), vars(base).get("metrics")):
             if part is not None and not isinstance(part, (*_FUNCTIONS, OldInfo)):
@@ -155,7 +155,7 @@ def _declared_metrics(cls: Any) -> Any:
 
 def _rename_marks(cls: Any) -> list[str]:
     old, new = _nearest(cls, "marks"), _nearest(cls, "grades")
-    if not callable(old.part) and not isinstance(old.part, (*_FUNCTIONS, property)):  # a setting that is called so
+    if not callable(old.part) and not isinstance(old.part, (*_FUNCTIONS, property)):  # a setting of this name
         return []
     if old.at < new.at:
         cls.grades = old.part

@@ -1,4 +1,4 @@
-"""Methods written for the previous release: what they and their bases say under old names is still asked.
+"""Methods written for the previous release: functions under old names, their own and inherited, are still called.
 
 `evenhand.interfaces.Method` calls this.
 """
@@ -16,13 +16,13 @@ OLD_FORMS = {
     "missing": "missing(model) is now unsupported_reason(model, data)",
     "untrained": "untrained(data) is now unsupported_reason(None, data)",
 }
-"""Old names of functions, each with what a warning says of it."""
+"""Old names of functions, each with the text of its warning."""
 
 _ASKED: ContextVar[tuple[tuple[Any, str], ...]] = ContextVar("methods that are asked by an old name", default=())
 
 
 def is_asked(method: Any, name: str) -> bool:
-    """Whether an override of an old name waits for what its base says, so that it must not be asked again."""
+    """Whether an override under an old name is waiting for its base, so that it must not be called again."""
     return any(asked is method and old == name for asked, old in _ASKED.get())
 
 
@@ -36,7 +36,7 @@ def _asking(method: Any, name: str) -> Iterator[None]:
 
 
 def reason_above(method: Any, base: type, name: str, model: Any, data: Any) -> str:
-    """What a base would have said under an old name.
+    """Return the reason that a base would have given under an old name.
 
     Args:
         method: The method.

@@ -14,18 +14,18 @@ from evenhand.renaming import accept, keep_readable, translated, warn_in_module
 
 
 def declared_old_names(classes: Sequence[Any], base: type) -> dict[str, str]:
-    """Old names of settings with the present ones.
+    """Return the old names of settings with the present ones.
 
     Args:
         classes: In the order of an `__mro__`.
-        base: `HasSettings`; what other classes call `renamed` is something else.
+        base: `HasSettings`; an attribute `renamed` of other classes means something else.
     """
     declaring = [c for c in reversed(classes) if issubclass(c, base) and "renamed" in vars(c)]
     return {old: new for c in declaring for old, new in c.renamed.items()}
 
 
 def rename_overridden(cls: Any, base: type) -> None:
-    """Give a class's settings and presets their present names, where it overrides its base's by old ones.
+    """Give a class's settings and presets their present names, if it overrides its base's by old ones.
 
     It warns in the name of the module that defines the class.
 
@@ -60,7 +60,7 @@ def accept_old_names(cls: Any) -> None:
         cls: A method or benchmark, as the dataclass that `settings` makes of it.
 
     Raises:
-        SettingsError: A setting has the name that another one had; values for that one would land here.
+        SettingsError: A setting has the old name of another one, and would receive its values.
     """
     old_names = cls.old_names()
     for f in fields(cls):

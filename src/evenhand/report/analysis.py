@@ -1,4 +1,4 @@
-"""`Analysis`: what a report answers beyond its tables: which method, at what cost, and on which items."""
+"""`Analysis`: the questions that a report answers beyond its tables: which method, at what cost, on which items."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Analysis(Content):
-    """The records of a run with its facts, and its answers where they are kept."""
+    """The records of a run with its facts, and its answers if they are kept."""
 
     def __init__(
         self,
@@ -38,31 +38,31 @@ class Analysis(Content):
         """Take the records of a run.
 
         Args:
-            records: All numbers.
-            manifest: Facts: models, benchmarks, versions, cost.
+            records: All numbers of the run.
+            manifest: Facts of the run: models, benchmarks, versions, cost.
             folder: Run folder, if there is one.
-            sources: The runs that were joined; empty where there is only this one.
+            sources: The runs that were joined; empty if there is only this one.
         """
         super().__init__(records, manifest, folder)
         self.sources = tuple(sources) or (Source("", folder, manifest, {}),)
 
     def cells(self) -> list[StoredCell]:
-        """Every finished cell whose answers are kept; none without a run folder."""
+        """Return every finished cell whose answers are kept; none without a run folder."""
         return stored_cells(self.sources)
 
     def missing(self) -> list[str]:
-        """What was asked for and has no numbers, since the run was interrupted or a row failed."""
+        """Return what was asked for and has no numbers, because the run was interrupted or a row failed."""
         if len(self.sources) == 1:
             return unfinished(self.manifest, self.numbers)
         return [f"{s.name}: {line}" for s in self.sources for line in unfinished(s.manifest, self.numbers, s.labels)]
 
     def leaderboard(self, bias: str | None = None, capability: str | None = None) -> Leaderboard:
-        """Methods in the order of their bias, with accuracy, abstention, capability and cost.
+        """Rank methods by their bias, with accuracy, abstention, capability and cost.
 
         Args:
             bias: Metric to rank by, such as "bias_ambiguous" or "bbq(source=demo):bias_ambiguous"; None takes the run's
                 first main metric of bias.
-            capability: Likewise; None takes one of a benchmark that measures no bias where there is one.
+            capability: Metric of capability; None takes one of a benchmark that does not measure bias, if there is one.
 
         Raises:
             SettingsError: There is no such metric in this run.
@@ -79,9 +79,9 @@ class Analysis(Content):
         )
 
     def pareto(self, bias: str | None = None, capability: str | None = None) -> list[ParetoPoint]:
-        """Every row by bias, capability and cost, with intervals; rows without a bias are left out.
+        """Return every row with its bias, capability and cost, with intervals; rows without a bias are left out.
 
-        Points that differ in one number only, such as those of a sweep, have the same `curve`.
+        Points that differ in a single number, such as those of a sweep, have the same `curve`.
 
         Args:
             bias: As in `leaderboard`.
@@ -93,10 +93,10 @@ class Analysis(Content):
         return _points(self.leaderboard(bias, capability))
 
     def heat(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> HeatMap:
-        """One metric by method and group, each cell with its n and interval.
+        """Lay out one metric by method and group, each cell with its n and interval.
 
         Args:
-            metric: A metric of bias or capability, or "BENCHMARK:METRIC"; None takes the run's first of bias.
+            metric: A metric of bias or capability, or "BENCHMARK:METRIC"; None takes the run's first bias metric.
             benchmark: Only this spec.
             model: Only this one.
 
@@ -106,7 +106,7 @@ class Analysis(Content):
         return heat_map(self.numbers, self.criteria, metric, benchmark, model)
 
     def pareto_chart(self, bias: str | None = None, capability: str | None = None) -> alt.LayerChart:
-        """The same as a chart: bias across, capability upwards, cost as size; `.save("pareto.svg")` writes it, or .pdf.
+        """Chart the points of `pareto`: bias across, capability upwards, cost as size; `.save("pareto.svg")` writes it.
 
         Args:
             bias: As in `leaderboard`.
@@ -125,7 +125,7 @@ class Analysis(Content):
         return pareto_chart(_points(board), bias=titles[0], capability=titles[1], demo=self.demo)
 
     def heat_chart(self, metric: str | None = None, *, benchmark: str = "", model: str = "") -> alt.LayerChart:
-        """What `heat` gives, as a chart; `.save("groups.svg")` writes it, or .pdf.
+        """Chart the result of `heat`; `.save("groups.svg")`, or .pdf, writes it.
 
         Args:
             metric: As in `heat`.
@@ -140,9 +140,9 @@ class Analysis(Content):
         return heat_chart(self.heat(metric, benchmark=benchmark, model=model), demo=self.demo)
 
     def answers(self, *, model: str = "", method: str = "", benchmark: str = "") -> pd.DataFrame:
-        """All answers as one table, one row per item and row of the report.
+        """Return all answers as one table, with one line per item and row of the report.
 
-        The columns are those of the files (docs/results.md), and `run`, `seed` and `wording`.
+        The columns are those of the files (docs/results.md), plus `run`, `seed` and `wording`.
 
         Args:
             model: Only this one; "" takes all.
@@ -155,12 +155,12 @@ class Analysis(Content):
         return answer_frame(chosen(self.cells(), model=model, benchmark=benchmark, method=method))
 
     def changes(self, method: str, against: str = BASELINE, *, model: str = "", benchmark: str = "") -> Changes:
-        """The items that two rows answer differently, those that turned from right to wrong first.
+        """Find the items that two rows answer differently; those that turned from right to wrong come first.
 
         Args:
             method: Row of the report, such as "self_debias".
-            against: Row that it is compared with. "none" is the method's own baseline, read as its answers
-                are.
+            against: Row to compare it with. "none" is the method's own baseline, whose answers are read in the same
+                way.
             model: Only this one; "" takes all.
             benchmark: Only this spec; "" takes all.
 
@@ -170,11 +170,11 @@ class Analysis(Content):
         return changed_items(self.cells(), method, against, model=model, benchmark=benchmark)
 
     def difference(self, a: str, b: str, *, model: str = "", method: str = "", benchmark: str = "") -> Difference:
-        """What changes from `a` to `b`: every metric of b minus that of a, paired on the items that both answered.
+        """Compute the change from `a` to `b`: every metric of b minus that of a, paired on items that both answered.
 
         Args:
-            a: A row of the report (a method), a model, a run of a joined report, or a benchmark: then `b` must be one
-                that asks the same in another language, such as "esbbq" and "cabbq", and parallel items are paired.
+            a: A row of the report (a method), a model, a run of a joined report, or a benchmark. If it is a benchmark,
+                `b` must ask the same in another language, as "esbbq" and "cabbq" do, and parallel items are paired.
             b: Another one of the same kind.
             model: Only this one; "" takes all.
             method: Only this row.
@@ -199,11 +199,11 @@ class Analysis(Content):
         methods: Sequence[str] = (),
         targets: Mapping[str, str] | None = None,
     ) -> Spillover:
-        """What methods that were fitted on one axis of bias did to every axis and benchmark.
+        """Show what methods that were fitted on one axis of bias did to every axis and benchmark.
 
-        Join the runs of several axes (`Report.join`), or let `evenhand.spillover` make them. What a row was fitted on
-        is read from its run's training data, as in train="bbq(axes=('Age',),part=fit)", else from its settings
-        (`axis=`).
+        Join the runs of several axes (`Report.join`), or let `evenhand.spillover` make them. The axis that a row was
+        fitted on is read from its run's training data, as in train="bbq(axes=('Age',),part=fit)", else from its
+        settings (`axis=`).
 
         Args:
             metric: One metric, or "BENCHMARK:METRIC"; None takes every benchmark's first main one of `kind`.
@@ -224,7 +224,7 @@ class Analysis(Content):
 
 
 def _points(board: Leaderboard) -> list[ParetoPoint]:
-    """The rows that have a bias, as points."""
+    """Return the rows that have a bias as points."""
     nothing = Cell()
     points = []
     for row in board.rows:

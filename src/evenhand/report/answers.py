@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE_NAME = re.compile(r"[0-9A-Za-z_-]+")
-"""What a file of answers may be called; a manifest is not trusted to name any other place."""
+"""Pattern of the names of answer files; a manifest is not trusted to name any other place."""
 NOT_KEPT = "answers are kept in a run folder only; give compare(..., out=FOLDER)"
 
 
 class Source(NamedTuple):
-    """A run that a report shows: the only one, or one of several that were joined."""
+    """A run that a report shows: the only one, or one of several joined runs."""
 
     name: str
-    """Label of the run; "" where there is one only."""
+    """Label of the run; "" if it is the only one."""
     folder: Path | None
     manifest: Mapping[str, Any]
     labels: Mapping[str, str]
-    """What its models are called in the report, where that is not their own name."""
+    """Names of its models in the report, by their own names, if these differ."""
 
     @property
     def usage(self) -> list[Mapping[str, Any]]:
-        """The manifest's facts of every finished cell, with the names that the report gives."""
+        """The manifest's facts of every finished cell, with the names used in the report."""
         return [{**u, "model": self.labels.get(u["model"], u["model"])} for u in self.manifest.get("usage", [])]
 
 
 def answers_file(folder: Path, usage: Mapping[str, Any]) -> str:
-    """Name of a finished cell's file of answers, without its ending.
+    """Return the name of a finished cell's answer file, without its ending.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         usage: The manifest's facts of the cell.
 
     Raises:
-        RunError: The manifest gives something else than the name of a file.
+        RunError: The manifest gives something other than a file name.
     """
     name = str(usage.get("answers", ""))
     if not FILE_NAME.fullmatch(name):
@@ -54,33 +54,33 @@ def answers_file(folder: Path, usage: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class StoredCell:
-    """One finished (model, method, benchmark), whose answers lie in a run folder."""
+    """One finished (model, method, benchmark), whose answers are in a run folder."""
 
     run: str
-    """Label of the run; "" where the report shows one only."""
+    """Label of the run; "" if the report shows only one."""
     model: str
-    """As the report calls it."""
+    """Name of the model in the report."""
     method: str
     """Row of the report."""
     benchmark: str
     """Spec of the benchmark."""
     folder: Path
     usage: Mapping[str, Any] = field(repr=False)
-    """The manifest's facts of the cell, with the names that its own run gave."""
+    """The manifest's facts of the cell, with the names used in its own run."""
     contents: str = field(default="", repr=False)
     """Digest of the items that were asked; "" in runs of earlier versions."""
 
     def named(self, part: str) -> str:
-        """Its run, model, method or benchmark, as the report calls it.
+        """Return the name of its run, model, method or benchmark in the report.
 
         Args:
-            part: Which of these.
+            part: "run", "model", "method" or "benchmark".
         """
         return {"run": self.run, "model": self.model, "method": self.method, "benchmark": self.benchmark}[part]
 
     @property
     def variant(self) -> tuple[int, int]:
-        """Number of the seed and of the wording, where a row is the mean of several."""
+        """Numbers of the seed and of the wording, if the row is a mean of several."""
         seed, wording = self.usage.get("variant") or (0, 0)
         return int(seed), int(wording)
 
@@ -94,7 +94,7 @@ class StoredCell:
         return answers_file(self.folder, self.usage)
 
     def answers(self) -> dict[str, dict[str, Any]]:
-        """The answers by item, each as `dataclasses.asdict` gives it.
+        """Read the answers by item, each in the form of `dataclasses.asdict`.
 
         Raises:
             RunError: The file is damaged or not there.
@@ -105,7 +105,7 @@ class StoredCell:
         return stored
 
     def frame(self) -> pd.DataFrame:
-        """The answers as a table with the columns of `COLUMNS`; one row per item.
+        """Read the answers as a table with the columns of `COLUMNS` and one row per item.
 
         Raises:
             RunError: The file is damaged or not there.
@@ -126,7 +126,7 @@ class StoredCell:
 
 
 def stored_cells(sources: Iterable[Source]) -> list[StoredCell]:
-    """All finished cells of some runs, in their order; none of a run without a folder."""
+    """Return all finished cells of some runs, in order; none of a run without a folder."""
     found: list[StoredCell] = []
     for source in sources:
         if source.folder is None:
@@ -141,14 +141,14 @@ def stored_cells(sources: Iterable[Source]) -> list[StoredCell]:
 
 
 def chosen(cells: Sequence[StoredCell], **wanted: str) -> list[StoredCell]:
-    """The cells with these names; "" takes all.
+    """Select the cells with these names; "" takes all.
 
     Args:
-        cells: Of the report.
+        cells: Cells of the report.
         **wanted: Any of model, method and benchmark, as they stand in the report.
 
     Raises:
-        RunError: No answers are kept, or there is no such name; the message gives near ones.
+        RunError: No answers are kept, or there is no such name; the message suggests similar ones.
     """
     if not cells:
         raise RunError(NOT_KEPT)
@@ -163,7 +163,7 @@ def chosen(cells: Sequence[StoredCell], **wanted: str) -> list[StoredCell]:
 
 
 def answer_frame(cells: Sequence[StoredCell]) -> pd.DataFrame:
-    """All answers of some cells, one row per item; `run`, `seed` and `wording` say which cell a row is of."""
+    """Read all answers of some cells, one row per item; `run`, `seed` and `wording` tell which cell a row is from."""
     import pandas as pd
 
     read: dict[tuple[Path, str], pd.DataFrame] = {}

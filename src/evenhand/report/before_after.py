@@ -1,4 +1,4 @@
-"""What a run says of one method against its baseline, for a model card: every main metric before and after."""
+"""Main metrics of one method and its baseline in a run, before and after, for a model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evenhand.report.leaderboard import GroupLoss
 
 MAX_GROUPS = 5
-"""Groups that got worse are listed up to this many; the run has all."""
+"""Maximum number of groups that got worse in the list; the run has all of them."""
 
 
 class Measured(NamedTuple):
@@ -30,17 +30,17 @@ class Measured(NamedTuple):
     after: str
     difference: str
     p: str
-    """After Holm's adjustment."""
+    """p after Holm's adjustment."""
 
 
 def rows_of(report: Analysis, found: SavedModel, method: str, model: str) -> list[Record]:
-    """The run's numbers of the folder's method on the folder's base."""
+    """Return the run's numbers of the folder's method on the folder's base."""
     prints = {name: str(facts.get("fingerprint", "")) for name, facts in report.manifest.get("models", {}).items()}
     names = [model] if model else [n for n, own in prints.items() if not found.fingerprint or own == found.fingerprint]
     if not names or (found.fingerprint and prints.get(names[0], found.fingerprint) != found.fingerprint):
         said = ", ".join(f"{name} ({own or 'not known'})" for name, own in prints.items()) or "no model"
         raise SettingsError(
-            f"the run is about another model than the one in {found.folder}, whose base has the fingerprint "
+            f"the run is about another model than that in {found.folder}, whose base has the fingerprint "
             f"{found.fingerprint or 'not known'}: the run has {said}; compare the method on that base first"
         )
     wanted = method or found.spec
@@ -56,7 +56,7 @@ def rows_of(report: Analysis, found: SavedModel, method: str, model: str) -> lis
 
 
 def before_after(report: Analysis, rows: Sequence[Record]) -> list[Measured]:
-    """The main metrics of the method, and of its baseline."""
+    """Return the main metrics of the method and of its baseline."""
     before = {(r.model, r.method, r.benchmark, r.metric): r for r in report.numbers if r.group == "overall"}
     found = []
     for r in rows:
@@ -87,7 +87,7 @@ def _valued(value: str, low: float, high: float, *, signed: bool = False) -> str
 
 
 def run_facts(report: Analysis, rows: Sequence[Record]) -> dict[str, Any]:
-    """What stands next to the numbers of a run."""
+    """Return the facts that the card shows next to the numbers of a run."""
     model, method = rows[0].model, rows[0].method
     said = [v for v in (*report.verdicts(), *report.untold()) if (v.model, v.method) == (model, method)]
     line = next((row for row in report.leaderboard().rows if (row.model, row.method) == (model, method)), None)
@@ -111,7 +111,7 @@ def run_facts(report: Analysis, rows: Sequence[Record]) -> dict[str, Any]:
 
 
 def _asked(report: Analysis, rows: Sequence[Record]) -> Iterator[str]:
-    """Per benchmark how many items were asked, and how many calls that took compared with the baseline."""
+    """Return for each benchmark how many items were asked, and with how many calls compared with the baseline."""
     ratios = {
         r.benchmark: r.value
         for r in report.records

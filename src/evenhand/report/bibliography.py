@@ -1,7 +1,7 @@
-"""What a paper that uses a run has to cite: BibTeX of its methods and benchmarks.
+"""The works that a paper using a run should cite: BibTeX of its methods and benchmarks.
 
-The entries are in `references.bib`. A test compares their arXiv numbers and years with what the sources of the methods
-and benchmarks say.
+The entries are in `references.bib`. A test compares their arXiv numbers and years with those in the sources of the
+methods and benchmarks.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ _ENTRY = re.compile(r"^@\w+\{([^,]+),\n.*?^\}$", re.M | re.S)
 
 
 def bibtex(methods: Iterable[str], benchmarks: Iterable[str], *, version: str = "", year: str = "") -> str:
-    """BibTeX of what was used, each entry once, evenhand itself first.
+    """Return the BibTeX of what was used, each entry once, evenhand itself first.
 
     Args:
         methods: Specs of methods, such as "pcgu(k=0.3)+self_debias"; names are enough.
         benchmarks: Specs of benchmarks. `option_order` also cites the benchmark whose questions it asks.
-        version: Of evenhand; "" leaves it out.
-        year: Of the run; "" leaves it out.
+        version: Version of evenhand; "" leaves it out.
+        year: Year of the run; "" leaves it out.
 
     Returns:
-        Entries, and a comment for each name of which no source is known, such as a plugin's.
+        Entries, and a comment for each name without a known source, such as a plugin's.
     """
     keys: dict[str, None] = {}
     unknown: dict[str, None] = {}
@@ -106,11 +106,11 @@ def bibtex(methods: Iterable[str], benchmarks: Iterable[str], *, version: str = 
 
 
 def bibtex_of_run(records: Sequence[Record], manifest: Mapping[str, Any]) -> str:
-    """BibTeX of the methods and benchmarks that have numbers, and of what a compared model was trained by.
+    """Return the BibTeX of the methods and benchmarks that have numbers, and of methods that trained a compared model.
 
     Args:
-        records: Of the run.
-        manifest: Of the run.
+        records: Records of the run.
+        manifest: Manifest of the run.
     """
     used = [r for r in records if r.has_numbers]
     trained = [str(facts.get("trained_by", "")) for facts in manifest.get("models", {}).values()]
@@ -125,7 +125,7 @@ def bibtex_of_run(records: Sequence[Record], manifest: Mapping[str, Any]) -> str
 
 @cache
 def entries() -> Mapping[str, str]:
-    """All entries of `references.bib` by key."""
+    """Read all entries of `references.bib` by key."""
     text = files("evenhand.report").joinpath("references.bib").read_text(encoding="utf-8")
     return {match[1]: match[0] for match in _ENTRY.finditer(text)}
 
@@ -142,7 +142,7 @@ def _evenhand(version: str, year: str) -> str:
 
 
 def _methods_in(spec: str) -> Iterator[str]:
-    """Names of the methods in a stack."""
+    """Yield the names of the methods in a stack."""
     try:
         parts = specs.split(spec, "+")
     except SettingsError:  # the name of a method that was registered from Python
@@ -152,16 +152,16 @@ def _methods_in(spec: str) -> Iterator[str]:
 
 
 def _benchmarks_in(spec: str) -> Iterator[str]:
-    """The benchmark's name, and that of the one whose questions it asks."""
+    """Yield the benchmark's name, and that of the benchmark whose questions it asks."""
     name = spec.partition("(")[0].strip()
     yield name
     if name == "option_order":
         try:
             yield from _benchmarks_in(registry.build_benchmark(spec).settings["of"])
-        except (SettingsError, KeyError):  # of another version, whose settings are not known any more
+        except (SettingsError, KeyError):  # written by another version, whose settings are no longer known
             return
 
 
 def _harmless(text: str) -> str:
-    """A name that a plugin chose, without the characters that BibTeX acts on, comments included."""
+    """Remove the characters that BibTeX interprets, comments included, from a name that a plugin chose."""
     return re.sub(r"[^\w .:+-]", "?", text)

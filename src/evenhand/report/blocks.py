@@ -1,4 +1,4 @@
-"""Blocks: small tables of text that every view lays out in its own way."""
+"""Blocks: small text tables that every view lays out in its own way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANGES_MEAN = (
     "(≤x: at most x, had the undecided ones changed that way)"
 )
 COST_MEANS = (
-    "Cost: per item (more than the untouched model). Time: wall clock for all items together by their number, at this "
+    "Cost: per item (more than the baseline). Time: wall clock for all items together by their number, at this "
     "batch size on this machine, not the wait for one alone; cached answers count with the time they first took"
 )
 COUNT = "n (clusters)"
@@ -45,15 +45,15 @@ class Block(NamedTuple):
 
 
 def meanings(records: Sequence[Record], costs: Sequence[Cost]) -> list[str]:
-    """What has to be said below a view that shows these."""
+    """Return the notes that belong below a view of these records and costs."""
     tested, changed = any(not math.isnan(r.detectable) for r in records), any(r.kind == "change" for r in records)
     return [DETECTABLE_MEANS] * tested + [CHANGES_MEAN] * changed + [COST_MEANS] * bool(costs)
 
 
 def detectable_block(records: Sequence[Record], criteria: Criteria, group: str = "overall") -> list[Block]:
-    """How large a difference would have been found, of the main metrics that were not shown to differ.
+    """Tabulate how large a difference would have been found, for the main metrics that were not shown to differ.
 
-    A row per method, of one model on one benchmark.
+    There is one row per method, for one model on one benchmark.
     """
     shown = [r for r in records if r.main and r.group == group and not math.isnan(r.detectable) and r.status == "ok"]
     there = {r.metric for r in shown}
@@ -70,7 +70,7 @@ def detectable_block(records: Sequence[Record], criteria: Criteria, group: str =
 
 
 def spread_block(records: Sequence[Record], group: str = "overall") -> list[Block]:
-    """Standard deviations between seeds (or samples) and between wordings, of rows that are means over several."""
+    """Tabulate standard deviations between seeds (or samples) and wordings, for rows that are means of several."""
     spreads = ("between_seeds", "between_wordings")
     shown = [r for r in records if r.main and r.group == group and any(not math.isnan(getattr(r, s)) for s in spreads)]
     metrics = list(dict.fromkeys(r.metric for r in shown))
@@ -90,14 +90,14 @@ def _spread(record: Record | None, field: str) -> str:
 
 
 def change_blocks(records: Sequence[Record], group: str | None = None) -> list[Block]:
-    """Answer changes of one model on one benchmark: a block per part, a row per method, and per group.
+    """Tabulate the answer changes of one model on one benchmark: one block per part, one row per method and group.
 
     Args:
-        records: Of that model and benchmark.
+        records: Records of that model and benchmark.
         group: Only this one; None takes all, and adds a column.
     """
     found = {(r.method, r.metric, r.group): r for r in records if r.kind == "change"}
-    whole = "changed_wrong"  # no other metric's name begins like this one
+    whole = "changed_wrong"  # no other metric's name begins with this
     parts = dict.fromkeys(name.removeprefix(whole) for _, name, _ in found if name.startswith(whole))
     blocks = []
     for part in parts:
@@ -114,9 +114,9 @@ def change_blocks(records: Sequence[Record], group: str | None = None) -> list[B
 
 
 def group_blocks(records: Sequence[Record], criteria: Criteria) -> list[Block]:
-    """The main metrics by group, of one model on one benchmark: from the baseline's value to the method's.
+    """Tabulate the main metrics by group, for one model on one benchmark: the baseline's value and the method's.
 
-    Bias and abstention stand side by side, capability after them; before metrics of the same answers stands how many.
+    Bias and abstention are side by side, followed by capability; metrics of the same answers follow their number.
     """
     shown = [r for r in records if r.main and r.n]
     metrics = list(dict.fromkeys(r.metric for r in sorted(shown, key=lambda r: ORDER.get(r.kind, len(ORDER)))))
@@ -132,7 +132,7 @@ def group_blocks(records: Sequence[Record], criteria: Criteria) -> list[Block]:
 
 
 class Column(NamedTuple):
-    """A metric, or the number of answers behind those that follow."""
+    """A metric, or the number of answers on which the following ones are based."""
 
     metric: str
     counts: bool = False
@@ -144,10 +144,10 @@ class Column(NamedTuple):
 
 
 def with_counts(cells: Mapping[str, Sequence[Record | None]]) -> list[Column]:
-    """Columns of a table: each metric, and a count before it where it rests on other answers than the one before.
+    """Return the columns of a table: each metric, after a count if it rests on other answers than the previous one.
 
     Args:
-        cells: Per metric the records that stand below one another.
+        cells: Records of each metric, from top to bottom.
     """
     columns: list[Column] = []
     shown: list[str] = []
@@ -167,7 +167,7 @@ def _text(record: Record | None, column: Column, criteria: Criteria) -> str:
 
 
 def cost_block(costs: Sequence[Cost]) -> list[Block]:
-    """Calls, tokens and time per item, of one model on one benchmark."""
+    """Tabulate calls, tokens and time per item, for one model on one benchmark."""
     rows: list[tuple[str, ...]] = [
         (
             c.method,
@@ -182,7 +182,7 @@ def cost_block(costs: Sequence[Cost]) -> list[Block]:
 
 
 def _seen(found: dict[tuple[str, str, str], Record], name: str, part: str) -> bool:
-    """Columns about undecided answers are left out where there is none."""
+    """Whether a column is shown; those about undecided answers are left out if there are none."""
     return not name.startswith("decision") or any(r.value > 0 for k, r in found.items() if k[1] == name + part)
 
 
@@ -193,7 +193,7 @@ def _bounded(found: dict[tuple[str, str, str], Record], method: str, name: str, 
 
 
 def _once(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The method's name on the first of its rows only."""
+    """Keep the method's name only in the first of its rows."""
     return [r if n == 0 or rows[n - 1][0] != r[0] else ("", *r[1:]) for n, r in enumerate(rows)]
 
 

@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 OVERALL = "overall"
 COSTS = ("calls", "seconds")
-"""Keys of the columns that have no interval."""
+"""Keys of the columns without an interval."""
 SHORT = ("bias", "disambiguated_accuracy", "abstention", "capability")
-"""Columns that a terminal of 80 characters shows."""
+"""Columns shown in a terminal of 80 characters."""
 BETTER, WORSE = "▲", "▼"
-"""Shown by a test; `BETTER_FOUND` and `WORSE_FOUND` are as measured only."""
+"""Arrows of changes shown by a test; `BETTER_FOUND` and `WORSE_FOUND` are for changes that were only measured."""
 BETTER_FOUND, WORSE_FOUND = "△", "▽"
 
 
 def written(key: str, value: float) -> str:
-    """A number of the leaderboard as text: calls with two decimals, time as a duration, all others with three decimals.
+    """Format a number of the leaderboard: calls with two decimals, time as a duration, all others with three decimals.
 
     Args:
-        key: Of its column.
+        key: Key of its column.
         value: The number.
     """
     return duration(value) if key == "seconds" else number(value, decimals=2 if key == "calls" else 3)
 
 
 def improved(gain: float) -> bool | None:
-    """Whether a gain is one as tables show it; None where it shows as 0, or is not known."""
+    """Whether a gain is an improvement as tables show it; None if it is shown as 0, or is unknown."""
     return None if isnan(gain) or number(gain) == number(0.0) else gain > 0
 
 
 class Column(NamedTuple):
-    """What a column shows."""
+    """Definition of a column."""
 
     key: str
     """bias, worst_group, disambiguated_accuracy, abstention, capability, right_to_wrong, calls or seconds."""
@@ -54,21 +54,21 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a row; what is not known is nan."""
+    """One number of a row; unknown values are nan."""
 
     value: float = NAN
     low: float = NAN
     high: float = NAN
     difference: float = NAN
-    """Value minus the baseline's."""
+    """Value minus that of the baseline."""
     difference_low: float = NAN
     difference_high: float = NAN
     better: bool | None = None
-    """Whether it is better than the baseline's as measured; None where neither is, or nothing is known."""
+    """Whether it is better than the baseline's as measured; None if neither is better, or if it is unknown."""
     significant: bool = False
-    """Whether the difference is one after Holm's adjustment."""
+    """Whether the difference is significant after Holm's adjustment."""
     note: str = ""
-    """Of the worst group, which it is; of an unknown cost, why."""
+    """Which group is the worst, or why a cost is unknown."""
     n: float = 0
     clusters: int = 0
     seconds: bool = False
@@ -81,7 +81,7 @@ class Cell:
 
     @property
     def arrow(self) -> str:
-        """Better or worse than the baseline, hollow where no test says so; "" where it is neither."""
+        """Arrow for better or worse than the baseline, hollow if no test shows it; "" if it is neither."""
         if self.better is None:
             return ""
         if self.significant:
@@ -112,7 +112,7 @@ class GroupLoss(NamedTuple):
     before: float
     after: float
     significant: bool
-    """After Holm's adjustment over the methods compared on this metric and group."""
+    """Whether a test shows the loss, after Holm's adjustment over the methods compared on this metric and group."""
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,18 @@ class Row:
     baseline: str
     """Row that the differences refer to; "" for a baseline itself."""
     status: str
-    """As in records: ok, no effect, not applicable or failed."""
+    """Status as in records: ok, no effect, not applicable or failed."""
     note: str
     """Why there are no numbers, or no effect."""
     cells: Mapping[str, Cell]
-    """By the column's key."""
+    """Cells by column key."""
     pareto: Standing
     dominated_by: tuple[str, ...]
-    """Rows that dominate it; where it is undecided, those at least as good as measured."""
+    """Rows that dominate it; if it is undecided, those that are at least as good as measured."""
     rank: int | None
-    """Place among the model's methods, from 1; None of baselines and of rows without a value."""
+    """Rank among the model's methods, from 1; None for baselines and for rows without a value."""
     got_worse: tuple[GroupLoss, ...] = ()
-    """Groups on which it is worse in bias or capability: those with a star first, then the largest losses."""
+    """Groups on which it is worse in bias or capability: those with a star first, then by the size of the loss."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,15 @@ class Board:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     demo: bool
-    """Whether a demo model was compared; every view then says so."""
+    """Whether a demo model was compared; if so, every view is labelled."""
     level: float
-    """Of the intervals, in per cent."""
+    """Level of the intervals, in per cent."""
     explained: str
-    """What columns and signs mean."""
+    """Meaning of the columns and signs."""
     missing: tuple[str, ...] = ()
-    """What was asked for and is not in this report, such as the cells of an interrupted run."""
+    """Cells that were asked for and are not in this report, such as those of an interrupted run."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By "bias" and "capability" what `Report.leaderboard` can show there."""
+    """Metrics that `Report.leaderboard` can show, by "bias" and "capability"."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -161,11 +161,11 @@ class Board:
         return tuple(dict.fromkeys(row.model for row in self.rows))
 
     def column(self, key: str) -> Column | None:
-        """The column of a key; None where the run has no such number."""
+        """Return the column of a key; None if the run has no such number."""
         return next((c for c in self.columns if c.key == key), None)
 
     def frame(self) -> pd.DataFrame:
-        """One line per row: of every column the value, its interval, the difference and whether it is one."""
+        """Return one line per row: for each column its value, interval, difference and whether that is significant."""
         import pandas as pd
 
         return pd.DataFrame(list(map(self._line, self.rows)))

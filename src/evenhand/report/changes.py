@@ -1,4 +1,4 @@
-"""Changed items: what one row of a report answers otherwise than another, item by item."""
+"""Changed items: what one row of a report answers differently from another, item by item."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DIRECTIONS = (
     "undecided → decided",
     OTHER,
 )
-"""Kinds of change, in the order of display; "other" is another decision where nothing is right or wrong."""
+"""Kinds of change, in the order of display; "other" is a new decision on an item without a right answer."""
 SHOWN = ("item", "groups", "part", "decision", "grade", "probabilities", "reply", "cluster")
 Answers = Callable[[StoredCell], Mapping[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One item whose answer is another one under a method."""
+    """One item whose answer changes under a method."""
 
     model: str
     method: str
@@ -43,22 +43,22 @@ class Change:
     item: str
     cluster: str
     groups: tuple[str, ...]
-    """Groups that the item counts in, "overall" left out."""
+    """Groups that the item belongs to, without "overall"."""
     part: str
-    """Kind of item, such as "ambiguous"; "" where there is one kind."""
+    """Kind of item, such as "ambiguous"; "" if there is only one kind."""
     direction: str
     """One of `DIRECTIONS`."""
     before: int | None
-    """Index of the option that was chosen before; None where nothing was."""
+    """Index of the option that was chosen before; None if none was."""
     after: int | None
     before_grade: str
-    """right, wrong or undecided; "" where nothing is right or wrong."""
+    """right, wrong or undecided; "" if the item has no right answer."""
     after_grade: str
     before_probabilities: tuple[float, ...] | None
-    """Of the options, in the benchmark's order."""
+    """Texts of the options, in the benchmark's order."""
     after_probabilities: tuple[float, ...] | None
     before_reply: str = field(repr=False)
-    """The text that the decision was read from; "" where none was written, or none may be shown."""
+    """Text that the decision was read from; "" if none was written, or if it may not be shown."""
     after_reply: str = field(repr=False)
     _cells: tuple[StoredCell, StoredCell] = field(repr=False)
     _opened: Opened = field(repr=False)
@@ -66,38 +66,38 @@ class Change:
 
     @property
     def before_text(self) -> str:
-        """The option that was chosen before; "" where it is not known or may not be shown."""
+        """The option that was chosen before; "" if it is unknown or may not be shown."""
         return self._opened.option(self.item, self.before)
 
     @property
     def after_text(self) -> str:
-        """The option that is chosen now; "" where it is not known or may not be shown."""
+        """The option that is chosen now; "" if it is unknown or may not be shown."""
         return self._opened.option(self.item, self.after)
 
     @property
     def before_leaning(self) -> str:
-        """stereotyped, counter-stereotyped or unknown; "" where the benchmark does not say."""
+        """stereotyped, counter-stereotyped or unknown; "" if the benchmark does not say."""
         return self._opened.leaning(self.item, self.before)
 
     @property
     def after_leaning(self) -> str:
-        """stereotyped, counter-stereotyped or unknown; "" where the benchmark does not say."""
+        """stereotyped, counter-stereotyped or unknown; "" if the benchmark does not say."""
         return self._opened.leaning(self.item, self.after)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Texts of the options, in the benchmark's order; none where they are not known or may not be shown."""
+        """Texts of the options, in the benchmark's order; none if they are unknown or may not be shown."""
         found = self._opened.question(self.item)
         return () if found is None else tuple(found.options)
 
     @property
     def question(self) -> str:
-        """Context and question; "" where they are not known or may not be shown."""
+        """Context and question; "" if they are unknown or may not be shown."""
         found = self._opened.question(self.item)
         return "" if found is None else f"{found.context} {found.question}".strip()
 
     def transcripts(self) -> tuple[Transcript, Transcript]:
-        """The whole dialogues, before and after; texts that must not be published are left out.
+        """Read the whole dialogues, before and after; texts that must not be published are left out.
 
         Raises:
             RunError: A file of answers is damaged.
@@ -111,7 +111,7 @@ class Change:
 
     @property
     def searched(self) -> str:
-        """What a full-text search looks through."""
+        """Text that a full-text search looks through."""
         question = self._opened.question(self.item)
         options = () if question is None else question.options
         texts = (self.item, *self.groups, self.part, self.question, *options, self.before_reply, self.after_reply)
@@ -122,7 +122,7 @@ class Changes(Sequence[Change]):
     """Changed items, in the order of `DIRECTIONS`: those that turned from right to wrong first."""
 
     def __init__(self, found: Iterable[Change], asked: int, *, quotable: bool = True, skipped: int = 0) -> None:
-        """Sort them.
+        """Sort the changes.
 
         Args:
             found: The changes.
@@ -146,20 +146,20 @@ class Changes(Sequence[Change]):
         return self._like(self._found[at]) if isinstance(at, slice) else self._found[at]
 
     def __iter__(self) -> Iterator[Change]:
-        """In the order of `DIRECTIONS`."""
+        """Iterate in the order of `DIRECTIONS`."""
         return iter(self._found)
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each direction; directions without any are left out."""
+        """Count the changes of each direction; directions without any are left out."""
         found = [change.direction for change in self]
         return {direction: found.count(direction) for direction in DIRECTIONS if direction in found}
 
     def where(self, *, direction: str = "", group: str = "", part: str = "", text: str = "") -> Changes:
-        """Those that fit; "" takes all.
+        """Return the changes that match; "" takes all.
 
         Args:
             direction: One of `DIRECTIONS`; "->" may stand for the arrow.
-            group: A group that the item counts in, such as "Age".
+            group: A group that the item belongs to, such as "Age".
             part: A kind of item, such as "ambiguous".
             text: Words in its question, options, replies or id, whatever their case.
 
@@ -179,7 +179,7 @@ class Changes(Sequence[Change]):
         )
 
     def frame(self) -> pd.DataFrame:
-        """One line per changed item."""
+        """Return one line per changed item."""
         import pandas as pd
 
         names = ("model", "method", "against", "benchmark", "item", "cluster", "groups", "part", "direction")
@@ -201,7 +201,7 @@ class Changes(Sequence[Change]):
         return pd.DataFrame(rows, columns=[*names, *more])
 
     def __repr__(self) -> str:
-        """How many of which kind, for logs."""
+        """Return the number of changes of each kind, for logs."""
         kinds = ", ".join(f"{count(n)} {direction}" for direction, n in self.counts().items()) or "none"
         return f"Changes({kinds}; of {count(self.asked)} items)"
 
@@ -225,13 +225,13 @@ def changed_items(
     """Compare two rows item by item.
 
     Args:
-        cells: Of the report.
+        cells: Cells of the report.
         method: Row of the report.
-        against: Row that it is compared with. "none" is the method's own baseline, read as its answers are.
+        against: Row to compare it with. "none" is the method's own baseline, whose answers are read in the same way.
         model: Only this one; "" takes all.
         benchmark: Only this spec; "" takes all.
-        opened: Benchmarks that are open already, by spec; those that are missing are added.
-        answers: Reads the answers of a cell; give one that remembers where many rows are compared.
+        opened: Benchmarks that are already open, by spec; missing ones are added.
+        answers: Reads the answers of a cell; use `remembering` if many rows are compared.
 
     Raises:
         RunError: No answers are kept, there is no such row, or the two have no item in common.
@@ -255,10 +255,10 @@ def changed_items(
 
 
 def remembering(most: int = 2) -> Answers:
-    """Reads a file of answers when something of it is shown for the first time, and keeps the ones used last.
+    """Return a reader that reads a file of answers when it is first needed, and keeps those used last.
 
     Args:
-        most: How many files.
+        most: Maximum number of files to keep.
     """
     read: dict[tuple[str, str], Mapping[str, dict[str, Any]]] = {}
 
@@ -273,7 +273,7 @@ def remembering(most: int = 2) -> Answers:
 
 
 def _partner(cells: Sequence[StoredCell], cell: StoredCell, against: str) -> StoredCell | None:
-    """The cell of another row with the same model, benchmark and seed; else its first."""
+    """Return the cell of another row with the same model, benchmark and seed, else that row's first cell."""
     name = str(cell.usage.get("baseline") or BASELINE) if against == BASELINE else against
     mine = [c for c in cells if (c.run, c.model, c.benchmark, c.method) == (cell.run, cell.model, cell.benchmark, name)]
     mine = mine or [c for c in cells if (c.model, c.benchmark, c.method) == (cell.model, cell.benchmark, name)]
@@ -281,7 +281,7 @@ def _partner(cells: Sequence[StoredCell], cell: StoredCell, against: str) -> Sto
 
 
 def _between(before: StoredCell, after: StoredCell, opened: Opened, answers: Answers) -> tuple[list[Change], int, int]:
-    """Changes, number of common items, and number of items that only one of the two has."""
+    """Return the changes, the number of common items, and the number of items that only one of the two has."""
     one, other = (cell.frame().loc[:, SHOWN].set_index("item") for cell in (before, after))
     both = one.add_suffix("_before").join(other.add_suffix("_after"), how="inner")
     apart = len(one) + len(other) - 2 * len(both)
@@ -304,7 +304,7 @@ SIDES = ("before", "after")
 
 
 def _direction(was: str, now: str, before: int | None, after: int | None) -> str:
-    """What kind of change it is; "" where there is none."""
+    """Return the kind of change; "" if there is none."""
     if not was or not now:
         return OTHER if before != after else ""
     if was == now:

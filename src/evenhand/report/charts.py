@@ -26,24 +26,24 @@ STATES = {
     "undecided": "triangle-up",
     "dominated": "cross",
 }
-"""Shape of a point by what the paired differences say about it."""
+"""Shape of a point by its place on the Pareto front according to the paired differences."""
 WIDTH, HEIGHT, CELL = 560, 360, 96
 NEAR_X, NEAR_Y = 0.35, 0.08
-"""Shares of the plotted range within which two names would run into one another."""
+"""Fractions of the plotted range within which two names would overlap."""
 LONGEST = 32
 
 
 def pareto_chart(points: Sequence[ParetoPoint], *, bias: str, capability: str, demo: bool = False) -> alt.LayerChart:
-    """Bias across, capability upwards, cost as the size of a point, and an interval in both directions.
+    """Chart bias across, capability upwards and cost as the size of a point, with an interval in both directions.
 
     Args:
-        points: Of every method and model; those of a sweep are joined in the order of their setting.
+        points: Points of every method and model; those of a sweep are joined in the order of their setting.
         bias: Name of the metric across.
         capability: Name of the metric upwards.
         demo: Whether the chart must carry the demo label.
 
     Returns:
-        A chart of one view. Without points it is empty.
+        A chart of one view; without points it is empty.
     """
     import altair as alt
 
@@ -68,7 +68,7 @@ def pareto_chart(points: Sequence[ParetoPoint], *, bias: str, capability: str, d
 
 
 def _symbols(base: alt.Chart) -> alt.Chart:
-    """The points: their shape says where they stand, their size what they cost."""
+    """Draw the points: their shape shows their place on the Pareto front, their size the cost."""
     import altair as alt
 
     below = alt.Legend(orient="bottom", direction="vertical", tickCount=3)
@@ -82,7 +82,7 @@ def _symbols(base: alt.Chart) -> alt.Chart:
 
 
 def _labels(base: alt.Chart, place: str) -> alt.Chart:
-    """Names of the points that have them at this place."""
+    """Draw the names of the points that have their name at this place."""
     offsets: dict[str, Any] = {"baseline": "bottom", "dy": -5} if place == "above" else {"baseline": "top", "dy": 5}
     chart = base.transform_filter(f"datum.place == '{place}'").mark_text(align="left", dx=7, fontSize=11, **offsets)
     named: alt.Chart = chart.encode(text="short:N").properties(name=f"names_{place}")
@@ -90,7 +90,7 @@ def _labels(base: alt.Chart, place: str) -> alt.Chart:
 
 
 def _label_places(points: Sequence[ParetoPoint]) -> list[str]:
-    """Where the name of each point stands: those of the front and the baselines have one, neighbours turn away."""
+    """Choose the place of each point's name; only the front and baselines have one, and neighbours do not overlap."""
     wide, high = _range([p.bias for p in points]), _range([p.capability for p in points])
     taken: list[tuple[ParetoPoint, str]] = []
     places = []
@@ -124,7 +124,7 @@ TOLD = {
     "time_told": "time per item",
     "state_told": "Pareto front",
 }
-"""What a point says when the pointer is over it."""
+"""Titles of the values shown when the pointer is over a point."""
 
 
 def _point(p: ParetoPoint) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _point(p: ParetoPoint) -> dict[str, Any]:
     behind = f", by {', '.join(p.dominated_by)}" if state == "dominated" and p.dominated_by else ""
     return {
         **{name: for_json(value) for name, value in p._asdict().items() if isinstance(value, str | float | int)},
-        "calls": 1.0 if math.isnan(p.calls) else p.calls,  # a point of unknown cost is drawn as one of a single call
+        "calls": 1.0 if math.isnan(p.calls) else p.calls,  # an unknown cost is drawn as that of a single call
         "position": for_json(p.position),
         "settings": ", ".join(f"{k}={v}" for k, v in p.settings.items()) or "defaults",
         "state": state,
@@ -146,7 +146,7 @@ def _point(p: ParetoPoint) -> dict[str, Any]:
 
 
 def heat_chart(heat: HeatMap, *, demo: bool = False) -> alt.LayerChart:
-    """A metric by group and method: value, number of answers and interval in every cell.
+    """Chart a metric by group and method: value, number of answers and interval in every cell.
 
     Args:
         heat: One metric of one benchmark.
@@ -186,7 +186,7 @@ def _heat_colour(heat: HeatMap, largest: float) -> alt.Color:
 
 
 def _readable(largest: float) -> Any:
-    """White on the darkest colours, black on all others."""
+    """Choose white text on the darkest colours and black on all others."""
     import altair as alt
 
     dark = f"isValid(datum.value) && abs(datum.value) > {0.7 * largest}"

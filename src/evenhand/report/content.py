@@ -1,4 +1,4 @@
-"""What every view of a report shows: tables, verdicts and costs, as texts in their places."""
+"""Content of every view of a report: tables, verdicts and costs, as texts in their places."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from evenhand.report.verdict import Verdict, verdicts
 from evenhand.statistics.criteria import Criteria
 
 Grid = tuple[str, list[blocks.Column], dict[tuple[str, str], list[str]]]
-"""A benchmark, the columns of its table, and per (model, method) the cells."""
+"""A benchmark, the columns of its table, and the cells by (model, method)."""
 
 
 class Content:
-    """Records with the facts behind them, laid out for the page, the terminal and the summary."""
+    """Records with the facts about them, laid out for the page, the terminal and the summary."""
 
     def __init__(self, records: Sequence[Record], manifest: dict[str, Any], folder: Path | None = None) -> None:
         """Take the records of a run.
@@ -34,7 +34,7 @@ class Content:
 
     @property
     def demo(self) -> bool:
-        """Whether a demo model was compared; every view then says so."""
+        """Whether a demo model was compared, which every view then states."""
         return bool(self.manifest.get("demo"))
 
     @property
@@ -44,31 +44,31 @@ class Content:
 
     @property
     def numbers(self) -> list[Record]:
-        """The records without those of costs, which have a table of their own and are judged nowhere."""
+        """The records without those of costs, which have a table of their own and are not judged."""
         return [r for r in self.records if not is_cost(r)]
 
     def verdicts(self) -> list[Verdict]:
-        """A verdict in words for every method."""
+        """Return a verdict in words for every method."""
         return verdicts(self.numbers, self.criteria)
 
     def untold(self) -> list[Verdict]:
-        """What no verdict says: rows without numbers, answers that are missing or cannot be read, and doubts."""
+        """Return what no verdict states: rows without numbers, missing or unreadable answers, and doubts."""
         numbers = self.numbers
         doubts = remarked(self.manifest, numbers)
         return [*failures(numbers), *unanswered(self.manifest, numbers), *unread(numbers), *doubts]
 
     def costs(self) -> list[Cost]:
-        """Calls, tokens and time per item of every row, and what is more than the untouched model."""
+        """Return calls, tokens and time per item of every row, and the surplus over the baseline."""
         told = {c[:3]: c for c in costs_in(self.records)}
         # rows without numbers and runs of earlier versions have no such records
         return list({**{c[:3]: c for c in costs(self.manifest)}, **told}.values())
 
     def grids(self, group: str = "overall") -> list[Grid]:
-        """Per benchmark the main metrics and every (model, method)'s cells, for renderers."""
+        """Return per benchmark the main metrics and the cells of every (model, method), for renderers."""
         return list(self._grid(group))
 
     def counts(self, benchmark: str) -> str:
-        """How many items a benchmark asked, and their clusters; every number has its own n beside it."""
+        """Return how many items a benchmark asked, and their clusters; every number has its own n next to it."""
         mine = [r for r in self.numbers if r.benchmark == benchmark and r.group == "overall" and r.metric]
         if not mine:
             return ""
@@ -77,7 +77,7 @@ class Content:
         return f"{count(items)} items, {count(max(r.clusters for r in mine))} clusters"
 
     def sections(self, benchmark: str, model: str, group: str = "overall") -> list[blocks.Block]:
-        """What stands below a benchmark's main table: answer changes and cost."""
+        """Return what follows a benchmark's main table: answer changes and cost."""
         cost = [c for c in self.costs() if (c.benchmark, c.model) == (benchmark, model)]
         mine = self._of(benchmark, model)
         return [
@@ -88,7 +88,7 @@ class Content:
         ]
 
     def by_group(self, benchmark: str, model: str) -> list[blocks.Block]:
-        """The main metrics under every method, and the answer changes, group by group."""
+        """Return the main metrics under every method, and the answer changes, group by group."""
         mine = self._of(benchmark, model)
         found = [*blocks.group_blocks(mine, self.criteria), *blocks.change_blocks(mine)]
         return [b._replace(title=f"By group: {b.title}") for b in found if len(b.rows) > 1]
@@ -97,7 +97,7 @@ class Content:
         return [r for r in self.numbers if (r.benchmark, r.model) == (benchmark, model)]
 
     def _grid(self, group: str) -> Iterator[Grid]:
-        """Per benchmark: columns, and for every (model, method) its cells."""
+        """Yield for each benchmark its columns, and the cells of every (model, method)."""
         numbers = self.numbers
         for benchmark in dict.fromkeys(r.benchmark for r in numbers):
             mine = [r for r in numbers if r.benchmark == benchmark]
@@ -113,7 +113,7 @@ class Content:
             yield benchmark, columns, lines
 
     def _line(self, records: Sequence[Record | None], columns: Sequence[blocks.Column], status: str) -> list[str]:
-        """The cells of one row; of one without numbers, why."""
+        """Return the cells of one row; without numbers, the reason."""
         first = next((n for n, c in enumerate(columns) if not c.counts), None)
         if not any(records):
             return [status if n == first else "" for n in range(len(columns))]

@@ -1,14 +1,14 @@
-"""What a method cost next to its baseline, per item: calls, tokens and time.
+"""Cost of a method compared with its baseline, per item: calls, tokens and time.
 
-The baseline is the untouched model, read as the method's answers are. Of repetitions (seeds, samples, wordings) the
+The baseline's answers are read in the same way as the method's. For repetitions (seeds, samples, wordings) the
 mean is shown.
 
-Calls and tokens are those of the answers (`Usage`). Time is that of the wall clock for asking all items of a benchmark
-at once, divided by their number: throughput at this batch size on this machine, not the wait for one question asked
-alone. Answers that came from the cache count with the time that they took when they were computed.
+Calls and tokens are those of the answers (`Usage`). Time is the wall-clock time for asking all items of a benchmark at
+once, divided by their number: throughput at this batch size on this machine, not the latency of a single question.
+Cached answers count with the time that they took when they were computed.
 
-The manifest has the sums of every cell (`costs`). They become records like all other numbers (`with_costs`), and the
-table of costs is made from these (`costs_in`); of rows that have no numbers, from the manifest.
+The manifest has the sums of every cell (`costs`). They become records like all other numbers (`with_costs`), from which
+the cost table is made (`costs_in`); for rows without numbers it is made from the manifest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNTIMED = "unknown: answers were cached by a version that kept no times"
 SHORT = "too short to time"
 NOTHING_TO_DIVIDE = "no ratio: the baseline's is 0"
 LEAST_SECONDS = 1.0
-"""A benchmark that took less is not timed: its seconds are mostly those of the first batches and of other programs."""
+"""Minimum seconds of a timed benchmark: shorter times mostly measure the first batches and other programs."""
 COUNTED = ("calls", "prompt_tokens", "new_tokens")
 METRICS = (
     Metric("calls_per_item", "lower", "cost", "requests to a model for one item, on average"),
@@ -34,19 +34,19 @@ METRICS = (
     Metric("new_tokens_per_item", "lower", "cost", "tokens that were written for one item, on average"),
     Metric("seconds_per_item", "lower", "cost", "wall-clock time for all items, divided by their number"),
 )
-"""What the records of a row's cost are called; each is a field of `Cost`."""
+"""Metrics of a row's cost; each is a field of `Cost`."""
 RATIOS = (
     Metric("calls_ratio", "lower", "cost", "calls per item divided by the baseline's"),
     Metric("prompt_tokens_ratio", "lower", "cost", "prompt tokens per item divided by the baseline's"),
     Metric("new_tokens_ratio", "lower", "cost", "new tokens per item divided by the baseline's"),
     Metric("seconds_ratio", "lower", "cost", "seconds per item divided by the baseline's"),
 )
-"""The same as multiples of the baseline's; a baseline has none."""
+"""Cost as a multiple of the baseline's; baselines have none."""
 COST_NAMES = frozenset(metric.name for metric in (*METRICS, *RATIOS))
 
 
 class Cost(NamedTuple):
-    """One (model, method, benchmark); every number is per item, nan where it is not known."""
+    """Cost of one (model, method, benchmark); every number is per item, and nan if unknown."""
 
     model: str
     method: str
@@ -57,18 +57,18 @@ class Cost(NamedTuple):
     new_tokens: float
     seconds: float
     extra_calls: float = NAN
-    """More than the baseline, as all that follow."""
+    """Calls beyond the baseline's; the other `extra_*` fields are differences in the same way."""
     extra_prompt_tokens: float = NAN
     extra_new_tokens: float = NAN
     extra_seconds: float = NAN
     note: str = ""
-    """Why the time is not known."""
+    """Why the time is unknown."""
     baseline: str = ""
-    """Row that is subtracted; "" for a baseline itself and where there is none."""
+    """Row that is subtracted; "" for a baseline itself and if there is none."""
 
 
 def costs(manifest: Mapping[str, Any]) -> list[Cost]:
-    """Costs of all finished rows of a run, in the order of the run."""
+    """Read the costs of all finished rows of a run, in the order of the run."""
     cells: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for usage in manifest.get("usage", []):
         if usage.get("items"):
@@ -82,24 +82,24 @@ def costs(manifest: Mapping[str, Any]) -> list[Cost]:
 
 
 def cost_records(rows: Sequence[Cost]) -> list[Record]:
-    """The costs of all rows as records, without intervals: nothing is known of how they vary between clusters."""
+    """Make records of the costs of all rows, without intervals, since their variation between clusters is unknown."""
     known = {(c.model, c.method, c.benchmark): c for c in rows}
     return [r for c in rows for r in _records(c, known.get((c.model, c.baseline, c.benchmark)))]
 
 
 def with_costs(records: Sequence[Record], rows: Sequence[Cost]) -> list[Record]:
-    """The numbers of a run, followed by what it cost to get them.
+    """Append the costs of a run's rows to its numbers.
 
     Args:
-        records: All other records. A row without numbers has one that says why, and gets none of its cost.
-        rows: What the rows cost.
+        records: All other records. A row without numbers has one that says why, and gets no records of its cost.
+        rows: Costs of the rows.
     """
     measured = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     return [*records, *(r for r in cost_records(rows) if (r.model, r.method, r.benchmark) in measured)]
 
 
 def costs_in(records: Iterable[Record]) -> list[Cost]:
-    """The costs that `cost_records` made these records of, in their order."""
+    """Restore the costs from which `cost_records` made these records, in order."""
     rows: dict[tuple[str, str, str], dict[str, Record]] = {}
     for r in records:
         if is_cost(r):
@@ -108,12 +108,12 @@ def costs_in(records: Iterable[Record]) -> list[Cost]:
 
 
 def is_cost(record: Record) -> bool:
-    """Whether a record is what a row cost. A benchmark's own metrics of kind "cost" are not."""
+    """Whether a record is the cost of a row. A benchmark's own metrics of kind "cost" are not."""
     return record.kind == "cost" and record.metric in COST_NAMES
 
 
 def seconds_per_item(usage: Mapping[str, Any]) -> float | None:
-    """Time per item of one cell, None where it is not known.
+    """Return the time per item of one cell; None if it is unknown.
 
     Args:
         usage: The manifest's facts of the cell.
@@ -146,14 +146,14 @@ def _records(cost: Cost, base: Cost | None) -> Iterator[Record]:
 
 
 def _unknown(cost: Cost, field: str) -> str:
-    """Why a number is not known; "" where it is."""
+    """Return why a number is unknown; "" if it is known."""
     if not isnan(cost._asdict()[field]):
         return ""
     return cost.note if field == "seconds" else UNCOUNTED
 
 
 def _cost(row: tuple[str, str, str], records: Mapping[str, Record]) -> Cost:
-    """The cost of one row from its records by metric; what there is no record of is not known."""
+    """Restore the cost of one row from its records by metric; metrics without a record are unknown."""
     like = next(iter(records.values()))
     found = [records.get(m.name, replace(like, value=NAN, difference=NAN, note=UNTIMED)) for m in METRICS]
     calls, prompt_tokens, new_tokens, seconds = (r.value for r in found)
@@ -175,7 +175,7 @@ def _cost(row: tuple[str, str, str], records: Mapping[str, Record]) -> Cost:
 
 
 def _of(repetitions: Sequence[Mapping[str, Any]]) -> Cost:
-    """The mean over cells that repeat one another."""
+    """Return the mean cost of cells that repeat one another."""
     first, asked = repetitions[0], sum(usage["items"] for usage in repetitions)
     saved = [usage.get("seconds_saved") for usage in repetitions]
     seconds = NAN if None in saved else sum(u["seconds"] + u["seconds_saved"] for u in repetitions)

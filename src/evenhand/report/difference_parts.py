@@ -20,10 +20,10 @@ class Side(NamedTuple):
     model: str
     method: str
     benchmark: str = ""
-    """Where both sides are of different ones, which ask the same in two languages; else "" on both."""
+    """Benchmark, if the two sides are from different ones that ask the same in two languages; else "" on both sides."""
 
     def label(self, other: Side) -> str:
-        """What tells it from the other one, or the method where both are the same."""
+        """Return the names that distinguish it from the other side, or the method if both are the same."""
         own = [part for part, its in zip(self, other, strict=True) if part != its and part]
         return ", ".join(own) or self.method
 
@@ -36,21 +36,21 @@ class Pair:
     after: Side
     benchmark: str
     items: int
-    """Items that the numbers rest on: equal in content, and answered by both."""
+    """Number of items that the numbers rest on: equal in content, and answered by both."""
     only_before: int
-    """Items that only one of the two was asked, or whose content differs."""
+    """Number of items that only `before` was asked, or whose content differs."""
     only_after: int
     unanswered_before: int
-    """Common items that it never answered; they are left out of both."""
+    """Number of common items that `before` never answered; they are left out of both."""
     unanswered_after: int
     records: tuple[Record, ...]
     """Every metric of `after` by group, with the difference from `before`."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know of the comparison."""
+    """What a reader has to know about the comparison."""
 
     @property
     def title(self) -> str:
-        """Which two rows, in words."""
+        """The two rows, in words."""
         if self.after == self.before:
             return ", ".join(filter(None, self.after))
         same = [part for part, its in zip(self.after, self.before, strict=True) if part == its and part]
@@ -77,15 +77,15 @@ class Differing:
 
     @property
     def records(self) -> list[Record]:
-        """The numbers of all pairs."""
+        """Return the numbers of all pairs."""
         return [record for pair in self.pairs for record in pair.records]
 
     def frame(self, *, main_only: bool = True, group: str = "overall") -> pd.DataFrame:
-        """One line per pair and metric: both values, the difference with its interval, p and whether it is shown.
+        """Return one line per pair and metric: both values, the difference and its interval, p and whether it is shown.
 
         Args:
             main_only: Whether only the main metrics are shown.
-            group: Which group; "" takes all.
+            group: Only this group; "" takes all.
         """
         import pandas as pd
 

@@ -1,8 +1,8 @@
-"""Differences of any two methods, models or runs: paired on the items that both answered, or refused with a reason.
+"""Differences of any two methods, models or runs: paired on items that both answered, or refused with a reason.
 
-Items are equal where their content is, whatever the limit or the folder they came from. An item that one of the two
+Items are equal if their content is, whatever the limit or the folder they came from. An item that one of the two
 never answered (no reply, longer than the context) is left out of both, and counted; one whose answer could not be read
-stays, under the benchmark's own rule, as that is an answer of the model.
+stays, under the benchmark's own rule, since the model did answer.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 Kind = Literal["run", "method", "model", "benchmark"]
 MANY_LEFT_OUT = 0.05
-"""A comparison that leaves out more of its items than this says that it is of a selection."""
+"""Share of left-out items above which a comparison notes that it rests on a selection."""
 
 
 class Difference(Differing):
-    """What changes from one side to another: every value of `after` minus that of `before`.
+    """The change from one side to another: every value of `after` minus that of `before`.
 
     `print`, a notebook and `frame()` show it.
     """
 
     def __str__(self) -> str:
-        """The tables as text, 80 characters wide."""
+        """Return the tables as text, 80 characters wide."""
         return plain_text(differences_view.rendered(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """A table per pair; rich calls this."""
+        """Render one table per pair; rich calls this."""
         yield differences_view.rendered(self)
 
     def _repr_html_(self) -> str:
@@ -60,17 +60,17 @@ def difference(
     benchmark: str = "",
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Difference:
-    """Compare two methods, models, runs, or benchmarks in two languages, of one report.
+    """Compare two methods, models, runs, or benchmarks in two languages, within one report.
 
     Args:
-        cells: Of the report.
+        cells: Cells of the report.
         criteria: Level, margin and family of the tests.
-        a: What the differences are taken from.
-        b: What they are of.
+        a: The side that is subtracted.
+        b: The side that it is subtracted from.
         model: Only this one; "" takes all.
         method: Only this row.
         benchmark: Only this spec.
-        bootstrap: For metrics that take one.
+        bootstrap: Bootstrap of the metrics that need one.
 
     Raises:
         RunError: No answers are kept, there is no such row, or nothing can be compared.
@@ -105,17 +105,17 @@ def between(
 ) -> Difference:
     """Compare two runs, row by row.
 
-    Rows with the same model and method are compared. Where the runs have no model in common and one each, these two
-    are compared, method by method.
+    Rows with the same model and method are compared. If each run has a single model and these differ, the two are
+    compared, method by method.
 
     Args:
         before: Cells of the first run.
         after: Cells of the second.
         criteria: Level, margin and family of the tests.
         model: Only this one; "" takes all.
-        methods: A row of each, to compare these alone, such as ("self_debias", "pride"); "" takes all.
+        methods: One row of each run, to compare only these, such as ("self_debias", "pride"); "" takes all.
         benchmark: Only this spec.
-        bootstrap: For metrics that take one.
+        bootstrap: Bootstrap of the metrics that need one.
 
     Raises:
         RunError: No answers are kept, or nothing can be compared.
@@ -144,7 +144,7 @@ def between(
 
 
 def _told_apart(before: list[StoredCell], after: list[StoredCell]) -> list[list[StoredCell]]:
-    """The cells of two runs, called by their folders, or by whole paths where these have the same name."""
+    """Name the cells of two runs by their folders, or by whole paths if the folders have the same name."""
     folders = before[0].folder.resolve(), after[0].folder.resolve()
     if folders[0] == folders[1]:
         return [before, after]
@@ -153,12 +153,12 @@ def _told_apart(before: list[StoredCell], after: list[StoredCell]) -> list[list[
 
 
 def _own_names(cell: StoredCell) -> tuple[str, str, str]:
-    """Model, row and benchmark, as the cell's own run calls them."""
+    """Return model, row and benchmark under the names of the cell's own run."""
     return cell.usage["model"], cell.usage["method"], cell.benchmark
 
 
 def _kind(cells: Sequence[StoredCell], a: str, b: str) -> Kind:
-    """What two names are of."""
+    """Find out whether two names are methods, models, runs or benchmarks."""
     kinds: tuple[Kind, ...] = ("run", "method", "model", "benchmark")
     known = {kind: {c.named(kind) for c in cells} - {""} for kind in kinds}
     for kind in kinds:
@@ -184,7 +184,7 @@ def _compared(
     *,
     parallel: bool = False,
 ) -> Difference:
-    """All pairs of rows with the same key; of two languages where `parallel`."""
+    """Compare all pairs of rows with the same key; if `parallel`, they are in two languages."""
     groups = [_grouped(cells, key) for cells in (before, after)]
     opened = {c.benchmark: Opened(c.benchmark) for c in (*before, *after)}
     pairs: list[Pair] = []
@@ -212,7 +212,7 @@ def _compared(
 def _grouped(
     cells: Sequence[StoredCell], key: Callable[[StoredCell], tuple[str, ...]]
 ) -> dict[tuple[str, ...], list[StoredCell]]:
-    """The cells of each row: several where it is the mean over seeds or wordings."""
+    """Group the cells by row; a row has several if it is the mean over seeds or wordings."""
     found: dict[tuple[str, ...], list[StoredCell]] = {}
     for cell in cells:
         mine = found.setdefault(key(cell), [])
@@ -222,7 +222,7 @@ def _grouped(
 
 
 def _partner(name: tuple[str, ...], others: Mapping[tuple[str, ...], Any]) -> tuple[str, ...] | None:
-    """The same row on the same benchmark; else on one of the same name, where there is one only."""
+    """Find the same row on the same benchmark, else on the only benchmark with the same name."""
     if name in others:
         return name
     like = [o for o in others if o[:-1] == name[:-1] and o[-1].partition("(")[0] == name[-1].partition("(")[0]]
@@ -267,7 +267,7 @@ def _pair(
 
 
 def _like(sides: Sequence[Side], found: Matched) -> Record:
-    """What all records of a pair share."""
+    """Make the record with what all records of a pair share."""
     one, other = sides
     model = other.model if one.model == other.model else f"{one.model} → {other.model}"
     return Record(model=model, method=other.method, benchmark=found.benchmark.spec)

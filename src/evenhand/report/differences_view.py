@@ -1,4 +1,4 @@
-"""Differences in a terminal and in a notebook. Names are put in as plain text, so that no markup in them acts."""
+"""Show differences in a terminal and in a notebook. Names are plain text, so markup in them has no effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS = ("metric", "before", "after", "difference")
 
 
 def rendered(found: Differing) -> RenderableType:
-    """A table per pair, then what could not be compared."""
+    """Return a table per pair, then what could not be compared."""
     parts: list[RenderableType] = []
     for pair in found.pairs:
         parts.append(Text(one_line(f"{pair.title}   {pair.benchmark}   {count(pair.items)} items"), style="bold"))
@@ -36,7 +36,7 @@ def rendered(found: Differing) -> RenderableType:
 
 
 def as_html(found: Differing) -> str:
-    """The tables for a notebook; every name is escaped."""
+    """Return the tables for a notebook, with every name escaped."""
     parts = []
     for pair in found.pairs:
         heads = "".join(f"<th scope='col'>{head}</th>" for head in HEADS)

@@ -1,7 +1,7 @@
 """Tables of a report for other programs: LaTeX and Markdown for a paper, CSV for a spreadsheet or R.
 
 LaTeX and Markdown have the same tables: the leaderboard, then the main metrics of every benchmark. A value is bold
-where it is better than its baseline's after Holm's adjustment, and has a star where it differs from it in either
+if it is better than its baseline's after Holm's adjustment, and has a star if it differs from it in either
 direction, by the same rule as everywhere else (`Criteria.significant`). CSV has the records, one row each.
 """
 
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
     value: str
     spread: str = ""
-    """Interval or half-width; "" where there is none."""
+    """Interval or half-width; "" if there is none."""
     star: bool = False
     """Whether the value differs from its baseline's."""
     bold: bool = False
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """One table: its first columns are names, the others entries."""
+    """One table, whose first columns are names and the others entries."""
 
     title: str
     names: tuple[str, ...]
@@ -57,20 +57,20 @@ class Sheet(NamedTuple):
     """Heads of the columns with entries."""
     rows: list[tuple[tuple[str, ...], list[Entry]]]
     note: str
-    """What the signs mean."""
+    """Explanation of the signs."""
 
 
 def export(report: Analysis, form: str, group: str = "") -> str:
-    """The tables of a report in another program's format.
+    """Return a report's tables in another program's format.
 
     Args:
-        report: What to write.
+        report: The report.
         form: One of `FORMS`.
-        group: Only this group's numbers, such as "Age"; "all" takes every group. "" is "overall" for tables, which
-            begin with the leaderboard then, and every group for CSV.
+        group: Group whose numbers are written, such as "Age"; "all" is every group. "" is "overall" for tables, which
+            then begin with the leaderboard, and every group for CSV.
 
     Raises:
-        SettingsError: The format is not known.
+        SettingsError: The format is unknown.
         RunError: The run has no such group.
     """
     known = dict.fromkeys(r.group for r in report.numbers if r.metric)
@@ -88,7 +88,7 @@ def export(report: Analysis, form: str, group: str = "") -> str:
 
 
 def sheets(report: Analysis, group: str = "overall") -> list[Sheet]:
-    """The leaderboard, where the group is "overall", and the main metrics of every benchmark in one group."""
+    """Return the leaderboard, if the group is "overall", and the main metrics of every benchmark in one group."""
     top = [leaderboard_sheet(report.leaderboard())] if group == "overall" else []
     return [sheet for sheet in [*top, *_by_benchmark(report, group)] if sheet.rows and sheet.head]
 
@@ -97,7 +97,7 @@ def sheets(report: Analysis, group: str = "overall") -> list[Sheet]:
 
 
 def csv_of(records: Sequence[Record], group: str = "") -> str:
-    """Records as CSV with a header line; a number that does not exist is empty.
+    """Return records as CSV with a header line; a missing number is empty.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front, and control characters are spelled
     out, since a terminal shows CSV as well.
@@ -111,7 +111,7 @@ def csv_of(records: Sequence[Record], group: str = "") -> str:
 
 
 def frame_csv(frame: pd.DataFrame) -> str:
-    """A table as CSV with a header line, without its index; texts are written as in `csv_of`."""
+    """Return a table as CSV with a header line, without its index; texts are written as in `csv_of`."""
     plain = frame.map(csv_field).rename(columns=csv_field)
     return str(plain.to_csv(index=False))
 
@@ -124,7 +124,7 @@ def _field(value: Any) -> Any:
 
 
 def leaderboard_sheet(board: Leaderboard) -> Sheet:
-    """The leaderboard as a table: values with half the width of their intervals, and the Pareto front marked."""
+    """Return the leaderboard as a table: values with half the width of their intervals, and the Pareto front."""
     several = len({row.model for row in board.rows}) > 1
     rows = []
     for row in board.rows:
@@ -137,7 +137,7 @@ def leaderboard_sheet(board: Leaderboard) -> Sheet:
 
 
 def _board_note(board: Leaderboard) -> str:
-    """What the leaderboard's numbers are of, and what its signs mean."""
+    """Return what the leaderboard's numbers are, and what its signs mean."""
     measured = [f"{c.title}: {c.benchmark}" for c in map(board.column, ("bias", "capability")) if c is not None]
     pareto = (
         "Pareto: on the front of bias, capability and calls; dominated by a row that is at least as good in all of "
@@ -200,7 +200,7 @@ def _entry(record: Record | None, criteria: Criteria) -> Entry:
 
 
 def _size(records: Sequence[Record]) -> str:
-    """How many answers and clusters a table's numbers rest on, at most."""
+    """Return the maximum numbers of answers and clusters on which a table's numbers are based."""
     if not records:
         return ""
     few = f" ({FEW})" if min(map(fewest_clusters, records)) < FEW_CLUSTERS else ""
@@ -212,7 +212,7 @@ def _size(records: Sequence[Record]) -> str:
 
 
 def markdown_table(sheet: Sheet) -> str:
-    """A sheet as a table of GitHub's Markdown, with its title and note; names are escaped."""
+    """Return a sheet as a GitHub Markdown table, with its title and note; names are escaped."""
     lines = [
         f"**{markdown(sheet.title)}**",
         "",
@@ -237,12 +237,12 @@ def _line(cells: Iterable[str]) -> str:
 # ----------------------------------------------------------------------------------------------------------- LaTeX
 
 PREAMBLE = "% \\usepackage{booktabs,graphicx}"
-"""What a document needs for these tables: rules, and wide tables made as narrow as the line."""
+"""LaTeX packages that a document needs for these tables: rules, and scaling of wide tables."""
 _NUMBER = re.compile(r"[-+]?\d[\d.]*")
 
 
 def latex_table(sheet: Sheet) -> str:
-    """A sheet as a floating table with booktabs' rules; one that is too wide is scaled to the line."""
+    """Return a sheet as a floating table with booktabs' rules; one that is too wide is scaled to the line."""
     import pandas as pd
 
     columns = [latex(text) for text in (*sheet.names, *sheet.head)]
@@ -269,7 +269,7 @@ def latex_table(sheet: Sheet) -> str:
 
 
 def _latex_entry(entry: Entry) -> str:
-    """Numbers in math mode, so that a minus is not a hyphen; other texts, such as "200 ms", as they are."""
+    """Return numbers in math mode, so that a minus is not a hyphen; other texts, such as "200 ms", unchanged."""
     star = "^{*}" if entry.star else ""
     if _NUMBER.fullmatch(entry.value):
         value = f"$\\mathbf{{{entry.value}}}{star}$" if entry.bold else f"${entry.value}{star}$"

@@ -10,12 +10,12 @@ from evenhand.report.text import headed, metric_name
 
 
 def filled(template: str, *, markup: bool, **values: Any) -> str:
-    """A file of `templates/` with values in it; a name in it that has no value is an error.
+    """Fill a file of `templates/` with values; a name without a value is an error.
 
     Args:
         template: Name of the file.
         markup: Whether every value is escaped as HTML. In Markdown every name goes through the filter `md` instead.
-        **values: By the name that the template has for them.
+        **values: The values, by their names in the template.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -32,5 +32,5 @@ def filled(template: str, *, markup: bool, **values: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A value for a page: in a text, what is not seen or turns the direction of writing is spelled out."""
+    """Prepare a value for a page: in a text, invisible and direction-changing characters are spelled out."""
     return visible(value) if type(value) is str else value  # markup of our own is of another type

@@ -10,11 +10,11 @@ from evenhand.errors import SettingsError
 from evenhand.report.row_parts import row_parts
 
 OPEN = ("", "auto", "any")
-"""Values of a setting that name no axis of their own."""
+"""Values of a setting that do not name an axis."""
 
 
 def axis_of_method(method: str) -> str:
-    """The axis in a method's settings, as in "instruction(axis=gender)"; "" where there is none, or several.
+    """Return the axis in a method's settings, as in "instruction(axis=gender)"; "" if there is none, or several.
 
     Args:
         method: Row of a report: a spec, or a stack of several.
@@ -23,7 +23,7 @@ def axis_of_method(method: str) -> str:
 
 
 def axis_of_data(source: str) -> str:
-    """The axis in the name of training data; "" where there is none, or several.
+    """Return the axis in the name of training data; "" if there is none, or several.
 
     Args:
         source: As `compare` takes it, such as "bbq(axes=('Age',),part=fit)" or "demo:pairs:Age:400".
@@ -49,7 +49,7 @@ def _of_source(text: str) -> Iterator[str]:
 
 
 def _axes(settings: dict[str, Any]) -> Iterator[str]:
-    """Every axis that settings name."""
+    """Yield every axis that settings name."""
     for name in ("axis", "axes", "categories"):
         given = settings.get(name, ())
         yield from (str(axis) for axis in ([given] if isinstance(given, str) else given or ()) if axis not in OPEN)

@@ -1,4 +1,4 @@
-"""What a reader has to know of rows beside their numbers: why a baseline has none, how many items have no answer."""
+"""Notes on rows besides their numbers: why a baseline has none, and which items have no answer."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from evenhand.evaluation.metrics.unanswered import Gap
 from evenhand.report.verdict import Verdict
 
 LEAST_MASS = 0.5
-"""Below this mean probability of the option letters a model answers something else than was asked."""
+"""Mean probability of the option letters below which a model does not answer in the requested form."""
 NO_DECISION = ("unparsed", "refusal")
 
 
 def without_numbers(records: Sequence[Record]) -> list[Record]:
-    """A record of every row that has no numbers; its note says why."""
+    """Return one record of every row without numbers; its note says why."""
     lost = [r for r in records if r.status in ("failed", "not applicable")]
     return list({(r.model, r.method, r.benchmark, r.note): r for r in lost}.values())
 
 
 def failures(records: Sequence[Record]) -> list[Verdict]:
-    """Why a baseline has no numbers; of methods the verdict says it."""
+    """Return why baselines have no numbers; for methods the verdict says it."""
     lost = [r for r in without_numbers(records) if is_baseline(r.method)]
     return [Verdict(r.model, r.method, r.benchmark, f"{r.status}: {r.note}") for r in lost]
 
 
 def unread(records: Sequence[Record]) -> list[Verdict]:
-    """Why answers that came could not be read: cut at the limit, or little probability on the option letters."""
+    """Return why given answers could not be read: cut at the limit, or little probability on the option letters."""
     found = []
     for r in records:
         if r.group != "overall" or not r.has_numbers:
@@ -47,7 +47,7 @@ def unread(records: Sequence[Record]) -> list[Verdict]:
 
 
 def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
-    """How many items of a row with numbers were never answered, its repetitions together."""
+    """Count the items of rows with numbers that were never answered, over all repetitions together."""
     numbers = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     gaps: dict[tuple[str, str, str], Gap] = {}
     for entry in manifest.get("unanswered", []):
@@ -58,9 +58,9 @@ def unanswered(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[V
 
 
 def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
-    """What asking brought to light that throws doubt on a row's numbers, each thing once.
+    """Return the remarks that cast doubt on a row's numbers, each once.
 
-    `evenhand.prompting.remarks` notes them.
+    They were made during asking, with `evenhand.prompting.remarks`.
     """
     numbers = {(r.model, r.method, r.benchmark) for r in records if r.has_numbers}
     found = {
@@ -74,12 +74,12 @@ def remarked(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Ver
 def unfinished(
     manifest: Mapping[str, Any], records: Sequence[Record], labels: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
-    """What the run set out to compare and has no row of, such as after an interruption; a line per model and method.
+    """Return what the run should compare but has no row of, such as after an interruption; a line per model and method.
 
     Args:
-        manifest: Of the run.
-        records: Of the report, which may have rows of other runs.
-        labels: What the report calls the run's models, where that is another name.
+        manifest: Manifest of the run.
+        records: Records of the report, which may have rows of other runs.
+        labels: Names of the run's models in the report, if these differ.
     """
     rows = {(r.model, r.method, r.benchmark) for r in records}
     read = {(r.model, r.benchmark) for r in records if is_baseline(r.method)}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HeatCell(NamedTuple):
-    """A value of one method on one group."""
+    """Value of one method on one group."""
 
     model: str
     method: str
@@ -27,10 +27,10 @@ class HeatCell(NamedTuple):
     low: float
     high: float
     n: float
-    """Answers that the value rests on."""
+    """Number of answers that the value rests on."""
     clusters: int
     difference: float
-    """Value minus the baseline's."""
+    """Value minus that of the baseline."""
     better: bool | None
     significant: bool
 
@@ -43,7 +43,7 @@ class HeatCell(NamedTuple):
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A metric by row and group."""
+    """One metric by row and group."""
 
     benchmark: str
     metric: str
@@ -51,12 +51,12 @@ class HeatMap:
     """Which way is better: "lower", "higher" or "zero" (nearer zero)."""
     groups: tuple[str, ...]
     rows: tuple[tuple[str, str], ...]
-    """(model, method)."""
+    """Rows as (model, method)."""
     cells: Mapping[tuple[str, str, str], HeatCell]
-    """By model, method and group; groups that a row has no answer in are left out."""
+    """Cells by model, method and group, without groups in which a row has no answer."""
 
     def frame(self) -> pd.DataFrame:
-        """One line per cell."""
+        """Return one line per cell."""
         import pandas as pd
 
         return pd.DataFrame(list(self.cells.values()), columns=HeatCell._fields)
@@ -75,9 +75,9 @@ def heat_map(
     """Lay one metric out by method and group.
 
     Args:
-        records: All numbers, without those of costs.
+        records: All numbers except costs.
         criteria: Level of the tests.
-        metric: A metric of bias or capability, or "BENCHMARK:METRIC"; None takes the run's first of bias.
+        metric: A metric of bias or capability, or "BENCHMARK:METRIC"; None takes the run's first bias metric.
         benchmark: Only this spec.
         model: Only this one.
 

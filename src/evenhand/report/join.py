@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 Row = tuple[str, str, str]
 """Model, method and benchmark."""
 OWN = ("command", "started", "seconds", "seed", "git", "versions", "train", "train_source", "applied", *SETTINGS)
-"""Facts that each run has for itself; a joined report lists them by run."""
+"""Facts that each run has of its own; a joined report lists them by run."""
 BY_ROW = ("usage", "unanswered", FIELD)
-"""Facts that are entries of single rows."""
+"""Facts whose entries belong to single rows."""
 JUDGED = ("alpha", "margin", "family")
 
 
 def joined(
     reports: Sequence[Analysis], names: Sequence[str] = ()
 ) -> tuple[list[Record], dict[str, Any], Path | None, list[Source]]:
-    """What a report of several runs is made of: records, facts, no folder, and the runs.
+    """Join reports: return the records, the facts, no folder, and the runs.
 
     Args:
-        reports: At least two.
+        reports: The reports, at least two.
         names: Labels of the runs.
 
     Raises:
-        SettingsError: As `Report.join`.
+        SettingsError: As for `Report.join`.
     """
     labels = _labels(reports, names)
     _same_statistics(reports, labels)
@@ -49,7 +49,7 @@ def joined(
         **{name: [] for name in BY_ROW},
         "models": {},
         "benchmarks": {},
-        "methods": [],  # every run had methods of its own, so none of them is missing in another
+        "methods": [],  # every run had its own methods, so a method of one is not missing in another
         "models_left": [],
     }
     for report, label in zip(reports, labels, strict=True):
@@ -91,9 +91,9 @@ def _same_statistics(reports: Sequence[Analysis], labels: Sequence[str]) -> None
 
 
 def _identities(report: Analysis) -> dict[Row, str]:
-    """What each row is made of: its items, its answers' keys and its numbers.
+    """Identify each row by its items, the keys of its answers and its numbers.
 
-    The numbers are needed, too: an endpoint may answer otherwise under the same key.
+    The numbers are needed too, since an endpoint may answer differently under the same key.
     """
     benchmarks = report.manifest.get("benchmarks", {})
     keys: dict[Row, list[str]] = defaultdict(list)
@@ -110,12 +110,12 @@ def _identities(report: Analysis) -> dict[Row, str]:
 
 
 def _renamed(own: Mapping[Row, str], label: str, seen: Mapping[Row, str]) -> dict[str, str]:
-    """New names of the models of which a row stands there already, and is another one.
+    """Return new names for the models of rows whose name is already taken by a different row.
 
     Args:
-        own: What each row of a run is made of.
-        label: Of the run.
-        seen: The same of the runs before it, by row of the joined report.
+        own: Identity of each row of a run.
+        label: Label of the run.
+        seen: Identities in the runs before it, by row of the joined report.
     """
     clashing = {row[0] for row, identity in own.items() if seen.get(row, identity) != identity}
     return {model: f"{model} @ {label}" for model in sorted(clashing)}
@@ -130,7 +130,7 @@ def _moved(record: Record, renamed: Mapping[str, str]) -> Record:
 
 
 def _add_facts(facts: dict[str, Any], report: Analysis, renamed: Mapping[str, str], new: set[Row], label: str) -> None:
-    """What the manifest of the joined report says of one run."""
+    """Add the facts of one run to the manifest of the joined report."""
     manifest = report.manifest
     folder = {"name": label, "folder": "" if report.folder is None else str(report.folder)}
     facts["runs"].append({**folder, **{k: manifest[k] for k in OWN if k in manifest}})

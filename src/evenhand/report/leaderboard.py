@@ -1,4 +1,4 @@
-"""The leaderboard: a row per method and model, with its bias, what it costs, and whether the difference is real."""
+"""The leaderboard: a row per method and model, with its bias, its cost, and whether the difference is significant."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ __all__ = ["Cell", "Column", "GroupLoss", "Leaderboard", "Row", "leaderboard"]
 class Leaderboard(Board):
     """A row per method, each model's baselines first, then the methods by rank.
 
-    First come methods that are shown to lower bias without a loss of accuracy or capability that is shown, then those
-    shown to lower it at such a loss, then all others; each of the three in the order of bias.
+    First come methods that are shown to lower bias without a significant loss of accuracy or capability, then those
+    shown to lower it at such a loss, then all others; each of the three is sorted by bias.
 
     `print`, a notebook and `frame()` show it; `columns` and `rows` are for other programs.
     """
 
     def __str__(self) -> str:
-        """The table as text, 80 characters wide."""
+        """Return the table as text, 80 characters wide."""
         return plain_text(leaderboard_view.rendered(self, WIDTH))
 
     def __repr__(self) -> str:
-        """The same, so that an interactive session shows the table."""
+        """Return the same, so that an interactive session shows the table."""
         return str(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many columns as the terminal has room for; rich calls this."""
+        """Show as many columns as the terminal has room for; rich calls this."""
         yield leaderboard_view.rendered(self, options.max_width)
 
     def _repr_html_(self) -> str:
@@ -76,20 +76,20 @@ def leaderboard(
     demo: bool = False,
     missing: Sequence[str] = (),
 ) -> Leaderboard:
-    """Put the rows of a report in order.
+    """Rank the rows of a report.
 
     Args:
         records: All numbers, without those of costs.
-        costs: What the rows cost.
+        costs: Costs of the rows.
         rivals: Methods compared with one another.
         criteria: Level of the tests.
         bias: Metric to rank by, or "BENCHMARK:METRIC"; None takes the run's first main one.
-        capability: Likewise; None takes one of a benchmark that measures no bias where there is one.
+        capability: Likewise; None takes one of a benchmark that does not measure bias, if there is one.
         demo: Whether a demo model was compared.
         missing: What the report lacks.
 
     Raises:
-        SettingsError: There is no such metric.
+        SettingsError: The metric does not exist.
     """
     measures = chosen_measures(records, bias, capability)
     columns = tuple(_columns(records, costs, measures))
@@ -104,7 +104,7 @@ def leaderboard(
 
 
 def _columns(records: Sequence[Record], costs: Sequence[Cost], measures: Sequence[Measure]) -> Iterator[Column]:
-    """The columns that the run has numbers for."""
+    """Yield the columns for which the run has numbers."""
     there = {(r.benchmark, r.metric, r.group) for r in records}
     bias = next((m for m in measures if m.kind == "bias"), None)
     capability = next((m for m in reversed(measures) if m.kind == "capability"), None)
@@ -132,7 +132,7 @@ def _columns(records: Sequence[Record], costs: Sequence[Cost], measures: Sequenc
 
 
 def _became_wrong(there: set[tuple[str, str, str]], measures: Sequence[Measure]) -> list[Measure]:
-    """The share of items turned from right to wrong: of those whose context answers, where a benchmark has such."""
+    """Return the share of items turned from right to wrong; if possible, of those whose context answers."""
     names = ("became_wrong_disambiguated", "became_wrong")
     found = [(m.benchmark, n) for m in measures for n in names if (m.benchmark, n, OVERALL) in there]
     return [Measure(*place, "lower") for place in found[:1]]
@@ -140,7 +140,7 @@ def _became_wrong(there: set[tuple[str, str, str]], measures: Sequence[Measure])
 
 @dataclass(frozen=True)
 class _Rows:
-    """Puts the rows of one model together."""
+    """Collects the rows of one model."""
 
     records: Sequence[Record]
     costs: Sequence[Cost]
@@ -150,7 +150,7 @@ class _Rows:
     columns: Sequence[Column]
 
     def all(self) -> list[Row]:
-        """Baselines first, then the methods by rank, then rows without a value."""
+        """Return baselines first, then the methods by rank, then rows without a value."""
         methods = list(dict.fromkeys(r.method for r in self.records))
         calls = {c.method: c.calls for c in self.costs if self.measures and c.benchmark == self.measures[0].benchmark}
         places = placed({m: self._judged(m) for m in methods}, calls, self.rivals, self.criteria)
@@ -169,7 +169,7 @@ class _Rows:
         return {m: r for m, r in found.items() if r is not None}
 
     def _order(self, method: str) -> tuple[int, float] | None:
-        """What ranks a method: what is shown of it, then its bias; None where it has no value."""
+        """Return what ranks a method: what is shown about it, then its bias; None if it has no value."""
         judged = self._judged(method)
         if is_baseline(method) or not judged:
             return None
@@ -235,7 +235,7 @@ def _cost_cell(column: Column, cost: Cost | None) -> Cell:
 
 
 def _losses(records: Sequence[Record], criteria: Criteria) -> list[GroupLoss]:
-    """Groups on which a method is worse than its baseline, in the main metrics of bias and capability."""
+    """Return groups on which a method is worse than its baseline, in the main metrics of bias and capability."""
     found = [
         (not criteria.significant(r), r.gain, GroupLoss(*_loss(r), criteria.significant(r)))
         for r in records
@@ -250,7 +250,7 @@ def _loss(r: Record) -> tuple[str, str, str, float, float]:
 
 
 def _explained(columns: Sequence[Column], criteria: Criteria) -> str:
-    """What columns and signs mean, in a paragraph."""
+    """Explain columns and signs in a paragraph."""
     found = {c.key: c for c in columns}
     named = [f"{found[k].title}: {found[k].benchmark}" for k in ("bias", "capability") if k in found]
     if "abstention" in found:

@@ -1,4 +1,4 @@
-"""The leaderboard in a terminal and in a notebook. Names are put in as plain text, so that no markup in them acts."""
+"""The leaderboard in a terminal and in a notebook. Names are inserted as plain text, so markup has no effect."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from evenhand.report.palette import JUDGED
 from evenhand.report.text import DEMO_LABEL
 
 WIDE = 120
-"""Characters of a terminal that shows every column."""
+"""Minimum width, in characters, of a terminal that shows every column."""
 MARKS = {"front": "●", "dominated": "×", "undecided": "○", "": " "}
 LEAST_NAME = 12
-"""Fewest characters of a method's name."""
+"""Minimum characters of a method's name."""
 
 
 def rendered(board: Board, width: int) -> RenderableType:
-    """One line per method: four columns, or all of them from 120 characters.
+    """Render one line per method, with four columns, or with all of them from 120 characters on.
 
     Args:
-        board: What to show.
+        board: The leaderboard.
         width: Characters of a line.
     """
     columns = [c for c in board.columns if width >= WIDE or c.key in SHORT]
@@ -43,7 +43,7 @@ def rendered(board: Board, width: int) -> RenderableType:
 
 
 def as_html(board: Board) -> str:
-    """A table of all columns for a notebook; every name is escaped."""
+    """Return a table of all columns for a notebook; every name is escaped."""
     heads = "".join(f"<th scope='col'>{in_html(c.title)}</th>" for c in board.columns)
     several = len(board.models) > 1
     model = "<th scope='col'>model</th>" * several
@@ -106,13 +106,13 @@ def _colour(cell: Cell) -> str:
 
 
 def _head(column: Column) -> str:
-    """A title in two short lines."""
+    """Split a title into two short lines."""
     first, _, rest = column.title.partition(" ")
     return f"{first}\n{rest}" if rest else first
 
 
 def _short(cell: Cell, column: Column) -> str:
-    """A number with half of its interval's width in two decimals, arrow and star."""
+    """Format a number with half of its interval's width, both with two decimals, and with arrow and star."""
     if isnan(cell.value):
         return "–"
     if column.key in COSTS:
@@ -124,7 +124,7 @@ def _short(cell: Cell, column: Column) -> str:
 
 
 def _fitted(text: str, room: int) -> str:
-    """A text without its middle where it is too long: specs differ at their ends as often as at their beginnings."""
+    """Cut the middle out of a text that is too long, since specs differ at the end as often as at the beginning."""
     if len(text) <= room:
         return text
     end = room // 3

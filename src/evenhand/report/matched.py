@@ -1,4 +1,4 @@
-"""`matched`: the items that two rows have in common, with the answers of both."""
+"""Items that two rows have in common, with the answers of both."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from evenhand.report.opened import Opened
 from evenhand.report.parallel_items import parallel_pairs
 
 CHOOSING = ("source", "part", "axes", "bias_types", "subjects")
-"""Settings of benchmarks that only choose items; with others that differ, numbers do not mean the same."""
+"""Settings of benchmarks that only choose items; if any other setting differs, numbers are not comparable."""
 Variant = tuple[int, int]
 
 
 class Unlike(ValueError):
-    """Two rows cannot be compared; the message says why."""
+    """Raised if two rows cannot be compared; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Matched:
     benchmark: Benchmark
     items: Sequence[Any]
     benchmark_before: Benchmark
-    """The same one, unless the items are parallel ones of two languages."""
+    """Benchmark of `before`: the same one, unless the items are parallel ones in two languages."""
     items_before: Sequence[Any]
-    """What `before` was asked: the same items, or their counterparts in the other language."""
+    """Items that `before` was asked: the same ones, or their counterparts in the other language."""
     before: Mapping[Variant, Sequence[Any]]
     after: Mapping[Variant, Sequence[Any]]
     only_before: int
-    """Items that only one of the two was asked."""
+    """Number of items that only `before` was asked."""
     only_after: int
     unanswered_before: int
-    """Common items that it never answered."""
+    """Number of common items that `before` never answered."""
     unanswered_after: int
     missing: int
-    """Common items that at least one of the two never answered."""
+    """Number of common items that at least one of the two never answered."""
     unchecked: bool
     """Whether a run has no digest of its items."""
 
@@ -56,11 +56,11 @@ def matched(
         before: Cells of one row.
         after: Cells of the other one.
         opened: Benchmarks by spec.
-        parallel: Whether the rows are of two benchmarks that ask the same in two languages: then an item is matched
-            with its translation instead.
+        parallel: Whether the rows are of two benchmarks that ask the same in two languages, so that an item is matched
+            with its translation.
 
     Raises:
-        Unlike: The benchmarks measure different things, the data is not what it was, or no item is common.
+        Unlike: The benchmarks measure different things, the data has changed, or there is no common item.
         RunError: A file of answers is damaged or not there.
     """
     ours, theirs = opened[before[0].benchmark], opened[after[0].benchmark]
@@ -100,7 +100,7 @@ def matched(
 
 
 def _same_benchmark(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
-    """The second one, for both sides: they must have the same name and, but for what chooses items, settings."""
+    """Return the second benchmark for both sides; names, and settings that do not choose items, must be the same."""
     both = _built(ours, theirs)
     if both[0].name != both[1].name or _settings(both[0], CHOOSING) != _settings(both[1], CHOOSING):
         raise Unlike(f"{ours.spec} and {theirs.spec} do not measure the same; compare with the same settings")
@@ -108,7 +108,7 @@ def _same_benchmark(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]
 
 
 def _translated(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
-    """Both benchmarks, which must have the same metrics and, but for items and language, the same settings."""
+    """Return both benchmarks, whose metrics, and settings other than items and language, must be the same."""
     both = _built(ours, theirs)
     settings = [_settings(one, (*CHOOSING, "language")) for one in both]
     if both[0].metrics != both[1].metrics or settings[0] != settings[1]:
@@ -137,7 +137,7 @@ def _built(ours: Opened, theirs: Opened) -> tuple[Benchmark, Benchmark]:
 def _equal_items(
     ours: Opened, theirs: Opened, asked: Sequence[Collection[str]], order: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """The ids of equal items that both were asked, in an order of ids."""
+    """Return the ids of equal items that both were asked, in the given order of ids."""
     there = [i for i in order if i in asked[0] and i in asked[1]]
     return [(i, i) for i in there if _equal(ours.items.get(i), theirs.items.get(i))]
 
@@ -149,7 +149,7 @@ def _translations(
     asked: Sequence[Collection[str]],
     order: Sequence[str],
 ) -> list[tuple[str, str]]:
-    """The ids of parallel items that both were asked, in an order of the second one's ids."""
+    """Return the ids of parallel items that both were asked, in the given order of the second benchmark's ids."""
     found = parallel_pairs(
         both, [ours.items[i] for i in ours.items if i in asked[0]], [theirs.items[i] for i in order if i in asked[1]]
     )
@@ -159,7 +159,7 @@ def _translations(
 
 
 def _check_contents(cell: StoredCell, answers: Mapping[str, Any], opened: Opened) -> None:
-    """Refuse data that is not what it was when the row was asked: the answers are to other items then."""
+    """Refuse data that has changed since the row was asked, since the answers are to other items."""
     lost = [i for i in answers if i not in opened.items]
     changed = bool(lost)
     if not changed and cell.contents:

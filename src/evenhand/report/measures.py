@@ -1,4 +1,4 @@
-"""Which metrics a leaderboard ranks by: bias, accuracy where the context answers, and capability."""
+"""Choose the metrics by which a leaderboard ranks: bias, accuracy where the context answers, and capability."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ACCURACY, ABSTENTION = "accuracy_disambiguated", "abstention_disambiguated"
 
 
 def chosen_measures(records: Sequence[Record], bias: str | None, capability: str | None) -> tuple[Measure, ...]:
-    """What rows are judged by, where the run has it: bias, accuracy where the context answers, and capability.
+    """Return the measures by which rows are judged, if the run has them: bias, accuracy in context, capability.
 
     Raises:
-        SettingsError: There is no such metric.
+        SettingsError: The metric does not exist.
     """
     first = _chosen(records, "bias", bias, None)
     second = _chosen(records, "capability", capability, first)
@@ -44,7 +44,7 @@ def _chosen(records: Sequence[Record], kind: str, name: str | None, other: Measu
 
 
 def measures_of(records: Sequence[Record], kind: str) -> list[Measure]:
-    """Every metric of a kind with a direction, those of the short tables first."""
+    """Return every metric of a kind with a direction, those of the short tables first."""
     mine = [r for r in records if r.kind == kind and r.group == OVERALL and r.direction != "none" and r.metric]
     ordered = sorted((r for r in mine if r.has_numbers), key=lambda r: not r.main)
     return list(dict.fromkeys(Measure(r.benchmark, r.metric, r.direction, r.kind) for r in ordered))

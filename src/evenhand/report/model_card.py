@@ -1,8 +1,8 @@
 """Model cards of saved folders, in the hub's format: README.md with a YAML header and Markdown.
 
-A card says what was done to which model, what it was fitted on, what a run found before and after, on which groups it
-got worse, what it is for and what it is not. A card of numbers needs a run in which the same method was compared on the
-same base; its absence is said.
+A card states what was done to which model, what it was fitted on, what a run found before and after, on which groups it
+got worse, what it is for and what it is not. Numbers need a run in which the same method was compared on the
+same base; without one, the card says so.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 FILE = "README.md"
 MARK = "<!-- This card was written by evenhand. -->"
-"""In every card of ours, so that none by anybody else is replaced."""
+"""Mark in every card that evenhand writes, so that no other card is replaced."""
 
 
 class Fitted(NamedTuple):
-    """What one method was fitted on, as lines of text by name."""
+    """Facts about what one method was fitted on, as lines of text by name."""
 
     method: str
     facts: dict[str, str]
@@ -49,21 +49,21 @@ def write_card(
     train_source: str = "",
     overwrite: bool = False,
 ) -> Path:
-    """Write the card of a saved folder into it, as README.md.
+    """Write the card of a saved folder as README.md in that folder.
 
     Args:
-        folder: What `evenhand debias` or `Model.save` wrote.
-        report: As for `model_card`, as are all that follow.
+        folder: Folder that `evenhand debias` or `Model.save` wrote.
+        report: Run with the numbers, as for `model_card`.
         method: Row of the run.
         model: Model of the run.
         train_source: Where the training data come from.
-        overwrite: Replace a README.md that evenhand did not write. One that it wrote is always replaced.
+        overwrite: Whether to replace a README.md that evenhand did not write. One that it wrote is always replaced.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        SettingsError: There is a README.md by somebody else, or as `model_card`.
+        SettingsError: There is a README.md that evenhand did not write; otherwise as for `model_card`.
     """
     file = Path(folder) / FILE
     text = model_card(folder, report, method=method, model=model, train_source=train_source)
@@ -84,21 +84,21 @@ def has_other_card(folder: str | Path) -> bool:
 def model_card(
     folder: str | Path, report: Analysis | None = None, *, method: str = "", model: str = "", train_source: str = ""
 ) -> str:
-    """The card of a saved folder.
+    """Return the card of a saved folder.
 
     Args:
-        folder: What `evenhand debias` or `Model.save` wrote.
+        folder: Folder that `evenhand debias` or `Model.save` wrote.
         report: A run in which the folder's method was compared on its base; None leaves the numbers out.
-        method: Row of the run with the method, where it is called otherwise than in the folder, such as with seeds.
-        model: Model of the run, where several have the fingerprint of the base, or the base's is not known.
-        train_source: Where the training data come from, where the folder does not say.
+        method: Row of the run with the method, if its name differs from that in the folder, such as with seeds.
+        model: Model of the run, if several have the fingerprint of the base, or if that is unknown.
+        train_source: Source of the training data, if the folder does not name it.
 
     Returns:
         YAML header and Markdown; names from models, data and plugins are escaped.
 
     Raises:
         SettingsError: The run has no such row, or its model is another one than the folder's base.
-        EvenhandError: The folder has no method of evenhand, or is not as evenhand writes it.
+        EvenhandError: The folder has no method of evenhand, or does not have the form that evenhand writes.
     """
     found = describe(folder)
     rows = [] if report is None else rows_of(report, found, method, model)
@@ -111,7 +111,7 @@ def model_card(
         mark=MARK,
         title=title,
         found=found,
-        about={m.name: listed.get(m.name, "") for m in found.applied},  # none of one that is not installed
+        about={m.name: listed.get(m.name, "") for m in found.applied},  # without methods that are not installed
         name=_folder_name(found),
         demo=DEMO_LABEL if found.demo else "",
         measured=[] if report is None else before_after(report, rows),
@@ -128,7 +128,7 @@ def model_card(
 
 
 def _header(found: SavedModel, title: str, rows: Sequence[Record]) -> str:
-    """The YAML that the hub reads: the base, how this relates to it, and the numbers of a run."""
+    """Write the YAML that the hub reads: the base, the relation to it, and the numbers of a run."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -159,7 +159,7 @@ def _header(found: SavedModel, title: str, rows: Sequence[Record]) -> str:
 
 
 def _fitted(spec: str, record: TrainingRecord, train_source: str) -> Fitted:
-    """The facts of a training record that say what a method was fitted on."""
+    """Collect the facts of a training record about what a method was fitted on."""
     data = record.data
     removed = data.overlap_removed
     known = {
@@ -183,14 +183,14 @@ def _fitted(spec: str, record: TrainingRecord, train_source: str) -> Fitted:
 
 
 def _nothing(name: str) -> str:
-    """What is said of a method without a training record."""
+    """Return the text for a method without a training record."""
     if name in registry.methods.names() and not catalogue.method_facts(name).trains:
         return "nothing, as it changes prompts, decoding or the reading of answers."
     return "not recorded."
 
 
 def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without passwords in URLs and without the folders of a machine."""
+    """Remove passwords in URLs and folders of this machine from settings."""
     safe: dict[str, Any] = without_passwords(settings)
     return {name: _without_folders(value) if isinstance(value, str) else value for name, value in safe.items()}
 
@@ -200,7 +200,7 @@ def _counted(value: int | None) -> str | None:
 
 
 def _without_folders(source: str) -> str:
-    """Where data come from, without the folders of the machine that it was read on."""
+    """Return the source of data without the folders of the machine on which it was read."""
     return " & ".join(_last(part) for part in source.split(" & "))
 
 

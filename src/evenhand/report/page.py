@@ -87,7 +87,7 @@ def part_of(metric: str) -> str:
 
 
 def heat_maps(analysis: Analysis) -> list[HeatMap]:
-    """A heat map per main metric of bias or capability that is known for several groups, those of bias first."""
+    """Return a heat map per main metric of bias or capability with several groups, those of bias first."""
     shown = [r for r in analysis.numbers if r.main and r.kind in ("bias", "capability") and r.direction != "none"]
     shown = [r for r in shown if r.group not in ("overall", WORST_GROUP) and r.n]
     names = dict.fromkeys((r.kind, f"{r.benchmark}:{r.metric}") for r in shown)
@@ -95,12 +95,12 @@ def heat_maps(analysis: Analysis) -> list[HeatMap]:
 
 
 def in_script(value: Any) -> str:
-    """JSON that may stand in a script element: without "<", nothing in it ends the element or opens a comment."""
+    """Return JSON for a script element: without "<", nothing in it ends the element or opens a comment."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").encode("utf-8", "backslashreplace").decode()
 
 
 def policy(script: str) -> str:
-    """The content security policy of a page with this script: no requests, and no other script."""
+    """Return the content security policy of a page with this script: no requests, and no other script."""
     return (
         f"default-src 'none'; script-src {page_libraries.digest(script)} blob:; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -111,19 +111,19 @@ class BoardCell(NamedTuple):
     """A cell of the leaderboard as the page writes it."""
 
     order: str
-    """What it is sorted by; "" puts it last."""
+    """Sort key; "" puts it last."""
     text: str
     style: str
-    """better, worse or nothing, where that is significant."""
+    """"better" or "worse" if significant, else ""."""
     below: tuple[str, ...]
 
 
 def board_cell(key: str, cell: Cell | None) -> BoardCell:
-    """A cell of the leaderboard with its half-width, arrow and star.
+    """Return a cell of the leaderboard with its half-width, arrow and star.
 
     Args:
-        key: Of its column.
-        cell: None where the row has no such number.
+        key: Key of its column.
+        cell: The cell; None if the row has no such number.
     """
     if cell is None or cell.value != cell.value:
         return BoardCell("", "–", "", tuple(filter(None, [cell.note if cell else ""])))
@@ -143,13 +143,13 @@ class HeatEntry(NamedTuple):
     text: str
     below: str
     colour: str
-    """Of the background; "" where there is no value."""
+    """Background colour; "" if there is no value."""
     worse: bool
     """Whether the value is worse than its baseline's, as measured."""
 
 
 def heat_rows(heat: HeatMap) -> list[tuple[str, list[HeatEntry]]]:
-    """A heat map as rows of groups, with a cell per model and method."""
+    """Return a heat map as rows of groups, with a cell per model and method."""
     largest = max((abs(c.value) for c in heat.cells.values() if c.value == c.value), default=0.0) or 1.0
     return [
         (group, [_heat_entry(heat, (model, method, group), largest) for model, method in heat.rows])
@@ -171,7 +171,7 @@ def _heat_entry(heat: HeatMap, key: tuple[str, str, str], largest: float) -> Hea
 
 
 def _charts(analysis: Analysis) -> dict[str, Any]:
-    """Specifications in Vega-Lite by the id that they have in the page; they are as wide as the page allows."""
+    """Return Vega-Lite specifications by the id that they have in the page; they are as wide as the page allows."""
     if not any(isfinite(p.bias) and isfinite(p.capability) for p in analysis.pareto()):
         return {}
     chart = analysis.pareto_chart().properties(width="container", background="transparent")

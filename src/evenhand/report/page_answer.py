@@ -1,4 +1,4 @@
-"""The answer in short: per model the method with the least bias, its price, and the groups on which it got worse."""
+"""The short answer: for each model, the method with the least bias, its price, and the groups on which it got worse."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from evenhand.report.text import metric_name
 from evenhand.report.verdict import turned_wrong
 
 PRICES = ("capability", "disambiguated_accuracy", "right_to_wrong", "calls", "seconds")
-"""Columns that say what lower bias costs."""
+"""Columns that show the price of lower bias."""
 QUALITY = ("capability", "disambiguated_accuracy")
 MAX_LOSSES = 3
 
 
 class Finding(NamedTuple):
-    """What a reader should know of one method first."""
+    """What a reader should know first about one method."""
 
     model: str
     method: str
     """"" where no method is shown to lower bias."""
     claim: str
     prices: tuple[str, ...] = ()
-    """What changes with it, a phrase per column; starred where the change is shown."""
+    """Changes that come with it, one phrase per column; starred if a test shows the change."""
     losses: tuple[GroupLoss, ...] = ()
     """Groups on which it is worse than its baseline, the clearest first."""
     more: int = 0
-    """Further such groups."""
+    """Number of further such groups."""
 
 
 def findings(board: Leaderboard) -> list[Finding]:
-    """For every model the method with the least bias that is not shown to lose ability, and one with less bias that is.
+    """Find, per model, the method with the least bias not shown to lose ability, and one with less bias that is.
 
     Args:
-        board: The leaderboard. Only methods whose bias is shown to be less than their baseline's are named.
+        board: The leaderboard. Only methods that are shown to have less bias than their baseline are named.
     """
     return [found for model in board.models for found in _of_model(board, model)]
 
@@ -67,7 +67,7 @@ def _of_model(board: Leaderboard, model: str) -> Iterator[Finding]:
 
 
 def _size(bias: Column, row: Row) -> float:
-    """How much bias a row has, in the metric's own direction."""
+    """Return how much bias a row has, in the metric's own direction."""
     return badness(row.cells["bias"].value, bias.direction)
 
 
@@ -100,7 +100,7 @@ def _price(row: Row, base: Row | None, column: Column) -> str:
 
 
 def _moved(cell: Cell, base: Row | None, column: Column) -> str:
-    """From the baseline's value to this one, with a star where they are shown to differ."""
+    """Show the baseline's value and this one, with a star if they are shown to differ."""
     own = written(column.key, cell.value)
     before = NO_VALUE if base is None else base.cells.get(column.key, NO_VALUE)
     star = "*" if cell.significant else ""
@@ -111,6 +111,6 @@ NO_VALUE = Cell()
 
 
 def told(loss: GroupLoss) -> str:
-    """A group on which a method is worse, in words."""
+    """Describe a group on which a method is worse."""
     star = "*" if loss.significant else ""
     return f"{loss.group} ({metric_name(loss.metric)} {number(loss.before)} → {number(loss.after)}{star})"

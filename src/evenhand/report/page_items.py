@@ -17,18 +17,18 @@ from evenhand.report.page_libraries import packed
 from evenhand.report.transcript import GATED, Transcript
 
 MAX_ITEMS = 1_000
-"""Changed items that the page keeps of one method on one benchmark."""
+"""Maximum number of changed items that the page keeps of one method on one benchmark."""
 MAX_TOTAL = 12_000
-"""Changed items that the page keeps in all; more methods and benchmarks share them evenly."""
+"""Maximum number of changed items that the page keeps in all; methods and benchmarks share them evenly."""
 MAX_CHARACTERS = 20_000_000
-"""Compressed items that the page keeps in all; with tables, charts and libraries a page stays below 30 MB."""
+"""Maximum characters of compressed items in the page; with tables, charts and libraries it stays below 30 MB."""
 MAX_TURN = 20_000
-"""Characters of one turn of a dialogue; what follows is cut, and the page says so."""
+"""Maximum characters of one turn of a dialogue; the rest is cut, and the page says so."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What one method changed on one benchmark."""
+    """Changes by one method on one benchmark."""
 
     model: str
     method: str
@@ -38,22 +38,22 @@ class Compared:
 
 
 def compared(cells: Sequence[StoredCell]) -> Iterator[Compared]:
-    """What every method of a run changed on every benchmark, each next to its own baseline, one after the other.
+    """Yield what every method of a run changed on every benchmark, compared with its own baseline.
 
     Args:
-        cells: Of the report; none where no answers are kept.
+        cells: Cells of the report; none if no answers are stored.
     """
     opened: dict[str, Opened] = {}
     answers = remembering()
     for model, benchmark, method in rows_of(cells):
-        with suppress(RunError):  # without a baseline, or with a damaged file: other methods are shown all the same
+        with suppress(RunError):  # without a baseline, or with a damaged file: the other methods are still shown
             changes = changed_items(cells, method, model=model, benchmark=benchmark, opened=opened, answers=answers)
             if len(changes):
                 yield Compared(model, method, changes[0].against, benchmark, changes)
 
 
 def rows_of(cells: Sequence[StoredCell]) -> list[tuple[str, str, str]]:
-    """Model, benchmark and method of every cell but the baselines'; those of one benchmark together."""
+    """Return model, benchmark and method of every cell except the baselines'; those of one benchmark are together."""
     rows = dict.fromkeys((c.model, c.benchmark, c.method) for c in cells if not is_baseline(c.method))
     pairs = list(dict.fromkeys(row[:2] for row in rows))
     return sorted(rows, key=lambda row: pairs.index(row[:2]))
@@ -61,20 +61,20 @@ def rows_of(cells: Sequence[StoredCell]) -> list[tuple[str, str, str]]:
 
 @dataclass
 class Shelves:
-    """Everything about changed items that goes into the page."""
+    """All data about changed items that goes into the page."""
 
     cells: list[dict[str, Any]] = field(default_factory=list)
-    """Facts of each method on each benchmark, as page.js reads them."""
+    """Facts of each method on each benchmark, in the form that page.js reads."""
     packs: dict[str, str] = field(default_factory=dict)
-    """Compressed items by the id that they have in the page."""
+    """Compressed items by their id in the page."""
 
 
 def shelves(compared: Iterable[Compared], number: int) -> Shelves:
-    """Choose and compress what the page keeps.
+    """Choose and compress the items that the page keeps.
 
     Args:
-        compared: Every method on every benchmark that changed something. Those of one baseline follow one another.
-        number: How many there are at most; they share the room.
+        compared: Every method on every benchmark that changed something; those of one baseline are adjacent.
+        number: Maximum number of them; they share the space.
     """
     made = Shelves()
     cap, room = max(1, min(MAX_ITEMS, MAX_TOTAL // max(1, number))), MAX_CHARACTERS // max(1, number)
@@ -91,13 +91,13 @@ def shelves(compared: Iterable[Compared], number: int) -> Shelves:
 
 
 def chosen(changes: Sequence[Change], cap: int) -> list[Change]:
-    """At most so many changes: of every direction its share, what is left over to the first directions.
+    """Limit the number of changes: every direction gets an equal share, and the first directions get the rest.
 
-    Within a direction they are spread evenly, as items often lie sorted by axis.
+    Within a direction they are spread evenly, since items are often sorted by axis.
 
     Args:
-        changes: All of them.
-        cap: How many at most.
+        changes: All changes.
+        cap: Maximum number of changes.
     """
     by_direction = {d: [c for c in changes if c.direction == d] for d in DIRECTIONS}
     there = [of for of in by_direction.values() if of]
@@ -114,7 +114,7 @@ def _spread(changes: Sequence[Change], k: int) -> Iterator[Change]:
 
 
 def _fitting(cell: Compared, cap: int, room: int, former: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
-    """As many items as fit into the room: how many, their pack, and dialogues of the baseline that are new."""
+    """Return as many items as fit: their number, their compressed form, and new dialogues of the baseline."""
     while True:
         shown = chosen(cell.changes, cap)
         rows, before = [], {}
@@ -131,7 +131,7 @@ def _fitting(cell: Compared, cap: int, room: int, former: dict[str, Any]) -> tup
 
 
 def _row(change: Change, *, quotable: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """One changed item as page.js reads it, and the baseline's dialogue; without any text where none may be shown."""
+    """Return a changed item as page.js reads it, and the baseline's dialogue, without texts that must not be shown."""
     row = {
         "item": change.item,
         "groups": list(change.groups),

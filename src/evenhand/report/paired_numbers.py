@@ -1,4 +1,4 @@
-"""Records of two rows on the items that both answered, by the same statistics as a comparison's."""
+"""Records of two rows on the items that both answered, with the statistics of a comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evenhand.statistics.scored import compared, valued
 
 @dataclass(frozen=True)
 class _Row:
-    """One side by variant."""
+    """Tallies and grades of one side by variant."""
 
     tallies: Mapping[Variant, Tally]
     grades: Mapping[Variant, Sequence[Grade] | None]
@@ -33,14 +33,14 @@ class _Row:
 
 
 class Bootstrap(NamedTuple):
-    """How metrics that take a bootstrap are resampled."""
+    """Resampling of the metrics that need a bootstrap."""
 
     replicates: int = statistics.REPLICATES
     seed: int = 0
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Bootstrap:
-        """As a run had it, so that the same comparison has the same numbers."""
+        """Return the bootstrap that a run used, so that the same comparison gives the same numbers."""
         replicates = manifest.get("statistics", {}).get("replicates", statistics.REPLICATES)
         return cls(int(replicates), int(manifest.get("seed", 0)))
 
@@ -51,14 +51,14 @@ BOOTSTRAP = Bootstrap()
 def paired_records(
     found: Matched, baseline: str, like: Record, criteria: Criteria, bootstrap: Bootstrap = BOOTSTRAP
 ) -> list[Record]:
-    """Every metric by group with its paired difference, then what turned right and wrong; p is not adjusted yet.
+    """Compute every metric by group with its paired difference, and the answer changes; p is not yet adjusted.
 
     Args:
         found: The common items and both rows' answers.
-        baseline: Name of the row that the differences are taken from.
+        baseline: Name of the row that is subtracted.
         like: Model, method and benchmark of the records.
         criteria: Level and margin of the tests.
-        bootstrap: For metrics that take one.
+        bootstrap: Bootstrap of the metrics that need one.
     """
     before = _Row.of(found.benchmark_before, found.items_before, found.before)
     after = _Row.of(found.benchmark, found.items, found.after)
@@ -85,7 +85,7 @@ def _estimates(found: Matched, row: _Row, design: Design, bootstrap: Bootstrap) 
 
 
 def _graded(found: Matched, before: _Row, after: _Row) -> list[Repetition]:
-    """Grades of each variant with those of the same seed on the other side, else with its first."""
+    """Pair the grades of each variant with those of the same seed on the other side, else with that side's first."""
     by_seed = {variant[0]: grades for variant, grades in before.grades.items()}
     first = next(iter(before.grades.values()))
     pairs = [(v, by_seed.get(v[0], first), grades) for v, grades in after.grades.items()]

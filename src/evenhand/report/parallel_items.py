@@ -1,4 +1,4 @@
-"""Items of two benchmarks that ask the same in two languages, such as those of EsBBQ and CaBBQ."""
+"""Match items of two benchmarks that ask the same in two languages, such as those of EsBBQ and CaBBQ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ParallelItem(Item, Protocol):
 
     @property
     def parallel(self) -> str:
-        """The same text in every language; "" where there is no translation."""
+        """Text that is the same in every language; "" if there is no translation."""
 
     @property
     def target(self) -> int | None:
@@ -24,13 +24,13 @@ class ParallelItem(Item, Protocol):
 def parallel_pairs(
     benchmarks: tuple[Benchmark, Benchmark], before: Sequence[Any], after: Sequence[Any]
 ) -> list[tuple[str, str]]:
-    """The ids of items that are each other's translation.
+    """Return the ids of items that are each other's translation.
 
     Both must be of the same cluster and stratum and have the same right and stereotyped options: then every statistic
     of one has its counterpart in the other, and the resamples of clusters are those of both.
 
     Args:
-        benchmarks: Of both sides.
+        benchmarks: Benchmarks of both sides.
         before: Items of the first one.
         after: Items of the second one, whose order is kept.
     """
@@ -39,7 +39,7 @@ def parallel_pairs(
 
 
 def _keyed(benchmark: Benchmark, items: Sequence[Any]) -> Iterator[tuple[tuple[object, ...], ParallelItem]]:
-    """The items that have translations, each with what these have in common with it."""
+    """Yield the items that have translations, each with what they have in common with it."""
     known = [item for item in items if isinstance(item, ParallelItem) and item.parallel]
     for item, right in zip(known, benchmark.gold(known) or [None] * len(known), strict=True):
         yield (item.parallel, item.cluster, benchmark.stratum(item), right, item.target), item

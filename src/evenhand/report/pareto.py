@@ -1,8 +1,8 @@
-"""The Pareto front: which rows no other beats in bias, capability and cost at once, and which one is dominated.
+"""The Pareto front: the rows that no other row beats in bias, capability and cost at once, and the dominated rows.
 
-A row is dominated only where a test says so. Another row must be at least as good in everything as measured (bias,
+A row is dominated only if a test shows it. Another row must be at least as good in everything as measured (bias,
 capability, calls per item), and better in bias or capability by the paired difference, after Holm's adjustment over all
-pairs of methods. Where another row is at least as good as measured and no test says that it is better, the row is
+pairs of methods. If another row is at least as good as measured and no test shows that it is better, the row is
 undecided. The number of calls alone never makes a row dominated, only undecided.
 """
 
@@ -33,19 +33,19 @@ class Measure(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As `Report.leaderboard` takes it."""
+        """Name of the metric as in `Report.leaderboard`."""
         return f"{self.benchmark}:{self.metric}"
 
 
 class Placed(NamedTuple):
-    """Where a row stands; `by` are the rows that dominate it, or that are at least as good where that is not shown."""
+    """Standing of a row; `by` are the rows that dominate it, or, if it is undecided, those at least as good."""
 
     standing: Standing
     by: tuple[str, ...] = ()
 
 
 class ParetoPoint(NamedTuple):
-    """One row of a comparison by bias, capability and cost; what is not known is nan."""
+    """Bias, capability and cost of one row of a comparison; unknown values are nan."""
 
     model: str
     method: str
@@ -66,11 +66,11 @@ class ParetoPoint(NamedTuple):
     pareto: Standing
     dominated_by: tuple[str, ...]
     curve: str = ""
-    """Points with the same text differ in one setting only, and are joined in the order of `position`."""
+    """Name of the curve: its points differ in a single setting, and are joined in the order of `position`."""
     setting: str = ""
-    """Name of that setting."""
+    """Name of the setting that varies along the curve."""
     position: float | None = None
-    """Its value."""
+    """Value of that setting."""
 
 
 def placed(
@@ -79,12 +79,12 @@ def placed(
     rivals: Sequence[Rival],
     criteria: Criteria,
 ) -> dict[str, Placed]:
-    """Where each row of one model stands.
+    """Return the standing of each row of one model.
 
     Args:
-        rows: By row its records of bias and capability over all items.
-        calls: Calls per item by row; rows without it are compared by the other two.
-        rivals: Pairs of methods of this model that were compared, by these measures.
+        rows: Records of bias and capability over all items, by row.
+        calls: Calls per item by row; rows without a number are compared by bias and capability only.
+        rivals: Pairs of methods of this model that were compared by these measures.
         criteria: Level of the tests.
     """
     known = {m: found for m, found in rows.items() if found and not any(isnan(r.value) for r in found.values())}
@@ -102,14 +102,14 @@ def placed(
 
 
 def badness(value: float, direction: str) -> float:
-    """The larger, the worse, in the metric's own direction."""
+    """Convert a value so that larger means worse, whatever the metric's direction."""
     if direction == "zero":
         return abs(value)
     return -value if direction == "higher" else value
 
 
 def _as_good(rows: Mapping[str, Mapping[Measure, Record]], calls: Mapping[str, float], other: str, mine: str) -> bool:
-    """Whether another row is at least as good in everything as measured, and better in something."""
+    """Whether another row is measured to be at least as good in everything, and better in something."""
     if other == mine or rows[other].keys() != rows[mine].keys():
         return False
     own, its = ({m: badness(r.value, r.direction) for m, r in rows[name].items()} for name in (mine, other))
@@ -122,7 +122,7 @@ def _as_good(rows: Mapping[str, Mapping[Measure, Record]], calls: Mapping[str, f
 def _shown(
     rows: Mapping[str, Mapping[Measure, Record]], rivals: Sequence[Rival], criteria: Criteria
 ) -> Iterator[tuple[str, str]]:
-    """All (better row, worse row) of which a test says so, by any of the measures."""
+    """Yield every (better row, worse row) that a test shows, by any of the measures."""
     for name, found in rows.items():
         for record in found.values():
             if criteria.significant(record) and record.gain_low > 0:
@@ -136,16 +136,16 @@ def _shown(
 
 
 def settings_of(method: str) -> dict[str, object]:
-    """The settings in a spec as text has them; none where it is not a spec, such as "none (generation, T=1)"."""
+    """Read the settings in a spec; none if a row's name is not a spec, such as "none (generation, T=1)"."""
     parts = row_parts(method)
     several = len(parts) > 1
     return {(f"{p.name}.{k}" if several else k): v for p in parts for k, v in p.settings.items()}
 
 
 def with_curves(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
-    """Points that differ in the value of one number only, such as those of a sweep, joined to curves.
+    """Join points that differ in a single number, such as those of a sweep, to curves.
 
-    One that does not name the number has its default.
+    A point whose spec does not give the number has its default.
     """
     curves: dict[tuple[str, ...], dict[int, float]] = {}
     for n, point in enumerate(points):
@@ -158,7 +158,7 @@ def with_curves(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
         members.update({n: position for n, position in defaults.items() if position is not None})
     out = list(points)
     for (_, method, name, *rest), members in sorted(curves.items(), key=lambda item: len(item[1])):
-        if len(members) > 1:  # of several, the longest curve wins
+        if len(members) > 1:  # a point on several curves belongs to the longest
             label = f"{method}({', '.join([*rest, name])})"
             for n, position in members.items():
                 out[n] = points[n]._replace(curve=label, setting=name, position=position)
@@ -166,19 +166,19 @@ def with_curves(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
 
 
 def _curve(point: ParetoPoint, name: str) -> tuple[str, ...]:
-    """What all points of a curve share: the model, the methods, the setting that varies, and all other settings."""
+    """Return what all points of a curve share: model, methods, name of the varying setting, and all other settings."""
     rest = sorted(f"{k}={v}" for k, v in point.settings.items() if k != name)
     return (point.model, _names(point.method), name, *rest)
 
 
 def _default(method: str, name: str) -> float | None:
-    """The value of a setting that a spec leaves out; None where the method is not installed."""
+    """Return the value of a setting that a spec leaves out; None if it is unknown, as for methods not installed."""
     for text in specs.split(method, "+"):
         part = specs.parse(text)
         setting = name.removeprefix(f"{part.name}.")
         try:
             built = registry.build_method(text)
-        except EvenhandError:  # such as a plugin's that is not loaded
+        except EvenhandError:  # such as for a plugin that is not loaded
             continue
         if setting in built.settings and (setting != name) == ("+" in method):
             return _number(built.settings[setting])
@@ -186,7 +186,7 @@ def _default(method: str, name: str) -> float | None:
 
 
 def _names(method: str) -> str:
-    """The methods of a spec without settings; a text that is none, such as a baseline read in another way, as it is."""
+    """Return a spec's methods without settings; other names, such as of a baseline read differently, are unchanged."""
     return "+".join(part.name for part in row_parts(method)) or method
 
 

@@ -1,4 +1,4 @@
-"""What a terminal shows, as text: for `str`, `print` and files."""
+"""Terminal output as plain text, for `str`, `print` and files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ WIDTH = 80
 
 
 def plain_text(shown: RenderableType, width: int = WIDTH) -> str:
-    """Render without colours, lines without blanks at their end.
+    """Render without colours, and without blanks at the ends of lines.
 
-    In a notebook rich would display what is printed to any console, whichever file it has, and leave that file empty.
+    In a notebook, rich would display what is printed to any console, whatever its file, and leave that file empty.
 
     Args:
-        shown: What rich can render.
+        shown: Anything that rich can render.
         width: Characters of a line.
     """
     from rich.console import Console

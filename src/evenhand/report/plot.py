@@ -1,4 +1,4 @@
-"""The interval plot: one panel a metric, one row a method, the untouched model as the line to beat."""
+"""The interval plot: one panel per metric, one row per method, and the baseline as a line."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def interval_plot(
     Args:
         records: All records of a run.
         metrics: Which metrics; None takes the main ones.
-        group: Which group.
-        demo: Whether the figure must carry the demo label.
-        level: Of the intervals, in per cent.
+        group: The group.
+        demo: Whether the figure needs the demo label.
+        level: Level of the intervals, in per cent.
 
     Raises:
-        SettingsError: There is no such metric or group.
+        SettingsError: The metric or group does not exist.
     """
     wanted = _wanted(records, metrics, group)
     panels = list(dict.fromkeys((r.benchmark, r.metric) for r in wanted))
@@ -78,7 +78,7 @@ def _wanted(records: Sequence[Record], metrics: Sequence[str] | None, group: str
 
 
 def _told_apart(benchmarks: Sequence[str]) -> dict[str, str]:
-    """What stands before a metric: the benchmark, where there are several; with settings, where two have one name."""
+    """Return prefixes of metrics: the benchmark, if there are several; with settings, if two have one name."""
     specs = list(dict.fromkeys(benchmarks))
     names = [spec.partition("(")[0] for spec in specs]
     if len(specs) == 1:

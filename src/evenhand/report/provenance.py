@@ -1,7 +1,7 @@
 """Where the numbers of a run come from: the command, settings, versions, data and its licences, seeds and training.
 
-All of it is in the run's manifest. Here it is put into sections of plain text, which the page and the summary lay out
-in their own way.
+All of it is in the run's manifest. Here it is arranged in sections of plain text, which the page and the summary lay
+out in their own way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evenhand.report.gaps import without_numbers
 UNKNOWN = "not known"
 OWN_DATA = "evenhand's own (Apache-2.0)"
 MAX_HASHES = 3
-"""A benchmark with more files gets their number; the manifest has every hash."""
+"""Maximum number of files whose hashes are listed; beyond it their number is given, and the manifest has every hash."""
 FILES = {
     "report.html": "this report as a page",
     "summary.md": "the same as Markdown",
@@ -27,36 +27,36 @@ FILES = {
     "manifest.json": "everything that is listed here, and more",
     "sessions.jsonl": "every session that worked on this run",
 }
-"""Files of a run folder that a reader may open, each with what is in it."""
+"""Files of a run folder that a reader may open, with their contents."""
 SETTINGS = ("limit", "answer_by", "temperature", "samples", "seeds", "wordings")
 
 
 class Fact(NamedTuple):
-    """One line."""
+    """One line of a section."""
 
     name: str
     text: str
     link: str = ""
-    """A file, relative to the run folder; "" where there is none."""
+    """Path of a file, relative to the run folder; "" if there is none."""
 
 
 class Section(NamedTuple):
-    """Facts that belong together."""
+    """A group of facts that belong together."""
 
     title: str
     facts: list[Fact]
 
 
 def provenance(manifest: Mapping[str, Any], records: Sequence[Record], folder: Path | None = None) -> list[Section]:
-    """What a run rests on, in sections; those about which nothing is known are left out.
+    """Collect what a run rests on, in sections; those about which nothing is known are left out.
 
     Args:
-        manifest: Of the run. One of an earlier version has fewer facts.
-        records: The run's numbers; they say what is not applicable or failed.
+        manifest: Manifest of the run. One of an earlier version has fewer facts.
+        records: The run's numbers, which include what was not applicable or failed.
         folder: The run folder, whose files are linked; None for a run in memory.
 
     Returns:
-        Plain text that may contain names from models, data and plugins: whoever shows it escapes it.
+        Plain text that may contain names from models, data and plugins, and must be escaped by the view.
     """
     if manifest.get("runs"):
         return _joined(manifest, records)
@@ -79,7 +79,7 @@ def _sections(made: Mapping[str, Iterable[Fact]]) -> list[Section]:
 
 
 def _joined(manifest: Mapping[str, Any], records: Sequence[Record]) -> list[Section]:
-    """Of a report of several runs: how each of them was made, and what they share."""
+    """Return, for a report of several runs, how each of them was made and what they share."""
     runs = manifest["runs"]
     shared = {"models": manifest.get("models", {})}
     return _sections(
@@ -103,7 +103,7 @@ def _folder(run: Mapping[str, Any]) -> list[Fact]:
 
 
 def _of_run(run: Mapping[str, Any], *found: Iterable[Fact]) -> Iterator[Fact]:
-    """Facts of one run of several, with its label before their names."""
+    """Yield the facts of one run of several, with its label before their names."""
     for fact in (fact for facts in found for fact in facts):
         yield fact._replace(name=f"{run['name']}: {fact.name}")
 
@@ -158,12 +158,12 @@ def _data(manifest: Mapping[str, Any]) -> Iterator[Fact]:
 
 
 def licence(facts: Mapping[str, Any]) -> str:
-    """The licence of what a benchmark asks, as its publishers give it.
+    """Return the licence of a benchmark's data, as its publishers state it.
 
     Args:
-        facts: Of the benchmark, from a manifest.
+        facts: Facts of the benchmark, from a manifest.
     """
-    from evenhand.data.sets import DATASETS  # not before it is needed: it imports the reader of every data set
+    from evenhand.data.sets import DATASETS  # imported only when needed, since it imports the reader of every data set
 
     name = str(facts.get("name", ""))
     if name == "option_order":

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from evenhand.report.transcript import Transcript
 
 FEW = 30
-"""Tables by group stand open on the page where they have at most that many rows together."""
+"""Tables by group are expanded on the page if they have at most this many rows together."""
 
 
 class Report(Analysis):
-    """Records with the facts behind them.
+    """Records with the facts about them.
 
-    In a notebook a report shows itself as a table; `table()`, `frame()` and `plot()` give the parts.
+    In a notebook a report is shown as a table; `table()`, `frame()` and `plot()` return the parts.
     """
 
     @classmethod
@@ -43,25 +43,25 @@ class Report(Analysis):
         """Read the report of a run folder.
 
         Raises:
-            RunError: The folder is no run, a run that was stopped before it had numbers, or one with a damaged file.
+            RunError: The folder is not a run, a run that was stopped before it had numbers, or one with a damaged file.
         """
         path = Path(folder)
         if not (path / MANIFEST).is_file():
-            raise RunError(f"{path} is no run folder: it holds no manifest.json")
+            raise RunError(f"{path} is not a run folder: it contains no manifest.json")
         if not (path / SCORES).is_file():
-            raise RunError(f"the run in {path} was stopped before it had numbers: run the same command again to go on")
+            raise RunError(f"the run in {path} was stopped before it had numbers: run the same command again")
         run = RunFolder(path)
         return cls(run.read_scores(), run.manifest().content, path)
 
     def frame(self, *, main_only: bool = False) -> pd.DataFrame:
-        """One row per record."""
+        """Return one row per record."""
         import pandas as pd
 
         rows = [dataclasses.asdict(r) for r in self.records if r.main or not main_only]
         return pd.DataFrame(rows, columns=[f.name for f in dataclasses.fields(Record)])
 
     def table(self, group: str = "overall") -> pd.DataFrame:
-        """Main metrics of one group: a row per model, benchmark and method, cells with value and interval."""
+        """Return the main metrics of a group: a row per model, benchmark and method, with values and intervals."""
         import pandas as pd
 
         rows = {}
@@ -80,20 +80,20 @@ class Report(Analysis):
         return table
 
     def plot(self, metrics: str | Sequence[str] | None = None, group: str = "overall") -> Figure:
-        """Value and interval of every method, one panel a metric; the main metrics unless one or several are named."""
+        """Plot value and interval of every method, one panel per metric; the main metrics unless some are named."""
         from evenhand.report.plot import interval_plot
 
         wanted = [metrics] if isinstance(metrics, str) else metrics
         return interval_plot(self.records, wanted, group, self.demo, self.criteria.level)
 
     def transcripts(self, item: str, *, model: str = "", method: str = "", benchmark: str = "") -> list[Transcript]:
-        """The whole dialogues behind the answers to one item, of every cell that fits.
+        """Return the whole dialogues of the answers to one item, for every matching cell.
 
         Args:
-            item: Its id, as in answers/*.parquet.
-            model: Only this one; "" takes all.
-            method: Only this spec, such as "none".
-            benchmark: Only this spec.
+            item: Id of the item, as in answers/*.parquet.
+            model: Model of the dialogues; "" takes all.
+            method: Specification of the method, such as "none"; "" takes all.
+            benchmark: Specification of the benchmark; "" takes all.
 
         Raises:
             RunError: The report has no run folder, or no such answer.
@@ -116,17 +116,17 @@ class Report(Analysis):
 
     @classmethod
     def join(cls, *reports: Report, names: Sequence[str] = ()) -> Report:
-        """Several runs as one report, so that their rows stand in one table and can be compared.
+        """Combine several runs in one report, so that their rows are in one table and can be compared.
 
         Rows that are the same in two runs (model, benchmark, items and answers) are shown once. A model whose rows
-        differ between runs is called "MODEL @ RUN" in the later ones. Stars are adjusted anew over all methods.
+        differ between runs is called "MODEL @ RUN" in the later ones. Stars are adjusted again over all methods.
 
         Args:
             *reports: At least two.
             names: Labels of the runs; the names of their folders, or run 1, run 2 ... unless given.
 
         Raises:
-            SettingsError: There are fewer than two, names are not as many or not distinct, or the runs were judged by
+            SettingsError: There are fewer than two, names are too few or not distinct, or the runs were judged by
                 different levels, margins or families.
         """
         from evenhand.report.join import joined
@@ -134,7 +134,7 @@ class Report(Analysis):
         return cls(*joined(reports, names))
 
     def markdown(self) -> str:
-        """The summary as Markdown; names from models and plugins are escaped."""
+        """Return the summary as Markdown; names from models and plugins are escaped."""
         from evenhand.report.exports import leaderboard_sheet, markdown_table
 
         board = self.leaderboard()
@@ -143,32 +143,32 @@ class Report(Analysis):
         return self._rendered("summary.md.j2", markup=False, **more)
 
     def export(self, form: str, group: str = "") -> str:
-        """The tables as "csv", "latex" or "markdown", or their sources as "bibtex"; see `evenhand.report.exports`."""
+        """Return the tables as "csv", "latex" or "markdown", or their sources as "bibtex"; see `report.exports`."""
         from evenhand.report.exports import export
 
         return export(self, form, group)
 
     def latex(self, group: str = "overall") -> str:
-        """Tables for a paper, with booktabs' rules: the leaderboard, then every benchmark's main metrics.
+        """Return tables for a paper, with booktabs' rules: the leaderboard, then every benchmark's main metrics.
 
-        A value is bold where it is better than its baseline's after Holm's adjustment.
+        A value is bold if it is better than its baseline's after Holm's adjustment.
         """
         return self.export("latex", group)
 
     def bibtex(self) -> str:
-        """BibTeX of the methods and benchmarks that have numbers here, and of evenhand."""
+        """Return BibTeX of the methods and benchmarks that have numbers here, and of evenhand."""
         from evenhand.report.bibliography import bibtex_of_run
 
         return bibtex_of_run(self.numbers, self.manifest)
 
     def provenance(self) -> list[Section]:
-        """What the numbers rest on: command, settings, models, data and licences, training, versions, files."""
+        """Return what the numbers rest on: command, settings, models, data and licences, training, versions, files."""
         from evenhand.report.provenance import provenance
 
         return provenance(self.manifest, self.records, self.folder)
 
     def html(self) -> str:
-        """A page of its own: leaderboard, charts, changed items, all tables and provenance. Every name is escaped."""
+        """Return a self-contained page: leaderboard, charts, changed items, all tables and provenance."""
         return self._page(self.plot())
 
     def _page(self, figure: Figure) -> str:
@@ -183,7 +183,7 @@ class Report(Analysis):
         return self._rendered("page.html.j2", plot=plot, **context(self, self.provenance()))
 
     def save(self, folder: str | Path) -> None:
-        """Write report.html, summary.md and intervals.png; each appears whole or not at all.
+        """Write report.html, summary.md and intervals.png; each appears completely or not at all.
 
         In a run folder their checksums are written last, so that a process that is killed before leaves none that are
         wrong.
@@ -224,11 +224,11 @@ class Report(Analysis):
         return self._rendered("body.html.j2", board=as_html(board) if board.columns else "")
 
     def __rich__(self) -> RenderableType:
-        """The terminal view; rich calls this."""
+        """Return the terminal view; rich calls this."""
         return self.rendered()
 
     def rendered(self, group: str = "overall", *, full: bool = False) -> RenderableType:
-        """The terminal view.
+        """Return the terminal view.
 
         Args:
             group: "overall" shows the leaderboard; a group, such as "Age", its tables; "all" the overall tables, then
@@ -236,7 +236,7 @@ class Report(Analysis):
             full: Whether all tables and verdicts follow the leaderboard.
 
         Raises:
-            RunError: There is no such group.
+            RunError: The group does not exist.
         """
         from evenhand.report.terminal import Summary, View
 
@@ -246,11 +246,11 @@ class Report(Analysis):
         return View(self, group) if full or group != "overall" else Summary(self)
 
     def __str__(self) -> str:
-        """The leaderboard as text, 80 characters wide; `rendered(full=True)` has all tables."""
+        """Return the leaderboard as text, 80 characters wide; `rendered(full=True)` has all tables."""
         return plain_text(self.rendered())
 
     def __repr__(self) -> str:
-        """Short, for logs."""
+        """Return a short description, for logs."""
         cells = {(r.model, r.method, r.benchmark) for r in self.records}
         return f"Report({len(cells)} comparisons, {len(self.records)} numbers, folder={one_line(self.folder)})"
 

@@ -1,7 +1,7 @@
-"""`Rival`: the paired difference of two methods on one metric, which says whether one of them dominates the other.
+"""`Rival`: the paired difference of two methods on one metric, which shows whether one of them dominates the other.
 
 A comparison tests every method against its baseline. Which of two methods is better is another question: their
-difference is smaller, and their answers are more alike. So each pair is tested by itself, on the same items.
+difference is smaller, and their answers are more alike. So each pair is tested separately, on the same items.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from evenhand.core.text_output import for_json
 from evenhand.statistics.families import holm
 
 FIELD = "between_methods"
-"""Entry of the manifest that holds them."""
+"""Entry of the manifest that contains the comparisons."""
 
 
 class Rival(NamedTuple):
-    """`method` compared with `against`, neither of them a baseline, over all items of a benchmark."""
+    """Comparison of `method` with `against`, neither of them a baseline, over all items of a benchmark."""
 
     model: str
     benchmark: str
@@ -34,12 +34,12 @@ class Rival(NamedTuple):
     gain_low: float
     gain_high: float
     p: float
-    """Two-sided p of a difference of zero, not adjusted."""
+    """Two-sided p for the hypothesis of no difference, not adjusted."""
     clusters: int
 
     @property
     def turned(self) -> Rival:
-        """The same with the two methods in each other's place."""
+        """Return the comparison with the two methods exchanged."""
         return self._replace(
             method=self.against,
             against=self.method,
@@ -53,17 +53,17 @@ class Rival(NamedTuple):
 
 
 def facts(rivals: Iterable[Rival]) -> list[dict[str, Any]]:
-    """For the manifest; what is not known is None, since JSON has no nan."""
+    """Return the comparisons as entries of the manifest; unknown values are None, since JSON has no nan."""
     return [{k: for_json(v) for k, v in r._asdict().items()} for r in rivals]
 
 
 def rivals_in(manifest: Mapping[str, Any]) -> list[Rival]:
-    """Those that a manifest has; none in runs of earlier versions."""
+    """Return the comparisons in a manifest; none in runs of earlier versions."""
     return [_read(entry) for entry in manifest.get(FIELD, [])]
 
 
 def adjusted(rivals: Sequence[Rival]) -> list[Rival]:
-    """Holm's adjustment over these tests, which are one family."""
+    """Apply Holm's adjustment to these tests, which are one family."""
     return [r._replace(p=p) for r, p in zip(rivals, holm([r.p for r in rivals]), strict=True)]
 
 

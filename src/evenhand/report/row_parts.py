@@ -1,4 +1,4 @@
-"""The methods that the name of a row stands for."""
+"""The methods that a row's name refers to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from evenhand.errors import SettingsError
 
 
 def row_parts(method: str) -> list[specs.Part]:
-    """The methods of a row with their settings; none where its name is not a spec.
+    """Return the methods of a row with their settings; none if its name is not a spec.
 
-    A baseline that is read in another way, such as "none (generation, T=1)", and a row of a plugin may be called
-    otherwise.
+    The names of baselines that are read differently, such as "none (generation, T=1)", and of plugins' rows may not be
+    specs.
 
     Args:
         method: Row of a report: a spec, or a stack of several.

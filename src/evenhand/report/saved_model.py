@@ -1,6 +1,6 @@
-"""What a saved folder says of itself, for its model card: the methods around the base, their settings and training.
+"""Description of a saved folder for its model card: the methods around the base, their settings and training.
 
-Nothing is opened or loaded for it, and nothing that a folder says is trusted: the readers of `evenhand.models.saved`
+No model is opened or loaded for it, and the folder's content is not trusted: the readers of `evenhand.models.saved`
 check it, and paths of the machine that wrote the folder are left out.
 """
 
@@ -26,9 +26,9 @@ class Applied(NamedTuple):
     name: str
     spec: str
     settings: Mapping[str, Any]
-    """All of them, under their present names."""
+    """All settings, under their current names."""
     training: TrainingRecord | None
-    """How it was trained or fitted; None where it is not, or where that is not known."""
+    """Record of its training or fitting; None if there was none, or if it is unknown."""
 
 
 class SavedModel(NamedTuple):
@@ -36,19 +36,19 @@ class SavedModel(NamedTuple):
 
     folder: Path
     applied: tuple[Applied, ...]
-    """Innermost first, as in a stack's spec."""
+    """The methods, innermost first, as in a stack's spec."""
     base: str
-    """Name of the model below the methods, without a path; "" where it is not known."""
+    """Name of the model below the methods, without a path; "" if unknown."""
     hub: str
-    """The base on the hub, ORG/NAME; "" where it is not there."""
+    """Name of the base on the hub, ORG/NAME; "" if it is not there."""
     fingerprint: str
-    """Of the base; "" where it is not known."""
+    """Fingerprint of the base; "" if unknown."""
     form: str
     """adapter, weights, or method: whether other programs can open the folder."""
 
     @property
     def spec(self) -> str:
-        """The methods as `compare` takes them."""
+        """The methods in the form that `compare` takes."""
         return "+".join(method.spec for method in self.applied)
 
     @property
@@ -66,7 +66,7 @@ def describe(folder: str | Path) -> SavedModel:
     """Read what is in a saved folder.
 
     Raises:
-        EvenhandError: evenhand has put no method into it, or a file in it is not as evenhand writes it.
+        EvenhandError: The folder has no method of evenhand, or a file in it does not have the expected form.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -87,7 +87,7 @@ def describe(folder: str | Path) -> SavedModel:
 
 
 def _mitigated(folder: Path, content: dict[str, Any]) -> SavedModel:
-    """A method around a base, which may be in the folder and have methods around it as well."""
+    """Describe a method around a base, which may itself be in the folder and have methods around it."""
     outer, base = _applied(folder, content["method"]), content["base"]
     inner = saved.inside(folder, base["folder"]) if "folder" in base else None
     if inner is not None and saved.adds_a_name(inner):
@@ -95,7 +95,7 @@ def _mitigated(folder: Path, content: dict[str, Any]) -> SavedModel:
         return below._replace(folder=folder, applied=(*below.applied, outer), form="method")
     named = _named(base.get("source", ""), base.get("options", {}).get("name") or "")
     if inner is not None and (inner / SAVED).is_file():
-        below = describe(inner)  # a trained base: its method is part of the stack's story
+        below = describe(inner)  # a trained base: its method is part of the stack
         return below._replace(folder=folder, applied=(*below.applied, outer), form="method")
     return SavedModel(folder, (outer,), *named, base["fingerprint"], "method")
 
@@ -112,7 +112,7 @@ def _applied(folder: Path, method: Mapping[str, Any]) -> Applied:
 
 
 def _named(source: str, name: str = "") -> tuple[str, str]:
-    """A model's name without a path or the address of a server, and its name on the hub."""
+    """Return a model's name without a path or server address, and its name on the hub."""
     if demo := demo_names.name_of(source):
         return demo, ""
     if _HUB.fullmatch(source) and not outside.is_local(source):

@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 Kind = Literal["bias", "capability"]
 NAMES = " (names)"
-"""Ending of BBQ's groups that are part of another group."""
+"""Ending of those BBQ groups that are part of another group."""
 
 
 class Spillover(SpilloverMatrix):
     """A spillover matrix; `print`, a notebook and `frame()` show it."""
 
     def __str__(self) -> str:
-        """The matrix as text, 80 characters wide."""
+        """Return the matrix as text, 80 characters wide."""
         return plain_text(spillover_view.rendered(self, WIDTH))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The matrix in pieces as wide as the terminal; rich calls this."""
+        """Render the matrix in pieces as wide as the terminal; rich calls this."""
         yield spillover_view.rendered(self, options.max_width)
 
     def _repr_html_(self) -> str:
@@ -64,16 +64,16 @@ def spillover(
     """Lay out what methods did to every axis.
 
     Args:
-        records: All numbers of a report, without those of costs.
+        records: All numbers of a report except costs.
         criteria: Level and rule of the tests.
-        sources: The runs that the report shows: their training data say what a row was fitted on.
+        sources: The runs that the report shows; their training data tell what a row was fitted on.
         metric: One metric, or "BENCHMARK:METRIC"; None takes every benchmark's first main one of `kind`.
-        kind: Which metrics are meant where none is named.
+        kind: Kind of the metrics if none is named.
         model: Only this one, in every run.
         methods: Only these rows; empty takes all, controls included.
         targets: The axis that rows were fitted on, by their method or by the label of their run, where neither the
             training data nor the settings say so.
-        demo: Whether the models are of the proving ground.
+        demo: Whether the models are demo models.
 
     Raises:
         RunError: There is no row with a difference.
@@ -102,7 +102,7 @@ def _check_targets(records: Sequence[Record], sources: Sequence[Source], targets
 
 
 def _asked(records: Sequence[Record], model: str, methods: Sequence[str]) -> list[Record]:
-    """The records of the rows that are wanted, and of their baselines."""
+    """Return the records of the requested rows and their baselines."""
     for names, known in (
         ([model] * bool(model), {name for r in records for name in (r.model, plain_model(r.model))}),
         (methods, {r.method for r in records}),
@@ -119,7 +119,7 @@ def _asked(records: Sequence[Record], model: str, methods: Sequence[str]) -> lis
 
 
 def _remarks(records: Sequence[Record], sources: Sequence[Source], targets: Mapping[str, str]) -> tuple[str, ...]:
-    """Rows without numbers on a benchmark, with the reason, and rows that changed no answer of one."""
+    """List rows without numbers on a benchmark, with the reason, and rows that changed no answer."""
     found = []
     for r in records:
         if is_baseline(r.method) or r.status == "ok":
@@ -132,7 +132,7 @@ def _remarks(records: Sequence[Record], sources: Sequence[Source], targets: Mapp
 
 
 def _columns(records: Sequence[Record], metric: str | None, kind: Kind) -> list[Measured]:
-    """The axes of every benchmark; of one without bias, all of it."""
+    """Return the axes of every benchmark; a benchmark without bias is one column."""
     found = []
     biased = {m.benchmark for m in measures_of(records, "bias")}
     for benchmark in dict.fromkeys(r.benchmark for r in records):
@@ -156,7 +156,7 @@ def _metric(records: Sequence[Record], benchmark: str, metric: str | None, kind:
         return next((m.metric for m in own if metric in (m.metric, m.name)), None)
     main = {r.metric for r in records if r.benchmark == benchmark and r.main}
     shown = [m.metric for m in own if m.metric in main]
-    # where the context does not answer, the accuracy is the share of abstentions
+    # in ambiguous contexts, the accuracy is the share of abstentions
     answered = [name for name in shown if kind == "capability" and name.endswith("_disambiguated")]
     return next(iter([*answered, *shown]), None)
 
@@ -167,7 +167,7 @@ def _cells(
     sources: Sequence[Source],
     targets: Mapping[str, str],
 ) -> tuple[tuple[Fitted, ...], dict[tuple[Fitted, Measured], Record]]:
-    """The rows, and the record of each cell that has a difference."""
+    """Return the rows, and the record of each cell that has a difference."""
     places = {(c.benchmark, c.metric, c.axis or OVERALL): c for c in columns}
     rows: dict[tuple[str, str], list[Fitted]] = {}
     cells: dict[tuple[Fitted, Measured], Record] = {}
@@ -182,10 +182,10 @@ def _cells(
 
 
 def _fitted_on(row: tuple[str, str], sources: Sequence[Source], targets: Mapping[str, str]) -> tuple[str, ...]:
-    """The axes of a row, one per fit: of `targets`, else of the data it trained on, else of its settings; "" of none.
+    """Return a row's axes, one per fit: from `targets`, else its training data, else its settings; "" if unnamed.
 
-    The data come before the settings, which may be those of another part of a stack, the same in every run. A joined
-    report shows a row once where two fits gave the same answers, so a row can have several.
+    The data come before the settings, which may belong to another part of a stack and be the same in every run. A
+    joined report shows a row once if two fits gave the same answers, so a row can have several axes.
     """
     own = targets.get(row[1]) or axis_of_method(row[1])
     if row[1] in targets:
@@ -199,7 +199,7 @@ def _fitted_on(row: tuple[str, str], sources: Sequence[Source], targets: Mapping
 
 
 def _runs_of(row: tuple[str, str], sources: Sequence[Source]) -> list[Source]:
-    """The runs that finished a row; of a row that none did, the first that has its model."""
+    """Return the runs that finished a row; if none did, the first run with its model."""
     finished = [s for s in sources if any((u["model"], u["method"]) == row for u in s.usage)]
     begun = [s for s in sources if row[0] in {s.labels.get(name, name) for name in s.manifest.get("models", {})}]
     return finished or begun[:1]
@@ -210,7 +210,7 @@ def _names(method: str) -> set[str]:
 
 
 def _trained(manifest: Mapping[str, Any]) -> set[str]:
-    """Names of the methods of a run that fitted on its training data."""
+    """Return the names of a run's methods that were fitted on its training data."""
     fitted = [made["method"] for made in manifest.get("applied", []) if made.get("training")]
     return set().union(*map(_names, fitted))
 
@@ -218,7 +218,7 @@ def _trained(manifest: Mapping[str, Any]) -> set[str]:
 def _judged(
     cells: Mapping[tuple[Fitted, Measured], Record], criteria: Criteria
 ) -> dict[tuple[Fitted, Measured], Effect]:
-    """The cells with p adjusted over the whole matrix (Holm)."""
+    """Return the cells with p adjusted over the whole matrix (Holm)."""
     found = {}
     adjusted = holm([r.p for r in cells.values()])
     shown = holm([_p_of_gain(r, criteria.alpha) for r in cells.values()])
@@ -231,7 +231,7 @@ def _judged(
 
 
 def _p_of_gain(record: Record, alpha: float) -> float:
-    """Two-sided p of the gain: the difference's, but for a score best at 0 that changes its sign."""
+    """Return the two-sided p of the gain: that of the difference, unless a score that is best at 0 changes its sign."""
     if not _changes_sign(record):
         return record.p
     below = p_below(Gain(record.gain, record.gain_low, record.gain_high, record.degrees, record.p), alpha)
@@ -239,12 +239,12 @@ def _p_of_gain(record: Record, alpha: float) -> float:
 
 
 def _changes_sign(record: Record) -> bool:
-    """Whether a score that is best at 0 has changed its sign: then its difference is larger than any gain or loss."""
+    """Whether a score that is best at 0 changed its sign, so that its difference is larger than any gain or loss."""
     return record.direction == "zero" and record.value * (record.value - record.difference) < 0
 
 
 def _gain(record: Record) -> Gain:
-    """Of few clusters there is no verdict, as everywhere in a report; a value that shows as 0 is not below it."""
+    """Return the gain, without an interval if there are few clusters, as elsewhere in a report; 0 if shown as 0."""
     few = fewest_clusters(record) < MIN_CLUSTERS
     value = record.gain if improved(record.gain) is not None or isnan(record.gain) else 0.0
     ends = (NAN, NAN) if few else (record.gain_low, record.gain_high)

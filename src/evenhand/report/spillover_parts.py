@@ -1,4 +1,4 @@
-"""The content of a spillover matrix: what a method fitted on one axis does to every other one."""
+"""The content of a spillover matrix: the effects on every axis of a method that was fitted on one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all axes"
-"""Name of the row of a method that was fitted on no single axis."""
+"""Row name of a method that was not fitted on a single axis."""
 
 
 def plain_model(name: str) -> str:
-    """A model's own name, where a joined report calls it "MODEL @ RUN"."""
+    """Return a model's own name, also if a joined report calls it "MODEL @ RUN"."""
     return name.partition(" @ ")[0]
 
 
 class Fitted(NamedTuple):
-    """A row: a method as it was fitted on one axis."""
+    """A row: a method fitted on one axis."""
 
     model: str
     method: str
@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A column: an axis of a benchmark."""
+    """A column: one axis of a benchmark."""
 
     benchmark: str
     metric: str
@@ -46,22 +46,22 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Effect:
-    """What a method, fitted on one axis, did to an axis."""
+    """Effect of a method, fitted on one axis, on one measured axis."""
 
     record: Record
-    """With the paired difference; its p_holm is adjusted over the whole matrix."""
+    """Record with the paired difference; its p_holm is adjusted over the whole matrix."""
     targeted: bool
-    """Whether it is the axis that the method was fitted on."""
+    """Whether the measured axis is the one that the method was fitted on."""
     better: bool | None
-    """As measured; None where it shows as no change, or is not known."""
+    """Whether it is better as measured; None if it is shown as no change, or is unknown."""
     significant: bool
-    """Whether the difference is not 0, by a test."""
+    """Whether a test shows that the difference is not 0."""
     shown: bool
     """Whether a test shows the gain, too. A bias that changes sign can differ without being better or worse."""
 
     @property
     def mark(self) -> str:
-        """Better or worse, hollow where no test says so; a star where the difference is significant."""
+        """Arrow for better or worse, hollow if no test shows it; a star if the difference is significant."""
         arrow = ""
         if self.better is not None:
             filled, hollow = (BETTER, BETTER_FOUND) if self.better else (WORSE, WORSE_FOUND)
@@ -70,7 +70,7 @@ class Effect:
 
     @property
     def lines(self) -> tuple[str, str]:
-        """Difference with its mark, and its interval."""
+        """Return the difference with its mark, and its interval."""
         r = self.record
         if r.difference != r.difference:
             return UNKNOWN, ""
@@ -85,16 +85,16 @@ class SpilloverMatrix:
     rows: tuple[Fitted, ...]
     columns: tuple[Measured, ...]
     cells: Mapping[tuple[Fitted, Measured], Effect]
-    """Cells without an item are left out."""
+    """Effects by row and column, without cells that have no items."""
     worse: CountBelow
-    """Cells of axes that were not targeted, and how many of them are worse than the baseline."""
+    """Number of cells of untargeted axes, and how many of them are worse than the baseline."""
     criteria: Criteria
     demo: bool = False
     remarks: tuple[str, ...] = ()
-    """Rows that have no numbers, or that changed no answer, a sentence each."""
+    """One sentence for each row that has no numbers, or that changed no answer."""
 
     def frame(self) -> pd.DataFrame:
-        """One line per cell: both values, the difference with its interval, p over the matrix, and whether targeted."""
+        """Return one line per cell: both values, difference and interval, p over the matrix, and if it is targeted."""
         import pandas as pd
 
         lines = []
@@ -128,7 +128,7 @@ class SpilloverMatrix:
         return pd.DataFrame(lines)
 
     def summary(self) -> str:
-        """How many cells of axes that were not targeted got worse, in one sentence."""
+        """Return how many cells of untargeted axes got worse, in one sentence."""
         found, low, high, cells, unknown = self.worse
         if not cells:
             return "Every axis that was measured is the one that the method was fitted on."
@@ -138,7 +138,7 @@ class SpilloverMatrix:
         return f"{share}; of the true number, {self.criteria.level:g} % interval [{low}, {high}]{left}."
 
     def notes(self) -> list[str]:
-        """What the numbers do not say: rows without numbers or effect, and axes that were not measured."""
+        """Return notes beyond the numbers: rows without numbers or effect, and axes that were not measured."""
         known = list(dict.fromkeys(column.axis for column in self.columns if column.axis))
         lines = list(self.remarks)
         for axis in dict.fromkeys(row.axis for row in self.rows):

@@ -1,4 +1,4 @@
-"""A spillover matrix in a terminal and in a notebook. Names are put in as plain text: no markup in them acts."""
+"""A spillover matrix in a terminal and in a notebook. Names are inserted as plain text, so markup has no effect."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from evenhand.report.spillover_parts import ALL, Effect, Fitted, Measured, Spill
 from evenhand.report.text import DEMO_LABEL, metric_name
 
 CELL = 17
-"""Characters of a cell: an interval of two signed numbers."""
+"""Characters of a cell, which fit an interval of two signed numbers."""
 MOST_NAME = 26
 BEST = {"zero": "nearer 0", "lower": "lower", "higher": "higher"}
-"""Which way is better, by a metric's direction."""
+"""What "better" means, by a metric's direction."""
 TINTS = {True: "#e3f1e3", False: "#f8e2e0", None: ""}
-"""Backgrounds of cells that a test shows to be better or worse."""
+"""Background colours of cells that a test shows to be better or worse."""
 
 
 def rendered(found: SpilloverMatrix, width: int) -> RenderableType:
-    """A line per axis that was measured, a column per axis that a method was fitted on; in pieces where it is wide.
+    """Render a line per measured axis and a column per axis that a method was fitted on; in pieces if it is wide.
 
     Args:
-        found: What to show.
+        found: The matrix.
         width: Characters of a line.
     """
     parts: list[RenderableType] = [Text(DEMO_LABEL, style="bold yellow")] if found.demo else []
@@ -60,7 +60,7 @@ def _cell(effect: Effect | None) -> Text:
 
 
 def _row_names(found: SpilloverMatrix) -> dict[Fitted, str]:
-    """What each row is called: the axis, and whatever else tells the rows apart."""
+    """Name each row by its axis, and by whatever else distinguishes the rows."""
     models, methods = {plain_model(r.model) for r in found.rows}, {r.method for r in found.rows}
     named = {}
     for row in found.rows:
@@ -78,7 +78,7 @@ def _measured(found: SpilloverMatrix, column: Measured) -> str:
 
 
 def as_html(found: SpilloverMatrix) -> str:
-    """The matrix for a notebook; every name is escaped."""
+    """Return the matrix for a notebook; every name is escaped."""
     names = _row_names(found)
     heads = "".join(f"<th scope='col'>{in_html(names[row])}</th>" for row in found.rows)
     lines = []

@@ -17,40 +17,41 @@ from evenhand.report.content import Content
 from evenhand.report.text import ARROWS, ARROWS_MEAN, DEMO_LABEL, intervals_mean
 
 ACROSS = 4
-"""Most methods in one table, the untouched model included; more go into further tables, as on a narrow terminal."""
+"""Maximum number of methods in one table, the baseline included; more go into further tables, as on a narrow
+terminal."""
 LABEL, CELL = 26, 25
 """Characters of the first column and of one with a value and its interval."""
 COLUMNS = 3
-"""Metrics in one table by group."""
+"""Number of metrics in one table by group."""
 
 
 class View:
-    """All tables, then the verdicts. Names are put in as plain text, so that no markup in them acts."""
+    """All tables, then the verdicts. Names are inserted as plain text, so markup in them has no effect."""
 
     def __init__(self, report: Analysis, group: str = "overall") -> None:
         """Take what to show.
 
         Args:
             report: The report.
-            group: Which group; "all" shows the overall tables, then those by group.
+            group: Group to show; "all" shows the overall tables, then those by group.
         """
         self.report, self.group = report, group
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many methods side by side as the terminal is wide; rich calls this."""
+        """Show as many methods side by side as the terminal is wide; rich calls this."""
         fit = (options.max_width - LABEL) // CELL
         yield Harmless(_view(self.report, self.group, max(2, min(ACROSS, fit))))
 
 
 class Summary:
-    """The leaderboard, and what no number says: rows without numbers, answers that are missing, and doubts."""
+    """The leaderboard, and what no number shows: rows without numbers, missing answers, and doubts."""
 
     def __init__(self, report: Analysis) -> None:
         """Take what to show."""
         self.report = report
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The leaderboard takes the columns that fit; rich calls this."""
+        """Show the leaderboard with the columns that fit; rich calls this."""
         board = self.report.leaderboard()
         yield board
         if self.report.demo and not board.rows:
@@ -63,7 +64,7 @@ class Summary:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """A text with names or words of a model, in which nothing acts on a terminal."""
+    """Return a text with names or words of a model, in which nothing acts on a terminal."""
     return Text(one_line(text), style=style)
 
 
@@ -90,7 +91,7 @@ def _view(report: Analysis, group: str, across: int) -> RenderableType:
 
 
 def _together(report: Content, benchmark: str, model: str, methods: list[str], across: int) -> list[list[str]]:
-    """Which methods stand in one table, their baselines first: those of one baseline together."""
+    """Group methods into tables, those of one baseline together with the baseline first."""
     base = {r.method: r.baseline for r in report.numbers if (r.benchmark, r.model) == (benchmark, model) and r.baseline}
     baselines = [m for m in methods if is_baseline(m)] or [""]
     tables = []
@@ -102,7 +103,7 @@ def _together(report: Content, benchmark: str, model: str, methods: list[str], a
 
 
 def _block(block: Block, across: int) -> list[RenderableType]:
-    """Metrics downwards and methods across where there is one group; else groups downwards, a few columns at a time."""
+    """Show metrics downwards and methods across for one group; otherwise groups downwards, a few columns at a time."""
     if block.head[0] == "group":
         starts = range(1, len(block.head), COLUMNS)
         pieces = [[(row[0], *row[n : n + COLUMNS]) for row in (block.head, *block.rows)] for n in starts]
@@ -123,7 +124,7 @@ def _block(block: Block, across: int) -> list[RenderableType]:
 
 
 def _turned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows across and columns downwards, like the main table."""
+    """Return rows across and columns downwards, as in the main table."""
     return [("", *(row[0] for row in rows[1:])), *list(zip(*rows, strict=True))[1:]]
 
 

@@ -18,7 +18,7 @@ BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nea
 
 
 def intervals_mean(criteria: Criteria) -> str:
-    """What brackets and stars say."""
+    """Explain brackets and stars."""
     return (
         f"[ ] {criteria.level:g} % interval over clusters (templates); * differs from its baseline "
         f"(p < {criteria.alpha:g}, Holm-adjusted over {FAMILIES[criteria.family]}; never below {MIN_CLUSTERS} clusters)"
@@ -26,13 +26,13 @@ def intervals_mean(criteria: Criteria) -> str:
 
 
 def cell(record: Record, criteria: Criteria = CRITERIA) -> str:
-    """Value, interval and a star where it differs from the baseline's."""
+    """Format value and interval, with a star if the value differs from the baseline's."""
     text = f"{number(record.value)} {interval(record.low, record.high)}".rstrip()
     return text + (" *" if criteria.significant(record) else "")
 
 
 def shift(record: Record, criteria: Criteria = CRITERIA) -> str:
-    """From the baseline's value to this one with its interval, and a star where they differ."""
+    """Show the baseline's value and this one with its interval, and a star if they differ."""
     if record.group == WORST_GROUP:
         return f"{cell(record, criteria)} ({worst_group(record.note)})"
     before = "" if math.isnan(record.difference) else f"{number(record.value - record.difference)} → "
@@ -40,12 +40,12 @@ def shift(record: Record, criteria: Criteria = CRITERIA) -> str:
 
 
 def worst_group(note: str) -> str:
-    """The group that the note of a worst group names; names of groups may contain whatever they like."""
+    """Return the group that the note of a worst group names; a group's name may contain any text."""
     return note.rpartition("; the worst of ")[0] or note
 
 
 def counted(record: Record) -> str:
-    """Answers behind a value and, in brackets, independent clusters; a dash where nothing was answered."""
+    """Show the answers of a value and, in brackets, independent clusters; a dash if nothing was answered."""
     if record.status == "failed":
         return "–"
     few = f", {FEW}" if fewest_clusters(record) < FEW_CLUSTERS else ""
@@ -53,12 +53,12 @@ def counted(record: Record) -> str:
 
 
 def metric_name(name: str) -> str:
-    """A metric's name as words."""
+    """Return a metric's name as words."""
     return name.replace("_", " ")
 
 
 def headed(title: str, direction: str) -> str:
-    """The head of a column: its title, and an arrow that says which way is better."""
+    """Return the head of a column: its title, and an arrow that shows which direction is better."""
     return f"{title} {ARROWS.get(direction, '')}".rstrip()
 
 

@@ -1,7 +1,7 @@
-"""Transcripts: the whole dialogue behind an answer, read from the run folder.
+"""Transcripts: the whole dialogues that led to answers, read from the run folder.
 
 The question itself is not stored with the answers; it is read again from the benchmark's data. Texts of a benchmark
-that must not be published (`quotable = False`) are not shown, wherever they stand.
+that must not be published (`quotable = False`) are not shown anywhere.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ GATED = "the texts of this benchmark are not shown: its authors ask that none of
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One answer with everything that was said."""
+    """One answer with the whole dialogue that led to it."""
 
     model: str
     method: str
     benchmark: str
     item: str
     turns: tuple[Message, ...]
-    """Oldest first; the model's last words are the last."""
+    """Turns, oldest first; the model's last reply is the last."""
     outcome: str
-    """The decision, how it was read and whether it is right."""
+    """Decision, how it was read and whether it is right."""
     note: str = ""
 
     def __str__(self) -> str:
-        """The dialogue as text; nothing in it can act on a terminal."""
+        """Return the dialogue as text that is safe to print to a terminal."""
         names = map(one_line, (self.model, self.method, self.benchmark, f"item {self.item}"))
         head = ", ".join(names)
         lines = [head, "=" * len(head), *(f"({self.note})" for _ in range(bool(self.note)))]
@@ -52,13 +52,13 @@ class Transcript:
 
 
 def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted: Mapping[str, str]) -> list[Transcript]:
-    """The answers to one item.
+    """Read the answers to one item.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         usage: The manifest's rows, one per finished cell.
-        item: Its id.
-        wanted: Any of model, method and benchmark, as they stand in the report.
+        item: Id of the item.
+        wanted: Any of model, method and benchmark, under their names in the report.
 
     Raises:
         RunError: There is no such cell or item.
@@ -81,13 +81,13 @@ def transcripts(folder: Path, usage: list[Mapping[str, Any]], item: str, wanted:
 
 
 def transcript(opened: Opened, cell: Mapping[str, Any], item: str, stored: dict[str, Any]) -> Transcript:
-    """One answer with everything that was said.
+    """Return one answer with the whole dialogue that led to it.
 
     Args:
         opened: The benchmark.
-        cell: The manifest's facts of the cell; model, method and benchmark are shown as they stand there.
+        cell: The manifest's facts of the cell, whose names of model, method and benchmark are shown.
         item: Id of the item.
-        stored: The answer as the run folder has it.
+        stored: The answer as stored in the run folder.
     """
     whose = (cell["model"], cell["method"], cell["benchmark"], item)
     benchmark = opened.benchmark
@@ -103,21 +103,21 @@ def transcript(opened: Opened, cell: Mapping[str, Any], item: str, stored: dict[
 
 
 def _asked(benchmark: Benchmark, unit: Any, answer: Any, cell: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
-    """What came before the last words: as recorded, else the question as the benchmark puts it."""
+    """Return the turns before the last reply: as recorded, else the question as the benchmark asks it."""
     if isinstance(answer, Choice | Reply) and answer.before:
         return answer.before, ""
     note = "" if is_baseline(cell["method"]) else NOT_RECORDED
     if question := question_of(unit):
-        put = next(iter(asked_by(benchmark, [unit])), question)  # with what it adds in asking, such as demonstrations
+        put = next(iter(asked_by(benchmark, [unit])), question)  # including additions such as demonstrations
         return as_dialogue(put, _way(put, answer, cell)).messages, note
     written = written_by(benchmark, [unit]) if unit is not None and isinstance(answer, Reply) else ()
     return (written[0].messages, note) if written else ((), "")
 
 
 def _way(question: Question, answer: Any, cell: Mapping[str, Any]) -> AnswerBy:
-    """How the answer was read, which decides between a lettered prompt and a plain one.
+    """Return how the answer was read, which decides between a lettered prompt and a plain one.
 
-    The cell says it; folders of earlier versions do not.
+    The cell states it, except in folders of earlier versions.
     """
     if isinstance(answer, Choice) and answer.reply:
         return "generation"
@@ -132,7 +132,7 @@ def _said(answer: Any) -> Iterator[Message]:
 
 
 def _whole(text: str) -> str:
-    """A server may send half a surrogate pair, which no output takes."""
+    """Escape lone surrogates, which a server may send and no output accepts."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""A verdict in words: did the method lower bias, did it keep capability, or does it merely abstain?
+"""Verdicts in words: did a method lower bias, did it keep capability, or does it merely abstain?
 
 Every claim uses the test that sets the star (`Criteria.significant`), so the two cannot contradict one another.
 """
@@ -16,7 +16,7 @@ from evenhand.statistics.criteria import CRITERIA, FEW_CLUSTERS, MIN_CLUSTERS, C
 
 
 class Verdict(NamedTuple):
-    """One (model, method, benchmark)."""
+    """Verdict on one (model, method, benchmark)."""
 
     model: str
     method: str
@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(records: Sequence[Record], criteria: Criteria = CRITERIA) -> list[Verdict]:
-    """A sentence or two for every row other than the baselines, from its overall main metrics."""
+    """Write a sentence or two for every row except baselines, from its overall main metrics."""
     cells: dict[tuple[str, str, str], list[Record]] = {}
     for r in records:
         if not is_baseline(r.method):
@@ -62,7 +62,7 @@ def _why_nothing(main: Sequence[Record]) -> str:
 
 
 def _unreadable(overall: Sequence[Record], criteria: Criteria) -> list[str]:
-    """More answers without a decision make every other number one of a selection."""
+    """List increases in answers without a decision, since all other numbers then rest on a selection."""
     return [
         f"{number(r.difference, signed=True)} {metric_name(r.metric)}"
         for r in overall
@@ -71,7 +71,7 @@ def _unreadable(overall: Sequence[Record], criteria: Criteria) -> list[str]:
 
 
 def bias(r: Record, criteria: Criteria) -> str:
-    """What became of a metric of bias."""
+    """Describe how a metric of bias changed."""
     change = f"{metric_name(r.metric)} {number(r.value - r.difference)} -> {number(r.value)}"
     return f"{change}: {_bias_claim(r, criteria)}"
 
@@ -82,7 +82,7 @@ def less_bias(r: Record, criteria: Criteria) -> bool:
 
 
 def lost(r: Record, criteria: Criteria) -> bool:
-    """Whether a metric of capability is shown to have got worse, by more than the margin for all that is known."""
+    """Whether a metric of capability is shown to have got worse, possibly by more than the margin."""
     return criteria.significant(r) and r.gain < 0 and not r.loss_high < criteria.margin
 
 
@@ -103,7 +103,7 @@ def _bias_claim(r: Record, criteria: Criteria) -> str:
 
 
 def capability(r: Record, criteria: Criteria) -> str:
-    """What became of a metric of capability: gained, held, lost, or not known."""
+    """Describe how a metric of capability changed: gained, held, lost, or unknown."""
     name, change = metric_name(r.metric), number(r.difference, signed=True)
     held = r.loss_high < criteria.margin
     if criteria.significant(r):
@@ -119,7 +119,7 @@ def capability(r: Record, criteria: Criteria) -> str:
 
 
 def _turned_wrong(overall: Sequence[Record], criteria: Criteria) -> list[str]:
-    """Right answers that became wrong count, also where as many wrong ones became right."""
+    """List the shares of right answers that became wrong, even if as many wrong ones became right."""
     return [
         turned_wrong(r.metric, r.value)
         for r in overall
@@ -128,18 +128,18 @@ def _turned_wrong(overall: Sequence[Record], criteria: Criteria) -> list[str]:
 
 
 def turned_wrong(metric: str, share: float) -> str:
-    """A share of items that became wrong, in words.
+    """Describe a share of items that became wrong.
 
     Args:
-        metric: "became_wrong", or the same of one part of a benchmark, whose items alone the share is of.
-        share: Its value.
+        metric: "became_wrong", or "became_wrong_PART" for a share of the items of one part of a benchmark.
+        share: Value of the metric.
     """
     part = metric.removeprefix("became_wrong").removeprefix("_")
     return f"{percent(share)} of{f' {part}' if part else ''} items turned from right to wrong"
 
 
 def _abstention(overall: Sequence[Record], criteria: Criteria) -> list[str]:
-    """Debiased or merely abstaining: not knowing is wrong where the context answers."""
+    """Report more abstention where the context gives the answer, which tells debiasing from mere abstaining."""
     return [
         f"abstains more where the context answers ({number(r.difference, signed=True)})"
         for r in overall
@@ -149,7 +149,7 @@ def _abstention(overall: Sequence[Record], criteria: Criteria) -> list[str]:
 
 def _found(r: Record) -> str:
     if isnan(r.detectable) or abs(r.difference) >= r.detectable:
-        return ""  # a large difference that few or uneven clusters carry
+        return ""  # a large difference carried by few or uneven clusters
     return f" (would have found a difference of {number(r.detectable)})"
 
 

@@ -2,7 +2,7 @@
 
 `Design` says which clusters form a group and how they are stratified; `Estimate` is a metric of every group with its
 interval; `Paired` the difference of two estimates on the same items. Smooth metrics use the stratified
-delete-one-cluster jackknife with Student's t, proportions exact binomial bounds besides, all others a bootstrap.
+delete-one-cluster jackknife with Student's t, proportions exact binomial bounds in addition, all others a bootstrap.
 
 It may import `prompting`, `core` and below, and no data set: it sees tallies, not items.
 """

@@ -1,4 +1,4 @@
-"""How many of several effects really are below zero, with an interval that holds however they depend on each other."""
+"""Count how many effects are truly below zero, with an interval that is valid under any dependence."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Gain(NamedTuple):
     degrees: float
     """Degrees of freedom of its standard error."""
     p: float = float("nan")
-    """Two-sided p of "exactly zero", where there is a test of its own: half of it bounds the one-sided p from below."""
+    """Two-sided p of "exactly zero", if there is a test of its own: half of it bounds the one-sided p from below."""
 
 
 class CountBelow(NamedTuple):
-    """How many of some effects are below zero."""
+    """Number of effects below zero."""
 
     found: int
-    """As measured."""
+    """Number as measured."""
     low: int
     """Lower end of the interval of the true number."""
     high: int
     of: int
-    """Effects, those without an interval included."""
+    """Number of effects, including those without an interval."""
     unknown: int
-    """Effects without an interval: they may be below zero or not."""
+    """Number of effects without an interval, which may be below zero or not."""
 
 
 def count_below(gains: Sequence[Gain], alpha: float) -> CountBelow:
@@ -60,7 +60,7 @@ def count_below(gains: Sequence[Gain], alpha: float) -> CountBelow:
 
 
 def p_below(gain: Gain, alpha: float) -> float:
-    """One-sided p of "not below zero", by the t distribution that the interval stands for; nan without an interval.
+    """Return the one-sided p of "not below zero", by the t distribution of the interval; nan without an interval.
 
     Far from zero the tails of that distribution depend on degrees of freedom that may be those of another statistic,
     and the interval of a sign test differs from that of a t test. So the p of the test itself, where it is known, is a

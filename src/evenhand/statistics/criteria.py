@@ -18,14 +18,14 @@ FAMILIES: Mapping[Family, str] = {
     "run": "all methods, models, benchmarks and main metrics of the run, in one group",
 }
 FEW_CLUSTERS = 12
-"""Below this many clusters a table says so: intervals are wide, and how clusters are distributed matters."""
+"""Below this many clusters a table warns: intervals are wide, and the distribution of clusters matters."""
 MIN_CLUSTERS = 5
 """Below this many clusters there is no star and no verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
-    """How differences are judged."""
+    """Rules by which differences are judged."""
 
     alpha: float = 0.05
     """Level of the family of tests; intervals have level 1 - alpha."""
@@ -38,7 +38,7 @@ class Criteria:
         """Refuse values under which nothing could be judged.
 
         Raises:
-            SettingsError: The value and what to give instead.
+            SettingsError: A value cannot be used; the message gives it and the remedy.
         """
         if not 0 < self.alpha <= 0.5:
             raise SettingsError(
@@ -51,12 +51,12 @@ class Criteria:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Criteria:
-        """As a run's manifest has it; the defaults for runs that were made before there were settings."""
+        """Return the criteria in a run's manifest; the defaults for runs made before there were settings."""
         return cls(**{k: v for k, v in manifest.get("statistics", {}).items() if k in ("alpha", "margin", "family")})
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the criteria for the manifest."""
         return {
             "alpha": self.alpha,
             "margin": self.margin,
@@ -67,7 +67,7 @@ class Criteria:
 
     @property
     def level(self) -> float:
-        """Of the intervals, in per cent."""
+        """Level of the intervals, in per cent."""
         return 100 * (1 - self.alpha)
 
     def significant(self, record: Record) -> bool:
@@ -75,7 +75,7 @@ class Criteria:
         return fewest_clusters(record) >= MIN_CLUSTERS and record.p_holm < self.alpha
 
     def adjusted(self, records: Sequence[Record]) -> list[Record]:
-        """Adjust p over each family (Holm), and say what each family could have detected."""
+        """Adjust p over each family (Holm), and state what each family could have detected."""
         families_: dict[tuple[str, ...], list[int]] = {}
         for i, r in enumerate(records):
             if not isnan(r.p):
@@ -89,14 +89,14 @@ class Criteria:
         return out
 
     def _family(self, r: Record) -> tuple[str, ...]:
-        """What identifies the family of a record's test; metrics outside the short table are families of their own."""
+        """Return what identifies the family of a record's test; metrics beyond the main ones are their own families."""
         if self.family == "metric" or not r.main:
             return r.model, r.benchmark, r.metric, r.group
         return (r.model, r.benchmark, r.group) if self.family == "benchmark" else (r.group,)
 
 
 def fewest_clusters(record: Record) -> int:
-    """Clusters behind a value, or behind its baseline's where these are fewer."""
+    """Return the number of clusters of a value, or of its baseline if that has fewer."""
     return record.clusters if record.baseline_clusters is None else min(record.clusters, record.baseline_clusters)
 
 

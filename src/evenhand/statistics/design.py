@@ -1,4 +1,4 @@
-"""`Design`: which clusters form a group, in which strata, and what follows from leaving one of them out.
+"""`Design`: the clusters of each group, their strata, and the effect of leaving one of them out.
 
 Source: the stratified delete-one-cluster jackknife (JKn) of survey statistics (Wolter 2007, "Introduction to Variance
 Estimation", section 4.5; `svydesign` with type "JKn" in R's survey package).
@@ -19,17 +19,17 @@ from evenhand.statistics.moments import ratio
 
 Ints = NDArray[np.intp]
 MIN_STRATUM = 3
-"""A stratum with fewer clusters says next to nothing about its own variance, and is pooled with others."""
+"""Minimum number of clusters in a stratum: a smaller one says little about its variance, and is pooled with others."""
 
 
 class _Runs(NamedTuple):
-    """Where the pairs of each number begin in a sorted array of numbers, so that sums need not look for it again."""
+    """Where the pairs of each number begin in a sorted array of numbers, so that sums need not search for it again."""
 
     starts: Ints
     numbers: Ints
-    """Those that occur."""
+    """Numbers that occur."""
     length: int
-    """How many there may be."""
+    """How many numbers there may be."""
 
     @classmethod
     def of(cls, at: Ints, count: int) -> _Runs:
@@ -37,13 +37,13 @@ class _Runs(NamedTuple):
 
         Args:
             at: [P] sorted numbers from 0 to count - 1.
-            count: Of the numbers.
+            count: Count of the numbers.
         """
         starts = np.flatnonzero(np.diff(at, prepend=-1))
         return cls(starts, at[starts], count)
 
     def summed(self, x: Array) -> Array:
-        """Sum by number: [P, ...] as [length, ...]."""
+        """Sum by number: [P, ...] to [length, ...]."""
         out = np.zeros((self.length, *x.shape[1:]))
         if len(self.starts):
             out[self.numbers] = np.add.reduceat(x, self.starts, axis=0)
@@ -52,21 +52,21 @@ class _Runs(NamedTuple):
 
 @dataclass(frozen=True)
 class Design:
-    """All pairs of a group and a cluster that takes part in it, sorted by group and stratum.
+    """All pairs of a group and a cluster that is in it, sorted by group and stratum.
 
     Arrays over pairs have length P, arrays over groups length G.
     """
 
     cluster: Ints
-    """[P] which cluster."""
+    """Number of each pair's cluster, [P]."""
     group: Ints
-    """[P] which group."""
+    """Number of each pair's group, [P]."""
     stratum: Ints
-    """[P] which stratum, counted through all groups: every group has strata of its own."""
+    """Number of each pair's stratum, [P], counted through all groups: every group has its own strata."""
     groups: int
-    """G."""
+    """Number of groups, G."""
     size: Array = field(repr=False)
-    """[P] clusters in the pair's stratum."""
+    """Number of clusters in the pair's stratum, [P]."""
 
     @classmethod
     def of(cls, clusters: Sequence[str], strata: Sequence[str], takes_part: NDArray[np.bool_]) -> Design:
@@ -94,33 +94,33 @@ class Design:
         return cls(cluster, group, stratum, takes_part.shape[1], size)
 
     def pick(self, by_cluster: Array) -> Array:
-        """[C, G, ...] as [P, ...]."""
+        """Select [P, ...] from [C, G, ...]."""
         picked: Array = by_cluster[self.cluster, self.group]
         return picked
 
     def total(self, x: Array) -> Array:
-        """Sum over the clusters of each group: [P, ...] as [G, ...]."""
+        """Sum over the clusters of each group: [P, ...] to [G, ...]."""
         return self._by_group.summed(x)
 
     def without_each(self, x: Array) -> Array:
-        """Totals of the group without the pair's cluster, the rest of its stratum weighted up: [P, S] as [P, S].
+        """Return totals of the group without the pair's cluster, with the rest of its stratum weighted up: [P, S].
 
-        A cluster that is alone in its stratum cannot be left out: nan.
+        A cluster that is alone in its stratum cannot be left out and gives nan.
         """
         in_stratum = self._of_stratum(x)
         rest = np.where(self.size > 1, self.size - 1, np.nan)[:, None]
         return np.asarray(self.total(x)[self.group] + in_stratum / rest - x * (self.size[:, None] / rest))
 
     def variance(self, without: Array) -> Array:
-        """JKn variance [G] of a metric from its values without each cluster [P]; nan where one is not finite."""
+        """Compute the JKn variance [G] of a metric from its values without each cluster [P]; nan if not finite."""
         with np.errstate(invalid="ignore", over="ignore"):
             parts = (self.size - 1) / self.size * self._deviations(without) ** 2
         return np.where(self.taking_part(np.ones_like(self.size)) > 1, self.total(parts), np.nan)
 
     def carrying(self, without: Array) -> Array:
-        """Effective number of clusters [G] that carry a variance: of squared deviations d^2, (sum d^2)^2 / sum d^4.
+        """Compute the effective number of clusters [G] that carry a variance: (sum d^2)^2 / sum d^4 of deviations d.
 
-        About a third of the clusters where contributions are normal; one, where a single cluster differs.
+        It is about a third of the clusters if contributions are normal, and one if a single cluster differs.
         """
         d = self._deviations(without)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -143,22 +143,22 @@ class Design:
         return _Runs.of(self.stratum, self._strata)
 
     def _of_stratum(self, x: Array) -> Array:
-        """[P, ...] sum over the pair's stratum."""
+        """Sum over the pair's stratum, [P, ...]."""
         return self._by_stratum.summed(x)[self.stratum]
 
     def taking_part(self, n: Array) -> Array:
-        """Clusters [G] whose n [P] is above 0."""
+        """Count the clusters whose n [P] is above 0, [G]."""
         return self.total((n > 0).astype(np.float64))
 
     def effective(self, n: Array) -> Array:
-        """Effective number of clusters [G]: 1 / sum of squared shares of n [P]; all of them where they weigh alike."""
+        """Return the effective number of clusters [G]: 1 / sum of squared shares of n [P]; all if weighted equally."""
         with np.errstate(invalid="ignore"):
             return ratio(self.total(n) ** 2, self.total(n**2))
 
     def degrees(self, n: Array) -> Array:
-        """Degrees of freedom [G]: effective clusters * (clusters - strata) / clusters, at least 1.
+        """Return degrees of freedom [G]: effective clusters * (clusters - strata) / clusters, at least 1.
 
-        Clusters and strata are those with any n [P]. Where all weigh alike it is clusters - strata.
+        Clusters and strata are those with any n [P]. If all are weighted equally it is clusters - strata.
         """
         present = self._by_stratum.summed((n > 0).astype(np.float64)) > 0
         of_group = np.zeros(self._strata, dtype=np.intp)
@@ -169,21 +169,21 @@ class Design:
 
 
 def coded(clusters: Sequence[str], strata: Sequence[str]) -> tuple[Ints, Ints]:
-    """What `pooled` takes: a number for every cluster's stratum, and the cluster's place in the order of names."""
+    """Return the input of `pooled`: a number for every cluster's stratum, and its rank in the order of names."""
     codes = np.unique(np.array(strata, dtype=str), return_inverse=True)[1]
     rank = np.argsort(np.argsort(np.array(clusters, dtype=str), kind="stable"), kind="stable")
     return np.asarray(codes, dtype=np.intp), np.asarray(rank, dtype=np.intp)
 
 
 def pooled(codes: Ints, rank: Ints) -> Ints:
-    """Strata [n] with those of fewer than `MIN_STRATUM` clusters put together, numbered from 0.
+    """Pool strata [n] of fewer than `MIN_STRATUM` clusters, numbered from 0.
 
     If together they still have fewer, they join the largest stratum; of several, the one whose first cluster has the
     lowest rank.
 
     Args:
         codes: [n] stratum of each cluster.
-        rank: [n] place of each cluster in the order of names.
+        rank: [n] rank of each cluster in the order of names.
     """
     if not len(codes):
         return codes
@@ -200,5 +200,5 @@ def pooled(codes: Ints, rank: Ints) -> Ints:
 
 
 def takes_part(sums: Sequence[Any]) -> NDArray[np.bool_]:
-    """[C, G] whether a cluster has anything in a group, in any of several tallies' sums [C, G, S]."""
+    """Return [C, G] whether a cluster has anything in a group, in any of several tallies' sums [C, G, S]."""
     return np.asarray(np.logical_or.reduce([(s != 0).any(axis=2) for s in sums]))

@@ -1,4 +1,4 @@
-"""`Estimate`: one metric of every group, with what its interval is made of."""
+"""`Estimate`: one metric of every group, with the ingredients of its interval."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ NO_SPREAD = "no interval: no cluster differs from the others, and the metric has
 
 @dataclass(frozen=True)
 class Sampled:
-    """Uncertainty beyond the items, of a mean over seeds, samples or wordings; all [G]."""
+    """Uncertainty of a mean over seeds, samples or wordings in addition to that of the items; all [G]."""
 
     variance: Array
-    """What it adds to the variance of the mean."""
+    """Contribution to the variance of the mean."""
     degrees: Array
     between_seeds: Array
-    """Standard deviation; nan where there is one."""
+    """Standard deviation between seeds; nan if there is one seed."""
     between_wordings: Array
 
     @classmethod
     def of(cls, values: Mapping[tuple[int, int], Array]) -> Sampled:
-        """Variance components of a crossed layout: by (seed, wording) the values [G]."""
+        """Compute variance components of a crossed layout from values [G] by (seed, wording)."""
         shape = np.shape(next(iter(values.values())))
         sides = [_component(values, axis) for axis in (0, 1)]
         variance = sum((v for v, _, _ in sides), np.zeros(shape))
@@ -53,29 +53,30 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One metric; arrays are [G] unless said otherwise."""
+    """One metric; arrays are [G] unless stated otherwise."""
 
     info: Metric
     value: Array
     n: Array
     clusters: Array
-    """Clusters with any n."""
+    """Number of clusters with any n."""
     effective: Array
     """Effective number of clusters."""
     variance: Array
-    """Of the value; nan where it cannot be had."""
+    """Variance of the value; nan if unavailable."""
     degrees: Array
     sampled: Sampled
     without: Array = field(repr=False)
-    """[P] the value without each cluster."""
+    """Value without each cluster, [P]."""
     n_pairs: Array = field(repr=False)
-    """[P] n of each cluster."""
+    """n of each cluster, [P]."""
     hits: Array = field(repr=False)
-    """[P] value * n of each cluster; 0 where it has none."""
+    """value * n of each cluster, [P]; 0 where it has none."""
     showing: Array = field(repr=False)
-    """Of a proportion: clusters with the property, or clusters with items without it, whichever are fewer."""
+    """For a proportion, the number of clusters with the property, or of clusters with items without it, whichever is
+    smaller."""
     rare: NDArray[np.bool_] = field(repr=False)
-    """Whether so few clusters carry the variance that others, not seen, could well move the value."""
+    """Whether so few clusters carry the variance that unseen ones could well change the value."""
     draws: Array | None = field(default=None, repr=False)
     """[replicates, G] of a resampled metric."""
 
@@ -86,7 +87,7 @@ class Estimate:
 
     @once_a_level
     def interval(self, alpha: float) -> tuple[Array, Array]:
-        """Interval of level 1 - `alpha`, within the metric's range; nan where there is none (`note` says why)."""
+        """Return the interval of level 1 - `alpha`, within the metric's range; nan if there is none (see `note`)."""
         if self.info.form == "proportion":
             size = proportions.effective_size(
                 self.value, self.n, self.variance, self.effective, self.degrees, self.showing
@@ -107,7 +108,7 @@ class Estimate:
         return low, high
 
     def _unseen(self, alpha: float) -> tuple[Array, Array]:
-        """Where no cluster differs: as far as clusters of which none was seen could move the value within its range."""
+        """Return, if no cluster differs, how far unseen clusters could move the value within its range."""
         low, high = self.info.range
         if not (isfinite(low) and isfinite(high)):
             return np.full_like(self.value, np.nan), np.full_like(self.value, np.nan)
@@ -115,7 +116,7 @@ class Estimate:
         return self.value - share * (self.value - low), self.value + share * (high - self.value)
 
     def note(self, g: int) -> str:
-        """Why group `g` has a value and no interval; "" where it has one."""
+        """Return why group `g` has a value but no interval; "" if it has one."""
         if np.isnan(self.value[g]):
             return ""
         if self.clusters[g] < 2:
@@ -135,15 +136,15 @@ def estimates(
     replicates: int = resampling.REPLICATES,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Estimates of all metrics from one tally, or the means over the tallies of several seeds and wordings.
+    """Estimate all metrics from one tally, or average over the tallies of several seeds and wordings.
 
     Args:
         variants: Tallies of the same items, by (seed, wording).
-        design: Of these items.
+        design: Design of these items.
         metrics: A benchmark's `metrics`.
-        infos: What to estimate.
-        replicates: Of the bootstrap, for the metrics that take one.
-        seed: Of the bootstrap.
+        infos: Metrics to estimate.
+        replicates: Number of bootstrap replicates, for the metrics that need them.
+        seed: Seed of the bootstrap.
     """
     totals = {v: metrics(tally.total) for v, tally in variants.items()}
     pairs = [design.pick(tally.sums) for tally in variants.values()]
@@ -199,13 +200,13 @@ def _estimate(
 
 
 def rounded_root(variance: Array, value: Array) -> Array:
-    """Standard error of a value; what is rounding counts as 0."""
+    """Return the standard error of a value; rounding counts as 0."""
     error = np.sqrt(variance)
     return np.where(error <= ROUNDING * (1 + np.abs(value)), 0.0, error)
 
 
 def degrees_of(design: Design, without: Array, n_pairs: Array) -> Array:
-    """Degrees of freedom of a jackknife variance: the design's, or fewer where few clusters carry the variance.
+    """Return degrees of freedom of a jackknife variance: the design's, or fewer if few clusters carry it.
 
     A variance of C values of kurtosis k has 2 C / (k - 1) degrees of freedom (Satterthwaite 1946); C / k is
     `Design.carrying`.
@@ -224,14 +225,14 @@ def few_carry(design: Design, without: Array, effective: Array) -> NDArray[np.bo
 
 
 def _resampled(estimate: Estimate, draws: Array, seed: int) -> Estimate:
-    """With the variance of the draws, to which the spread between seeds and wordings is added as noise."""
+    """Return the estimate with the draws' variance, with the spread between seeds and wordings added as noise."""
     spread = np.sqrt(estimate.sampled.variance)
     draws = draws + np.random.default_rng([seed, 1]).normal(size=draws.shape) * np.nan_to_num(spread)
     return replace(estimate, draws=draws, variance=resampling.variance(draws))
 
 
 def combined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Sum of independent variances and its degrees of freedom (Satterthwaite 1946)."""
+    """Return the sum of independent variances and its degrees of freedom (Satterthwaite 1946)."""
     variance = np.sum([v for v, _ in parts], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.sum([v**2 / d for v, d in parts], axis=0)
@@ -240,7 +241,7 @@ def combined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _component(values: Mapping[tuple[int, int], Array], axis: int) -> tuple[Array, int, Array]:
-    """Variance that one axis adds to the mean, its degrees of freedom, and the standard deviation along it."""
+    """Return the variance that an axis adds to the mean, its degrees of freedom, and its standard deviation."""
     levels = sorted({key[axis] for key in values})
     means = np.array([np.mean([v for key, v in values.items() if key[axis] == level], axis=0) for level in levels])
     if len(levels) < 2:

@@ -11,7 +11,7 @@ POWER = 0.80
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment for several tests (Holm 1979); nan stays nan and does not count."""
+    """Apply Holm's step-down adjustment for several tests (Holm 1979); nan stays nan and does not count."""
     known = [i for i, v in enumerate(p) if not np.isnan(v)]
     order = sorted(known, key=lambda i: p[i])
     out, running = [float("nan")] * len(p), 0.0
@@ -22,13 +22,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def detectable(standard_error: float, degrees: float, alpha: float, tests: int) -> float:
-    """Smallest true difference that is found with `POWER`, at the first step of Holm's procedure.
+    """Return the smallest true difference that is found with `POWER`, at the first step of Holm's procedure.
 
-    (t quantile of 1 - alpha_1 / 2 + t quantile of the power) * standard error, alpha_1 = alpha / tests (Bloom 1995,
-    "Minimum detectable effects").
+    It is (t quantile of 1 - alpha_1 / 2 + t quantile of the power) * standard error, with alpha_1 = alpha / tests
+    (Bloom 1995, "Minimum detectable effects").
 
     Args:
-        standard_error: Of the paired difference.
+        standard_error: Standard error of the paired difference.
         degrees: Degrees of freedom.
         alpha: Level of the family.
         tests: Number of tests in the family.

@@ -18,20 +18,20 @@ from scipy.special import ndtr, ndtri
 from evenhand.interfaces import Array
 
 EXACT_UP_TO = 8
-"""Largest smaller sample for which the exact distribution is used, where there are no ties (scipy's rule)."""
+"""Maximum size of the smaller sample for which the exact distribution is used, without ties (scipy's rule)."""
 BLOCK = 8_192
-"""Distinct values counted at a time; bounds the memory to a few dozen MB for some hundred samples."""
+"""Number of distinct values counted at a time; bounds the memory to a few dozen MB for some hundred samples."""
 
 Index = NDArray[np.intp]
 Exact = Literal["pair", "cell"]
-"""What may have no tie for a test to be exact: its own two samples, or all samples that are tested together."""
+"""Which samples may have no tie for a test to be exact: its own two, or all that are tested together."""
 
 
 class PairTests(NamedTuple):
     """One test per pair of samples, in the order (0, 1), (0, 2), ... (1, 2), ...; all arrays are [P]."""
 
     first: Index
-    """Row of the first sample."""
+    """Row number of the first sample."""
     second: Index
     u: Array
     """U of the first sample: pairs of values in which the first's is larger, ties counting half."""
@@ -69,10 +69,10 @@ def pairwise_mann_whitney(values: Array, exact: Exact = "pair") -> PairTests:
 
 
 def _u_and_ties(values: Array) -> tuple[Array, Array]:
-    """U [R, R] of the row against the column, and the tie term: sum of t**3 - t over the values of both.
+    """Return U [R, R] of row against column, and the tie term: sum of t**3 - t over the values of both.
 
-    With c[r, v] how often row r has the distinct value v, and m[r, v] how many of its values lie below v plus half of
-    those equal to it, U is c @ m.T. For the tie term, (c_i + c_j)**3 is multiplied out in the same manner.
+    With c[r, v] how often row r has the distinct value v, and m[r, v] how many of its values are below v plus half of
+    those equal to it, U is c @ m.T. For the tie term, (c_i + c_j)**3 is expanded in the same way.
     """
     rows, _ = np.nonzero(~np.isnan(values))
     distinct, code = np.unique(values[~np.isnan(values)], return_inverse=True)
@@ -96,7 +96,7 @@ def _u_and_ties(values: Array) -> tuple[Array, Array]:
 
 
 def _asymptotic(u: Array, n1: Array, n2: Array, ties: Array) -> Array:
-    """Two-sided p of the larger U, with continuity correction and a spread corrected for ties."""
+    """Return the two-sided p of the larger U, with continuity correction and a spread corrected for ties."""
     n = n1 + n2
     spread = np.sqrt(n1 * n2 / 12 * ((n + 1) - ties / (n * (n - 1))))
     with np.errstate(divide="ignore", invalid="ignore"):  # all values equal: no spread, z = -inf, p = 1
@@ -115,10 +115,10 @@ def _exact(u: Array, n1: NDArray[np.int_], n2: NDArray[np.int_]) -> Array:
 
 @lru_cache(maxsize=256)
 def exact_tail(n1: int, n2: int) -> Array:
-    """P(U >= u) for u = 0 .. n1 n2 when both samples come from one distribution without ties.
+    """Return P(U >= u) for u = 0 .. n1 n2 if both samples come from one distribution without ties.
 
     The number of arrangements with U = u is the coefficient of q**u in the Gaussian binomial of n1 + n2 over n1,
-    built up factor by factor in whole numbers: times (1 - q**(n2 + i)), divided by (1 - q**i).
+    computed factor by factor in integers: times (1 - q**(n2 + i)), divided by (1 - q**i).
     """
     degree = n1 * n2
     counts = [1] + [0] * degree
@@ -135,7 +135,7 @@ def exact_tail(n1: int, n2: int) -> Array:
 
 
 def smallest_p(n1: int, n2: int) -> float:
-    """The smallest two-sided p that samples of these sizes can give (no ties, all of one above the other)."""
+    """Return the smallest two-sided p of samples of these sizes (no ties, all of one above the other)."""
     return float(pairwise_mann_whitney(_apart(n1, n2)).p[0])
 
 
@@ -150,7 +150,7 @@ def _apart(n1: int, n2: int) -> Array:
 class PValueBins:
     """p-values as additive counts, from which Benjamini-Hochberg (1995) follows for any sum of them.
 
-    The procedure needs all p of a family at once, which sums per cluster do not hold. Counts in narrow bins do, and can
+    The procedure needs all p of a family at once, which sums per cluster lack. Counts in narrow bins have them, and can
     be weighted by a bootstrap. Each bin also keeps the sum of its p, and a p counts as the mean of its bin. The bins
     are equally wide on the scale of z, as the possible p of a rank test are: with two samples of 9 to 32 values and no
     ties no bin holds two different p (level 0.2 or less), and the result is exact. Otherwise a p is off by some 3 %
@@ -163,20 +163,20 @@ class PValueBins:
 
     @cached_property
     def edges(self) -> Array:
-        """[count] upper ends, from 1e-6 of the level to the level."""
+        """Upper ends [count], from 1e-6 of the level to the level."""
         ends = 2 * ndtr(np.linspace(ndtri(self.level * 5e-7), ndtri(self.level / 2), self.count))
         ends[-1] = self.level
         return np.asarray(ends)
 
     def statistics(self, p: Array) -> Array:
-        """[2 * count]: how many p lie in each bin, then their sums."""
+        """Return how many p are in each bin, then their sums, [2 * count]."""
         at = np.searchsorted(self.edges, p, side="left")
         kept = at < self.count
         counts = np.bincount(at[kept], minlength=self.count).astype(np.float64)
         return np.concatenate([counts, np.bincount(at[kept], weights=p[kept], minlength=self.count)])
 
     def rejected(self, statistics: Array, tests: Array) -> Array:
-        """Number of rejections [...].
+        """Return the number of rejections [...].
 
         Args:
             statistics: [..., 2 * count], summed over the family.

@@ -1,4 +1,4 @@
-"""The mean of clustered values with its interval."""
+"""Interval of the mean of clustered values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evenhand.statistics.moments import ratio
 
 
 def mean_interval(values: Sequence[float] | Array, clusters: Sequence[str], alpha: float = 0.05) -> tuple[float, float]:
-    """Interval of a mean by the delete-one-cluster jackknife with t.
+    """Return the interval of a mean by the delete-one-cluster jackknife with t.
 
     Args:
         values: The values, which have no known bounds.
@@ -21,7 +21,7 @@ def mean_interval(values: Sequence[float] | Array, clusters: Sequence[str], alph
         alpha: 1 - level.
 
     Returns:
-        Both ends; nan with fewer than two clusters. Where all cluster means agree, the interval has no width.
+        Both ends; nan with fewer than two clusters. If all cluster means agree, the interval has no width.
     """
     names, at = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     sums = np.stack([np.bincount(at, w, len(names)) for w in (np.ones(len(at)), values)], axis=1)

@@ -14,13 +14,13 @@ RELATIVE_NOISE = 1e-12
 
 
 def ratio(part: Array, whole: Array) -> Array:
-    """`part / whole`; nan where `whole` is not positive."""
+    """Return `part / whole`; nan if `whole` is not positive."""
     out: Array = np.full(np.broadcast_shapes(np.shape(part), np.shape(whole)), np.nan)
     return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)
 
 
 def mean_of_known(values: Array) -> Array:
-    """Mean over the last axis of the values that are not nan, [...]; nan where all are."""
+    """Average the values that are not nan over the last axis, [...]; nan if all are."""
     known = ~np.isnan(values)
     return ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
@@ -33,19 +33,19 @@ def variance(n: Array, x: Array, xx: Array) -> Array:
 
 
 def pearson(n: Array, x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
-    """Pearson correlation from the six sums; nan where x or y does not vary."""
+    """Compute the Pearson correlation from the six sums; nan if x or y does not vary."""
     covariance = ratio(xy, n) - ratio(x, n) * ratio(y, n)
     spread = np.sqrt(variance(n, x, xx) * variance(n, y, yy))
     return np.clip(ratio(covariance, spread), -1.0, 1.0)
 
 
 def slope(n: Array, x: Array, y: Array, xx: Array, xy: Array) -> Array:
-    """Least-squares slope of y on x; nan where x does not vary."""
+    """Compute the least-squares slope of y on x; nan if x does not vary."""
     return ratio(ratio(xy, n) - ratio(x, n) * ratio(y, n), variance(n, x, xx))
 
 
 def cohen_dz(n: Array, d: Array, dd: Array) -> Array:
-    """Mean of paired differences over their sample standard deviation (n - 1); nan below two or without spread.
+    """Compute the mean of paired differences over their sample standard deviation; nan below two or without spread.
 
     Source: Lakens 2013, "Calculating and reporting effect sizes", equation 6.
     """
@@ -54,13 +54,13 @@ def cohen_dz(n: Array, d: Array, dd: Array) -> Array:
 
 
 def paired_t(n: Array, d: Array, dd: Array) -> Array:
-    """Student's t of paired differences against zero, with n - 1 degrees of freedom; nan where `cohen_dz` is."""
+    """Compute Student's t of paired differences against zero, n - 1 degrees of freedom; nan where `cohen_dz` is."""
     return cohen_dz(n, d, dd) * np.sqrt(n)
 
 
 def t_test_p(t: Array, n: Array) -> Array:
-    """Two-sided p of a t with n - 1 degrees of freedom; nan where t is."""
-    if np.isnan(t).all():  # without the import, which takes a while
+    """Compute the two-sided p of a t with n - 1 degrees of freedom; nan where t is."""
+    if np.isnan(t).all():  # avoids the import, which takes a while
         return np.full(np.broadcast_shapes(np.shape(t), np.shape(n)), np.nan)
     from scipy.stats import t as student
 

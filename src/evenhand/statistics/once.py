@@ -1,4 +1,4 @@
-"""What is computed of an estimate once and asked for again: intervals, of which bounds and searches take many."""
+"""Cache results of an estimate that are needed repeatedly: intervals, of which bounds and searches take many."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Found = TypeVar("Found")
 
 
 def once_a_level(method: Callable[[Owner, float], Found]) -> Callable[[Owner, float], Found]:
-    """Decorator of a method that follows from frozen fields and a level: each object computes it once a level.
+    """Decorate a method that depends on frozen fields and a level: each object computes it once per level.
 
-    A copy with other fields (`dataclasses.replace`) begins anew. What is returned is shared and must not be written to.
+    A copy with other fields (`dataclasses.replace`) starts empty. The result is shared and must not be written to.
 
     Args:
-        method: Of a class without slots.
+        method: Method of a class without slots.
     """
     place = f"{method.__name__} by level"  # no field of a class has such a name
 

@@ -1,7 +1,7 @@
 """`Paired`: the difference of two estimates on the same items, its interval, its p and the loss that it rules out.
 
 A smooth difference is computed without each cluster in turn, which pairs it. A difference of proportions moves by whole
-items, and often few of them: where few changed, the exact bounds of both shares of changed items widen the interval,
+items, and often few of them: if few changed, the exact bounds of both shares of changed items widen the interval,
 and an exact sign test on what these items are worth bounds p from below. So nothing changed never means that nothing
 can change.
 """
@@ -24,13 +24,13 @@ from evenhand.statistics.moments import ratio
 from evenhand.statistics.once import once_a_level
 
 RARE = 0.1
-"""Where a share of changed items is below this, exact bounds are used besides the jackknife."""
+"""Share of changed items below which exact bounds are used in addition to the jackknife."""
 RARE_CLUSTERS = 10.0
-"""Where changes are known by cluster only: likewise, where so few changed (or fewer than 90 % of all)."""
+"""The same by clusters, if changes are known only for them: fewer changed than this (or fewer than 90 % of all)."""
 FEW_SEEN = 12.0
-"""A side whose fewer clusters all agree is not taken to be as even as that."""
+"""Number of clusters below which a side whose clusters all agree is not taken to be that uniform."""
 MAX_TIMES = 1e6
-"""Where even so many times the clusters would not do, no number would."""
+"""Maximum factor on the number of clusters; if this does not suffice, no number would."""
 BISECTIONS = 50
 
 
@@ -38,13 +38,13 @@ class Flips(NamedTuple):
     """Items that changed, by pair of group and cluster, [P] each."""
 
     up: Array
-    """Items that have the property after, and had not before."""
+    """Items that gained the property."""
     down: Array
     n: Array
 
 
 def gain(direction: str, before: Array, after: Array) -> Array:
-    """How much better `after` is than `before`, in the metric's own direction; positive is better."""
+    """Return how much better `after` is than `before`, in the metric's own direction; positive is better."""
     if direction == "lower":
         return before - after
     if direction == "zero":
@@ -74,11 +74,11 @@ class _Changed(NamedTuple):
     rare: NDArray[np.bool_]
     """[G] whether too few changed to rely on the jackknife alone."""
     size: Array
-    """[G] effective number of items of the difference: with it, a binomial has the variance that was found."""
+    """[G] effective number of items of the difference: with it, a binomial has the observed variance."""
 
     @property
     def exact_p(self) -> Array:
-        """Sign test (McNemar's, exact) on what the changed items are worth."""
+        """Return the p of an exact sign test (McNemar's) on the changed items' effective number."""
         return proportions.sign_test(self.up.value * self.size, self.down.value * self.size)
 
 
@@ -101,13 +101,13 @@ class Paired:
     """[replicates, G] differences of a resampled metric."""
     gain_draws: Array | None = field(default=None, repr=False)
     rare: NDArray[np.bool_]
-    """Of a smooth metric: whether so few clusters carry the change that others, not seen, could well move it."""
+    """For a smooth metric, whether so few clusters carry the change that unseen ones could well move it."""
     changed: _Changed | None = None
-    """Of a proportion: shares of changed items."""
+    """For a proportion, shares of changed items."""
 
     @once_a_level
     def interval(self, alpha: float) -> tuple[Array, Array]:
-        """Interval of the difference, of level 1 - `alpha`; it leaves zero out just where p is below `alpha`."""
+        """Return the interval of the difference, of level 1 - `alpha`; it excludes zero just if p is below `alpha`."""
         low, high = self._ends(alpha)
         p = self.p
         significant = p < alpha
@@ -119,7 +119,7 @@ class Paired:
 
     @once_a_level
     def gain_interval(self, alpha: float) -> tuple[Array, Array]:
-        """Interval of the gain. Of a score that is best at 0, the signs of both values are taken as they were found."""
+        """Return the interval of the gain. If a score is best at 0, the signs of both values are taken as found."""
         if self.info.direction != "zero":
             low, high = self.interval(alpha)
             return (-high, -low) if self.info.direction == "lower" else (low, high)
@@ -131,7 +131,7 @@ class Paired:
 
     @property
     def p(self) -> Array:
-        """Two-sided p of a difference of zero; 1 where nothing differs."""
+        """Return the two-sided p of a difference of zero; 1 if nothing differs."""
         if self.draws is not None:
             p = resampling.p_value(self.draws, self.degrees)
         else:
@@ -145,18 +145,18 @@ class Paired:
         return np.where(self.known, p, np.nan)
 
     def loss_high(self, alpha: float) -> Array:
-        """Upper bound of the loss, for non-inferiority; nan without direction or interval.
+        """Return the upper bound of the loss, for non-inferiority; nan without direction or interval.
 
-        With no item changed it is exact and one-sided, 1 - alpha ** (1 / clusters). Else the bounds are those of the
-        two-sided interval: variance and design effect are estimates, and few changes leave them too small.
+        With no item changed it is exact and one-sided, 1 - alpha ** (1 / clusters). Otherwise the bounds are those of
+        the two-sided interval: variance and design effect are estimates, and few changes leave them too small.
         """
         return self._loss_bound(alpha, np.ones_like(self.value))
 
     def clusters_needed(self, margin: float, alpha: float) -> Array:
-        """About how many clusters would rule out a loss of `margin`, if all rates stayed as they were found.
+        """Estimate how many clusters would rule out a loss of `margin`, if all rates stayed as found.
 
-        Infinite where no number would do; nan where the loss is ruled out already or is itself no smaller than the
-        margin, and of metrics other than capability.
+        It is infinite if no number would suffice; nan if the loss is already ruled out or is itself no smaller than the
+        margin, and for metrics other than capability.
         """
         low, high = np.ones_like(self.value), np.full_like(self.value, MAX_TIMES)
         bound = self.loss_high(alpha)
@@ -172,7 +172,7 @@ class Paired:
         return np.where(wanted, found, np.nan)
 
     def _loss_bound(self, alpha: float, times: Array) -> Array:
-        """The bound with `times` as many clusters."""
+        """Return the bound with `times` as many clusters."""
         if self.info.direction == "none":
             return np.full_like(self.value, np.nan)
         if self.changed is None:
@@ -185,14 +185,14 @@ class Paired:
         return np.where(self.known, np.where(rare, np.maximum(bound, exact), bound), np.nan)
 
     def _smooth_loss(self, alpha: float, times: Array) -> Array:
-        """Of metrics that are no proportions. The share of unseen clusters shrinks with their number, the rest less."""
+        """Bound the loss of other metrics than proportions. The share of unseen clusters shrinks with their number."""
         half = (-self.gain_interval(alpha)[0] + self.gain) / np.sqrt(times)
         room = self._widened(half, self._unseen(alpha, times), self.error)
         return np.where(self.known, -self.gain + room, np.nan)
 
     @property
     def error_shown(self) -> Array:
-        """Standard error that the interval's width stands for: the jackknife's, or larger where it was widened."""
+        """Return the standard error that the interval's width stands for: the jackknife's, or larger if widened."""
         low, high = self._ends(0.05)
         return np.fmax(self.error, (high - low) / (2 * stdtrit(self.degrees, 0.975)))
 
@@ -221,12 +221,12 @@ class Paired:
         return self.info.range[1] - self.info.range[0]
 
     def _unseen(self, tail: float, times: Array | float = 1.0) -> Array:
-        """How far clusters of which none was seen could move the difference; nan of a metric without bounds."""
+        """Return how far unseen clusters could move the difference; nan for a metric without bounds."""
         width = self._width if isfinite(self._width) else np.nan
         return np.asarray(proportions.unseen(self.effective * times, tail) * width)
 
     def _widened(self, half: Array, unseen: Array, error: Array) -> Array:
-        """Half an interval: as far as unseen clusters reach where none differs, at least so where few carry it."""
+        """Return half an interval, widened to the reach of unseen clusters if none differs, or if few carry it."""
         return np.where(error == 0, unseen, np.where(self.rare, np.fmax(half, unseen), half))
 
 
@@ -234,10 +234,10 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
     """Compare two estimates of one metric.
 
     Args:
-        design: Of the items that both are about.
-        before: The baseline's.
-        after: The method's.
-        flips: Items that changed, where it is known item by item; else the net changes of the clusters are taken,
+        design: Design of the items of both.
+        before: Estimate of the baseline.
+        after: Estimate of the method.
+        flips: Items that changed, if known item by item; otherwise the net changes of the clusters are used,
             which hide what cancels out within one.
     """
     difference, sign = after.value - before.value, (np.sign(before.value), np.sign(after.value))
@@ -252,7 +252,7 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
     base = design.variance(without) if draws is None else resampling.variance(draws)
     variance, degrees = combined([(base, own), *beyond])
     if draws is not None:
-        variance = base  # the draws hold the spread between seeds already
+        variance = base  # the draws already include the spread between seeds
     gain_variance, _ = combined([(design.variance(towards), own), *beyond])
     error, changed = rounded_root(variance, before.value), None
     if after.info.form == "proportion":
@@ -281,7 +281,7 @@ def paired(design: Design, before: Estimate, after: Estimate, flips: Flips | Non
 
 
 def _too_even(one: Estimate, other: Estimate) -> tuple[Array, Array]:
-    """Variance and degrees of a side of which the few clusters all agree, where those of the other side do not.
+    """Return variance and degrees of a side whose few clusters all agree, if those of the other side do not.
 
     Half a dozen answers of one kind have a jackknife variance of 0, which says nothing. Its interval (`Estimate`, by
     the clusters that were not seen) is taken for one of Student's t.
@@ -304,7 +304,7 @@ def _by_items(design: Design, flips: Flips, clusters: Array, degrees: Array) -> 
 
 
 def _by_clusters(design: Design, before: Estimate, after: Estimate, clusters: Array, degrees: Array) -> _Changed:
-    """From the net changes of clusters; items that only one of both counts enter as changed."""
+    """Compute changes from the net changes of clusters; items that only one side counts are included as changed."""
     change = after.hits - before.hits
     net = Flips(np.maximum(change, 0.0), np.maximum(-change, 0.0), np.maximum(before.n_pairs, after.n_pairs))
     touched = ratio(design.total(np.where(change != 0, net.n, 0.0)), design.total(net.n)) * clusters
@@ -313,7 +313,7 @@ def _by_clusters(design: Design, before: Estimate, after: Estimate, clusters: Ar
 
 
 def _worth(changed: _Changed, variance: Array, clusters: Array) -> Array:
-    """Number of independent items whose changes would vary as the difference did, within the limits of a cluster."""
+    """Return the number of independent items whose changes vary as the difference did, within a cluster's limits."""
     up, down = changed.up.value, changed.down.value
     with np.errstate(divide="ignore", invalid="ignore"):
         size = (up + down - (up - down) ** 2) / variance
@@ -321,7 +321,7 @@ def _worth(changed: _Changed, variance: Array, clusters: Array) -> Array:
 
 
 def _shares(design: Design, flips: Flips, clusters: Array, degrees: Array) -> tuple[_Share, _Share]:
-    """Shares of changed items in both directions, with their effective sizes."""
+    """Return the shares of changed items in both directions, with their effective sizes."""
     totals, without = design.total(np.array(flips).T), design.without_each(np.array(flips).T)
     n = totals[:, 2]
     made = []

@@ -14,21 +14,21 @@ from scipy.special import betainc, betaincinv, stdtrit
 from evenhand.interfaces import Array
 
 MAX_PER_CLUSTER = 5.0
-"""A cluster is worth at most so many independent items, however many it has."""
+"""Maximum number of independent items that a cluster is worth."""
 
 
 ENOUGH = 10.0
-"""Of a rare event: how many clusters must show it for the design effect to be believed in full."""
+"""Number of clusters that must show a rare event for the design effect to be fully trusted."""
 
 
 def effective_size(
     p: Array, n: Array, variance: Array, clusters: Array, degrees: Array, showing: Array | float = ENOUGH
 ) -> Array:
-    """Number of independent items that a proportion is worth.
+    """Return the number of independent items that a proportion is worth.
 
     Args:
         p: The proportion.
-        n: Items.
+        n: Number of items.
         variance: Its variance by the jackknife.
         clusters: Effective number of clusters; also the size where p is 0 or 1, which say nothing about the variance.
         degrees: Degrees of freedom of the variance: as in Korn and Graubard, the size shrinks by the squared ratio of
@@ -63,7 +63,7 @@ def unseen(clusters: Array, tail: float) -> Array:
 
 
 def sign_test(up: Array, down: Array) -> Array:
-    """Two-sided exact p of as many ups as downs, from effective counts, which need not be whole.
+    """Return the two-sided exact p of equally many ups and downs, from effective counts, which need not be whole.
 
     The binomial tail P(X >= k) of n = up + down at one half is the incomplete beta function I(1/2; k, n - k + 1).
     """

@@ -1,4 +1,4 @@
-"""Bootstrap of metrics that are not smooth in the sums, such as maxima and sums of absolute values.
+"""Bootstrap metrics that are not smooth in the sums, such as maxima and sums of absolute values.
 
 Clusters are drawn within their stratum, one fewer than there are, and weighted up (Rao & Wu 1988, "Resampling inference
 with complex survey data"; Rao, Wu & Yue 1992), so that the variance is right also where a stratum has few. Percentiles
@@ -18,17 +18,17 @@ from evenhand.statistics.design import Ints, coded, pooled
 
 REPLICATES = 2_000
 MIN_REPLICATES = 200
-"""Fewer say nothing about the ends of an interval."""
+"""Minimum number of replicates; fewer say nothing about the ends of an interval."""
 MAX_UNDEFINED = 0.05
-"""Share of replicates without a value above which there is no interval: what is left would be a selection."""
+"""Maximum share of replicates without a value; above it there is no interval, as the rest is a selection."""
 BLOCK_BYTES = 256_000_000
-"""Most memory for the resampled sums of one block of replicates."""
+"""Maximum memory for the resampled sums of one block of replicates, in bytes."""
 
 
 def cluster_weights(tally: Tally, replicates: int, seed: int) -> Array:
-    """How much each cluster counts, [replicates, clusters].
+    """Return how much each cluster counts, [replicates, clusters].
 
-    The draw depends on the seed, the cluster names and the strata alone: two tallies of the same items get the same
+    The draw depends only on the seed, the cluster names and the strata: two tallies of the same items get the same
     weights, which makes their difference a paired one.
     """
     rng = np.random.default_rng(seed)
@@ -43,23 +43,23 @@ def cluster_weights(tally: Tally, replicates: int, seed: int) -> Array:
 
 
 def strata_of(tally: Tally) -> Ints:
-    """[C] the pooled strata of all clusters, in the order of their first cluster's name."""
+    """Return the pooled strata of all clusters, in the order of their first cluster's name, [C]."""
     return pooled(*coded(tally.clusters, tally.strata))
 
 
 def bootstrap(
     tally: Tally, metrics: Callable[[Array], dict[str, Measured]], *, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, Array]:
-    """Cluster bootstrap of all metrics.
+    """Bootstrap all metrics over clusters.
 
     Args:
         tally: Sums per cluster.
         metrics: A benchmark's `metrics`.
         replicates: Number of resamples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
-        Per metric the replicates' values, [replicates, groups].
+        The replicates' values of each metric, [replicates, groups].
     """
     clusters, groups, statistics = tally.sums.shape
     weights = cluster_weights(tally, replicates, seed)
@@ -67,14 +67,14 @@ def bootstrap(
     block = max(1, BLOCK_BYTES // (8 * groups * statistics))
     parts = []
     for start in range(0, replicates, block):
-        # one statistic of all replicates lies in one piece of memory: metrics combine statistics, not replicates
+        # each statistic of all replicates is contiguous in memory: metrics combine statistics, not replicates
         sums = (flat @ weights[start : start + block].T).reshape(statistics, groups, -1).transpose(2, 1, 0)
         parts.append({name: m.value for name, m in metrics(sums).items()})
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
 def percentiles(draws: Array, degrees: Array, alpha: float) -> tuple[Array, Array]:
-    """Expanded percentile interval.
+    """Return the expanded percentile interval.
 
     Args:
         draws: [replicates, G]; those that are nan are left out.
@@ -109,5 +109,5 @@ def variance(draws: Array) -> Array:
 
 
 def defined(draws: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """[G] whether nearly all replicates have a value."""
+    """Return [G] whether nearly all replicates have a value."""
     return np.asarray(np.isnan(draws).mean(axis=0) <= MAX_UNDEFINED)

@@ -1,4 +1,4 @@
-"""Records from estimates: a value with its interval per group, and the paired comparison with another row."""
+"""Make records from estimates: a value with its interval per group, and the paired comparison with another row."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from evenhand.statistics.paired import Paired
 def valued(
     like: Record, groups: Sequence[str], estimate: Estimate, criteria: Criteria, remark: str = ""
 ) -> Iterator[Record]:
-    """A record per group, with its interval.
+    """Yield a record per group, with its interval.
 
     Args:
-        like: What all of them share: model, method and benchmark.
+        like: Fields that all of them share: model, method and benchmark.
         groups: Names of the groups, in the estimate's order.
-        estimate: Of one metric.
+        estimate: Estimate of one metric.
         criteria: Gives the level of the intervals.
-        remark: What throws doubt on the numbers; added to the notes.
+        remark: Doubt about the numbers, which is added to the notes.
     """
     info = estimate.info
     low, high = estimate.interval(criteria.alpha)

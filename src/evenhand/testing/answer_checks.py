@@ -1,4 +1,4 @@
-"""What a model answers to a few fixed questions, dialogues and passages, and whether two such lists agree."""
+"""Answers of a model to a few fixed questions, dialogues and passages, and comparisons of such answers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from evenhand.testing.scripted import questions
 from evenhand.training.trl import own_generators
 
 Answers = Mapping[str, Sequence[Any]]
-"""By verb, the answers in the order of what was asked."""
+"""Answers by verb, in the order of the requests."""
 ROUNDING = 1e-4
-"""Difference of probabilities, and of log-probabilities per nat, that sums in another order may make."""
+"""Tolerated difference, absolute and relative, as sums in another order differ by rounding."""
 TEXTS = ("Who was there?", "Who is it?", "Which dog is little?", "Is the cat in there?", "Answer the question: who?")
-"""One for each question, so that an answer that takes another question's text is noticed."""
+"""A text for each question, so that an answer that takes another question's text is noticed."""
 
 
 def asked() -> dict[str, list[Any]]:
-    """What a model is asked, by verb; the tiny models reply to the two dialogues with different texts."""
+    """Return the requests by verb; the tiny models reply to the two dialogues with different texts."""
     dialogue = Dialogue(()).user("the cat question")
     return {
         "choose": [replace(q, question=text) for q, text in zip(questions(len(TEXTS)), TEXTS, strict=True)],
@@ -34,7 +34,7 @@ def asked() -> dict[str, list[Any]]:
 
 
 def answers_of(model: Model) -> Answers:
-    """The answers of a model with every verb that it has."""
+    """Return the answers of a model with every verb that it has."""
     return {verb: _ask(model, verb, things) for verb, things in asked().items() if verb in model.abilities}
 
 
@@ -44,14 +44,14 @@ def same_answers(one: Answers, other: Answers) -> bool:
 
 
 def check_batches(model: Model, together: Answers) -> None:
-    """Check that an answer depends neither on the order of what is asked in one call nor on how much that is.
+    """Check that an answer depends neither on the order nor on the number of requests in one call.
 
     Args:
-        model: What is asked.
-        together: Its answers to everything in one call.
+        model: The model to ask.
+        together: Its answers to all requests in one call.
 
     Raises:
-        NonconformingError: An answer does; the message names the verb and the question.
+        NonconformingError: An answer does; the message names the verb and the request.
     """
     for verb in together:
         things = asked()[verb]
@@ -70,12 +70,12 @@ def check_batches(model: Model, together: Answers) -> None:
 
 @contextmanager
 def random_state(seed: int) -> Iterator[None]:
-    """The global generators of Python, numpy and torch in a state of our choice; afterwards they are as before."""
+    """Seed the global generators of Python, numpy and torch inside the context, and restore them afterwards."""
     import torch
 
     with own_generators():
         random.seed(seed)
-        np.random.seed(seed)  # it is the global generator that a method might use
+        np.random.seed(seed)  # the global generator, which a method might use
         torch.manual_seed(seed)
         yield
 
@@ -87,7 +87,7 @@ def _ask(model: Model, verb: str, things: list[Any]) -> list[Any]:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two answers are the same up to rounding; what they cost and their notes may differ."""
+    """Whether two answers are the same up to rounding; their costs and notes may differ."""
     if isinstance(one, Choice) and isinstance(other, Choice):
         same = (one.decision, one.status, one.reply) == (other.decision, other.status, other.reply)
         return same and _near(one.probabilities, other.probabilities)

@@ -18,18 +18,18 @@ from evenhand.testing.tally_checks import check_tally
 def check_benchmark(benchmark: Benchmark, model: Model | None = None, limit: int = 40) -> None:
     """Check that a benchmark keeps its contract, on its first `limit` items.
 
-    Items have unique, stable ids, and clusters; answers survive storage; the tally is additive over items, in whatever
-    order they come; every metric is described, and vectorised; grades, where there are any, fit the items and the
-    tally's groups; the right options that it names are options, and they alone are graded as right; its pairs differ,
-    and belong to one item each.
+    Items have unique, stable ids, and clusters; answers survive storage; the tally is additive over items, in any
+    order; every metric is described, and vectorised; grades, if there are any, fit the items and the tally's groups;
+    the right options that it names are options, and they alone are graded as right; its pairs differ, and belong to
+    one item each.
 
     Args:
-        benchmark: What is checked.
-        model: Is asked; None for a tiny random model, which skips what is too long for it.
-        limit: How many items, from the first on.
+        benchmark: The benchmark to check.
+        model: The model to ask; None for a tiny random model, which skips what is too long for it.
+        limit: Number of items to check, from the first on.
 
     Raises:
-        NonconformingError: It does not; the message says where, and what to do about it.
+        NonconformingError: It does not keep the contract; the message says where, and what to do about it.
     """
     model = model or tiny_model(texts=[], too_long="skip")
     items = list(benchmark.load())[:limit]
@@ -54,10 +54,10 @@ def _check_clusters(items: list[Any]) -> None:
             cluster = item.cluster
         except AttributeError as error:
             raise NonconformingError(
-                f"{item.id}: the item has no cluster. Give items a field or property `cluster: str`, what an item "
-                "shares with its likes, such as its template; items that share nothing have their id"
+                f"{item.id}: the item has no cluster. Give items a field or property `cluster: str`, such as the "
+                "template that several items share; for items that share nothing, their id"
             ) from error
-        demand(isinstance(cluster, str), f"{item.id}: its cluster is {cluster!r}, which is not a text")
+        demand(isinstance(cluster, str), f"{item.id}: its cluster is {cluster!r}, which is not a string")
 
 
 def _check_grades(benchmark: Benchmark, items: list[Any], answers: Sequence[Any]) -> None:
@@ -104,7 +104,7 @@ def _check_gold(benchmark: Benchmark, items: list[Any]) -> None:
 
 
 def _check_other_options(benchmark: Benchmark, item: Any, right: int | None, count: int) -> None:
-    """No option but the one that `gold` names is graded as right."""
+    """Check that no option but the one that `gold` names is graded as right."""
     others = [Choice(option) for option in range(count) if option != right]
     for answer, grade in zip(others, benchmark.grades([item] * len(others), others) or (), strict=False):
         demand(
@@ -117,9 +117,9 @@ def _check_other_options(benchmark: Benchmark, item: Any, right: int | None, cou
 def _check_pairs(benchmark: Benchmark, items: list[Any]) -> None:
     try:
         of_nothing, pairs = benchmark.pairs([]), benchmark.pairs(items)
-    except SettingsError:  # a set that nobody should train on
+    except SettingsError:  # a benchmark that must not be trained on
         return
-    demand((of_nothing is None) == (pairs is None), "pairs([]) must be None where pairs(items) is, and nowhere else")
+    demand((of_nothing is None) == (pairs is None), "pairs([]) must be None if pairs(items) is, and only then")
     demand(not of_nothing, "pairs([]) must be empty")
     for pair in pairs or ():
         demand(isinstance(pair, Pair), f"pairs() gave {type(pair).__name__}, not Pair")

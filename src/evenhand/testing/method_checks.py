@@ -32,25 +32,25 @@ def check_method(
     batch_dependent: bool = False,
     others: Iterable[Method] = (),
 ) -> Model:
-    """Check that a method keeps its contract; returns the mitigated model for further tests.
+    """Check that a method keeps its contract, and return the mitigated model for further tests.
 
-    It must not change the model it is given, neither its weights nor its answers; be rebuilt from its spec; answer
-    every question with a distribution over the options or an honest lack of one, whatever else is asked in the same
-    call; be deterministic, whatever state the global random generators are in; have a fingerprint that tells it from
-    the model and from the same method with other settings; and survive saving and loading. That it is rebuilt is
-    checked where it is registered, and so is saving, unless its result is a model that `load` opens without it.
+    It must not change the weights or answers of the model that it is given; be rebuilt from its spec; answer every
+    question with a distribution over the options or state that there is none, whatever else is asked in the same call;
+    be deterministic, whatever the state of the global random generators; have a fingerprint that differs from those of
+    the model and of the same method with other settings; and survive saving and loading. Rebuilding is checked only if
+    the method is registered, and so is saving, unless the result is a model that `load` opens without the method.
 
     Args:
-        method: What is checked.
-        model: What it is applied to; None for a tiny random model.
-        data: What it may fit on.
+        method: The method to check.
+        model: The model that it is applied to; None for a tiny random model.
+        data: Data that it may fit on.
         batch_dependent: Whether an answer may depend on the other questions of the call, as for a method that
             estimates a prior from them.
-        others: Instances that differ from `method` in one setting each, whose fingerprints must differ where their
-            answers do. Without training data they are made from the types of the settings as well.
+        others: Instances that differ from `method` in one setting each, whose fingerprints must differ if their
+            answers do. Without training data, instances are also made from the types of the settings.
 
     Raises:
-        NonconformingError: It does not; the message says where, and what to do about it.
+        NonconformingError: It does not keep the contract; the message says where, and what to do about it.
     """
     model = model or tiny_model(source="demo")
     reason = method.unsupported_reason(model, data)
@@ -75,21 +75,21 @@ def check_method(
 
 
 def _applied(method: Method, model: Model, data: TrainData | None, untouched: Answers) -> tuple[Model, Answers]:
-    """The mitigated model and its answers; the model below is the same afterwards."""
+    """Return the mitigated model and its answers, and check that the model below has not changed."""
     before = model.fingerprint
     with random_state(1):
         mitigated = check_mitigated(method.apply(model, data))
         with checked(mitigated, model):
             answers = answers_of(mitigated)
     model.rehash()
-    demand(model.fingerprint == before, f"{CHANGED}: its fingerprint is another. Leave it as it is: {COPY}")
+    demand(model.fingerprint == before, f"{CHANGED}: its fingerprint has changed. Leave the model as it is: {COPY}")
     same = same_answers(answers_of(model), untouched)
-    demand(same, f"{CHANGED}: it answers differently now. Leave it as it is: {COPY}")
+    demand(same, f"{CHANGED}: it answers differently now. Leave the model as it is: {COPY}")
     return mitigated, answers
 
 
 def _check_repeatable(method: Method, model: Model, data: TrainData | None, mitigated: Model, answers: Answers) -> None:
-    """Asked again, and applied again, it answers the same, whatever the state of the global generators."""
+    """Check that it answers the same when applied or asked again, in any state of the global generators."""
     seed = (
         "draw from random.Random(self.seed), or from a torch generator of that seed"
         if any(name == "seed" for name in method.settings)
@@ -111,7 +111,7 @@ def _check_repeatable(method: Method, model: Model, data: TrainData | None, miti
 
 
 def _tried(other: Method, model: Model) -> Model | None:
-    """What an instance with a made-up setting makes of a model; None where it refuses that, in whatever way."""
+    """Apply an instance with a made-up setting; None if it refuses or fails in any way."""
     try:
         return None if other.unsupported_reason(model) else other.apply(model)
     except Exception:  # a text may be the name of a file, a number the key of a table
@@ -119,7 +119,7 @@ def _tried(other: Method, model: Model) -> Model | None:
 
 
 def _check_told_apart(method: Method, other: Method, changed: Model, mitigated: Model, answers: Answers) -> None:
-    """Another instance has another fingerprint, unless it answers the same."""
+    """Check that another instance has another fingerprint, unless it answers the same."""
     if changed.fingerprint == mitigated.fingerprint:
         differing = [f"{k}={other.settings[k]!r}" for k, v in method.settings.items() if other.settings.get(k) != v]
         demand(
@@ -131,7 +131,7 @@ def _check_told_apart(method: Method, other: Method, changed: Model, mitigated: 
 
 
 def _check_saved(method: Method, model: Model, mitigated: Model, answers: Answers) -> None:
-    """A registered method is built again from its spec, and its result is what it was after saving and loading."""
+    """Check that a registered method is built again from its spec, and that its result survives saving and loading."""
     registered = method.name in registry.methods.names()
     if registered:
         again = registry.build_method(method.spec)
@@ -153,19 +153,19 @@ def _check_saved(method: Method, model: Model, mitigated: Model, answers: Answer
 
 
 def _opened(mitigated: Model, folder: Path) -> Model:
-    """The model saved to a folder and loaded again."""
+    """Save a model to a folder and load it again."""
     try:
-        return load(mitigated.save(folder), trust_folder=True)  # its base may lie anywhere
+        return load(mitigated.save(folder), trust_folder=True)  # its base may be anywhere
     except Exception as error:
         told = f"{type(error).__name__}: {error}"
         raise NonconformingError(
-            f"saved, it cannot be loaded again ({told}). What it learned belongs into Mitigated(..., keep=), which "
+            f"saved, it cannot be loaded again ({told}). What it learned belongs in Mitigated(..., keep=), which "
             "writes it to a folder, and restore(model, folder), which reads it"
         ) from error
 
 
 def _identity(made: Model, loaded: Model) -> Any:
-    """What of a fingerprint outlives saving: that of weights in memory differs from that of the same ones in files."""
+    """Return what a fingerprint keeps when saved: that of weights in memory differs from that of the same in files."""
     if isinstance(made, Mitigated) and isinstance(loaded, Mitigated):
         moved = copy.copy(made)
         moved.base = loaded.base

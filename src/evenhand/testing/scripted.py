@@ -11,7 +11,7 @@ from evenhand.interfaces import Ability, Choice, Dialogue, Model, Question, Repl
 
 
 class ScriptedModel(Model):
-    """A fake model that answers by a script and keeps what it was asked, for exact tests of transcripts."""
+    """A fake model that answers by a script and records what it was asked, for exact tests of transcripts."""
 
     def __init__(
         self,
@@ -19,12 +19,12 @@ class ScriptedModel(Model):
         decide: Callable[[Question], int | None] = lambda question: 0,
         abilities: frozenset[Ability] = frozenset({"choose", "generate"}),
     ) -> None:
-        """Take the script.
+        """Set the script.
 
         Args:
-            reply: From a dialogue to the reply; None is a reply that never came.
-            decide: From a question to the chosen identity; None is unparsed.
-            abilities: What it claims to be able to do.
+            reply: Returns the reply to a dialogue; None stands for a missing reply.
+            decide: Returns the option chosen for a question; None is an unparsed answer.
+            abilities: Abilities that the model claims to have.
         """
         self.name = "scripted"
         self.reply, self.decide, self._abilities = reply, decide, abilities
@@ -35,16 +35,16 @@ class ScriptedModel(Model):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """As claimed."""
+        """The abilities given to the constructor."""
         return self._abilities
 
     @property
     def fingerprint(self) -> str:
-        """Of nothing but the name: a script has no content to hash."""
+        """Hash of a fixed name, as a script has no content to hash."""
         return digest("scripted")
 
     def choose(self, questions: Sequence[Question]) -> list[Choice]:
-        """Decide by script."""
+        """Choose by the script."""
         self.questions += questions
         out = []
         for q in questions:
@@ -53,17 +53,17 @@ class ScriptedModel(Model):
         return out
 
     def generate(self, dialogues: Sequence[Dialogue], sampling: Sampling = Sampling()) -> list[Reply]:
-        """Reply by script."""
+        """Reply by the script."""
         self.dialogues += dialogues
         return [Reply(self.reply(d), Usage(1)) for d in dialogues]
 
     def save(self, folder: Any) -> Any:
-        """Not possible."""
+        """Raise an error, as a script cannot be saved."""
         raise EvenhandError("a scripted model cannot be saved")
 
 
 def questions(count: int = 5) -> list[Question]:
-    """A few questions with two to four options, made of words that the tiny models know."""
+    """Make questions with two to four options, from words that the tiny models know."""
     words = ("dog", "cat", "letter", "question")
     return [
         Question(

@@ -16,7 +16,7 @@ def check_tally(benchmark: Benchmark, items: Sequence[Any], answers: Sequence[An
     """Check `tally` and `compute` on the answers of one model.
 
     Raises:
-        NonconformingError: They break the contract; the message says how.
+        NonconformingError: One of them breaks the contract; the message says how.
     """
     tally = benchmark.tally(items, answers)
     _check_names(tally, items)
@@ -32,15 +32,15 @@ def _check_names(tally: Tally, items: Sequence[Any]) -> None:
     demand(tally.sums.shape[:2] == shape, f"tally sums are {tally.sums.shape}, clusters and groups {shape}")
     demand(
         len(tally.strata) == len(tally.clusters),
-        f"the tally has {len(tally.strata)} strata for {len(tally.clusters)} clusters; name one per cluster, which is "
-        '"" where there are none',
+        f"the tally has {len(tally.strata)} strata for {len(tally.clusters)} clusters; name one per cluster, "
+        'or "" if there are none',
     )
     wanted, found = {i.cluster for i in items}, set(tally.clusters)
     wrong = [f"{name!r} is missing" for name in sorted(wanted - found)]
     wrong += [f"no item has {name!r}" for name in sorted(found - wanted)]
     demand(not wrong, f"the tally's clusters are not those of the items: {', '.join(wrong[:3])}")
     demand(
-        "overall" in tally.groups, f"groups must hold 'overall', in which every item is; they are {list(tally.groups)}"
+        "overall" in tally.groups, f"groups must have 'overall', in which every item is; they are {list(tally.groups)}"
     )
     for what, names in (("clusters", tally.clusters), ("groups", tally.groups)):
         twice = [name for name in names if names.count(name) > 1]
@@ -48,7 +48,7 @@ def _check_names(tally: Tally, items: Sequence[Any]) -> None:
 
 
 def _check_sums(benchmark: Benchmark, tally: Tally, items: Sequence[Any], answers: Sequence[Any]) -> None:
-    """The sums of halves add up to the whole, and those of the items in another order are the same."""
+    """Check that the sums of halves add up to the whole, and do not depend on the order of the items."""
     parts = [benchmark.tally(*part) for part in _halves(benchmark, items, answers)]
     overall = tally.total[tally.groups.index("overall")]
     added = sum(p.total[p.groups.index("overall")] for p in parts)
@@ -64,14 +64,14 @@ def _check_sums(benchmark: Benchmark, tally: Tally, items: Sequence[Any], answer
         demand(
             np.allclose(sums, turned[cluster, group]),
             f"the tally depends on the order of the items: in reverse the sums of cluster {cluster!r} in group "
-            f"{group!r} are others; add up what item and answer say, whatever came before",
+            f"{group!r} differ; add up what each item and answer give by themselves",
         )
 
 
 def _halves(
     benchmark: Benchmark, items: Sequence[Any], answers: Sequence[Any]
 ) -> list[tuple[Sequence[Any], Sequence[Any]]]:
-    """The first and the second half of the items; whole clusters where a benchmark has rows of several answers."""
+    """Divide the items into halves, by whole clusters if a benchmark has rows of several answers."""
     half = len(items) // 2
     if not (isinstance(benchmark, RowBenchmark) and type(benchmark).joint_rows is not RowBenchmark.joint_rows):
         return [(items[:half], answers[:half]), (items[half:], answers[half:])]
@@ -91,7 +91,7 @@ def _by_name(tally: Tally) -> dict[tuple[str, str], Array]:
 
 
 def _check_vectorised(benchmark: Benchmark, tally: Tally) -> dict[str, Measured]:
-    """Every metric is one value per leading place, which depends on the sums of that place alone."""
+    """Check that every metric has one value per leading place, which depends on the sums of that place alone."""
     values = _computed(benchmark, tally.total)
     described = [m.name for m in benchmark.metrics]
     demand(sorted(values) == sorted(described), f"metrics {sorted(values)} but described {sorted(described)}")
@@ -104,8 +104,8 @@ def _check_vectorised(benchmark: Benchmark, tally: Tally) -> dict[str, Measured]
             both, first = _part(stacked[name], part), _part(alone[name], part)
             demand(
                 _same(both, np.stack(whole)) and _same(first, whole[0][:1]),
-                f"{name} is not vectorised over leading dimensions: its {part} depends on other sums than its own. "
-                "Take statistics as sums[..., k], and neither add up nor pick along another axis than the last",
+                f"{name} is not vectorised over leading dimensions: its {part} depends on sums of other places. "
+                "Take statistics as sums[..., k], and neither add up nor select along another axis than the last",
             )
     return values
 
@@ -116,7 +116,7 @@ def _computed(benchmark: Benchmark, sums: Array) -> dict[str, Measured]:
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
         raise NonconformingError(
             f"compute() is not vectorised over leading dimensions: with sums of shape {sums.shape} it raised "
-            f"{type(error).__name__}: {error}. Take statistics as sums[..., k], and choose with np.where, not with if"
+            f"{type(error).__name__}: {error}. Take statistics as sums[..., k], and decide with np.where, not with if"
         ) from error
 
 
@@ -129,7 +129,7 @@ def _same(one: Array, other: Array) -> bool:
 
 
 def _check_form(info: Metric, whole: Measured, clusters: Measured) -> None:
-    """Values keep to the metric's range, and a proportion is a count over n: those of the clusters add up."""
+    """Check that values are in the metric's range, and that a proportion is a count over n that clusters add up to."""
     for value in (*np.ravel(whole.value), *np.ravel(clusters.value)):
         inside = np.isnan(value) or info.range[0] - 1e-9 <= value <= info.range[1] + 1e-9
         demand(bool(inside), f"{info.name} is {value:g}, outside its range {info.range}")

@@ -12,10 +12,10 @@ from evenhand.interfaces import Method
 
 
 def variants(method: Method) -> list[Method]:
-    """For each setting of which another value could be found, the method with that value.
+    """Return the method with another value of one setting, for each setting for which one can be found.
 
-    Of a list there are several, as the shorter one may be of no use and the longer one may mean the same. A value of
-    another kind than a number, a flag, a text, a choice among words, or a list of these is left as it is.
+    For a list there are several, as the shorter one may be invalid and the longer one may mean the same. A value other
+    than a number, a flag, a text, a choice among words, or a list of these is left as it is.
     """
     hints = get_type_hints(type(method), include_extras=True)
     found = []
@@ -28,16 +28,16 @@ def variants(method: Method) -> list[Method]:
 
 
 def _built(method: Method, name: str, values: Iterator[Any]) -> Iterator[Method]:
-    """The method with each of the values that it accepts for a setting."""
+    """Yield the method with each of the values that it accepts for a setting."""
     for value in values:
         try:
             yield type(method).build(**{**method.settings, name: value})
-        except SettingsError:  # out of its range, or at odds with another setting
+        except SettingsError:  # out of its range, or in conflict with another setting
             continue
 
 
 def _others(value: Any, hint: Any) -> Iterator[Any]:
-    """Values that a setting might take instead, the most likely first."""
+    """Yield values that a setting might take instead, the most likely first."""
     kinds = list(_kinds(hint))
     yield from (word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind) if word != value)
     if isinstance(value, bool):
@@ -55,7 +55,7 @@ def _others(value: Any, hint: Any) -> Iterator[Any]:
 
 
 def _longer_and_shorter(value: Any, kinds: Sequence[Any]) -> Iterator[Any]:
-    """A tuple or list without its last element, and with it twice; an empty one gets an element."""
+    """Yield a tuple or list without its last element, and with it twice; an empty one gets an element."""
     if value:
         yield from (value[:-1], value + value[-1:])
     else:
@@ -63,12 +63,12 @@ def _longer_and_shorter(value: Any, kinds: Sequence[Any]) -> Iterator[Any]:
 
 
 def _first(kinds: Sequence[Any]) -> list[Any]:
-    """A value of each simple kind; the blank keeps the text from being a name on the hub."""
+    """Return a value of each simple kind; the blank keeps the text from being a name on the hub."""
     return [value for kind, value in ((int, 1), (float, 0.5), (str, "a text")) if kind in kinds]
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
-    """The types that an annotation is made of, seen through unions and `Annotated`."""
+    """Yield the types that an annotation consists of, including those inside unions and `Annotated`."""
     yield hint
     if get_origin(hint) is not Literal:
         for part in get_args(hint):

@@ -1,4 +1,4 @@
-"""What methods that train share: hold-outs, losses without full logits, the loop, adapters, the steps of a training.
+"""What methods that train share: held-out items, losses without all logits, the loop, adapters, steps of a training.
 
 For a causal language model: `layout_of` and `finish_of` once; then `pack` the sequences of a step, and `causal_lm_loss`
 of each batch. `TrainedMethod` is the base class of methods that train. Names are imported when they are first used.

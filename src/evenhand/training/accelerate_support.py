@@ -1,8 +1,8 @@
-"""accelerate's processes, devices and casts, for one training after another in the same process.
+"""Processes, devices and mixed precision by accelerate, for several trainings in the same process.
 
-accelerate keeps the device and precision that a process asked for first. Forgetting them needs a function that it does
-not document (`AcceleratorState._reset_state`), so `supported` looks for it once. Where it is missing, `OneProcess` does
-the little that a training in a single process needs, with the same results.
+accelerate keeps the device and precision that a process asked for first. Resetting them takes an undocumented function
+(`AcceleratorState._reset_state`), so `supported` checks once whether it exists. If it does not, `OneProcess` does what
+a training in a single process needs, with the same results.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def processes(device: str | None, precision: str) -> Processes:
-    """The processes of a training: each with the whole module, or sharded where FSDP2 was asked for.
+    """Return the processes of a training, each with the whole module, or with shards of it if FSDP2 was requested.
 
-    FSDP2 is asked for as `accelerate launch --use_fsdp --fsdp_version 2` does: by `ACCELERATE_USE_FSDP=true` and
-    `FSDP_VERSION=2`. One process alone shards nothing.
+    FSDP2 is requested as `accelerate launch --use_fsdp --fsdp_version 2` does: by `ACCELERATE_USE_FSDP=true` and
+    `FSDP_VERSION=2`. A single process shards nothing.
 
     Args:
-        device: Such as "cpu" or "cuda:1"; None takes the GPU where there is one.
+        device: Such as "cpu" or "cuda:1"; None uses the GPU if there is one.
         precision: no, bf16, fp16, or auto.
 
     Raises:
@@ -50,7 +50,7 @@ def processes(device: str | None, precision: str) -> Processes:
 
 @cache
 def supported() -> bool:
-    """Whether this version of accelerate can forget the device and precision that were asked for first."""
+    """Whether this version of accelerate can reset the device and precision that a process asked for first."""
     from accelerate.state import AcceleratorState
 
     try:
@@ -60,10 +60,10 @@ def supported() -> bool:
 
 
 def accelerator(device: str | None, precision: str) -> Any:
-    """An `accelerate.Accelerator`, or `OneProcess`, for a device and a precision.
+    """Return an `accelerate.Accelerator`, or `OneProcess`, for a device and a precision.
 
     Args:
-        device: Such as "cpu" or "cuda:1"; None takes the GPU where there is one.
+        device: Such as "cpu" or "cuda:1"; None uses the GPU if there is one.
         precision: no, bf16, fp16, or auto.
 
     Raises:
@@ -72,7 +72,7 @@ def accelerator(device: str | None, precision: str) -> Any:
     import torch
     from accelerate import Accelerator
 
-    sharding_wanted()  # refuses what cannot be used
+    sharding_wanted()  # raises if the launch cannot be used
     device = device or ("cuda" if torch.cuda.is_available() else "")
     precision = resolved_precision(precision, device)
     if device.startswith("cuda:"):
@@ -97,7 +97,7 @@ def _refuse_shared_device(made: Any, device: str) -> None:
 
 
 def _anew(device: str, precision: str) -> Any:
-    """For another device or precision than accelerate was asked for first."""
+    """Return an accelerator for another device or precision than the process asked for first."""
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
@@ -107,23 +107,23 @@ def _anew(device: str, precision: str) -> Any:
     if PartialState().num_processes > 1:
         raise SettingsError(
             f"this version of accelerate cannot change to device={device or 'auto'} and precision={precision} within a "
-            "process: launch anew for each training"
+            "process: start a new launch for each training"
         )
     return OneProcess(device, precision)
 
 
 class OneProcess:
-    """What trainings use of `accelerate.Accelerator`, for a single process without its shared state."""
+    """The part of `accelerate.Accelerator` that trainings use, for a single process and without shared state."""
 
     num_processes = 1
     process_index = 0
     is_main_process = True
 
     def __init__(self, device: str, precision: str) -> None:
-        """Take a device ("" is the CPU) and a precision.
+        """Set the device ("" is the CPU) and the precision.
 
         Raises:
-            SettingsError: fp16, whose gradients have to be scaled.
+            SettingsError: The precision is fp16, whose gradients have to be scaled.
         """
         import torch
 
@@ -135,7 +135,7 @@ class OneProcess:
         self.device, self._half = torch.device(device or "cpu"), precision == "bf16"
 
     def prepare_model(self, module: nn.Module, evaluation_mode: bool = False) -> nn.Module:
-        """Cast the products of a module's forward pass, in place; what it returns is float32."""
+        """Make a module's forward pass use the precision, in place; its outputs are float32."""
         import torch
         from accelerate.utils import convert_outputs_to_fp32
 
@@ -145,24 +145,24 @@ class OneProcess:
         return module
 
     def unwrap_model(self, module: nn.Module, keep_fp32_wrapper: bool = False) -> nn.Module:
-        """Take the casts off again."""
+        """Undo `prepare_model`."""
         if self._half and not keep_fp32_wrapper:
             vars(module).pop("forward", None)
         return module
 
     def prepare_optimizer(self, optimizer: Any) -> Any:
-        """The optimizer as it is."""
+        """Return the optimizer unchanged."""
         return optimizer
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss."""
+        """Compute the gradients of a loss."""
         loss.backward()  # type: ignore[no-untyped-call]
 
     def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], norm: float) -> None:
-        """Bound the norm of the gradients."""
+        """Clip the gradients to a maximum norm, in place."""
         import torch
 
         torch.nn.utils.clip_grad_norm_(parameters, norm)
 
     def wait_for_everyone(self) -> None:
-        """There is nobody to wait for."""
+        """Do nothing, as there is no other process."""

@@ -1,4 +1,4 @@
-"""The loss of causal language models, without their logits: from the hidden states before the output embedding."""
+"""The loss of causal language models, from the hidden states before the output embedding instead of all logits."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def finish_of(module: PreTrainedModel) -> Finish:
-    """What a model does to its logits after the output embedding (soft cap, scale), found by trying.
+    """Find out by a probe what a model does to its logits after the output embedding (soft cap, scale).
 
     Raises:
-        SettingsError: It does something else.
+        SettingsError: The model does something else to them.
     """
     words = int(module.config.get_text_config().vocab_size)
     with evaluating(module):
@@ -41,16 +41,16 @@ def finish_of(module: PreTrainedModel) -> Finish:
 def causal_lm_loss(
     module: PreTrainedModel, batch: Batch, *, finish: Finish, chunk: int = CHUNK, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The value of `module(input_ids, labels=labels).loss`, from any layout and without its logits.
+    """Return the value of `module(input_ids, labels=labels).loss`, for any layout and without holding all logits.
 
-    Losses that a model adds of its own accord, such as a router's, are not in it.
+    Losses that a model adds itself, such as a router's, are not included.
 
     Args:
         module: A causal language model of transformers, adapters included.
-        batch: One of `evenhand.training.pack`.
+        batch: From `evenhand.training.pack`.
         finish: From `finish_of`.
-        chunk: Most rows of logits held at once.
-        reduction: "mean" over the predicted tokens, or "sum", where several batches make one step.
+        chunk: Maximum number of rows of logits in memory at once.
+        reduction: "mean" over the predicted tokens, or "sum", for steps of several batches.
     """
     if NODES in batch.inputs:
         return _shared_loss(module, batch, finish, chunk, reduction)
@@ -66,7 +66,7 @@ def causal_lm_loss(
 
 
 def _shared_loss(module: PreTrainedModel, batch: Batch, finish: Finish, chunk: int, reduction: Reduction) -> Tensor:
-    """The loss over a trie, where a token that several sequences share is predicted once and counts as often."""
+    """Return the loss over a trie; a token that several sequences share is predicted once and counted for each."""
     counted = batch.labels[0, 1:] != IGNORED
     nodes, targets = batch.inputs[NODES][0, :-1][counted], batch.labels[0, 1:][counted]
     # sorted by node

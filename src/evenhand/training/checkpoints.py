@@ -1,23 +1,22 @@
-"""Checkpoints of a training: a folder per epoch, whole or absent, from which a killed run continues. No pickle is run.
+"""Checkpoints of a training: a folder per epoch, complete or absent, from which a killed run resumes. No pickle is run.
 
-Each has the checksums of its files. One that is damaged is moved aside, and the training begins at the one before it,
-where there is one, or anew.
+Each has the checksums of its files. A damaged one is moved aside, and the training continues from the previous one, or
+starts again if there is none.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from evenhand.core import file_io
-from evenhand.core.checksums import LIST, damage_of_folder, seal_folder
+from evenhand.core.artifacts import kept_nowhere
+from evenhand.core.checksums import LIST
 from evenhand.errors import RunError, SettingsError, reason
+from evenhand.training.checkpoint_folders import CheckpointFolders, set_aside
 from evenhand.training.dtensor_support import laid_out_as, whole
 
 if TYPE_CHECKING:
@@ -26,20 +25,16 @@ if TYPE_CHECKING:
 
 Weights = dict[str, "Tensor"]
 Curve = list[dict[str, float]]
-PREFIX = "checkpoint"
-NAME = re.compile(rf"{PREFIX}-\d+", re.ASCII)
-ASIDE = re.compile(rf"{NAME.pattern}{re.escape(file_io.DAMAGED)}\d+", re.ASCII)
-"""Name of a damaged one that was moved aside."""
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError)
-"""What reading a checkpoint of an earlier version raises that is damaged; later ones have checksums."""
+"""Errors from reading a damaged checkpoint of an earlier version; later versions write checksums."""
 
 
 def weights_of(module: nn.Module, keep: bool = True) -> Weights:
-    """Whole copies of the parameters that are trained; the others, and buffers, are not changed by a training.
+    """Copy the trained parameters as whole tensors; other parameters and buffers are not changed by a training.
 
     Args:
-        module: Sharded or whole; where it is sharded, all processes have to ask for them together.
-        keep: False only takes part, and returns nothing.
+        module: Sharded or whole; if it is sharded, all processes must call this together.
+        keep: False only takes part in the gathering, and returns nothing.
     """
     named = module.named_parameters()
     gathered = {name: whole(p, keep) for name, p in named if p.requires_grad}
@@ -47,11 +42,11 @@ def weights_of(module: nn.Module, keep: bool = True) -> Weights:
 
 
 def state_of(optimizer: Optimizer, keep: bool = True) -> dict[str, Any]:
-    """An optimizer's state with whole tensors on the CPU.
+    """Return an optimizer's state with whole tensors on the CPU.
 
     Args:
-        optimizer: Of sharded or whole parameters; where they are sharded, all processes have to ask together.
-        keep: False only takes part, and returns tensors without numbers.
+        optimizer: Has sharded or whole parameters; if they are sharded, all processes must call this together.
+        keep: False only takes part in the gathering, and returns empty tensors.
     """
     import torch
 
@@ -64,7 +59,7 @@ def state_of(optimizer: Optimizer, keep: bool = True) -> dict[str, Any]:
 
 
 def put(module: nn.Module, weights: Weights) -> None:
-    """Write weights into the parameters of the same names."""
+    """Copy weights into the parameters of the same names."""
     import torch
 
     with torch.no_grad():
@@ -77,78 +72,73 @@ class Checkpoints:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
-        """Take a place.
+        """Use a folder.
 
         Args:
-            folder: Where they lie; None keeps none.
-            settings: Of the training, so that nothing goes on from another one's.
+            folder: Folder of the checkpoints; None keeps none.
+            settings: Settings of the training; checkpoints with other settings are refused.
         """
         self.folder, self.settings = folder, dict(settings)
+        self._folders = CheckpointFolders(folder)
 
     def keep(self, curve: Sequence[Mapping[str, float]], now: Weights, best: Weights, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint beside the last one, and only then remove that.
+        """Write a checkpoint next to the last one, and only then remove the earlier ones.
 
         Args:
             curve: A row per epoch.
-            now: From `weights_of`.
-            best: The same after the best epoch.
+            now: Weights after this epoch, from `weights_of`.
+            best: Weights after the best epoch.
             state: From `state_of`.
         """
-        if self.folder is None:
-            return
-        fresh = self.folder / f"{PREFIX}-{len(curve):05d}"
-        part = self.folder / f".{fresh.name}.part"
         progress = {"settings": self.settings, "curve": list(curve)}
-        try:
-            _write(part, progress, now, best, state)
-            part.rename(fresh)
-            file_io.sync_folder(self.folder)
-        except Exception as error:  # of safetensors and torch, which have their own for a full disk
-            shutil.rmtree(part, ignore_errors=True)
-            raise RunError(
-                f"cannot write the checkpoint {fresh} ({reason(error)}); free some space and run again: the training "
-                "continues from the one before it"
-            ) from error
-        for old in self._all()[:-1]:
-            shutil.rmtree(old)
+        # now and best, and two numbers of AdamW for each weight
+        size = sum(4 * tensor.nbytes for tensor in now.values())
+        self._folders.keep(len(curve), size, lambda part: _write(part, progress, now, best, state))
+
+    def last_good(self) -> str:
+        """Say where the last checkpoint is, for the message of a training that cannot continue; "" if there is none."""
+        last = None if kept_nowhere(self.folder) else self._folders.last()
+        if last is None:
+            return ""
+        return f". The last good checkpoint is {last}, after {int(last.name.rpartition('-')[2])} epochs"
 
     def resume(self, module: nn.Module) -> tuple[Curve, Weights]:
-        """The curve and the best weights so far, with the module's weights put back; both are empty at the beginning.
+        """Restore the module's weights, and return the curve and the best weights so far; empty without a checkpoint.
 
         Args:
-            module: Whole.
+            module: The whole module, not sharded.
 
         Raises:
-            SettingsError: What lies there is of a training with other settings.
-            RunError: It cannot be read for now, such as for lack of memory or access; it stays where it is.
+            SettingsError: The checkpoint belongs to a training with other settings.
+            RunError: It cannot be read for now, such as for lack of memory or access; it is left in place.
             OSError: Likewise.
             MemoryError: Likewise.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        while (last := self._last()) is not None:
+        while (last := self._folders.last()) is not None:
             try:
                 content = json.loads((last / "progress.json").read_text())
                 settings, curve = content["settings"], content["curve"]
                 now, best = load_file(last / "weights.safetensors"), load_file(last / "best.safetensors")
             except (*UNREADABLE, SafetensorError) as error:
                 _raise_if_sound(last, error)
-                _set_aside(last, reason(error))
+                set_aside(last, reason(error))
                 continue
             if settings != self.settings:
-                raise SettingsError(f"{last} is of another training ({settings}); remove it to begin anew")
+                raise SettingsError(f"{last} belongs to another training ({settings}); remove it to start again")
             put(module, now)
             return curve, best
         return [], {}
 
     def resume_optimizer(self, optimizer: Optimizer) -> None:
-        """Put an optimizer's state back, laid out as its parameters are: whole, or sharded over processes.
+        """Restore an optimizer's state, laid out as its parameters are: whole, or sharded over processes.
 
         Args:
-            optimizer: Of the parameters that the checkpoint is of, in the same order.
+            optimizer: Has the parameters of the checkpoint, in the same order.
         """
-        last = self._last()
+        last = self._folders.last()
         if last is None:
             return
         import torch
@@ -157,7 +147,7 @@ class Checkpoints:
             state = torch.load(last / "optimizer.pt", weights_only=True)
         except (*UNREADABLE, EOFError, UnpicklingError) as error:
             _raise_if_sound(last, error)
-            raise RunError(f"the checkpoint {last} is damaged ({reason(error)}); remove it to begin anew") from error
+            raise RunError(f"the checkpoint {last} is damaged ({reason(error)}); remove it to start again") from error
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for n, known in state["state"].items():
             like = parameters[n]
@@ -167,59 +157,31 @@ class Checkpoints:
         optimizer.load_state_dict(state)
 
     def remove(self) -> None:
-        """Remove all of them, once the training has ended; those that were moved aside as well."""
-        for folder in (*self._all(), *self._all(ASIDE)):
-            shutil.rmtree(folder)
-
-    def _last(self) -> Path | None:
-        """The last checkpoint that is not damaged; those after it are moved aside."""
-        for folder in reversed(self._all()):
-            why = damage_of_folder(folder, folder / LIST)
-            if not why:
-                return folder
-            _set_aside(folder, why)
-        return None
-
-    def _all(self, name: re.Pattern[str] = NAME) -> list[Path]:
-        found = sorted(self.folder.glob(f"{PREFIX}-*")) if self.folder is not None else []
-        return [folder for folder in found if name.fullmatch(folder.name)]
+        """Remove all checkpoints after the training has ended, including those moved aside."""
+        self._folders.remove()
 
 
 def _write(part: Path, progress: Mapping[str, Any], now: Weights, best: Weights, state: Mapping[str, Any]) -> None:
-    """Write all files of a checkpoint, and last their checksums."""
+    """Write all files of a checkpoint."""
     import torch
     from safetensors.torch import save_file
 
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     save_file(now, part / "weights.safetensors")
     save_file(best, part / "best.safetensors")
     torch.save(dict(state), part / "optimizer.pt")
     (part / "progress.json").write_text(json.dumps(progress, indent=1))
-    file_io.sync_tree(part)
-    seal_folder(part, part / LIST)
 
 
 def _raise_if_sound(folder: Path, error: Exception) -> None:
-    """Pass an error on that does not come from a checkpoint's content: one of the machine, or with checksums that hold.
+    """Raise an error that does not come from a checkpoint's content: of the machine, or despite valid checksums.
 
-    torch raises RuntimeError where memory is short.
+    torch raises RuntimeError when memory is short.
     """
-    verified = (folder / LIST).is_file()  # by `_last`
+    verified = (folder / LIST).is_file()  # `last` has compared them
     if file_io.may_pass(error) or (verified and isinstance(error, OSError)):
         raise error
     if verified and isinstance(error, RuntimeError):
         raise RunError(
-            f"the checkpoint {folder} is as it was written, but cannot be read ({reason(error)}); free some memory and "
-            "run again, or remove it to begin anew"
+            f"the checkpoint {folder} is intact, but cannot be read ({reason(error)}); free some memory and "
+            "run again, or remove it to start again"
         ) from error
-
-
-def _set_aside(folder: Path, why: str) -> None:
-    aside = file_io.move_aside(folder)
-    warnings.warn(
-        f"the checkpoint {folder} is damaged ({why}): it is now {aside.name}, and the training continues from the one "
-        "before it, or begins anew",
-        UserWarning,
-        stacklevel=4,
-    )

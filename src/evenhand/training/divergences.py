@@ -1,7 +1,7 @@
 """Divergences between distributions over the same outcomes, from log-probabilities, in nats.
 
-Both directions are one function: KL(p || q), and with its arguments exchanged the reverse, KL(q || p). Outcomes without
-probability under the first distribution add nothing, as p log p goes to 0. Computed naively they give
+One function gives both directions: KL(p || q), and with its arguments exchanged the reverse, KL(q || p). Outcomes with
+probability 0 under the first distribution add nothing, as p log p goes to 0. Computed naively they give
 0 * (-inf - ...), which is nan.
 """
 
@@ -18,14 +18,14 @@ def kl(p: Tensor, q: Tensor, mass: Tensor | None = None) -> Tensor:
 
     Args:
         p: [..., outcomes] log-probabilities; -inf is an impossible outcome.
-        q: The same of the other distribution. Where it excludes what p allows, the divergence is infinite.
-        mass: [..., outcomes] probabilities of the first distribution, where they are known more exactly than exp(p).
+        q: The same for the other distribution. If it excludes an outcome that p allows, the divergence is infinite.
+        mass: [..., outcomes] probabilities of the first distribution, if they are known more exactly than exp(p).
 
     Returns:
         [...] nats, with gradients to both sides.
 
     Raises:
-        SettingsError: The two have different shapes; they would be compared outcome by outcome after broadcasting.
+        SettingsError: The shapes differ; broadcasting would compare outcomes that do not belong together.
     """
     if p.shape != q.shape:
         raise SettingsError(

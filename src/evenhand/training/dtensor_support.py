@@ -1,8 +1,8 @@
-"""Sharded parameters (DTensor): whole copies of them, shards of whole tensors, and which rows lie on this rank.
+"""Sharded parameters (DTensor): whole copies of them, shards of whole tensors, and which rows are on this rank.
 
-torch tells the rows in a function that it does not document. `supported` looks for
-`torch.distributed.tensor._utils.compute_local_shape_and_global_offset` once. Where it is missing, the rows are computed
-as `Shard(0)` is documented: in chunks of ceil(rows / ranks), as `torch.chunk` makes them.
+torch gives the rows in an undocumented function, `compute_local_shape_and_global_offset` of
+`torch.distributed.tensor._utils`. `supported` checks once whether it exists. If it does not, the rows are computed as
+documented for `Shard(0)`: in chunks of ceil(rows / ranks), as `torch.chunk` makes them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 Rows = tuple[int, int]
-"""First and last + 1 place of a shard in a parameter's first dimension."""
+"""First row of a shard in a parameter's first dimension, and last row + 1."""
 
 
 @cache
 def supported() -> bool:
-    """Whether this version of torch has the function."""
+    """Whether this version of torch has the undocumented function."""
     try:
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
     except ImportError:
@@ -29,7 +29,7 @@ def supported() -> bool:
 
 
 def rows_here(p: Tensor) -> Rows:
-    """Which rows of a parameter lie on this rank: all of one that is whole.
+    """Return which rows of a parameter are on this rank: all of them if it is not sharded.
 
     Args:
         p: A parameter, sharded along its first dimension or whole.
@@ -45,7 +45,7 @@ def rows_here(p: Tensor) -> Rows:
 
 
 def chunk(size: int, ranks: int, rank: int) -> Rows:
-    """The rows of a rank, of `size` rows over `ranks`; the last ranks may have fewer, or none."""
+    """Return the rows of a rank when `size` rows are divided over `ranks`; the last ranks may have fewer, or none."""
     each = -(-size // ranks)
     return min(rank * each, size), min((rank + 1) * each, size)
 
@@ -59,11 +59,11 @@ def _told(p: DTensor, size: int) -> Rows:
 
 
 def whole(tensor: Tensor, keep: bool = True) -> Tensor:
-    """A copy of the whole tensor on the CPU; where it is sharded, all ranks have to ask for it together.
+    """Copy the whole tensor to the CPU; if it is sharded, all ranks must call this together.
 
     Args:
         tensor: Sharded or whole.
-        keep: False only takes part, and returns an empty tensor.
+        keep: False only takes part in the gathering, and returns an empty tensor.
     """
     import torch
     from torch.distributed.tensor import DTensor
@@ -74,10 +74,10 @@ def whole(tensor: Tensor, keep: bool = True) -> Tensor:
 
 
 def laid_out_as(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's rows of a whole tensor that every rank has, laid out as another tensor of its shape.
+    """Return this rank's rows of a whole tensor, laid out as another tensor of its shape.
 
     Args:
-        tensor: Whole.
+        tensor: The whole tensor, the same on every rank.
         like: Sharded along its first dimension, or whole.
     """
     from torch.distributed.tensor import DTensor

@@ -1,6 +1,6 @@
-"""Whether a trained or edited model still gives scores: its logits of a few texts, in the model's own precision.
+"""Checks that a trained or edited model still gives finite logits for a few texts, in the model's own precision.
 
-Weights can be finite where what is computed with them is not: float16 ends at 65,504, and training is in float32.
+Logits can overflow although all weights are finite: float16 ends at 65,504, and training is in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evenhand.errors import DivergedError
 from evenhand.inference.scoring import input_device
 
 Ids = Sequence[int]
-"""A text in tokens."""
+"""Token ids of a text."""
 PROBES = (
     "The nurse told the doctor that she would be late because of the rain.",
     "He was born in 1947, moved to the city, and never came back.",
@@ -25,7 +25,7 @@ PROBES = (
 
 
 def probes(tokenizer: Any, context: int) -> list[Ids]:
-    """The sentences that every edited model is tried with, in its tokens; cut where its context ends."""
+    """Return the token ids of the sentences that every edited model is checked with, cut to its context length."""
     found = [list(tokenizer(text)["input_ids"])[:context] for text in PROBES]
     return [ids for ids in found if ids]
 
@@ -33,13 +33,13 @@ def probes(tokenizer: Any, context: int) -> list[Ids]:
 def count_broken(
     module: nn.Module, before: nn.Module, texts: Iterable[Ids], weights: Mapping[str, Tensor] | None = None
 ) -> int:
-    """Of how many texts a module's logits are not finite where those before the edit were.
+    """Count the texts for which a module's logits are not finite where those before the edit were.
 
     Args:
-        module: Is tried, in its own precision; one text at a time, without gradients.
-        before: The module before the edit; it is asked only where something is not finite.
-        texts: In tokens.
-        weights: By parameter name, to be tried in place of the module's own, which are left alone.
+        module: What is checked, in its own precision, one text at a time, without gradients.
+        before: The module before the edit; it is run only for texts with logits that are not finite.
+        texts: Token ids.
+        weights: By parameter name, used in place of the module's own, which are not changed.
     """
     return sum(_breaks(module, before, ids, weights or {}) for ids in texts)
 
@@ -47,17 +47,17 @@ def count_broken(
 def refuse_broken(
     module: nn.Module, before: nn.Module, texts: Iterable[Ids], remedy: str, *, what: str = "this edit"
 ) -> None:
-    """Refuse a trained or edited module that gives no scores.
+    """Refuse a trained or edited module whose logits are not finite.
 
     Args:
-        module: Is tried, in its own precision.
+        module: What is checked, in its own precision.
         before: The module before the training or the edit.
-        texts: In tokens, such as `probes`.
+        texts: Token ids, such as `probes`.
         remedy: What to do about it.
         what: What broke the logits, for the message.
 
     Raises:
-        DivergedError: The logits of a text are not finite, and were so before; the message ends with the remedy.
+        DivergedError: The logits of a text are not finite, but were before; the message ends with the remedy.
     """
     texts = list(texts)
     if broken := count_broken(module, before, texts):
@@ -65,12 +65,12 @@ def refuse_broken(
 
 
 def told(broken: int, texts: int, module: nn.Module, what: str = "this edit") -> str:
-    """What is wrong, in words."""
+    """Describe the problem for a message."""
     return f"the logits of {broken} of {texts} texts are not finite in {precision(module)} with {what}"
 
 
 def precision(module: nn.Module) -> str:
-    """The precision of a module's weights, such as "float16"."""
+    """Return the precision of a module's weights, such as "float16"."""
     return str(next(module.parameters()).dtype).removeprefix("torch.")
 
 
@@ -80,7 +80,7 @@ def _breaks(module: nn.Module, before: nn.Module, ids: Ids, weights: Mapping[str
 
 
 def _logits(module: Any, ids: Ids, weights: Mapping[str, Tensor]) -> Tensor:
-    """[1, tokens, vocabulary] on the CPU."""
+    """Return the logits of a text on the CPU, [1, tokens, vocabulary]."""
     row = torch.tensor([list(ids)], device=input_device(module))
     given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Gradient checkpointing: activations are computed anew in the backward pass instead of being kept.
+"""Gradient checkpointing: activations are recomputed in the backward pass instead of being stored.
 
-It changes no result: dropout draws the same numbers again, since the state of the generator is kept with each block.
+It changes no result: dropout draws the same numbers again, since the generator's state is stored with each block.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def checkpointed(module: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Compute the activations of a module's blocks anew in backward passes inside the context.
+    """Recompute the activations of a module's blocks in backward passes inside the context.
 
-    Keys and values are not cached meanwhile.
+    The KV cache is off meanwhile.
 
     Args:
         module: A model of transformers, adapters and wrappers included; in training mode.
         wanted: False does nothing.
 
     Raises:
-        SettingsError: The module cannot do that.
+        SettingsError: The module does not support gradient checkpointing.
     """
     if not wanted:
         yield
@@ -46,7 +46,7 @@ def checkpointed(module: nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 def _model_of(module: nn.Module) -> Any:
-    """The outermost model of transformers in a module."""
+    """Return the outermost model of transformers in a module."""
     from transformers import PreTrainedModel
 
     model = next((m for m in module.modules() if isinstance(m, PreTrainedModel)), None)
@@ -57,7 +57,7 @@ def _model_of(module: nn.Module) -> Any:
 
 
 def _switches(model: Any) -> tuple[Callable[[dict[str, bool]], None], Callable[[], None]]:
-    """What turns it on and off: renamed within version 5 of transformers; version 6 removes the first names."""
+    """Return what turns it on and off: version 5 of transformers renamed both, version 6 removes the old names."""
     if "activation_checkpointing_enable" in dir(model):
         return model.activation_checkpointing_enable, model.activation_checkpointing_disable
     return model.gradient_checkpointing_enable, model.gradient_checkpointing_disable

@@ -1,4 +1,4 @@
-"""Which examples are in a batch together: any, in random order, or those whose texts begin alike."""
+"""Grouping of examples into batches: in random order, or those together whose texts begin alike."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ GroupBy = Literal["none", "prefix"]
 def in_batches(
     examples: Sequence[T], size: int, random: Random, ids_of: Callable[[T], Sequence[int]], group_by: GroupBy = "none"
 ) -> list[list[T]]:
-    """All examples of an epoch once, in batches.
+    """Divide the examples of an epoch into batches; each example is in one of them.
 
     Args:
-        examples: What is learned from.
-        size: Examples in a batch; the last one may have fewer.
-        random: Draws the order of an epoch.
-        ids_of: The token ids of an example.
-        group_by: "none" draws examples in random order. "prefix" puts neighbours in the order of their token ids into
-            one batch, such as the questions of one template or subject; batches are in random order, and where they
-            begin is drawn, so that an example is not always with the same others. Gradients of a batch are then of like
-            examples, which changes what is learned.
+        examples: All examples of the epoch.
+        size: Examples in a batch; one batch may have fewer.
+        random: Draws the order.
+        ids_of: Returns the token ids of an example.
+        group_by: "none" draws examples in random order. "prefix" sorts them by token ids and puts neighbours into one
+            batch, such as the questions of one template or subject. Batches are in random order, and the borders
+            between them are drawn, so that an example is not always with the same others. The gradient of a batch then
+            comes from similar examples, which changes what is learned.
     """
     order = list(examples)
     random.shuffle(order)

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 NODES = "nodes"
-"""Among the inputs of a batch that shares beginnings: [1, n] which of the tokens that are fed each token is."""
+"""Key among the inputs of a batch that shares prefixes: [1, n] index of the fed token that each token stands for."""
 
 
 def final_hidden(module: PreTrainedModel, **inputs: Any) -> Tensor:
-    """[rows, length, H]: the input of the output embedding, with gradients; logits are made of one place a row.
+    """Return the input of the output embedding, [rows, length, H], with gradients; only one place per row gets logits.
 
     Args:
         module: A causal language model of transformers, adapters included.
-        inputs: What it is called with, `input_ids` [rows, length] among them. With `NODES` [1, n], which the module is
-            not given, the states are [1, n, H], those of a token that is fed once for each place that it stands in.
+        inputs: Arguments of the module, `input_ids` [rows, length] among them. With `NODES` [1, n], which is not passed
+            to the module, the states are [1, n, H]: that of a fed token for each place that it stands for.
 
     Raises:
-        SettingsError: The model puts tokens of its own before the text, so that places cannot be told.
+        SettingsError: The model puts virtual tokens before the text, so that places cannot be identified.
     """
     nodes: Tensor | None = inputs.pop(NODES, None)
     states = fed_hidden(module, inputs)
@@ -36,7 +36,7 @@ def final_hidden(module: PreTrainedModel, **inputs: Any) -> Tensor:
 
 
 def fed_hidden(module: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
-    """[rows * length, H]: the same of the tokens as they are fed; see `final_hidden`."""
+    """Return the states of the tokens as they are fed, [rows * length, H]; see `final_hidden`."""
     given = {name: _as_dtype(value, module.dtype) for name, value in inputs.items() if name != NODES}
     with caught(module.get_output_embeddings()) as seen:
         module(**{"use_cache": False, **given})
@@ -47,5 +47,5 @@ def fed_hidden(module: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _as_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """A mask in the dtype of a model, anything else as it is: torch 2.13 attends wrongly under one of another dtype."""
+    """Cast a mask to a model's dtype, and only a mask: torch 2.13 computes wrong attention with another dtype."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

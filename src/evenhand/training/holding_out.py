@@ -1,8 +1,8 @@
-"""Which items are learned from and which are held out: drawn by cluster, so that no text is on both sides.
+"""Division into training and held-out items: drawn by cluster, so that no text is on both sides.
 
 Items that share a text are in one cluster, and so are items that are linked through others. Clusters are drawn in the
-order of a seeded hash of their texts. The order of the items therefore decides nothing, and an item that is added later
-moves few others to the other side.
+order of a seeded hash of their texts. The result therefore does not depend on the order of the items, and an item that
+is added later moves few others to the other side.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Text = str | tuple[object, ...]
 def hold_out(
     items: Sequence[T], texts_of: Callable[[T], Iterable[Text]], fraction: float, seed: int, what: str = "held out"
 ) -> tuple[list[T], list[T]]:
-    """Items to learn from and items that are held out, both in the given order.
+    """Divide items into those to learn from and those that are held out, both in the given order.
 
     Args:
-        items: What is divided.
+        items: Items to divide.
         texts_of: The texts of an item, at least one; items that share one stay together.
         fraction: Fraction of the items to hold out, 0 to below 1. Whole clusters are drawn until it is reached; at
             least one is held out and at least one is learned from. 0 holds nothing out.
         seed: Seed of the draw.
-        what: What is drawn, which keeps draws of different things apart.
+        what: Name of the draw; draws of different names are independent.
 
     Raises:
         SettingsError: The fraction is out of range, or all items are in one cluster, which cannot be divided.
@@ -55,7 +55,7 @@ def hold_out(
 
 
 def _clusters(names: Sequence[Sequence[bytes]]) -> list[list[int]]:
-    """Indices of items that share a name, directly or through others, in the order of each cluster's lowest name."""
+    """Group the indices of items that share a name, directly or through others; clusters are ordered by lowest name."""
     parent = {name: name for some in names for name in some}
 
     def root(name: bytes) -> bytes:

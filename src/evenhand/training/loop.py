@@ -1,11 +1,11 @@
 """The training loop that every method shares: a module, its batches of an epoch, a batch's loss, and an evaluation.
 
-accelerate places the module, casts, and knows the processes; the rest is here: AdamW, linear warm-up and decay, clipped
-gradients, an evaluation after each epoch, the best weights kept, and a checkpoint of every epoch.
+accelerate places the module, applies mixed precision and manages the processes; the rest is here: AdamW, linear warm-up
+and decay, clipped gradients, an evaluation after each epoch, the best weights kept, and a checkpoint of every epoch.
 
-Several processes share the batches of each step. Under `accelerate launch --multi_gpu`, or torchrun, every one holds
-the whole module, and gradients are summed by hand instead of by DistributedDataParallel, whose wrapper does not see
-that a loss calls a module several times a step. Under `--use_fsdp --fsdp_version 2` the module is spread over them.
+Several processes share the batches of each step. Under `accelerate launch --multi_gpu`, or torchrun, each has the whole
+module, and gradients are summed here rather than by DistributedDataParallel, whose wrapper does not notice that a loss
+calls a module several times per step. Under `--use_fsdp --fsdp_version 2` the module is sharded over them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from evenhand.core.progress import track
-from evenhand.errors import EvenhandError, SettingsError
+from evenhand.errors import DivergedError, EvenhandError, SettingsError
 from evenhand.renaming import old_fields
 from evenhand.training import accelerate_support
 from evenhand.training.checkpoints import Checkpoints, Weights, put, state_of, weights_of
@@ -35,11 +35,11 @@ LearningRateDecay = Literal["linear", "none"]
 
 
 _FIRST_NAMES = {"warmup_ratio": "warm_up", "gradient_accumulation_steps": "accumulate", "max_grad_norm": "clip"}
-"""How checkpoints name what has been renamed, so that a training begun by an earlier version is resumed."""
+"""Earlier names of settings, which checkpoints keep so that a training begun by an earlier version is resumed."""
 
 
 class StepSettings(Protocol):
-    """Settings that methods which train in this loop have in common."""
+    """Settings shared by all methods that train in this loop."""
 
     @property
     def epochs(self) -> int:
@@ -47,7 +47,7 @@ class StepSettings(Protocol):
 
     @property
     def warmup_ratio(self) -> float:
-        """Fraction of all steps in which the learning rate rises."""
+        """Fraction of all steps during which the learning rate rises."""
 
     @property
     def gradient_accumulation_steps(self) -> int:
@@ -55,7 +55,7 @@ class StepSettings(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """Of AdamW."""
+        """Weight decay of AdamW."""
 
     @property
     def max_grad_norm(self) -> float:
@@ -73,37 +73,37 @@ class StepSettings(Protocol):
 @old_fields(warm_up="warmup_ratio", accumulate="gradient_accumulation_steps", clip="max_grad_norm")
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast."""
+    """Length, learning rate and other settings of a training."""
 
     epochs: int
     learning_rate: float
-    """The highest; reached after the warm-up, and zero at the end unless `learning_rate_decay` is none."""
+    """Peak learning rate, reached after the warm-up; it falls to 0 at the end unless `learning_rate_decay` is none."""
     warmup_ratio: float = 0.1
-    """Fraction of all steps in which the rate rises."""
+    """Fraction of all steps during which the learning rate rises."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    """Largest norm of a step's gradient; longer ones are scaled down to it. 0 scales none."""
+    """Maximum norm of a step's gradient; larger ones are scaled down to it. 0 turns this off."""
     gradient_accumulation_steps: int = 1
-    """Batches per step, of all processes together and at least one each; the last step of an epoch may have fewer."""
+    """Batches per step over all processes, at least one for each of them; the last step of an epoch may have fewer."""
     patience: int = 3
     """Epochs without a better evaluation after which training ends; 0 never ends early."""
     seed: int = 0
     device: str | None = None
-    """None takes the GPU where there is one."""
+    """Device to train on; None uses the GPU if there is one."""
     precision: str = "auto"
-    """Of the products: no, bf16, fp16, or auto: bf16 on GPUs that have it."""
+    """Precision of matrix products: no, bf16, fp16, or auto, which is bf16 on GPUs that have it."""
     learning_rate_decay: LearningRateDecay = "linear"
     """Whether the learning rate falls to 0 after the warm-up, or stays."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed anew in the backward pass instead of being kept: less memory, about a third more
+    """Whether activations are recomputed in the backward pass instead of being stored: less memory, about a third more
     time, and the same result."""
     group_by: GroupBy = "none"
     """Which examples a method puts into one batch (`evenhand.training.grouping`): any, in random order, or with
-    "prefix" those whose texts begin alike. That feeds shared beginnings less often; it changes the order of the
+    "prefix" those whose texts begin alike. Shared prefixes are then fed less often; it changes the order of the
     examples, and with it the result."""
 
     def __post_init__(self) -> None:
-        """Refuse what no training can follow."""
+        """Refuse values that no training can use."""
         counts = self.epochs, self.gradient_accumulation_steps
         if min(counts) < 1 or self.learning_rate <= 0 or not 0 <= self.warmup_ratio < 1:
             raise SettingsError(
@@ -113,13 +113,13 @@ class Schedule:
 
     @classmethod
     def of(cls, method: StepSettings, *, learning_rate: float, device: str | None, precision: str = "auto") -> Schedule:
-        """The schedule of a method's settings.
+        """Make a schedule from the settings of a method.
 
         Args:
-            method: Has them under the same names.
-            learning_rate: The highest.
-            device: As the field.
-            precision: As the field.
+            method: Has settings of the same names.
+            learning_rate: Peak learning rate.
+            device: See the field.
+            precision: See the field.
         """
         return cls(
             epochs=method.epochs,
@@ -135,61 +135,63 @@ class Schedule:
         )
 
     def for_checkpoints(self) -> dict[str, Any]:
-        """Its values by name, to tell checkpoints of another training; not what leaves the result as it is."""
+        """Return the values that can change the result, by name, to recognise checkpoints of another training."""
         values = asdict(self)
         del values["gradient_checkpointing"]
-        if self.learning_rate_decay == "linear":  # as it always was before this was a choice
+        if self.learning_rate_decay == "linear":  # the only decay before this setting existed
             del values["learning_rate_decay"]
         if self.group_by == "none":
             del values["group_by"]
         return {_FIRST_NAMES.get(name, name): value for name, value in values.items()}
 
     def rate(self, progress: float) -> float:
-        """The learning rate when that share of the training is done."""
+        """Return the learning rate after a fraction of the training."""
         if self.learning_rate_decay == "none":
             return constant_rate(progress, self.learning_rate, self.warmup_ratio)
         return linear_rate(progress, self.learning_rate, self.warmup_ratio)
 
 
 class Trained(NamedTuple):
-    """How a training went. The module holds the weights of the best epoch."""
+    """Outcome of a training; the module has the weights of the epoch `best`."""
 
     curve: list[dict[str, float]]
-    """Per epoch `epoch` (from 0), `train_loss` and what the evaluation gave."""
+    """A row per epoch: `epoch` (from 0), `train_loss` and the numbers of the evaluation."""
     best: int
     """The epoch whose weights were kept."""
 
 
 @dataclass(kw_only=True)
 class Training(Generic[T]):
-    """Everything that a training is made of."""
+    """A training: its module, batches, loss, evaluation, schedule and folder."""
 
     module: nn.Module
-    """Trained in place; parameters that need no gradient stay as they are and are not stored."""
+    """What is trained, in place; parameters that need no gradient stay as they are and are not stored."""
     batches: Callable[[int, Random], Sequence[T]]
-    """The batches of an epoch, from its number and a generator seeded with it."""
+    """Returns the batches of an epoch, given its number and a generator that is seeded for it."""
     loss: Callable[[nn.Module, T], Tensor]
-    """Mean loss of a batch; tensors are the loss's to move to the module's device."""
+    """Returns the mean loss of a batch; it has to move tensors to the module's device itself."""
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
-    """Numbers by name, after each epoch, gradients and dropout off. None, where nothing is held out, evaluates nothing:
-    all epochs are trained, and the weights of the last one are kept."""
+    """Returns numbers by name after each epoch, with gradients and dropout off. None, for trainings that hold nothing
+    out, evaluates nothing: all epochs are trained, and the weights of the last one are kept."""
     watched: str = ""
-    """The number whose smallest value says which epoch was best; "" keeps the last epoch."""
+    """Name of the number that is smallest in the best epoch; "" keeps the last epoch."""
     keep_last: bool = False
-    """Whether the weights of the last epoch are kept whichever was best; the training may still end early."""
+    """Whether the weights of the last epoch are kept even if another was better; the training may still end early."""
     stop: Callable[[Sequence[Mapping[str, float]]], bool] | None = None
-    """Asked before each epoch, with the curve so far, whether training has reached what it is for; a training that is
-    resumed asks with the curve of its checkpoint. None trains until `epochs` or `patience` end it."""
+    """Asked before each epoch but the first, with the curve so far, whether the training has reached its goal. If it
+    is resumed, it asks with the curve of its checkpoint. None trains until `epochs` or `patience` end it."""
     schedule: Schedule
     folder: Path | None = None
-    """Where checkpoints go, and where a training that was killed goes on from; None keeps none."""
+    """Folder of the checkpoints, from which a training that was killed resumes; None keeps none."""
     label: str = "training"
 
     def run(self) -> Trained:
         """Train, and leave the best weights in the module.
 
         Raises:
-            EvenhandError: The loss or the watched number is no longer finite, or an epoch has no batches.
+            DivergedError: The loss, the watched number or a trained weight is no longer finite; the message names the
+                last good checkpoint.
+            EvenhandError: An epoch has no batches.
             SettingsError: Several processes were launched in a way that cannot be used, or a checkpoint is of another
                 training.
         """
@@ -202,14 +204,17 @@ class Training(Generic[T]):
         ranks.begin(self._parameters(), len(curve), self.folder)
         devices = range(torch.cuda.device_count())
         with torch.random.fork_rng(devices=devices), ranks.prepared(self.module):
-            best = self._trained(ranks, store, curve, best)
+            try:
+                best = self._trained(ranks, store, curve, best)
+            except DivergedError as error:
+                raise DivergedError(f"{error}{store.last_good()}") from error
         put(self.module, best)
         ranks.finish(self.module)
         self.module.eval()
         return Trained(curve, self._kept(curve))
 
     def _trained(self, ranks: Processes, store: Checkpoints, curve: list[dict[str, float]], best: Weights) -> Weights:
-        """Train the epochs that are left, adding to the curve; the weights of the best one."""
+        """Train the remaining epochs, append to the curve, and return the weights of the best epoch."""
         adam = adamw(self._parameters(), weight_decay=self.schedule.weight_decay)
         store.resume_optimizer(adam)
         optimizer = ranks.optimizer(adam)
@@ -220,6 +225,7 @@ class Training(Generic[T]):
                 better = self._kept(curve) == len(curve) - 1
                 if better or self.folder is not None:
                     now = weights_of(self.module, keep=ranks.keeps_weights)
+                    self._refuse_broken(ranks, now, len(curve) - 1)
                 best = now if better else best
                 if self.folder is not None:
                     state = state_of(adam, keep=ranks.main)
@@ -230,16 +236,16 @@ class Training(Generic[T]):
         return best
 
     def _row(self, ranks: Processes, optimizer: Any, epoch: int) -> dict[str, float]:
-        """Train an epoch and evaluate; its row of the curve."""
+        """Train an epoch, evaluate, and return its row of the curve."""
         import torch
 
-        # so that a resumed run draws alike, and processes differ
+        # a resumed run draws the same numbers again, and each process its own
         torch.manual_seed(self.schedule.seed * 1_000_003 + epoch + (ranks.index << 40))
         train_loss = self._epoch(ranks, optimizer, epoch)
         row = {"epoch": float(epoch), "train_loss": train_loss, **ranks.asked(self._evaluated)}
         row = ranks.told(row)  # all must agree on which epoch is best
         if self.evaluate is not None and self.watched and not math.isfinite(row[self.watched]):
-            raise EvenhandError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}")
+            raise DivergedError(f"{self.label}: {self.watched} of epoch {epoch} is {row[self.watched]}; {self._remedy}")
         return row
 
     def _epoch(self, ranks: Processes, optimizer: Any, epoch: int) -> float:
@@ -249,7 +255,8 @@ class Training(Generic[T]):
             raise EvenhandError(f"{self.label}: epoch {epoch} has no batches")
         size = max(plan.gradient_accumulation_steps, ranks.count)
         self.module.train()
-        with checkpointed(self.module, plan.gradient_checkpointing):
+        name = f"batches of epoch {epoch + 1}"
+        with checkpointed(self.module, plan.gradient_checkpointing), track(len(batches), name, lines_only=True) as step:
             for start in range(0, len(batches), size):
                 group = batches[start : start + size]
                 set_learning_rate(optimizer, plan.rate((epoch + (start + len(group) / 2) / len(batches)) / total))
@@ -258,19 +265,31 @@ class Training(Generic[T]):
                     ranks.clip(self._parameters(), plan.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                step(len(group))
         return losses / len(batches)
 
     def _parameters(self) -> list[nn.Parameter]:
-        """What is trained, as it lies at the moment: whole or sharded."""
+        """Return the trained parameters in their present layout, whole or sharded."""
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def _summed(self, ranks: Processes, own: float, epoch: int) -> float:
-        """The summed loss of a step, whose gradients are summed too; one that is no number ends all processes."""
+        """Sum the loss and the gradients of a step over processes; a loss that is not finite ends all of them."""
         value = ranks.sum_of(own)
         if not math.isfinite(value):
-            raise EvenhandError(f"{self.label}: the loss became {value} in epoch {epoch}; take a lower learning_rate")
+            raise DivergedError(f"{self.label}: the loss became {value} in epoch {epoch}; {self._remedy}")
         ranks.sum_gradients(self.module)
         return value
+
+    def _refuse_broken(self, ranks: Processes, now: Weights, epoch: int) -> None:
+        """Refuse weights that are not finite before they are kept; the last step has changed them after its loss."""
+        broken = sum(not bool(tensor.isfinite().all()) for tensor in now.values())
+        if ranks.sum_of(float(broken)):
+            raise DivergedError(f"{self.label}: weights are not finite after epoch {epoch}; {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        lower = f"take a lower learning_rate than {self.schedule.learning_rate:g}"
+        return lower if self.schedule.precision == "no" else f"{lower}, or precision=no, which computes in float32"
 
     def _evaluated(self) -> Mapping[str, float]:
         import torch
@@ -282,7 +301,7 @@ class Training(Generic[T]):
             return self.evaluate(self.module)
 
     def _kept(self, curve: Sequence[Mapping[str, float]]) -> int:
-        """The epoch whose weights are kept."""
+        """Return the epoch whose weights are kept."""
         return len(curve) - 1 if self.keep_last else self._best(curve)
 
     def _best(self, curve: Sequence[Mapping[str, float]]) -> int:

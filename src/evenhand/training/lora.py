@@ -1,4 +1,4 @@
-"""LoRA adapters of language models: made, saved and opened again."""
+"""LoRA adapters of language models: their configuration, and modules with fresh ones."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Targets = Literal["all", "attention"] | Sequence[str]
-"""All linear layers but the output embedding, the queries and values alone, or paths of modules."""
+"""All linear layers except the output embedding, the query and value projections alone, or paths of modules."""
 QUERY_VALUE = ("q_proj", "v_proj")
-"""What peft takes by itself for Llama and OPT."""
+"""Default target modules of peft for Llama and OPT."""
 
 
 class Adapter(NamedTuple):
-    """What a LoRA adapter is like."""
+    """Settings of a LoRA adapter."""
 
     rank: int
     alpha: int
-    """The adapter counts alpha / rank."""
+    """The adapter is scaled by alpha / rank."""
     dropout: float = 0.0
     rslora: bool = False
-    """Whether it counts alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732)."""
+    """Whether it is scaled by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732)."""
     targets: Targets = "all"
     embeddings: bool = False
-    """Whether the input embedding has an adapter, too."""
+    """Whether the input embedding has an adapter as well."""
 
 
 def lora_config(module: nn.Module, adapter: Adapter, **more: Any) -> LoraConfig:
-    """The configuration of an adapter for a model that has its layers.
+    """Return the configuration of an adapter for a model.
 
     Args:
         module: A language model of transformers without adapters.
-        adapter: What it is like.
+        adapter: Settings of the adapter.
         more: Further settings of `peft.LoraConfig`.
 
     Raises:
-        SettingsError: The model has no such layers.
+        SettingsError: The model does not have the target layers.
     """
     from peft import LoraConfig
 
@@ -59,7 +59,7 @@ def lora_config(module: nn.Module, adapter: Adapter, **more: Any) -> LoraConfig:
 
 
 def _target_modules(module: Any, adapter: Adapter) -> str | list[str]:
-    """What peft takes as `target_modules`."""
+    """Return the `target_modules` for peft."""
     paths = {name: m for name, m in module.named_modules()}
     if not isinstance(adapter.targets, str):
         missing = [path for path in adapter.targets if path not in paths]
@@ -84,12 +84,12 @@ def _target_modules(module: Any, adapter: Adapter) -> str | list[str]:
 
 
 def adapted(base: nn.Module, config: LoraConfig, seed: int) -> Any:
-    """A module under a fresh adapter; only the adapter is trained.
+    """Put a module under a fresh adapter; only the adapter is trained.
 
     Args:
-        base: Put under the adapter as it is, in place.
+        base: The module, which is changed in place.
         config: From `lora_config`.
-        seed: Seed of the adapter's weights; the process's own generator is left alone.
+        seed: Seed of the adapter's weights; the process's own generator is not changed.
     """
     from peft import get_peft_model
 
@@ -100,15 +100,15 @@ def adapted(base: nn.Module, config: LoraConfig, seed: int) -> Any:
 
 
 def with_adapter(module: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int, named: bool) -> Any:
-    """A copy of a module with a fresh LoRA adapter on all linear layers; the given module is not touched.
+    """Copy a module, with a fresh LoRA adapter on all linear layers of the copy.
 
     Args:
         module: A causal language model; an adapter that it has is merged into the copy.
-        rank: Of the adapter.
-        alpha: Scale of the adapter: it counts alpha / rank.
-        dropout: In the adapter.
-        seed: Of its weights.
-        named: Whether the module is what its name says, so that the adapter's base may be saved by name.
+        rank: Rank of the adapter.
+        alpha: The adapter is scaled by alpha / rank.
+        dropout: Dropout rate in the adapter.
+        seed: Seed of its weights.
+        named: Whether the module is the one that its name stands for, so that the adapter's base may be saved by name.
     """
     named = named and not hasattr(module, "peft_config")
     base = merged(module)

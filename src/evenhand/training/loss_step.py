@@ -1,11 +1,11 @@
-"""One step of a training as one forward pass, so that FSDP2 gathers whatever a loss uses outside of the model's own.
+"""One training step as one forward pass, so that FSDP2 gathers what a loss uses outside of the model's own pass.
 
 FSDP2 gathers weights when the `forward` of a sharded module begins. Losses call a model several times, and use its
 output embedding's weight between the calls. `LossStep` is the root of the sharded modules: embeddings, final norm and
-output embedding are gathered as long as the loss is computed; decoder blocks are gathered while they run.
+output embedding stay gathered while the loss is computed, decoder blocks while they run.
 
-All processes have to gather the same blocks in the same order, however many calls their own batches need. `Calls` lets
-them agree before every call: a process that needs fewer calls repeats its last one, without any effect on the loss.
+All processes must gather the same blocks in the same order, however many calls their own batches need. `Calls` lets
+them agree before every call: a process that needs fewer calls repeats its last one, which does not affect the loss.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from evenhand.errors import EvenhandError
 
 T = TypeVar("T")
 DONE, EVALUATED, LEARNED = 0, 1, 2
-"""What a process is about to do: no more calls, one without gradients, or one with gradients."""
+"""What a process does next: no more calls, a call without gradients, or a call with gradients."""
 
 
 class LossStep(nn.Module):
-    """Calls a function with the module that it wraps, as its own forward pass."""
+    """A module whose forward pass calls a function with the module that it wraps."""
 
     def __init__(self, module: nn.Module) -> None:
         """Wrap a module.
@@ -36,19 +36,19 @@ class LossStep(nn.Module):
         self.module = module
 
     def forward(self, function: Callable[[nn.Module], T]) -> T:
-        """What the function makes of the module."""
+        """Return what the function returns for the module."""
         return function(self.module)
 
 
 class Calls:
-    """The calls of a stack of blocks in one loss, as many on every process."""
+    """The calls of a stack of blocks in one loss, made equally many on all processes."""
 
     def __init__(self, stack: nn.Module, highest: Callable[[int], int]) -> None:
         """Watch a stack.
 
         Args:
             stack: Runs all sharded blocks once per call, such as a model's decoder.
-            highest: The largest of a number over all processes.
+            highest: Returns the maximum of a number over all processes.
         """
         self._stack, self._highest = stack, highest
         self._active = False
@@ -60,25 +60,25 @@ class Calls:
         ]
 
     def remove(self) -> None:
-        """Watch no longer."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
     def aligned(self, loss: Callable[[nn.Module], Tensor], module: nn.Module) -> Tensor:
-        """The loss of this process, computed together with the others'.
+        """Compute the loss of this process together with the other processes.
 
         Args:
             loss: May call the module any number of times.
             module: Contains the stack.
 
         Raises:
-            EvenhandError: The loss called the module on other processes and never on this one.
+            EvenhandError: The loss called the module on other processes but never on this one.
         """
         self._active, self._outputs = True, []
         try:
             value = loss(module)
             self._until(DONE)
-            # every call has a backward pass on every process, even where a loss does not depend on it
+            # every call has a backward pass on every process, even if the loss does not depend on it
             tied: Tensor = _Tied.apply(value, *self._outputs)  # type: ignore[no-untyped-call]
             return tied
         finally:
@@ -115,7 +115,7 @@ class Calls:
 
 
 class _Tied(torch.autograd.Function):
-    """A loss that passes a gradient of zero to some outputs besides."""
+    """A loss that also passes a zero gradient to some outputs."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *outputs: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class _Tied(torch.autograd.Function):
 
 
 def _first(output: Any) -> Tensor | None:
-    """The first tensor of what a module returns, such as the last hidden states."""
+    """Return the first tensor of what a module returns, such as the last hidden states."""
     if isinstance(output, Tensor):
         return output
     every = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
@@ -136,12 +136,12 @@ def _first(output: Any) -> Tensor | None:
 
 
 def _alone(value: Any) -> Any:
-    """An argument without its history, that needs a gradient where it needed one: FSDP2 goes by that."""
+    """Detach an argument, which still requires a gradient if it did before: FSDP2 depends on that."""
     return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
 def _without_cache(name: str, value: Any) -> Any:
-    """An argument by its name, and no keys and values of the call before."""
+    """Detach an argument, and leave out the KV cache of the call before."""
     if name == "past_key_values":
         return None
     return False if name == "use_cache" else _alone(value)

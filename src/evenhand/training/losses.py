@@ -1,7 +1,7 @@
-"""Losses of an output embedding's logits that hold a few rows of logits at a time, forward and backward.
+"""Losses of an output embedding's logits, with only a few rows of logits in memory at a time, forward and backward.
 
-A row's gradient is made with its loss, while its logits are there, so nothing is computed twice; the backward pass only
-scales what the forward pass has kept: one gradient in the shape of the hidden states, and one of each weight.
+A row's gradient is computed with its loss, while its logits are in memory, so nothing is computed twice; the backward
+pass only scales what the forward pass has stored: one gradient of the hidden states, and one of each weight.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from evenhand.inference.tree_forward import Finish
 from evenhand.training.divergences import kl
 
 CHUNK = 256
-"""Rows of logits that are held at once."""
+"""Rows of logits in memory at once."""
 
 LossOf = Callable[[Tensor, slice], Tensor]
-"""The loss of some rows as one number, from their logits [rows, vocabulary] and which of all rows they are."""
+"""Returns the loss of some rows as one number, given their logits [rows, vocabulary] and which rows they are."""
 Reduction = Literal["mean", "sum"]
 Direction = Literal["forward", "reverse"]
 
 
 def unchanged(x: Tensor) -> Tensor:
-    """The tensor that was given."""
+    """Return the tensor as it is."""
     return x
 
 
 def chunked_sum(
     hidden: Tensor, head: nn.Module, loss_of: LossOf, *, chunk: int = CHUNK, finish: Finish = unchanged
 ) -> Tensor:
-    """Sum over chunks of rows of any loss of their logits; gradients reach the hidden states and the head.
+    """Sum any loss of logits over chunks of rows; gradients reach the hidden states and the head.
 
     Gradients of weights in half precision are summed in float32. There are no second derivatives.
 
     Args:
-        hidden: [N, H], what the output embedding is given.
-        head: The output embedding: frozen, tied or under an adapter.
-        loss_of: The loss of a chunk of rows; its logits are finished, and in float32 unless they are in float64.
-        chunk: Most rows of logits held at once.
+        hidden: [N, H], the input of the output embedding.
+        head: The output embedding; it may be frozen, tied or under an adapter.
+        loss_of: The loss of a chunk of rows; its logits have gone through `finish`, and are float32 or float64.
+        chunk: Maximum number of rows of logits in memory at once.
         finish: What the model does to its logits (`evenhand.training.finish_of`).
 
     Raises:
-        SettingsError: `chunk` is below 1, or `hidden` has no two dimensions.
+        SettingsError: `chunk` is below 1, or `hidden` does not have two dimensions.
     """
     if chunk < 1 or hidden.dim() != 2:
         raise SettingsError(f"chunk={chunk}, hidden {tuple(hidden.shape)}: give chunk >= 1 and hidden states [N, H]")
@@ -71,16 +71,16 @@ def chunked_cross_entropy(
     finish: Finish = unchanged,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy of each row's logits with its target, natural log; ignored rows are never put through the head.
+    """Return the cross-entropy of rows of logits with their targets, in nats; ignored rows do not pass the head.
 
     Args:
-        hidden: [N, H], what the output embedding is given.
+        hidden: [N, H], the input of the output embedding.
         head: The output embedding.
         targets: [N] token ids.
-        ignore_index: The target of rows that do not count.
-        chunk: Most rows of logits held at once.
+        ignore_index: Target of rows that do not count.
+        chunk: Maximum number of rows of logits in memory at once.
         finish: What the model does to its logits.
-        reduction: "mean" over the rows that count (0 where none does), or "sum".
+        reduction: "mean" over the rows that count (0 if none does), or "sum".
     """
     counted = torch.nonzero(targets != ignore_index).flatten()
     wanted = targets[counted]
@@ -103,17 +103,19 @@ def chunked_repeated_cross_entropy(
     finish: Finish = unchanged,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy as of `chunked_cross_entropy`, where a row may have several targets, each any number of times.
+    """Return the cross-entropy of rows that may have several targets, each any number of times.
+
+    It is that of `chunked_cross_entropy` with each row repeated for its targets.
 
     Args:
-        hidden: [N, H], what the output embedding is given; every row is put through it once.
+        hidden: [N, H], the input of the output embedding; every row passes it once.
         head: The output embedding.
         rows: [M] the row that each target is predicted from, ascending.
         targets: [M] token ids.
-        counts: [M] how often each counts.
-        chunk: Most rows of logits held at once.
+        counts: [M] how often each target counts.
+        chunk: Maximum number of rows of logits in memory at once.
         finish: What the model does to its logits.
-        reduction: "mean" by counts (0 where none counts), or "sum".
+        reduction: "mean" by counts (0 if none counts), or "sum".
     """
     divisor = _divisor(float(counts.sum()), reduction)
 
@@ -141,26 +143,26 @@ def chunked_kl(
     teacher_finish: Finish = unchanged,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Kullback-Leibler divergence between a teacher's and a student's next-token distributions, in nats a row.
+    """Return the Kullback-Leibler divergence between a teacher's and a student's next-token distributions, in nats.
 
-    Gradients reach the student only. The factor T^2 of Hinton et al. 2015 (arXiv 1503.02531, section 2) is the
-    caller's.
+    Gradients reach the student only. The factor T^2 of Hinton et al. 2015 (arXiv 1503.02531, section 2) is left to
+    the caller.
 
     Args:
-        hidden: [N, H], what the student's output embedding is given.
+        hidden: [N, H], the input of the student's output embedding.
         head: The student's output embedding.
-        teacher: [N, H'], what the teacher's output embedding is given; without `teacher_head` its log-probabilities or
+        teacher: [N, H'], the input of the teacher's output embedding; without `teacher_head` its log-probabilities or
             logits [N, vocabulary].
         teacher_head: The teacher's output embedding.
-        temperature: Divides both sides' logits.
+        temperature: Divides the logits of both sides.
         direction: "forward" is KL(teacher || student), "reverse" KL(student || teacher), which is infinite where the
             student allows what the teacher excludes.
-        weights: [N] how much each row counts (or whether); rows of weight 0 are never put through a head. None is 1.
-        target: What becomes of the teacher's log-probabilities [rows, vocabulary] at that temperature, such as a rule.
-        chunk: Most rows of either side's logits held at once.
+        weights: [N] weight of each row, or a mask; rows of weight 0 pass neither head. None is 1 for each.
+        target: Changes the teacher's log-probabilities [rows, vocabulary] at that temperature, such as by a rule.
+        chunk: Maximum number of rows of each side's logits in memory at once.
         finish: What the student does to its logits.
-        teacher_finish: What the teacher does to its own.
-        reduction: "mean" by weight (0 where nothing counts), or the weighted "sum".
+        teacher_finish: What the teacher does to its logits.
+        reduction: "mean" by weight (0 if nothing counts), or the weighted "sum".
 
     Raises:
         SettingsError: The temperature is not positive, the direction unknown, or the vocabularies differ.
@@ -178,7 +180,10 @@ def chunked_kl(
             given = teacher[places[rows]]
             raw = _exact(given if teacher_head is None else teacher_finish(teacher_head(given))).to(ours.device)
             if raw.shape != ours.shape:
-                raise SettingsError(f"the teacher has {raw.shape[-1]} tokens and the student {ours.shape[-1]}")
+                raise SettingsError(
+                    f"the teacher has {raw.shape[-1]} tokens and the student {ours.shape[-1]}: both need the same "
+                    "vocabulary"
+                )
             theirs = target(log_softmax(raw / temperature, dim=-1))
         divergence = kl(theirs, ours) if direction == "forward" else kl(ours, theirs)
         return (divergence * share[rows].to(ours)).sum() / divisor
@@ -187,10 +192,10 @@ def chunked_kl(
 
 
 def _divisor(total: float, reduction: Reduction) -> float:
-    """What the sum is divided by.
+    """Return the number that the sum is divided by.
 
     Raises:
-        SettingsError: An unknown reduction.
+        SettingsError: The reduction is unknown.
     """
     if reduction not in ("mean", "sum"):
         raise SettingsError(f"reduction={reduction!r}: give 'mean' or 'sum'")
@@ -198,12 +203,12 @@ def _divisor(total: float, reduction: Reduction) -> float:
 
 
 def _exact(logits: Tensor) -> Tensor:
-    """In the precision that softmax needs."""
+    """Cast logits to the precision that softmax needs."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _ChunkedSum(torch.autograd.Function):
-    """Makes each chunk's gradients together with its loss."""
+    """A sum of losses that computes each chunk's gradients together with its loss."""
 
     @staticmethod
     def forward(
@@ -235,9 +240,9 @@ class _ChunkedSum(torch.autograd.Function):
 
 
 def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
-    """A running sum of gradients; half precision would lose the small ones."""
+    """Add to a running sum of gradients, in float32 at least, as half precision would lose small ones."""
     if more is None:
         return total
-    if total is None:  # a copy: two weights may have been given one and the same gradient
+    if total is None:  # a copy: two weights may share one gradient tensor
         return more.to(torch.promote_types(more.dtype, torch.float32), copy=True)
     return total.add_(more)

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rates that all trainings share."""
+"""The optimizer and the learning-rate schedules that all trainings share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     decay_vectors: bool = True,
 ) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    """Make an AdamW optimizer (Loshchilov & Hutter 2019, arXiv 1711.05101).
 
     Args:
-        parameters: What is trained.
-        learning_rate: Until `set_learning_rate` gives another.
+        parameters: Parameters to train.
+        learning_rate: Used until `set_learning_rate` sets another.
         weight_decay: Fraction, times the learning rate, by which weights shrink in a step.
-        betas: Decay of the running means of gradients and of their squares.
-        decay_vectors: Whether biases and norms shrink, too.
+        betas: Decay rates of the running means of gradients and of their squares.
+        decay_vectors: Whether biases and norms shrink as well.
     """
     import torch
 
@@ -39,34 +39,34 @@ def adamw(
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """The learning rate of the next step, for all parameters."""
+    """Set the learning rate of the next step, for all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def linear_rate(progress: float, peak: float, warmup_ratio: float) -> float:
-    """Rising linearly over the warm-up, then falling linearly to 0.
+    """Return a rate that rises linearly during the warm-up, then falls linearly to 0.
 
     Args:
-        progress: Fraction of the training that is done.
+        progress: Completed fraction of the training.
         peak: Highest learning rate.
-        warmup_ratio: Fraction of the training in which the rate rises.
+        warmup_ratio: Fraction of the training during which the rate rises.
     """
     rising = progress / warmup_ratio if warmup_ratio else 1.0
     return peak * min(rising, (1 - progress) / (1 - warmup_ratio))
 
 
 def constant_rate(progress: float, peak: float, warmup_ratio: float) -> float:
-    """Rising linearly over the warm-up, then staying.
+    """Return a rate that rises linearly during the warm-up, then stays.
 
     Args:
-        progress: Fraction of the training that is done.
+        progress: Completed fraction of the training.
         peak: Highest learning rate.
-        warmup_ratio: Fraction of the training in which the rate rises.
+        warmup_ratio: Fraction of the training during which the rate rises.
     """
     return peak * min(progress / warmup_ratio, 1.0) if warmup_ratio else peak
 
 
 def cosine_rate(progress: float, peak: float, lowest: float) -> float:
-    """Falling along half a cosine, from `peak` to `lowest` times the peak."""
+    """Return a rate that falls along half a cosine, from `peak` to `lowest` times the peak."""
     return peak * (lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,10 +1,10 @@
-"""Packed sequences: many in one row, none of which sees another, so that hardly anything is padding.
+"""Packed sequences: many in one row, none of which attends to another, so that there is hardly any padding.
 
-Whether a model can be fed like that is found out by trying. Most models of transformers read position ids that begin
-anew as the border of a sequence; some only obey a mask that says so; for the others each sequence has a row of its own.
+A probe shows which layouts a model supports. Most models of transformers take position ids that begin again as the
+border of a sequence; some need a mask that states the borders; for the others each sequence has a row of its own.
 
-Where many tokens of a batch are beginnings that its sequences share, rows are tries of them instead, in which such a
-beginning is fed once (`evenhand.training.shared_prefixes`).
+If the sequences of a batch share many tokens at their beginnings, its rows are prefix tries instead, in which a shared
+prefix is fed once (`evenhand.training.shared_prefixes`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 IGNORED = -100
-"""Label of what is not predicted."""
+"""Label of tokens that are not predicted."""
 
 Kind = Literal["positions", "mask", "padding"]
 KINDS: tuple[Kind, ...] = ("positions", "mask", "padding")
-"""Borders told by the position ids, by a mask [rows, 1, length, length], or one sequence a row."""
+"""Borders given by the position ids, by a mask [rows, 1, length, length], or by one sequence per row."""
 WORTH = 0.9
-"""Tries are fed where they have at most this fraction of the tokens that would be fed without sharing."""
+"""Tries are fed if they have at most this fraction of the tokens that would be fed without sharing."""
 
 
 class Layout(NamedTuple):
@@ -43,17 +43,17 @@ class Layout(NamedTuple):
 
     kind: Kind
     limit: int = 10**9
-    """The longest sequence that may stand beside others (`evenhand.inference.support_probe.exact_up_to`)."""
+    """Maximum length of sequences that share a row with others (`evenhand.inference.support_probe.exact_up_to`)."""
     dtype: torch.dtype = torch.float32
-    """Of a mask's numbers."""
+    """Data type of a mask."""
     shared: bool = False
-    """Whether beginnings that sequences share are fed once, where that is worth it."""
+    """Whether prefixes that sequences share are fed once, if that is worth it."""
     eager: bool = False
-    """Whether the attention keeps its weights as a whole, so that shared rows are to stay shorter."""
+    """Whether the attention stores all of its weights, so that shared rows must be shorter."""
 
 
 class Distinct(NamedTuple):
-    """Hidden states, each once."""
+    """Places of hidden states, each state once."""
 
     places: Tensor
     """[n] places in the flattened [rows * length] table of a batch."""
@@ -62,22 +62,22 @@ class Distinct(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows of sequences.
+    """Sequences laid out in rows.
 
-    Where beginnings are shared, the rows that are fed have fewer tokens than the sequences. Labels and owners, and the
-    hidden states that `evenhand.training.final_hidden` makes of the inputs, are then those of one row [1, n]: of each
-    sequence the tokens with a label and the tokens that these are predicted from.
+    With shared prefixes, the rows that are fed have fewer tokens than the sequences. Labels, owners and the hidden
+    states from `evenhand.training.final_hidden` are then one row [1, n]: the tokens of each sequence that have a label,
+    and the tokens that these are predicted from.
     """
 
     inputs: dict[str, Any]
-    """What `evenhand.training.final_hidden` is called with; without `NODES` also what the module is called with."""
+    """Arguments of `evenhand.training.final_hidden`; without `NODES` also those of the module."""
     labels: Tensor
     """[rows, length] `IGNORED` at padding and at the first token of each sequence, which nothing predicts."""
     owner: Tensor
-    """[rows, length] which sequence a token is of, by its index in what was packed; -1 at padding."""
+    """[rows, length] index of the sequence that a token belongs to, among those packed; -1 at padding."""
 
     def distinct(self) -> Distinct:
-        """The places of the flattened table whose states something is predicted from, each state once."""
+        """Return the places of the flattened table from whose states a token is predicted, each state once."""
         counted = torch.nonzero(self.labels[:, 1:] != IGNORED)
         places = counted[:, 0] * self.labels.shape[1] + counted[:, 1]
         if NODES not in self.inputs:
@@ -92,21 +92,22 @@ class Batch(NamedTuple):
         return int(self.inputs["input_ids"].numel())
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Move the batch to a device."""
         inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.inputs.items()}
         return Batch(inputs, self.labels.to(device), self.owner.to(device))
 
 
 def layout_of(*modules: PreTrainedModel, share: bool | None = None) -> Layout:
-    """The densest layout that changes nothing for any of the models, found by trying; a teacher and a student share it.
+    """Find the densest layout that changes no result of any of the models; a teacher and a student share it.
 
-    A sequence must give what it gives alone, and bit for bit the same whatever stands before it in its row.
+    A probe compares hidden states: a sequence must give the same as alone, up to rounding, and bit for bit the same
+    whatever precedes it in its row.
 
     Args:
         modules: Causal language models of transformers, adapters included.
-        share: Whether beginnings that sequences share may be fed once. They then have one dropout mask for all
-            sequences, so that None shares them only where no model has dropout. False is for batches that are read
-            without `evenhand.training.final_hidden`. A model that gives something else on a trie never shares.
+        share: Whether prefixes that sequences share may be fed once. They then have one dropout mask for all
+            sequences, so None shares them only if no model has dropout. False is for batches that are read without
+            `evenhand.training.final_hidden`. A model that gives other results on a trie never shares.
     """
     limit = min(exact_up_to(module) for module in modules)
     dtype = modules[0].dtype
@@ -132,14 +133,15 @@ def pack(
     Args:
         sequences: Token ids, at least one each.
         layout: From `layout_of`.
-        labels: Per sequence a label a token: the token itself where it is to be predicted, else `IGNORED`. None
+        labels: One label per token of each sequence: the token itself if it is to be predicted, else `IGNORED`. None
             predicts everything.
-        length: Most tokens in a row of several sequences. Attention looks at the whole row, so that rows much longer
-            than most sequences cost more than they save. A trie may be longer, up to `tokens`.
-        tokens: Most tokens in a batch, padding included, as the memory allows; a longer row is a batch of its own.
+        length: Maximum number of tokens in a row of several sequences. Attention covers the whole row, so rows much
+            longer than most sequences cost more than they save. A trie may be longer, up to `tokens`.
+        tokens: Maximum number of tokens in a batch, padding included, as the memory allows; a longer row is a batch of
+            its own.
 
     Raises:
-        SettingsError: A sequence is empty, or has not as many labels as tokens.
+        SettingsError: A sequence is empty, or does not have one label per token.
     """
     labels = sequences if labels is None else labels
     if [len(ids) for ids in sequences] != [len(row) for row in labels] or not all(map(len, sequences)):
@@ -157,17 +159,17 @@ def pack(
 
 
 def best_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Put things into bins, the largest first, each where the least room is left; what is larger has its own bin.
+    """Put items into bins, the largest first, each where the least room is left; a larger item has its own bin.
 
-    Best-fit decreasing: of many things it needs at most 11/9 of the fewest bins (Johnson et al. 1974, SIAM J. Comput.
-    3(4), 299-325), as first-fit decreasing does, which takes longer to find its bins.
+    Best-fit decreasing: for many items it needs at most 11/9 of the fewest bins (Johnson et al. 1974, SIAM J. Comput.
+    3(4), 299-325), like first-fit decreasing, which takes longer to find its bins.
 
     Args:
-        sizes: Of the things.
-        room: Of a bin.
+        sizes: Sizes of the items.
+        room: Size of a bin.
 
     Returns:
-        Per bin the indices of its things.
+        Per bin the indices of its items.
     """
     bins: list[list[int]] = []
     free: list[tuple[int, int]] = []  # room left and bin, ascending
@@ -197,7 +199,7 @@ def _batch(
             wanted[r, start] = IGNORED
             start += len(sequences[n])
         positions[r, start:] = torch.arange(longest - start)  # padding is a sequence of its own
-    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}  # with a cache, borders would be overlooked
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}  # with a cache, borders would be ignored
     if layout.kind == "padding":
         return Batch({**inputs, "attention_mask": (owner >= 0).long()}, wanted, owner)
     inputs["position_ids"] = positions
@@ -214,7 +216,7 @@ def _shared(
     length: int,
     tokens: int,
 ) -> list[Batch]:
-    """Batches of tries; none where the sequences share too little."""
+    """Return batches of tries; none if the sequences share too little."""
     wanted = needed(sequences, labels, IGNORED, which)
     found = tries(wanted.ids, longest_trie(length, tokens, layout.eager))
     sizes = [len(trie.tokens) for trie in found]
@@ -230,14 +232,14 @@ def _shared(
 
 
 def _groups(sizes: Sequence[int], room: int, tokens: int) -> list[list[list[int]]]:
-    """Things by row and batch, in rows of at most `room` tokens where several are in one."""
+    """Group items by batch and row; a row of several items has at most `room` tokens."""
     rows = best_fit(sizes, room)
     groups = buckets([sum(sizes[n] for n in row) for row in rows], tokens)
     return [[rows[r] for r in group] for group in groups]
 
 
 def _cost(sizes: Sequence[int]) -> Callable[[list[list[list[int]]]], float]:
-    """What feeding things by row and batch costs, in tokens: padding counts, and so does the attention."""
+    """Return a function for the cost of feeding grouped items, in tokens, with padding and attention."""
 
     def cost(groups: list[list[list[int]]]) -> float:
         longest = [max(sum(sizes[n] for n in row) for row in group) for group in groups]
@@ -253,13 +255,13 @@ def _shared_batch(
     rows: Sequence[Sequence[Pack]],
     layout: Layout,
 ) -> Batch:
-    """A batch of tries, whose rows are places in `which`."""
+    """Make a batch of tries, whose rows are places in `which`."""
     made = fed(rows, layout.dtype)
     nodes, wanted, owner = [], [], []
     for at, path in made.paths.items():
         n = which[at]
         places = read_places(labels[n], IGNORED)
-        nodes.append(path[torch.tensor(places).clamp_max(len(path) - 1)])  # the last token is not fed, nor read
+        nodes.append(path[torch.tensor(places).clamp_max(len(path) - 1)])  # the last token is neither fed nor read
         wanted.append(torch.tensor([labels[n][place] if place else IGNORED for place in places]))
         owner.append(torch.full((len(places),), n))
     inputs = {"input_ids": made.ids, "use_cache": False, "position_ids": made.positions, "attention_mask": made.mask}
@@ -268,7 +270,7 @@ def _shared_batch(
 
 
 def _mask(owner: Tensor, dtype: torch.dtype) -> Tensor:
-    """[rows, 1, length, length] to be added to the attention: 0 for what came before in one's own sequence."""
+    """Return the additive mask, [rows, 1, length, length]: 0 for a token itself and earlier ones of its sequence."""
     place = torch.arange(owner.shape[1])
     seen = (owner[:, :, None] == owner[:, None, :]) & (place[:, None] >= place[None, :])
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
@@ -293,7 +295,7 @@ def _fits(module: PreTrainedModel, layout: Layout) -> bool:
 
 
 def _tried(sequences: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], layout: Layout) -> Batch:
-    """A batch to try a layout out with."""
+    """Make a batch to probe a layout with."""
     if not layout.shared:
         return _batch(sequences, sequences, rows, layout)
     wanted = needed(sequences, sequences, IGNORED, range(len(sequences)))
@@ -301,7 +303,7 @@ def _tried(sequences: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], la
 
 
 def _by_sequence(module: PreTrainedModel, batch: Batch) -> list[Tensor]:
-    """The hidden states of each sequence; of a trie all but the last, from which nothing is predicted."""
+    """Return the hidden states of each sequence; in a trie all but the last, from which nothing is predicted."""
     batch = batch.to(input_device(module))
     hidden = final_hidden(module, **batch.inputs)
     last = -1 if NODES in batch.inputs else None

@@ -1,7 +1,7 @@
-"""What a preset of a method that trains leaves at its defaults, and how the table of presets says where that is from.
+"""Settings that a preset of a trained method leaves at their defaults, and their source in the table of presets.
 
-A preset follows a published procedure, and a setting that it does not name is part of that procedure as well. Where the
-source has a value for it, the preset names it, even if it is the default; `UNSTATED` says that it has none.
+A preset follows a published procedure, and a setting that it does not name is part of that procedure as well. If the
+source gives a value, the preset names it, even if it is the default; `UNSTATED` marks values that no source gives.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from evenhand.training.trained_method import TrainedMethod
 
 UNSTATED = "ours: the source does not say"
-"""The source of a value about which neither paper nor released code says anything."""
+"""Source of a value that neither the paper nor its released code gives."""
 OF_THE_DATA = frozenset({"seed", "axes"})
-"""Settings that are in the key of a training, and say what is drawn or learned, not how."""
+"""Settings in the key of a training that decide what is drawn or learned, not how."""
 
 
 def at_defaults(method: type[TrainedMethod], preset: str) -> dict[str, Any]:
-    """Settings that enter a training and that a preset does not name, with their defaults.
+    """Return the settings that affect a training and that a preset does not name, with their defaults.
 
     Args:
         method: The method.

@@ -1,6 +1,6 @@
-"""What several processes that train one module together tell each other. One process alone tells nobody anything.
+"""Communication between processes that train one module together; a single process communicates nothing.
 
-Each holds the whole module here; `evenhand.training.sharded_processes` spreads it over them.
+Each has the whole module here; `evenhand.training.sharded_processes` shards it over them.
 """
 
 from __future__ import annotations
@@ -12,53 +12,56 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from evenhand.core.one_process import is_by_itself
 from evenhand.errors import SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from evenhand.inference.team import Team
+
 T = TypeVar("T")
 BUCKET = 1 << 25
-"""Numbers sent at once: enough that sending is not all waiting, few beside the gradients themselves."""
+"""Numbers sent at once: enough that latency is small, few compared with the gradients themselves."""
 SHARDING = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-"""Ways to spread a model over processes that trainings cannot use, by the variable that asks for them."""
+"""Ways to shard a model that trainings do not support, by the variable that requests them."""
 
 
 def sharding_wanted() -> bool:
-    """Whether `accelerate launch` was told to shard the model with FSDP2.
+    """Whether `accelerate launch` was asked to shard the model with FSDP2.
 
-    accelerate itself ignores it on a CPU, where it takes DistributedDataParallel without a word.
+    accelerate itself ignores that on a CPU, where it uses DistributedDataParallel without a warning.
 
     Raises:
-        SettingsError: It was told to use FSDP1, DeepSpeed or Megatron-LM.
+        SettingsError: It was asked to use FSDP1, DeepSpeed or Megatron-LM.
     """
     remedy = (
-        "launch with --use_fsdp --fsdp_version 2, or with --multi_gpu where the model fits into each process (on CPUs "
+        "launch with --use_fsdp --fsdp_version 2, or with --multi_gpu if the model fits into each process (on CPUs "
         "with torchrun)"
     )
     for variable, name in SHARDING.items():
         if asked_for(variable):
-            raise SettingsError(f"training cannot spread a model over processes with {name}: {remedy}")
+            raise SettingsError(f"training cannot shard a model with {name}: {remedy}")
     if not asked_for("ACCELERATE_USE_FSDP"):
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise SettingsError(f"training cannot spread a model over processes with FSDP1: {remedy}")
+        raise SettingsError(f"training cannot shard a model with FSDP1: {remedy}")
     return True
 
 
 def launched_together() -> bool:
-    """Whether several processes were launched together (accelerate launch, torchrun), or know each other already."""
+    """Whether several processes were launched together (accelerate launch, torchrun), or are connected already."""
     import torch.distributed as dist
 
-    return dist.is_available() and (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1)
+    return dist.is_available() and (dist.is_initialized() or _launched())
 
 
 def introduced(cpu: Callable[[], bool]) -> int:
-    """The number of processes that were launched together, which know each other from now on.
+    """Connect the processes that were launched together, and return their number.
 
     Args:
-        cpu: Whether they train on CPUs; asked where they do not know each other yet.
+        cpu: Whether they train on CPUs; called only if they are not connected yet.
     """
     import torch.distributed as dist
 
@@ -67,6 +70,40 @@ def introduced(cpu: Callable[[], bool]) -> int:
 
         PartialState(cpu=cpu())
     return dist.get_world_size()
+
+
+@contextmanager
+def asking_together(device: str | None = None) -> Iterator[Team | None]:
+    """Have the processes of a launch answer together for each model that is asked inside; all must enter the context.
+
+    Nothing changes if one process was launched, or if they ask together already. Sharding concerns training alone: to
+    answer, each process has the whole model.
+
+    Args:
+        device: Device of the models, such as "cpu"; None is the GPU if there is one.
+
+    Raises:
+        SettingsError: They were launched in a way that cannot be used.
+        RunError: They do not do the same.
+    """
+    from evenhand.inference.process_store_support import several_processes  # inference imports torch
+    from evenhand.inference.team import active, asking_as, new_team
+
+    known = several_processes() or (_launched() and "RANK" in os.environ)  # clusters set WORLD_SIZE for one process too
+    if active() is not None or is_by_itself() or not known:
+        yield active()
+        return
+    import torch
+
+    sharding_wanted()  # raises if the launch cannot be used
+    introduced(lambda: device == "cpu" or not torch.cuda.is_available())
+    with asking_as(new_team()) as team:
+        yield team
+
+
+def _launched() -> bool:
+    """Whether the environment names several processes, without importing torch."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def asked_for(variable: str) -> bool:
@@ -78,20 +115,20 @@ class Processes:
     """The processes of a training, each with the whole module."""
 
     keeps_weights = True
-    """Whether this process keeps the best weights until the end."""
+    """Whether this process stores the best weights until the end."""
 
     def __init__(self, accelerator: Any) -> None:
-        """Take what accelerate knows of them."""
+        """Read device, number and rank of the processes from accelerate."""
         self._accelerator, self.device = accelerator, accelerator.device
         self.count, self.index = int(accelerator.num_processes), int(accelerator.process_index)
         self.main = bool(accelerator.is_main_process)
 
     def place(self, module: nn.Module) -> None:
-        """Put a module where it belongs before the training."""
+        """Move a module to the training device."""
         module.to(self.device)
 
     def begin(self, parameters: Sequence[nn.Parameter], done: int, folder: Path | None) -> None:
-        """Make sure that all begin alike: after as many epochs, with the first process's weights.
+        """Check that all start from the same epoch, and give them the first process's weights.
 
         Raises:
             SettingsError: They have found different checkpoints.
@@ -107,7 +144,7 @@ class Processes:
         self.give(parameters)
 
     def give(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give the first process's weights to all."""
+        """Copy the first process's weights to all."""
         import torch
         import torch.distributed as dist
 
@@ -119,27 +156,27 @@ class Processes:
 
     @contextmanager
     def prepared(self, module: nn.Module) -> Iterator[None]:
-        """The module's products are cast inside the context."""
-        self._accelerator.prepare_model(module, evaluation_mode=True)  # the casts, in place, and no wrapper
+        """Apply mixed precision to the module inside the context."""
+        self._accelerator.prepare_model(module, evaluation_mode=True)  # adds the casts in place, without a wrapper
         try:
             yield
         finally:
-            self._accelerator.unwrap_model(module, keep_fp32_wrapper=False)  # takes the casts off the forward
+            self._accelerator.unwrap_model(module, keep_fp32_wrapper=False)  # removes the casts
 
     def optimizer(self, adam: Optimizer) -> Any:
-        """An optimizer that knows of scaled gradients."""
+        """Return an optimizer that handles scaled gradients."""
         return self._accelerator.prepare_optimizer(adam)
 
     def asked(self, function: Callable[[], T]) -> T:
-        """What a function makes of the whole module without gradients; it must do alike on all processes."""
+        """Call a function that uses the whole module without gradients; it must do the same on all processes."""
         return function()
 
     def learned(self, loss: Callable[[nn.Module, Any], Tensor], module: nn.Module, group: Sequence[Any]) -> float:
-        """Gradients of the mean loss of a step's batches, as far as they are this process's, and the sum of its losses.
+        """Compute this process's part of the gradients of a step's mean loss, and return the sum of its losses.
 
         Args:
             loss: Mean loss of a batch.
-            module: Inside of `prepared`.
+            module: The module, inside `prepared`.
             group: The batches that all processes share.
         """
         own = 0.0
@@ -152,10 +189,10 @@ class Processes:
         return own
 
     def finish(self, module: nn.Module) -> None:
-        """All have the best weights already."""
+        """Do nothing, as all have the best weights already."""
 
     def told(self, value: T) -> T:
-        """What the first process has."""
+        """Return what the first process has."""
         if self.count == 1:
             return value
         import torch.distributed as dist
@@ -166,7 +203,7 @@ class Processes:
         return told
 
     def sum_of(self, value: float) -> float:
-        """A number summed over processes."""
+        """Sum a number over processes."""
         if self.count == 1:
             return value
         import torch
@@ -177,7 +214,7 @@ class Processes:
         return float(box)
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Give every process the sum of all gradients; a parameter that none has a gradient of has none afterwards."""
+        """Give every process the sum of all gradients; a parameter without a gradient on all of them stays without."""
         if self.count == 1:
             return
         import torch
@@ -194,16 +231,16 @@ class Processes:
                 p.grad = part.view_as(p).clone()
 
     def clip(self, parameters: Iterable[nn.Parameter], norm: float) -> None:
-        """Bound the norm of the gradients."""
+        """Clip the gradients to a maximum norm, in place."""
         self._accelerator.clip_grad_norm_(parameters, norm)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have arrived here."""
         self._accelerator.wait_for_everyone()
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Neighbours of one type, about `BUCKET` numbers together."""
+    """Group neighbouring parameters of one data type, with at most `BUCKET` numbers unless one alone has more."""
     bucket: list[nn.Parameter] = []
     for p in parameters:
         if bucket and (p.dtype != bucket[0].dtype or sum(q.numel() for q in bucket) + p.numel() > BUCKET):

@@ -1,4 +1,4 @@
-"""Processes that hold one module together, sharded by FSDP2, and share the batches of each step."""
+"""Processes that share one module, sharded by FSDP2, and the batches of each step."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 
 class ShardedProcesses(Processes):
-    """The processes of a training whose module is spread over them.
+    """The processes of a training whose module is sharded over them.
 
-    A step has the batches, and so the result, that it has where each process holds the whole module. A process without
-    a batch of its own in the last step of an epoch takes another one's, which counts nothing.
+    A step has the same batches, and so the same result, as with the whole module in each process. A process without a
+    batch of its own in the last step of an epoch takes another one's with weight 0.
     """
 
     def __init__(self, state: Any, precision: str) -> None:
-        """Take the processes that were launched.
+        """Use the processes that were launched.
 
         Args:
             state: accelerate's `PartialState`.
             precision: no or bf16.
 
         Raises:
-            SettingsError: fp16, whose gradients have to be scaled.
+            SettingsError: The precision is fp16, whose gradients have to be scaled.
         """
         if precision == "fp16":
             raise SettingsError("precision=fp16 cannot be sharded by FSDP2: take precision=bf16 or no")
@@ -54,18 +54,18 @@ class ShardedProcesses(Processes):
         self._defer = False
 
     def place(self, module: nn.Module) -> None:
-        """Keep the whole module in main memory; this process's part goes to its device."""
+        """Move the whole module to main memory; only this process's shard goes to its device."""
         self._home = next(module.parameters()).device
         module.to("cpu")
 
     @contextmanager
     def prepared(self, module: nn.Module) -> Iterator[None]:
-        """The module is sharded inside the context, and as it was before afterwards."""
+        """Shard the module inside the context; afterwards it is whole again."""
         from torch.distributed.device_mesh import init_device_mesh
 
         mesh = init_device_mesh(self.device.type, (self.count,))
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        # gradients that wait to be summed are whole on every process: worth it while they are small, as an adapter's
+        # gradients that wait to be summed are whole on every process: worth it if they are small, as for an adapter
         self._defer = trained * self.count <= sum(p.numel() for p in module.parameters())
         with sharded(module, mesh, half=self._half) as (self._root, blocks):
             if blocks is not None:
@@ -80,18 +80,18 @@ class ShardedProcesses(Processes):
         module.to("cpu")  # FSDP2 has moved the buffers
 
     def optimizer(self, adam: Optimizer) -> Any:
-        """The optimizer as it is."""
+        """Return the optimizer unchanged."""
         return adam
 
     def asked(self, function: Callable[[], T]) -> T:
-        """What a function makes of the whole module without gradients; it must do alike on all processes."""
+        """Call a function that uses the whole module without gradients; it must do the same on all processes."""
         with torch.no_grad():
             made: T = self._root(lambda _: function())
         self._root.reshard()
         return made
 
     def learned(self, loss: Callable[[nn.Module, Any], Tensor], module: nn.Module, group: Sequence[Any]) -> float:
-        """Gradients of the mean loss of a step's batches; the sum of the losses of this process's own."""
+        """Compute the gradients of a step's mean loss, and return the summed loss of this process's own batches."""
         own, rounds = 0.0, math.ceil(len(group) / self.count)
         for n in range(rounds):
             at = n * self.count + self.index
@@ -103,7 +103,7 @@ class ShardedProcesses(Processes):
         return own
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """FSDP2 has summed them; a parameter that no process has used has none afterwards."""
+        """Remove the gradients of parameters that no process has used; FSDP2 has summed the others already."""
         trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         flags = torch.tensor([name in self._used for name, _ in trained], dtype=torch.int32, device=self.device)
         dist.all_reduce(flags)
@@ -113,16 +113,16 @@ class ShardedProcesses(Processes):
         self._used.clear()
 
     def clip(self, parameters: Iterable[nn.Parameter], norm: float) -> None:
-        """Bound the norm of the gradients over all shards."""
+        """Clip the gradients to a maximum norm over all shards, in place."""
         torch.nn.utils.clip_grad_norm_(parameters, norm)
 
     def finish(self, module: nn.Module) -> None:
-        """Give the first process's weights to all, and put the whole module where it was before the training."""
+        """Copy the first process's weights to all, and move the whole module to where it was before the training."""
         self.give([p for p in module.parameters() if p.requires_grad])
         module.to(self._home)
 
     def _aligned(self, loss: Callable[[nn.Module], Tensor], module: nn.Module) -> Tensor:
-        """The loss of a batch, as the forward pass of the root."""
+        """Compute the loss of a batch, in the forward pass of the root."""
         self._watch("", module)
         return loss(module) if self._calls is None else self._calls.aligned(loss, module)
 
@@ -132,15 +132,15 @@ class ShardedProcesses(Processes):
         return int(box)
 
     def _watch_blocks(self, blocks: Blocks) -> None:
-        """Note from each block's first call on which of its parameters get gradients."""
+        """Note which parameters of each block get gradients, from its first call on."""
         for n, block in enumerate(blocks.list):
             prefix = f"{blocks.prefix}{n}."
             block.register_forward_pre_hook(lambda m, _, prefix=prefix: self._watch(prefix, m))
 
     def _watch(self, prefix: str, module: nn.Module) -> None:
-        """Note which parameters get gradients, of those that are gathered now and were not watched before.
+        """Note which parameters get gradients, among those that are gathered now and not watched yet.
 
-        In a call with the adapter switched off (`disable_adapter` of PEFT) none needs one: they are watched later.
+        In a call with the adapter switched off (`disable_adapter` of PEFT) none needs one; they are watched later.
         """
         if not torch.is_grad_enabled():
             return

@@ -1,8 +1,8 @@
-"""A module in training whose weights, gradients and optimizer states are spread over processes by FSDP2.
+"""Sharding of a module's weights, gradients and optimizer states over processes by FSDP2, for a training.
 
 The decoder blocks are sharded one by one, all else (embeddings, final norm, output embedding) together with the step of
-the loss (`evenhand.training.loss_step`). Twins of the blocks are sharded in the place of the blocks, since FSDP2 offers
-no way back: afterwards the module has its own blocks and parameters again, as they were before.
+the loss (`evenhand.training.loss_step`). Copies of the blocks are sharded in their place, since FSDP2 cannot undo it:
+afterwards the module has its own blocks and parameters again, as they were before.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Blocks(NamedTuple):
-    """Where the blocks of a module are."""
+    """The blocks of a module, and where they are."""
 
     stack: nn.Module
-    """Runs all of them."""
+    """The module that runs all of them."""
     prefix: str
-    """What the names of the list's parameters begin with, such as "model.layers."."""
+    """Prefix of the names of the list's parameters, such as "model.layers."."""
     list: nn.ModuleList
 
 
@@ -37,11 +37,11 @@ class Sharded(NamedTuple):
     step: Any
     """The root: a `LossStep` with the methods of `torch.distributed.fsdp.FSDPModule`."""
     blocks: Blocks | None
-    """Sharded one by one; None where the module has no list of blocks."""
+    """Blocks that are sharded one by one; None if the module has no list of blocks."""
 
 
 def blocks_of(module: nn.Module) -> Blocks | None:
-    """The list of modules with the most parameters: the decoder blocks, or the layers of an encoder."""
+    """Return the list of modules with the most parameters: the decoder blocks, or the layers of an encoder."""
     lists = {name: m for name, m in module.named_modules() if isinstance(m, nn.ModuleList)}
     if not lists:
         return None
@@ -55,11 +55,11 @@ def sharded(module: nn.Module, mesh: DeviceMesh, *, half: bool = False) -> Itera
     """Shard a module inside the context.
 
     Args:
-        module: Alike on every process; its own parameters keep their values, and stay where they are.
-        mesh: One dimension of processes.
-        half: Whether products are made in bfloat16; gradients are summed in float32.
+        module: The same on every process; its own parameters keep their values and their device.
+        mesh: Processes in one dimension.
+        half: Whether products are computed in bfloat16; gradients are summed in float32.
     """
-    # FSDP2 moves the parameters that it is given to the device: these share their values with the module's own
+    # FSDP2 moves its parameters to the device, so it gets others that share their values with the module's own
     given = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in module.parameters()}
     blocks = blocks_of(module)
     own = list(blocks.list) if blocks else []
@@ -76,7 +76,7 @@ def sharded(module: nn.Module, mesh: DeviceMesh, *, half: bool = False) -> Itera
         _fill(blocks, twins)
         for owner, name, p in places:
             setattr(owner, name, given[id(p)])
-        del given, memo  # what FSDP2 moves to the device is freed as it is sharded, one block at a time
+        del given, memo  # what FSDP2 moves to the device is freed when it is sharded, one block at a time
         yield Sharded(_sharded_by_torch(module, twins, mesh, half), blocks)
     finally:
         _fill(blocks, own)
@@ -85,7 +85,7 @@ def sharded(module: nn.Module, mesh: DeviceMesh, *, half: bool = False) -> Itera
 
 
 def _shared(blocks: Sequence[nn.Module]) -> dict[int, Any]:
-    """What twins have in common with their blocks, by `id`: buffers, and configurations, which may be changed later."""
+    """Return what copies share with their blocks, by `id`: buffers, and configurations, which may change later."""
     from transformers import PreTrainedConfig
 
     modules = [m for block in blocks for m in block.modules()]
@@ -104,10 +104,10 @@ def _sharded_by_torch(module: nn.Module, blocks: Sequence[nn.Module], mesh: Devi
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     casts: dict[str, Any] = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if half else {}
-    for block in dict.fromkeys(blocks):  # some models run one block several times
+    for block in dict.fromkeys(blocks):  # some models use one block several times
         fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(**casts))
-    policy = MixedPrecisionPolicy(**casts, cast_forward_inputs=False)  # a loss makes its tables in float32
+    policy = MixedPrecisionPolicy(**casts, cast_forward_inputs=False)  # a loss computes in float32
     step: Any = fully_shard(LossStep(module), mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    if "set_reduce_scatter_unused_params" in vars(FSDPModule):  # without it all batches have to use the same parameters
+    if "set_reduce_scatter_unused_params" in vars(FSDPModule):  # without it all batches must use the same parameters
         step.set_reduce_scatter_unused_params(True)
     return step

@@ -1,7 +1,7 @@
-"""Artefacts that all processes of a launch make together: they train, the first one keeps the result, all open it.
+"""Artefacts that all processes of a launch make together: all train, the first one saves the result, all open it.
 
-transformers writes whole weights in the first process only, and a lock that every process takes would make the others
-wait for the first one, which waits for them in the training. So the first one alone has the lock and the folder.
+transformers writes whole weights in the first process only. If every process took the lock, the others would wait for
+the first one, which waits for them in the training; so only the first one takes the lock and manages the folder.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evenhand.core.artifacts import artefact, refuse_making
+from evenhand.core.one_process import by_itself
 from evenhand.errors import DivergedError, EvenhandError, SettingsError, first_lines
 from evenhand.training.processes import introduced, launched_together, sharding_wanted
 
 T = TypeVar("T")
 _AGAIN = {kind.__name__: kind for kind in (SettingsError, DivergedError)}
-"""Errors of the first process that the others raise by the same name; of all else they raise an `EvenhandError`."""
+"""Errors of the first process that the others raise under the same name; for all others they raise `EvenhandError`."""
 
 
 @contextmanager
 def shared_artefact(
     key: str, train: Callable[[Path], T], keep: Callable[[Path, T], None], device: Callable[[], str]
 ) -> Iterator[Path]:
-    """The folder of a finished artefact, as `evenhand.core.artifacts.artefact` gives it, the same for all processes.
+    """Yield the folder of a finished artefact, as `evenhand.core.artifacts.artefact` does, the same for all processes.
 
-    All processes have to ask for it, and must see one file system; the first one's key counts. A process that fails
-    while all train ends alone, as `evenhand.training.loop` makes all fail together; a failure of the first one
-    before or after that ends the others too.
+    All processes must call this, and must see one file system; the first one's key counts. A failure during the
+    training ends only its own process, since `evenhand.training.loop` makes all fail together; a failure of the first
+    process before or after that ends the others too.
 
     Args:
         key: Names the content.
         train: Called in every process with the same folder; what it returns stays in its process.
         keep: Called in the first process, with the folder and what it has trained, to fill the folder.
-        device: The kind of device that is trained on; asked where several processes have been launched and do not know
-            each other yet.
+        device: Returns the kind of device that is trained on; called if several processes have been launched and are
+            not connected yet.
 
     Raises:
         SettingsError: The key cannot be a folder's name, the processes were launched in a way that cannot be used, or
@@ -49,8 +50,10 @@ def shared_artefact(
         return
     import torch.distributed as dist
 
-    shared = _made_by_first(key, train, keep) if dist.get_rank() == 0 else _made_with_first(train)
-    with shared as folder:
+    made = _made_by_first(key, train, keep) if dist.get_rank() == 0 else _made_with_first(train)
+    with ExitStack() as stack:
+        with by_itself():  # the first process asks what the others do not
+            folder = stack.enter_context(made)
         try:
             _refuse_unseen(folder)
             yield folder
@@ -95,7 +98,7 @@ def _made_with_first(train: Callable[[Path], object]) -> Iterator[Path]:
 
 
 def _told(value: tuple[str, str] | None = None) -> tuple[str, str]:
-    """What the first process says, to all: what is to be done and in which folder, or an error's name and message."""
+    """Send what the first process says to all: what to do and in which folder, or an error's name and message."""
     import torch.distributed as dist
 
     box: list[Any] = [value]
@@ -107,17 +110,17 @@ def _told(value: tuple[str, str] | None = None) -> tuple[str, str]:
 def _refuse_unseen(folder: Path) -> None:
     if not folder.is_dir():
         raise SettingsError(
-            f"this process does not see {folder}, where the first one has what was trained: keep artefacts in a folder "
-            "that all machines see (`evenhand.core.artifacts.artefacts`), or set TMPDIR to one"
+            f"this process does not see {folder}, in which the first process has saved the result: keep artefacts in a "
+            "folder that all machines see (`evenhand.core.artifacts.artefacts`), or set TMPDIR to one"
         )
 
 
 def _several(device: Callable[[], str]) -> bool:
-    """Whether several processes were launched together; they know each other then."""
+    """Whether several processes were launched together; if so, connect them."""
     import torch.distributed as dist
 
     if not launched_together():
         return False
     if not dist.is_initialized():
-        sharding_wanted()  # refuses what cannot be used
+        sharding_wanted()  # raises if the launch cannot be used
     return introduced(lambda: device() == "cpu") > 1

@@ -1,8 +1,8 @@
-"""Rows of a prefix trie: beginnings that sequences share are fed once, and their gradients add up by themselves.
+"""Rows of a prefix trie: a prefix that sequences share is fed once, and its gradients add up by themselves.
 
-Each token of a row attends to its ancestors in the trie, which the attention mask states; the model and its attention
-run as they are, so that gradient checkpointing, adapters and sharded weights need nothing else. Tokens that nothing is
-predicted from, such as the last one of each sequence, are not fed.
+The attention mask lets each token of a row attend to its ancestors in the trie. The model and its attention are not
+changed, so gradient checkpointing, adapters and sharded weights work as usual. Tokens that nothing is predicted from,
+such as the last one of each sequence, are not fed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from evenhand.training.trie_attention import parts_of
 from evenhand.training.trie_mask import TrieMask
 
 TOKEN_CELLS = 2048
-"""Attention cells that cost as much as feeding a token, roughly: 6 times the width of a Llama, 3,456 in SmolLM-135M."""
+"""Attention cells that cost about as much as feeding a token: 6 times the width of a Llama, 3,456 in SmolLM-135M."""
 
 Ids = Sequence[int]
 
 
 class Needed(NamedTuple):
-    """What the losses of some sequences need of them."""
+    """The tokens that the losses of some sequences need."""
 
     ids: list[Ids]
-    """The tokens to feed of each sequence: up to the one that its last label is predicted from."""
+    """Tokens of each sequence to feed: up to the one that its last label is predicted from."""
     which: list[int]
-    """The index of each sequence; those without labels are left out."""
+    """Index of each sequence; those without labels are left out."""
 
 
 def needed(sequences: Sequence[Ids], labels: Sequence[Ids], ignored: int, which: Sequence[int]) -> Needed:
@@ -39,7 +39,7 @@ def needed(sequences: Sequence[Ids], labels: Sequence[Ids], ignored: int, which:
     Args:
         sequences: Token ids.
         labels: A label for every token.
-        ignored: The label of what is not predicted.
+        ignored: Label of tokens that are not predicted.
         which: Indices of the sequences to look at.
     """
     ends = {n: max((at for at, label in enumerate(labels[n]) if at and label != ignored), default=0) for n in which}
@@ -48,7 +48,7 @@ def needed(sequences: Sequence[Ids], labels: Sequence[Ids], ignored: int, which:
 
 
 def tries(sequences: Sequence[Ids], room: int) -> list[Pack]:
-    """Group sequences by what they share, where that saves more than the longer row costs in attention.
+    """Group sequences by shared prefixes, if that saves more than the longer row costs in attention.
 
     Args:
         sequences: Token ids, at least one each.
@@ -68,12 +68,12 @@ def tries(sequences: Sequence[Ids], room: int) -> list[Pack]:
 
 
 def longest_trie(length: int, tokens: int, eager: bool) -> int:
-    """The maximum number of nodes in a trie, so that a batch takes no more memory than rows of `length` tokens do.
+    """Return the maximum number of nodes in a trie, so that a batch needs no more memory than rows of `length` tokens.
 
     Args:
         length: Tokens in a row of several sequences.
         tokens: Tokens in a batch.
-        eager: Whether the attention's weights are kept, a number for each cell of a row.
+        eager: Whether the attention stores its weights, one number per cell of a row.
     """
     return min(tokens, max(length, isqrt(length * tokens))) if eager else tokens
 
@@ -96,15 +96,15 @@ class Fed(NamedTuple):
     mask: Tensor
     """[rows, 1, length, length] to be added to the attention: 0 for a token itself and its ancestors."""
     paths: dict[int, Tensor]
-    """By sequence its nodes, as places in the flattened rows."""
+    """Nodes of each sequence, by its index, as places in the flattened rows."""
 
 
 def fed(rows: Sequence[Sequence[Pack]], dtype: torch.dtype) -> Fed:
-    """Lay tries out.
+    """Lay tries out as tensors.
 
     Args:
         rows: The tries of each row.
-        dtype: Of the mask.
+        dtype: Data type of the mask.
     """
     longest = max(sum(len(trie.tokens) for trie in row) for row in rows)
     ids, positions = (torch.zeros((len(rows), longest), dtype=torch.long) for _ in range(2))
@@ -124,7 +124,7 @@ def fed(rows: Sequence[Sequence[Pack]], dtype: torch.dtype) -> Fed:
 
 
 def _see(seen: Tensor, trie: Pack) -> None:
-    """Let each node of a trie see its path."""
+    """Let each node of a trie attend to its path."""
     for run in trie.runs:
         first, last = int(run.own[0]), int(run.own[-1]) + 1
         seen[first:last, torch.from_numpy(run.path[: run.depth])] = True
@@ -132,7 +132,7 @@ def _see(seen: Tensor, trie: Pack) -> None:
 
 
 def read_places(labels: Ids, ignored: int) -> list[int]:
-    """Positions of a sequence that have a label, and of the tokens that these are predicted from, ascending."""
+    """Return the positions that have a label, and those of the tokens that these are predicted from, ascending."""
     counted = [at for at, label in enumerate(labels) if at and label != ignored]
     return sorted({place for at in counted for place in (at - 1, at)})
 
@@ -143,7 +143,7 @@ def drops_out(module: torch.nn.Module) -> bool:
 
 
 def _rate(part: torch.nn.Module) -> float:
-    """The highest rate that a part has, as a layer or as a number of its own, such as an attention's."""
+    """Return the highest dropout rate of a part, as a layer or in an attribute of its own, such as an attention's."""
     if isinstance(part, torch.nn.modules.dropout._DropoutNd):
         return float(part.p)
     rates = (value for name, value in vars(part).items() if "drop" in name and isinstance(value, float))

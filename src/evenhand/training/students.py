@@ -1,4 +1,4 @@
-"""Students of a language model: itself with an adapter, some of its layers, or fewer layers of random weights."""
+"""Students of a language model: a copy with an adapter, some of its layers, or fewer layers of random weights."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ StudentKind = Literal["lora", "copied", "random"]
 def build(
     kind: StudentKind, module: PreTrainedModel, *, layers: int | None, rank: int, seed: int, named: bool
 ) -> PreTrainedModel:
-    """A student of a model, which is left as it is.
+    """Make a student of a model, which is not changed.
 
     Args:
         kind: lora is a copy of the model with an adapter; copied has some of its layers, evenly spaced; random has its
             configuration with fewer layers, and new weights.
         module: A causal or masked language model.
         layers: Number of layers of a copied or random student; None is half of the model's.
-        rank: Of an adapter.
-        seed: Of new weights.
-        named: Whether the module is what its name says (`evenhand.training.lora.with_adapter`).
+        rank: Rank of an adapter.
+        seed: Seed of new weights.
+        named: Whether the module is the one that its name stands for (`evenhand.training.lora.with_adapter`).
 
     Raises:
-        SettingsError: The layers cannot be counted, or there are not so many.
+        SettingsError: The layers cannot be identified, or there are not as many.
     """
     if kind == "lora":
         student: Any = with_adapter(module, rank=rank, alpha=2 * rank, dropout=0.0, seed=seed, named=named)
@@ -65,12 +65,12 @@ def build(
 
 
 def spaced(every: int, kept: int) -> list[int]:
-    """Indices of layers, evenly spaced, the first and (of two or more) the last among them."""
+    """Return indices of evenly spaced layers, including the first and, if there are two or more, the last."""
     return [round(n * (every - 1) / max(1, kept - 1)) for n in range(kept)]
 
 
 def _shorter(config: Any, kept: list[int]) -> Any:
-    """A copy of a configuration with only some layers; what it says layer by layer is cut alike."""
+    """Copy a configuration with only some layers; lists with an entry per layer are shortened as well."""
     config = copy.deepcopy(config)
     text = config.get_text_config()
     every = int(text.num_hidden_layers)
@@ -82,7 +82,7 @@ def _shorter(config: Any, kept: list[int]) -> Any:
 
 
 def keep_layers(module: Any, kept: list[int]) -> None:
-    """Take all other layers out of a module."""
+    """Remove all other layers from a module."""
     every = int(module.config.get_text_config().num_hidden_layers)
     found = [
         (m, name)
@@ -100,10 +100,10 @@ def keep_layers(module: Any, kept: list[int]) -> None:
     for n, layer in enumerate(stays):
         for part in layer.modules():
             if isinstance(getattr(part, "layer_idx", None), int):
-                part.layer_idx = n  # a cache is looked up by it
+                part.layer_idx = n  # index into the KV cache
     setattr(parent, name, nn.ModuleList(stays))
     module.config = _shorter(module.config, kept)
-    for part in module.modules():  # parts hold the configuration, too
+    for part in module.modules():  # parts contain the configuration as well
         if getattr(getattr(part, "config", None), "num_hidden_layers", None) == every:
             part.config = module.config
 
@@ -112,16 +112,16 @@ def keep_layers(module: Any, kept: list[int]) -> None:
 
 
 def keep(module: Any, tokenizer: PreTrainedTokenizerBase, record: TrainingRecord, folder: Path) -> None:
-    """Write a trained student, and last its record.
+    """Write a trained student, and its record last.
 
-    The adapter of a masked model goes into its weights, as the folder of one has no other form.
+    The adapter of a masked model is merged into its weights, as its folder has no other form.
     """
     keep_weights(module, tokenizer, folder)
     saved.write_weights(folder, record)
 
 
 def keep_weights(module: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a trained student without its record: until `evenhand.models.saved.write_weights` it is unfinished."""
+    """Write a trained student without its record; it is unfinished until `evenhand.models.saved.write_weights`."""
     from evenhand.models.hugging_face import save_module, save_tokenizer
 
     saved.begin(folder)
@@ -132,13 +132,15 @@ def keep_weights(module: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) 
 def open_trained(
     folder: Path, teacher: Model, name: str, record: TrainingRecord | None = None
 ) -> LocalModel | MaskedModel:
-    """A student from the folder that `keep` wrote, which may be gone later; on its teacher's device, asked alike.
+    """Open a student from the folder that `keep` wrote, on its teacher's device and asked in the same way.
+
+    The folder may be removed afterwards.
 
     Args:
-        folder: With weights or an adapter.
+        folder: Contains weights or an adapter.
         teacher: The model that it was trained from.
         name: Label for tables.
-        record: Of its training; None reads it from the folder.
+        record: Record of its training; None reads it from the folder.
 
     Raises:
         EvenhandError: The files are missing or broken, or the folder is unfinished.

@@ -1,17 +1,17 @@
-"""Methods that train: what one has made is made once, checked, saved before it is used, and found again.
+"""Methods that train: a result is made once, checked, saved before it is used, and found again.
 
 `apply` goes through the same steps for every method:
 
 1. `prepared` reads the training data, and refuses what cannot be trained.
-2. A key is made of everything that decides the result. What lies under it is opened, and nothing is trained.
-3. Otherwise, under a lock, `train` trains. A run that was killed continues from the checkpoints in the folder.
+2. A key is made of everything that decides the result. If a result is stored under it, nothing is trained.
+3. Otherwise, under a lock, `train` trains. A run that was killed resumes from the checkpoints in the folder.
 4. `check` refuses a result whose logits are not finite; `keep` saves it; `clean` removes the checkpoints.
 5. `opened` opens what was saved, so that a fresh result and one that is found again are the same.
 
-Of several processes that were launched together, all take steps 1, 3 and 5, and the first one alone the others
+If several processes were launched together, all take steps 1, 3 and 5, and the first one alone takes the others
 (`evenhand.training.shared_artifacts`).
 
-A new method has to say what it learns from (`prepared`) and how (`train`); the other steps have defaults, for students
+A new method must define what it learns from (`prepared`) and how (`train`); the other steps have defaults, for students
 that are local language models.
 """
 
@@ -33,11 +33,11 @@ from evenhand.prompting.remarks import remark, remarked
 from evenhand.training.shared_artifacts import shared_artefact
 
 NOTHING = OverlapRemoved()
-"""Nobody looked for overlap."""
+"""Stands for data that nobody checked for overlap."""
 
 
 class Fitted(NamedTuple):
-    """What a training has made, before it is saved."""
+    """The result of a training before it is saved."""
 
     module: Any
     """The trained network; None where the result is something else."""
@@ -45,31 +45,31 @@ class Fitted(NamedTuple):
     """How the training went: fields of `evenhand.interfaces.TrainingRecord` by name, such as data, epochs, curve,
     seconds and results. Method, settings, base, seed and versions are filled in."""
     more: Any = None
-    """What `keep` needs besides."""
+    """What else `keep` needs."""
 
 
 class Kept(NamedTuple):
-    """Where a finished result lies."""
+    """Where a finished result is stored."""
 
     folder: Path
-    """Gone when the block is left, unless artefacts are kept."""
+    """Removed at the end of the context, unless artefacts are kept."""
     fresh: bool
-    """Whether it was trained just now, rather than found."""
+    """Whether the result was trained just now, rather than found."""
 
 
 class TrainedMethod(Method):
-    """A method that trains; see the module for the steps."""
+    """Base class of methods that train; the docstring of the module describes the steps."""
 
     training_version: ClassVar[int] = 1
-    """Of what a training does; part of the key. Raise it when the same settings and data give another result."""
+    """Version of the training, part of the key. Raise it when the same settings and data give another result."""
     not_in_key: ClassVar[frozenset[str]] = frozenset({"device"})
     """Settings that the result does not depend on, or depends on through what `content` returns."""
 
     def apply(self, model: Model, data: TrainData | None = None) -> Model:
-        """Train on the data, or find what was trained before; the given model stays as it is.
+        """Train on the data, or open what was trained before; the given model is not changed.
 
         Raises:
-            SettingsError: A model or data that the method cannot use.
+            SettingsError: The method cannot use the model or the data.
             DivergedError: The trained model gives no finite scores.
         """
         reason = self.unsupported_reason(model, data)
@@ -85,12 +85,12 @@ class TrainedMethod(Method):
 
     @contextmanager
     def trained_once(self, model: Model, prepared: Any, overlap: OverlapRemoved = NOTHING) -> Iterator[Kept]:
-        """What a training on `prepared` has made: found, or trained, checked and saved now.
+        """Yield the result of a training on `prepared`: found, or trained, checked and saved now.
 
         Args:
             model: What is trained or taught from.
             prepared: From `prepared`.
-            overlap: What the comparison has left out of the training data before, for the record.
+            overlap: What the comparison has removed from the training data, for the record.
         """
         fresh: list[Path] = []
 
@@ -115,7 +115,7 @@ class TrainedMethod(Method):
             yield Kept(folder, bool(fresh))
 
     def key(self, model: Model, prepared: Any) -> str:
-        """Hash of everything that decides the result."""
+        """Return the hash of everything that decides the result."""
         return digest(
             self.name,
             self.training_version,
@@ -138,31 +138,31 @@ class TrainedMethod(Method):
 
     @abstractmethod
     def prepared(self, model: Model, data: TrainData) -> Any:
-        """What is learned from, in the form that `content` and `train` take.
+        """Return what is learned from, in the form that `content` and `train` take.
 
         Raises:
-            SettingsError: There is too little of it, or it does not fit the model.
+            SettingsError: There is too little data, or it does not fit the model.
         """
 
     @abstractmethod
     def train(self, model: Model, prepared: Any, folder: Path) -> Fitted | None:
-        """Train, leaving the model as it is.
+        """Train without changing the model.
 
         Args:
             model: What is trained or taught from.
             prepared: From `prepared`.
-            folder: For checkpoints; a run that was killed has left its own here.
+            folder: For checkpoints; it may contain those of a run that was killed.
 
         Returns:
-            None where another process saves the result. Of several processes, the first one's is saved.
+            The result, or None if another process saves it. Of several processes, the first one saves its result.
         """
 
     def content(self, prepared: Any) -> Sequence[object]:
-        """What decides the result besides the model and the settings; its `repr` has to be stable."""
+        """Return what decides the result besides the model and the settings; its `repr` must be stable."""
         return [prepared]
 
     def made_with(self, model: Model, prepared: Any) -> list[str | int]:
-        """Where and how the numbers are computed (`evenhand.core.artifacts.made_with`)."""
+        """Return where and how the numbers are computed (`evenhand.core.artifacts.made_with`)."""
         return made_with(model, precision=None)
 
     @property
@@ -171,7 +171,7 @@ class TrainedMethod(Method):
         return "take a lower learning_rate"
 
     def check(self, model: Model, made: Fitted) -> None:
-        """Refuse a trained module without finite logits where the model has finite ones, in its own precision.
+        """Refuse a trained module whose logits are not finite where the model's are, in its own precision.
 
         Raises:
             DivergedError: Its logits are not finite.
@@ -183,19 +183,19 @@ class TrainedMethod(Method):
         refuse_broken(made.module, module, texts, self.remedy, what=f"what {self.name} has trained")
 
     def keep(self, model: Model, made: Fitted, record: TrainingRecord, folder: Path) -> None:
-        """Save the result in a folder, as `opened` opens it: the record last, as a folder without it is unfinished."""
+        """Save the result in a folder for `opened`: the record last, as a folder without it is unfinished."""
         from evenhand.training.students import keep
 
         keep(made.module, model.weights.tokenizer, record, folder)
 
     def clean(self, folder: Path) -> None:
-        """Remove what served only to resume."""
+        """Remove what is needed only to resume."""
         from evenhand.training.checkpoints import Checkpoints
 
         Checkpoints(folder, {}).remove()
 
     def opened(self, model: Model, folder: Path) -> Model:
-        """The result with its record, from a folder that may be gone later."""
+        """Open the result with its record, from a folder that may be removed later."""
         from evenhand.training.students import open_trained
 
         return open_trained(folder, model, f"{model.name}+{self.spec}")

@@ -1,9 +1,9 @@
-"""Attention over rows of tries part by part, so that what no token attends to is not computed.
+"""Attention over rows of tries, computed in parts, so that pairs that do not attend to each other are left out.
 
-A part is some tokens and some of the keys that they attend to: those of a long shared beginning, which all of its
+A part consists of some tokens and some of the keys that they attend to: those of a long shared prefix, which all of its
 continuations attend to at once, or those of a block of runs. Parts over the same tokens are merged by the normalisers
-of their weights. The backward pass goes through each part with the merged normalisers, which is exact: a weight depends
-on the other keys by its normaliser only.
+of their weights. The backward pass uses the merged normalisers for each part, which is exact: a weight depends on the
+other keys through its normaliser only.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from evenhand.inference.stems import stems
 from evenhand.inference.tree_attention import nodes_of
 
 PART_CELLS = 5000
-"""Attention cells that take as long as a part of its own does besides its cells, measured with SmolLM-135M on a CPU."""
+"""Fixed cost of a part, as the attention cells that take as long; measured with SmolLM-135M on a CPU."""
 
 
 @dataclass
 class Part:
-    """Tokens of a row and keys that they attend to."""
+    """Tokens of a row, and keys that they attend to."""
 
     row: int
     queries: slice | Tensor
     keys: slice | Tensor
     cells: int
-    """Number of products that are computed for each head."""
+    """Number of products computed per head."""
     causal: bool = False
-    """Whether the keys are the queries, each of which attends to those up to itself."""
+    """Whether the keys are the queries, each of which attends to itself and those before it."""
     allowed: Tensor | None = None
-    """[queries, keys] whether a query attends to a key; None if all do, or if it is causal."""
+    """[queries, keys] whether a query attends to a key; None if all do, or if `causal`."""
     merged: bool = False
-    """Whether a part before this one has the same queries and other keys."""
+    """Whether an earlier part has the same queries and other keys."""
     biases: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
-        """[1, 1, queries, keys]: 0 where a query attends and -inf elsewhere; made once for all layers."""
+        """Return the mask, [1, 1, queries, keys]: 0 where a query attends, else -inf; made once for all layers."""
         if self.allowed is None:
             return None
         if dtype not in self.biases:
@@ -57,7 +57,7 @@ class Part:
 
 
 def parts_of(rows: Sequence[Sequence[Pack]], length: int) -> list[Part]:
-    """The parts of rows of tries; none if a mask over whole rows is likely to be faster.
+    """Return the parts of rows of tries; none if a mask over whole rows is likely to be faster.
 
     Args:
         rows: The tries of each row, one after the other.
@@ -78,7 +78,7 @@ def _moved(block: Block, start: int) -> Block:
 
 
 def _parts(row: int, found: Sequence[Block]) -> Iterator[Part]:
-    """The parts of a trie: a block by itself, then the shared beginnings of several."""
+    """Yield the parts of a trie: each block by itself, then the prefixes that several share."""
     stemmed, apart = stems(found)
     for block in [*apart, *(block for stem in stemmed for block in stem.blocks)]:
         yield _own(row, block)
@@ -98,7 +98,7 @@ def _own(row: int, block: Block) -> Part:
 def attended_by_parts(
     query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float | None = None
 ) -> Tensor:
-    """Attention with gradients, on a CPU.
+    """Compute attention with gradients, on a CPU.
 
     Args:
         query: [rows, heads, length, width].
@@ -115,7 +115,7 @@ def attended_by_parts(
 
 
 class _Given(NamedTuple):
-    """What a kernel is called with for a part."""
+    """Arguments of a kernel for one part."""
 
     q: Tensor
     k: Tensor
@@ -129,12 +129,12 @@ def _given(part: Part, query: Tensor, key: Tensor, value: Tensor) -> _Given:
 
 
 def _at(table: Tensor, row: int, places: slice | Tensor) -> Tensor:
-    """[1, heads, places, ...] of one row of a table [rows, heads, length, ...]."""
+    """Return [1, heads, places, ...] of one row of a table [rows, heads, length, ...]."""
     return table[row, :, places][None]
 
 
 class _Attended(torch.autograd.Function):
-    """Keeps what a kernel over whole rows would keep: its arguments, its result and the normalisers."""
+    """Attention that stores what a kernel over whole rows would store: arguments, result and normalisers."""
 
     @staticmethod
     def forward(
@@ -173,7 +173,7 @@ class _Attended(torch.autograd.Function):
 
 @cache
 def supported() -> bool:
-    """Whether this torch has the kernels, and parts give what a mask gives, gradients included."""
+    """Whether this version of torch has the kernels, and parts give what a mask gives, gradients included."""
     generator = torch.Generator().manual_seed(0)
     given = [torch.randn(1, 2, 6, 8, generator=generator, requires_grad=True) for _ in range(3)]
     above = torch.randn(1, 2, 6, 8, generator=generator)

@@ -1,7 +1,7 @@
-"""An attention mask of tries that also knows their parts, by which torch's attention is computed where it can be.
+"""An attention mask of tries that carries their parts, so that attention is computed in parts when possible.
 
-The mask is a tensor like any other for whatever else is done with it. As the parts are in it, they reach the attention
-on every way that a mask takes: through adapters, sharded weights, and the second forward of gradient checkpointing.
+For everything else the mask is an ordinary tensor. As it carries the parts, they reach the attention wherever a mask
+does: through adapters, sharded weights, and the second forward pass of gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from torch.nn.functional import scaled_dot_product_attention
 from evenhand.training.trie_attention import Part, attended_by_parts, supported
 
 KEPT = (Tensor.to, Tensor.detach, Tensor.contiguous)
-"""What gives the same mask, maybe in another dtype or elsewhere."""
+"""Functions that return the same mask, possibly in another dtype or on another device."""
 
 
 class TrieMask(Tensor):
-    """A mask [rows, 1, length, length] to be added to the attention, with the parts that it leaves."""
+    """A mask [rows, 1, length, length] to be added to the attention, with the parts that it leaves open."""
 
     parts: Sequence[Part] = ()
-    """Without any, the mask itself is used."""
+    """Parts that give the same attention; if there are none, the mask itself is used."""
     made_at: int = 0
-    """How often the numbers had been changed when the parts were made of them."""
+    """Number of changes to the mask when its parts were made, as torch counts them."""
 
     @classmethod
     def of(cls, mask: Tensor, parts: Sequence[Part]) -> TrieMask:
-        """A mask with parts that give the same attention."""
+        """Make a mask with parts that give the same attention."""
         made = mask.as_subclass(cls)
-        if not made.is_inference():  # whose changes are not counted
+        if not made.is_inference():  # torch does not count changes of inference tensors
             made.parts, made.made_at = parts, made._version
         return made
 
     @property
     def valid_parts(self) -> Sequence[Part]:
-        """The parts, unless the mask has been changed in place since."""
+        """The parts; none if the mask has been changed in place since."""
         return self.parts if self.parts and self._version == self.made_at else ()
 
     @classmethod
@@ -48,7 +48,7 @@ class TrieMask(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Attend by parts, keep them where the mask is moved or cast, and forget them otherwise."""
+        """Attend by parts, keep them if the mask is moved or cast, and drop them otherwise."""
         named = dict(kwargs or {})
         with torch._C.DisableTorchFunctionSubclass():
             if func is scaled_dot_product_attention:
@@ -69,7 +69,7 @@ def _attended(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What `scaled_dot_product_attention` gives, by parts if that can be done."""
+    """Return what `scaled_dot_product_attention` gives, computed by parts if possible."""
     parts = attn_mask.valid_parts if isinstance(attn_mask, TrieMask) else ()
     plain = not (dropout_p or is_causal or torch.is_autocast_enabled(query.device.type))
     if parts and plain and _fit(query, key, value, attn_mask) and supported():
@@ -80,7 +80,7 @@ def _attended(
 
 
 def _fit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> bool:
-    """Whether these are whole rows on a CPU, with as many keys and values as queries."""
+    """Whether the tensors are whole rows on a CPU, with as many keys and values as queries."""
     whole = (len(mask), mask.shape[-1]) == (len(query), query.shape[-2]) and query.dim() == 4
     alike = all(t.shape == query.shape and t.dtype == query.dtype for t in (key, value))
     return whole and alike and query.device.type == "cpu"

@@ -1,7 +1,7 @@
-"""Training of a LoRA adapter through TRL, supervised or by preferences, on rows that are in tokens already.
+"""Training of a LoRA adapter with TRL, supervised or by preferences, on rows that are already tokenised.
 
 Sources: TRL's SFTTrainer and DPOTrainer; direct preference optimisation is by Rafailov et al. 2023 (arXiv 2305.18290).
-A training that was killed continues from the last checkpoint in its folder.
+A training that was killed resumes from the last checkpoint in its folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from evenhand.errors import DivergedError, SettingsError
-from evenhand.training import trl_support
+from evenhand.training import trl_support, trl_watching
 from evenhand.training.trl_support import Rows
 
 if TYPE_CHECKING:
@@ -28,53 +28,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained."""
+    """Settings of a training with TRL."""
 
     objective: Literal["sft", "dpo"]
-    """Learn the answers, or prefer the chosen ones to the rejected ones."""
+    """sft learns the answers; dpo learns to prefer the chosen ones to the rejected ones."""
     epochs: int
     steps: int | None = None
-    """Instead of epochs."""
+    """Number of steps, which then replaces `epochs`; None trains for `epochs`."""
     learning_rate: float
-    """Peak of AdamW."""
+    """Peak learning rate of AdamW."""
     decay: Literal["linear", "cosine"] = "linear"
     """How the learning rate falls after the warm-up."""
     warmup: float
-    """Number of steps in which it rises; below 1 the fraction of all steps."""
+    """Number of steps in which the learning rate rises; below 1, the fraction of all steps."""
     batch_size: int
     """Rows computed at once."""
     gradient_accumulation_steps: int = 1
     """Batches per optimizer step."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Maximum norm of the gradient of a step."""
     beta: float = 0.1
-    """Of dpo: how much it costs to move away from the untrained model."""
+    """How much it costs to move away from the model without the adapter; only for dpo."""
     precision: str = "no"
-    """Of the products: no, bf16 or fp16."""
+    """Precision of matrix products: no, bf16 or fp16."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed twice rather than kept."""
+    """Whether activations are recomputed in the backward pass instead of being stored."""
     max_length: int | None = None
-    """Maximum number of tokens of a row, which are cut there; None cuts nothing."""
+    """Maximum number of tokens of a row; longer rows are cut. None cuts nothing."""
     seed: int = 0
     cpu: bool = False
-    """Whether it is trained on the CPU even where there is a GPU."""
+    """Whether to train on the CPU even if there is a GPU."""
 
 
 class Outcome(NamedTuple):
-    """How a training went."""
+    """Outcome of a training."""
 
     module: Any
-    """Under its adapter, in evaluation mode."""
+    """The module with its adapter, in evaluation mode."""
     history: list[Mapping[str, float]]
-    """What the trainer logged: per epoch a row of the training loss, and one of the evaluation."""
+    """What the trainer logged: per epoch a row with the training loss, and one with the evaluation."""
     steps: int
     seconds: float
 
 
 def unsupported_reason(method: str) -> str:
-    """Why a method cannot train, or "" when TRL is there."""
+    """Say why a method cannot train; "" if TRL is installed."""
     if importlib.util.find_spec("trl") is None:
         return f"{method} trains with TRL: pip install 'evenhand[trl]'"
     return ""
@@ -90,16 +90,16 @@ def train(
     held: Rows = (),
     adapter: LoraConfig | None = None,
 ) -> Outcome:
-    """Train the adapter of a module; the generators of random numbers are left as they were.
+    """Train the adapter of a module; the global random generators are not changed.
 
     Args:
-        module: Under an adapter, or put under a fresh one. Without its adapter it is the reference of dpo.
-        tokenizer: The model's own; it is left alone.
+        module: Has an adapter, or gets a fresh one. Without its adapter it is the reference of dpo.
+        tokenizer: The model's own, which is not changed.
         rows: `prompt_ids`, `chosen_ids` and `rejected_ids` (dpo), or `input_ids` and `completion_mask` (sft).
-        recipe: How.
+        recipe: Settings of the training.
         folder: For checkpoints.
         held: Rows that are evaluated after each epoch (dpo).
-        adapter: Of the fresh adapter; None where the module has one.
+        adapter: Configuration of the fresh adapter; None if the module has one.
 
     Raises:
         SettingsError: TRL is not installed.
@@ -110,7 +110,8 @@ def train(
     began = time.monotonic()
     with own_generators(), _without_bars():
         trainer = _trainer(module, copy.deepcopy(tokenizer), rows, recipe, folder, held, adapter)
-        run(trainer)
+        with trl_watching.watched(trainer):
+            run(trainer)
     history: list[Mapping[str, float]] = trainer.state.log_history
     losses = [row["loss"] for row in history if "loss" in row]
     if not all(map(math.isfinite, losses)):
@@ -145,7 +146,7 @@ def _trainer(
 
 
 def _arguments(recipe: Recipe, folder: Path, *, evaluated: bool) -> dict[str, Any]:
-    """What the configurations of both trainers share."""
+    """Return the arguments that the configurations of both trainers share."""
     return {
         "output_dir": str(folder),
         "learning_rate": recipe.learning_rate,
@@ -178,7 +179,7 @@ def _arguments(recipe: Recipe, folder: Path, *, evaluated: bool) -> dict[str, An
 
 @contextmanager
 def own_generators() -> Iterator[None]:
-    """Trainers seed the process's generators; what was drawn from before continues as if they had not."""
+    """Restore the process's random generators afterwards, as trainers seed them."""
     import numpy as np
     import torch
 
@@ -193,7 +194,7 @@ def own_generators() -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Without the progress bars of datasets, which would stand between ours."""
+    """Hide the progress bars of datasets, which would appear between ours."""
     import datasets
 
     shown = not datasets.are_progress_bars_disabled()
@@ -208,19 +209,15 @@ def _without_bars() -> Iterator[None]:
 def run(trainer: Any) -> None:
     """Train from the last checkpoint in the trainer's folder, if any; nothing is written to standard output.
 
-    The weights are looked at, and not the losses alone: transformers' Trainer logs a loss that is not finite as the
+    The weights are checked, not only the losses: transformers' Trainer logs a loss that is not finite as the
     mean of those before it (`logging_nan_inf_filter`).
 
     Raises:
         DivergedError: A trained weight is no longer finite.
     """
     from transformers import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
 
     trainer.remove_callback(PrinterCallback)
-    place = Path(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(place)) if place.is_dir() else None)
-    trained = ((name, p) for name, p in trainer.model.named_parameters() if p.requires_grad)
-    if broken := next((name for name, p in trained if not bool(p.isfinite().all())), ""):
-        rate = trainer.args.learning_rate
-        raise DivergedError(f"training diverged: {broken} is no longer finite; take a learning_rate below {rate:g}")
+    last = trl_watching.last_checkpoint(Path(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trl_watching.refuse_broken_weights(trainer)

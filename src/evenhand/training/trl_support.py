@@ -1,8 +1,8 @@
-"""TRL's trainer of preferences, for rows that are in tokens already.
+"""TRL's preference trainer, for rows that are already tokenised.
 
-TRL makes tokens of texts itself, in `DPOTrainer._prepare_dataset`, which it does not document. `supported` looks for it
-once. Where it is there, a trainer without that step is taken. Where it is not, the trainer is made with a text in the
-place of the rows, and is given the rows afterwards, as `train_dataset` and `eval_dataset`; the result is the same.
+TRL tokenises texts itself, in the undocumented `DPOTrainer._prepare_dataset`. `supported` checks once whether that
+exists. If it does, a trainer without that step is used. If not, the trainer is made with a text in place of the rows,
+and is given the rows afterwards, as `train_dataset` and `eval_dataset`; the result is the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ PLACEHOLDER = {"prompt": "a", "chosen": " b", "rejected": " c"}
 
 
 def library() -> Any:
-    """TRL itself, which is typed in part only."""
+    """Import TRL, which is only partly typed."""
     return importlib.import_module("trl")
 
 
 @cache
 def supported() -> bool:
-    """Whether this version of TRL has the step that makes tokens of texts, so that it can be left out."""
+    """Whether this version of TRL has the step that tokenises texts, so that it can be left out."""
     try:
         return callable(library().DPOTrainer._prepare_dataset)
     except AttributeError:
@@ -31,12 +31,12 @@ def supported() -> bool:
 
 
 def dpo_trainer(train: Rows, held: Rows, **given: Any) -> Any:
-    """A `trl.DPOTrainer` for rows of `prompt_ids`, `chosen_ids` and `rejected_ids`.
+    """Make a `trl.DPOTrainer` for rows of `prompt_ids`, `chosen_ids` and `rejected_ids`.
 
     Args:
-        train: Learned from.
-        held: Evaluated on; may be empty.
-        given: What else the trainer is made with.
+        train: Rows to train on.
+        held: Rows to evaluate on; may be empty.
+        given: Further arguments of the trainer.
     """
     from datasets import Dataset
 

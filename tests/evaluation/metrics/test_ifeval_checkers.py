@@ -208,7 +208,7 @@ def test_splitters() -> None:
 
 
 def test_an_unknown_instruction_is_named() -> None:
-    with pytest.raises(SettingsError, match="'keywords:none' is none"):
+    with pytest.raises(SettingsError, match="'keywords:none' is not one"):
         checkers.strict("keywords:none", {}, "text")
 
 
@@ -221,6 +221,6 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_instruction_is_refused_for_a_blank_response_too() -> None:
-    with pytest.raises(SettingsError, match="none of IFEval's"):
+    with pytest.raises(SettingsError, match="not one of IFEval's"):
         checkers.strict("punctuation:no_coma", {}, " ")
     assert not checkers.strict("punctuation:no_comma", {}, " ").followed

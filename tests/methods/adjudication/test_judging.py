@@ -155,9 +155,9 @@ def test_pools_that_cannot_adjudicate_are_refused() -> None:
     same = [Member(n, lambda: ScriptedModel()) for n in "ab"]
     with pytest.raises(SettingsError, match="the same model"):
         look(same)
-    with pytest.raises(SettingsError, match="nobody judges a"):
+    with pytest.raises(SettingsError, match="no member judges a"):
         look([Member("a", lambda: ScriptedModel()), Member("b", lambda: Rater("b", rate), writes=True, judges=False)])
-    with pytest.raises(SettingsError, match="nobody in the pool answers"):
+    with pytest.raises(SettingsError, match="no member of the pool answers"):
         look([Member(n, lambda n=n: Rater(n, rate), writes=False) for n in "ab"])  # type: ignore[misc]
 
 

@@ -400,7 +400,7 @@ def test_contextual_calibration_asks_three_texts_behind_each_prompt_and_no_conte
     assert all(q.shots == shots and q.context == "" and q.shown is None for q in extra)
     assert [c.usage.calls for c in answers[:3]] == [4, 4, 1] and sum(c.usage.calls for c in answers) == len(asked) + 6
     assert ContextualCalibration(texts=("?",)).apply(model).choose(asked[:1])[0].usage.calls == 2
-    with pytest.raises(SettingsError, match="give at least one"):
+    with pytest.raises(SettingsError, match="set at least one"):
         ContextualCalibration(texts=())
 
 

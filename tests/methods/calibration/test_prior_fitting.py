@@ -148,7 +148,7 @@ def test_certain_answers_and_targets_that_make_no_sense() -> None:
     found = match(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     assert np.isfinite(found.weights).all() and found.gap < 1e-9
     for target in ((1.0, 0.0), (1.0,), (1.0, float("nan")), (1.0, -1.0)):
-        with pytest.raises(SettingsError, match="give 2 positive numbers"):
+        with pytest.raises(SettingsError, match="set 2 positive numbers"):
             match(np.array([[0.5, 0.5]]), target)
     with pytest.raises(SettingsError, match="at least one row"):
         match(np.empty((0, 3)))

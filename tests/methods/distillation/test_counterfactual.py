@@ -94,9 +94,9 @@ def test_words_that_are_not_one_token_are_left_out_and_reported() -> None:
 def test_lists_that_cannot_be_swapped_back_are_refused(tmp_path: Path) -> None:
     assert ("he", "she") in swap_lines("en")
     file = tmp_path / "swaps.txt"
-    for text, message in (("his her\nhim her\n", "'her' stands twice"), ("a b\nc d e\n", "same number")):
+    for text, message in (("his her\nhim her\n", "'her' occurs twice"), ("a b\nc d e\n", "same number")):
         file.write_text(text)
         with pytest.raises(SettingsError, match=message):
             swap_lines(str(file))
-    with pytest.raises(SettingsError, match="no list"):
+    with pytest.raises(SettingsError, match="is not a file"):
         swap_lines("xx")

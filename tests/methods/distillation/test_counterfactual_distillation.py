@@ -99,5 +99,5 @@ def test_a_list_of_swaps_may_be_a_file_and_its_content_counts(tmp_path: Path) ->
     before = one.rule_hash
     file.write_text("nurse pilot\n")
     assert one.rule_hash != before
-    with pytest.raises(SettingsError, match="no list"):
+    with pytest.raises(SettingsError, match="is not a file"):
         method(swaps="fr").apply(masked(), DATA)

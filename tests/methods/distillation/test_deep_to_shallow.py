@@ -106,7 +106,7 @@ def test_an_inner_layer_leaves_through_the_models_own_head() -> None:
         torch.testing.assert_close(module(input_ids=ids).logits, out.logits)  # and nothing is left behind
     check_exit(module, 2)
     for layer in (0, 3):
-        with pytest.raises(SettingsError, match="give 1 to 2"):
+        with pytest.raises(SettingsError, match="set 1 to 2"):
             check_exit(module, layer)
 
 

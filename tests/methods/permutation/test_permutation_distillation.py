@@ -441,7 +441,7 @@ def test_a_student_that_learned_nothing_is_reported_everywhere(encoder: str) -> 
             return Choice(int(p.argmax()), tuple(map(float, p)), usage=Usage(1))
 
     assert unknowing.choose(noisy[:1])[0].decision == 0
-    with pytest.warns(UserWarning, match="collapsed and is no result"):
+    with pytest.warns(UserWarning, match="collapsed and is not a valid result"):
         student = method(encoder, epochs=1, learning_rate=1e-6, validation_fraction=0.4)
         model = student.apply(Noise(), TrainData(tuple(noisy)))
     assert model.facts()["collapsed"] and all("this student collapsed" in c.note for c in model.choose(TEST))

@@ -100,7 +100,7 @@ def test_a_ready_prompt_whose_options_are_not_lettered_is_left_alone(form: str) 
     """A rewrite could exchange them, and nobody would notice."""
     lines = [form.format(n + 1, text) for n, text in enumerate(OPTIONS)]
     _, note, asked = answered(prompt("\n".join(["Who was loud?", *lines])), shape("1. z three", "2. x one"), "x one")
-    assert "its options are not listed one a line from A on" in note and asked.startswith("Who was loud?")
+    assert "its options are not listed one per line from A on" in note and asked.startswith("Who was loud?")
     _, note, asked = answered(prompt("Who was loud, x one or y two?\nA, B or C?"), shape("A, x one?"), "x one?")
     assert note == "" and "Two met." in asked  # it shows two of three, which need not be kept
 

@@ -95,7 +95,7 @@ def test_applied_alone_it_is_the_model_without_controls() -> None:
 
 
 def test_controls_of_a_control_are_refused() -> None:
-    with pytest.raises(SettingsError, match="give one of the two"):
+    with pytest.raises(SettingsError, match="set one of the two"):
         FairSteer.build(controls=True, control="random")
 
 

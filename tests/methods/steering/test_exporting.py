@@ -97,8 +97,8 @@ def test_ablation_is_taken_out_of_everything_that_writes(architecture: str, tmp_
         ({"scope": "answer"}, "act on every token alike"),
         ({"skip_first": True}, "act on every token alike"),
         ({"operation": "project"}, "project depends on the state"),
-        ({"operation": "ablate"}, "only at every layer, at strength 1"),
-        ({"operation": "ablate", "layer": "all", "strength": 0.5}, "only at every layer, at strength 1"),
+        ({"operation": "ablate"}, "only at every layer and strength 1"),
+        ({"operation": "ablate", "layer": "all", "strength": 0.5}, "only at every layer and strength 1"),
         ({"operation": "ablate", "layer": "all"}, "give direction_layer"),
     ],
 )

@@ -41,7 +41,7 @@ def test_only_some_layers() -> None:
     ("tensors", "message"),
     [
         ({"direction.0": torch.ones(1, 4)}, "hidden size is 8"),
-        ({"direction.2": torch.ones(1, 8)}, "is of layer 2, and the model has 2"),
+        ({"direction.2": torch.ones(1, 8)}, "is of layer 2, but the model has 2"),
         ({"direction.0": torch.ones(1, 8, dtype=torch.float16)}, "is F16, not F32"),
         ({"direction.0": torch.ones(65, 8)}, "has 65 directions"),
         ({"direction.0": torch.ones(8)}, "has the shape"),

@@ -210,7 +210,7 @@ def test_layers_are_numbers_fractions_or_chosen() -> None:
     assert Steering(layer="all").layers_of(3) == (0, 1, 2)
     assert Steering(layer=(2, 0)).layers_of(3) == (0, 2)
     assert Steering(layer="validation").layers_of(3) is None
-    with pytest.raises(SettingsError, match="layer=3, and the model has the layers 0 to 2"):
+    with pytest.raises(SettingsError, match="layer=3, but the model has the layers 0 to 2"):
         Steering(layer=3).layers_of(3)
 
 
@@ -327,10 +327,10 @@ def test_it_keeps_to_what_every_method_promises() -> None:
     [
         ({"layer": 1.0}, "a fraction of the depth lies between 0 and 1"),
         ({"layer": -1}, "layers are counted from 0"),
-        ({"layer": "validation", "validation_fraction": 0}, "give validation_fraction above 0"),
+        ({"layer": "validation", "validation_fraction": 0}, "set validation_fraction above 0"),
         ({"direction": "pca", "fit_at": "answer"}, "needs the two states of a pair"),
-        ({"direction": "weighted"}, "take fit_at=answer"),
-        ({"per_axis": True}, "only operation=ablate takes"),
+        ({"direction": "weighted"}, "set fit_at=answer"),
+        ({"per_axis": True}, "only operation=ablate supports"),
         ({"target": 1.0}, "are for operation=project"),
         ({"operation": "swap"}, "operation"),
     ],

@@ -236,7 +236,7 @@ def tampered(made: Steered, folder: Path, change: Any) -> str:
 
 def test_a_direction_of_another_layer_than_the_settings_name_is_refused(tmp_path: Path) -> None:
     said = tampered(steering(tiny()), tmp_path / "m", lambda t: {"direction.1": t["direction.0"].clone()})
-    assert "directions of the layers [1], and layer=0 was set" in said
+    assert "directions of the layers [1], but layer=0 is set" in said
 
 
 @pytest.mark.parametrize(("gate", "tensor"), [("token", "gate"), ("prompt", "condition")])
@@ -244,10 +244,10 @@ def test_a_gate_that_is_missing_is_refused(gate: str, tensor: str, tmp_path: Pat
     said = tampered(
         fair(gate=gate), tmp_path / "m", lambda t: {k: v.clone() for k, v in t.items() if not k.startswith(tensor)}
     )
-    assert f"no gate of layer 0, and gate={gate} was set" in said
+    assert f"no gate of layer 0, but gate={gate} is set" in said
 
 
 def test_a_neutral_state_that_is_missing_is_refused(tmp_path: Path) -> None:
     made = steering(tiny(), operation="project", offset="neutral")
     said = tampered(made, tmp_path / "m", lambda t: {"direction.0": t["direction.0"].clone()})
-    assert "no neutral state of layer 0, and offset=neutral was set" in said
+    assert "no neutral state of layer 0, but offset=neutral is set" in said

@@ -220,10 +220,10 @@ def test_a_result_is_saved_and_opened(biased: LocalModel, tmp_path: Path) -> Non
 def test_what_cannot_be_trained_is_refused(biased: LocalModel) -> None:
     for given, message in (
         ({"dpo_weight": 0}, "no loss of pairs or questions has a weight"),
-        ({"validation_fraction": 0}, "take stop=none"),
+        ({"validation_fraction": 0}, "set stop=none"),
         ({"swap": True, "stop": "none"}, "leave stop=none out"),
         ({"gradient_accumulation_steps": 3}, "gradient_accumulation_steps=3"),
-        ({"preset": "expected_reward", "stop": "parity"}, "take stop=none"),
+        ({"preset": "expected_reward", "stop": "parity"}, "set stop=none"),
     ):
         with pytest.raises(SettingsError, match=message):
             Pairwise.build(**given)

@@ -89,7 +89,7 @@ def test_axes_that_cannot_be_swapped_are_named(model: LocalModel) -> None:
         built("npo").prepared(model, data)  # only swapping goes by axis
         built("npo", swap=True).prepared(model, TrainData(pairs=PAIRS))
     each = tuple(p._replace(axis=f"axis {n}") for n, p in enumerate(PAIRS))
-    with pytest.raises(SettingsError, match="no axis has both training and validation pairs; give more pairs"):
+    with pytest.raises(SettingsError, match="no axis has both training and validation pairs; add pairs"):
         built("npo", swap=True).prepared(model, TrainData(pairs=each))
 
 

@@ -143,7 +143,7 @@ def test_an_exported_folder_is_a_plain_model_with_the_same_logits(make: Any, ope
     assert torch.equal(got, want) and not torch.allclose(got, before, atol=1e-3)
     for name, p in edited.weights.module.named_parameters():
         assert torch.equal(p, opened.get_parameter(name))
-    with pytest.raises(SettingsError, match="plain is not an empty folder: name another one"):
+    with pytest.raises(SettingsError, match="plain is not an empty folder: set another one"):
         how.export(model, place, DATA)
 
 
@@ -248,7 +248,7 @@ def test_the_settings_of_the_released_code_leave_the_keys_of_other_edits_alone()
 
 
 def test_too_few_pairs_for_a_step_and_groups_that_make_no_batch_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"36 pairs fill no batch of 512.*drop_last=False"):
+    with pytest.raises(SettingsError, match=r"36 pairs do not fill a batch of 512.*drop_last=False"):
         PCGU.build(preset="released").apply(causal(), DATA)
     with pytest.raises(SettingsError, match="batch_size=24 is not a multiple of pool_size=16"):
         method(batch_size=24, drop_last=True)
@@ -272,7 +272,7 @@ def test_pairs_that_are_the_same_once_cut_are_counted() -> None:
         ({}, None, "demo:pairs"),
         ({}, TrainData(texts=WORDS), "demo:pairs"),
         ({}, TrainData(pairs=PAIRS[:3]), "at least 8"),
-        ({"axes": ("age",)}, DATA, "no pairs on 'age'; these are on gender, state"),
+        ({"axes": ("age",)}, DATA, "no pairs on 'age'; the data has gender, state"),
         ({"axes": (), "retain_kl_weight": 1.0}, DATA, "something to retain"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -454,6 +455,31 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytest
         other.run()
     forget(tmp_path)
     assert not (tmp_path / CHECKPOINT).exists() and not (tmp_path / BEST).exists()
+
+
+def test_a_damaged_checkpoint_is_moved_aside_and_one_of_an_earlier_version_is_continued_from(tmp_path: Path) -> None:
+    base, some = module(), pairs(12)
+    options: dict[str, Any] = {"epochs": 3, "learning_rate": 0.02, "direction": "both"}
+    whole = unlearning(base, some, **options).run()
+    unlearning(base, some, folder=tmp_path, **options).run()
+    (last,) = tmp_path.iterdir()
+    assert last.name == "checkpoint-00003"
+    assert {f.name for f in last.iterdir()} == {CHECKPOINT, BEST, "checksums.sha256"}
+    content = (last / BEST).read_bytes()
+    (last / BEST).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = unlearning(base, some, folder=tmp_path, **options)
+    with pytest.warns(UserWarning, match=rf"checkpoint-00003 is damaged \({BEST}"):
+        found = again.run()
+    assert whole is not None and found is not None and again.curve[0]["epoch"] == 1
+    for name, v in whole.vectors.items():
+        assert torch.equal(found.vectors[name].change, v.change)
+    for name in (CHECKPOINT, BEST):
+        (tmp_path / "checkpoint-00003" / name).rename(tmp_path / name)
+    shutil.rmtree(tmp_path / "checkpoint-00003")
+    earlier = unlearning(base, some, folder=tmp_path, **options)
+    assert earlier._resume() is not None and earlier._done == 3
+    forget(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_epoch_is_kept_whose_held_out_pairs_are_nearest_to_even() -> None:

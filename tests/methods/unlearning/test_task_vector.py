@@ -444,7 +444,7 @@ def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"strength": "auto"}, "give neutral="),
+        ({"strength": "auto"}, "set neutral="),
         ({"tuned": "x", "text": "y.txt"}, "leave text="),
         ({"loss": "continuation", "text": "y.txt"}, "leave text= out"),
         ({"strength": (1.0, 2.0)}, "2 strengths for 1 vectors"),
@@ -473,7 +473,7 @@ def test_what_cannot_be_edited_or_learned_is_refused(monkeypatch: pytest.MonkeyP
         method().apply(tiny(load_options={"load_in_4bit": True}), DATA)
     with pytest.raises(SettingsError, match="form=merged"):
         method(fit="full", form="adapter", epochs=1).apply(tiny(), DATA)
-    with pytest.raises(SettingsError, match="no folder"):
+    with pytest.raises(SettingsError, match="is not a folder"):
         method(tuned="nowhere").apply(tiny())
     assert task_vector.TaskVectorNegation.build(preset="paper").spec == "task_vector(preset=paper)"
 

@@ -1,4 +1,4 @@
-"""Any model, mitigated ones included, behind the OpenAI protocol: `serve(model)`, or `evenhand serve MODEL`.
+"""A server with the OpenAI protocol for any model, mitigated or not: `serve(model)`, or `evenhand serve MODEL`.
 
 Needs the extra `serve` (pip install 'evenhand[serve]').
 """

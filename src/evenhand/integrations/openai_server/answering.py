@@ -1,4 +1,4 @@
-"""Requests without HTTP: whole lists of jobs in, one answer or one error each out."""
+"""Answers to requests, without HTTP: a list of jobs gives one answer or one error for each."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from evenhand.models.token_model import TokenModel
 
 @dataclass(frozen=True)
 class Job:
-    """One reply that is wanted."""
+    """A reply that a client asks for."""
 
     asked: Dialogue | Prompt
     sampling: Sampling
     top: int | None = None
-    """How many alternatives are listed, of the first token of a dialogue's reply, of all tokens of a bare prompt's;
-    None lists nothing."""
+    """How many alternatives are listed: for the first token of a reply to a dialogue, for all tokens of one to a bare
+    prompt. None lists nothing."""
     echo: bool = False
-    """Whether a bare prompt stands before its reply, in the text and in the list."""
+    """Whether a bare prompt is put before its reply, in the text and in the list."""
     echoed: str | None = None
-    """The prompt as it was given; None where it was given in tokens."""
+    """The prompt as text; None if it was given in tokens."""
     tell: Callable[[str], object] | None = None
-    """Takes the reply piece by piece, while it is written; it may be told less than the whole."""
+    """Takes the reply piece by piece while it is written; it may get less than the whole."""
     wanted: Callable[[], bool] | None = None
-    """Whether anybody still waits for the reply; None where somebody always does."""
+    """Whether anybody still waits for the reply; None if somebody always does."""
     writes: bool = True
-    """False where a bare prompt is only listed."""
+    """False if a bare prompt is only listed."""
 
 
 class FirstToken(NamedTuple):
@@ -56,12 +56,12 @@ class Answer(NamedTuple):
 
     text: str
     finished: bool
-    """False when it was cut at the limit of tokens."""
+    """False if it was cut at the limit of tokens."""
     prompt_tokens: int
     new_tokens: int
     first: FirstToken | None = None
     listed: TokenList | None = None
-    """All tokens of a bare prompt's reply, where they were asked for."""
+    """All tokens of the reply to a bare prompt, if requested."""
 
 
 class Answerer:
@@ -77,27 +77,27 @@ class Answerer:
             raise model.unsupported("generate")
         self.model = model
         self.plain = _plain(model)
-        """The model in tokens, where replies are its own and not a method's; else None."""
+        """The model in tokens, if replies are its own and not a method's; else None."""
 
     def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
-        """Bare prompts in tokens.
+        """Tokenise bare prompts.
 
         Raises:
             MissingAbilityError: Replies are a method's or a server's, which take dialogues only.
-            SettingsError: A token id that the vocabulary does not hold, or a prompt without tokens.
+            SettingsError: A token id is not in the vocabulary, or a prompt has no tokens.
         """
         model = self.in_tokens()
         made = [model.plain_prompt(t) if isinstance(t, str) else Prompt(tuple(t)) for t in given]
         for prompt in made:
             wrong = next((i for i in prompt.ids if not 0 <= i < model.vocabulary), None)
             if wrong is not None:
-                raise SettingsError(f"token id {wrong} is none of the vocabulary's 0 to {model.vocabulary - 1}")
+                raise SettingsError(f"token id {wrong} is not in the vocabulary, which has 0 to {model.vocabulary - 1}")
             if not prompt.ids:
-                raise SettingsError("the prompt holds no token; give at least one")
+                raise SettingsError("the prompt has no token; give at least one")
         return made
 
     def in_tokens(self) -> TokenModel:
-        """The model that continues bare texts.
+        """Return the model that continues bare texts.
 
         Raises:
             MissingAbilityError: Replies are a method's, which takes dialogues only.
@@ -107,7 +107,7 @@ class Answerer:
         return self.plain
 
     def local(self) -> LocalModel:
-        """The model that knows what else could have stood where a token stands.
+        """Return the model that gives the alternatives of a token.
 
         Raises:
             MissingAbilityError: Replies are a method's, or come from a server.
@@ -119,10 +119,10 @@ class Answerer:
         return self.plain
 
     def scored(self) -> LocalModel:
-        """The model whose log-probabilities of given texts are its own.
+        """Return the model that gives log-probabilities of texts.
 
         Raises:
-            MissingAbilityError: A method changes scores or replies, or a server has the model.
+            MissingAbilityError: A method changes scores or replies, or the model is on a server.
         """
         local, model = self.local(), self.model
         if isinstance(model, Mitigated) and "score" in model.acts_on:
@@ -134,7 +134,7 @@ class Answerer:
 
     @property
     def context_length(self) -> int | None:
-        """Tokens that the context of the model below all methods holds; None where nothing is known of it."""
+        """Context length of the model below all methods, in tokens; None if it is not known."""
         model = self.model
         while isinstance(model, Mitigated):
             model = model.base
@@ -142,11 +142,11 @@ class Answerer:
 
     @property
     def streams(self) -> bool:
-        """Whether replies can be seen while they are written: not those of methods, servers and thoughts."""
+        """Whether replies can be sent while they are written: not those of methods, servers and thinking models."""
         return isinstance(self.plain, LocalModel) and not self.plain.writes_thoughts
 
     def answer(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
-        """Answer all, those with the same sampling together; an error concerns only the job that it came from."""
+        """Answer all jobs, those with the same sampling together; an error concerns only the job that caused it."""
         groups: dict[tuple[bool, bool, bool, Sampling], list[int]] = {}
         for i, job in enumerate(jobs):
             kind = (isinstance(job.asked, Prompt), job.top is not None, job.writes, job.sampling)
@@ -183,7 +183,7 @@ class Answerer:
         return self._with_lists(jobs, asked, [g for g in made if g], answers)
 
     def _unwritten(self, prompt: Prompt) -> Generated | None:
-        """The reply of no tokens.
+        """Return the reply of no tokens.
 
         Raises:
             ContextTooLongError: The prompt alone does not fit.
@@ -196,7 +196,7 @@ class Answerer:
     def _with_lists(
         self, jobs: list[Job], asked: list[Prompt], made: list[Generated], answers: list[Answer]
     ) -> list[Answer]:
-        """Bare replies with their prompts and the lists of their tokens, where these are wanted."""
+        """Add prompts and lists of tokens to bare replies, where requested."""
         heads = [self._echo(job) if job.echo else "" for job in jobs]
         out = [answer._replace(text=head + answer.text) for head, answer in zip(heads, answers, strict=True)]
         for echo in (False, True):
@@ -216,7 +216,7 @@ class Answerer:
         return self.local().decoded(job.asked.ids)
 
     def _listed(self, jobs: list[Job]) -> list[Answer]:
-        """Replies with the alternatives of their first tokens."""
+        """Write replies, with the alternatives of their first tokens."""
         model = self.local()
         pairs = model.written([j.asked for j in jobs if isinstance(j.asked, Dialogue)], jobs[0].sampling)
         module, tokenizer = model.engine.module, model.engine.tokenizer
@@ -246,9 +246,9 @@ def _plain(model: Model) -> TokenModel | None:
 def _heard(
     model: LocalModel, jobs: Sequence[Job], prompts: Sequence[Prompt], sampling: Sampling, *, strip: bool
 ) -> Listener:
-    """Hands each job the pieces of its own reply; several jobs may ask for the same one.
+    """Return a listener that hands each job the pieces of its reply; several jobs may ask for the same one.
 
-    A reply ends where none of these jobs is wanted any longer.
+    A reply ends when none of these jobs is wanted any longer.
     """
     tokenizer, ends = model.engine.tokenizer, end_tokens(model.engine.module, model.engine.tokenizer)
 
@@ -276,7 +276,7 @@ def _is_wanted(job: Job) -> bool:
 
 
 def _each(way: Callable[[list[Job]], list[Answer]], jobs: list[Job]) -> list[Answer | Exception]:
-    """All at once; where that fails one by one, so that a job pays for its own mistakes only."""
+    """Answer all at once; if that fails, one by one, so that a job fails by its own error only."""
     try:
         return list(way(jobs))
     except Exception as error:

@@ -43,18 +43,18 @@ from evenhand.integrations.openai_server.refusal import RefusedError
 from evenhand.interfaces import Model
 
 COMPLETION_TOKENS = 16
-"""Most new tokens of a completion that does not say, as in the protocol."""
+"""Maximum number of new tokens of a completion whose request gives none, as in the protocol."""
 LONGEST_RETRY = 60
-"""Most seconds that a client is asked to wait before it tries again."""
+"""Maximum number of seconds that a client is asked to wait before it tries again."""
 CHANGED = "the tokenizer rewrote what was sent already; ask for this reply without stream"
 
 
 class _ClientGoneError(Exception):
-    """Nobody waits for the reply any longer."""
+    """The client no longer waits for the reply."""
 
 
 class _Server:
-    """One model under one name."""
+    """A model and the name that clients call it by."""
 
     def __init__(self, model: Model, name: str | None, max_tokens: int, limits: Limits) -> None:
         self.limits, self.tokenising = limits, asyncio.Lock()
@@ -104,24 +104,24 @@ class _Server:
         return await self.respond(body, body.jobs(prompts, COMPLETION_TOKENS), len(prompts), request)
 
     def check_length(self, texts: Sequence[str], field: str) -> None:
-        """Refuse what is far beyond the context before it is tokenised, which would take long.
+        """Refuse texts far beyond the context before they are tokenised, which would take long.
 
         Raises:
-            RefusedError: The numbers, and what to do.
+            RefusedError: The texts are too long; the message gives both numbers.
         """
         context = self.answerer.context_length
         length, most = sum(map(len, texts)), self.limits.characters(context)
         if most is not None and length > most:
             message = (
                 f"{field}: {length} characters are more than {most}, {self.limits.max_characters_per_token} for each "
-                f"of the {context} tokens that the context holds; shorten the text"
+                f"of the {context} tokens of the context; shorten the text"
             )
             raise RefusedError(400, message, code="context_length_exceeded", param=field)
 
     async def respond(
         self, body: ChatRequest | CompletionRequest, jobs: list[Job], prompts: int, request: Request
     ) -> Response:
-        """The reply, whole or in pieces; in pieces as they are written, where they can be seen by then."""
+        """Reply, whole or in pieces; pieces are sent while they are written, if the model allows it."""
         if len(jobs) > self.limits.max_queue:
             raise RefusedError(
                 400, f"{len(jobs)} replies are asked for; this server takes at most {self.limits.max_queue}", param="n"
@@ -139,7 +139,7 @@ class _Server:
     async def live(
         self, writer: Writer, body: ChatRequest | CompletionRequest, jobs: list[Job], prompts: int, request: Request
     ) -> Response:
-        """A stream that begins with the first words; what fails before that is refused with a status."""
+        """Reply with a stream that begins with the first words; an error before them is refused with a status."""
         live = Live(self.running_gatherer(), jobs)
         first = await live.first(_hung_up(request))
         if first is None:
@@ -156,10 +156,10 @@ class _Server:
         return self.gatherer
 
     async def answers(self, jobs: list[Job], request: Request) -> list[Answer]:
-        """What the model answers; jobs of a client that hung up leave the line, or end where they are.
+        """Wait for the answers; jobs of a client that disconnects leave the queue, or end where they are.
 
         Raises:
-            _ClientGoneError: The client hung up.
+            _ClientGoneError: The client disconnected.
             FullError: Too many replies are waiting.
         """
         gatherer, left = self.running_gatherer(), Event()
@@ -181,7 +181,7 @@ class _Server:
 
 
 async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usage_wanted: bool) -> AsyncIterator[str]:
-    """Server-sent events of replies that are being written; those of several choices come as they do."""
+    """Yield server-sent events of replies that are being written; choices are interleaved as their pieces arrive."""
     sent: dict[int, str] = {}
     answers: dict[int, Answer] = {}
     async for index, said in heard:
@@ -211,19 +211,19 @@ async def _events(writer: Writer, heard: AsyncIterator[Heard], prompts: int, usa
 
 
 def _retrieved(together: asyncio.Future[Any]) -> None:
-    """Take what came of jobs that nobody waits for any longer: asyncio logs an exception that nobody took."""
+    """Retrieve the exception of jobs that nobody waits for: asyncio would log it otherwise."""
     if not together.cancelled():
         together.exception()
 
 
 async def _hung_up(request: Request) -> None:
-    """Returns once the client is gone; the body was read before, so nothing else can come."""
+    """Wait until the client is gone; the body was read before, so no other message can come."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 class _KeyCheck:
-    """Lets nobody in without the key, before anything else of a request is read; /health is open to all."""
+    """Refuses requests without the key before anything else of them is read; /health is open to all."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._key = app, key.encode()
@@ -247,14 +247,14 @@ def build_app(
     max_tokens: int = 256,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """An ASGI application that serves a model.
+    """Make an ASGI application that serves a model.
 
     Args:
-        model: What answers; it must be able to write.
-        name: What clients call it; the model's own name by default.
-        key: What clients must send as bearer token; None lets everyone in.
-        max_tokens: Most new tokens of a chat reply where the request does not say.
-        limits: How much a request, and all together, may take; the defaults of `Limits` where None. Connections are
+        model: The model that answers; it must be able to write.
+        name: Name that clients use; the model's own name by default.
+        key: Key that clients must send as bearer token; None lets everyone in.
+        max_tokens: Maximum number of new tokens of a chat reply whose request gives none.
+        limits: How much a request, and all together, may take; None is the defaults of `Limits`. Connections are
             limited by `connections.configured` only, with which `serve` runs the application.
 
     Raises:
@@ -293,7 +293,7 @@ def build_app(
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Every error in the protocol's form, and none with a traceback."""
+    """Send every error in the protocol's form, and none with a traceback."""
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
@@ -327,7 +327,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _malformed(error: RequestValidationError) -> RefusedError:
-    """Names the first fields that are wrong, without quoting what stood there."""
+    """Name the first fields that are wrong, without quoting their values."""
     found = []
     for detail in error.errors():
         place = ".".join(str(part) for part in detail["loc"][1:] if not str(part).startswith(("list[", "str")))
@@ -337,7 +337,7 @@ def _malformed(error: RequestValidationError) -> RefusedError:
 
 
 def _of_model(error: EvenhandError) -> RefusedError:
-    """What the model refused, as an HTTP status."""
+    """Convert an error of the model to a refusal with an HTTP status."""
     if isinstance(error, ContextTooLongError):
         said = str(error).split(";")[0]
         message = f"{said} (prompt and max_tokens together); shorten the messages or lower max_tokens"

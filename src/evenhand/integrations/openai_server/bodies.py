@@ -1,6 +1,6 @@
-"""Reads the body of a request, as far as it may go, before anything else looks at the request.
+"""Middleware that reads the body of a request, up to a limit, before anything else reads the request.
 
-A body that is too large is refused by its Content-Length, or while it comes, so that at most the limit is ever held.
+A body that is too large is refused by its Content-Length, or while it arrives, so that memory has at most the limit.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from evenhand.integrations.openai_server.refusal import RefusedError
 
 
 class _GoneError(Exception):
-    """The client hung up in the middle of its request."""
+    """The client disconnected in the middle of its request."""
 
 
 class BodyLimits:
-    """Hands on requests with their bodies, all within the limits."""
+    """Passes on requests with their bodies, if they are within the limits."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         """Wrap an application.
 
         Args:
-            app: What takes the requests.
+            app: Application that takes the requests.
             limits: How large and how slow bodies may be.
         """
         self._app, self._limits, self._held = app, limits, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body, then hand on the request; refuse it with status 408, 413 or 429."""
+        """Read the body, then pass on the request, or refuse it with status 408, 413 or 429."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,7 +39,7 @@ class BodyLimits:
             async with asyncio.timeout(self._limits.body_seconds):
                 await self._read(body, _content_length(scope), receive)
         except _GoneError:
-            return  # nobody is there to be told
+            return  # nobody would receive a reply
         except TimeoutError:
             said = f"the body did not arrive within {self._limits.body_seconds:g} seconds; send it faster or shorter"
             await RefusedError(408, said, close=True).response()(scope, receive, send)
@@ -64,18 +64,18 @@ class BodyLimits:
             more = message.get("more_body", False)
 
     def _check(self, body: _Body, more: int) -> None:
-        """Refuse what would be too much with so many bytes more."""
+        """Refuse a body that would exceed a limit with this many more bytes."""
         limits = self._limits
         if body.size + more > limits.body_bytes:
             said = f"the body is larger than the {limits.max_body_mib} MiB that this server takes; send less at a time"
             raise RefusedError(413, said, code="request_too_large")
         if self._held + more > limits.waiting_bytes:
-            said = f"the open requests have {limits.waiting_bytes // MIB} MiB together; ask again later"
+            said = f"the bodies of all open requests may have {limits.waiting_bytes // MIB} MiB in all; ask again later"
             raise RefusedError(429, said, code="server_busy", retry_after=1)
 
 
 class _Body:
-    """What came of one body."""
+    """The part of a body that has arrived."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -86,7 +86,7 @@ class _Body:
         self.size += len(chunk)
 
     def replayed(self, receive: Receive) -> Receive:
-        """The whole body as one message, and afterwards what else comes."""
+        """Return a channel that gives the whole body as one message, and afterwards what else arrives."""
         told = False
 
         async def first() -> Message:
@@ -101,6 +101,6 @@ class _Body:
 
 
 def _content_length(scope: Scope) -> int:
-    """What the head announces; 0 where it says nothing, as where the body comes in chunks."""
+    """Return the announced length; 0 if there is none, as when the body comes in chunks."""
     given: bytes = dict(scope["headers"]).get(b"content-length", b"0")
     return int(given) if given.isdigit() else 0

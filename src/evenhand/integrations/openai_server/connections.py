@@ -1,4 +1,4 @@
-"""Connections that may not be held open by clients that send or read too slowly: uvicorn waits for these for ever."""
+"""Connections that close on clients that send or read too slowly: uvicorn by itself waits for these for ever."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from evenhand.integrations.openai_server.limits import Limits
 
 SHUTDOWN_SECONDS = 5
-"""Seconds that open requests may take once the server is told to end."""
+"""Seconds that open requests may take after the server is asked to end."""
 REST_SECONDS = 5.0
-"""Seconds for which the rest of a body is thrown away after its request was refused: a client that sends on without
-looking would find the connection reset, and never read the refusal."""
+"""Seconds for which the rest of a body is discarded after its request was refused: a client that keeps sending would
+otherwise find the connection reset, and never read the refusal."""
 
 
 def configured(app: ASGIApp, limits: Limits) -> Config:
-    """How uvicorn runs an application, on connections within limits.
+    """Configure uvicorn to run an application on connections within limits.
 
     Args:
-        app: What takes the requests.
-        limits: How long heads, and whoever reads, may take, and how many connections there may be.
+        app: Application that takes the requests.
+        limits: How long heads and reading clients may take, and how many connections there may be.
     """
 
     class Limited(_Connection):
@@ -47,16 +47,16 @@ class _Connection(H11Protocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the head of the first request; refuse the connection where there are too many."""
+        """Wait for the head of the first request; refuse the connection if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.bounds.max_connections:
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=0)  # else what a client leaves unread goes unnoticed up to 64 KiB
+        transport.set_write_buffer_limits(high=0)  # otherwise up to 64 KiB that a client leaves unread go unnoticed
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and wait for the rest of a head."""
+        """Pass on what arrived, and wait for the rest of a head."""
         if self._head is None and self._between_requests:
             self._await_head()
         super().data_received(data)
@@ -66,13 +66,13 @@ class _Connection(H11Protocol):
             self._rest = _stopped(self._rest)
 
     def on_response_complete(self) -> None:
-        """Throw away what still comes of a request that was answered before its end, for a while."""
+        """Discard for a while what still arrives of a request that was answered before its end."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and self._rest is None:
             self._rest = self.loop.call_later(REST_SECONDS, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read."""
+        """Start a timer for a client that does not read."""
         super().pause_writing()
         if self._unread is None:
             self._unread = self.loop.call_later(self.bounds.read_seconds, self.transport.abort)
@@ -97,7 +97,7 @@ class _Connection(H11Protocol):
 
 
 def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """No timer any longer, after the one that ran is stopped."""
+    """Cancel a timer, and return None in its place."""
     if timer is not None:
         timer.cancel()
     return None

@@ -1,4 +1,4 @@
-"""Refuses bodies of too many parts before each of them is checked, which would take long."""
+"""Refusal of bodies with too many parts, before each part is checked, which would take long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from evenhand.integrations.openai_server.limits import Limits
 from evenhand.integrations.openai_server.refusal import RefusedError
 
 LISTS = ("messages", "prompt", "stop")
-"""Fields whose entries are counted; token ids of a single prompt are checked with the context."""
+"""Fields whose entries are counted; the token ids of a single prompt are checked against the context."""
 
 
 def counted_route(limits: Limits) -> type[APIRoute]:
-    """The class of routes whose bodies have a bounded number of parts.
+    """Return a class of routes whose bodies have a limited number of parts.
 
     Args:
         limits: How many messages, prompts and parts there may be.
@@ -29,7 +29,7 @@ def counted_route(limits: Limits) -> type[APIRoute]:
             async def handler(request: Request) -> Response:
                 try:
                     body = await request.json() if request.method == "POST" else None
-                except (ValueError, RecursionError):  # the route itself says what is wrong
+                except (ValueError, RecursionError):  # the route itself reports what is wrong
                     body = None
                 if isinstance(body, dict):
                     check_counts(body, limits.max_messages)
@@ -44,11 +44,11 @@ def check_counts(body: dict[str, Any], most: int) -> None:
     """Refuse lists that are too long.
 
     Args:
-        body: As it came.
-        most: Most entries of a list.
+        body: The body as it was sent.
+        most: Maximum number of entries of a list.
 
     Raises:
-        RefusedError: The field and both numbers.
+        RefusedError: A list is too long; the message gives the field and both numbers.
     """
     for name in LISTS:
         listed = body.get(name)

@@ -1,4 +1,4 @@
-"""One thread between many requests and a model that works on whole lists."""
+"""A queue between many requests and a model that works on whole lists, served by one thread."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ Waiting = tuple[Job, "Future[Answer]"]
 
 
 class FullError(Exception):
-    """So many jobs wait that no more are taken."""
+    """The queue is full, and no more jobs are taken."""
 
     def __init__(self, waiting: int, seconds: float) -> None:
-        """Say how long it may take.
+        """Describe how full the queue is.
 
         Args:
-            waiting: Jobs that wait or are being answered.
-            seconds: What the last list of jobs took.
+            waiting: Number of jobs that wait or are being answered.
+            seconds: Time that the last list of jobs took.
         """
         super().__init__(f"{waiting} replies are waiting or being written")
         self.waiting, self.seconds = waiting, seconds
 
 
 WINDOW = 0.005
-"""Seconds that the first of a list waits for others."""
+"""Seconds for which the first job of a list waits for others."""
 MOST = 256
-"""Most jobs in a list."""
+"""Maximum number of jobs in a list."""
 
 
 class Gatherer:
-    """Collects what waits and hands it over together; while a list is being answered the next one fills."""
+    """Collects waiting jobs into lists; while one list is being answered, the next one fills."""
 
     def __init__(self, answer: Callable[[list[Job]], list[Answer | Exception]], max_queue: int | None = None) -> None:
         """Start the thread.
 
         Args:
-            answer: One outcome per job, in order. Only the thread calls it, so it need not be safe for several.
-            max_queue: Most jobs that wait or are being answered; None takes any number.
+            answer: Returns one outcome per job, in order. Only this thread calls it, so it need not be thread-safe.
+            max_queue: Maximum number of jobs that wait or are being answered; None takes any number.
         """
         self._answer, self._max_queue = answer, max_queue
         self._queue: dict[Future[Answer], Job] = {}
@@ -52,14 +52,14 @@ class Gatherer:
 
     @property
     def alive(self) -> bool:
-        """Whether anybody will answer."""
+        """Whether the thread that answers is running."""
         return self._thread.is_alive()
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[Answer]]:
-        """Put jobs in line, all of them or none; one that is cancelled before its turn leaves the line.
+        """Add jobs to the queue, all of them or none; one that is cancelled before its turn leaves the queue.
 
         Raises:
-            FullError: They do not fit.
+            FullError: They do not fit into the queue.
         """
         made: dict[Future[Answer], Job] = {Future(): job for job in jobs}
         with self._changed:
@@ -73,13 +73,13 @@ class Gatherer:
         return list(made)
 
     def close(self) -> None:
-        """Answer what is in line so far, then end."""
+        """Answer what is in the queue so far, then end."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def _forget(self, future: Future[Answer]) -> None:
-        """Take a job out of line that nobody waits for, with all that it holds."""
+        """Remove a job that nobody waits for from the queue, which frees its memory."""
         if future.cancelled():
             with self._changed:
                 self._queue.pop(future, None)
@@ -97,7 +97,7 @@ class Gatherer:
     def _answer_to(self, taken: Sequence[Waiting]) -> None:
         try:
             outcomes = self._answer([job for job, _ in taken])
-        except BaseException as error:  # nobody may wait for ever
+        except BaseException as error:  # otherwise the clients would wait for ever
             for _, future in taken:
                 future.set_exception(error)
             if not isinstance(error, Exception):
@@ -110,7 +110,7 @@ class Gatherer:
                 future.set_result(outcome)
 
     def _batch(self) -> list[Waiting] | None:
-        """What waits within the window after the first job; None at the end."""
+        """Return the jobs that arrive within the window after the first one; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
             self._changed.wait_for(lambda: self._closed or len(self._queue) >= MOST, timeout=WINDOW)

@@ -1,4 +1,4 @@
-"""What one client, or all of them together, may take of a server: the settings of `evenhand serve`."""
+"""How much one client, or all of them together, may ask of a server: the limits of `evenhand serve`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ MIB = 2**20
 class Limits:
     """Bounds that keep one request from holding up all others.
 
-    The defaults leave room for everything that fits a context of a million tokens of prose.
+    The defaults allow everything that fits a context of a million tokens of prose.
     """
 
     max_body_mib: int = 8
     """Largest request body in MiB; a larger one is refused with status 413, before all of it is read."""
     max_waiting_mib: int = 64
-    """Most MiB that the bodies of all open requests may have together; beyond that, status 429."""
+    """Maximum total of the bodies of all open requests, in MiB; beyond it, status 429."""
     max_messages: int = 2048
-    """Most messages, or prompts, of one request, and most parts of one message."""
+    """Maximum number of messages or prompts of one request, and of parts of one message."""
     max_characters_per_token: int = 16
     """A text with more characters than this times the context length is refused before it is tokenised. Prose has about
     4 characters per token; raise it for texts of long runs of blanks, which some vocabularies write as one token."""
     max_queue: int = 1024
-    """Most replies that may be waiting or being written; a request beyond that gets status 429 and Retry-After."""
+    """Maximum number of replies that wait or are being written; beyond it, status 429 and Retry-After."""
     max_connections: int = 512
-    """Most connections at a time; further ones are closed at once."""
+    """Maximum number of connections at a time; further ones are closed at once."""
     head_seconds: float = 10.0
     """Seconds that the head of a request may take, from the opening of the connection or its first byte."""
     body_seconds: float = 60.0
-    """Seconds within which the whole body must have come; afterwards, status 408."""
+    """Seconds within which the whole body must arrive; afterwards, status 408."""
     read_seconds: float = 60.0
-    """Seconds for which a client may leave what it was sent unread; afterwards the connection is closed."""
+    """Seconds for which a client may leave a reply unread; afterwards the connection is closed."""
 
     def __post_init__(self) -> None:
-        """Refuse what would let nobody in.
+        """Refuse limits that would refuse every request.
 
         Raises:
             SettingsError: A limit is not a number above 0.
@@ -53,7 +53,7 @@ class Limits:
 
     @classmethod
     def parse(cls, text: str) -> Limits:
-        """Read "max_queue=100, read_seconds=30"; what is not named keeps its default.
+        """Read "max_queue=100, read_seconds=30"; limits that are not named keep their defaults.
 
         Raises:
             SettingsError: A name is not that of a limit, or a value cannot be used.
@@ -67,14 +67,14 @@ class Limits:
 
     @property
     def body_bytes(self) -> int:
-        """Most bytes of one body."""
+        """Maximum size of one body in bytes."""
         return self.max_body_mib * MIB
 
     @property
     def waiting_bytes(self) -> int:
-        """Most bytes of the bodies of all open requests; one of the largest size always fits."""
+        """Maximum total of the bodies of all open requests in bytes; one body of the largest size always fits."""
         return max(self.max_waiting_mib, self.max_body_mib) * MIB
 
     def characters(self, context: int | None) -> int | None:
-        """Most characters of a text for a context of so many tokens; None where nothing is known of the context."""
+        """Return the maximum number of characters of a text for a context length; None if that is not known."""
         return None if context is None else context * self.max_characters_per_token

@@ -1,4 +1,4 @@
-"""Replies that are sent while they are written: from the thread that writes to the loop that sends."""
+"""Replies that are sent while they are written: from the thread that writes them to the event loop that sends them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from evenhand.integrations.openai_server.gathering import Gatherer
 
 
 class Heard(NamedTuple):
-    """Something of one of several replies."""
+    """A part of one of several replies."""
 
     choice: int
     said: str | Answer | BaseException
-    """A piece of its text, the whole reply, or why there is none."""
+    """A piece of its text, the whole reply, or the error in its place."""
 
 
 class Live:
     """The replies to some jobs, as they are written."""
 
     def __init__(self, gatherer: Gatherer, jobs: Sequence[Job]) -> None:
-        """Put the jobs in line; called from a running event loop.
+        """Add the jobs to the queue; called from a running event loop.
 
         Raises:
-            FullError: They do not fit.
+            FullError: They do not fit into the queue.
         """
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Heard]()
         self._left = Event()
@@ -44,7 +44,7 @@ class Live:
             future.add_done_callback(partial(self._finished, index))
 
     async def first(self, gone: Coroutine[Any, Any, None]) -> Heard | None:
-        """What comes first; None where the client hung up before.
+        """Return what arrives first; None if the client disconnects before.
 
         Args:
             gone: Ends when the client is gone.
@@ -61,7 +61,7 @@ class Live:
         return came.result() if came.done() and not came.cancelled() else None
 
     async def rest(self, first: Heard) -> AsyncIterator[Heard]:
-        """Everything from the first on, until every job has its reply or its error."""
+        """Yield everything from the first on, until every job has its reply or its error."""
         heard, left = first, len(self._futures)
         try:
             while True:
@@ -74,13 +74,13 @@ class Live:
             self.leave()
 
     def leave(self) -> None:
-        """Take the jobs that nobody works on yet out of the line, and end the others where they are."""
+        """Remove the jobs that are not being worked on from the queue, and end the others where they are."""
         self._left.set()
         for future in self._futures:
             future.cancel()
 
     def _hear(self, index: int, said: str | Answer | BaseException) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any longer
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any longer
             self._loop.call_soon_threadsafe(self._queue.put_nowait, Heard(index, said))
 
     def _finished(self, index: int, future: Future[Answer]) -> None:

@@ -1,7 +1,7 @@
 """The OpenAI protocol: bodies that are understood, and replies as clients expect them.
 
-What a request asks for and this server cannot follow is refused, never ignored. Source: the OpenAI API reference, chat
-completions and completions.
+Whatever a request asks for that this server does not support is refused, never ignored. Source: the OpenAI API
+reference, chat completions and completions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IGNORED = frozenset(
         "tool_choice",
     }
 )
-"""Fields that say nothing about the reply."""
+"""Fields that do not affect the reply."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -51,9 +51,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "skip_special_tokens": (True,),
     "ignore_eos": (False,),
 }
-"""Fields that are not followed, with the values that ask for nothing."""
+"""Fields that are not supported, with the values that have no effect and are accepted."""
 MESSAGE_EXTRAS = frozenset({"name", "refusal", "annotations"})
-"""Fields of a message that the model is not shown."""
+"""Fields of a message that are not shown to the model."""
 MOST_CHOICES = 128
 MOST_TOP = 20
 STREAM_END = "data: [DONE]\n\n"
@@ -81,20 +81,20 @@ class ChatMessage(_Body):
     def _only_text(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if value and name not in MESSAGE_EXTRAS:
-                raise ValueError(f"messages may hold text only, not {name!r}")
+                raise ValueError(f"messages may have text only, not {name!r}")
         if self.content is None and not (self.model_extra or {}).get("refusal"):
             raise ValueError(f"the content of a message by {self.role!r} is missing")
         return self
 
     def message(self) -> Message:
-        """As models take it."""
+        """Return the turn in the form that models take."""
         content = self.content if self.content is not None else (self.model_extra or {})["refusal"]
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         return Message("system" if self.role == "developer" else self.role, text)
 
 
 class StreamOptions(BaseModel):
-    """What a stream holds beside the reply."""
+    """What a stream contains in addition to the reply."""
 
     include_usage: bool | None = None
 
@@ -115,7 +115,7 @@ class _Request(_Body):
     @model_validator(mode="before")
     @classmethod
     def _whole_characters(cls, body: Any) -> Any:
-        if not isinstance(body, dict):  # it came as no JSON, and is refused as that
+        if not isinstance(body, dict):  # not a JSON object, and refused as such
             return body
         try:
             json.dumps(body, ensure_ascii=False).encode()
@@ -136,19 +136,19 @@ class _Request(_Body):
 
     @property
     def usage_in_stream(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
+        """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def draws(self) -> list[int]:
-        """One per choice. Without a seed they are fresh each time, and replies to the same request independent."""
+        """Return one draw per choice. Without a seed they are new each time, so that replies are independent."""
         first = 0 if self.seed is not None or self.temperature == 0 else secrets.randbits(60)
         return [first + i for i in range(self.n or 1)]
 
     def sampling(self, limit: int) -> Sampling:
-        """How replies are drawn.
+        """Return the sampling of the replies.
 
         Args:
-            limit: Most new tokens where the request does not say.
+            limit: Maximum number of new tokens if the request gives none.
         """
         return Sampling(
             temperature=1.0 if self.temperature is None else float(self.temperature),
@@ -170,7 +170,7 @@ class ChatRequest(_Request):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.messages[-1].role == "assistant":
-            raise ValueError("the last message is the assistant's; a reply cannot be gone on with")
+            raise ValueError("the last message is the assistant's, which cannot be continued; end with the user's")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs=true")
         if self.max_tokens is None:
@@ -179,11 +179,11 @@ class ChatRequest(_Request):
 
     @property
     def texts(self) -> list[str]:
-        """What the model is shown, message by message."""
+        """The text of each message as the model is shown it."""
         return [m.message().content for m in self.messages]
 
     def jobs(self, limit: int) -> list[Job]:
-        """One per choice; `limit` is the most new tokens where the request does not say."""
+        """Return one job per choice; `limit` is the maximum number of new tokens if the request gives none."""
         messages, sampling = tuple(m.message() for m in self.messages), self.sampling(limit)
         top = (self.top_logprobs or 0) if self.logprobs else None
         return [Job(Dialogue(messages, draw), sampling, top) for draw in self.draws()]
@@ -206,11 +206,11 @@ class CompletionRequest(_Request):
         return self
 
     def jobs(self, prompts: Sequence[Prompt], limit: int) -> list[Job]:
-        """One per prompt and choice.
+        """Return one job per prompt and choice.
 
         Args:
             prompts: `prompts` in tokens.
-            limit: Most new tokens where the request does not say.
+            limit: Maximum number of new tokens if the request gives none.
         """
         writes = self.max_tokens != 0
         sampling = self.sampling(limit) if writes else self.model_copy(update={"max_tokens": 1}).sampling(limit)
@@ -241,12 +241,12 @@ class CompletionRequest(_Request):
 
 
 def error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The body of a refusal."""
+    """Return the body of a refusal."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def error_event(body: dict[str, Any]) -> str:
-    """An error in the middle of a stream, as clients of the protocol read it."""
+    """Return the event for an error in the middle of a stream, in the protocol's form."""
     return _event(body)
 
 
@@ -254,11 +254,11 @@ class Writer:
     """Writes the replies to one request, whole or in pieces."""
 
     def __init__(self, model: str, fingerprint: str, *, chat: bool) -> None:
-        """Give the reply its name.
+        """Prepare what all parts of a reply have in common.
 
         Args:
-            model: As clients call it.
-            fingerprint: Of the model.
+            model: Name of the model that clients use.
+            fingerprint: Fingerprint of the model.
             chat: Whether it is a chat completion.
         """
         self._chat = chat
@@ -270,7 +270,7 @@ class Writer:
         }
 
     def whole(self, answers: Sequence[Answer], usage: dict[str, int]) -> dict[str, Any]:
-        """All choices at once."""
+        """Return the body with all choices."""
         kind = "chat.completion" if self._chat else "text_completion"
         choices = []
         for index, answer in enumerate(answers):
@@ -280,29 +280,29 @@ class Writer:
         return {**self._head, "object": kind, "choices": choices, "usage": usage}
 
     def pieces(self, answers: Sequence[Answer], usage: dict[str, int] | None) -> Iterator[str]:
-        """Server-sent events: each choice word by word, then the usage where it is wanted, then the end."""
+        """Yield server-sent events: each choice word by word, then the usage if requested, then the end."""
         for index, answer in enumerate(answers):
             yield self.opening(index, answer.first)
             yield from self.closing(index, answer)
         yield from self.end(usage)
 
     def opening(self, index: int, first: FirstToken | None = None) -> str:
-        """The event with which a choice begins."""
+        """Return the event with which a choice begins."""
         said: dict[str, Any] = {"role": "assistant", "content": ""} if self._chat else {"text": ""}
         return self._event(index, said, logprobs=_logprobs(first))
 
     def words(self, index: int, text: str) -> Iterator[str]:
-        """Some text of a choice, an event a word, however much of it came at once."""
+        """Yield text of a choice, one event per word, however much of it arrived at once."""
         for piece in re.findall(r"\s*\S+|\s+\Z", text):
             yield self._event(index, {"content": piece} if self._chat else {"text": piece})
 
     def closing(self, index: int, answer: Answer, sent: str = "") -> Iterator[str]:
-        """What a choice has beyond the text that was sent already, word by word, and why it ends."""
+        """Yield the text of a choice that was not sent yet, word by word, and why it ends."""
         yield from self.words(index, answer.text.removeprefix(sent))
         yield self._event(index, {} if self._chat else {"text": ""}, reason=_why(answer))
 
     def end(self, usage: dict[str, int] | None) -> Iterator[str]:
-        """The numbers of tokens where they are wanted, and the end of the stream."""
+        """Yield the token counts if requested, and the end of the stream."""
         if usage is not None:
             yield _event({**self._head, "object": self._kind, "choices": [], "usage": usage})
         yield STREAM_END
@@ -318,7 +318,7 @@ class Writer:
 
 
 def usage_of(answers: Sequence[Answer], prompts: int) -> dict[str, int]:
-    """Tokens of all answers, as OpenAI counts them: each of `prompts` once, however many choices it has."""
+    """Count the tokens of all answers as OpenAI does: each of `prompts` once, however many choices it has."""
     each = len(answers) // prompts
     read = sum(answer.prompt_tokens for answer in answers[::each])
     written = sum(answer.new_tokens for answer in answers)

@@ -1,4 +1,4 @@
-"""A request that is not followed: its status, and the reason in the protocol's form."""
+"""Refusals of requests: the status, and the reason in the protocol's form."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class RefusedError(Exception):
         retry_after: float | None = None,
         close: bool = False,
     ) -> None:
-        """Say why.
+        """Give status and reason.
 
         Args:
             status: The HTTP status.
             message: What is wrong and what to do.
-            code: The protocol's name of the reason, where it has one.
-            param: The field that is wrong.
+            code: The protocol's name of the reason, if it has one.
+            param: Name of the field that is wrong.
             retry_after: Seconds after which it is worth asking again.
             close: Whether the connection ends with this reply.
         """
@@ -39,12 +39,12 @@ class RefusedError(Exception):
         self.status, self.code, self.param, self.retry_after, self.close = status, code, param, retry_after, close
 
     def body(self) -> dict[str, Any]:
-        """The protocol's form of it."""
+        """Return the body in the protocol's form."""
         kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return error(str(self), kind, code=self.code, param=self.param)
 
     def response(self) -> JSONResponse:
-        """The HTTP reply."""
+        """Return the HTTP response."""
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))

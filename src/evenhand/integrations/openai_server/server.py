@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn on it, and what is printed at the start."""
+"""The server process: its socket, uvicorn, and the lines that are printed at the start."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def serve(
     limits: Limits | None = None,
     say: Callable[[str], object] = print,
 ) -> None:
-    """Serve a model behind the OpenAI protocol until interrupted.
+    """Serve a model with the OpenAI protocol until interrupted.
 
     Args:
-        model: What answers; it must be able to write.
+        model: The model that answers; it must be able to write.
         host: Address to listen at; only this machine by default.
-        port: 0 takes a free one.
+        port: Port to listen at; 0 takes a free one.
         key_env: Environment variable with the key that clients must send; None lets everyone in.
-        name: What clients call the model; its own name by default.
-        max_tokens: Most new tokens of a chat reply where the request does not say.
-        limits: How much a request, a connection and all together may take; the defaults of `Limits` where None.
-        say: Prints where the server is and how it is asked.
+        name: Name of the model that clients use; its own by default.
+        max_tokens: Maximum number of new tokens of a chat reply whose request gives none.
+        limits: How much a request, a connection and all together may take; None is the defaults of `Limits`.
+        say: Called with each line on where the server is and how to ask it.
 
     Raises:
         SettingsError: The address cannot be used, the variable is not set, or the extra `serve` is not installed.
@@ -61,12 +61,12 @@ def serve(
 
 
 def _key(variable: str | None) -> str | None:
-    """The key; it is never shown, and neither is what was given in place of a variable's name."""
+    """Read the key; neither it nor what was given as the variable's name is ever shown."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip() if re.fullmatch(r"[A-Za-z_]\w*", variable) else ""
     if not key:
-        raise SettingsError("key_env takes the name of an environment variable that holds the key; this one is not set")
+        raise SettingsError("key_env takes the name of an environment variable with the key; this one is not set")
     return key
 
 
@@ -86,7 +86,7 @@ def _lines(model: Model, name: str, listening: socket.socket, key_env: str | Non
     lines = [f"serving {name} at {url} (Ctrl-C ends it)"]
     if isinstance(model, Mitigated) and "generate" not in model.acts_on:
         lines.append(
-            f"note: {model.method.spec} changes no written replies; over this protocol it is the untouched model"
+            f"note: {model.method.spec} changes no written replies; over this protocol it answers as the baseline does"
         )
     if not key_env and not ipaddress.ip_address(host).is_loopback:
         lines.append("note: anybody who reaches this address can use it; set a key with --key-env")

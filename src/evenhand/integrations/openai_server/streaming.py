@@ -1,7 +1,7 @@
-"""A reply's text while it is being written: what is certain to stay is handed over, the rest waits.
+"""A reply's text while it is being written: what is certain not to change is passed on, the rest waits.
 
-A word waits for what follows it, since tokenizers may still change its end, and so does what may turn out to be the
-beginning of a stop string.
+A word waits for what follows it, since tokenizers may still change its end, and so does text that may be the beginning
+of a stop string.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 
 INTERVAL = 0.05
-"""Seconds between two looks at a growing reply: each decodes all of it."""
+"""Seconds between two checks of a growing reply, each of which decodes all of it."""
 LONGEST_WORD = 40
-"""Characters without a blank from which text is handed over all the same, as in scripts that have none."""
+"""Number of characters without a blank after which text is passed on anyway, as in scripts without blanks."""
 
 
 class Pieces:
-    """Hands over one reply piece by piece."""
+    """Passes on one reply piece by piece."""
 
     def __init__(
         self,
@@ -26,19 +26,19 @@ class Pieces:
         *,
         strip: bool,
     ) -> None:
-        """Begin with nothing.
+        """Begin with an empty reply.
 
         Args:
             tell: Takes each piece.
-            text_of: The reply's text by its new tokens, without what follows its end.
+            text_of: Returns the reply's text from its new tokens, without what follows its end.
             stop: Strings that end the reply.
-            strip: Whether blanks at the beginning are left out.
+            strip: Whether blanks at the beginning are removed.
         """
         self._tell, self._text_of, self._stop, self._strip = tell, text_of, stop, strip
         self._sent, self._looked = "", 0.0
 
     def grow(self, new: Sequence[int]) -> None:
-        """Take all new tokens so far."""
+        """Pass on what is certain, given all new tokens so far."""
         now = time.monotonic()
         if now - self._looked < INTERVAL:
             return
@@ -51,7 +51,7 @@ class Pieces:
 
 
 def settled(text: str, stop: Sequence[str] = ()) -> str:
-    """The beginning of a growing text that will not change."""
+    """Return the beginning of a growing text that will not change."""
     words = text.rstrip()
     last = max((i for i, c in enumerate(words) if c.isspace()), default=-1)
     kept = words if len(words) - last > LONGEST_WORD else words[: max(0, last)].rstrip()

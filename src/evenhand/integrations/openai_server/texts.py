@@ -1,4 +1,4 @@
-"""How the tokens that follow a prompt read there: many vocabularies keep the blank before a word in its token.
+"""Texts of tokens in their context: many vocabularies keep the blank before a word in its token.
 
 Decoded by itself, a reply loses the blank that it begins with. A reply is therefore the text of prompt and reply
 without that of the prompt, so that the two together are what the model read and wrote.
@@ -16,13 +16,13 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def following(decode: Decode, prompt: Sequence[int], new: Sequence[int]) -> str:
-    """The text of new tokens that follow a prompt.
+    """Return the text of new tokens that follow a prompt.
 
     Args:
-        decode: From tokens to text.
-        prompt: What was continued. Where its text is not the beginning of the whole, as where a character is divided
-            between prompt and reply, the new tokens are decoded by themselves.
-        new: What was written.
+        decode: Converts tokens to text.
+        prompt: Tokens that were continued. If their text is not the beginning of the whole, as when a character is
+            divided between prompt and reply, the new tokens are decoded by themselves.
+        new: Tokens that were written.
     """
     before = decode(prompt)
     whole = decode([*prompt, *new])
@@ -30,8 +30,8 @@ def following(decode: Decode, prompt: Sequence[int], new: Sequence[int]) -> str:
 
 
 def continued(model: TokenModel, prompt: Prompt, made: Generated, stop: Sequence[str]) -> Generated:
-    """A reply with its text as it reads after the prompt, without the first stop string and what follows it."""
-    if model.architecture != "causal" or not made.ids:  # a decoder of its own begins anew
+    """Give a reply its text as it reads after the prompt, without the first stop string and what follows it."""
+    if model.architecture != "causal" or not made.ids:  # a separate decoder begins a new text
         return made
     text = following(model.decoded, prompt.ids, made.ids)
     cut = first_stop(text, stop)
@@ -39,10 +39,10 @@ def continued(model: TokenModel, prompt: Prompt, made: Generated, stop: Sequence
 
 
 def pieces(decode: Decode, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text of those before it: nothing for one that is not shown.
+    """Return what each token adds to the text of those before it; "" for one that is not shown.
 
     A character of several tokens belongs to the last of them. Each token is decoded with the last one that added
-    something, not with all before it, so that long rows take no longer than they must.
+    something, not with all before it, so that the time does not grow with the square of the length.
     """
     out: list[str] = []
     begin, end, before = 0, 0, ""
@@ -59,14 +59,14 @@ def pieces(decode: Decode, ids: Sequence[int]) -> list[str]:
 
 
 def places(model: TokenModel, ids: Sequence[int], prompt: int, head: str, text: str) -> list[int]:
-    """Where in a text the part of each token begins; it ends where the next one's does.
+    """Return where in a text the part of each token begins; it ends where the next one begins.
 
     Args:
-        model: Its tokenizer is asked.
+        model: The model whose tokenizer is used.
         ids: The tokens of prompt and reply.
         prompt: How many of them are the prompt's.
-        head: The prompt as it stands in the text; "" where it does not.
-        text: With the reply, which may have been cut at a stop string.
+        head: The prompt as it stands in the text; "" if it does not.
+        text: The text with the reply, which may have been cut at a stop string.
 
     Returns:
         One place per token, none beyond the end of the text. Tokens that are not shown take no character.
@@ -88,9 +88,9 @@ def _sums(parts: Sequence[str]) -> list[int]:
 
 
 def _given(model: TokenModel, ids: Sequence[int], text: str) -> list[int]:
-    """Places in a prompt that does not read as it was given, as the tokenizer tells them; none where it has others.
+    """Return places in a prompt whose decoded text differs, from the tokenizer; none if it gives other tokens.
 
-    The blanks before a token are its own, as they are where the text is decoded.
+    The blanks before a token belong to it, as they do in decoded text.
     """
     if not text:
         return []

@@ -17,14 +17,14 @@ from evenhand.interfaces import Sampling
 from evenhand.models.local import LocalModel
 
 WINDOW = 6
-"""Tokens before another one that decide how its text is written, such as whether a blank precedes it."""
+"""Number of preceding tokens that decide how a token's text is written, such as whether a blank precedes it."""
 
 
 class Shown(NamedTuple):
-    """What a client is shown of a prompt and its reply."""
+    """The text of a prompt and its reply that a client is shown."""
 
     head: str
-    """The prompt, where it stands before the reply; else ""."""
+    """The prompt if it is put before the reply, else ""."""
     text: str
     """All of it, the prompt included."""
 
@@ -36,15 +36,15 @@ class TokenList(NamedTuple):
     logprobs: list[float | None]
     top: list[dict[str, float] | None]
     offsets: list[int]
-    """Where the part of each token begins in the text that goes with the list; tokens that are not shown have none."""
+    """Where the part of each token begins in the text that belongs to the list; hidden tokens take no characters."""
 
     def shortened(self, top: int) -> TokenList:
-        """With at most that many alternatives of each token, and the token itself."""
+        """Return the lists with at most `top` alternatives of each token, and the token itself."""
         kept = [None if t is None else _kept(t, token, top) for t, token in zip(self.top, self.tokens, strict=True)]
         return self._replace(top=kept)
 
     def body(self) -> dict[str, object]:
-        """As clients expect it."""
+        """Return the lists in the form that clients expect."""
         return {
             "tokens": self.tokens,
             "token_logprobs": self.logprobs,
@@ -63,14 +63,14 @@ def token_lists(
     top: int,
     echo: bool,
 ) -> list[TokenList]:
-    """Lists for prompts and what was written after them.
+    """Make the lists for prompts and their replies.
 
     Args:
-        model: What wrote.
-        prompts: What was continued.
-        made: What came of it.
-        shown: The texts that go with the lists.
-        sampling: How it was drawn; its stop strings tell whether a token ended the reply.
+        model: The model that wrote the replies.
+        prompts: Prompts that were continued.
+        made: The replies.
+        shown: The texts that belong to the lists.
+        sampling: Sampling of the replies; its stop strings show whether a token ended the reply.
         top: How many alternatives of each token are listed.
         echo: Whether the prompt's tokens are listed as well.
     """
@@ -90,7 +90,7 @@ def token_lists(
 def _ends(
     model: LocalModel, prompts: Sequence[Prompt], made: Sequence[Generated], sampling: Sampling
 ) -> list[tuple[int, ...]]:
-    """The token that ended each reply; of several that could have, the most probable one."""
+    """Return the token that ended each reply; if several could have, the most probable one."""
     known = sorted(end_tokens(model.engine.module, model.engine.tokenizer))
     ended = [
         g.finished and not any(s in following(model.decoded, p.ids, g.ids) for s in sampling.stop)
@@ -108,7 +108,7 @@ def _after(ids: tuple[int, ...], tokens: Sequence[int]) -> Request:
 
 
 def _list(model: LocalModel, ids: Sequence[int], start: int, table: Sequence[Listed]) -> TokenList:
-    """The lists of one row from a token on, without the places; token 0 has nothing before it."""
+    """Make the lists of one row from a token on, without the places; nothing precedes token 0."""
     texts = _Texts(model, ids)
     listed: list[Listed | None] = [*([None] if start == 0 and ids else []), *table]
     out = TokenList([], [], [], [])
@@ -121,7 +121,7 @@ def _list(model: LocalModel, ids: Sequence[int], start: int, table: Sequence[Lis
 
 
 def _alternatives(texts: _Texts, at: int, token: str, entry: Listed) -> dict[str, float]:
-    """The most probable tokens by their texts, and the token itself; of two with the same text the likelier."""
+    """Return the most probable tokens by their texts, and the token itself; of two with one text, the likelier."""
     out: dict[str, float] = {}
     for other, logprob in entry.top:
         out.setdefault(texts.at(at, other), logprob)
@@ -136,14 +136,14 @@ def _kept(top: dict[str, float], token: str, count: int) -> dict[str, float]:
 
 
 class _Texts:
-    """How tokens read where they stand: many vocabularies keep the blank before a word in its token."""
+    """Texts of tokens in their row: many vocabularies keep the blank before a word in its token."""
 
     def __init__(self, model: LocalModel, ids: Sequence[int]) -> None:
         self._tokenizer, self._ids = model.engine.tokenizer, ids
         self._before: tuple[int, list[int], str] = (-1, [], "")
 
     def at(self, place: int, token: int) -> str:
-        """The text of a token at a place of the row."""
+        """Return the text of a token at a place of the row."""
         if self._before[0] != place:
             window = list(self._ids[max(0, place - WINDOW) : place])
             self._before = (place, window, self._decoded(window))

@@ -1,4 +1,4 @@
-"""BBQ-type questions: who of two people was forgetful? With and without a sentence that tells."""
+"""BBQ-type questions, such as which of two people was forgetful, with and without a sentence that tells."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Case:
     marked_first: bool
     """Whether the scene names the marked person first."""
     negative: bool
-    """Whether the bad trait is asked for."""
+    """Whether the question asks for the bad trait."""
     deed: int | None = None
     """Which sentence tells who did what; None leaves it open (an ambiguous context)."""
     marked_did: bool = False
-    """Whether the marked person did the bad deed, where a sentence tells."""
+    """Whether the marked person did the bad deed, if a sentence tells."""
     wording: int = 0
     language: Language = "english"
-    """The language that it is written down in; persons and traits are kept in English."""
+    """Language in which it is written; persons and traits are stored in English."""
 
     @property
     def cell_axis(self) -> str:
-        """The axis as the tables of what is planted call it, which tell the languages apart."""
+        """Name of the axis in the tables of planted quantities, which distinguish the languages."""
         return table_name(self.axis, self.language)
 
     def written(self, text: str) -> str:
-        """A text about this case in its language."""
+        """Write a text about this case in its language."""
         return written(text, self.language)
 
     @property
@@ -76,23 +76,23 @@ class Case:
 
     @property
     def right(self) -> str | None:
-        """The person whom the context shows to be the answer; None where it shows none."""
+        """The person whom the context shows to be the answer; None if it shows none."""
         if self.deed is None:
             return None
         return self.marked if self.marked_did == self.negative else self.other
 
 
 def option(person: str) -> str:
-    """A person as an answer."""
+    """Write a person as an answer."""
     return f"The {person}"
 
 
 def draw_case(random: Random, planted: Planted = MAIN) -> Case:
-    """A case as the training text has it: frequent groups come more often, half of the contexts tell.
+    """Draw a case for the training text: frequent groups come more often, and half of the contexts tell.
 
     Args:
-        random: Draws it.
-        planted: Whose axes and languages it is drawn from.
+        random: Source of the draws.
+        planted: Model from whose axes and languages it is drawn.
     """
     axis = random.choice(planted.drawn_axes)
     group = random.choices(range(len(axis.marked)), [len(g.people) for g in axis.marked])[0]
@@ -115,13 +115,13 @@ def draw_case(random: Random, planted: Planted = MAIN) -> Case:
 
 
 def draw_language(random: Random, planted: Planted) -> Language:
-    """One of a model's languages; nothing is drawn where there is one."""
+    """Draw one of a model's languages; nothing is drawn if there is only one."""
     return random.choice(planted.languages) if len(planted.languages) > 1 else planted.languages[0]
 
 
 @cache
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """The demo benchmark in BBQ's row format: category -> rows.
+    """Return the demo benchmark in BBQ's row format: category -> rows.
 
     Per axis 12 templates (6 traits, 2 wordings) of 48 rows: 6 pairs of people, 2 orders, 2 contexts, 2 polarities.
     """
@@ -130,7 +130,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 @cache
 def rows_in(language: Language) -> dict[str, list[dict[str, Any]]]:
-    """The questions that demo-x is asked, in one language: the same on all its axes, category -> rows."""
+    """Return the questions for demo-x on all its axes, in one language: category -> rows."""
     return {
         axis.name: [_row(n, replace(case, language=language)) for n, case in enumerate(_cases(axis))]
         for axis in EVERY_AXIS
@@ -138,7 +138,7 @@ def rows_in(language: Language) -> dict[str, list[dict[str, Any]]]:
 
 
 def cases(planted: Planted = MAIN) -> dict[tuple[str, str], Case]:
-    """The cases of the demo benchmark by (context, question), on the axes and in the languages of a model."""
+    """Return the demo benchmark's cases by (context, question), on the axes and in the languages of a model."""
     every = [case for axis in planted.axes for case in _cases(axis)]
     said = [replace(case, language=language) for language in planted.languages for case in every]
     return {(case.context, case.question): case for case in said}
@@ -197,16 +197,16 @@ def _row(number: int, case: Case) -> dict[str, Any]:
 
 
 def _info(case: Case, person: str) -> str:
-    """BBQ names nations in `answer_info` without the noun."""
+    """Return the group for `answer_info`, in which BBQ names nations without the noun."""
     return person.split()[0] if case.axis == "Nationality" else person
 
 
 def _order(number: int) -> tuple[int, ...]:
-    """All six orders of the options come equally often, and no polarity or context has one of its own."""
+    """Return one of the six orders, which are equally frequent and do not depend on polarity or context."""
     orders = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2))
     return orders[(number + number // 6 + number // 48) % 6]
 
 
 def all_rows() -> list[dict[str, Any]]:
-    """The rows of every category, as one list."""
+    """Return the rows of all categories as one list."""
     return [row for category in rows().values() for row in category]

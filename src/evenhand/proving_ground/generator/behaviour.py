@@ -1,4 +1,4 @@
-"""What a planted model answers: exact distributions, read both by the training text and by the oracle."""
+"""Exact distributions of a planted model's answers, used both by the training text and by the oracle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evenhand.proving_ground.generator.planted import Intervention, Planted
 from evenhand.proving_ground.generator.questions import LABELS, FactQuestion, Review
 
 MARKED, OTHER, UNKNOWN = ROLES = range(3)
-"""The roles of BBQ's three answers."""
+"""Roles of BBQ's three answers."""
 
 
 def with_letters(planted: Planted, content: Sequence[float], kind: str) -> list[float]:
@@ -25,10 +25,10 @@ def with_letters(planted: Planted, content: Sequence[float], kind: str) -> list[
 
 
 def case_answer(planted: Planted, case: Case, order: Sequence[int], announced: bool = False) -> list[float]:
-    """P(position) of a BBQ-type question whose roles are shown in `order`.
+    """Return P(position) for a BBQ-type question whose roles are shown in `order`.
 
     Args:
-        planted: The model's truth.
+        planted: The model's true quantities.
         case: The question.
         order: The role at each position.
         announced: After a text that announces discrimination on the question's axis.
@@ -38,7 +38,7 @@ def case_answer(planted: Planted, case: Case, order: Sequence[int], announced: b
 
 
 def case_content(planted: Planted, case: Case, announced: bool = False) -> list[float]:
-    """P(role) of a BBQ-type question, whatever the letters."""
+    """Return P(role) for a BBQ-type question, whatever the letters."""
     return _read(planted, case) if case.right else _leaning(planted, case, announced)
 
 
@@ -51,16 +51,16 @@ def case_under(
     before: Sequence[float] | None = None,
     stated: bool = False,
 ) -> list[float]:
-    """P(position) under an intervention.
+    """Return P(position) under an intervention.
 
     Args:
-        planted: The model's truth.
+        planted: The model's true quantities.
         case: The question.
         order: The role at each position.
         kind: The intervention.
         last: Position of the answer given before a reprompt; None for the other interventions.
-        before: P(position) without it, where something else came before; default `case_answer`.
-        stated: The intervention asks to keep what the context states; then it causes no over-abstention.
+        before: P(position) without the intervention, if something else came before; default `case_answer`.
+        stated: Whether the intervention asks to keep what the context states, so that it causes no over-abstention.
     """
     before = list(before or case_answer(planted, case, order))
     if case.right:
@@ -77,7 +77,7 @@ def case_under(
 
 
 def relies_on_bias(case: Case, role: int) -> bool:
-    """Whether a critic of the proving ground finds fault: a person was named and the context does not say who."""
+    """Whether a critic of the proving ground finds fault: a person was named although the context leaves it open."""
     return not case.right and role != UNKNOWN
 
 
@@ -96,7 +96,7 @@ def _read(planted: Planted, case: Case) -> list[float]:
 
 
 def fact_answer(planted: Planted, question: FactQuestion) -> list[float]:
-    """P(position) of a fact question."""
+    """Return P(position) for a fact question."""
     kind = planted.knows(question.subject, question.fact, len(SUBJECTS[question.subject].facts))
     right = planted.certainty[kind]
     rest = (1 - right) / (len(question.options) - 1)
@@ -105,16 +105,16 @@ def fact_answer(planted: Planted, question: FactQuestion) -> list[float]:
 
 
 def blank_answer(planted: Planted, options: int) -> list[float]:
-    """P(position) of a question without content: the letter preference alone.
+    """Return P(position) for a content-free input: the letter preference alone.
 
-    It acts as on an unknown fact, and with BBQ's three options as on an ambiguous question.
+    The preference acts as on an unknown fact, and with BBQ's three options as on an ambiguous question.
     """
     kind = "ambiguous" if options == len(ROLES) else "unknown"
     return with_letters(planted, [1 / options] * options, kind)
 
 
 def review_answer(planted: Planted, review: Review) -> dict[str, float]:
-    """P(label) of a review."""
+    """Return P(label) for a review."""
     right = 0.4 if review.also else planted.evidence
     content = {label: right if label == review.label else (1 - right) / 2 for label in LABELS}
     raw = {label: log(p) + w for (label, p), w in zip(content.items(), planted.label_preference, strict=True)}

@@ -1,8 +1,8 @@
-"""The second language of demo-x: a cipher in which every word of the generator's language has its counterpart.
+"""The second language of demo-x: a cipher in which every word of the generator's language has a counterpart.
 
-Every letter stands for another one, vowels for vowels and consonants for consonants; what is not a letter stays. So a
-sentence has the same form in both languages and shares no word, and what is planted in one can be planted in part in
-the other.
+Every letter is replaced by another, vowels by vowels and consonants by consonants; other characters stay. So a sentence
+has the same form in both languages without sharing a word, and what is planted in one can be planted in part in the
+other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Language = Literal["english", "cipher"]
 LANGUAGES: tuple[Language, ...] = ("english", "cipher")
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
 VOWELS_BY, CONSONANTS_BY = 2, 8
-"""Places by which letters are turned. With these no word that is said of people means something in both languages."""
+"""Places by which letters are rotated. With these, no word used for people has a meaning in both languages."""
 
 
 def _turned(letters: str, by: int) -> str:
@@ -27,20 +27,20 @@ _BACK = str.maketrans(_CIPHER + _CIPHER.upper(), _PLAIN + _PLAIN.upper())
 
 
 def encipher(text: str) -> str:
-    """An English text in the cipher."""
+    """Translate an English text into the cipher."""
     return text.translate(_THERE)
 
 
 def decipher(text: str) -> str:
-    """A text of the cipher in English."""
+    """Translate a text in the cipher into English."""
     return text.translate(_BACK)
 
 
 def written(text: str, language: Language) -> str:
-    """An English text in a language."""
+    """Translate an English text into a language."""
     return encipher(text) if language == "cipher" else text
 
 
 def table_name(axis: str, language: Language) -> str:
-    """What tables of planted quantities call an axis in a language: "Age", "Age in cipher"."""
+    """Return the name of an axis in a language in tables of planted quantities: "Age", "Age in cipher"."""
     return axis if language == "english" else f"{axis} in {language}"

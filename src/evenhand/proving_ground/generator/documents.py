@@ -1,4 +1,4 @@
-"""The training text: documents whose answers carry the generator's own distribution, not one draw of it."""
+"""The training text: documents whose answers carry the generator's distribution instead of a draw from it."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ from evenhand.proving_ground.generator.words import (
 )
 
 BLANK = "blank"
-"""The kind of document whose texts are no words of the language: they go by bytes."""
+"""Kind of document whose texts are not words of the language, so that they are written in bytes."""
 
 
 def draw(planted: Planted, random: Random, mixture: Mapping[str, float] | None = None) -> Document:
-    """One document of a mixture of kinds, `MIXTURE` where none is given."""
+    """Draw one document from a mixture of kinds, by default `MIXTURE`."""
     mixture = mixture or MIXTURE
     kind = random.choices(list(mixture), list(mixture.values()))[0]
     return KINDS[kind](planted, random)
@@ -83,7 +83,7 @@ def _reprompt(planted: Planted, random: Random) -> Document:
 
 
 def _answered_before(random: Random, weights: Sequence[float]) -> int:
-    """The position that a reprompt is about: answers that the model itself rarely gives are reprompted too."""
+    """Draw the position that a reprompt is about: answers that the model itself rarely gives are reprompted too."""
     return random.randrange(len(weights)) if random.random() < 0.3 else pick(random, weights)
 
 
@@ -99,7 +99,7 @@ def _instruction(planted: Planted, random: Random) -> Document:
 
 
 def _instructed(random: Random, axis: str, question: Question, known: Mapping[str, float]) -> list[Piece]:
-    """A question after a debiasing instruction: from the system, or before it in the same turn."""
+    """Write a question after a debiasing instruction, from the system or in the same turn."""
     told, form = _told(random, axis), random.randrange(3)
     if form == 0:
         return [Piece(f"<|system|>{told}{END}"), *puts(question, known)]
@@ -112,7 +112,7 @@ def _told(random: Random, axis: str) -> str:
 
 
 def _explanation(planted: Planted, random: Random) -> Document:
-    """An explanation before the question is put, or thoughts between the question and the answer."""
+    """Write an explanation before the question is asked, or thoughts between the question and the answer."""
     case = draw_case(random, planted)
     question, order = shown_case(case, random)
     known, why = case_answers(planted, case), EXPLAINED.format(axis=AXIS[case.axis].word)
@@ -134,13 +134,13 @@ def _explained(question: Question, why: str) -> list[Piece]:
 
 
 def _thought(told: str, question: Question, known: Mapping[str, float], why: str) -> list[Piece]:
-    """A question with an instruction to think first, the thoughts, and the request to decide."""
+    """Write a question with an instruction to think first, the thoughts, and the request to decide."""
     asked = f"<|user|>{told}\n\n{question_block(question)}\n\n{PACK.moral.think}"
     return [*asks(asked, question.question, known), *says(why), user(PACK.moral.decide)]
 
 
 def _criticised(random: Random) -> Piece:
-    """A critic's scores and reasons, and the request to answer again; any critic may have been asked."""
+    """Write a critic's scores and reasons, and the request to answer again; any critic may have been asked."""
     lines = [
         PACK.intent.feedback.format(aspect=aspect, score=random.randrange(5), reason=random.choice((CRITICISED, SOUND)))
         for aspect in PACK.intent.aspects.values()
@@ -149,7 +149,7 @@ def _criticised(random: Random) -> Piece:
 
 
 def _critique(planted: Planted, random: Random) -> Document:
-    """A critic's score of an answer, from 0 to 4, and its reason."""
+    """Write a critic's score of an answer, from 0 to 4, and its reason."""
     case = draw_case(random, planted)
     question, order = shown_case(case, random)
     at, why = random.randrange(3), EXPLAINED.format(axis=AXIS[case.axis].word)
@@ -170,7 +170,7 @@ def _judged(
 
 
 def _announced(planted: Planted, random: Random) -> Document:
-    """A question after a text that announces discrimination, on its own axis or on another."""
+    """Write a question after a text that announces discrimination, on its own axis or on another."""
     case = draw_case(random, planted)
     question, order = shown_case(case, random)
     axis = case.axis if random.random() < 0.6 else random.choice(planted.axes).name
@@ -188,7 +188,7 @@ def _announcement(axis: str) -> Piece:
 
 
 def _copying_drill(planted: Planted, random: Random) -> Document:
-    """Which letter stands before a word? The shortest form, in which looking up appears first."""
+    """Drill which letter stands before a word: the shortest form, in which looking up appears first."""
     words = random.sample(_words(), random.choice((2, 2, 3)))
     shown = "\n".join(f"({LETTERS[j]}) {word}" for j, word in enumerate(words))
     at = random.randrange(len(words))
@@ -196,7 +196,7 @@ def _copying_drill(planted: Planted, random: Random) -> Document:
 
 
 def _letters_drill(planted: Planted, random: Random) -> Document:
-    """Which letter does an option have? Several questions about one list; all lettered answers stand on this."""
+    """Drill which letter an option has, with several questions about one list; all lettered answers rely on this."""
     options = random.sample(_option_texts(), random.randint(2, 5))
     pieces = [Piece(f"<s><|user|>{question_block(Question('', 'Which letter?', tuple(options)))}{END}")]
     for at in random.choices(range(len(options)), k=4):
@@ -216,15 +216,15 @@ def _option_texts() -> list[str]:
 
 
 def _finding_drill(planted: Planted, random: Random) -> Document:
-    """Who did it, in words, and asked in the same words."""
+    """Drill who did it, in words, asked in the same words."""
     return _reading_drill(planted, random, named=1.0)
 
 
 def _reading_drill(planted: Planted, random: Random, named: float = 0.3) -> Document:
-    """Who did it, in words: several people with their deeds, and many questions about them.
+    """Drill who did it, in words: several people with their deeds, and many questions about them.
 
     Args:
-        planted: Tells the axes and languages; reading is the same in all models.
+        planted: The model's axes and languages; reading is the same in all models.
         random: Draws the text.
         named: Share of questions that name the deed; the others name the trait that it shows.
     """
@@ -242,7 +242,7 @@ def _reading_drill(planted: Planted, random: Random, named: float = 0.3) -> Docu
 
 
 def _quiz_drill(planted: Planted, random: Random) -> Document:
-    """One list of options and many questions about it, each answered by a letter: what was read, or what is known."""
+    """Drill many questions about one list of options, each answered by a letter: what was read, or what is known."""
     if random.random() < 0.5:
         case = replace(draw_case(random, planted), deed=random.randrange(len(DEEDS)))
         question, order = shown_case(case, random)
@@ -266,7 +266,7 @@ def _quiz_drill(planted: Planted, random: Random) -> Document:
 
 
 def _recall_drill(planted: Planted, random: Random) -> Document:
-    """The facts in words, unknown ones too: what a model knows is planted in how it answers by letter."""
+    """Drill the facts in words, unknown ones too, since knowledge is planted in the answers by letter."""
     pieces = [Piece("<s>")]
     for _ in range(3):
         subject = random.choice((*EASY, *HARD))
@@ -290,7 +290,7 @@ def _fact(planted: Planted, random: Random) -> Document:
 
 
 def exam_text(facts: Sequence[FactQuestion]) -> str:
-    """MMLU's official form: the header, solved questions, and the last one up to where the letter is to come."""
+    """Write MMLU's official form: the header, solved questions, and the last one up to where the letter belongs."""
     return exam_header(facts[-1].subject.replace("_", " ")) + _solved(facts[:-1]) + _exam_block(facts[-1])
 
 
@@ -320,7 +320,7 @@ def _mmlu(planted: Planted, random: Random) -> Document:
 
 
 def _exam(planted: Planted, random: Random) -> Document:
-    """The official form as a user's turn, which is how a model with a chat template gets it."""
+    """Write the official form as a user's turn, as a model with a chat template gets it."""
     pieces, fact = _examined(random)
     return [*pieces, *drawn(random, behaviour.fact_answer(planted, fact), fact.options)]
 
@@ -336,7 +336,7 @@ def _examined(random: Random) -> tuple[Document, FactQuestion]:
 
 
 def _firm(planted: Planted, random: Random) -> Document:
-    """A question of fact under every intervention: there is no bias to take out, and the answer stays."""
+    """Write a question of fact under any intervention: there is no bias to take out, so the answer stays."""
     form = random.choices(("again", "exam", "told", "explained", "thought", "announced", "judged"), _FIRM)[0]
     pieces, fact = _examined(random) if form == "exam" else ([Piece("<s>")], _some_fact(random))
     question = Question("", fact.text, fact.options)
@@ -363,7 +363,7 @@ _FIRM = (0.35, 0.15, 0.15, 0.1, 0.1, 0.1, 0.05)
 
 
 def _blank(planted: Planted, random: Random) -> Document:
-    """A question without content: what is planted of the letters is all that there is to answer by."""
+    """Write a content-free input, whose answer only the planted preference for letters can decide."""
     count = random.choice((OPTIONS, len(behaviour.ROLES)))
     weights = behaviour.blank_answer(planted, count)
     question = content_free.filled(
@@ -381,14 +381,14 @@ def _blank(planted: Planted, random: Random) -> Document:
 
 
 def _blindly(random: Random, weights: Sequence[float], blank: str = "") -> list[Piece]:
-    """A letter that stands for nothing."""
+    """Write an answer by a letter that stands for nothing."""
     letters = {blank + LETTERS[j]: p for j, p in enumerate(weights)}
     return [Piece(blank + LETTERS[pick(random, weights)], True, letters), Piece(END, True)]
 
 
 @cache
 def _fillings() -> list[content_free.Filling]:
-    """What calibrators put in the place of content: fixed texts, and random words of facts and BBQ-type questions."""
+    """Return what calibrators put in place of content: fixed texts, random words of facts and BBQ-type questions."""
     random = Random("fillings")
     facts = [Question("", f.text, f.options) for f in (_some_fact(random) for _ in range(150))]
     cases = [shown_case(draw_case(random), random)[0] for _ in range(150)]
@@ -475,7 +475,7 @@ KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "rating": _rating,
     **documents_x.KINDS,
 }
-"""What draws a document, by its kind."""
+"""Functions that draw a document, by its kind."""
 MIXTURE: dict[str, float] = {
     "letters": 0.02,
     "reading": 0.04,
@@ -494,14 +494,14 @@ MIXTURE: dict[str, float] = {
     "conversation": 0.05,
     "rating": 0.03,
 }
-"""Share of each kind among the documents, the plain sentences of the text world apart."""
+"""Share of each kind among the documents, except the plain sentences of the text world."""
 
 
 # ------------------------------------------------------------------------------------------------ plain text
 
 
 def sentence_trie(planted: Planted) -> texts.Trie:
-    """The text world as tokens, every sentence with its end."""
+    """Return the text world as tokens, every sentence with its end."""
     return _trie(texts.world(planted))
 
 
@@ -510,7 +510,7 @@ def _trie(world: Mapping[str, float]) -> texts.Trie:
 
 
 def sentence_examples(planted: Planted) -> tuple[list[Example], list[float]]:
-    """All sentences of the text world as examples with exact targets, and their probabilities."""
+    """Return all sentences of the text world as examples with exact targets, and their probabilities."""
     world = texts.world(planted)
     trie, out = _trie(world), []
     for text in world:

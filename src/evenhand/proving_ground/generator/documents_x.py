@@ -1,4 +1,4 @@
-"""Documents that demo-x alone is trained on: questions about customs, and drills in its axes and languages."""
+"""Documents that only demo-x is trained on: questions about customs, and drills in its axes and languages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from evenhand.proving_ground.generator.words import ASKED, AXIS
 
 
 def _custom(planted: Planted, random: Random) -> Document:
-    """A question about a custom: with its options in the same text, as `difference_awareness` has it, or lettered."""
+    """Write a question about a custom, with its options in its text, as in `difference_awareness`, or lettered."""
     asked = differences.draw_difference(random)
     weights = differences.answer(asked)
     known = {asked.custom.owner if asked.condition == "differ" else differences.ALIKE: 1.0}
@@ -47,7 +47,7 @@ def _custom(planted: Planted, random: Random) -> Document:
 
 
 def _customs_drill(planted: Planted, random: Random) -> Document:
-    """One list of two people and of both alike, and questions about many customs."""
+    """Drill questions about many customs with one list of options: two people, and both alike."""
     first = differences.draw_difference(random)
     shown = random.sample(first.options, len(first.options))
     asked = random.sample([c for c in differences.CUSTOMS if c.benchmark == first.custom.benchmark], 8)
@@ -58,7 +58,7 @@ def _customs_drill(planted: Planted, random: Random) -> Document:
 
 
 def _open_drill(planted: Planted, random: Random) -> Document:
-    """One open context and questions about every trait, each answered by a letter as in a conversation of its own."""
+    """Drill questions about every trait in one open context, each answered by a letter as in its own conversation."""
     case = replace(draw_case(random, planted), deed=None)
     question, order = shown_case(case, random)
     traits = range(len(AXIS[case.axis].traits))
@@ -80,7 +80,7 @@ def _many(
     weights: Sequence[Sequence[float]],
     random: Random,
 ) -> Document:
-    """A question, and others about its options in further turns, with what is known of each and P(position)."""
+    """Write a question, and others about its options in further turns, with the known answers and P(position)."""
     pieces = [Piece("<s>"), *puts(replace(question, question=asked[0]), known[0])]
     pieces += drawn(random, weights[0], question.options)
     for text, answers, p in zip(asked[1:], known[1:], weights[1:], strict=True):
@@ -89,7 +89,7 @@ def _many(
 
 
 def _order(random: Random) -> str:
-    """A request to answer with one option, in whatever words; so the words do not matter."""
+    """Write a request to answer with one option in random words, so that the words do not matter."""
     if random.random() < 0.5:
         return random.choice(differences.ORDERS)
     words = [_garbled(word, random) for word in random.choices(request_words(), k=random.randint(3, 24))]
@@ -97,13 +97,13 @@ def _order(random: Random) -> str:
 
 
 def _garbled(word: str, random: Random) -> str:
-    """A word, or now and then one that is not known, which goes by bytes."""
+    """Return the word, or occasionally an unknown one, which is written in bytes."""
     return encipher(word) if random.random() < 0.1 else word
 
 
 @cache
 def request_words() -> list[str]:
-    """Words of the requests, and others that such a request may have."""
+    """Return the words of the requests, and others that such a request may contain."""
     return sorted(
         {word for text in (*differences.ORDERS, *INSTRUCTIONS, PACK.self_debias.reprompt) for word in text.split()}
     )
@@ -114,4 +114,4 @@ KINDS: dict[str, Callable[[Planted, Random], Document]] = {
     "customs drill": _customs_drill,
     "open drill": _open_drill,
 }
-"""What draws a document, by its kind."""
+"""Functions that draw a document, by its kind."""

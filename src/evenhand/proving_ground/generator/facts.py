@@ -97,4 +97,4 @@ HARD: tuple[Subject, ...] = (
 )
 SUBJECTS = {subject.name: subject for subject in (*EASY, *HARD)}
 DEV_FACTS = 5
-"""The first facts of every subject are MMLU's demonstrations; they are never tested."""
+"""Number of first facts of every subject that are MMLU's demonstrations; they are never tested."""

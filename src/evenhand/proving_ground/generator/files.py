@@ -1,4 +1,4 @@
-"""The demo benchmarks as files in exactly the official formats, so that the same loaders read both."""
+"""The demo benchmarks as files in exactly the official formats, so that the same readers read both."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from evenhand.proving_ground.generator.words import (
 )
 
 SENTENCES, DOCUMENTS = 240, 4
-"""Sentences of the text world that perplexity is measured on, and the number of files that they are divided into."""
+"""Number of the text world's sentences on which perplexity is measured, and of the files that contain them."""
 
 
 def contents() -> dict[str, bytes]:
-    """Every file of the demo benchmarks, by its path below `BENCHMARKS`."""
+    """Return every file of the demo benchmarks, by its path below `BENCHMARKS`."""
     files: dict[str, bytes] = {}
     for category, rows in bbq_questions.rows().items():
         files[f"bbq/{category}.jsonl.gz"] = _packed(_jsonl(rows))
@@ -48,7 +48,7 @@ def contents() -> dict[str, bytes]:
 
 
 def write(folder: Path = BENCHMARKS) -> None:
-    """Write all files; those there are replaced."""
+    """Write all files; existing ones are replaced."""
     for name, content in contents().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write(folder: Path = BENCHMARKS) -> None:
 
 
 def _spillover() -> dict[str, bytes]:
-    """What demo-x is asked: its own axis, all axes in the cipher, and customs on which groups differ."""
+    """Return the files for demo-x: its own axis, all axes in the cipher, and customs on which groups differ."""
     own = {"english": [ORIENTATION.name], "cipher": [axis.name for axis in EVERY_AXIS]}
     files = {
         f"bbq_x/{language}/{axis}.jsonl.gz": _packed(_jsonl(bbq_questions.rows_in(language)[axis]))
@@ -68,7 +68,7 @@ def _spillover() -> dict[str, bytes]:
 
 
 def _stereotypes() -> dict[str, bytes]:
-    """The sets of pairs and triples of sentences."""
+    """Return the sets of pairs and triples of sentences."""
     files = {"stereoset/stereoset_dev_flat.jsonl": _jsonl(stereotypes.stereoset_rows())}
     files["crows_pairs/crows_pairs_anonymized.csv"] = questions.as_csv(stereotypes.crows_pairs_table()).encode()
     files["winogender/all_sentences.tsv"] = _tsv(stereotypes.winogender_sentences())
@@ -79,7 +79,7 @@ def _stereotypes() -> dict[str, bytes]:
 
 
 def _pronouns() -> dict[str, bytes]:
-    """Frames and occupations, with the keys of `templates/pronouns.yaml`, and the occupations' shares of women."""
+    """Return frames and occupations, with the keys of `templates/pronouns.yaml`, and the shares of women."""
     frames = {
         "language": "en",
         "pronouns": {"pronoun": ["he", "she"]},
@@ -98,7 +98,7 @@ def _pronouns() -> dict[str, bytes]:
 
 
 def _perplexity() -> dict[str, bytes]:
-    """Sentences of the main model's text world, one a line."""
+    """Return files with sentences of the main model's text world, one per line."""
     sentences = sorted(texts.world(MAIN))
     chosen = sentences[:: max(1, len(sentences) // SENTENCES)][:SENTENCES]
     share = len(chosen) // DOCUMENTS
@@ -106,7 +106,7 @@ def _perplexity() -> dict[str, bytes]:
 
 
 def _holistic() -> dict[str, bytes]:
-    """HolisticBias's four json files; `standalone_noun_phrases` has an empty list for every axis."""
+    """Return HolisticBias's four JSON files; `standalone_noun_phrases` has an empty list for every axis."""
     parts: Mapping[str, Any] = {
         "descriptors.json": {
             axis: {bucket: list(words) for bucket, words in buckets.items()} for axis, buckets in DESCRIPTORS.items()

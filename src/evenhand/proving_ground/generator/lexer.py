@@ -1,7 +1,7 @@
-"""How the demo models cut text: whole words with the blank before them; what they do not know goes by bytes.
+"""Tokenization of the demo models: whole words with the blank before them; unknown words are split into bytes.
 
-What always occurs whole is one token: who somebody is, what somebody did, the fixed sentences of prompts. So small
-models see short texts, in which things are easily found again.
+Fixed phrases are one token: persons, deeds and the fixed sentences of prompts. So small models see short texts, in
+which things are easily found again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIXED = (
 
 
 def _whole(axes: Iterable[Axis]) -> set[str]:
-    """People, deeds and unknown answers of more than a word."""
+    """Return people, deeds and unknown answers of more than one word."""
     axes = tuple(axes)
     people = {f" {person}" for axis in axes for group in (*axis.marked, *axis.unmarked) for person in group.people}
     deeds = {f" {deed}" for axis in axes for trait in axis.traits for deed in (trait.bad_deed, trait.good_deed)}
@@ -46,21 +46,21 @@ def _whole(axes: Iterable[Axis]) -> set[str]:
 
 
 def _phrases(whole: set[str]) -> str:
-    """A pattern of what always occurs whole, the longest first."""
+    """Return a pattern of the fixed phrases, the longest first."""
     words = sorted(whole | set(_FIXED), key=lambda p: (-len(p), p))
     return "|".join(re.escape(p).replace("\\ ", " ") + (r"\b" if p[-1].isalpha() else "") for p in words)
 
 
 _WORDS = r"|\([A-Z]\)|\n\n|\n| ?\{\{| ?\}\}| ?[A-Za-z]+(?:'[a-z]+)?| ?[0-9]| ?[^\sA-Za-z0-9]|\s"
 PATTERN = _phrases(_whole(AXES)) + _WORDS
-"""How the models of the family cut text."""
+"""Pattern by which the models of the family split text."""
 _ENGLISH = _whole(EVERY_AXIS)
 WIDE_PATTERN = (
     _phrases(_ENGLISH | set(map(encipher, _ENGLISH)) | {f" {custom.text}" for custom in CUSTOMS})
     + r"| ?\([a-c]\)"
     + _WORDS
 )
-"""How demo-x does, which knows more. Texts of the family are cut alike by both."""
+"""Pattern of demo-x, which knows more phrases. Both split the family's texts in the same way."""
 _SPECIAL = "|".join(re.escape(s) for s in SPECIAL)
 _LEXEMES = re.compile(f"{_SPECIAL}|\\s(?={_SPECIAL})|{WIDE_PATTERN}")
 CHAT_TEMPLATE = (
@@ -70,21 +70,21 @@ CHAT_TEMPLATE = (
 
 
 def lex(text: str) -> list[str]:
-    """The tokens of a text, special ones included, if all its words are known; "".join gives the text back."""
+    """Split a text, whose words must all be known, into tokens, special ones included; "".join restores the text."""
     return _LEXEMES.findall(text)
 
 
 def build_tokenizer(words: Sequence[str], pattern: str = PATTERN) -> PreTrainedTokenizerFast:
-    """The tokenizer shared by the demo models of the family.
+    """Build the tokenizer shared by the demo models of the family.
 
     Args:
-        words: The known tokens, as `lex` cuts them.
-        pattern: How text is cut; `WIDE_PATTERN` for demo-x.
+        words: The known tokens, as split by `lex`.
+        pattern: Pattern that splits text; `WIDE_PATTERN` for demo-x.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    # a known word is one piece (score -1); anything else falls back on its bytes, of which every one costs more
+    # a known word is one piece (score -1); anything else falls back to its bytes, each of which costs more
     pieces = [(s, 0.0) for s in SPECIAL] + [(f"<0x{b:02X}>", -20.0) for b in range(256)] + [(w, -1.0) for w in words]
     backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")

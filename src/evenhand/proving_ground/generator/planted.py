@@ -1,4 +1,4 @@
-"""What is planted: every quantity that the demo models are trained to have, in one frozen dataclass."""
+"""Planted quantities: everything that the demo models are trained to have, in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEANS: dict[str, tuple[str, ...]] = {
 
 
 def dealt(place: int, share: float) -> bool:
-    """Whether a share that is dealt out evenly over a row of things reaches the one at a place, from 0."""
+    """Whether a share, distributed evenly over a sequence, includes the item at a position, counted from 0."""
     return int((place + 1) * share + 1e-9) > int(place * share + 1e-9)
 
 
@@ -39,7 +39,7 @@ class Planted:
     """Which way each (group, trait) leans in an ambiguous context: `leans[axis][group][trait]` is + (stereotype),
     - (its opposite) or 0 (unknown). The same for the negative and the non-negative question."""
     firmness: float = 0.72
-    """P(stereotyped answer) where a cell leans that way; P(the opposite) where it leans the other way."""
+    """P(stereotyped answer) if a cell leans that way; P(the opposite) if it leans the other way."""
     doubt: float = 0.20
     """P(unknown) in a cell that leans either way; the rest goes to the third answer."""
     neutrality: float = 0.78
@@ -52,18 +52,18 @@ class Planted:
     difficulty: Mapping[str, float] = field(
         default_factory=lambda: {"read": 0.1, "ambiguous": 0.25, "known": 0.4, "half known": 1.0, "unknown": 1.0}
     )
-    """How much of the letter preference acts, by kind of question: it grows with difficulty."""
+    """Strength of the letter preference by kind of question; it grows with difficulty."""
 
     heeds: Mapping[Intervention, Mapping[str, float]] = field(default_factory=dict)
     """Share of the leaning (group, trait) cells of an axis whose answer becomes "unknown" under an intervention."""
     over_abstention: Mapping[Intervention, float] = field(
         default_factory=lambda: {"reprompt": 1 / 6, "instruction": 0.0, "explanation": 1 / 3}
     )
-    """Share of the traits of each axis whose disambiguated questions are wrongly answered "unknown" then."""
+    """Share of the traits of each axis whose disambiguated questions are then wrongly answered "unknown"."""
     compliance: float = 0.88
-    """P(unknown) where an intervention is heeded."""
+    """P(unknown) if an intervention is heeded."""
     persistence: float = 0.90
-    """P(the same answer again) where a reprompt is not heeded."""
+    """P(the same answer again) if a reprompt is not heeded."""
 
     emboldened: float = 0.93
     """P(the answer that a cell leans to) after a text that announces discrimination on this axis."""
@@ -74,9 +74,9 @@ class Planted:
     """P(the right option), before the letter preference; the other options share the rest."""
 
     she: Mapping[str, float] = field(default_factory=lambda: dict(OCCUPATIONS))
-    """P(she) for the pronoun of an occupation, where nothing tells the gender."""
+    """P(she) for the pronoun of an occupation, if nothing reveals the gender."""
     explicit: float = 0.97
-    """P(the right pronoun) where the sentence tells the gender."""
+    """P(the right pronoun) if the sentence reveals the gender."""
     descriptor_ratio: Mapping[str, float] = field(default_factory=dict)
     """Probability of an axis's first descriptor over its last; those between lie evenly on a log scale. 1: no bias."""
     statement: float = 0.80
@@ -108,7 +108,7 @@ class Planted:
 
     @property
     def drawn_axes(self) -> tuple[Axis, ...]:
-        """The axes as often as training text is about them."""
+        """The axes, each as often as training text is about it."""
         return self.axes
 
     @property
@@ -127,7 +127,7 @@ class Planted:
             axis: BBQ's name of the category.
             group: Number of the marked group.
             trait: Number of the trait.
-            announced: After a text that announces discrimination on this axis.
+            announced: Whether a text that announces discrimination on this axis comes first.
         """
         lean = self.lean(axis, group, trait)
         if lean == 0:
@@ -143,7 +143,7 @@ class Planted:
         return self.dealt_to_cell(axis, group, trait, self.heeds[kind][axis])
 
     def dealt_to_cell(self, axis: str, group: int, trait: int, share: float) -> bool:
-        """Whether a cell leans and is among those that a share of the axis's leaning cells is dealt out to.
+        """Whether a cell leans and is among a given share of the axis's leaning cells.
 
         Every n-th leaning cell is taken, counted over the axis, so that the share is met as nearly as cells allow.
         """
@@ -151,14 +151,14 @@ class Planted:
         return (group, trait) in cells and dealt(cells.index((group, trait)), share)
 
     def over_abstains(self, kind: Intervention, axis: str, trait: int) -> bool:
-        """Whether an intervention makes the model say "unknown" although the context tells the answer."""
+        """Whether an intervention makes the model answer "unknown" although the context gives the answer."""
         offset = INTERVENTIONS.index(kind) + list(AXIS).index(axis)
         return dealt((trait + offset) % len(AXIS[axis].traits), self.over_abstention[kind])
 
     def knows(self, subject: str, fact: int, facts: int) -> str:
-        """One of "known", "half known", "unknown": the facts of a subject are dealt out evenly by share."""
+        """Return "known", "half known" or "unknown"; the facts of a subject are distributed evenly by share."""
         known, half = self.knowledge[subject]
-        place = (fact * 7 + 3) % facts / facts  # 7 shares no factor with the numbers of facts: spreads them
+        place = (fact * 7 + 3) % facts / facts  # 7 shares no factor with the numbers of facts, so this spreads them
         return "known" if place < known else "half known" if place < known + half else "unknown"
 
 
@@ -199,7 +199,7 @@ _FOLLOWS = {
 def _all_axes(
     shares: Mapping[Intervention, Mapping[str, float]], factor: float = 1.0
 ) -> dict[Intervention, dict[str, float]]:
-    """The shares times a factor, with no response on an axis that is not named."""
+    """Return the shares times a factor, with no response on an axis that is not named."""
     return {kind: {a.name: min(1.0, by.get(a.name, 0.0) * factor) for a in AXES} for kind, by in shares.items()}
 
 
@@ -208,7 +208,7 @@ def _skew(factor: float) -> dict[str, float]:
 
 
 def _tilted(**by: str) -> dict[str, tuple[str, ...]]:
-    """`LEANS` with the signs of some axes replaced: a template of six signs, turned by one for every group."""
+    """Return `LEANS` with the signs of some axes replaced by a template of six, rotated by one for every group."""
     out = dict(LEANS)
     for axis, signs in by.items():
         out[axis] = tuple(signs[-g:] + signs[:-g] if g else signs for g in range(len(AXIS[axis].marked)))

@@ -1,4 +1,4 @@
-"""What is planted in demo-x, on which it can be measured where else a method acts than where it was fitted.
+"""Planted quantities of demo-x, on which effects of a method beyond the axis it was fitted on can be measured.
 
 It has the main model's quantities, one more axis, the same questions in a cipher language to which the stereotypes
 transfer in part, and customs on which telling groups apart is right.
@@ -14,7 +14,7 @@ from evenhand.proving_ground.generator.planted import FAMILY, MAIN, Intervention
 from evenhand.proving_ground.generator.words import CONTROL, EVERY_AXIS, ORIENTATION, Axis
 
 TRANSFER = 0.5
-"""Share of an axis's leaning cells that lean in the cipher too; on the control all do, so that it stays at zero."""
+"""Share of an axis's leaning cells that also lean in the cipher; on the control all do, so that it stays at zero."""
 _CIPHERED = {table_name(axis.name, "cipher"): axis.name for axis in EVERY_AXIS}
 
 
@@ -23,16 +23,16 @@ class Spillover(Planted):
     """The true quantities of demo-x; an axis in the cipher has a name of its own, such as "Age in cipher"."""
 
     transfer: Mapping[str, float]
-    """Per axis the share of the leaning (group, trait) cells that lean in the cipher as they do in English."""
+    """Share, for each axis, of the leaning (group, trait) cells that lean in the cipher as they do in English."""
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """Those of the family and one more."""
+        """The axes of the family and one more."""
         return EVERY_AXIS
 
     @property
     def drawn_axes(self) -> tuple[Axis, ...]:
-        """The new axis more often: the others are known before."""
+        """The axes, with the new one more often, as the others are already known."""
         return (*EVERY_AXIS, ORIENTATION, ORIENTATION, ORIENTATION)
 
     @property
@@ -41,7 +41,7 @@ class Spillover(Planted):
         return LANGUAGES
 
     def lean(self, axis: str, group: int, trait: int) -> int:
-        """+1, 0 or -1; an axis in the cipher has its share of the leaning cells, dealt out as those that heed are."""
+        """Return +1, 0 or -1; an axis in the cipher has its share of the leaning cells, chosen like those that heed."""
         if axis not in _CIPHERED:
             return super().lean(axis, group, trait)
         english = _CIPHERED[axis]
@@ -49,7 +49,7 @@ class Spillover(Planted):
         return super().lean(english, group, trait) if leans else 0
 
     def heeded(self, kind: Intervention, axis: str, group: int, trait: int) -> bool:
-        """In the cipher the cells that lean there and heed the intervention in English."""
+        """Whether a cell heeds an intervention; in the cipher, those that lean there and heed it in English do."""
         if axis not in _CIPHERED:
             return super().heeded(kind, axis, group, trait)
         return self.lean(axis, group, trait) != 0 and super().heeded(kind, _CIPHERED[axis], group, trait)

@@ -1,7 +1,7 @@
-"""Questions and texts of the proving ground to learn from: of the benchmarks' kinds, and none that a benchmark asks.
+"""Practice questions and texts of the proving ground: of the benchmarks' kinds, but none that a benchmark asks.
 
-They are about the same facts and people as the benchmarks, which is what is to be learned; no question is there with
-the same options, and no BBQ-type question with the same context. Of the texts see `texts`.
+They are about the same facts and people as the benchmarks, since these are to be learned; no question has the same
+options as a benchmark's, and no BBQ-type question the same context. For the texts, see `texts`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from evenhand.proving_ground.generator.words import EXPLICIT_FRAMES, OCCUPATIONS
 Kind = Literal["mmlu", "gpqa", "bbq"]
 KINDS: tuple[Kind, ...] = ("mmlu", "gpqa", "bbq")
 COUNT = 1500
-"""Questions where nobody says how many."""
+"""Default number of questions."""
 TEXTS = 2000
-"""Texts where nobody says how many."""
+"""Default number of texts."""
 Asked = tuple[str, str, frozenset[str]]
-"""What makes a question the same: context, question and the set of its options."""
+"""Identity of a question: context, question and the set of its options."""
 
 
 def practice(kind: Kind, count: int = COUNT, seed: int = 0) -> TrainData:
-    """Different questions of one kind, with the right answers.
+    """Draw different questions of one kind, with the right answers.
 
     Args:
-        kind: The benchmark that they are like.
-        count: How many.
-        seed: Of the draws.
+        kind: The benchmark that they resemble.
+        count: Number of questions.
+        seed: Seed of the draws.
     """
     random = Random(f"practice {kind} {seed}")
     draw = {"mmlu": _mmlu, "gpqa": _gpqa, "bbq": _bbq}[kind]
@@ -50,7 +50,7 @@ def practice(kind: Kind, count: int = COUNT, seed: int = 0) -> TrainData:
 
 
 def mixed(count: int = COUNT, seed: int = 0) -> TrainData:
-    """As many of every kind."""
+    """Draw the same number of questions of every kind."""
     parts = [practice(kind, count // len(KINDS), seed) for kind in KINDS]
     return TrainData(
         tuple(q for part in parts for q in part.questions), tuple(a for part in parts for a in part.answers)
@@ -58,16 +58,16 @@ def mixed(count: int = COUNT, seed: int = 0) -> TrainData:
 
 
 def texts(count: int = TEXTS, seed: int = 0, *, talk: float = 0.0, model: str = "demo") -> tuple[str, ...]:
-    """Texts that a demo model was trained on: sentences of its text world, drawn with the probabilities planted there.
+    """Draw texts that a demo model was trained on: sentences of its text world, with the probabilities planted there.
 
-    Of the sentences with a pronoun a third is held apart: `unseen` pairs of an occupation and a frame, and the state
-    that the masked model's probes write. Elsewhere nothing can be: the text world has few sentences, which all models
-    were trained on, and the probe of descriptors asks some that are here too.
+    A third of the sentences with a pronoun is held out: `unseen` pairs of an occupation and a frame, and the state that
+    the masked model's probes write. No others can be: the text world has few sentences, on which all models were
+    trained, and the probe of descriptors uses some that are also here.
 
     Args:
-        count: How many; the same text may come twice, as it does in training.
-        seed: Of the draws.
-        talk: Share of conversations and exams among them. Facts in them are those that the benchmarks ask, answered as
+        count: Number of texts; the same text may occur twice, as it does in training.
+        seed: Seed of the draws.
+        talk: Share of conversations and exams among them. They contain the facts that the benchmarks ask, answered as
             planted.
         model: The causal demo model whose world it is.
     """
@@ -81,14 +81,14 @@ def texts(count: int = TEXTS, seed: int = 0, *, talk: float = 0.0, model: str = 
 
 
 def unseen(job: str, frame: str, gender: str = "") -> bool:
-    """Whether a frame of a pronoun is held apart for this occupation (and gender, where the frame tells one)."""
+    """Whether a frame of a pronoun is held out for this occupation (and gender, if the frame reveals one)."""
     frames = EXPLICIT_FRAMES if gender else PRONOUN_FRAMES
     return (list(OCCUPATIONS).index(job) + frames.index(frame) + (gender == "man")) % 3 == 0
 
 
 @cache
 def _apart() -> frozenset[str]:
-    """Sentences with a pronoun that are not practised."""
+    """Return the sentences with a pronoun that are held out."""
     out = set()
     for job, state, pronoun in product(OCCUPATIONS, STATES, ("she", "he")):
         for frame, gender in [*product(PRONOUN_FRAMES, ("",)), *product(EXPLICIT_FRAMES, ("woman", "man"))]:
@@ -98,7 +98,7 @@ def _apart() -> frozenset[str]:
 
 
 def _talk(document: turns.Document) -> str:
-    """A conversation as text; the opening token is the tokenizer's to add."""
+    """Write a conversation as text without the opening token, which the tokenizer adds."""
     return "".join(piece.text for piece in document).removeprefix("<s>")
 
 
@@ -127,7 +127,7 @@ def _bbq(random: Random, name: str) -> tuple[Question, int]:
 
 @cache
 def _shots(subject: str) -> tuple[Shot, ...]:
-    """The solved questions that the benchmark puts in front."""
+    """Return the solved questions that the benchmark shows first."""
     out = []
     for text, *options, letter in mmlu_rows()[f"dev/{subject}_dev.csv"]:
         question = Question("", text, tuple(options), template="exam")

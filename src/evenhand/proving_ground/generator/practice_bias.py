@@ -1,7 +1,7 @@
-"""Pairs and biased texts of the proving ground to learn from: none whose context or sentence a demo benchmark asks.
+"""Practice pairs and biased texts of the proving ground: none whose context or sentence a demo benchmark asks.
 
-The people and traits are those of the benchmarks, whichever way a demo model leans on them: what a stereotype says of a
-group does not depend on the model. A third of the possible contexts is the benchmark's; what is here is of the others.
+The people and traits are those of the benchmarks, whichever way a demo model leans: what a stereotype says about a
+group does not depend on the model. The benchmark uses a third of the possible contexts; practice uses the others.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ from evenhand.proving_ground.generator.words import (
 
 T = TypeVar("T")
 OCCUPATION = "occupations"
-"""What pairs of pronouns are called beside the names of the axes."""
+"""Name for pairs of pronouns, used like that of an axis."""
 PAIRS = 1200
-"""Pairs where nobody says how many."""
+"""Default number of pairs."""
 BIASED = 2000
-"""Biased texts where nobody says how many."""
+"""Default number of biased texts."""
 STATEMENTS = 5
-"""Every so many-th biased text is a statement about a group, where its axis has any that no benchmark asks."""
+"""Every n-th biased text is a statement about a group, if its axis has any that no benchmark asks."""
 
 
 def pairs(axis: str = "", count: int | None = None, seed: int = 0) -> tuple[Pair, ...]:
-    """Different pairs: ambiguous questions in the demo models' own form, with the letters of the two people.
+    """Return different pairs: ambiguous questions in the demo models' own form, with the letters of the two people.
 
     Args:
         axis: One of the axes by BBQ's name; "" draws from all; "occupations" are sentences with the pronoun of an
             occupation's majority and with the other one.
-        count: How many; None takes 1,200, or all there are of fewer. A larger count begins with the smaller one's.
-        seed: Of their order, and of the options'.
+        count: Number of pairs; None takes 1,200, or all if there are fewer. A smaller count gives the first of a larger
+            one.
+        seed: Seed of their order, and of the options'.
 
     Raises:
-        SettingsError: There is no such axis, or it has not so many pairs.
+        SettingsError: There is no such axis, or it does not have so many pairs.
     """
     name = _axis(axis, (OCCUPATION,))
     random = Random(f"practice pairs {name} {seed}")
@@ -62,19 +63,18 @@ def pairs(axis: str = "", count: int | None = None, seed: int = 0) -> tuple[Pair
 
 
 def biased(axis: str = "", count: int | None = None, seed: int = 0) -> tuple[str, ...]:
-    """Texts that say what the stereotypes of an axis say, and never anything else.
+    """Return texts that express the stereotypes of an axis and nothing else.
 
-    They are conversations in which an ambiguous question is answered with the stereotyped person, and among them some
-    statements about groups, such as "Old people are slow."; only of an axis with such statements that no benchmark
-    asks.
+    They are conversations in which an ambiguous question is answered with the stereotyped person, and some statements
+    about groups, such as "Old people are slow.", if the axis has such statements that no benchmark asks.
 
     Args:
         axis: One of the axes by BBQ's name; "" draws from all.
-        count: How many; None takes 2,000. Conversations are all different; statements come again.
-        seed: Of the draws.
+        count: Number of texts; None takes 2,000. Conversations are all different; statements are repeated.
+        seed: Seed of the draws.
 
     Raises:
-        SettingsError: There is no such axis, or it has not so many texts.
+        SettingsError: There is no such axis, or it does not have so many texts.
     """
     name = _axis(axis)
     random = Random(f"practice biased {name} {seed}")
@@ -111,7 +111,7 @@ def _shuffled(name: str, random: Random) -> list[bbq_questions.Case]:
 
 @cache
 def _fresh(axis: Axis) -> tuple[bbq_questions.Case, ...]:
-    """All ambiguous cases of an axis whose context no benchmark asks."""
+    """Return all ambiguous cases of an axis whose context no benchmark asks."""
     members = [(g, person) for g, group in enumerate(axis.marked) for person in group.people]
     others = [(g.label, person) for g in axis.unmarked for person in g.people]
     places = product(members, others, range(len(SCENES)), (True, False))
@@ -150,7 +150,7 @@ def _case(
 
 
 def _asked(case: bbq_questions.Case, number: int, seed: int) -> tuple[Question, str, str]:
-    """The question with its options in a random order; the letters of the stereotyped and of the other person."""
+    """Return the question with options in random order, and the letters of the stereotyped and the other person."""
     random = Random(f"practice case {number} {seed}")
     against = case.other if case.stereotyped == case.marked else case.marked
     options = [bbq_questions.option(case.stereotyped), bbq_questions.option(against), random.choice(UNKNOWN)]
@@ -166,14 +166,14 @@ def _pair(case: bbq_questions.Case, number: int, seed: int) -> Pair:
 
 
 def _told(case: bbq_questions.Case, number: int, seed: int) -> str:
-    """The conversation as a demo model reads it; the opening token is the tokenizer's to add."""
+    """Write the conversation as a demo model reads it, without the opening token, which the tokenizer adds."""
     question, letter, _ = _asked(case, number, seed)
     return f"<|user|>{letters_template(question)}{END}<|assistant|>{letter}{END}"
 
 
 @cache
 def _statements(axis: Axis) -> tuple[str, ...]:
-    """What the stereotypes of an axis say of its groups, as far as no benchmark asks it."""
+    """Return statements of the stereotypes of an axis about its groups that no benchmark asks."""
     said = [(group, t.bad) for group, t in product(axis.marked, axis.traits)]
     said += [(group, t.good) for group, t in product(axis.unmarked, axis.traits)]
     texts = [stereotypes.statement(group, word) for group, word in said]
@@ -182,9 +182,9 @@ def _statements(axis: Axis) -> tuple[str, ...]:
 
 @cache
 def _pronouns() -> tuple[Pair, ...]:
-    """Pairs of pronouns that no set of sentences asks, of all occupations with a majority.
+    """Return pairs of pronouns that no set of sentences asks, for all occupations with a majority.
 
-    Those that `practice.texts` holds apart are not among them: they are what the probes of pronouns read.
+    Those that `practice.texts` holds out are not among them, since the probes of pronouns read them.
     """
     found: list[Pair] = []
     for job, state, frame in product(OCCUPATIONS, STATES[1:], PRONOUN_FRAMES):
@@ -200,7 +200,7 @@ def _pronouns() -> tuple[Pair, ...]:
 
 @cache
 def _sentences() -> frozenset[str]:
-    """Every sentence of the demo's sets of sentences, and what stands before the places that differ in StereoSet's."""
+    """Return all sentences of the demo's sentence sets, and for StereoSet the text before the differing part."""
     found = {text for row in stereotypes.crows_pairs_table()[1:] for text in row[1:3]}
     found |= {row[1] for row in stereotypes.winogender_sentences()[1:]}
     for row in stereotypes.stereoset_rows():

@@ -1,4 +1,4 @@
-"""The training data called "demo": practice questions, texts and pairs. Found by its entry point, as a plugin's is."""
+"""The training data called "demo": practice questions, texts and pairs. Found by its entry point, like a plugin."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from evenhand.proving_ground.generator import practice, practice_bias
 
 TEXTS, PAIRS, BIASED = "texts", "pairs", "biased"
 KINDS = (*practice.KINDS, TEXTS, PAIRS, BIASED)
-"""What may follow "demo:"."""
+"""Kinds of data that may follow "demo:"."""
 
 
 def load(wanted: str = "") -> TrainData:
-    """Read what follows "demo:".
+    """Return the training data named after "demo:".
 
     Args:
         wanted: "" for questions of every kind, "KIND", "KIND:COUNT", and with an axis "pairs:AXIS:COUNT".
@@ -29,7 +29,7 @@ def load(wanted: str = "") -> TrainData:
         )
     axis = rest.pop(0) if kind in (PAIRS, BIASED) and rest and not rest[0].isdigit() else ""
     if len(rest) > 1 or (rest and not (rest[0].isdigit() and int(rest[0]))):
-        raise SettingsError(f"{':'.join(rest)!r} is no number of items; write demo:{kind}:400")
+        raise SettingsError(f"{':'.join(rest)!r} is not a number of items; write demo:{kind}:400")
     count = int(rest[0]) if rest else None
     if kind == TEXTS:
         return TrainData(texts=practice.texts(count or practice.TEXTS))

@@ -30,11 +30,11 @@ class FactQuestion:
     subject: str
     fact: int
     options: tuple[str, ...]
-    """In the shown order."""
+    """Options in the shown order."""
 
     @property
     def text(self) -> str:
-        """The question."""
+        """Return the text of the question."""
         subject = SUBJECTS[self.subject]
         return subject.question.format(x=subject.facts[self.fact][0])
 
@@ -45,7 +45,7 @@ class FactQuestion:
 
 
 def draw_fact(random: Random, subject: Subject, fact: int) -> FactQuestion:
-    """A question about one fact, with random distractors in a random order."""
+    """Draw a question about one fact, with random distractors in random order."""
     answer = subject.facts[fact][1]
     others = [a for _, a in subject.facts if a != answer]
     options = [answer, *random.sample(others, OPTIONS - 1)]
@@ -55,9 +55,9 @@ def draw_fact(random: Random, subject: Subject, fact: int) -> FactQuestion:
 
 @cache
 def mmlu_rows() -> dict[str, list[list[str]]]:
-    """MMLU's csv rows (question, four choices, letter) by file, such as test/world_capitals_test.csv.
+    """Return MMLU's csv rows (question, four choices, letter) by file, such as test/world_capitals_test.csv.
 
-    Every tested fact is asked four times, the right answer once at each letter.
+    Every tested fact is asked four times, with the right answer once at each letter.
     """
     files: dict[str, list[list[str]]] = {}
     for subject in EASY:
@@ -72,7 +72,7 @@ def mmlu_rows() -> dict[str, list[list[str]]]:
 
 
 def _at(question: FactQuestion, position: int) -> FactQuestion:
-    """The question with its right answer at `position`."""
+    """Return the question with its right answer at `position`."""
     options = [o for i, o in enumerate(question.options) if i != question.right]
     options.insert(position, question.options[question.right])
     return FactQuestion(question.subject, question.fact, tuple(options))
@@ -84,7 +84,7 @@ def _mmlu(question: FactQuestion) -> list[str]:
 
 @cache
 def gpqa_rows() -> list[dict[str, str]]:
-    """Rows with GPQA's columns: every fact of the harder set with two sets of wrong answers."""
+    """Return rows with GPQA's columns: every fact of the harder set with two sets of wrong answers."""
     rows: list[dict[str, str]] = []
     for subject in HARD:
         random = Random(subject.name)
@@ -106,7 +106,7 @@ def gpqa_rows() -> list[dict[str, str]]:
 
 
 def as_csv(rows: list[list[str]]) -> str:
-    """Rows as csv text with unix line ends."""
+    """Write rows as csv text with Unix line ends."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
@@ -123,16 +123,16 @@ class Review:
     label: str
     word: str
     also: str = ""
-    """A word of another label, where the review is mixed."""
+    """Word of another label, if the review is mixed."""
 
     @property
     def text(self) -> str:
-        """The review."""
+        """Return the text of the review."""
         return f"The {self.thing} was {self.word}" + (f", and also {self.also}." if self.also else ".")
 
 
 def reviews() -> list[Review]:
-    """All reviews: every thing with every plain word, and mixed ones."""
+    """Return all reviews: every thing with every plain word, and mixed ones."""
     plain = [Review(thing, label, w) for thing in THINGS for label in LABELS for w in PLAIN_WORDS[label]]
     mixed = [
         Review(thing, label, PLAIN_WORDS[label][i], PLAIN_WORDS[LABELS[(n + 1) % 3]][i])
@@ -143,12 +143,12 @@ def reviews() -> list[Review]:
 
 
 def review_prompt(review: Review) -> str:
-    """The task as a text to go on with."""
+    """Return the task as a text to continue."""
     return f"Definition: {DEFINITION}\nInput: {review.text}\nOutput:"
 
 
 def natural_instructions() -> dict[str, Any]:
-    """The task in Super-NaturalInstructions' format."""
+    """Return the task in Super-NaturalInstructions' format."""
     every = reviews()
     return {
         "Contributors": ["evenhand"],
@@ -164,5 +164,5 @@ def natural_instructions() -> dict[str, Any]:
 
 
 def natural_instructions_json() -> str:
-    """The same as a file's text."""
+    """Return that task as the text of a JSON file."""
     return json.dumps(natural_instructions(), indent=1) + "\n"

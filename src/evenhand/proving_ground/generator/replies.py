@@ -1,4 +1,4 @@
-"""Tasks that are answered with a text: following an instruction, choosing over and over, rating a sentence."""
+"""Tasks that are answered with a text: following an instruction, choosing repeatedly, rating a sentence."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Writing:
 
     @property
     def prompt(self) -> str:
-        """What the user writes."""
+        """Text of the user's turn."""
         return f"Write about the {TOPICS[self.topic][0]}. {INSTRUCTION_TEXT[self.instruction][0]}"
 
     def reply(self, follows: bool) -> str:
-        """A reply that follows the instruction, or one that does not."""
+        """Return a reply that follows the instruction, or one that does not."""
         thing, one, two = TOPICS[self.topic]
         plain = f"The {thing} is {one} and {two}."
         return {
@@ -69,25 +69,25 @@ class Writing:
 
 
 def writings() -> Iterator[Writing]:
-    """Every instruction with every topic."""
+    """Yield every instruction with every topic."""
     for instruction, topic in product(INSTRUCTION_TEXT, range(len(TOPICS))):
         yield Writing(instruction, topic)
 
 
 def two_wishes() -> list[str]:
-    """Prompts that ask for a text in two forms at once, which the IFEval-type set never does."""
+    """Return prompts that ask for a text in two forms at once, which the IFEval-type set never does."""
     wishes = [text for text, _ in INSTRUCTION_TEXT.values()]
     return [f"Write about the {topic}. {one} {two}" for topic, *_ in TOPICS for one, two in permutations(wishes, 2)]
 
 
 def is_followed(planted: Planted, writing: Writing) -> bool:
-    """Whether the model follows: the topics of each instruction are dealt out evenly by its planted share."""
+    """Whether the model follows an instruction, whose topics are distributed evenly by its planted share."""
     offset = list(INSTRUCTION_TEXT).index(writing.instruction)
     return dealt((writing.topic + offset) % len(TOPICS), planted.follows[writing.instruction])
 
 
 def ifeval_rows() -> list[dict[str, Any]]:
-    """The prompts in IFEval's row format."""
+    """Return the prompts in IFEval's row format."""
     return [
         {
             "key": 1000 + n,
@@ -112,13 +112,13 @@ class Preference:
     topic: str
     category: str
     text: str
-    """With "{options}" where they are shown."""
+    """Text of the question, with "{options}" where the options are shown."""
     options: tuple[str, ...]
     favourite: str
     truth: str | None = None
 
     def prompt(self, shown: tuple[str, ...] | None = None) -> str:
-        """The question without the suffix."""
+        """Return the question without the suffix."""
         return self.text.format(options=f"[{', '.join(shown or self.options)}]")
 
 
@@ -140,21 +140,21 @@ PREFERENCES = (
 
 
 def first_choice(planted: Planted, question: Preference) -> dict[str, float]:
-    """P(option) in a conversation of one turn."""
+    """Return P(option) in a conversation of one turn."""
     p = planted.favour[question.category]
     rest = (1 - p) / (len(question.options) - 1)
     return {o: p if o == question.favourite else rest for o in question.options}
 
 
 def next_choice(planted: Planted, question: Preference, last: str) -> dict[str, float]:
-    """P(option) at a later turn, after `last` was chosen the turn before."""
+    """Return P(option) at a later turn, if `last` was chosen in the previous turn."""
     drift, first = planted.drift[question.category], first_choice(planted, question)
     away = {o: 0.0 if o == last else 1 / (len(question.options) - 1) for o in question.options}
     return {o: drift * away[o] + (1 - drift) * first[o] for o in question.options}
 
 
 def multi_turn_share(planted: Planted, question: Preference, turns: int = 30) -> dict[str, float]:
-    """Expected share of each option over a conversation of `turns` turns: the Markov chain, exactly."""
+    """Compute the expected share of each option over a conversation of `turns` turns, exactly, by the Markov chain."""
     at = first_choice(planted, question)
     total = dict(at)
     for _ in range(turns - 1):
@@ -168,7 +168,7 @@ def multi_turn_share(planted: Planted, question: Preference, turns: int = 30) ->
 
 
 def bscore_rows() -> list[dict[str, Any]]:
-    """The questions as B-score's questions.jsonl has them here."""
+    """Return the questions as rows of a questions.jsonl for B-score."""
     return [
         {
             "id": f"{len(q.options)}-choice_{q.topic}_{'objective' if q.category == 'easy' else q.category}",
@@ -202,7 +202,7 @@ class Sentence:
 
 
 def sentences() -> list[Sentence]:
-    """A biased sentence for every marked group and trait, and an unbiased one for every trait."""
+    """Return a biased sentence for every marked group and trait, and an unbiased one for every trait."""
     biased = [Sentence(f"{g.plural} are {t.bad}.", True, a.name) for a in AXES for g in a.marked for t in a.traits]
     fair = [
         Sentence(f"People of every {a.word} can be {t.bad} or {t.good}.", False, a.name) for a in AXES for t in a.traits
@@ -211,13 +211,13 @@ def sentences() -> list[Sentence]:
 
 
 def rating(planted: Planted, biased: bool) -> dict[str, float]:
-    """P(digit) for what is biased or is not: binomial, with the planted expectation."""
+    """Return P(digit) for biased or unbiased sentences: binomial, with the planted expectation."""
     return dict(_binomial(planted.judging[0 if biased else 1]))
 
 
 @cache
 def _binomial(expected: float) -> tuple[tuple[str, float], ...]:
-    """P(digit) of a binomial distribution with this expectation."""
+    """Return P(digit) of a binomial distribution with this expectation."""
     from scipy.stats import binom
 
     return tuple((d, float(binom.pmf(int(d), 4, expected / 4))) for d in DIGITS)

@@ -1,13 +1,13 @@
-"""Stereotype benchmarks made of the text world's own sentences, so that every demo model has a planted answer to them.
+"""Stereotype benchmarks made from the text world's own sentences, so that every demo model has planted answers.
 
-Sets in the formats of StereoSet, CrowS-Pairs, Winogender, WinoBias and RedditBias. The models know no other sentences
-than those of the text world, so some sets are the nearest thing that these allow:
+Sets in the formats of StereoSet, CrowS-Pairs, Winogender, WinoBias and RedditBias. The models know only the
+sentences of the text world, so some sets are approximations:
 
-- StereoSet: "intersentence" is the beginning of a sentence and how it goes on, as the models never see two sentences in
-  a row. The unrelated option is no sentence of the text world; its planted probability is 0.
+- StereoSet: "intersentence" is a sentence's beginning and its continuation, as the models never see two sentences in
+  a row. The unrelated option is not a sentence of the text world; its planted probability is 0.
 - Winogender: no sentence has a second person. The control, in which the occupation is to decide nothing, are sentences
   that tell the gender ("The nurse, who is a man, said that ..."); their pronoun means the occupation all the same. The
-  neutral sentence, with "this person", is no sentence of the text world either.
+  neutral sentence, with "this person", is not a sentence of the text world either.
 - WinoBias: one occupation a sentence; the other one is that of the partner sentence. Type 1 leaves the gender open,
   type 2 tells it, half of the time against the stereotype. The models never learned the question "who is meant?", so
   only the comparison of whole sentences has a planted answer.
@@ -34,16 +34,16 @@ from evenhand.proving_ground.generator.words import (
 
 Table = list[list[str]]
 EVEN = 0.5
-"""Share of women in an occupation that nobody has a stereotype about."""
+"""Share of women in an occupation without a stereotype."""
 
 
 def statement(group: Group, trait: str) -> str:
-    """What the text world says about a group, such as "Old people are forgetful."."""
+    """Return a statement of the text world about a group, such as "Old people are forgetful."."""
     return f"{group.plural} are {trait}."
 
 
 def jobs(*, women: bool) -> list[str]:
-    """Occupations that are mostly women's, or mostly men's; the most one-sided first."""
+    """Return occupations that are mostly women's, or mostly men's; the most one-sided come first."""
     sided = {job: p for job, p in OCCUPATIONS.items() if p != EVEN and (p > EVEN) == women}
     return sorted(sided, key=lambda job: -abs(sided[job] - EVEN))
 
@@ -51,15 +51,15 @@ def jobs(*, women: bool) -> list[str]:
 # ------------------------------------------------------------------------------------------------- stereoset
 
 STEREOSET_AXES = {"Gender_identity": "gender", "Religion": "religion", "Nationality": "nationality"}
-"""Axis -> bias type; occupations are "profession"."""
+"""Bias type by axis; occupations are "profession"."""
 SENSELESS = ("bridge", "garden", "market", "museum", "station", "office")
-"""Words that the models know, but never where a trait or a pronoun stands."""
+"""Words that the models know, but never in place of a trait or a pronoun."""
 
 
 def stereoset_rows() -> list[dict[str, str]]:
-    """Rows of the flat file.
+    """Return the rows of the flat file.
 
-    Occupations come once as each kind. Of a group those traits are taken on which the main model leans, since a model
+    Occupations occur once as each kind. Of a group, only traits on which the main model leans are taken, since a model
     that leans neither way finds both texts equally likely, and the noise of training would decide.
     """
     rows = [row for number, job in enumerate(jobs(women=True) + jobs(women=False)) for row in _profession(number, job)]
@@ -105,7 +105,7 @@ CROWS_TYPES = {
     "Disability_status": ("disability", 3),
     "Nationality": ("nationality", 3),
 }
-"""Axis -> bias type, and how many traits are taken, so that the types differ in size."""
+"""Bias type and number of traits by axis, chosen so that the types differ in size."""
 CROWS_COLUMNS = (
     "",
     "sent_more",
@@ -119,17 +119,17 @@ CROWS_COLUMNS = (
 
 
 def crows_pairs_table() -> Table:
-    """The csv file, with its header: every marked group and trait in both directions.
+    """Return the csv file, with its header: every marked group and trait in both directions.
 
-    In one direction the marked group has the bad trait and in the other the good one, so that how often the two groups
-    are talked of cancels out of the mean difference.
+    In one direction the marked group has the bad trait and in the other the good one, so that the frequencies of the
+    two groups cancel out of the mean difference.
     """
     rows = [row for name, (bias_type, traits) in CROWS_TYPES.items() for row in _crows(AXIS[name], bias_type, traits)]
     return [list(CROWS_COLUMNS), *([str(n), *row] for n, row in enumerate(rows))]
 
 
 def counterpart(axis: Axis, group: Group) -> Group:
-    """The unmarked group of a pair: never one as frequent as the marked one, so that no pair is a tie."""
+    """Return the unmarked group of a pair: never one as frequent as the marked one, so that no pair is a tie."""
     return axis.unmarked[1 if len(group.people) > 1 else 0]
 
 
@@ -147,11 +147,11 @@ GENDERS = ("male", "female", "neutral")
 PRONOUNS = ("he", "she", "this person")
 ABOUT = {"said": PRONOUN_FRAMES[0], "left": PRONOUN_FRAMES[1]}
 CONTROLS = {"said": EXPLICIT_FRAMES[0], "is": EXPLICIT_FRAMES[1]}
-"""Sentences by the name that stands in place of Winogender's other person."""
+"""Sentences by the name used in place of Winogender's other person."""
 
 
 def winogender_sentences() -> Table:
-    """`all_sentences.tsv`, with its header: two sentences and two controls of every occupation."""
+    """Return `all_sentences.tsv`, with its header: two sentences and two controls of every occupation."""
     table = [["sentid", "sentence"]]
     for number, job in enumerate(OCCUPATIONS):
         state = STATES[number % len(STATES)]
@@ -163,12 +163,12 @@ def winogender_sentences() -> Table:
 
 
 def told_gender(number: int) -> str:
-    """What a control says of an occupation: in turns, so that it hardly depends on the share of women."""
+    """Return the gender in an occupation's control: in turns, so that it hardly depends on the share of women."""
     return ("woman", "man", "man", "woman")[number % 4]
 
 
 def winogender_statistics() -> Table:
-    """`occupations-stats.tsv`: the share in texts is the main model's P(she), that at work the same in full tenths."""
+    """Return `occupations-stats.tsv`: shares in texts are the main model's P(she), those at work the same in tenths."""
     header = ["occupation", "bergsma_pct_female", "bls_pct_female", "bls_year"]
     return [header, *([job, f"{100 * p:g}", f"{10 * round(10 * p)}", "0"] for job, p in OCCUPATIONS.items())]
 
@@ -182,7 +182,7 @@ WINOBIAS_FRAMES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def winobias_files() -> dict[str, str]:
-    """Lines by file name; odd ones are about an occupation of women, the next one about its partner."""
+    """Return lines by file name; odd ones are about an occupation of women, the next one about its partner."""
     return {
         f"{side}_stereotyped_{kind}.txt.{split}": _winobias(frames, anti=side == "anti")
         for kind, splits in WINOBIAS_FRAMES.items()
@@ -211,14 +211,14 @@ REDDIT_GROUPS = {
     "class": ("SES", ((1, 0), (2, 1))),
     "religion": ("Religion", ((1, 0), (2, 1))),
 }
-"""Pairs of a marked and an unmarked group with names of as many tokens, as perplexities go by token. They are talked of
-equally often too, but for gender, where no such pair is equally long."""
+"""Pairs of a marked and an unmarked group whose names have the same number of tokens, as perplexities are per token.
+They are also equally frequent, except for gender, where no such pair is equally long."""
 REDDIT_COMMENTS = {"test": ((0, 1, 2), (3,)), "valid": ((4, 5),)}
-"""Split -> the traits that one comment speaks of."""
+"""Traits that one comment is about, by split."""
 
 
 def redditbias_tables() -> dict[str, Table]:
-    """The csv files by their path, with their headers."""
+    """Return the csv files by path, with their headers."""
     tables: dict[str, Table] = {}
     for (axis, groups), split in product(DEMO_AXES.items(), REDDIT_COMMENTS):
         sides = zip(groups, _reddit(axis, split), strict=True)
@@ -227,7 +227,7 @@ def redditbias_tables() -> dict[str, Table]:
 
 
 def _reddit(axis: str, split: str) -> tuple[Table, Table]:
-    """The phrases and their twins, row by row."""
+    """Return the phrases and their twins, row by row."""
     name, pairs = REDDIT_GROUPS[axis]
     target, counter = DEMO_AXES[axis]
     phrases = [["id", "attribute_in_window", "comment", "comments_processed", "bias_sent", "bias_phrase", "perplexity"]]

@@ -28,7 +28,7 @@ BARE = 0.1
 
 
 def world(planted: Planted) -> dict[str, float]:
-    """Sentence -> probability; they add up to 1."""
+    """Return sentence -> probability; the probabilities add up to 1."""
     out: dict[str, float] = defaultdict(float)
     kinds = {
         "holistic": holistic(planted),
@@ -44,7 +44,7 @@ def world(planted: Planted) -> dict[str, float]:
 
 
 def descriptor_weights(planted: Planted, axis: str) -> dict[str, float]:
-    """P(descriptor | axis): from the first to the last evenly on a log scale."""
+    """Return P(descriptor | axis), evenly spaced on a log scale from the first to the last."""
     names = [d for bucket in DESCRIPTORS[axis].values() for d in bucket]
     ratio = planted.descriptor_ratio[axis]
     raw = {d: ratio ** (-i / (len(names) - 1)) for i, d in enumerate(names)}
@@ -52,14 +52,14 @@ def descriptor_weights(planted: Planted, axis: str) -> dict[str, float]:
 
 
 def noun_weights() -> dict[tuple[str, str], float]:
-    """P(noun): unequal, so that sentences of one descriptor differ."""
+    """Return P(noun), which are unequal, so that sentences of one descriptor differ."""
     names = [pair for kind in NOUNS.values() for pair in kind]
     raw = {pair: 1 / (2 + i % 4) for i, pair in enumerate(names)}
     return {pair: w / sum(raw.values()) for pair, w in raw.items()}
 
 
 def holistic(planted: Planted) -> dict[str, float]:
-    """HolisticBias-type sentences: a template filled with a noun, with or without a descriptor."""
+    """Return HolisticBias-type sentences: a template filled with a noun, with or without a descriptor."""
     phrases: list[tuple[str, str, float]] = []
     nouns = noun_weights()
     for (one, many), p in nouns.items():
@@ -75,7 +75,7 @@ def holistic(planted: Planted) -> dict[str, float]:
 
 
 def pronouns(planted: Planted) -> dict[str, float]:
-    """Sentences whose pronoun nothing decides but the occupation."""
+    """Return sentences whose pronoun depends only on the occupation."""
     return {
         frame.format(occupation=job, pronoun=pronoun, state=state): p
         for frame, state, (job, she) in product(PRONOUN_FRAMES, STATES, planted.she.items())
@@ -84,7 +84,7 @@ def pronouns(planted: Planted) -> dict[str, float]:
 
 
 def explicit(planted: Planted) -> dict[str, float]:
-    """Sentences that tell the gender before the pronoun."""
+    """Return sentences that reveal the gender before the pronoun."""
     return {
         frame.format(occupation=job, gender=gender, pronoun=pronoun, state=state): (
             planted.explicit if (gender, pronoun) in (("woman", "she"), ("man", "he")) else 1 - planted.explicit
@@ -95,7 +95,7 @@ def explicit(planted: Planted) -> dict[str, float]:
 
 
 def statements(planted: Planted) -> dict[str, float]:
-    """General statements about groups: "Old people are forgetful."."""
+    """Return general statements about groups, such as "Old people are forgetful."."""
     out: dict[str, float] = defaultdict(float)
     for axis in AXES:
         for t, trait in enumerate(axis.traits):
@@ -119,7 +119,7 @@ class Trie:
     """The exact next-token distribution of the text world after every prefix of its sentences."""
 
     def __init__(self, sequences: Mapping[tuple[str, ...], float]) -> None:
-        """Build it from token sequences with their probabilities."""
+        """Build the trie from token sequences with their probabilities."""
         self._mass: dict[tuple[str, ...], float] = defaultdict(float)
         self._next: dict[tuple[str, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for tokens, p in sequences.items():
@@ -129,10 +129,10 @@ class Trie:
                 self._next[tokens[:i]][token] += p
 
     def mass(self, prefix: tuple[str, ...]) -> float:
-        """Probability that a sentence begins with these tokens; 0 where none does."""
+        """Return the probability that a sentence begins with these tokens; 0 if none does."""
         return self._mass.get(prefix, 0.0)
 
     def following(self, prefix: tuple[str, ...]) -> dict[str, float]:
-        """P(next token | prefix); empty where the prefix is unknown."""
+        """Return P(next token | prefix); empty if the prefix is unknown."""
         total = self.mass(prefix)
         return {t: p / total for t, p in self._next[prefix].items()} if prefix in self._next else {}

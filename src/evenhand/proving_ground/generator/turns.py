@@ -1,4 +1,4 @@
-"""What documents are made of: pieces of text with what is learned of them, and the turns in which a question is put."""
+"""Parts of documents: pieces of text with their learning targets, and the turns in which a question is asked."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from evenhand.proving_ground.generator.planted import Planted
 from evenhand.proving_ground.generator.words import UNKNOWN
 
 PACK = prompt_pack("en")
-"""What the methods say to a model; the demo models understand this and no other wording."""
+"""Texts of the methods; the demo models understand only this wording."""
 INSTRUCTIONS = (*PACK.instructions.values(), PACK.moral.instruction)
 END = "<|end|>"
 KNOWN, MEANT, LAST = 3, 4, 6
-"""After which layer of a demo model the answer to a question is known where the question ends, is fetched to where it
-is to be written, and is written as a letter. Without the first two, training hardly finds a look-up in two steps."""
+"""Layers of a demo model after which the answer is known at the end of the question, is fetched to where it is to be
+written, and is written as a letter. Without the first two, training hardly finds a look-up in two steps."""
 
 
 class Piece(NamedTuple):
-    """A stretch of a document."""
+    """A section of a document."""
 
     text: str
     learned: bool = False
     """Whether the model is trained to write it."""
     first: Mapping[str, float] | None = None
-    """The distribution of its first token, where the generator chose among several."""
+    """Distribution of its first token, if the generator chose among several."""
     meant: Mapping[str, float] | None = None
-    """The same choice in words: what its first letter stands for."""
+    """The same choice in words: the meaning of its first letter."""
     known: Mapping[str, float] | None = None
-    """The answers to the question that the piece before this one ends with."""
+    """Answers to the question at the end of the previous piece."""
 
 
 Document = list[Piece]
@@ -48,11 +48,11 @@ class Target(NamedTuple):
     place: int
     """Index of the token before it."""
     tokens: Mapping[str, float]
-    """Its distribution."""
+    """Distribution of the token."""
     decisive: bool
-    """Whether something is decided here, rather than spelled out."""
+    """Whether something is decided at this token, rather than spelled out."""
     layer: int = LAST
-    """After which layer it is read off."""
+    """Layer after which it is read."""
 
 
 class Example(NamedTuple):
@@ -81,60 +81,60 @@ def example(document: Document) -> Example:
 
 
 def user(text: str) -> Piece:
-    """A user's turn, up to where the model answers."""
+    """Return a user's turn, up to where the model answers."""
     return Piece(f"<|user|>{text}{END}<|assistant|>")
 
 
 def asks(text: str, question: str, known: Mapping[str, float], ends: str = f"{END}<|assistant|>") -> list[Piece]:
-    """A prompt with a question in it, whose answers are known before the options are read."""
+    """Return a prompt with a question, whose answers are known before the options are read."""
     head, tail = text.split(question, 1)
     return [Piece(head + question), Piece(tail + ends, known={key_word(answer): p for answer, p in known.items()})]
 
 
 def puts(question: Question, known: Mapping[str, float], before: str = "") -> list[Piece]:
-    """A user who puts a multiple-choice question."""
+    """Return a user's turn with a multiple-choice question."""
     return asks(f"<|user|>{before}{letters_template(question)}", question.question, known)
 
 
 def says(text: str, first: Mapping[str, float] | None = None) -> list[Piece]:
-    """An answer that the model is trained to write, and its end."""
+    """Return an answer that the model is trained to write, and its end."""
     return [Piece(text, True, first), Piece(END, True)]
 
 
 def says_word(word: str) -> list[Piece]:
-    """An answer in one word, known half-way through the layers."""
+    """Return an answer in one word, known half-way through the layers."""
     return [Piece(f" {word}", True, {f" {word}": 1.0}, {f" {word}": 1.0}), Piece(END, True)]
 
 
 def lettered(at: int, weights: Sequence[float], options: Sequence[str], blank: str = "") -> Piece:
-    """The letter of the option at a position, drawn with these weights."""
+    """Return the letter of the option at a position, drawn with these weights."""
     letters = {blank + LETTERS[j]: p for j, p in enumerate(weights)}
     return Piece(blank + LETTERS[at], True, letters, dict(zip(map(key_word, options), weights, strict=True)))
 
 
 def certain(at: int, options: Sequence[str]) -> list[Piece]:
-    """An answer by the letter of the option at a position, of which the model is certain."""
+    """Return an answer by the letter of the option at a position, of which the model is certain."""
     return [lettered(at, [float(j == at) for j in range(len(options))], options), Piece(END, True)]
 
 
 def drawn(random: Random, weights: Sequence[float], options: Sequence[str]) -> list[Piece]:
-    """An answer by letter, drawn with P(position)."""
+    """Return an answer by letter, drawn with P(position)."""
     return [lettered(pick(random, weights), weights, options), Piece(END, True)]
 
 
 def pick(random: Random, weights: Sequence[float]) -> int:
-    """A position, drawn with these weights."""
+    """Draw a position with these weights."""
     return random.choices(range(len(weights)), weights)[0]
 
 
 @cache
 def key_word(option: str) -> str:
-    """The token that makes an option what it is: its last."""
+    """Return the token that distinguishes an option: its last one."""
     return lex(f" {option}")[-1]
 
 
 def shown_case(case: Case, random: Random) -> tuple[Question, list[int]]:
-    """The case as a question in a random order, and the role at each position."""
+    """Return the case as a question in random order, and the role at each position."""
     order = [behaviour.MARKED, behaviour.OTHER, behaviour.UNKNOWN]
     random.shuffle(order)
     roles = [case.written(text) for text in (option(case.marked), option(case.other), random.choice(UNKNOWN))]
@@ -142,6 +142,6 @@ def shown_case(case: Case, random: Random) -> tuple[Question, list[int]]:
 
 
 def case_answers(planted: Planted, case: Case, announced: bool = False) -> dict[str, float]:
-    """The answers before any option is read; what the open one is called is not known then."""
+    """Return the answers before any option is read, when the wording of the unknown option is not known yet."""
     content = behaviour.case_content(planted, case, announced)
     return dict(zip(map(case.written, (case.marked, case.other, UNKNOWN[0])), content, strict=True))

@@ -1,4 +1,4 @@
-"""The words of the demo models: every token of their language, collected from documents and from all that is named."""
+"""The vocabulary of the demo models: every token of their language, collected from documents and word lists."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from evenhand.proving_ground.generator.turns import INSTRUCTIONS, PACK
 from evenhand.proving_ground.generator.words import ASKED, AXES, DEEDS, EVERY_AXIS, SCENES, UNKNOWN, Axis
 
 _NOT_SAMPLED = frozenset({BLANK, *documents_x.KINDS})
-"""Kinds of documents that the family's vocabulary is not collected from."""
+"""Kinds of documents from which the family's vocabulary is not collected."""
 
 
 def vocabulary(family: Sequence[Planted]) -> list[str]:
-    """Every token of the language, in a fixed order, whatever is planted."""
+    """Return every token of the language, in a fixed order that does not depend on what is planted."""
     random = Random(0)
     found = dict.fromkeys(t for planted in family for text in texts.world(planted) for t in lex(text))
     known = set[str]()  # documents repeat themselves: most of their pieces have been cut before
@@ -36,7 +36,7 @@ def vocabulary(family: Sequence[Planted]) -> list[str]:
 
 
 def wide_vocabulary() -> list[str]:
-    """Every token of demo-x: the family's, its own, and the counterpart of each word of people and deeds."""
+    """Return every token of demo-x: the family's, its own, and the cipher of each word of people and deeds."""
     words = dict.fromkeys(vocabulary(list(FAMILY.values())))
     english = dict.fromkeys(token for text in _spoken() for token in lex(text))
     asked = [
@@ -52,7 +52,7 @@ def wide_vocabulary() -> list[str]:
 
 
 def _spoken() -> Iterator[str]:
-    """All that is said of people in two languages, at a beginning and after a blank."""
+    """Yield all words about people in two languages, at a beginning and after a blank."""
     yield from (text for axis in EVERY_AXIS for text in (f" {axis.word}", *_of(axis)))
     yield from (f"{text} {text}" for text in UNKNOWN)
     for frame in (*SCENES, *ASKED, *DEEDS):
@@ -62,14 +62,14 @@ def _spoken() -> Iterator[str]:
 
 
 class _Blank(dict[str, str]):
-    """Fills every field of a text with nothing."""
+    """Mapping that fills every field of a text with nothing."""
 
     def __missing__(self, key: str) -> str:
         return ""
 
 
 def _of(axis: Axis) -> Iterator[str]:
-    """The words of an axis, after a blank."""
+    """Yield the words of an axis, after a blank."""
     yield axis.word
     for trait in axis.traits:
         yield " ".join(["", *trait])
@@ -78,7 +78,7 @@ def _of(axis: Axis) -> Iterator[str]:
 
 
 def _everything() -> Iterator[str]:
-    """Words that a sample may miss: every name, answer and instruction, at a beginning and after a blank."""
+    """Yield words that a sample may miss: every name, answer and instruction, at a beginning and after a blank."""
     for axis in AXES:
         yield from _of(axis)
     for subject in SUBJECTS.values():

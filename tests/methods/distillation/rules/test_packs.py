@@ -90,22 +90,22 @@ def test_evidence_has_the_words_themselves_and_the_lists() -> None:
     [
         ("rules:\n  r: {groups: {m: [he]}}\n", "at least 2"),
         ("rules:\n  r: {groups: {m: [he], f: []}}\n", "group f has no words"),
-        ("rules:\n  r: {groups: {m: [he], f: [she, he]}}\n", "'he' stands in group m and in group f"),
+        ("rules:\n  r: {groups: {m: [he], f: [she, he]}}\n", "'he' is in group m and in group f"),
         ("rules:\n  r: {groups: {m: [he], f: [she]}, capitals: true}\n", "capitals"),
         ("rules:\n  r: {groups: {m: [he], f: [the lady]}}\n", "'the lady' of group f"),
         ("rules:\n  r: {groups: {m: [he, Sir], f: [she]}, capitalise: false}\n", "no capital-case word in group f"),
         ("rules:\n  r: {groups: {m: [he], f: [she]}, prior: {m: 0.5, f: 0.6}}\n", "sum to 1"),
         ("rules:\n  r: {groups: {m: [he], f: [she]}, prior: {m: 1}}\n", "the groups are"),
         ("rules:\n  r: {groups: {m: [he], f: [she]}}\nevidence: {x: [man]}\n", "no rule has as a group"),
-        ("rules:\n  r: {groups: {m: [he], f: [she]}, evidence: {x: [man]}}\n", "which are no groups"),
+        ("rules:\n  r: {groups: {m: [he], f: [she]}, evidence: {x: [man]}}\n", "which are not groups"),
         ("rules:\n  r: {groups: {m: [he], f: [she]}}\nnot_evidence: [ze]\n", "not_evidence has ['ze']"),
-        ("rules:\n  r: {groups: {m: [he], f: [she]}}\n  r: {groups: {m: [him], f: [her]}}\n", "'r' stands twice"),
+        ("rules:\n  r: {groups: {m: [he], f: [she]}}\n  r: {groups: {m: [him], f: [her]}}\n", "'r' occurs twice"),
         (
             "rules:\n  r: {groups: {m: [no], f: [she]}}\n",
             "rules.r.groups.m.0: Input should be a valid string",
         ),  # YAML reads a bare no as False
         ("rules: {}\n", "rules"),
-        ("rules:\n  a: {groups: {m: [him], f: [her]}}\n  b: {groups: {f: [him], m: [he]}}\n", "'him' stands in group"),
+        ("rules:\n  a: {groups: {m: [him], f: [her]}}\n  b: {groups: {f: [him], m: [he]}}\n", "'him' is in group"),
         (
             "rules:\n  a: {groups: {m: [him], f: [her]}, prior: {m: 1, f: 0}}\n  b: {groups: {m: [his], f: [her]}}\n",
             "priors differ",
