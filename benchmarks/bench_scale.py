@@ -180,12 +180,17 @@ def workers_of(driver: int) -> list[psutil.Process]:
     return found
 
 
+def undisturbed(folder: Path) -> tuple[Killed, Any, int]:
+    """Run once in one process; returns the run, its scores and its number of cells."""
+    run = Killed(folder)
+    finish(run.start(run.out))
+    return run, run.scores(run.out), len(run.asked())
+
+
 def kill_workers(kills: int, each: int, pause: float) -> None:
     """Kill workers that many times; every run must finish with the scores of one process."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Killed(Path(folder))
-        finish(run.start(run.out))
-        expected, cells = run.scores(run.out), len(run.asked())
+        run, expected, cells = undisturbed(Path(folder))
         done, number = 0, 0
         while done < kills:
             number += 1
@@ -208,9 +213,7 @@ def kill_workers(kills: int, each: int, pause: float) -> None:
 def kill_drivers(kills: int, pause: float) -> None:
     """Kill the driver that many times, and run the same command again each time."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Killed(Path(folder))
-        finish(run.start(run.out))
-        expected, cells = run.scores(run.out), len(run.asked())
+        run, expected, cells = undisturbed(Path(folder))
         done, number = 0, 0
         while done < kills:
             number += 1

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("together_worker.py")
 WITHIN = 1e-5
@@ -31,9 +31,7 @@ def worker() -> Any:
 
 
 def environment(**more: str) -> dict[str, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     known = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {**os.environ, **known, "ACCELERATE_USE_CPU": "true", "NO_COLOR": "1", **more}
 

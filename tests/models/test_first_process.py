@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("saving_worker.py")
 
@@ -19,9 +19,7 @@ WORKER = Path(__file__).with_name("saving_worker.py")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found, and the names of what they wrote themselves."""
     folder = tmp_path_factory.mktemp("saving")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     running = [
         subprocess.Popen([sys.executable, str(WORKER), str(folder), str(rank), port], stderr=subprocess.PIPE, env=env)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("distributed_sharding_worker.py")
 LAYOUTS = ("whole", "sharded")
@@ -41,9 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, worker: Any) -> Path:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Found]:
     """What each of two processes ended with, by layout."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     made = subprocess.run(
         [sys.executable, str(WORKER), str(folder), str(port)],
         stderr=subprocess.PIPE,

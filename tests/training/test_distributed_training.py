@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.ports import free_port
 
 from evenhand.errors import SettingsError
 from evenhand.methods.unlearning import _fine_tuning
@@ -35,9 +35,7 @@ def worker() -> Any:
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes ended with, each with the whole module or sharded by FSDP2."""
     folder = tmp_path_factory.mktemp("training")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     made = subprocess.run(
         [sys.executable, str(WORKER), str(folder), str(port)],
         stderr=subprocess.PIPE,

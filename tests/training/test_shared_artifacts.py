@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.ports import free_port
 
 WORKER = Path(__file__).with_name("shared_artifacts_worker.py")
 CASES = ("copied", "unnamed base", "masked")
@@ -42,9 +42,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def launched(folder: Path, *only: str) -> list[dict[str, Any]]:
     """What each of two processes gets, in one layout and case alone if these are given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     made = subprocess.run(
         [sys.executable, str(WORKER), str(folder), str(port), *only],
         stderr=subprocess.PIPE,

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 
+from evenhand.core.one_process import launched
 from evenhand.errors import SettingsError
 
 ALONE = frozenset({"reproduce", "serve", "spillover", "sweep"})
 """Commands that every process would run in full, writing the same files."""
 
 
-def several() -> bool:
-    """Whether several processes were launched; clusters set WORLD_SIZE for a single process too, but not RANK."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def is_silent() -> bool:
     """Whether this process prints nothing, because the first process of the launch prints everything."""
-    return several() and int(os.environ.get("RANK", "0")) > 0
+    return launched() and int(os.environ.get("RANK", "0")) > 0
 
 
 def is_said() -> bool:
@@ -36,7 +32,7 @@ def refuse_alone(command: str | None) -> None:
     Raises:
         SettingsError: The command is in `ALONE`, and several processes were launched.
     """
-    if command in ALONE and several():
+    if command in ALONE and launched():
         raise SettingsError(
             f"evenhand {command} runs in one process, but {os.environ['WORLD_SIZE']} were launched: start it without "
             "torchrun or accelerate launch, which compare, evaluate and debias support"

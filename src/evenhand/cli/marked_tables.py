@@ -1,8 +1,21 @@
-"""Generated tables in the documentation: the text between two marks is replaced."""
+"""Generated tables in the documentation, in Markdown: written, and put between two marks of a document."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from evenhand.errors import SettingsError
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Render a table.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells as Markdown, in which "|" is escaped.
+    """
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def put(text: str, begin: str, end: str, table: str, what: str) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from evenhand.experiment.forecast import Forecast, ModelForecast
 
-GIB = 2**30
 ABOUT = "Estimate what `evenhand compare` would cost with the same options, and what it could detect. Asks no model."
 
 
@@ -105,6 +104,8 @@ def _reasons(model: ModelForecast, which: str) -> dict[str, str]:
 
 
 def _models(made: Forecast) -> Table:
+    from evenhand.experiment.estimates import GIB
+
     columns = ("model", "cells", "calls", "tokens read", "written at most", "trained on", "memory GiB", "hours")
     rows = []
     for model in made.models:

@@ -72,15 +72,15 @@ def table(only: str | None = None) -> str:
 
     The settings that a preset leaves at their defaults share one row, "others".
     """
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines: list[tuple[str, ...]] = []
     before = ("", "")
     for of, some in groupby(rows(only), key=lambda row: (row.method, row.preset)):
         for setting, value, source in _cells(list(some)):
             method = f"`{of[0]}`" if of[0] != before[0] else ""
             preset = f"`{of[1]}`" if of != before else ""
-            lines.append(f"| {method} | {preset} | {setting} | {value} | {source} |")
+            lines.append((method, preset, setting, value, source))
             before = of
-    return "\n".join(lines)
+    return marked_tables.table(HEAD, lines)
 
 
 def _cells(some: list[Row]) -> Iterator[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evenhand.cli import catalogue, presets, setting_facts
+from evenhand.cli import catalogue, marked_tables, presets, setting_facts
 from evenhand.core import registry, specs
 from evenhand.core.catalogue import first_sentence, prompts_per_item
 from evenhand.proving_ground.statements import Moves, Statement, Stays, statements
@@ -229,8 +229,4 @@ def _code(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]] | Iterator[Sequence[str]]) -> str:
     """Render a Markdown table, without rows that are empty after their first cell."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        if any(row[1:]):
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    return "\n".join(lines)
+    return marked_tables.table(head, ([cell.replace("|", "\\|") for cell in row] for row in rows if any(row[1:])))

@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.main import get_command
 
+from evenhand.cli import marked_tables
 from evenhand.cli.app import app
 
 
@@ -36,10 +37,8 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def _section(name: str, command: Any) -> str:
     usage = " ".join(["evenhand", name, *(_argument(p) for p in command.params if _is_argument(p))])
-    rows = [
-        f"| {_names(one)} | {_default(one)} | {_cell(one.help or '')} |" for one in command.params if one.name != "help"
-    ]
-    table = "\n".join(["| argument or option | default | what it is |", "|---|---|---|", *rows])
+    rows = [(_names(one), _default(one), _cell(one.help or "")) for one in command.params if one.name != "help"]
+    table = marked_tables.table(("argument or option", "default", "what it is"), rows)
     about = " ".join((command.help or "").split("\f")[0].split())
     return f"## evenhand {name}\n\n{_cell(about)}\n\n```\n{usage} [OPTIONS]\n```" + (f"\n\n{table}" if rows else "")
 

@@ -188,16 +188,16 @@ def recipe_table() -> str:
     from evenhand.experiment import recipes
     from evenhand.experiment.estimates import estimate
 
-    lines = ["| recipe | source | model | published | memory, GB | hours |", "|---|---|---|---|---|---|"]
+    rows = []
     for name in recipes.names():
         recipe = recipes.read(name)
         needs = estimate(recipe)
         figures = [f"{r.name} {number(r.published)}" for r in recipe.rows if r.published is not None]
         more = f"; {len(figures) - SHOWN} more" if len(figures) > SHOWN else ""
         shown = "; ".join(figures[:SHOWN]).replace("|", "\\|") + more or "none: a demonstration"
-        needed = f"{needs.memory / GB:.1f} | {_hours(needs.hours)}"
-        lines.append(f"| `{name}` | {recipe.paper} | {recipe.model.name} | {shown} | {needed} |")
-    return "\n".join(lines)
+        needed = (f"{needs.memory / GB:.1f}", _hours(needs.hours))
+        rows.append((f"`{name}`", recipe.paper, recipe.model.name, shown, *needed))
+    return marked_tables.table(("recipe", "source", "model", "published", "memory, GB", "hours"), rows)
 
 
 def put(text: str) -> str:

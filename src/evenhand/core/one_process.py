@@ -1,12 +1,21 @@
-"""Work of one process while the others of a launch wait: what it asks then is not split over them."""
+"""Whether several processes were launched, and work of one of them while the others wait.
+
+What it asks then is not split over them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 _alone: ContextVar[bool] = ContextVar("evenhand_one_process", default=False)
+
+
+def launched() -> bool:
+    """Whether several processes were launched; clusters set WORLD_SIZE for a single process too, but not RANK."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager

@@ -87,6 +87,11 @@ class RunFolder:
         """The answer cache."""
         return self.path / "cache.sqlite"
 
+    @property
+    def artefacts(self) -> Path:
+        """The folder of trained artefacts."""
+        return self.path / "artefacts"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for this process; another run on it is refused at once.

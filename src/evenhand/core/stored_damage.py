@@ -16,8 +16,6 @@ from evenhand.core.file_io import DAMAGED
 from evenhand.core.run_folder import AGAIN, MANIFEST, SCORES, VIEWS, RunFolder
 from evenhand.errors import RunError, reason
 
-ARTEFACTS = "artefacts"
-"""Folder of trained artefacts, in a run folder."""
 UNREAD = "ends with an error as long as it cannot be read"
 
 
@@ -43,7 +41,7 @@ def damages(folder: Path, *, thorough: bool = False) -> list[Damage]:
     """
     run = RunFolder(folder)
     found = [*_facts(run), *_answers(run), *_views(run)]
-    return [*found, *_cache(run), *_artefacts(folder / ARTEFACTS)] if thorough else found
+    return [*found, *_cache(run), *_artefacts(run.artefacts)] if thorough else found
 
 
 def command_of(manifest: dict[str, Any]) -> str:

@@ -77,18 +77,13 @@ class _Model:
         return [n for n in range(len(names)) if comes_first(n)]
 
     def _chains(self) -> list[float]:
-        known: dict[int, float] = {}
-        waiting: dict[int, list[int]] = defaultdict(list)
-        for number, before in enumerate(self.before):
-            for first in before:
-                waiting[first].append(number)
-
-        def chain(number: int) -> float:
-            if number not in known:
-                known[number] = self.costs[number] + max(map(chain, waiting[number]), default=0.0)
-            return known[number]
-
-        return [chain(number) for number in range(len(self.before))]
+        chains = [0.0] * len(self.costs)
+        # the last first: cells that wait for a cell are applied after it, so their chains are complete by then
+        for number in sorted(range(len(chains)), key=lambda n: (self.method(n), n), reverse=True):
+            chains[number] += self.costs[number]
+            for first in self.before[number]:
+                chains[first] = max(chains[first], chains[number])
+        return chains
 
     def method(self, number: int) -> int:
         """Return the position of a cell's method among those applied."""
@@ -158,8 +153,8 @@ class CellBoard:
         if found.model in known:
             raise SettingsError(f"two models are both called {found.model!r}; tell them apart: 'folder(name=other)'")
         _give_again(found)
-        self._session._refuse_idle(found.draws, found.generates, len(self.unplanned) == 1)
-        self._session._begin()
+        self._session.refuse_idle(found.draws, found.generates, len(self.unplanned) == 1)
+        self._session.begin()
         self._session.manifest["demo"] |= bool(found.facts.get("demo"))
         known[found.model] = found.facts
         self._session.manifest["baselines"][found.model] = found.baselines
@@ -330,7 +325,7 @@ class CellBoard:
 
     @property
     def _artefacts(self) -> Path | None:
-        return None if self._session.folder is None else self._session.folder.path / "artefacts"
+        return None if self._session.folder is None else self._session.folder.artefacts
 
     def _stored_cells(self) -> dict[tuple[str, str, str], list[str]]:
         """Return keys of finished cells in the run folder by model, row and benchmark; damaged ones are asked again."""

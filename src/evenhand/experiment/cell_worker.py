@@ -34,7 +34,6 @@ from evenhand.models.endpoint import first_look
 
 PREFIX = "evenhand-worker-"
 """Prefix of the scratch folders of workers."""
-CACHE = "cache.sqlite"
 
 
 @dataclass(frozen=True)
@@ -194,14 +193,14 @@ class CellWorker:
         """
         for key, content in files.items():
             self._folder.take_over(key, content)
-        place = self._scratch / "artefacts"
+        place = self._folder.artefacts
         for key, packed in trained.items():
             unpack(packed, place, key)
         there = set(finished(place)) if place.is_dir() else set()
         task = self._tasks[number]
         with (
             warnings.catch_warnings(record=True) as said,
-            answer_cache(self._scratch / CACHE) as cache,
+            answer_cache(self._folder.cache) as cache,
             artefacts(place),
         ):
             warnings.simplefilter("default")
@@ -219,12 +218,13 @@ class CellWorker:
     def _fill(self, task: Task) -> None:
         session, method = self._session, task.cell.method
         if self._method is not method:
-            session._mitigated, self._method = None, method  # what the last method made is freed before the next
+            session.forget_method()  # freed before the next one is made
+            self._method = method
         task.cell.status, before = "running", self._base.model
-        session._try(task, self._base)
-        session._verify(self._base, method, [task.cell])
+        session.ask_cell(task, self._base)
+        session.verify(self._base, method, [task.cell])
         if self._base.model is not before:  # it was changed, and has been loaded again
-            session._mitigated = None
+            session.forget_method()
 
     def _handed_over(
         self,

@@ -169,7 +169,7 @@ def compare(
         wanted = wanted_models(models, load_options)
         where = cache or (folder.cache if folder else None)
         answers = stack.enter_context(answer_cache(where)) if where and first else None
-        stack.enter_context(artefacts(folder.path / "artefacts" if folder else None))
+        stack.enter_context(artefacts(folder.artefacts if folder else None))
         kept = training_of(train, items)
         named = Named(chosen if methods != "all" else [], items if benchmarks != "all" else [], train, kept)
         if refuse_unsupported:
@@ -329,7 +329,7 @@ class Session:
             "git": provenance.git_state(),
         }
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Write these facts, once, after everything that can be refused."""
         if self.folder and not self.cells:
             _say_what_is_asked_anew(self.folder, self.manifest)
@@ -355,15 +355,15 @@ class Session:
         tasks, applied = self.planned(base, options, last=last)
         with progress.track(len(tasks), f"comparisons on {base.model.name}", lines_only=True) as step:
             for method in applied:
-                self._mitigated = None  # one after the other, so that a method's model is freed before the next
+                self.forget_method()  # one after the other, so that a method's model is freed before the next
                 mine = [task for task in tasks if task.cell.method is method]
                 for task in mine:
-                    self._try(task, base)
+                    self.ask_cell(task, base)
                     step(1)
                     if self.team is not None:
                         self.team.agree(f"{task.cell.label}: {task.cell.status}", task.cell.note)
-                self._mitigated = None
-                self._verify(base, method, [task.cell for task in mine])
+                self.forget_method()
+                self.verify(base, method, [task.cell for task in mine])
         if found := first_look(base.model)[0]:
             self.manifest["models"][base.model.name]["preflight"] = found
 
@@ -380,8 +380,8 @@ class Session:
         """
         self._refuse_outside(base.model)
         plan = Plan(base.model, self.methods, self.asked, without_own(self.wishes, options), self.data)
-        self._refuse_idle(plan.draws, plan.generates, last)
-        self._begin()
+        self.refuse_idle(plan.draws, plan.generates, last)
+        self.begin()
         look_first(base.model, letters=plan.reads_letters, draws=plan.draws)
         self._describe(base.model)
         self.manifest["baselines"][base.model.name] = plan.baselines
@@ -389,7 +389,11 @@ class Session:
         self.cells += [task.cell for task in plan.tasks]
         return plan.tasks, plan.applied  # not the plan, which has the model, which may have to be loaded again
 
-    def _verify(self, base: Base, method: Method, cells: Sequence[Cell]) -> None:
+    def forget_method(self) -> None:
+        """Free the model that the last method made; the next cell applies its method anew."""
+        self._mitigated = None
+
+    def verify(self, base: Base, method: Method, cells: Sequence[Cell]) -> None:
         """Check that a method left the model as it was: else its cells fail, and the next ones get it loaded again."""
         if base.broken or not base.changed:
             return
@@ -413,7 +417,7 @@ class Session:
                 "split over them: compare it without torchrun or accelerate launch"
             )
 
-    def _refuse_idle(self, draws: bool, generates: bool, last: bool) -> None:
+    def refuse_idle(self, draws: bool, generates: bool, last: bool) -> None:
         """Refuse wishes that change nothing on any model."""
         self.drawn, self.generated = self.drawn or draws, self.generated or generates
         temperature, samples = self.wishes.temperature, self.wishes.samples
@@ -431,7 +435,7 @@ class Session:
                 "samples, such as 'self_debias(preset=paper)', or leave samples out"
             )
 
-    def _try(self, task: Task, base: Base) -> None:
+    def ask_cell(self, task: Task, base: Base) -> None:
         """Fill a cell; an error there does not affect the others."""
         cell = task.cell
         if base.broken:

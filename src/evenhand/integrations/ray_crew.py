@@ -20,6 +20,7 @@ from evenhand.errors import EvenhandError, SettingsError
 from evenhand.experiment.cell_board import CellBoard, CellPlace
 from evenhand.experiment.cell_worker import CellWorker, Outcome, Planned, Refusal
 from evenhand.experiment.comparison import Named, Session, WantedModel
+from evenhand.experiment.estimates import GIB
 from evenhand.experiment.forecast import ModelForecast, model_forecasts
 
 INSTALL = "pip install 'evenhand[ray]'"
@@ -28,7 +29,6 @@ RETRIES = 5
 """How often a cell is asked again after its worker has died; then it fails, and the others continue."""
 PASSED_ON = ("EVENHAND_DATA", "EVENHAND_MODELS", "HF_HUB_OFFLINE", "HF_HOME", "OMP_NUM_THREADS")
 """Environment variables that workers of a cluster are given; keys and tokens are not among them."""
-GIB = 2**30
 
 
 class RayCrew:

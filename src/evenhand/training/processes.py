@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evenhand.core.one_process import is_by_itself
+from evenhand.core.one_process import is_by_itself, launched
 from evenhand.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def launched_together() -> bool:
     """Whether several processes were launched together (accelerate launch, torchrun), or are connected already."""
     import torch.distributed as dist
 
-    return dist.is_available() and (dist.is_initialized() or _launched())
+    return dist.is_available() and (dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1)
 
 
 def introduced(cpu: Callable[[], bool]) -> int:
@@ -89,8 +89,7 @@ def asking_together(device: str | None = None) -> Iterator[Team | None]:
     from evenhand.inference.process_store_support import several_processes  # inference imports torch
     from evenhand.inference.team import active, asking_as, new_team
 
-    known = several_processes() or (_launched() and "RANK" in os.environ)  # clusters set WORLD_SIZE for one process too
-    if active() is not None or is_by_itself() or not known:
+    if active() is not None or is_by_itself() or not (several_processes() or launched()):
         yield active()
         return
     import torch
@@ -99,11 +98,6 @@ def asking_together(device: str | None = None) -> Iterator[Team | None]:
     introduced(lambda: device == "cpu" or not torch.cuda.is_available())
     with asking_as(new_team()) as team:
         yield team
-
-
-def _launched() -> bool:
-    """Whether the environment names several processes, without importing torch."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def asked_for(variable: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.ports import free_port
 from torch import nn
 
 from evenhand.errors import SettingsError
@@ -28,9 +28,7 @@ WORLDS = (2, 3, 4)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What four processes, started once, made in worlds of two, three and four, and one process alone."""
     folder = tmp_path_factory.mktemp("pcgu")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, str(WORKER), str(folder), str(port)]
     made = subprocess.run(
         command,
